@@ -1,0 +1,32 @@
+# Two lines are all you need: `make quickstart` builds the example, `make test` runs all tests. Each sets up what it needs.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: quickstart test setup lint clean
+
+quickstart: setup
+	@engine build
+
+test: setup lint
+	@python -m pytest --numprocesses 2 --dist worksteal
+
+setup: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("adapterbuild needs Python 3.11 or newer; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing pinned dependencies into .venv (minutes the first time, seconds afterwards)" >&2
+	@python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup
+	@ruff check .
+	@ruff format --check --quiet .
+	@mypy
+	@engine compile --check
+	@engine schema --check docs/reference/spec.schema.json
+
+clean:
+	rm -rf .venv artifacts

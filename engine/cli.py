@@ -1,0 +1,219 @@
+"""The verbs of `engine`; thin: each one loads a project, asks it one thing, and renders the answer."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.errors import UserError
+
+app = typer.Typer(
+    name="engine",
+    help="Bazel for fine-tuned models: TOML specs in, a DVC pipeline out, and a plan that says what would run, why and at what cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
+
+Specs = Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Specs of the workspace; none given: all of them.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
+
+
+class _Settings:
+    """What the options before the verb say."""
+
+    workspace = Path()
+
+
+@app.callback()
+def _options(
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", metavar="DIR", help="The folder with specs, dvc.yaml and artifacts.")
+    ] = Path(),
+) -> None:
+    _Settings.workspace = workspace
+
+
+def _project() -> Any:
+    from engine.project import Project
+    from engine.workspace import Workspace
+
+    return Project(Workspace.at(_Settings.workspace))
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="The folder to make a workspace of.")] = Path()) -> None:
+    """Make a workspace: git, DVC, ignore files, and a first spec to edit."""
+    from engine import render
+    from engine.init import init as make
+
+    made = make(directory)
+    render.note(f"{directory} is a workspace" + (f" with {', '.join(made)}" if made else ""))
+    render.note(f"next: engine --workspace {directory} plan")
+
+
+@app.command()
+def check(specs: Specs = None) -> None:
+    """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
+    from engine import render
+
+    project = _project()
+    chosen = project.chosen(specs or [])
+    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(project.needed(chosen))} steps")
+
+
+@app.command()
+def schema(
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the schema to FILE.")] = None,
+    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Exit with 1 where FILE is not the schema.")] = None,
+) -> None:
+    """The JSON Schema of specs, for editors that complete and check TOML."""
+    from engine.spec.schema import schema_text
+
+    text = schema_text()
+    if write:
+        write.write_text(text, "utf-8")
+    elif check and (not check.exists() or check.read_text("utf-8") != text):
+        raise UserError(f"{check} is not the schema of this version", hint=f"run: engine schema --write {check}")
+    elif not check:
+        sys.stdout.write(text)
+
+
+@app.command()
+def show(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of the workspace.")], json: Json = False) -> None:
+    """The resolved spec: every value, and the file and line that it comes from."""
+    from engine import render
+    from engine.spec.explain import explain
+
+    (chosen,) = _project().chosen([spec])
+    values = explain(chosen)
+    if json:
+        render.as_json([{"key": v.key, "value": v.value, "from": str(v.where) if v.where else "default"} for v in values])
+    else:
+        render.lines((f"{v.key} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
+
+
+@app.command()
+def compile(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 where the files are stale, and say how.")] = False,
+) -> None:
+    """Write dvc.yaml and params.yaml from the specs."""
+    from engine import render
+
+    project = _project()
+    if check:
+        stale = project.stale()
+        if stale:
+            shown = "\n".join(stale.values())
+            raise UserError(
+                f"{' and '.join(stale)} {'are' if len(stale) > 1 else 'is'} not what the specs say\n{shown}", hint="run: engine compile"
+            )
+        render.note("dvc.yaml and params.yaml are what the specs say")
+        return
+    written = project.write_compiled()
+    render.note(f"{' and '.join(written)} written: {len(project.graph)} steps" if written else "dvc.yaml and params.yaml were up to date")
+
+
+@app.command()
+def plan(specs: Specs = None, json: Json = False) -> None:
+    """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
+    from engine import render
+    from engine.facts import facts_of
+
+    project = _project()
+    chosen = project.chosen(specs or [])
+    decided = project.plan(chosen)
+    store = project.store()
+    facts = {d.name: facts_of(project.graph[d.name], d, project.graph, store) for d in decided.decisions if d.name in project.graph}
+    if json:
+        render.as_json(decided.as_data())
+    else:
+        for name in project.stale():
+            render.warn(f"{name} is not what the specs say; `engine build` writes it, plain `dvc repro` needs: engine compile")
+        render.plan(", ".join(spec.experiment.experiment.name for spec in chosen), decided, facts)
+    raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)
+
+
+@app.command()
+def build(specs: Specs = None) -> None:
+    """Compile, run what the plan says through DVC, and print the results."""
+    from engine import render
+    from engine.build import build as run
+    from engine.compile import targets
+
+    project = _project()
+    chosen = project.chosen(specs or [])
+    code = run(project, [name for spec in chosen for name in targets(spec)] if specs else [])
+    if code:
+        render.note("what was finished is kept; run the same command to go on")
+        raise typer.Exit(code)
+    _print_results(project, chosen, "exact_match")
+
+
+@app.command(hidden=True)
+def resolve() -> None:
+    """What DVC runs first: write every step's identity, its resources, and params.yaml."""
+    _project().resolve()
+
+
+@app.command()
+def results(
+    specs: Specs = None, metric: Annotated[str, typer.Option(help="The metric in the table.")] = "exact_match", json: Json = False
+) -> None:
+    """The table of what was built: experiments against tasks."""
+    from engine import render
+    from engine.results import as_data
+    from engine.results import results as collect
+
+    project = _project()
+    chosen = project.chosen(specs or [])
+    if json:
+        render.as_json(as_data(collect(chosen, project.graph, project.store())))
+    else:
+        _print_results(project, chosen, metric)
+
+
+def _print_results(project: Any, specs: Any, metric: str) -> None:
+    from engine import render
+    from engine.results import results as collect
+    from engine.results import score_table
+
+    found = collect(specs, project.graph, project.store())
+    if not found:
+        raise UserError("nothing has been evaluated yet", hint="run: engine build")
+    render.table(f"{metric} on unseen rows", *score_table(found, metric))
+
+
+@app.command()
+def adapters(
+    specs: Specs = None, metric: Annotated[str, typer.Option(help="The metric in the list.")] = "exact_match", json: Json = False
+) -> None:
+    """List adapters: content address, spec, step, scores, and whether DVC's cache holds them."""
+    from engine import render
+    from engine.results import adapter_rows, as_data
+    from engine.results import adapters as collect
+
+    project = _project()
+    found = collect(project.chosen(specs or []), project.graph, project.store())
+    if json:
+        render.as_json(as_data(found))
+    else:
+        render.table("adapters", *adapter_rows(found, metric))
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        from engine import render
+
+        render.error(error)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: finished steps stay finished; run the same command to go on\n")
+        sys.exit(INTERRUPTED)

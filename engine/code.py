@@ -1,0 +1,87 @@
+"""What code a step runs, and a digest of its behaviour: the import closure of its body, as syntax trees without comments and docstrings."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import Location, UserError
+
+PACKAGE = "stages"
+
+
+@dataclass
+class Code:
+    """The modules below ROOT/stages; parsed once, remembered for the life of this object."""
+
+    root: Path
+    _parsed: dict[str, tuple[str, tuple[str, ...]] | None] = field(default_factory=dict)
+
+    def closure(self, modules: Iterable[str]) -> dict[str, str]:
+        """Module to digest for MODULES and everything of ours that they import, however deep, in order of name."""
+        seen: dict[str, str] = {}
+        todo = list(modules)
+        while todo:
+            name = todo.pop()
+            if name in seen or (parsed := self._module(name)) is None:
+                continue
+            seen[name] = parsed[0]
+            todo += parsed[1]
+        return dict(sorted(seen.items()))
+
+    def _module(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        """Digest and imports of a module; None for one that is not ours, or is a package's declaration."""
+        if name not in self._parsed:
+            self._parsed[name] = self._parse(name)
+        return self._parsed[name]
+
+    def _parse(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        # A package's __init__ declares parameters and joins a family; what it declares is in the recipe, and following it would make
+        # every step of a kind depend on every member of its families. A contract test keeps behaviour out of these files.
+        path = self.root.joinpath(*name.split(".")).with_suffix(".py")
+        if name.partition(".")[0] != PACKAGE or not path.is_file():
+            return None
+        try:
+            tree = ast.parse(path.read_bytes(), str(path))
+        except SyntaxError as error:
+            where = Location(str(path), error.lineno, error.offset, (error.text or "").rstrip("\n"))
+            raise UserError(f"this module is no Python: {error.msg}", where) from None
+        return tree_digest(tree), tuple(_imports(tree, name))
+
+
+def _imports(tree: ast.Module, name: str) -> Iterator[str]:
+    """Every module that TREE may import, those inside functions too; names that are no module are sorted out by the caller."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*name.split(".")[: -node.level], *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def tree_digest(tree: ast.Module) -> str:
+    """sha256 of a syntax tree without comments, formatting, positions and docstrings; 64 hex digits."""
+    return hashlib.sha256(repr(_shape(tree)).encode()).hexdigest()
+
+
+def _shape(node: Any) -> Any:
+    """A nested tuple of what the tree says; empty fields are left out, so that one text has one shape in every Python version."""
+    if isinstance(node, ast.AST):
+        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if name not in ("type_ignores", "kind", "ctx")]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            fields = [(name, _shape(_without_docstring(node.body)) if name == "body" else value) for name, value in fields]
+        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
+    if isinstance(node, list):
+        return tuple(_shape(item) for item in node)
+    # repr keeps 1, 1.0, True and "1" apart.
+    return repr(node) if node is not None else None
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    """BODY without any statement that is only a string: docstrings, also those below attributes."""
+    return [s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) and isinstance(s.value.value, str))]

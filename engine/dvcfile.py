@@ -1,0 +1,180 @@
+"""DVC's formats, here and nowhere else: `dvc.yaml`, `params.yaml`, `dvc.lock`, and the keys of its caches (DVC 3.67)."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from engine.graph import Graph, Step
+from engine.identity import recipe_of, resources_of
+
+HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
+RESOLVE = "resolve"
+RESOLVE_COMMAND = "python -m engine resolve"
+IDENTITIES = "artifacts/identity"
+RESOURCES = "artifacts/resources"
+PARAMS = "params.yaml"
+PIPELINE = "dvc.yaml"
+LOCK = "dvc.lock"
+CACHE = ".dvc/cache"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Content of a path as DVC records it: the md5 of a file, or of a folder's listing, which then ends in `.dir`."""
+
+    md5: str
+    executable: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its command, what it read and what it wrote, by path."""
+
+    command: str
+    dependencies: Mapping[str, Entry]
+    outputs: Mapping[str, Entry]
+
+
+def command(step: Step) -> str:
+    return f"python -m stages {step.kind.name} {step.name}"
+
+
+def dependencies(step: Step) -> tuple[str, ...]:
+    """Every path that DVC watches for STEP, in order of name."""
+    return tuple(sorted({step.identity, *(item.path for item in step.inputs.values())}))
+
+
+def pipeline_text(graph: Graph, watched: Iterable[str], always_resolve: bool) -> str:
+    """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
+    stages = {RESOLVE: _resolve_stage(watched, always_resolve)} | {step.name: _stage(step) for step in graph}
+    return HEADER + _dump({"params": [PARAMS], "stages": stages})
+
+
+def _resolve_stage(watched: Iterable[str], always: bool) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "desc": "Identities of all steps and params.yaml, from specs, code and lock.",
+        "cmd": RESOLVE_COMMAND,
+        "deps": list(watched),
+        # persist: DVC would delete an edited params.yaml before anyone could look at the edit.
+        "outs": [IDENTITIES, RESOURCES, {PARAMS: {"cache": False, "persist": True}}],
+    }
+    if always:
+        stage["always_changed"] = True
+    return stage
+
+
+def _stage(step: Step) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "desc": step.description,
+        "cmd": command(step),
+        "deps": list(dependencies(step)),
+        "outs": [step.artifact, step.provenance],
+        "metrics": [{step.metrics: {"cache": False}}],
+    }
+    if step.plots:
+        stage["plots"] = [{step.plots: {"cache": False, "x": "step", "y": "loss", "title": step.name}}]
+    return stage
+
+
+def params_text(graph: Graph) -> str:
+    """The text of `params.yaml`: recipe and resources of every step, for people, `dvc params diff` and `dvc exp show`."""
+    values = {step.name: _params(step) for step in graph}
+    return HEADER + _dump(values)
+
+
+def _params(step: Step) -> dict[str, Any]:
+    resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
+    return recipe_of(step.parameters) | ({"resources": resources} if resources else {})
+
+
+def _dump(value: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
+    return text
+
+
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML's safe dumper without anchors: the same value twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def parse_lock(text: str | bytes) -> dict[str, Record]:
+    """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
+    try:
+        content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
+        return {name: _record(stage) for name, stage in (content.get("stages") or {}).items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_record(text: str | bytes) -> Record:
+    """One entry of the run cache."""
+    return _record(yaml.load(text, Loader=yaml.CSafeLoader))
+
+
+def _record(stage: Mapping[str, Any]) -> Record:
+    def entries(key: str) -> dict[str, Entry]:
+        return {item["path"]: Entry(item["md5"], item.get("isexec", False)) for item in stage.get(key) or () if "md5" in item}
+
+    return Record(stage["cmd"], entries("deps"), entries("outs"))
+
+
+def run_key(step_command: str, deps: Mapping[str, Entry], outputs: Iterable[str]) -> str:
+    """Key of the run cache: what `dvc.stage.cache._get_stage_hash` computes for a stage without params."""
+    content = {
+        "cmd": step_command,
+        "deps": [_dependency(path, entry) for path, entry in sorted(deps.items())],
+        "outs": sorted(outputs),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _dependency(path: str, entry: Entry) -> dict[str, Any]:
+    return {"path": path, "hash": "md5", "md5": entry.md5} | ({"isexec": True} if entry.executable else {})
+
+
+def run_folder(key: str) -> str:
+    """Where the run cache keeps the entries of a key."""
+    return f"{CACHE}/runs/{key[:2]}/{key}"
+
+
+def object_path(md5: str) -> str:
+    """Where the cache keeps an object."""
+    return f"{CACHE}/files/md5/{md5[:2]}/{md5[2:]}"
+
+
+def tree_bytes(files: Mapping[str, str]) -> bytes:
+    """DVC's listing of a folder: the md5 of every file by its path inside the folder."""
+    return json.dumps([{"md5": files[path], "relpath": path} for path in sorted(files)], sort_keys=True).encode()
+
+
+def text_md5(text: str) -> str:
+    """The md5 of a file that holds TEXT."""
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def tree_md5(files: Mapping[str, str]) -> str:
+    """The md5 that stands for a folder."""
+    return hashlib.md5(tree_bytes(files), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def parse_tree(data: bytes) -> dict[str, str]:
+    """The files of a folder's listing: path inside the folder to md5."""
+    return {item["relpath"]: item["md5"] for item in json.loads(data)}
+
+
+def inside_tree(files: Mapping[str, str], path: str) -> str | None:
+    """The md5 of PATH, a file or folder, inside a listed folder; None where there is none."""
+    if path in files:
+        return files[path]
+    below = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
+    return tree_md5(below) if below else None

@@ -1,0 +1,65 @@
+"""The one error that a user's mistake raises, with what, where and hint."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a text file; line and column count from 1, and `source` is the line itself."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+    source: str | None = None
+    length: int = 1
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where it is wrong, and what to do about it."""
+
+    what: str
+    where: Location | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        lines = [f"error: {self.what}"]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+            lines += self._excerpt(self.where)
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+    @staticmethod
+    def _excerpt(where: Location) -> list[str]:
+        """The source line with a caret below the offending part, tabs kept so that the caret stays aligned."""
+        if where.source is None or where.line is None:
+            return []
+        gutter = " " * len(str(where.line))
+        lines = [f"  {where.line} | {where.source}"]
+        if where.column is not None:
+            before = "".join("\t" if c == "\t" else " " for c in where.source[: where.column - 1])
+            lines.append(f"  {gutter} | {before}{'^' * max(1, where.length)}")
+        return lines
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: printed without a traceback, exit code 1."""
+
+    def __init__(self, what: str | Iterable[Problem], where: Location | None = None, hint: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = (Problem(what, where, hint),) if isinstance(what, str) else tuple(what)
+        super().__init__("\n\n".join(str(problem) for problem in self.problems))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A hint that names the nearest known word, or lists them all where none is near."""
+    words = sorted(known)
+    if near := get_close_matches(word, words, n=1, cutoff=0.6):
+        return f"did you mean '{near[0]}'?"
+    return f"known: {', '.join(words)}" if words else None

@@ -1,0 +1,121 @@
+"""What makes a step the same step: the only place where canonical form and digests of recipe, code and environment are defined."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.code import Code
+from engine.environment import Environment
+from engine.graph import Graph, Step
+from engine.part import Part, is_resource
+
+FORMAT = 1
+"""Raised when the meaning of an identity changes; every step then runs again."""
+
+
+def recipe_of(part: Part) -> dict[str, Any]:
+    """The fields of PART that decide its result, as plain JSON values; resources are left out, however deep."""
+    return {name: _plain(getattr(part, name)) for name, info in type(part).model_fields.items() if not is_resource(info)}
+
+
+def resources_of(part: Part) -> dict[str, Any]:
+    """The fields of PART, however deep, that only decide how it runs; empty where there are none."""
+    found = {}
+    for name, info in type(part).model_fields.items():
+        value = getattr(part, name)
+        if is_resource(info):
+            found[name] = _plain(value)
+        elif isinstance(value, Part) and (inner := resources_of(value)):
+            found[name] = inner
+    return found
+
+
+def merge_resources(recipe: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe and its resources as one set of parameters again."""
+    return {
+        name: merge_resources(recipe[name], resources[name])
+        if isinstance(recipe.get(name), dict) and isinstance(resources.get(name), dict)
+        else recipe[name]
+        if name in recipe
+        else resources[name]
+        for name in {**recipe, **resources}
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return recipe_of(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def canonical(value: Any) -> str:
+    """One text for one value: keys sorted, `1`, `1.0`, `true` and `"1"` kept apart, NaN refused with ValueError."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def digest(data: bytes | str) -> str:
+    """`sha256:<hex>` of DATA."""
+    return "sha256:" + hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def short(text: str) -> str:
+    """A digest as people see it: its first 12 hex digits."""
+    return text.removeprefix("sha256:")[:12]
+
+
+@dataclass
+class Identities:
+    """Computes identities of steps against one state of the code and the environment."""
+
+    code_root: Path
+    environment: Environment
+    _code: Code = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._code = Code(self.code_root)
+
+    def of(self, step: Step) -> dict[str, Any]:
+        """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""
+        parts = list(step.parameters.parts())
+        # A member of a family is a part that the stages package defines below a kind; the kind's own parameters live in its __init__.
+        modules = [f"stages.{step.kind.name}.body", *(type(part).__module__ for part in parts)]
+        packages = dict.fromkeys([*step.kind.environment, *(name for part in parts for name in part.environment)])
+        return {
+            "format": FORMAT,
+            "kind": step.kind.name,
+            "recipe": recipe_of(step.parameters),
+            "inputs": {role: item.path for role, item in sorted(step.inputs.items())},
+            "code": self._code.closure(modules),
+            "environment": {name: self.environment.version(name) for name in sorted(packages)},
+        }
+
+    def text(self, step: Step) -> str:
+        """The identity as the file that the step depends on."""
+        return json.dumps(self.of(step), sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+    def texts(self, graph: Graph) -> dict[str, str]:
+        """Every step's identity file, by the step's name."""
+        return {step.name: self.text(step) for step in graph}
+
+
+def resources_text(step: Step) -> str:
+    """What the runner reads beside the identity and no step depends on: resources, and where the specs ask for the step."""
+    content = {"origin": str(step.origin), "resources": resources_of(step.parameters)}
+    return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+
+def folder_digest(folder: Path) -> str:
+    """Content address of an artifact: a digest over the names and bytes of all its files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = []
+    for path in files:
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
+    return digest("".join(lines))

@@ -1,0 +1,74 @@
+"""What every piece of a spec is made of: frozen models whose fields are recipe unless marked as resource, and kinds of steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+_RESOURCE = {"resource": True}
+
+
+class Part(BaseModel):
+    """A frozen piece of a spec that refuses unknown keys and values of another type."""
+
+    # strict: "3" is no number and 1 is no boolean; the loader turns TOML's arrays into tuples so that strictness costs nothing.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version decides the result when this part is chosen, beside those of the kind."""
+
+    def parts(self) -> Iterator["Part"]:
+        """This part and every part inside it, depth first."""
+        yield self
+        for name in type(self).model_fields:
+            yield from _parts_in(getattr(self, name))
+
+
+def _parts_in(value: object) -> Iterator[Part]:
+    if isinstance(value, Part):
+        yield from value.parts()
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _parts_in(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _parts_in(item)
+
+
+def recipe(default: Any = ..., description: str = "", **constraints: Any) -> Any:
+    """A field that decides the result: it is part of the step's identity."""
+    return Field(default, description=description, **constraints)
+
+
+def resource(default: Any = ..., description: str = "", **constraints: Any) -> Any:
+    """A field that only decides how a step runs: it never enters the identity."""
+    return Field(default, description=description, json_schema_extra=_RESOURCE, **constraints)
+
+
+def is_resource(field: FieldInfo) -> bool:
+    return field.json_schema_extra == _RESOURCE
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of step: its parameters, the packages whose versions decide its result, and the small files that git keeps of it."""
+
+    name: str
+    summary: str
+    parameters: type[Part]
+    environment: tuple[str, ...] = ()
+    plots: bool = False
+    """Whether the body writes a plot (one CSV file)."""
+
+
+def _from_name(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+named = BeforeValidator(_from_name)
+"""Lets a member of a family be written by its name alone: `mask = "full"` for `mask = { kind = "full" }`."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$", max_length=60)]
+"""A name that ends up in step names and paths: lower case, digits, `-` and `_`."""

@@ -1,0 +1,132 @@
+"""A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from engine import dvcfile
+from engine.compile import compile_graph, targets
+from engine.environment import Environment
+from engine.errors import Problem, UserError
+from engine.graph import Graph
+from engine.hashing import Hashes, memo_path
+from engine.identity import Identities, resources_text
+from engine.plan import Plan, make_plan, plan_resolve
+from engine.spec.load import Spec, load_specs
+from engine.store import Disk
+from engine.workspace import CODE_ROOT, Workspace, select
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything that the verbs need of one workspace, computed once when asked for."""
+
+    workspace: Workspace
+
+    @property
+    def root(self) -> Path:
+        return self.workspace.root
+
+    @cached_property
+    def specs(self) -> tuple[Spec, ...]:
+        """Every spec of the default DAG, in order of name."""
+        return load_specs(self.workspace.spec_paths(), self.root)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph of all specs; raises UserError where a file that a step reads is missing."""
+        graph = compile_graph(self.specs)
+        problems = [
+            Problem(f"there is no {item.path}", item.where, "paths are relative to the workspace")
+            for step in graph
+            for item in step.inputs.values()
+            if item.producer is None and not (self.root / item.path).exists()
+        ]
+        if problems:
+            raise UserError(dict.fromkeys(problems))
+        return graph
+
+    def chosen(self, paths: Iterable[Path]) -> tuple[Spec, ...]:
+        """The specs that the user named; all of them when none is named."""
+        known = self.workspace.spec_paths()
+        wanted = {self.workspace.display(path) for path in select(paths, known, self.workspace)}
+        return tuple(spec for spec in self.specs if not wanted or spec.path in wanted)
+
+    def needed(self, specs: Iterable[Spec]) -> Graph:
+        """The part of the graph that builds SPECS."""
+        return self.graph.needed_for(name for spec in specs for name in targets(spec))
+
+    @cached_property
+    def environment(self) -> Environment:
+        return Environment(self.root)
+
+    @cached_property
+    def identities(self) -> dict[str, str]:
+        """Every step's identity file, by the step's name."""
+        return Identities(CODE_ROOT, self.environment).texts(self.graph)
+
+    @cached_property
+    def compiled(self) -> dict[str, str]:
+        """What `engine compile` writes: file to text."""
+        pipeline = dvcfile.pipeline_text(self.graph, self.workspace.watched(), always_resolve=not self.workspace.holds_code)
+        return {dvcfile.PIPELINE: pipeline, dvcfile.PARAMS: dvcfile.params_text(self.graph)}
+
+    def stale(self) -> dict[str, str]:
+        """The compiled files that are not what the specs say, each with the first lines of the difference."""
+        found = {}
+        for name, text in self.compiled.items():
+            path = self.root / name
+            old = path.read_text("utf-8") if path.exists() else ""
+            if old != text:
+                lines = difflib.unified_diff(
+                    old.splitlines(), text.splitlines(), f"{name} (on disk)", f"{name} (from the specs)", "", "", 1, ""
+                )
+                found[name] = "\n".join(list(lines)[:30])
+        return found
+
+    def write_compiled(self) -> list[str]:
+        """Write the compiled files that are stale, and name them."""
+        changed = list(self.stale())
+        for name in changed:
+            write_text(self.root / name, self.compiled[name])
+        return changed
+
+    def resolve(self) -> None:
+        """What DVC's first step does: identities, resources and `params.yaml`; refuses when the set of steps has changed."""
+        path = self.root / dvcfile.PIPELINE
+        if not path.exists() or path.read_text("utf-8") != self.compiled[dvcfile.PIPELINE]:
+            raise UserError(
+                "the specs give another set or wiring of steps than dvc.yaml\n" + self.stale().get(dvcfile.PIPELINE, ""),
+                hint="run: engine compile",
+            )
+        for step in self.graph:
+            write_text(self.root / step.identity, self.identities[step.name])
+            write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
+        write_text(self.root / dvcfile.PARAMS, self.compiled[dvcfile.PARAMS])
+
+    def store(self) -> Disk:
+        """The workspace's disk as it is now."""
+        return Disk(self.root, Hashes(self.root, memo_path(self.root)))
+
+    def plan(self, specs: Iterable[Spec] = ()) -> Plan:
+        """What `dvc repro` of SPECS (all when none is given) will do; reads the disk, writes nothing into the workspace."""
+        store = self.store()
+        graph = self.needed(specs) if specs else self.graph
+        resolve = plan_resolve(
+            store.record(dvcfile.RESOLVE),
+            {path: store.entry(path) for path in self.workspace.watched()},
+            {path: store.entry(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES, dvcfile.PARAMS)},
+        )
+        plan = make_plan(graph, store, self.identities, resolve)
+        store.hashes.save()
+        return plan
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file at once, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

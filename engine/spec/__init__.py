@@ -1,0 +1,1 @@
+"""A spec as a whole: its sections, how it is loaded and located, its schema."""

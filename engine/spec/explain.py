@@ -1,0 +1,41 @@
+"""Every value of a resolved spec and where it comes from, for `engine show`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import Location
+from engine.part import Part
+from engine.spec.load import Spec
+from engine.spec.notation import dotted, toml
+from engine.spec.positions import Key
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One value of a spec."""
+
+    key: str
+    """Dotted, as in TOML; elements of arrays of tables by index, such as `evaluation.metrics[0].kind`."""
+    value: str
+    """As TOML writes it; `none` where no value is given, which TOML cannot write."""
+    where: Location | None
+    """Where a file gives it; None: it is the default."""
+
+
+def explain(spec: Spec) -> list[Explained]:
+    """Every single value of SPEC in the order of its sections; an array of single values is one of them."""
+    return [Explained(dotted(path), toml(value), spec.origins.get(path)) for path, value in _leaves((), spec.experiment)]
+
+
+def _leaves(path: Key, value: object) -> Iterator[tuple[Key, object]]:
+    if isinstance(value, Part):
+        for name in type(value).model_fields:
+            yield from _leaves((*path, name), getattr(value, name))
+    elif isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves((*path, key), item)
+    elif isinstance(value, tuple) and any(isinstance(item, Part) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves((*path, index), item)
+    else:
+        yield path, value

@@ -1,0 +1,193 @@
+"""Specs are loaded: TOML files are read, merged through `extends`, and checked; every problem is shown where it stands."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from os.path import normpath
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.part import Part
+from engine.spec import tree
+from engine.spec.notation import described
+from engine.spec.positions import Key
+from engine.spec.problems import problems
+from engine.spec.references import reference_problems
+from engine.spec.sections import Experiment
+from engine.spec.tree import Node
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One experiment, the files that it was read from, and where each value that they give stands."""
+
+    path: str
+    """Relative to the workspace when inside, else absolute; with forward slashes."""
+    experiment: Experiment
+    origins: Mapping[Key, Location]
+    files: tuple[str, ...]
+    """All TOML files that were read, in that order."""
+
+    def where(self, *path: str | int) -> Location:
+        """Where the value at PATH stands, or the nearest table around it that a file gives, or else the spec itself."""
+        for length in range(len(path), 0, -1):
+            if location := self.origins.get(path[:length]):
+                return location
+        return Location(self.path)
+
+
+def load_spec(path: Path, workspace: Path) -> Spec:
+    """The spec at PATH; raises UserError with every problem that its files have."""
+    reader = _Reader(_lexical(workspace))
+    file = _anchored(path, reader.workspace)
+    if not file.exists():
+        raise UserError(f"no such file: {reader.name(file)}", hint=_neighbour(file))
+    document = reader.read(file, ())
+    experiment = _validated(document, tuple(reader.documents))
+    return Spec(reader.name(file), experiment, _origins(document, experiment), tuple(reader.documents))
+
+
+def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
+    """The specs at PATHS, each file once; raises one UserError with every problem of all of them."""
+    specs: list[Spec] = []
+    found: dict[Problem, None] = {}
+    for path in dict.fromkeys(_anchored(path, _lexical(workspace)) for path in paths):
+        try:
+            specs.append(load_spec(path, workspace))
+        except UserError as error:
+            found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
+    if every := [*found, *_same_names(specs)]:
+        raise UserError(every)
+    return tuple(specs)
+
+
+def _lexical(path: Path) -> Path:
+    """PATH made absolute without following links, so that a linked folder keeps the place that the user gave it."""
+    return Path(normpath(path.absolute()))
+
+
+def _anchored(path: Path, workspace: Path) -> Path:
+    """PATH made absolute below WORKSPACE, even where only one of the two was given through a link."""
+    file = _lexical(path)
+    if file.is_relative_to(workspace) or not path.resolve().is_relative_to(workspace.resolve()):
+        return file
+    return workspace / path.resolve().relative_to(workspace.resolve())
+
+
+def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
+    """Two specs with one name would make the same steps of different things."""
+    first: dict[str, Spec] = {}
+    for spec in specs:
+        name = spec.experiment.experiment.name
+        other = first.setdefault(name, spec)
+        if other is not spec:
+            where = spec.where("experiment", "name")
+            hint = f"the name stands at {other.where('experiment', 'name')} too; give one of the two specs another name"
+            yield Problem(f"{other.path} and {spec.path} are both named '{name}'", where, hint)
+
+
+def _validated(document: Node, files: tuple[str, ...]) -> Experiment:
+    """The experiment that DOCUMENT describes; raises UserError with all problems, ordered as they stand in FILES."""
+    data, found, experiment = document.plain(), [], None
+    try:
+        experiment = Experiment.model_validate(data)
+    except ValidationError as error:
+        found = problems(error.errors(), document, Experiment)
+    paths = {path for path, _ in found}
+    found += [(path, problem) for path, problem in reference_problems(document) if path not in paths]
+    if experiment is None or found:
+        raise UserError(sorted((problem for _, problem in found), key=lambda problem: _place(problem, files)))
+    return experiment
+
+
+def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
+    where = problem.where
+    assert where, f"a problem without a place: {problem}"
+    return files.index(where.file), where.line or 0, where.column or 0
+
+
+def _origins(document: Node, experiment: Experiment) -> dict[Key, Location]:
+    """The place of every value that the files give; the bare name of a family's member is its kind too."""
+    origins: dict[Key, Location] = {}
+    for path, node in document.walk():
+        origins[path] = node.value
+        if isinstance(node.content, str) and isinstance(_at(experiment, path), Part):
+            origins[(*path, "kind")] = node.value
+    return origins
+
+
+def _at(value: object, path: Key) -> object:
+    """What stands at PATH of a valid experiment."""
+    for key in path:
+        value = getattr(value, str(key)) if isinstance(value, Part) else value[key]  # type: ignore[index]
+    return value
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the files of one spec, each once."""
+
+    workspace: Path
+    documents: dict[str, Node] = field(default_factory=dict)
+    """What each file says by itself, by name, in the order of reading."""
+    merged: dict[Path, Node] = field(default_factory=dict)
+
+    def name(self, file: Path) -> str:
+        """The file as messages call it: relative to the workspace when inside."""
+        return file.relative_to(self.workspace).as_posix() if file.is_relative_to(self.workspace) else file.as_posix()
+
+    def read(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None = None) -> Node:
+        """FILE over what it extends; CHAIN holds the files that extend it, outermost first."""
+        if file in chain:
+            names = " extends ".join(self.name(item) for item in (*chain[chain.index(file) :], file))
+            raise UserError(f"files extend each other in a circle: {names}", asked_at, "take one of these out of its `extends`")
+        if file not in self.merged:
+            self.merged[file] = self._merge(file, chain, asked_at)
+        return self.merged[file]
+
+    def _merge(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None) -> Node:
+        own = self.documents[self.name(file)] = tree.read(file, self.name(file), asked_at)
+        found: list[Problem] = []
+        below: list[Node] = []
+        for entry in _entries(own):
+            try:
+                below.append(self.read(self._extended(file, entry), (*chain, file), entry.value))
+            except UserError as error:
+                found += error.problems
+        if found:
+            raise UserError(dict.fromkeys(found))
+        content = {key: node for key, node in own.content.items() if key != "extends"}
+        return reduce(tree.override, [*below, replace(own, content=content)])
+
+    def _extended(self, file: Path, entry: Node) -> Path:
+        """The file that an entry of `extends` means; raises UserError where there is none, or none inside the workspace."""
+        given = entry.content
+        found = _lexical(file.parent / given)
+        if not Path(given).is_absolute() and not found.is_relative_to(self.workspace):
+            hint = f"if that is meant, give it as absolute: {found.as_posix()}"
+            raise UserError(f"'{given}' leads out of the workspace", entry.value, hint)
+        if not found.is_file():
+            hint = _neighbour(found) or f"paths in `extends` are relative to {self.name(file)}"
+            raise UserError(f"no such file: {self.name(found)}", entry.value, hint)
+        return found
+
+
+def _neighbour(missing: Path) -> str | None:
+    """Which file of the same folder may be meant."""
+    folder = missing.parent
+    return did_you_mean(missing.name, [item.name for item in folder.glob("*.toml")]) if folder.is_dir() else None
+
+
+def _entries(document: Node) -> tuple[Node, ...]:
+    """The entries of `extends`; raises UserError where they are no array of texts."""
+    extends = document.content.get("extends")
+    if extends is None:
+        return ()
+    entries: tuple[Node, ...] = extends.content if isinstance(extends.content, tuple) else (extends,)
+    wrong = [item for item in entries if not (isinstance(extends.content, tuple) and isinstance(item.content, str))]
+    if wrong:
+        hint = 'write extends = ["parts/one.toml", "parts/two.toml"]'
+        raise UserError(Problem(f"extends must be an array of paths, not {described(item.plain())}", item.value, hint) for item in wrong)
+    return entries

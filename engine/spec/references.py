@@ -1,0 +1,74 @@
+"""What one part of a spec says about another: names of tasks, paths of files, and templates that must parse."""
+
+from collections.abc import Iterator
+from posixpath import isabs, normpath
+
+from engine.errors import Problem, did_you_mean
+from engine.spec.positions import Key
+from engine.spec.tree import Node
+
+_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("model", "tokenizer", "tasks"))
+
+
+def reference_problems(document: Node) -> Iterator[tuple[Key, Problem]]:
+    """Every wrong reference in DOCUMENT with its path; what has not the right sort of value is left to the sections' own rules."""
+    yield from _unknown_tasks(document)
+    yield from _escaping_paths(document)
+    yield from _broken_templates(document)
+
+
+def _texts(document: Node, path: Key) -> Iterator[tuple[Key, Node, str]]:
+    """The texts at PATH, one or an array of them."""
+    node = _exactly(document, path)
+    if node and isinstance(node.content, str):
+        yield path, node, node.content
+    for index, item in enumerate(node.content if node and isinstance(node.content, tuple) else ()):
+        if isinstance(item.content, str):
+            yield (*path, index), item, item.content
+
+
+def _exactly(document: Node, path: Key) -> Node | None:
+    node: Node | None = document
+    for key in path:
+        node = node.child(key) if node else None
+    return node
+
+
+def _tasks(document: Node) -> tuple[str, ...]:
+    tasks = document.child("tasks")
+    return tuple(tasks.content) if tasks and isinstance(tasks.content, dict) else ()
+
+
+def _unknown_tasks(document: Node) -> Iterator[tuple[Key, Problem]]:
+    known = _tasks(document)
+    for path in _TASK_LISTS if known else ():
+        for place, node, name in _texts(document, path):
+            if name not in known:
+                yield place, Problem(f"this spec has no task '{name}'", node.value, did_you_mean(name, known))
+
+
+def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
+    """A relative path that leaves the workspace would mean another file on every machine."""
+    for path in (("model", "path"), *(("tasks", task, "source", "path") for task in _tasks(document))):
+        for place, node, given in _texts(document, path):
+            if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
+                hint = "paths are relative to the workspace; if that is meant, give it as absolute"
+                yield place, Problem(f"'{given}' leads out of the workspace", node.value, hint)
+
+
+def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
+    for task in _tasks(document):
+        for place, node, template in _texts(document, ("tasks", task, "prompts")):
+            if "{" in template and (why := _template_error(template)):
+                yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
+
+
+def _template_error(template: str) -> str | None:
+    """What Jinja says about a template that does not parse."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment().parse(template)
+    except TemplateSyntaxError as error:
+        return f"{(error.message or 'syntax error').rstrip('.')} (line {error.lineno} of the template)"
+    return None

@@ -1,0 +1,149 @@
+"""The sections of a spec; those that configure one kind alone are that kind's own parameter models."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import Discriminator, Tag, model_validator
+
+from engine.part import Name, Part, recipe, resource
+from stages import generate, split, tokenize, train
+from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
+from stages.initialize import Architecture, Tokenizer
+from stages.mix.samplers import Proportional, Sampler, Weights
+
+
+class ExperimentSection(Part):
+    """Who this experiment is."""
+
+    name: Name = recipe(description="Name of the experiment; it ends the names of its steps.")
+    seed: int = recipe(0, "Seed of the order of the rows, of dropout and of the adapter's first weights.", ge=0)
+    description: str = recipe("", "One line for people.")
+
+
+class ScratchModel(Part):
+    """A model that is created here, with random weights and a tokenizer of its own."""
+
+    name: Name = recipe(description="Name of the model; it ends the names of the token steps.")
+    architecture: Architecture = recipe(description="The kind of model, with its sizes.")
+    tokenizer: Tokenizer = recipe(Tokenizer(), "The tokenizer to be trained.")
+    seed: int = recipe(0, "Seed of the random weights.", ge=0)
+
+
+class LocalModel(Part):
+    """A model that lies on this machine, in the layout of `from_pretrained`."""
+
+    path: str = recipe(description="The model's folder, relative to the workspace, or absolute.", min_length=1)
+    name: Name | None = recipe(None, "Name of the model; none given: the folder's own.")
+
+
+class HubModel(Part):
+    """A model of the Hugging Face hub, pinned to a revision."""
+
+    id: str = recipe(description="The model's id, such as `tiiuae/falcon-7b`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    revision: str = recipe(description="Commit of the model's repository: 40 hex digits.", pattern=r"^[0-9a-f]{40}$")
+    name: Name | None = recipe(None, "Name of the model; none given: the last part of the id.")
+
+
+class TrainedModel(Part):
+    """The model that another experiment of this workspace trains."""
+
+    experiment: Name = recipe(description="Name of the experiment whose model is trained further.")
+
+
+_MODELS: dict[str, type[Part]] = {"architecture": ScratchModel, "path": LocalModel, "id": HubModel, "experiment": TrainedModel}
+
+
+def _which_model(value: object) -> str | None:
+    """The key that tells the four sorts of models apart."""
+    if isinstance(value, Mapping):
+        return next((key for key in _MODELS if key in value), None)
+    return next((key for key, model in _MODELS.items() if isinstance(value, model)), None)
+
+
+Model = Annotated[
+    Annotated[ScratchModel, Tag("architecture")]
+    | Annotated[LocalModel, Tag("path")]
+    | Annotated[HubModel, Tag("id")]
+    | Annotated[TrainedModel, Tag("experiment")],
+    Discriminator(
+        _which_model,
+        custom_error_type="which_model",
+        custom_error_message="a model needs one of: architecture (from scratch), path, id (with revision), experiment",
+    ),
+]
+
+
+class Split(split.Parameters):
+    """The held-out shares, and what keeps rows together."""
+
+    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split.")
+
+
+class Task(generate.Rows):
+    """One thing that the model learns: rows of a source, prompts over them, and who answers."""
+
+    split: Split = recipe(Split(), "The held-out shares.")
+    max_new_tokens: int = recipe(64, "An answer is cut off after this many tokens.", gt=0)
+
+
+class Tokenization(tokenize.Parameters):
+    """How rows become tokens and labels."""
+
+    name: Name | None = recipe(None, "Ends the names of the token steps, where a workspace tokenizes one task in several ways.")
+
+
+class Mixture(Part):
+    """Which tasks are trained on, and in which shares."""
+
+    tasks: tuple[Name, ...] = recipe(description="The tasks to train on.", min_length=1)
+    sampler: Sampler = recipe(Proportional(), "How many rows each task gives.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("a task is named twice; give it a larger share through the sampler")
+        if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
+            raise ValueError(f"weights are needed for exactly these tasks: {', '.join(self.tasks)}")
+        return self
+
+
+class Training(train.Training):
+    """How the model is trained, and for how long."""
+
+    epochs: int | None = recipe(None, "How often the mixture is gone through; neither epochs nor steps given: once.", gt=0)
+    steps: int | None = recipe(None, "Number of optimizer steps, in place of epochs.", gt=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs and self.steps:
+            raise ValueError("give epochs or steps, not both")
+        return self
+
+
+class Evaluation(Part):
+    """What the trained model is asked, and what is measured."""
+
+    tasks: tuple[Name, ...] = recipe((), "The tasks whose test rows are asked; none given: those of the mixture.")
+    metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "What is measured on the answers.", min_length=1)
+    rows: int | None = recipe(None, "Ask only this many rows of each test split (chosen by content hash).", gt=0)
+
+
+class Resources(Part):
+    """How the steps run; nothing here changes a result or reruns a step."""
+
+    threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
+    micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)
+    evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
+
+
+class Experiment(Part):
+    """One spec: data, tokens, mixture, training and evaluation of one model."""
+
+    experiment: ExperimentSection = recipe(description="Name and seed.")
+    model: Model = recipe(description="The model that is trained.")
+    tasks: dict[Name, Task] = recipe(description="The tasks, by name.", min_length=1)
+    tokenization: Tokenization = recipe(Tokenization(), "How rows become tokens and labels.")
+    mixture: Mixture = recipe(description="Which tasks are trained on.")
+    training: Training = recipe(description="How the model is trained.")
+    evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
+    resources: Resources = resource(Resources(), "How the steps run.")

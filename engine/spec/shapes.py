@@ -1,0 +1,155 @@
+"""What may stand at a place of a spec, read off the annotations of its sections: allowed keys, members of families, plain words."""
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import Tag
+from pydantic.fields import FieldInfo
+
+from engine.part import Part
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A single value of a type."""
+
+    type: Any
+
+    @property
+    def words(self) -> str:
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        return names.get(self.type, "another sort of value")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some fixed values."""
+
+    values: tuple[object, ...]
+
+    @property
+    def words(self) -> str:
+        return " or ".join(f"'{value}'" for value in self.values)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose keys are the fields of a part."""
+
+    part: type[Part]
+
+    @property
+    def words(self) -> str:
+        return "a table"
+
+    def child(self, key: object) -> "Shape | None":
+        field = self.part.model_fields.get(key) if isinstance(key, str) else None
+        return shape_of_field(field) if field else None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Alternatives that are told apart by `kind`, or (`key` is None) by which keys are there."""
+
+    key: str | None
+    members: Mapping[str, type[Part]]
+
+    @property
+    def words(self) -> str:
+        return f"a table with {self.key}" if self.key else "a table"
+
+
+@dataclass(frozen=True)
+class Map:
+    """A table whose keys are the user's own names."""
+
+    values: "Shape"
+
+    @property
+    def words(self) -> str:
+        return "a table"
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array: `items` by place, or all alike where `rest` is given."""
+
+    items: tuple["Shape", ...]
+    rest: "Shape | None"
+
+    @property
+    def words(self) -> str:
+        if self.rest is None:
+            return f"an array of {len(self.items)} values"
+        plural = {"a whole number": "whole numbers", "a number": "numbers", "a table": "tables"}
+        return f"an array of {plural.get(self.rest.words, self.rest.words)}"
+
+    def child(self, index: object) -> "Shape | None":
+        return self.items[index] if isinstance(index, int) and index < len(self.items) else self.rest
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Alternatives of different sorts, such as a word or an array."""
+
+    alternatives: tuple["Shape", ...]
+
+    @property
+    def words(self) -> str:
+        return " or ".join(shape.words for shape in self.alternatives)
+
+
+Shape = Scalar | Choice | Table | Family | Map | Array | AnyOf
+
+
+def shape_of_field(field: FieldInfo) -> Shape:
+    """The shape of a field of a part."""
+    return _shape(field.annotation, field.discriminator or _discriminator(field.metadata))
+
+
+def shape_of(annotation: Any) -> Shape:
+    """The shape of any annotation that a part may use."""
+    return _shape(annotation, None)
+
+
+def _discriminator(metadata: Any) -> Any:
+    """What tells the members of a family apart, if METADATA says so; wrapped in a FieldInfo or by itself."""
+    found = (getattr(item, "discriminator", None) for item in metadata)
+    return next((item for item in found if item is not None), None)
+
+
+def _shape(annotation: Any, discriminator: Any) -> Shape:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _shape(arguments[0], discriminator or _discriminator(arguments[1:]))
+    if origin in (Union, types.UnionType):
+        return _union([a for a in arguments if a is not type(None)], discriminator)
+    if origin is Literal:
+        return Choice(arguments)
+    if origin is tuple:
+        repeated = len(arguments) == 2 and arguments[1] is Ellipsis
+        return Array((), shape_of(arguments[0])) if repeated else Array(tuple(shape_of(a) for a in arguments), None)
+    if origin is dict:
+        return Map(shape_of(arguments[1]))
+    return Table(annotation) if isinstance(annotation, type) and issubclass(annotation, Part) else Scalar(annotation)
+
+
+def _union(members: list[Any], discriminator: Any) -> Shape:
+    if len(members) == 1:
+        return _shape(members[0], discriminator)
+    if discriminator is None:
+        return AnyOf(tuple(shape_of(member) for member in members))
+    key = discriminator if isinstance(discriminator, str) else None
+    return Family(key, dict(tagged for member in members for tagged in _tagged(member, key)))
+
+
+def _tagged(member: Any, key: str | None) -> Iterator[tuple[str, type[Part]]]:
+    """The tags of a family's member with its part."""
+    if key is None:
+        part, *metadata = get_args(member)
+        yield next(item.tag for item in metadata if isinstance(item, Tag)), part
+    else:
+        for tag in get_args(member.model_fields[key].annotation):
+            yield tag, member

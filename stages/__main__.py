@@ -1,0 +1,26 @@
+"""`python -m stages KIND NAME`: run one step as DVC does, from its identity file to artifact, metrics and provenance."""
+
+import sys
+
+from engine.errors import UserError
+from stages.runner import run_step
+
+
+def main(arguments: list[str]) -> int:
+    """Run the step that ARGUMENTS name; 0 when it is built, 1 for a mistake that the user can mend, 2 for wrong usage."""
+    if len(arguments) != 2:
+        print("usage: python -m stages KIND NAME   (in a workspace; `engine build` and `dvc repro` call this)", file=sys.stderr)
+        return 2
+    try:
+        run_step(*arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing of this step was kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

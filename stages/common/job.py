@@ -1,0 +1,28 @@
+"""What the runner hands to a body: parameters are passed beside it, inputs are paths, outputs are fresh folders and files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Metrics = dict[str, Any]
+"""Small JSON values that git keeps: counts and numbers, nested by name."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a step; a body reads `inputs`, writes into `output`, and returns its metrics."""
+
+    name: str
+    inputs: Mapping[str, Path]
+    """Role to path, such as `model` or `tokens/extract`."""
+    output: Path
+    """An empty folder; it becomes the artifact when the body returns."""
+    plot: Path | None
+    """The CSV file that a kind with plots writes."""
+    scratch: Path
+    """A folder of this very recipe and these very inputs that outlives a killed run: checkpoints go here."""
+
+    def group(self, role: str) -> dict[str, Path]:
+        """The inputs `ROLE/...` by the rest of their name."""
+        return {key.split("/", 1)[1]: path for key, path in self.inputs.items() if key.startswith(f"{role}/")}

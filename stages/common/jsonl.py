@@ -1,0 +1,132 @@
+"""JSON lines: read with located errors, written byte-deterministically."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from engine.errors import Location, UserError
+from stages.common.text import ascii_surrogates
+
+_HINT = "one JSON object a line is expected"
+_SHOWN = 200
+
+
+def read_objects(path: Path) -> Iterator[tuple[Location, dict[str, object]]]:
+    """Each object of PATH with its location; blank lines are skipped; raises UserError at the first line that is no JSON object."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None
+    with file:
+        # A binary file is cut at \n alone; str.splitlines would also cut at U+2028, an ordinary character inside a JSON string.
+        for number, raw in enumerate(file, 1):
+            if raw.strip():
+                where = Location(str(path), number)
+                yield where, _parse(raw, where)
+
+
+def _parse(raw: bytes, where: Location) -> dict[str, object]:
+    text = _decode(raw, where)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        shown = Location(where.file, where.line, error.colno, _excerpt(text))
+        raise UserError(f"this line is no JSON: {error.msg}", shown, _HINT) from None
+    except ValueError as error:
+        raise UserError(f"this line is no JSON: {error}", where, _HINT) from None
+    except RecursionError:
+        raise UserError("this line is nested too deeply", where, _HINT) from None
+    if not isinstance(value, dict):
+        raise UserError(f"this line holds {type_name(value)}, not a JSON object", where, _HINT)
+    return value
+
+
+def _decode(raw: bytes, where: Location) -> str:
+    try:
+        return raw.decode("utf-8-sig" if where.line == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"this line is not UTF-8: {error.reason} at byte {error.start}", where, "save the file as UTF-8") from None
+
+
+def _excerpt(text: str) -> str | None:
+    """The line where it is short enough to be shown whole: a cut one would move the caret."""
+    return text if len(text) <= _SHOWN else None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    """A float; `1e999`, which Python reads as infinity, is refused because it could not be written again."""
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of PAIRS; Python would silently keep only the last of equal keys."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key '{ascii_surrogates(next(key for key in keys if keys.count(key) > 1))}' stands twice in one object")
+    return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+
+_TYPE_NAMES = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def type_name(value: object) -> str:
+    """What a JSON value is, in JSON's words."""
+    return _TYPE_NAMES[type(value)]
+
+
+def dumps(row: Mapping[str, object]) -> str:
+    """One line of JSON, without the newline; characters stay themselves, lone surrogates are escaped."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row, allow_nan=False)
+    return text
+
+
+class Writer:
+    """A JSONL file that rows are added to, one at a time; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        self._file = path.open("wb")
+
+    def write(self, row: Mapping[str, object]) -> None:
+        """Add one row."""
+        self._file.write(dumps(row).encode() + b"\n")
+        self.rows += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
+    """Write ROWS, one a line, and return how many there were."""
+    with Writer(path) as writer:
+        for row in rows:
+            writer.write(row)
+    return writer.rows

@@ -1,0 +1,221 @@
+"""Models, adapters and tokenizers in folders of this machine: loaded without network or remote code, saved byte-deterministically."""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # cuBLAS is deterministic only with a workspace of fixed size: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # deepspeed, which transformers imports where it is installed, else writes its guess to stdout
+    "DS_LOG_LEVEL": "error",
+}
+
+# Versions change with every release, not with the model.
+_UNSTABLE_KEYS = ("transformers_version", "_name_or_path")
+_UNSTABLE_ADAPTER_KEYS = ("peft_version",)
+
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+# Bloom's ALiBi has no hard limit; its configurations name the length that the model is made for.
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "seq_length")
+
+
+def prepare_process(threads: int | None = None) -> None:
+    """Make this process offline, quiet and deterministic, with THREADS CPU threads (none given: all cores).
+
+    To be called before transformers is imported, which reads the environment then.
+    """
+    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory costs time and only helps code that reads it before it writes.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def load_model(folder: Path) -> "PreTrainedModel":
+    """The model in FOLDER, in float32, for inference; raises UserError where it is missing, broken, incomplete or needs remote code."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    _refuse_no_model(folder)
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the model in {folder} cannot be loaded: {_first_line(error)}", hint=_MODEL_HINT) from error
+    # transformers fills what is missing with random numbers and goes on.
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"the model in {folder} lacks {len(missing)} weights, such as {missing[0]}", hint=_MODEL_HINT)
+    model.eval()
+    return model
+
+
+_MODEL_HINT = "a folder as `save_pretrained` writes it is needed: config.json, safetensors weights that fit it, tokenizer.json"
+
+
+def _refuse_no_model(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder of a model", hint=_MODEL_HINT)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: it has no config.json", hint=_MODEL_HINT)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def load_adapter(model: "PreTrainedModel", folder: Path) -> Any:
+    """MODEL with the adapter in FOLDER on it, for inference; raises UserError where the two do not fit."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no adapter: it has no adapter_config.json", hint=_ADAPTER_HINT)
+    try:
+        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the adapter in {folder} cannot be loaded: {_first_line(error)}", hint=_ADAPTER_HINT) from error
+    adapted.eval()
+    return adapted
+
+
+_ADAPTER_HINT = "adapter_config.json and adapter_model.safetensors are needed, made for this very model"
+
+
+def save_model(model: "PreTrainedModel", folder: Path) -> None:
+    """Write MODEL as a `from_pretrained` folder, safetensors only, whose bytes depend on the model alone."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).exists():
+            values = json.loads((folder / name).read_text("utf-8"))
+            write_json(folder / name, {key: value for key, value in values.items() if key not in _UNSTABLE_KEYS})
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter of a peft MODEL: `adapter_config.json` and `adapter_model.safetensors`, and nothing else.
+
+    peft's own `save_pretrained` would also write a README, the base model's path, its version, and sets in the order of Python's hash seed.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in sorted(weights.items())}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "adapter_config.json", _adapter_config(model))
+
+
+def _adapter_config(model: Any) -> dict[str, Any]:
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in model.active_peft_config.to_dict().items()}
+    values |= {"base_model_name_or_path": None, "inference_mode": True}
+    return {key: value for key, value in values.items() if key not in _UNSTABLE_ADAPTER_KEYS}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write VALUE as indented JSON with sorted keys."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the files of the tokenizer in SOURCE into FOLDER."""
+    for name in _TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def longest_sequence(config: "PretrainedConfig") -> int | None:
+    """Tokens that a model of this configuration is made for; None where it does not say."""
+    return next((value for key in _LENGTH_KEYS if isinstance(value := getattr(config, key, None), int)), None)
+
+
+def count_parameters(model: Any, trainable: bool = False) -> int:
+    """Number of weights of MODEL, tied ones counted once; TRAINABLE: those that learn."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer as its tokenizer.json describes it, without padding or truncation, and the id of the token that ends a text."""
+
+    tokenizer: "Tokenizer"
+    eos: int
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of TEXT, no special ones added."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of IDS, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def load_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer in FOLDER; raises UserError where it has no tokenizer.json or names no end-of-sequence token.
+
+    Through the tokenizers library alone, as rows are tokenized for training: transformers may rebuild a tokenizer by its class,
+    and then encodes a text otherwise than tokenizer.json says.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no tokenizer: it has no tokenizer.json", hint=_TOKENIZER_HINT)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise UserError(f"the tokenizer {path} cannot be loaded: {_first_line(error)}", hint=_TOKENIZER_HINT) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    eos = tokenizer.token_to_id(_eos_token(folder / "tokenizer_config.json"))
+    if eos is None:
+        raise UserError(f"eos_token of {folder} is no token of its tokenizer.json", hint="take both files from one model")
+    return TextTokenizer(tokenizer, eos)
+
+
+_TOKENIZER_HINT = "save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+
+
+def _eos_token(path: Path) -> str:
+    """The text of the end-of-sequence token, which stands as itself or, with its properties, under `content`."""
+    try:
+        token = json.loads(path.read_text("utf-8")).get("eos_token")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {_first_line(error)}", hint=_TOKENIZER_HINT) from None
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise UserError(f"{path} names no eos_token", hint="add one, or choose a model that has one: without it no answer ends")
+    return text

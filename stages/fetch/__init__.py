@@ -1,0 +1,13 @@
+"""fetch: one revision of a model of the Hugging Face hub becomes an artifact."""
+
+from engine.part import Kind, Part, recipe
+
+
+class Parameters(Part):
+    """Which model, pinned to a commit."""
+
+    id: str = recipe(description="The model's id, such as `tiiuae/falcon-7b`.")
+    revision: str = recipe(description="Commit of the model's repository: 40 hex digits.")
+
+
+KIND = Kind("fetch", "Download one revision of a model from the hub.", Parameters)

@@ -1,0 +1,31 @@
+"""Downloads a model's configuration, tokenizer and safetensors weights; code and pickles stay where they are."""
+
+import shutil
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+from engine.errors import UserError
+from stages.common.job import Job, Metrics
+from stages.fetch import Parameters
+
+# No *.py and no *.bin: remote code and pickles are never fetched, so that they can never be run.
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def run(parameters: Parameters, job: Job) -> Metrics:
+    """Fill the output with the revision's files; an interrupted download goes on from the scratch folder."""
+    folder = job.scratch / "snapshot"
+    try:
+        snapshot_download(parameters.id, revision=parameters.revision, allow_patterns=PATTERNS, local_dir=folder)
+    except GatedRepoError:
+        raise UserError(f"{parameters.id} is gated", hint="accept its terms on the hub and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{parameters.id} has no revision {parameters.revision}", hint="give the full commit id") from None
+    except RepositoryNotFoundError:
+        raise UserError(f"the hub has no model {parameters.id}", hint="check the id; a private model needs HF_TOKEN") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{parameters.id} could not be fetched: {error}", hint="run again: the download goes on where it stopped") from None
+    shutil.copytree(folder, job.output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache"))
+    files = sorted(path for path in job.output.rglob("*") if path.is_file())
+    return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}

@@ -1,0 +1,25 @@
+"""Rows from a generator of our own: no network, no files, the same rows for the same seed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import Location
+from engine.part import Part, recipe
+
+
+class Synthetic(Part):
+    """Rows made by a seeded generator: short news-like reports, or word chunks repeated in another order."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    generator: Literal["reports", "copies"] = recipe(description="What is generated: column `text` of reports or of repeated chunks.")
+    rows: int = recipe(2000, "How many different rows.", gt=0)
+    seed: int = recipe(0, "Another seed gives other rows.", ge=0)
+
+    def read(self, files: dict[str, Path]) -> Iterator[tuple[Location, dict[str, object]]]:
+        """Each row with the number it has."""
+        from stages.generate import reports
+
+        make = {"reports": reports.reports, "copies": reports.copies}[self.generator]
+        for number, text in enumerate(make(self.rows, self.seed), 1):
+            yield Location(f"synthetic {self.generator}", number), {"text": text}

@@ -1,0 +1,11 @@
+"""Who writes the completions; one member a file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.part import named
+from stages.generate.teachers.gold import Gold
+from stages.generate.teachers.rules import Rules
+
+Teacher = Annotated[Gold | Rules, Field(discriminator="kind"), named]

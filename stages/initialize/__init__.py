@@ -1,0 +1,21 @@
+"""initialize: train a tokenizer on the tasks' text and create a model with random weights."""
+
+from engine.part import Kind, Part, recipe
+from stages.initialize.architectures import Architecture
+from stages.initialize.tokenizers import Tokenizer
+
+
+class Parameters(Part):
+    """A from-scratch model: its architecture and its tokenizer."""
+
+    architecture: Architecture = recipe(description="The kind of model, with its sizes.")
+    tokenizer: Tokenizer = recipe(description="The tokenizer to be trained.")
+    seed: int = recipe(0, "Seed of the random weights.", ge=0)
+
+
+KIND = Kind(
+    "initialize",
+    "Train a tokenizer and create a model with random weights.",
+    Parameters,
+    environment=("tokenizers", "torch", "transformers"),
+)

@@ -1,0 +1,65 @@
+"""The work of initialize: a tokenizer learnt from the tasks' text, and a model with random weights for it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import UserError
+from stages.common.job import Job, Metrics
+from stages.common.jsonl import read_objects
+from stages.common.models import count_parameters, prepare_process, save_model, write_json
+from stages.initialize import Parameters
+from stages.initialize.tokenizers.special import EOS, PAD
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+
+def run(parameters: Parameters, job: Job) -> Metrics:
+    """Write a `from_pretrained` folder with tokenizer and model; raises UserError where there is no text to learn from."""
+    prepare_process()
+    tokenizer = parameters.tokenizer.train(texts(job.group("rows")))
+    model = _random_model(parameters, tokenizer)
+    save_model(model, job.output)
+    _save_tokenizer(tokenizer, parameters.architecture.max_length, job.output)
+    return {"parameters": count_parameters(model), "vocab_size": tokenizer.get_vocab_size()}
+
+
+def texts(rows: Mapping[str, Path]) -> Iterator[str]:
+    """Prompt and completion of each row, task after task by name; raises UserError where there are none."""
+    empty = True
+    for _, path in sorted(rows.items()):
+        for where, row in read_objects(path):
+            prompt, completion = row.get("prompt"), row.get("completion")
+            if not isinstance(prompt, str) or not isinstance(completion, str):
+                raise UserError("this row has no text under prompt and completion", where, "both are needed, as strings")
+            empty = False
+            yield prompt + completion
+    if empty:
+        raise UserError("there are no rows to train the tokenizer on", hint="give the tasks more rows, or hold fewer of them out")
+
+
+def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    eos, pad = tokenizer.token_to_id(EOS), tokenizer.token_to_id(PAD)
+    assert eos is not None and pad is not None
+    config = parameters.architecture.config(tokenizer.get_vocab_size(), eos, pad)
+    torch.manual_seed(parameters.seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    return model
+
+
+def _save_tokenizer(tokenizer: "Tokenizer", max_length: int, folder: Path) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
+    # By hand: the class that transformers 5 would name is unknown to transformers 4.
+    description = {
+        "clean_up_tokenization_spaces": False,
+        "eos_token": EOS,
+        "model_max_length": max_length,
+        "pad_token": PAD,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    write_json(folder / "tokenizer_config.json", description)

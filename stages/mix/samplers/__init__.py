@@ -1,0 +1,12 @@
+"""How tasks share a mixture; one member a file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.part import named
+from stages.mix.samplers.equal import Equal
+from stages.mix.samplers.proportional import Proportional
+from stages.mix.samplers.weights import Weights
+
+Sampler = Annotated[Equal | Proportional | Weights, Field(discriminator="kind"), named]

@@ -1,0 +1,192 @@
+"""Runs one step: checks that what it reads stays what it is, writes aside, and moves the finished result into place."""
+
+import ctypes
+import importlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.code import Code
+from engine.dvcfile import RESOURCES
+from engine.environment import installed
+from engine.errors import UserError, did_you_mean
+from engine.graph import ARTIFACTS, METRICS, PLOTS
+from engine.hashing import Hashes
+from engine.identity import digest, folder_digest, merge_resources, short
+from engine.part import Kind
+from engine.workspace import CODE_ROOT
+from stages.common.job import Job
+from stages.kinds import KINDS
+
+MEASURED = "_measured"
+"""Key of a body's metrics under which times and memory stand: they differ from run to run and go into the provenance."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one step in one workspace."""
+
+    root: Path
+    kind: Kind
+    name: str
+    identity_text: str
+    identity: Mapping[str, Any]
+    resources: Mapping[str, Any]
+
+    @property
+    def temporary(self) -> Path:
+        return self.root / ARTIFACTS / f".{self.name}.tmp"
+
+    def read(self) -> dict[str, str]:
+        """The md5 of everything that the step reads, by path; nothing is remembered from before this process."""
+        hashes = Hashes(self.root)
+        paths = [f"{ARTIFACTS}/identity/{self.name}.json", *self.identity["inputs"].values()]
+        entries = {path: hashes.entry(path) for path in paths}
+        missing = [path for path, entry in entries.items() if entry is None]
+        if missing:
+            raise UserError(f"{self.name} reads {', '.join(missing)}, which is not there", hint="run: engine build (or dvc repro)")
+        return {path: entry.md5 for path, entry in entries.items() if entry}
+
+    def code(self) -> dict[str, str]:
+        """The digests that the step's code has now."""
+        return Code(CODE_ROOT).closure(self.identity["code"])
+
+
+def run_step(kind_name: str, name: str) -> None:
+    """Build the step NAME in the current folder; raises UserError for whatever the user can mend."""
+    _die_with_parent()
+    run = _load(Path.cwd(), kind_name, name)
+    _check_environment(run)
+    before = _check_code(run) or run.read()
+    scratch = run.root / ARTIFACTS / "scratch" / f"{name}-{short(digest(run.identity_text + json.dumps(before, sort_keys=True)))}"
+    shutil.rmtree(run.temporary, ignore_errors=True)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        metrics = _work(run, scratch)
+        _check_code(run)
+        _check_inputs(run, before)
+        measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
+        provenance = _provenance(run, before, started, measured)
+        _move_into_place(run, metrics, provenance)
+    finally:
+        shutil.rmtree(run.temporary, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _load(root: Path, kind_name: str, name: str) -> Run:
+    kind = KINDS.get(kind_name)
+    if kind is None:
+        raise UserError(f"there is no kind '{kind_name}'", hint=did_you_mean(kind_name, KINDS))
+    path = root / ARTIFACTS / "identity" / f"{name}.json"
+    if not path.exists():
+        raise UserError(f"there is no step '{name}' in {root}", hint="run `dvc repro`, or `engine compile` first where the step is new")
+    text = path.read_text("utf-8")
+    identity = json.loads(text)
+    if identity["kind"] != kind_name:
+        raise UserError(f"step '{name}' is of kind {identity['kind']}, not {kind_name}")
+    resources = root / RESOURCES / f"{name}.json"
+    return Run(root, kind, name, text, identity, json.loads(resources.read_text("utf-8")) if resources.exists() else {})
+
+
+def _check_environment(run: Run) -> None:
+    """Refuse to work under other versions than those that the result would be recorded for."""
+    wrong = [
+        f"{package} {found} is installed, the lock says {wanted}"
+        for package, wanted in run.identity["environment"].items()
+        if (found := installed(package)) != wanted
+    ]
+    if wrong:
+        raise UserError(f"{run.name} would be recorded under wrong versions: {'; '.join(wrong)}", hint="run: make setup")
+
+
+def _check_code(run: Run) -> None:
+    """DVC hashes what a step depends on only after the step: code that moved meanwhile would pass for what made the result."""
+    now, then = run.code(), run.identity["code"]
+    moved = [module for module in {*now, *then} if now.get(module) != then.get(module)]
+    if moved:
+        raise UserError(f"the code of {run.name} was edited since its identity was taken: {', '.join(sorted(moved))}", hint="run it again")
+
+
+def _check_inputs(run: Run, before: Mapping[str, str]) -> None:
+    now = run.read()
+    moved = [path for path in before if before[path] != now[path]]
+    if moved:
+        raise UserError(f"{', '.join(moved)} changed while {run.name} was reading it: the result is not kept", hint="run it again")
+
+
+def _work(run: Run, scratch: Path) -> dict[str, Any]:
+    """Run the body into the temporary folder and write its metrics there."""
+    output = run.temporary / "artifact"
+    output.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    inputs = {role: run.root / path for role, path in run.identity["inputs"].items()}
+    plot = run.temporary / "plot.csv" if run.kind.plots else None
+    values = merge_resources(run.identity["recipe"], run.resources.get("resources", {}))
+    parameters = run.kind.parameters.model_validate_json(json.dumps(values))
+    body = importlib.import_module(f"stages.{run.kind.name}.body")
+    metrics: dict[str, Any] = body.run(parameters, Job(run.name, inputs, output, plot, scratch))
+    return metrics
+
+
+def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the result came from; it stands beside the artifact, so that the artifact itself depends on nothing of this."""
+    return {
+        "step": run.name,
+        "kind": run.kind.name,
+        "digest": folder_digest(run.temporary / "artifact"),
+        "identity": digest(run.identity_text),
+        "spec": run.resources.get("origin"),
+        "recipe": run.identity["recipe"],
+        "resources": run.resources.get("resources", {}),
+        "inputs": {role: {"path": path, "md5": read[path]} for role, path in run.identity["inputs"].items()},
+        "code": run.identity["code"],
+        "environment": run.identity["environment"],
+        "git_commit": _git_commit(run.root),
+        "machine": {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()},
+        "started": started.isoformat(timespec="seconds"),
+        "measured": measured,
+    }
+
+
+def _git_commit(root: Path) -> str | None:
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _move_into_place(run: Run, metrics: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """The small files first, the artifact last: where the artifact is, the step is whole."""
+    artifact = run.root / ARTIFACTS / run.name
+    _write(run.root / METRICS / f"{run.name}.json", metrics)
+    if run.kind.plots:
+        plot = run.root / PLOTS / f"{run.name}.csv"
+        plot.parent.mkdir(exist_ok=True)
+        (run.temporary / "plot.csv").replace(plot)
+    _write(artifact.with_name(f"{run.name}.provenance.json"), provenance)
+    if artifact.exists():
+        shutil.rmtree(artifact)
+    (run.temporary / "artifact").replace(artifact)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+def _die_with_parent() -> None:
+    """A killed `dvc` must not leave this process behind as a second writer (Linux: prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

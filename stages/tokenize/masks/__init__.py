@@ -1,0 +1,11 @@
+"""Which tokens are supervised; one member a file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.part import named
+from stages.tokenize.masks.completion import Completion
+from stages.tokenize.masks.full import Full
+
+Mask = Annotated[Completion | Full, Field(discriminator="kind"), named]

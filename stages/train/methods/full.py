@@ -1,0 +1,26 @@
+"""Train every weight of the model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from engine.part import Part
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Full(Part):
+    """Every weight of the model is trained; the result is a whole model."""
+
+    kind: Literal["full"] = "full"
+    makes_adapter: ClassVar[bool] = False
+
+    def prepare(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model as it is."""
+        return model
+
+    def save(self, model: "PreTrainedModel", folder: Path) -> None:
+        """Write the whole model, safetensors only, as a `from_pretrained` folder."""
+        from stages.common.models import save_model
+
+        save_model(model, folder)

@@ -1,0 +1,132 @@
+"""Our reading of DVC's formats against DVC itself: hashes, run-cache keys and listings of a real `dvc repro`."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine import dvcfile
+from engine.build import dvc_environment
+from engine.hashing import Hashes
+from engine.store import Disk
+
+PIPELINE = """
+stages:
+  make:
+    cmd: mkdir -p out/deep && cp rows.txt out/deep/ü.txt && cp rows.txt out/a-b && cp tool.sh out/a.b && echo '{}' > m.json && sleep 0
+    deps: [data, rows.txt, tool.sh]
+    outs: [out]
+    metrics: [m.json: {cache: false}]
+  use:
+    cmd: cp out/deep/ü.txt copy.txt
+    deps: [out/deep]
+    outs: [copy.txt]
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("dvc")
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "rows.txt").write_text("one\ntwo\n")
+    (root / "tool.sh").write_text("#!/bin/sh\n")
+    (root / "tool.sh").chmod(0o755)
+    (root / "data" / "__pycache__").mkdir(parents=True)
+    (root / "data" / "__pycache__" / "x.pyc").write_text("no")
+    (root / "data" / "inner" / ".dvc").mkdir(parents=True)
+    (root / "data" / "inner" / "rows").write_text("another workspace's")
+    (root / "data" / "b.txt").write_text("b")
+    (root / "data" / "a.txt").write_text("a")
+    (root / ".dvcignore").write_text("# c\n__pycache__\n*.pyc\n")
+    for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, env=dvc_environment(), check=True)
+    return root
+
+
+def test_files_and_folders_hash_as_dvc_does(repository):
+    store = Disk(repository, Hashes(repository))
+    for name in ("make", "use"):
+        record = store.record(name)
+        assert record and record.outputs and record.dependencies
+        for path, entry in {**record.dependencies, **record.outputs}.items():
+            assert store.entry(path) == entry, path
+    make = store.record("make")
+    assert make and make.dependencies["tool.sh"].executable and make.outputs["out"].is_folder
+
+
+def test_run_cache_keys_are_dvcs(repository):
+    store = Disk(repository, Hashes(repository))
+    for name in ("make", "use"):
+        record = store.record(name)
+        assert record
+        run = store.run(dvcfile.run_key(record.command, record.dependencies, record.outputs))
+        assert run == record
+        assert store.runs_with(*next((path, entry.md5) for path, entry in record.dependencies.items()))
+        assert all(store.holds(entry) for entry in record.outputs.values())
+    assert store.run("0" * 64) is None and not store.runs_with("rows.txt", "0" * 32)
+
+
+def test_a_folder_inside_an_output_has_the_hash_that_dvc_gives_it(repository):
+    store = Disk(repository, Hashes(repository))
+    make, use = store.record("make"), store.record("use")
+    assert make and use
+    files = store.tree(make.outputs["out"].md5)
+    assert files and sorted(files) == ["a-b", "a.b", "deep/ü.txt"]
+    assert dvcfile.inside_tree(files, "deep") == use.dependencies["out/deep"].md5
+    assert dvcfile.inside_tree(files, "deep/ü.txt") == files["deep/ü.txt"]
+    assert dvcfile.inside_tree(files, "missing") is None
+
+
+def test_a_folder_whose_file_is_gone_from_the_cache_is_not_held(repository, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    store = Disk(copy, Hashes(copy))
+    record = store.record("make")
+    assert record and store.holds(record.outputs["out"])
+    files = store.tree(record.outputs["out"].md5)
+    assert files
+    (copy / dvcfile.object_path(files["a.b"])).unlink()
+    assert not store.holds(record.outputs["out"])
+
+
+def test_hashes_are_remembered_but_never_of_a_file_that_may_still_change(tmp_path):
+    path, memo = tmp_path / "rows", tmp_path / "cache" / "memo.json"
+    path.write_text("one")
+    hashes = Hashes(tmp_path, memo)
+    first = hashes.entry("rows")
+    path.write_text("two")  # same size, and perhaps the same clock tick
+    assert hashes.entry("rows") != first
+    long_ago = 1_600_000_000_000_000_000
+    os.utime(path, ns=(long_ago, long_ago))
+    hashes.entry("rows")
+    hashes.save()
+    known = Hashes(tmp_path, memo)
+    assert str(path) in known._known
+    assert known.entry("rows") == hashes.entry("rows")
+    memo.write_text("{broken")
+    assert Hashes(tmp_path, memo).entry("rows") == hashes.entry("rows")
+
+
+def test_a_broken_lock_is_a_located_error(tmp_path):
+    (tmp_path / "dvc.lock").write_text("stages: [\n")
+    from engine.errors import UserError
+
+    with pytest.raises(UserError, match=r"dvc\.lock cannot be read"):
+        Disk(tmp_path, Hashes(tmp_path)).record("x")
+
+
+def test_the_dumped_pipeline_has_no_anchors_and_keeps_order():
+    from tests.engine.test_plan import chain
+
+    graph = chain()
+    text = dvcfile.pipeline_text(graph, ["specs"], always_resolve=True)
+    content = yaml.safe_load(text)
+    assert list(content["stages"]) == ["resolve", "toy-a", "toy-b", "toy-c"]
+    assert content["stages"]["resolve"]["always_changed"] is True
+    assert content["stages"]["toy-b"]["deps"] == ["artifacts/identity/toy-b.json", "artifacts/toy-a/rows.jsonl"]
+    assert "&id" not in text and "number" not in text
+    assert yaml.safe_load(dvcfile.params_text(graph))["toy-a"] == {"number": 1.0, "resources": {"workers": 1}}

@@ -1,0 +1,90 @@
+"""Prompt templates: strict, sandboxed, deterministic, and errors that say where."""
+
+import pytest
+
+from engine.errors import Location, UserError
+from stages.common.templates import Prompts
+
+WHERE = Location("rows.jsonl", 7)
+
+
+def render(template, **row):
+    return Prompts([template]).render(0, row, WHERE)
+
+
+def problem(template, **row):
+    with pytest.raises(UserError) as caught:
+        render(template, **row)
+    return caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("", ""),
+        ("Say: {{ text }}\n", "Say: <b>&\n"),
+        ("{{ text | upper }}{{ number + 1 }}", "<B>&4"),
+        ("{% for item in items %}- {{ item }}\n{% endfor %}", "- a\n- b\n"),
+        ("{{ items | map('upper') | join(', ') }}", "A, B"),
+        ("{{ missing | default('none') }}", "none"),
+        ("{{ empty or '' }}|{% if missing is defined %}x{% endif %}", "|"),
+        ("{{ nested.key }}{{ nested['key'] }}", "vv"),
+    ],
+)
+def test_rendered_text_is_exact(template, expected):
+    assert render(template, text="<b>&", number=3, items=["a", "b"], empty=None, nested={"key": "v"}) == expected
+
+
+def test_surrogates_pass_through():
+    assert render("{{ text }}", text="\ud800") == "\ud800"
+
+
+def test_an_unknown_field_is_named_with_row_and_nearest_column():
+    found = problem("{{ titel }}", title="x", body="y")
+    assert found.what == "prompts[0] uses field 'titel', which this row does not have"
+    assert found.where == WHERE and found.hint == "did you mean 'title'?"
+
+
+def test_an_unknown_field_inside_a_condition_is_no_silent_false():
+    assert "uses field 'flag'" in problem("{% if flag %}x{% endif %}", text="x").what
+
+
+def test_an_unknown_attribute_is_told():
+    assert "has no attribute 'kye'" in problem("{{ nested.kye }}", nested={"key": 1}).what
+
+
+def test_a_syntax_error_shows_its_line():
+    with pytest.raises(UserError) as caught:
+        Prompts(["fine", "first\n{{ text }\nlast"])
+    found = caught.value.problems[0]
+    assert found.what.startswith("prompts[1] is no valid Jinja template: ")
+    assert (found.where.file, found.where.line, found.where.source) == ("prompts[1]", 2, "{{ text }")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ 1 / number }}", "division by zero"),
+        ("{{ text + 1 }}", "cannot be rendered"),
+        ("{{ empty }}", "prints a null"),
+        ("{{ text.upper }}", "not text"),
+        ("{{ items | map('upper') }}", "prints a generator"),
+        ("{{ text.__class__.__mro__ }}", "unsafe"),
+        ("{{ items.append('c') }}", "append"),
+        ("{% include 'other' %}", "no loader"),
+        ("{{ range(10000000) | list }}", "Range too big"),
+    ],
+)
+def test_what_cannot_be_rendered_is_the_users_error(template, said):
+    found = problem(template, text="a", number=0, items=["a"], empty=None)
+    assert said in str(found) and found.where == WHERE
+
+
+@pytest.mark.parametrize("template", ["{{ items | random }}", "{% for item in items | random %}{% endfor %}"])
+def test_there_is_no_chance_in_templates(template):
+    with pytest.raises(UserError, match="random"):
+        render(template, items=[1, 2])
+
+
+def test_there_is_no_lorem_ipsum():
+    assert "lipsum" in problem("{{ lipsum() }}", text="x").what

@@ -1,0 +1,110 @@
+"""split: each row's place is its own matter; nothing is lost, nothing moves when neighbours come and go."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UserError
+from stages.common.job import Job
+from stages.common.jsonl import read_objects, write_rows
+from stages.split import Parameters
+from stages.split.body import SPLITS, run, split_of
+
+groups = st.lists(st.text(st.characters(), max_size=4), max_size=30)
+
+
+def row(number, group):
+    return {"id": f"{number:016x}", "group": group, "prompt": f"p{number}", "completion": "c"}
+
+
+def split(folder, rows, **shares):
+    """Metrics and the rows of each split."""
+    write_rows(folder / "rows.jsonl", rows)
+    output = folder / "out"
+    output.mkdir(exist_ok=True)
+    metrics = run(Parameters(**shares), Job("split-x", {"rows": folder / "rows.jsonl"}, output, None, folder))
+    return metrics, {name: [found for _, found in read_objects(output / f"{name}.jsonl")] for name in SPLITS}
+
+
+def anchored(names):
+    """Rows of these groups, and one of a group that is in train, so that train is never empty."""
+    anchor = next(name for name in map(str, range(1000)) if split_of(name, Parameters()) == "train")
+    return [row(number, name) for number, name in enumerate([anchor, *names])]
+
+
+@given(groups)
+def test_every_row_is_in_exactly_one_split_in_the_order_of_the_input(tmp_path_factory, names):
+    rows = anchored(names)
+    metrics, splits = split(tmp_path_factory.mktemp("split"), rows)
+    assert metrics == {"rows_in": len(rows), **{name: len(found) for name, found in splits.items()}}
+    assert sorted((found for part in splits.values() for found in part), key=lambda found: found["id"]) == rows
+    assert all([found["id"] for found in part] == sorted(found["id"] for found in part) for part in splits.values())
+
+
+@given(groups, groups, st.randoms(use_true_random=False))
+def test_adding_removing_and_reordering_rows_moves_no_other(tmp_path_factory, names, more, random):
+    folder = tmp_path_factory.mktemp("split")
+    rows = anchored(names + more)
+    _, before = split(folder, rows[: 1 + len(names)])
+    others = rows[:1] + [found for found in rows[1:] if random.random() < 0.7]
+    random.shuffle(others)
+    _, after = split(folder, others)
+    place = {found["id"]: name for name, part in before.items() for found in part}
+    assert all(place.get(found["id"], name) == name for name, part in after.items() for found in part)
+
+
+@given(groups)
+def test_a_group_is_never_torn_apart(tmp_path_factory, names):
+    _, splits = split(tmp_path_factory.mktemp("split"), anchored(names + names))
+    parts = [{found["group"] for found in part} for part in splits.values()]
+    assert len(set().union(*parts)) == sum(map(len, parts))
+
+
+@given(st.lists(st.text(max_size=6), unique=True), st.integers(0, 5), st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_a_changed_share_moves_rows_between_that_split_and_train_only(names, seed, validation, test, other):
+    before = Parameters(validation=validation, test=test, seed=seed)
+    for changed, name in ((before.model_copy(update={"test": other}), "test"), (before.model_copy(update={"validation": other}), "validation")):
+        moved = {frozenset((split_of(g, before), split_of(g, changed))) for g in names if split_of(g, before) != split_of(g, changed)}
+        assert moved <= {frozenset((name, "train"))}
+
+
+def test_shares_are_about_what_was_asked():
+    parameters = Parameters(validation=0.2, test=0.3)
+    found = [split_of(str(number), parameters) for number in range(10_000)]
+    assert [round(found.count(name) / 10_000, 1) for name in SPLITS] == [0.5, 0.2, 0.3]
+
+
+def test_another_seed_gives_other_splits():
+    first, second = ([split_of(str(n), Parameters(test=0.5, seed=seed)) for n in range(200)] for seed in (0, 1))
+    assert 50 < sum(a != b for a, b in zip(first, second, strict=True)) < 150
+
+
+def test_empty_held_out_splits_are_files_all_the_same(tmp_path):
+    metrics, splits = split(tmp_path, [row(n, str(n)) for n in range(5)], validation=0.0, test=0.0)
+    assert metrics == {"rows_in": 5, "train": 5, "validation": 0, "test": 0} and splits["test"] == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
+
+
+def test_rows_are_copied_to_the_byte(tmp_path):
+    rows = [row(n, f"{n}") | {"completion": "\u2028\x00é\ud800"[: n + 1]} for n in range(4)]
+    split(tmp_path, rows, validation=0.0, test=0.0)
+    assert (tmp_path / "out/train.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("shares", [{"test": 0.6, "validation": 0.6}, {"test": 0.5, "validation": 0.5}])
+def test_an_empty_train_split_is_the_users_error(tmp_path, shares):
+    with pytest.raises(UserError, match="none of 20 rows is left to train on") as caught:
+        split(tmp_path, [row(n, str(n)) for n in range(20)], **shares)
+    assert "smaller" in caught.value.problems[0].hint
+
+
+def test_the_places_are_fixed_for_ever():
+    # Another list here would move rows of every workspace between train and test.
+    found = "".join(split_of(str(number), Parameters(validation=0.25, test=0.25))[1] for number in range(24))
+    assert found == "FIXED"
+
+
+def test_the_body_is_light():
+    assert not {"numpy", "torch", "jinja2"} & set(Path(__file__).parents[3].joinpath("stages/split/body.py").read_text("utf-8").split())
