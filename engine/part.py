@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-_RESOURCE = {"resource": True}
+_RESOURCE: JsonDict = {"resource": True}
 
 
 class Part(BaseModel):

@@ -67,7 +67,8 @@ def run_step(kind_name: str, name: str) -> None:
     _die_with_parent()
     run = _load(Path.cwd(), kind_name, name)
     _check_environment(run)
-    before = _check_code(run) or run.read()
+    _check_code(run)
+    before = run.read()
     scratch = run.root / ARTIFACTS / "scratch" / f"{name}-{short(digest(run.identity_text + json.dumps(before, sort_keys=True)))}"
     shutil.rmtree(run.temporary, ignore_errors=True)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -114,7 +115,10 @@ def _check_code(run: Run) -> None:
     now, then = run.code(), run.identity["code"]
     moved = [module for module in {*now, *then} if now.get(module) != then.get(module)]
     if moved:
-        raise UserError(f"the code of {run.name} was edited since its identity was taken: {', '.join(sorted(moved))}", hint="run it again")
+        raise UserError(
+            f"the code of {run.name} was edited since its identity was taken: {', '.join(sorted(moved))}",
+            hint="run: dvc repro (or engine build)",
+        )
 
 
 def _check_inputs(run: Run, before: Mapping[str, str]) -> None:

@@ -50,11 +50,15 @@ def test_leaves_import_nothing_of_ours():
 
 
 def test_only_render_imports_rich():
-    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))] == ["engine/render.py"]
+    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))] == [
+        "engine/render.py"
+    ]
 
 
 def test_only_dvcfile_names_yaml():
-    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "yaml" for i in imports(p))] == ["engine/dvcfile.py"]
+    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "yaml" for i in imports(p))] == [
+        "engine/dvcfile.py"
+    ]
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[0] == "stages" and len(p.parts) > 2 and p.parts[1] != "common"], ids=str)
@@ -68,7 +72,15 @@ def test_a_kind_imports_its_own_kind_common_and_the_leaves_only(path: Path):
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[0] == "stages" and p.name != "body.py"], ids=str)
 def test_heavy_imports_of_stages_live_in_bodies_or_functions(path: Path):
     if path.name == "__init__.py" or "body" not in path.name:
-        light = path.name == "__init__.py" or path.parts[-2] in ("sources", "teachers", "masks", "samplers", "methods", "metrics", "architectures")
+        light = path.name == "__init__.py" or path.parts[-2] in (
+            "sources",
+            "teachers",
+            "masks",
+            "samplers",
+            "methods",
+            "metrics",
+            "architectures",
+        )
         if light:
             assert not HEAVY & {name.split(".")[0] for name in imports(path, top_level_only=True)}
 

@@ -23,6 +23,9 @@ def schema() -> Schema:
     definitions = found.pop("$defs")
     for change in (_without_null, _strict_names, lambda node: _with_names(node, definitions)):
         _everywhere({"top": found, "definitions": definitions}, change)
+    for definition in definitions.values():
+        # A part may give a section half, and an extending spec the rest: only the key that tells a family's members apart must be there.
+        definition["required"] = [name for name in definition.get("required", []) if name == "kind"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "adapterbuild spec",
@@ -83,5 +86,7 @@ def _with_names(node: Schema, definitions: Schema) -> None:
         member["required"] = [key, *required]
         if not required:
             names.append(name)
+    # Members without required keys look alike once those are dropped, so any of them may fit.
+    node["anyOf"] = node.pop("oneOf")
     if names:
-        node["oneOf"].append({"type": "string", "enum": names})
+        node["anyOf"].append({"type": "string", "enum": names})

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import Discriminator, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
 from stages import generate, split, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
+from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
 
 
@@ -25,7 +27,7 @@ class ScratchModel(Part):
 
     name: Name = recipe(description="Name of the model; it ends the names of the token steps.")
     architecture: Architecture = recipe(description="The kind of model, with its sizes.")
-    tokenizer: Tokenizer = recipe(Tokenizer(), "The tokenizer to be trained.")
+    tokenizer: Tokenizer = recipe(Bpe(), "The tokenizer to be trained.")
     seed: int = recipe(0, "Seed of the random weights.", ge=0)
 
 
@@ -101,9 +103,14 @@ class Mixture(Part):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("a task is named twice; give it a larger share through the sampler")
+            raise PydanticCustomError(
+                "named_twice", "a task is named twice; give it a larger share through the sampler", {"at": ("tasks",)}
+            )
         if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
-            raise ValueError(f"weights are needed for exactly these tasks: {', '.join(self.tasks)}")
+            wanted = ", ".join(self.tasks)
+            raise PydanticCustomError(
+                "weights", "weights are needed for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
+            )
         return self
 
 
@@ -116,7 +123,7 @@ class Training(train.Training):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs and self.steps:
-            raise ValueError("give epochs or steps, not both")
+            raise PydanticCustomError("two_lengths", "give epochs or steps, not both", {"at": ("steps",)})
         return self
 
 

@@ -20,8 +20,6 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     # cuBLAS is deterministic only with a workspace of fixed size: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # deepspeed, which transformers imports where it is installed, else writes its guess to stdout
-    "DS_LOG_LEVEL": "error",
 }
 
 # Versions change with every release, not with the model.
@@ -52,6 +50,9 @@ def prepare_process(threads: int | None = None) -> None:
     import torch
     from transformers.utils import logging
 
+    if not torch.cuda.is_available():
+        # deepspeed, which accelerate imports where it is installed, would write its guess to stdout, which is for data.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.set_num_threads(threads or os.cpu_count() or 1)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory costs time and only helps code that reads it before it writes.

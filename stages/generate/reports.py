@@ -13,7 +13,9 @@ ACTIONS = {
     "science": ({"discovered": "discovers", "studied": "studies", "measured": "measures"}, "comet virus fossil glacier planet enzyme"),
     "sport": ({"won": "wins", "lost": "loses", "hosted": "hosts"}, "match race trophy medal derby final"),
 }
-FIRST_NAMES = "Anna Omar Lena Hugo Mina Paul Rosa Ivan Nora Karl Ella Amir Zoe Leon Ruth Jose Tara Finn Olga Hans Vera Igor Lucy Bram".split()
+FIRST_NAMES = (
+    "Anna Omar Lena Hugo Mina Paul Rosa Ivan Nora Karl Ella Amir Zoe Leon Ruth Jose Tara Finn Olga Hans Vera Igor Lucy Bram".split()
+)
 LAST_NAMES = (
     "Silva Novak Costa Meyer Okoye Tanaka Lopez Weber Khan Rossi Berg Moreau Dubois Larsen Petrov Haddad Kim Nguyen Santos Fischer "
     "Ortiz Jansen Kovac Ahmed"

@@ -1,8 +1,8 @@
 """train: a model or an adapter learns from a mixture."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from engine.part import Kind, Part, recipe, resource
+from engine.part import Kind, Part, named, recipe, resource
 from stages.train.methods import Method
 
 
@@ -26,7 +26,7 @@ class Training(Part):
     method: Method = recipe(description="Which weights are trained.")
     global_batch: GlobalBatch = recipe(GlobalBatch(), "What one optimizer step learns from.")
     learning_rate: float = recipe(2e-4, "Peak learning rate.", gt=0)
-    schedule: Schedule = recipe(Schedule(), "How the learning rate moves.")
+    schedule: Annotated[Schedule, named] = recipe(Schedule(), "How the learning rate moves.")
     betas: tuple[float, float] = recipe((0.9, 0.999), "AdamW's decay rates of the two moments.")
     weight_decay: float = recipe(0.0, "AdamW's decoupled weight decay.", ge=0)
     max_grad_norm: float = recipe(1.0, "The gradient is scaled down to this norm.", gt=0)

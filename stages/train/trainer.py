@@ -59,6 +59,8 @@ def arguments(parameters: Parameters, scratch: Path) -> TrainingArguments:
         save_strategy="no",
         eval_strategy="no",
         report_to="none",
+        # Other devices are neither as exact nor as deterministic as these two.
+        use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,

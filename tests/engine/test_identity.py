@@ -86,7 +86,7 @@ def recipe_of_partial(part: Part, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_a_recipe_field_moves_the_identity_and_a_resource_does_not(kind):
     fields = kind.parameters.model_fields
-    base = {name: "before" for name in fields}
+    base = dict.fromkeys(fields, "before")
     before = canonical(recipe_of(kind.parameters.model_construct(**base)))
     for name, info in fields.items():
         after = canonical(recipe_of(kind.parameters.model_construct(**{**base, name: "after"})))

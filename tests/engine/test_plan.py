@@ -24,9 +24,7 @@ KIND = Kind("toy", "A toy.", Toy)
 
 
 def step(name: str, reads: dict[str, Input] | None = None, **values) -> Step:
-    return Step(
-        name, KIND, Toy(**values), reads or {}, "A toy.", Location("specs/toy.toml", 1), lambda path: Location("specs/toy.toml", 7)
-    )
+    return Step(name, KIND, Toy(**values), reads or {}, "A toy.", Location("specs/toy.toml", 1), lambda path: Location("specs/toy.toml", 7))
 
 
 def chain(**values) -> Graph:
@@ -38,7 +36,9 @@ def chain(**values) -> Graph:
 
 def identity(s: Step, code: str = "1", version: str = "1.0") -> str:
     inputs = {role: i.path for role, i in s.inputs.items()}
-    return json.dumps({"recipe": recipe_of(s.parameters), "inputs": inputs, "code": {"stages.toy.body": code}, "environment": {"p": version}})
+    return json.dumps(
+        {"recipe": recipe_of(s.parameters), "inputs": inputs, "code": {"stages.toy.body": code}, "environment": {"p": version}}
+    )
 
 
 def identities(graph: Graph, **changes) -> dict[str, str]:

@@ -55,6 +55,6 @@ def fails(tmp_path: Path, write: Callable[..., Path]) -> Callable[..., tuple[Pro
     return fails
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def valid() -> str:
     return VALID

@@ -1,8 +1,15 @@
 """Every sort of mistake: what is said, where the caret stands, and the hint."""
 
 import re
+from typing import Self
 
 import pytest
+from pydantic import ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.part import Part
+from engine.spec import tree
+from engine.spec.problems import problems
 
 # replaced text of the valid spec, replacement, what is said, what the caret marks, hint (a part of it)
 MISTAKES = {
@@ -314,3 +321,26 @@ def test_a_multi_line_value_is_marked_on_its_first_line(fails, valid):
 def test_a_very_large_number_is_no_crash(fails, valid):
     (problem,) = fails(valid.replace('"lora"', f'"lora"\nlearning_rate = 1{"0" * 400}'))
     assert problem.where.line == 18 and "learning_rate" in problem.what
+
+
+class Range(Part):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise PydanticCustomError("range", "low must not be above high", {"at": ("high",)})
+        return self
+
+
+class Ranges(Part):
+    rows: tuple[Range, ...]
+
+
+def test_a_rule_may_say_which_key_it_is_about(write):
+    document = tree.read(write("rows = [{ low = 1, high = 2 }, { low = 3, high = 2 }]\n"), "a.toml")
+    with pytest.raises(ValidationError) as caught:
+        Ranges.model_validate(document.plain())
+    ((path, problem),) = problems(caught.value.errors(), document, Ranges)
+    assert (path, problem.what, str(problem.where)) == (("rows", 1, "high"), "low must not be above high", "a.toml:1:50")

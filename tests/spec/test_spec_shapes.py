@@ -98,12 +98,10 @@ SINGLE = st.one_of(NAMES, st.integers(-2, 10**400), st.booleans(), st.floats(), 
 VALUES = st.recursive(SINGLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.data())
-def test_any_change_of_a_valid_spec_loads_or_is_explained(data):
-    from conftest import VALID
-
-    document = tomllib.loads(VALID)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_change_of_a_valid_spec_loads_or_is_explained(valid, data):
+    document = tomllib.loads(valid)
     document["evaluation"] = {"metrics": ["rouge", {"kind": "length"}], "tasks": ["headline"]}
     document["mixture"]["sampler"] = {"kind": "weights", "weights": {"headline": 1.0}}
     for _ in range(data.draw(st.integers(1, 3))):

@@ -1,5 +1,8 @@
 """Tokenizers that can be trained; one member a file."""
 
+from typing import Annotated
+
+from engine.part import named
 from stages.initialize.tokenizers.bpe import Bpe
 
-Tokenizer = Bpe
+Tokenizer = Annotated[Bpe, named]

@@ -80,7 +80,7 @@ def test_what_is_no_row_is_refused(tmp_path, content, said):
 
 
 def test_a_missing_file_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*no.jsonl: No such file"):
+    with pytest.raises(UserError, match=r"cannot read .*no\.jsonl: No such file"):
         read(tmp_path / "no.jsonl")
 
 

@@ -37,7 +37,9 @@ def test_no_dropout_is_hidden_in_the_defaults(architecture):
     assert dropouts and not any(dropouts.values())
 
 
-@pytest.mark.parametrize(("new", "kv_heads", "rows"), [(True, 2, (4 + 2 * 2) * 8), (True, None, (4 + 2 * 4) * 8), (False, None, (4 + 2) * 8)])
+@pytest.mark.parametrize(
+    ("new", "kv_heads", "rows"), [(True, 2, (4 + 2 * 2) * 8), (True, None, (4 + 2 * 4) * 8), (False, None, (4 + 2) * 8)]
+)
 def test_falcon_shares_key_value_heads_as_asked(new, kv_heads, rows):
     from transformers import AutoModelForCausalLM
 

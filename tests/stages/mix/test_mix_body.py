@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,10 +54,10 @@ def test_each_epoch_holds_what_the_sampler_says(sizes, sampler, epochs):
         assert [found[number] for number in range(len(sizes))] == list(per_epoch.values())
 
 
-@given(sizes, samplers, st.integers(1, 100))
+@given(sizes, samplers, st.integers(1, 40))
 def test_a_number_of_rows_is_the_beginning_of_more_epochs(sizes, sampler, rows):
     _, cut = ordered(sizes, sampler=sampler, rows=rows)
-    per_epoch, whole = ordered(sizes, sampler=sampler, epochs=100)
+    _, whole = ordered(sizes, sampler=sampler, epochs=rows)
     assert len(cut[0]) == rows
     assert cut == [values[:rows] for values in whole]
 
@@ -84,7 +85,7 @@ def test_epochs_and_seeds_and_tasks_differ_and_tasks_are_interleaved():
     first_b = [r for t, r in zip(tasks[:200], rows[:200], strict=True) if t == 1]
     _, (_, other_seed) = ordered({"a": 100, "b": 100}, epochs=2, seed=1)
     assert first_a != second_a and first_a != first_b and other_seed != rows
-    assert 60 < sum(a != b for a, b in zip(tasks[:200], tasks[1:200], strict=False)) < 140
+    assert 60 < sum(a != b for a, b in pairwise(tasks[:200])) < 140
 
 
 def write_tokens(folder, **rows_of_task):
@@ -108,7 +109,10 @@ def test_files_and_metrics(tmp_path):
     inputs = write_tokens(tmp_path, b=[(10, 4), (20, 6)], a=[(5, 5), (5, 1), (5, 1), (5, 1)])
     metrics, output = mix(tmp_path, inputs, epochs=3)
     found = load_file(output / "order.safetensors")
-    assert {name: (tensor.dtype.name, tensor.shape) for name, tensor in found.items()} == {"task": ("int16", (18,)), "row": ("int32", (18,))}
+    assert {name: (tensor.dtype.name, tensor.shape) for name, tensor in found.items()} == {
+        "task": ("int16", (18,)),
+        "row": ("int32", (18,)),
+    }
     assert json.loads((output / "tasks.json").read_text()) == ["a", "b"]
     assert np.bincount(found["task"]).tolist() == [12, 6]
     assert memory_map(output / "order.safetensors")["row"].tolist() == found["row"].tolist()
@@ -153,4 +157,4 @@ def test_a_task_without_rows_is_the_users_error(tmp_path):
 
 def test_the_order_is_fixed_for_ever():
     # numpy promises PCG64's bits, not what permutation makes of them; a new numpy that answers otherwise must be noticed here.
-    assert ordered({"a": 4, "b": 3}, epochs=1)[1] == "FIXED"
+    assert ordered({"a": 4, "b": 3}, epochs=1)[1] == [[0, 1, 1, 1, 0, 0, 0], [0, 2, 1, 0, 2, 1, 3]]

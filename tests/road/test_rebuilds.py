@@ -1,0 +1,110 @@
+"""Edits and what `dvc repro` then runs: exactly what the edit concerns, as the plan had said."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.road.conftest import Place, make_place, spec
+
+pytestmark = pytest.mark.slow
+
+ONE = {"train-one", "evaluate-one"}
+TWO = {"train-two", "evaluate-two"}
+
+
+def test_a_second_build_has_nothing_to_do(place: Place):
+    assert set(place.plan().values()) == {"keep"}
+    done = place.run("dvc", "repro")
+    assert "Data and pipelines are up to date" in done.stdout
+    assert place.run("engine", "plan").returncode == 0
+
+
+def test_another_rank_reruns_that_experiment_alone(place: Place):
+    place.edit("specs/one.toml", "[mixture]", '[training]\nmethod = { kind = "lora", r = 4, lora_alpha = 4 }\n\n[mixture]')
+    assert place.reasons("train-one") == ["method.r  2 → 4"]
+    assert place.repro_as_planned() == {"resolve"} | ONE
+    diff = json.loads(place.run("dvc", "params", "diff", "--json").stdout)
+    assert diff["params.yaml"] == {"train-one.method.r": {"old": 2, "new": 4, "diff": 2}}
+    place.edit("specs/one.toml", "r = 4", "r = 2")
+    assert place.plan()["train-one"] == "restore"
+    assert place.repro_as_planned() == {"resolve"}
+
+
+def test_another_template_reruns_that_task_and_the_trainings_that_use_it(place: Place):
+    place.edit("specs/parts/common.toml", "Say {{ word }}:", "Tell {{ word }}:")
+    task = {"generate-a", "split-a", "tokenize-a-toy"}
+    ran = place.repro_as_planned()
+    # The mixtures read the number of rows and come out the same where nothing but the text has changed.
+    assert ran - {"mix-one", "mix-two"} == {"resolve"} | task | ONE | TWO
+
+
+def test_a_comment_reruns_nothing_but_resolve(place: Place):
+    file = place.root / "stages/train/body.py"
+    file.write_text(file.read_text() + "\n# a remark for the next reader\n")
+    assert place.repro_as_planned() == {"resolve"}
+
+
+def test_a_behaviour_edit_reruns_what_reaches_it(place: Place):
+    place.edit("stages/evaluate/metrics/exact_match.py", "p.reference.strip()", "p.reference.strip().strip()")
+    assert place.reasons("evaluate-one") == ["code of stages.evaluate.metrics.exact_match changed"]
+    assert place.repro_as_planned() == {"resolve", "evaluate-one", "evaluate-two"}
+
+
+def test_a_new_member_of_a_family_reruns_nothing(place: Place):
+    text = (place.root / "stages/tokenize/masks/full.py").read_text().replace('"full"', '"other"').replace("Full", "Other")
+    place.write("stages/tokenize/masks/other.py", text)
+    place.edit("stages/tokenize/masks/__init__.py", "import Full\n", "import Full\nfrom stages.tokenize.masks.other import Other\n")
+    place.edit("stages/tokenize/masks/__init__.py", "Completion | Full", "Completion | Full | Other")
+    assert place.repro_as_planned() == {"resolve"}
+
+
+def test_a_new_spec_shares_data_and_tokens_and_needs_a_compile(place: Place):
+    place.write("specs/three.toml", spec("three", "b", "a"))
+    refused = place.run("dvc", "repro", check=False)
+    assert refused.returncode != 0 and "run: engine compile" in refused.stderr
+    place.run("engine", "compile")
+    assert place.repro_as_planned() == {"resolve", "mix-three", "train-three", "evaluate-three"}
+
+
+def test_a_resource_reruns_nothing(place: Place):
+    place.edit("specs/parts/common.toml", "threads = 1", "threads = 2")
+    assert place.repro_as_planned() == {"resolve"}
+
+
+def test_new_rows_rerun_their_task_and_move_no_row_between_splits(place: Place):
+    before = {name: (place.root / f"artifacts/split-a/{name}.jsonl").read_text().splitlines() for name in ("train", "validation", "test")}
+    with (place.root / "data/a.jsonl").open("a") as file:
+        file.write('{"word": "brand new"}\n')
+    assert place.reasons("generate-a") == ["input data/a.jsonl changed"]
+    ran = place.repro_as_planned()
+    assert {"generate-a", "split-a"} <= ran and not ran & {"generate-b", "split-b", "initialize-toy"}
+    for name, rows in before.items():
+        assert set(rows) <= set((place.root / f"artifacts/split-a/{name}.jsonl").read_text().splitlines())
+
+
+def test_an_experiment_from_the_command_line(place: Place):
+    place.run("dvc", "exp", "run", "--set-param", "specs/one.toml:experiment.seed=5")
+    assert "seed = 5" in (place.root / "specs/one.toml").read_text() or "seed=5" in (place.root / "specs/one.toml").read_text()
+    params = (place.root / "params.yaml").read_text()
+    assert "seed: 5" in params
+    assert set(place.plan().values()) == {"keep"}
+    shown = place.run("dvc", "exp", "show", "--csv").stdout
+    assert "train-one.seed" in shown or "seed" in shown
+
+
+def test_a_step_that_is_deleted_is_restored(place: Place):
+    shutil.rmtree(place.root / "artifacts/train-two")
+    assert place.plan()["train-two"] == "restore"
+    assert place.repro_as_planned() == set()
+    assert (place.root / "artifacts/train-two/adapter_model.safetensors").exists()
+
+
+def test_two_builds_from_nothing_give_the_same_artifacts(built: Place, tmp_path):
+    again = make_place(tmp_path / "again")
+    again.repro()
+    digests = [
+        {p.name: json.loads(p.read_text())["digest"] for p in sorted((root / "artifacts").glob("*.provenance.json"))}
+        for root in (built.root, again.root)
+    ]
+    assert digests[0] == digests[1] and len(digests[0]) == 13

@@ -1,0 +1,97 @@
+"""Rows come in the mixture's order, and every one of them ends up in exactly one micro-batch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UserError
+from stages.common.tokens import Tokens
+from stages.train.data import IGNORED, Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
+from tests.stages.train.tiny import SIZES, write_order, write_tokens
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    return {task: write_tokens(tmp_path / task / "train.safetensors", rows, seed) for seed, (task, rows) in enumerate(SIZES.items())}
+
+
+@pytest.fixture
+def rows(tmp_path, tokens):
+    return Rows.open(write_order(tmp_path / "order", SIZES), tokens)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.none() | st.integers(1, 25))
+def test_micro_batches_cut_the_rows_into_global_batches(count, global_rows, micro_rows):
+    batches = micro_batches(count, global_rows, micro_rows)
+    assert [index for batch in batches for index in batch] == list(range(count))
+    assert all(0 < len(batch) <= min(micro_rows or global_rows, global_rows) for batch in batches)
+    assert all(batch[0] // global_rows == batch[-1] // global_rows for batch in batches), "no micro-batch lies in two global batches"
+    per_step = np.bincount([batch[0] // global_rows for batch in batches])
+    assert len(set(per_step[:-1])) <= 1 and per_step[-1] <= per_step[0], "the trainer counts on this"
+
+
+def test_rows_come_in_the_order_of_the_mixture(tmp_path, tokens, rows):
+    from stages.common.tokens import memory_map
+
+    order = memory_map(tmp_path / "order" / "order.safetensors")
+    files = [Tokens.open(tokens[task]) for task in SIZES]
+    assert len(rows) == sum(SIZES.values())
+    for index, (task, row) in enumerate(zip(order["task"], order["row"], strict=True)):
+        assert np.array_equal(rows[index][0], files[task].row(row)[0])
+
+
+def test_counts_of_tokens_are_those_of_the_rows(rows):
+    assert rows.lengths().tolist() == [len(rows[index][0]) for index in range(len(rows))]
+    assert rows.supervised().tolist() == [int(rows[index][1][1:].sum()) for index in range(len(rows))]
+    assert rows.largest_id() == max(rows[index][0].max() for index in range(len(rows)))
+
+
+def test_a_first_token_counts_for_nothing_as_nothing_predicts_it():
+    file = Tokens(np.arange(5, dtype=np.int32), np.ones(5, np.uint8), np.array([0, 3, 5]))
+    assert Rows.all_of(file).supervised().tolist() == [1, 2]
+    assert (collate([file.row(0)])["labels"] != IGNORED).sum() == 2
+
+
+def test_all_rows_of_a_file_come_short_ones_first(tokens):
+    lengths = Rows.all_of(Tokens.open(tokens["copy"])).lengths().tolist()
+    assert lengths == sorted(lengths) and len(lengths) == SIZES["copy"]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=7), min_size=1, max_size=4))
+def test_collated_rows_are_padded_on_the_right_and_keep_their_tokens(lists):
+    given_rows = [(np.array([i for i, _ in row], np.int32), np.array([s for _, s in row], np.uint8)) for row in lists]
+    batch = collate(given_rows)
+    assert {values.dtype for values in batch.values()} == {torch.int64}
+    for number, (input_ids, supervised) in enumerate(given_rows):
+        length = len(input_ids)
+        assert batch["input_ids"][number, :length].tolist() == input_ids.tolist()
+        assert batch["attention_mask"][number].tolist() == [1] * length + [0] * (max(map(len, lists)) - length)
+        learnt = [i if s else IGNORED for i, s in zip(input_ids[1:], supervised[1:], strict=True)]
+        assert batch["labels"][number].tolist() == [IGNORED, *learnt, *[IGNORED] * (max(map(len, lists)) - length)]
+
+
+def test_tokens_of_another_tokenizer_are_refused(rows):
+    refuse_misfits(rows, 250, None, "training")
+    with pytest.raises(UserError, match="knows 100 tokens"):
+        refuse_misfits(rows, 100, None, "training")
+
+
+def test_rows_longer_than_the_model_are_refused(rows):
+    longest = int(rows.lengths().max())
+    refuse_misfits(rows, 250, longest, "training")
+    with pytest.raises(UserError, match=f"has {longest} tokens"):
+        refuse_misfits(rows, 250, longest - 1, "training")
+
+
+def test_a_step_without_supervised_tokens_is_refused(tmp_path, rows):
+    refuse_unsupervised(rows, 1)
+    barren = Rows.all_of(Tokens.open(write_tokens(tmp_path / "barren.safetensors", 4, 0, supervised=False)))
+    with pytest.raises(UserError, match="step 1 has no supervised token"):
+        refuse_unsupervised(barren, 2)
+
+
+def test_an_empty_mixture_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no rows"):
+        refuse_unsupervised(Rows.all_of(Tokens.open(write_tokens(tmp_path / "none.safetensors", 0, 0))), 2)

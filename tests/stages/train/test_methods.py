@@ -1,0 +1,103 @@
+"""Methods refuse layers that do not fit, and save what peft and transformers load."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+
+from engine.errors import UserError
+from stages.common.models import count_parameters, load_adapter, load_model
+from stages.train.methods import Full, Lora
+from stages.train.methods.lora import linear_layers
+from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
+
+IDS = torch.tensor([[5, 6, 7, 8, 9]])
+
+
+def logits(model):
+    model.eval()
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def disturbed(model):
+    """Updates start as zeros; a test on zeros could not fail."""
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    return model
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_saved_adapter_gives_the_same_logits_on_every_architecture(tmp_path, architecture):
+    folder = make_model(tmp_path / "model", architecture)
+    model = disturbed(Lora(r=4).prepare(load_model(folder)))
+    (tmp_path / "adapter").mkdir()
+    Lora(r=4).save(model, tmp_path / "adapter")
+    again = PeftModel.from_pretrained(load_model(folder), tmp_path / "adapter", local_files_only=True)
+    assert torch.equal(logits(again), logits(model))
+    assert not torch.allclose(logits(model), logits(load_model(folder)))
+
+
+def test_adapter_is_two_files_without_paths_or_versions(tmp_path, falcon):
+    Lora(r=4).save(Lora(r=4).prepare(load_model(falcon)), tmp_path)
+    files = contents(tmp_path)
+    config = json.loads(files["adapter_config.json"])
+    assert set(files) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert config["base_model_name_or_path"] is None and "peft_version" not in config
+    assert list(config) == sorted(config) and config["target_modules"] == sorted(config["target_modules"])
+    assert config["inference_mode"] is True
+
+
+def test_all_linear_leaves_the_output_layer_alone(falcon):
+    model = Lora(r=4).prepare(load_model(falcon))
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained and all("lora_" in name for name in trained) and not any("lm_head" in name for name in trained)
+    assert sum("lora_A" in name for name in trained) == len(linear_layers(load_model(falcon))) - 1
+
+
+def test_named_layers_alone_get_an_update(falcon):
+    model = Lora(r=4, target_modules=("query_key_value",)).prepare(load_model(falcon))
+    assert {name.split(".")[-4] for name, weight in model.named_parameters() if weight.requires_grad} == {"query_key_value"}
+    assert count_parameters(model, trainable=True) == sum(w.numel() for n, w in model.named_parameters() if "lora_" in n)
+
+
+def test_a_name_that_matches_nothing_is_refused_although_another_matches(falcon):
+    with pytest.raises(UserError) as caught:
+        Lora(r=4, target_modules=("dense", "query_key_valu")).prepare(load_model(falcon))
+    hint = caught.value.problems[0].hint
+    assert "did you mean 'query_key_value'?" in hint and "dense_4h_to_h" in hint
+
+
+def test_no_names_at_all_are_refused(falcon):
+    with pytest.raises(UserError, match="names no layer"):
+        Lora(r=4, target_modules=()).prepare(load_model(falcon))
+
+
+def test_a_rank_above_the_smaller_side_is_refused(falcon):
+    Lora(r=32).prepare(load_model(falcon))
+    with pytest.raises(UserError, match="larger than the smaller side") as caught:
+        Lora(r=33).prepare(load_model(falcon))
+    assert "at most 32" in caught.value.problems[0].hint
+
+
+def test_full_trains_everything_and_saves_a_model(tmp_path, falcon):
+    model = Full().prepare(load_model(falcon))
+    assert count_parameters(model, trainable=True) == count_parameters(model)
+    Full().save(model, tmp_path)
+    assert contents(tmp_path) == {name: data for name, data in contents(falcon).items() if not name.startswith("tokenizer")}
+
+
+def test_an_adapter_for_another_model_is_refused(tmp_path, falcon):
+    (tmp_path / "adapter").mkdir()
+    Lora(r=4).save(Lora(r=4).prepare(load_model(falcon)), tmp_path / "adapter")
+    other = load_model(make_model(tmp_path / "other", "falcon", hidden_size=48))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_adapter(other, tmp_path / "adapter")
+
+
+def test_a_folder_without_adapter_is_refused(tmp_path, falcon):
+    with pytest.raises(UserError, match="no adapter_config.json"):
+        load_adapter(load_model(falcon), tmp_path)

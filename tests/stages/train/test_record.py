@@ -1,0 +1,47 @@
+"""The curve is thinned evenly, the final loss is the mean of the last tenth, and a loss that is no number stops the training."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from engine.errors import UserError
+from stages.train.record import POINTS, Point, Record, final_loss, write_curve
+
+
+def curve(steps):
+    return [Point(step, float(step), 1e-3, 0.5) for step in range(1, steps + 1)]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 199, 200, 201, 1000])
+def test_curve_keeps_first_and_last_step_and_at_most_so_many(tmp_path, steps):
+    write_curve(curve(steps), tmp_path / "plot.csv")
+    lines = (tmp_path / "plot.csv").read_text().splitlines()
+    kept = [int(line.split(",")[0]) for line in lines[1:]]
+    assert lines[0] == "step,loss,learning_rate,grad_norm"
+    assert kept[0] == 1 and kept[-1] == steps and len(kept) == len(set(kept)) == min(steps, POINTS)
+    gaps = {after - before for before, after in zip(kept, kept[1:], strict=False)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_final_loss_is_the_mean_of_the_last_tenth():
+    assert final_loss(curve(40)) == (37 + 38 + 39 + 40) / 4
+    assert final_loss(curve(3)) == 3
+
+
+def log(record, step, **values):
+    record.on_log(None, SimpleNamespace(global_step=step), None, {"loss": 1.0, "learning_rate": 1e-3, "grad_norm": 1.0} | values)
+
+
+@pytest.mark.parametrize("values", [{"loss": float("nan")}, {"loss": float("inf")}, {"grad_norm": float("nan")}])
+def test_a_number_that_is_none_stops_the_training(values):
+    record = Record([10, 10])
+    log(record, 1)
+    with pytest.raises(UserError, match="at step 2: the training has diverged"):
+        log(record, 2, **values)
+    assert [point.step for point in record.curve] == [1]
+
+
+def test_the_trainers_summary_is_no_step():
+    record = Record([10])
+    record.on_log(None, SimpleNamespace(global_step=1), None, {"train_loss": 1.0})
+    assert record.curve == []
