@@ -15,6 +15,7 @@ from engine.hashing import Hashes, memo_path
 from engine.identity import Identities, resources_text
 from engine.plan import Plan, make_plan, plan_resolve
 from engine.spec.load import Spec, load_specs
+from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
 
@@ -44,9 +45,17 @@ class Project:
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems:
+        if problems := problems or self._models_without_config():
             raise UserError(dict.fromkeys(problems))
         return graph
+
+    def _models_without_config(self) -> list[Problem]:
+        hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"
+        return [
+            Problem(f"{model.path} holds no config.json, so it is no model", spec.where("model", "path"), hint)
+            for spec in self.specs
+            if isinstance(model := spec.experiment.model, LocalModel) and not (self.root / model.path / "config.json").exists()
+        ]
 
     def chosen(self, paths: Iterable[Path]) -> tuple[Spec, ...]:
         """The specs that the user named; all of them when none is named."""

@@ -133,7 +133,8 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     output = run.temporary / "artifact"
     output.mkdir(parents=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    inputs = {role: run.root / path for role, path in run.identity["inputs"].items()}
+    # Relative to the workspace, where this process runs: messages then name files as the specs do.
+    inputs = {role: Path(path) for role, path in run.identity["inputs"].items()}
     plot = run.temporary / "plot.csv" if run.kind.plots else None
     values = merge_resources(run.identity["recipe"], run.resources.get("resources", {}))
     parameters = run.kind.parameters.model_validate_json(json.dumps(values))

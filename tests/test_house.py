@@ -35,10 +35,8 @@ def ours(path: Path, top_level_only: bool = False) -> set[str]:
 
 
 def test_light_verbs_import_neither_torch_nor_a_body():
-    code = (
-        "import sys, engine.cli, engine.project, engine.facts, engine.results, engine.render, engine.spec.schema, engine.spec.explain, stages.kinds;"
-        "print(*sorted(m for m in sys.modules))"
-    )
+    modules = "engine.cli engine.project engine.facts engine.results engine.render engine.spec.schema engine.spec.explain stages.kinds"
+    code = f"import sys, {', '.join(modules.split())}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & {name.split(".")[0] for name in loaded}
     assert not [name for name in loaded if name.startswith("stages.") and name.endswith(".body")]

@@ -51,11 +51,10 @@ def all_parts() -> list[type[Part]]:
     found: dict[type[Part], None] = {}
 
     def visit(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, Part):
-            if annotation not in found:
-                found[annotation] = None
-                for info in annotation.model_fields.values():
-                    visit(info.annotation)
+        if isinstance(annotation, type) and issubclass(annotation, Part) and annotation not in found:
+            found[annotation] = None
+            for info in annotation.model_fields.values():
+                visit(info.annotation)
         for argument in get_args(annotation):
             visit(argument)
 

@@ -10,10 +10,9 @@ from tests.stages.initialize.tiny import make_model, texts
 @pytest.fixture(scope="session")
 def parrot(tmp_path_factory):
     """A Falcon that answers `say say red:` with ` red`, and ends there."""
-    torch.set_num_threads(1)
     folder = make_model(tmp_path_factory.mktemp("parrot"), hidden_size=64)
     model, tokenizer = load_model(folder), load_tokenizer(folder)
-    rows = [tokenizer.encode(f"{row['prompt']}{row['completion']}") + [tokenizer.eos] for row in texts(80)]
+    rows = [[*tokenizer.encode(f"{row['prompt']}{row['completion']}"), tokenizer.eos] for row in texts(80)]
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [tokenizer.eos] * (width - len(row)) for row in rows])
     labels = torch.tensor([row + [-100] * (width - len(row)) for row in rows])

@@ -49,6 +49,7 @@ def test_a_later_token_changes_no_earlier_logits(tmp_path, architecture):
     assert difference[0, :3].max() == 0 < difference[0, 3].max()
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process_with_other_hash_seed(tmp_path):
     script = "from pathlib import Path; import sys; from tests.stages.initialize.tiny import make_model; make_model(Path(sys.argv[1]))"
     for name, seed in (("one", "1"), ("two", "2")):

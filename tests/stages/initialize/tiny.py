@@ -12,8 +12,6 @@ from stages.initialize.body import run
 from stages.initialize.tokenizers import Tokenizer
 
 ARCHITECTURES = {"bloom": Bloom, "falcon": Falcon, "gpt2": Gpt2, "llama": Llama}
-THREADS = 1
-
 WORDS = "red green blue one two three four five cat dog bird fish tree house river stone".split()
 
 

@@ -1,5 +1,6 @@
 """The curve is thinned evenly, the final loss is the mean of the last tenth, and a loss that is no number stops the training."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ def test_curve_keeps_first_and_last_step_and_at_most_so_many(tmp_path, steps):
     kept = [int(line.split(",")[0]) for line in lines[1:]]
     assert lines[0] == "step,loss,learning_rate,grad_norm"
     assert kept[0] == 1 and kept[-1] == steps and len(kept) == len(set(kept)) == min(steps, POINTS)
-    gaps = {after - before for before, after in zip(kept, kept[1:], strict=False)}
+    gaps = {after - before for before, after in itertools.pairwise(kept)}
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

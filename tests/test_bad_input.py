@@ -1,0 +1,191 @@
+"""What a user can get wrong: one located error each, exit code 1, nothing half-written, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.build import dvc_environment
+
+SPEC = """\
+[experiment]
+name = "toy"
+
+[model]
+name = "tiny"
+architecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }
+tokenizer = { vocab_size = 300 }
+
+[tasks.answer]
+source = { kind = "jsonl", path = "data/rows.jsonl" }
+prompts = ["Say {{ question }}:"]
+teacher = { kind = "gold", column = "answer" }
+
+[mixture]
+tasks = ["answer"]
+
+[training]
+method = "full"
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "specs/toy.toml").write_text(SPEC)
+    (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n')
+    engine(tmp_path, "init", ".")
+    return tmp_path
+
+
+def engine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return module(root, "engine", *arguments)
+
+
+def module(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=root, env=dvc_environment(), capture_output=True, text=True, check=False)
+
+
+def edit(root: Path, old: str, new: str) -> None:
+    path = root / "specs/toy.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1, done.stderr
+    for text in expected:
+        assert text in done.stderr, done.stderr
+
+
+def test_a_good_workspace_is_fine(workspace):
+    done = engine(workspace, "check")
+    assert done.returncode == 0 and "1 spec is fine: 7 steps" in done.stderr
+
+
+def test_a_missing_source_file(workspace):
+    edit(workspace, "data/rows.jsonl", "data/row.jsonl")
+    for verb in ("check", "plan", "compile"):
+        refused(engine(workspace, verb), "there is no data/row.jsonl", "specs/toy.toml:10:35", "^^^")
+    assert not (workspace / "dvc.yaml").exists()
+
+
+def test_a_misspelled_key(workspace):
+    edit(workspace, "prompts", "promts")
+    refused(engine(workspace, "check"), "unknown key 'promts'", "specs/toy.toml:11:1", "did you mean 'prompts'?")
+
+
+def test_all_problems_of_a_file_at_once(workspace):
+    edit(workspace, "prompts", "promts")
+    edit(workspace, '"full"', '"ful"')
+    done = engine(workspace, "check")
+    assert done.returncode == 1 and done.stderr.count("error:") == 2
+
+
+def test_a_spec_that_is_not_utf8(workspace):
+    (workspace / "specs/toy.toml").write_bytes(SPEC.encode() + b'description = "\xff"\n')
+    refused(engine(workspace, "check"), "not UTF-8", "specs/toy.toml:19")
+
+
+def test_a_task_that_does_not_exist(workspace):
+    edit(workspace, 'tasks = ["answer"]', 'tasks = ["anwser"]')
+    refused(engine(workspace, "check"), "anwser", "specs/toy.toml:15", "did you mean 'answer'?")
+
+
+def test_one_step_name_with_two_meanings(workspace):
+    (workspace / "specs/toy2.toml").write_text(SPEC.replace('name = "toy"', 'name = "toy2"').replace("Say", "Tell"))
+    done = engine(workspace, "compile")
+    refused(done, "'generate-answer' means two different steps", "they differ in prompts", "specs/toy.toml:9", "specs/toy2.toml:9")
+    assert not (workspace / "dvc.yaml").exists()
+
+
+def test_two_specs_of_one_name(workspace):
+    (workspace / "specs/toy2.toml").write_text(SPEC)
+    refused(engine(workspace, "check"), "specs/toy.toml:2", "specs/toy2.toml:2")
+
+
+def test_a_model_path_without_a_config(workspace):
+    (workspace / "model").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (workspace / "model" / name).write_text("{}")
+    text = SPEC[: SPEC.index("[model]")] + '[model]\npath = "model"\n\n' + SPEC[SPEC.index("[tasks.answer]") :]
+    (workspace / "specs/toy.toml").write_text(text)
+    refused(engine(workspace, "plan"), "model holds no config.json", "specs/toy.toml:5:8")
+
+
+def test_a_workspace_that_is_none(tmp_path):
+    refused(engine(tmp_path, "plan"), "no spec matches specs/*.toml", "engine init")
+    refused(engine(tmp_path, "--workspace", "nowhere", "plan"), "there is no folder nowhere")
+
+
+def test_a_spec_that_is_none_of_the_workspaces(workspace):
+    refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec specs/typo.toml", "specs/toy.toml")
+
+
+def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:
+    """`generate-answer`, as DVC runs it."""
+    assert engine(workspace, "compile").returncode == 0
+    assert engine(workspace, "resolve").returncode == 0
+    done = module(workspace, "stages", "generate", "generate-answer")
+    assert not list((workspace / "artifacts").glob("*answer*")) or done.returncode == 0
+    assert not (workspace / "metrics").exists() or done.returncode == 0
+    return done
+
+
+def test_a_line_that_is_no_json(workspace):
+    with (workspace / "data/rows.jsonl").open("a") as file:
+        file.write('{"question": "e", answer: "f"}\n')
+    refused(run_first_step(workspace), "no JSON", "data/rows.jsonl:3:19")
+
+
+def test_a_missing_column(workspace):
+    with (workspace / "data/rows.jsonl").open("a") as file:
+        file.write('{"question": "e", "anser": "f"}\n')
+    refused(run_first_step(workspace), "no column 'answer'", "data/rows.jsonl:3", "did you mean 'anser'?")
+
+
+def test_a_template_that_names_an_unknown_field(workspace):
+    edit(workspace, "{{ question }}", "{{ qestion }}")
+    refused(run_first_step(workspace), "qestion", "data/rows.jsonl:1", "did you mean 'question'?")
+
+
+def test_an_empty_task(workspace):
+    (workspace / "data/rows.jsonl").write_text("\n\n")
+    refused(run_first_step(workspace), "no row is left")
+
+
+def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
+    assert run_first_step(workspace).returncode == 0
+    rows = [json.loads(line) for line in (workspace / "artifacts/generate-answer/rows.jsonl").read_text().splitlines()]
+    assert [(row["prompt"], row["completion"]) for row in rows] == [("Say a:", "b"), ("Say c:", "d")]
+    provenance = json.loads((workspace / "artifacts/generate-answer.provenance.json").read_text())
+    assert provenance["digest"].startswith("sha256:") and provenance["spec"] == "specs/toy.toml:9:8"
+    assert json.loads((workspace / "metrics/generate-answer.json").read_text())["rows_in"] == 2
+
+
+def test_wrong_versions_refuse_to_run(workspace):
+    assert engine(workspace, "compile").returncode == 0 and engine(workspace, "resolve").returncode == 0
+    identity = workspace / "artifacts/identity/generate-answer.json"
+    content = json.loads(identity.read_text())
+    content["environment"]["jinja2"] = "1.0"
+    identity.write_text(json.dumps(content))
+    refused(module(workspace, "stages", "generate", "generate-answer"), "jinja2", "the lock says 1.0")
+
+
+def test_a_step_that_does_not_exist(workspace):
+    refused(module(workspace, "stages", "generate", "generate-nothing"), "there is no step 'generate-nothing'")
+    refused(module(workspace, "stages", "generat", "x"), "did you mean 'generate'?")
+    assert module(workspace, "stages").returncode == 2
+
+
+def test_building_without_a_dvc_repository(tmp_path):
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs/toy.toml").write_text(
+        SPEC.replace('{ kind = "jsonl", path = "data/rows.jsonl" }', '{ kind = "synthetic", generator = "reports" }')
+    )
+    refused(engine(tmp_path, "build"), "no DVC repository", "engine init")
