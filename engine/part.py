@@ -27,6 +27,13 @@ class Part(BaseModel):
             yield from _parts_in(getattr(self, name))
 
 
+def with_tuples(value: Any) -> Any:
+    """VALUE with every list as a tuple: strict parts take nothing else, and TOML and JSON know only lists."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(with_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def _parts_in(value: object) -> Iterator[Part]:
     if isinstance(value, Part):
         yield from value.parts()

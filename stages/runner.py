@@ -23,7 +23,7 @@ from engine.errors import UserError, did_you_mean
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import digest, folder_digest, merge_resources, short
-from engine.part import Kind
+from engine.part import Kind, with_tuples
 from engine.workspace import CODE_ROOT
 from stages.common.job import Job
 from stages.kinds import KINDS
@@ -137,7 +137,7 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     inputs = {role: Path(path) for role, path in run.identity["inputs"].items()}
     plot = run.temporary / "plot.csv" if run.kind.plots else None
     values = merge_resources(run.identity["recipe"], run.resources.get("resources", {}))
-    parameters = run.kind.parameters.model_validate_json(json.dumps(values))
+    parameters = run.kind.parameters.model_validate(with_tuples(values))
     body = importlib.import_module(f"stages.{run.kind.name}.body")
     metrics: dict[str, Any] = body.run(parameters, Job(run.name, inputs, output, plot, scratch))
     return metrics

@@ -24,5 +24,5 @@ KIND = Kind(
     "evaluate",
     "Let a model answer the test rows of several tasks and measure the answers.",
     Parameters,
-    environment=("torch", "transformers"),
+    environment=("peft", "tokenizers", "torch", "transformers"),
 )

@@ -85,7 +85,7 @@ def copies(rows: int, seed: int) -> Iterator[str]:
     for _ in range(rows):
         chunks = [" ".join(generator.choice(words) for _ in range(generator.randint(2, 4))) + "." for _ in range(2)]
         text: list[str] = []
-        while sum(len(chunk.split()) for chunk in text) < 45:
+        while sum(len(chunk.split()) for chunk in text) < 60:
             generator.shuffle(chunks)
             text += chunks
         yield " ".join(text)

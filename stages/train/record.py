@@ -26,7 +26,7 @@ class Point:
     grad_norm: float
 
 
-class Record(TrainerCallback):  # type: ignore[misc]
+class Record(TrainerCallback):
     """Keeps each step's numbers, reports them, and stops a training whose loss or gradient is no finite number."""
 
     def __init__(self, step_tokens: list[int]) -> None:

@@ -69,7 +69,7 @@ def arguments(parameters: Parameters, scratch: Path) -> TrainingArguments:
     )
 
 
-class OrderedTrainer(Trainer):  # type: ignore[misc]
+class OrderedTrainer(Trainer):
     """A Trainer whose batches, loss and learning rate are ours."""
 
     batches: list[range]

@@ -1,6 +1,7 @@
 """Rows from a generator of our own: no network, no files, the same rows for the same seed."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ class Synthetic(Part):
     kind: Literal["synthetic"] = "synthetic"
     generator: Literal["reports", "copies"] = recipe(description="What is generated: column `text` of reports or of repeated chunks.")
     rows: int = recipe(2000, "How many different rows.", gt=0)
+    joined: int = recipe(1, "How many texts make up one row.", gt=0)
     seed: int = recipe(0, "Another seed gives other rows.", ge=0)
 
     def read(self, files: dict[str, Path]) -> Iterator[tuple[Location, dict[str, object]]]:
@@ -21,5 +23,6 @@ class Synthetic(Part):
         from stages.generate import reports
 
         make = {"reports": reports.reports, "copies": reports.copies}[self.generator]
-        for number, text in enumerate(make(self.rows, self.seed), 1):
-            yield Location(f"synthetic {self.generator}", number), {"text": text}
+        texts = make(self.rows * self.joined, self.seed)
+        for number in range(1, self.rows + 1):
+            yield Location(f"synthetic {self.generator}", number), {"text": " ".join(islice(texts, self.joined))}

@@ -99,5 +99,5 @@ def test_an_adapter_for_another_model_is_refused(tmp_path, falcon):
 
 
 def test_a_folder_without_adapter_is_refused(tmp_path, falcon):
-    with pytest.raises(UserError, match="no adapter_config.json"):
+    with pytest.raises(UserError, match=r"no adapter_config\.json"):
         load_adapter(load_model(falcon), tmp_path)
