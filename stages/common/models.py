@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ def prepare_process(threads: int | None = None) -> None:
     # Filling fresh memory costs time and only helps code that reads it before it writes.
     torch.utils.deterministic.fill_uninitialized_memory = False
     logging.set_verbosity_error()
+    # peft and transformers warn of each other's names that will move; the versions are pinned, and nobody here can act on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.disable_progress_bar()
 
 

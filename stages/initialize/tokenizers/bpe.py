@@ -14,7 +14,9 @@ class Bpe(Part):
     """Byte-level byte-pair encoding, as GPT-2 and Falcon use it."""
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int = recipe(4096, "Number of tokens at most (little text gives fewer), the 256 bytes and the special tokens included.", ge=258, le=1_000_000)
+    vocab_size: int = recipe(
+        4096, "Number of tokens at most (little text gives fewer), the 256 bytes and the special tokens included.", ge=258, le=1_000_000
+    )
     tasks: tuple[str, ...] = recipe((), "Tasks whose train split the tokenizer is trained on; empty: all tasks of the spec.")
 
     def train(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
