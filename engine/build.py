@@ -1,13 +1,37 @@
-"""Builds: compile, then let DVC run what the plan says."""
+"""Builds: runs what the plan says as inputs become known, and records it as `dvc repro` would."""
 
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
+from engine import dvcfile
+from engine.dvcfile import Entry, Record
 from engine.errors import UserError
+from engine.executors import Executor, Finished
+from engine.graph import Graph, Step
+from engine.locks import build_lock
+from engine.plan import Action, Decision, Planner
 from engine.project import Project
+from engine.recording import Recorder
+from engine.store import Disk
+
+
+class View(Protocol):
+    """Shows a build as it goes on."""
+
+    def decided(self, decision: Decision) -> None:
+        """A step was kept or restored, or may start."""
+
+    def started(self, step: Step) -> None:
+        """A step has started."""
+
+    def ended(self, finished: Finished) -> None:
+        """A step has ended."""
 
 
 def check_repository(root: Path) -> None:
@@ -22,15 +46,153 @@ def dvc_environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
-def build(project: Project, targets: Sequence[str]) -> int:
-    """Compile and run `dvc repro TARGETS` (all steps when none is given); gives DVC's exit code."""
+def build(project: Project, graph: Graph, executor: Executor, view: View) -> None:
+    """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
     check_repository(project.root)
-    project.write_compiled()
-    command = [sys.executable, "-m", "dvc", "repro", *targets]
-    process = subprocess.Popen(command, cwd=project.root, env=dvc_environment())
+    with build_lock(project.root), _interrupted_by_sigterm():
+        project.write_compiled()
+        store = project.store()
+        recorder = Recorder(project.root, store.hashes)
+        _resolve(project, store, recorder)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
+        try:
+            run.go()
+        except KeyboardInterrupt:
+            run.record(executor.stop())
+            raise
+        finally:
+            recorder.flush()
+            store.hashes.save()
+
+
+def _resolve(project: Project, store: Disk, recorder: Recorder) -> None:
+    """What DVC's first step does, and its record; nothing when it is up to date already."""
+    decision = project.plan_resolve(store)
+    if decision.action is Action.KEEP:
+        return
+    project.resolve()
+    read = {path: entry for path in project.workspace.watched() if (entry := store.entry(path))}
+    written = {path: recorder.keep(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES)}
+    params = store.hashes.entry(dvcfile.PARAMS)
+    assert params
+    recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, read, written | {dvcfile.PARAMS: params}))
+
+
+@dataclass
+class _Build:
+    graph: Graph
+    store: Disk
+    planner: Planner
+    recorder: Recorder
+    executor: Executor
+    view: View
+    settled: set[str] = field(default_factory=set)
+    ready: list[Step] = field(default_factory=list)
+    """Steps that will run as soon as there is room."""
+    read: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
+    """What each step that has started reads, by path."""
+    failed: list[Finished] = field(default_factory=list)
+
+    def go(self) -> None:
+        """Settle every step, or all that do not follow a failed one."""
+        waiting = list(self.graph)
+        running = 0
+        while True:
+            if not self.failed:
+                waiting = self._decide_all(waiting)
+                running += self._start_all()
+            if not running:
+                break
+            ended = self.executor.wait()
+            running -= len(ended)
+            self.record(ended)
+        if self.failed:
+            names = ", ".join(finished.step.name for finished in self.failed)
+            raise UserError(f"{names} failed", hint="what was finished is kept; run the same command to go on")
+
+    def _decide_all(self, waiting: Sequence[Step]) -> list[Step]:
+        """Decide every step whose producers are settled; those that still wait."""
+        left = []
+        for step in waiting:
+            if set(step.producers) <= self.settled:
+                self._decide(step)
+            else:
+                left.append(step)
+        return left
+
+    def _decide(self, step: Step) -> None:
+        decision = self.planner.decide(step)
+        self.view.decided(decision)
+        if decision.action is Action.RUN:
+            self.ready.append(step)
+            return
+        if decision.action is Action.RESTORE:
+            needs = self._read_now(step)
+            run = self.planner.earlier_run(step, needs) or self.store.record(step.name)
+            assert run
+            self.recorder.restore(step, run, needs)
+        self.settled.add(step.name)
+
+    def _start_all(self) -> int:
+        """Start ready steps while there is room; how many started."""
+        started = [step for step in self.ready if self._start(step)]
+        self.ready = [step for step in self.ready if step not in started]
+        return len(started)
+
+    def _start(self, step: Step) -> bool:
+        if not self.executor.free(step):
+            return False
+        self._drop_damaged(step)
+        self.read[step.name] = self._read_now(step)
+        self.executor.start(step)
+        self.view.started(step)
+        return True
+
+    def _read_now(self, step: Step) -> dict[str, Entry]:
+        """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""
+        needs, unknown = self.planner.needs(step)
+        found = {path: self.store.hashes.entry(path) for path in needs}
+        moved = [path for path, entry in found.items() if entry is None or entry.md5 != needs[path].md5]
+        if moved or unknown:
+            raise UserError(
+                f"{', '.join([*moved, *unknown])} changed while {step.name} was waiting for it", hint="run the same command again"
+            )
+        return {path: entry for path, entry in found.items() if entry}
+
+    def _drop_damaged(self, step: Step) -> None:
+        """Remove damaged objects that an earlier run of this step left in the cache: they would stand in the way of good ones."""
+        record = self.store.record(step.name)
+        for entry in record.outputs.values() if record else ():
+            for path in self.store.damaged(entry):
+                path.unlink()
+
+    def record(self, ended: Sequence[Finished]) -> None:
+        """Record the steps that ended well, in one go."""
+        for finished in ended:
+            step = finished.step
+            self.view.ended(finished)
+            if finished.status:
+                self.failed.append(finished)
+                continue
+            before, after = self.read[step.name], self._read_now(step)
+            if before != after:
+                raise UserError(
+                    f"what {step.name} read has changed since it started: its result is not kept", hint="run the same command again"
+                )
+            self.planner.outcomes[step.name] = self.recorder.finish(step, after).outputs
+            self.settled.add(step.name)
+        self.recorder.flush()
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a build as cleanly as ^C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        # The terminal has sent ^C to DVC and to the step as well: they end by themselves.
-        process.wait()
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,9 @@ app = typer.Typer(
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
 
 Specs = Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Specs of the workspace; none given: all of them.")]
+Targets = Annotated[
+    list[str] | None, typer.Argument(metavar="[SPEC|STEP]...", help="Specs, or names of steps; none given: everything.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 
 
@@ -63,7 +66,8 @@ def check(specs: Specs = None) -> None:
 
     project = _project()
     chosen = project.chosen(specs or [])
-    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(project.needed(chosen))} steps")
+    steps = project.select([str(path) for path in specs or []]).graph
+    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(steps)} steps")
 
 
 @app.command()
@@ -119,14 +123,14 @@ def compile(
 
 
 @app.command()
-def plan(specs: Specs = None, json: Json = False) -> None:
+def plan(targets: Targets = None, json: Json = False) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import render
     from engine.facts import facts_of
 
     project = _project()
-    chosen = project.chosen(specs or [])
-    decided = project.plan(chosen)
+    selected = project.select(targets or [])
+    decided = project.plan(selected.graph)
     store = project.store()
     facts = {d.name: facts_of(project.graph[d.name], d, project.graph, store) for d in decided.decisions if d.name in project.graph}
     if json:
@@ -134,24 +138,32 @@ def plan(specs: Specs = None, json: Json = False) -> None:
     else:
         for name in project.stale():
             render.warn(f"{name} is not what the specs say; `engine build` writes it, plain `dvc repro` needs: engine compile")
-        render.plan(", ".join(spec.experiment.experiment.name for spec in chosen), decided, facts)
+        render.plan(selected.title, decided, facts)
     raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)
 
 
 @app.command()
-def build(specs: Specs = None) -> None:
-    """Compile, run what the plan says through DVC, and print the results."""
-    from engine import render
+def build(
+    targets: Targets = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Steps to run side by side.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Of the steps that use a device (train, evaluate), so many side by side.")] = 1,
+) -> None:
+    """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
+    from engine import executors
     from engine.build import build as run
-    from engine.compile import targets
+    from engine.build import dvc_environment
+    from engine.view import View
 
     project = _project()
-    chosen = project.chosen(specs or [])
-    code = run(project, [name for spec in chosen for name in targets(spec)] if specs else [])
-    if code:
-        render.note("what was finished is kept; run the same command to go on")
-        raise typer.Exit(code)
-    _print_results(project, chosen, "exact_match")
+    selected = project.select(targets or [])
+    if jobs > 1:
+        executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
+    else:
+        executor = executors.in_turn(project.root, dvc_environment())
+    with View(len(selected.graph), live=jobs > 1) as view:
+        run(project, selected.graph, executor, view)
+    if selected.specs:
+        _print_results(project, selected.specs, "exact_match")
 
 
 @app.command(hidden=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -20,6 +20,9 @@ PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
+TEMPORARY = ".dvc/tmp"
+OBJECT_MODE = 0o444
+"""DVC trusts a read-only object without hashing it again."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Entry:
 
     md5: str
     executable: bool = False
+    size: int = field(default=0, compare=False)
+    """Bytes in all; recorded, but no part of what makes contents the same."""
+    files: int | None = field(default=None, compare=False)
+    """Number of files of a folder."""
 
     @property
     def is_folder(self) -> bool:
@@ -123,9 +130,51 @@ def parse_record(text: str | bytes) -> Record:
 
 def _record(stage: Mapping[str, Any]) -> Record:
     def entries(key: str) -> dict[str, Entry]:
-        return {item["path"]: Entry(item["md5"], item.get("isexec", False)) for item in stage.get(key) or () if "md5" in item}
+        return {
+            item["path"]: Entry(item["md5"], item.get("isexec", False), item.get("size", 0), item.get("nfiles"))
+            for item in stage.get(key) or ()
+            if "md5" in item
+        }
 
     return Record(stage["cmd"], entries("deps"), entries("outs"))
+
+
+def lock_stage(record: Record) -> dict[str, Any]:
+    """A run as `dvc.lock` and the run cache hold it."""
+
+    def items(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
+        return [_item(path, entry) for path, entry in sorted(entries.items())]
+
+    return {"cmd": record.command, "deps": items(record.dependencies), "outs": items(record.outputs)}
+
+
+def _item(path: str, entry: Entry) -> dict[str, Any]:
+    item: dict[str, Any] = {"path": path, "hash": "md5", "md5": entry.md5, "size": entry.size}
+    if entry.files is not None:
+        item["nfiles"] = entry.files
+    return item | ({"isexec": True} if entry.executable else {})
+
+
+def updated_lock(text: str | bytes | None, records: Mapping[str, Record]) -> str:
+    """The text of `dvc.lock` with RECORDS in it; entries of other steps stay as they are."""
+    content: dict[str, Any] = (yaml.load(text, Loader=yaml.CSafeLoader) if text else None) or {"schema": "2.0"}
+    stages = content.setdefault("stages", {}) or {}
+    content["stages"] = stages | {name: lock_stage(record) for name, record in records.items()}
+    return _dump(content)
+
+
+def run_text(record: Record) -> str:
+    """The text of a run-cache entry."""
+    return _dump(lock_stage(record))
+
+
+def run_value(record: Record) -> str:
+    """Name of a run's entry among those of its key: a digest of the whole run, sizes left out."""
+    stage = lock_stage(record)
+    for item in (*stage["deps"], *stage["outs"]):
+        item.pop("size")
+        item.pop("nfiles", None)
+    return hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
 
 
 def run_key(step_command: str, deps: Mapping[str, Entry], outputs: Iterable[str]) -> str:

@@ -37,20 +37,28 @@ class Hashes:
         """Content of PATH (relative to the root, or absolute); None where nothing is there; KEEP says which names count in folders."""
         full = self.root / path
         if full.is_dir():
-            return Entry(tree_md5(dict(self._files(full, keep))))
+            files = dict(self._files(full, keep))
+            return Entry(
+                tree_md5({name: md5 for name, (md5, _) in files.items()}), False, sum(size for _, size in files.values()), len(files)
+            )
         if not full.exists():
             return None
         status = full.stat()
-        return Entry(self._md5(str(full), status), bool(status.st_mode & 0o100))
+        return Entry(self._md5(str(full), status), bool(status.st_mode & 0o100), status.st_size)
 
-    def _files(self, folder: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    def listing(self, path: str) -> dict[str, str]:
+        """The md5 of every file of a folder, by its path inside the folder."""
+        return {name: md5 for name, (md5, _) in self._files(self.root / path, lambda name: True)}
+
+    def _files(self, folder: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, tuple[str, int]]]:
         for where, folders, files in os.walk(folder):
             # DVC leaves a workspace inside a workspace alone.
             folders[:] = [name for name in folders if keep(name + "/") and not Path(where, name, ".dvc").exists()]
             for name in files:
                 if keep(name):
                     full = Path(where, name)
-                    yield full.relative_to(folder).as_posix(), self._md5(str(full), full.stat())
+                    status = full.stat()
+                    yield full.relative_to(folder).as_posix(), (self._md5(str(full), status), status.st_size)
 
     def _md5(self, full: str, status: os.stat_result) -> str:
         stamp = (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -67,6 +67,8 @@ class Kind:
     summary: str
     parameters: type[Part]
     environment: tuple[str, ...] = ()
+    slot: str = "cpu"
+    """What a running step occupies besides a process: `device` for training and generation, of which there are as many as devices."""
     plots: bool = False
     """Whether the body writes a plot (one CSV file)."""
 

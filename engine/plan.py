@@ -106,13 +106,15 @@ class Plan:
 
 def make_plan(graph: Graph, store: Store, identities: Mapping[str, str], resolve: Decision | None = None) -> Plan:
     """Decide every step of GRAPH; IDENTITIES holds each step's identity file as `resolve` would write it."""
-    planner = _Planner(graph, store, identities)
+    planner = Planner(graph, store, identities)
     decisions = tuple(planner.decide(step) for step in graph)
     return Plan(((resolve,) if resolve else ()) + decisions)
 
 
 @dataclass
-class _Planner:
+class Planner:
+    """Decides step after step; a build asks it again as outputs become known."""
+
     graph: Graph
     store: Store
     identities: Mapping[str, str]
@@ -121,7 +123,7 @@ class _Planner:
 
     def decide(self, step: Step) -> Decision:
         """Decide one step whose producers are decided; each exit records its reasons."""
-        needs, unknown = self._dependencies(step)
+        needs, unknown = self.needs(step)
         record = self.store.record(step.name)
         reasons = self._changes(step, record, needs)
         upstream = tuple(Reason("upstream", producer) for producer in unknown)
@@ -135,10 +137,14 @@ class _Planner:
             if self._restorable(step, record):
                 return self._outcome(step, Action.RESTORE, lost, record.outputs)
             return self._outcome(step, Action.RUN, lost, None)
-        run = self.store.run(dvcfile.run_key(dvcfile.command(step), needs, step.outputs))
-        if run and self._restorable(step, run):
+        if run := self.earlier_run(step, needs):
             return self._outcome(step, Action.RESTORE, (*reasons, Reason("cached", step.name)), run.outputs)
         return self._outcome(step, Action.RUN, reasons, None)
+
+    def earlier_run(self, step: Step, needs: Mapping[str, Entry]) -> Record | None:
+        """A run of the run cache that read just this and whose outputs the cache still holds."""
+        run = self.store.run(dvcfile.run_key(dvcfile.command(step), needs, step.outputs))
+        return run if run and self._restorable(step, run) else None
 
     def _undecided(self, step: Step, needs: Mapping[str, Entry], reasons: tuple[Reason, ...], upstream: tuple[Reason, ...]) -> Decision:
         """A step one of whose inputs only running its producer can tell."""
@@ -152,7 +158,7 @@ class _Planner:
         self.outcomes[step.name] = outputs
         return Decision(step.name, step.kind.name, action, reasons)
 
-    def _dependencies(self, step: Step) -> tuple[dict[str, Entry], tuple[str, ...]]:
+    def needs(self, step: Step) -> tuple[dict[str, Entry], tuple[str, ...]]:
         """What the step will read, by path, and the producers of what cannot be known yet."""
         needs = {step.identity: Entry(dvcfile.text_md5(self.identities[step.name]))}
         unknown: dict[str, None] = {}
@@ -220,7 +226,7 @@ class _Planner:
         return None
 
     def _restorable(self, step: Step, run: Record) -> bool:
-        return set(run.outputs) == set(step.outputs) and all(self.store.holds(entry) for entry in run.outputs.values())
+        return set(run.outputs) == set(step.outputs) and all(self.store.holds_intact(entry) for entry in run.outputs.values())
 
 
 def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Reason]:

@@ -1,7 +1,7 @@
 """A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,20 @@ from engine.errors import Problem, UserError
 from engine.graph import Graph
 from engine.hashing import Hashes, memo_path
 from engine.identity import Identities, resources_text
-from engine.plan import Plan, make_plan, plan_resolve
+from engine.plan import Decision, Plan, make_plan, plan_resolve
 from engine.spec.load import Spec, load_specs
 from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a verb is about: its title, its specs, and the steps that must exist for it."""
+
+    title: str
+    specs: tuple[Spec, ...]
+    graph: Graph
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,15 @@ class Project:
         wanted = {self.workspace.display(path) for path in select(paths, known, self.workspace)}
         return tuple(spec for spec in self.specs if not wanted or spec.path in wanted)
 
-    def needed(self, specs: Iterable[Spec]) -> Graph:
-        """The part of the graph that builds SPECS."""
-        return self.graph.needed_for(name for spec in specs for name in targets(spec))
+    def select(self, names: Sequence[str]) -> Selection:
+        """What the user asked for by specs and names of steps; everything when nothing is named."""
+        if not names:
+            return Selection("all specs", self.specs, self.graph)
+        steps = [name for name in names if name in self.graph]
+        specs = self.chosen(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
+        wanted = [*steps, *(name for spec in specs for name in targets(spec))]
+        title = ", ".join([*(spec.experiment.experiment.name for spec in specs), *steps])
+        return Selection(title, specs, self.graph.needed_for(wanted))
 
     @cached_property
     def environment(self) -> Environment:
@@ -119,18 +134,20 @@ class Project:
         """The workspace's disk as it is now."""
         return Disk(self.root, Hashes(self.root, memo_path(self.root)))
 
-    def plan(self, specs: Iterable[Spec] = ()) -> Plan:
-        """What `dvc repro` of SPECS (all when none is given) will do; reads the disk, writes nothing into the workspace."""
+    def plan(self, graph: Graph | None = None) -> Plan:
+        """What `dvc repro` of GRAPH (all when none is given) will do; reads the disk, writes nothing into the workspace."""
         store = self.store()
-        graph = self.needed(specs) if specs else self.graph
-        resolve = plan_resolve(
+        plan = make_plan(graph or self.graph, store, self.identities, self.plan_resolve(store))
+        store.hashes.save()
+        return plan
+
+    def plan_resolve(self, store: Disk) -> Decision:
+        """Whether DVC's first step has anything to do."""
+        return plan_resolve(
             store.record(dvcfile.RESOLVE),
             {path: store.entry(path) for path in self.workspace.watched()},
             {path: store.entry(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES, dvcfile.PARAMS)},
         )
-        plan = make_plan(graph, store, self.identities, resolve)
-        store.hashes.save()
-        return plan
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -65,7 +66,7 @@ def plan(title: str, decided: Plan, facts: Mapping[str, Facts]) -> None:
 
 def _branch(console: Console, decision: Decision, facts: Facts, width: int, is_last: bool) -> None:
     lines = [_reason(reason) for reason in _telling(decision.reasons)]
-    sizes = [*facts.sizes, *([f"{_duration(facts.seconds)} last time"] if facts.seconds and decision.action is not Action.KEEP else [])]
+    sizes = [*facts.sizes, *([f"{duration(facts.seconds)} last time"] if facts.seconds and decision.action is not Action.KEEP else [])]
     if sizes:
         lines.append(Text(" · ".join(sizes), style="dim"))
     for number, line in enumerate(lines or [Text()]):
@@ -99,17 +100,44 @@ def _summary(decided: Plan, facts: Mapping[str, Facts]) -> str:
     seconds, unknown = expected_seconds(decided, facts)
     time = ""
     if counts[Action.RUN] + counts[Action.MAYBE]:
-        known = f"about {_duration(seconds)}" if seconds else ""
+        known = f"about {duration(seconds)}" if seconds else ""
         time = " · " + " + ".join(part for part in (known, f"{unknown} never timed here" if unknown else "") if part)
     return ", ".join(words) + time
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{max(rest, 1)} s"
+
+
+_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "failed": "bold red"}
+
+
+def step_line(word: str, name: str, remark: str) -> None:
+    """What has just happened to a step: one line on stderr."""
+    err().print(Text(f"{word:<9}", style=_STEP_STYLES[word]) + Text(name) + Text(f"   {remark}", style="dim"), soft_wrap=True)
+
+
+def plain(text: str) -> None:
+    """Text of another program, as it is, to stderr."""
+    err().print(Text(text), soft_wrap=True)
+
+
+class Moving:
+    """A few lines at the bottom of a terminal that are kept up to date; nothing at all where stderr is no terminal."""
+
+    def __init__(self, rows: Callable[[], list[str]]) -> None:
+        self._live = Live(get_renderable=lambda: Text("\n".join(rows()), style="bold"), console=err(), refresh_per_second=4, transient=True)
+
+    def start(self) -> None:
+        if sys.stderr.isatty():
+            self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:

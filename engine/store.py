@@ -1,7 +1,7 @@
 """The one seam to the disk: what is in the workspace, what DVC recorded, what its caches hold."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
@@ -31,6 +31,9 @@ class Store(Protocol):
 
     def holds(self, entry: Entry) -> bool:
         """Whether the cache holds this content, for a folder every file of it."""
+
+    def holds_intact(self, entry: Entry) -> bool:
+        """As `holds`, and nothing of it is damaged."""
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
@@ -101,10 +104,27 @@ class Disk:
 
     def holds(self, entry: Entry) -> bool:
         """Whether the cache holds this content, for a folder every file of it."""
-        if not entry.is_folder:
-            return (self.root / dvcfile.object_path(entry.md5)).exists()
-        files = self.tree(entry.md5)
-        return files is not None and all((self.root / dvcfile.object_path(md5)).exists() for md5 in set(files.values()))
+        return self._each_object(entry, lambda path: path.exists())
+
+    def holds_intact(self, entry: Entry) -> bool:
+        """As `holds`, and every object is still what its name says; DVC itself trusts any read-only object."""
+        return self._each_object(entry, self._intact)
+
+    def _intact(self, path: Path) -> bool:
+        found = self.hashes.entry(str(path))
+        return found is not None and found.md5 == path.parent.name + path.name.removesuffix(".dir")
+
+    def _each_object(self, entry: Entry, test: Callable[[Path], bool]) -> bool:
+        if not test(self.root / dvcfile.object_path(entry.md5)):
+            return False
+        files = self.tree(entry.md5) if entry.is_folder else {}
+        return files is not None and all(test(self.root / dvcfile.object_path(md5)) for md5 in set(files.values()))
+
+    def damaged(self, entry: Entry) -> list[Path]:
+        """The objects of this content that are not what their names say."""
+        files = (self.tree(entry.md5) or {}) if entry.is_folder else {}
+        paths = [self.root / dvcfile.object_path(md5) for md5 in (entry.md5, *files.values())]
+        return [path for path in dict.fromkeys(paths) if path.exists() and not self._intact(path)]
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""

@@ -34,6 +34,9 @@ class MemoryStore:
             return False
         return not entry.is_folder or all(md5 in self.objects for md5 in dvcfile.parse_tree(self.objects[entry.md5]).values())
 
+    def holds_intact(self, entry: Entry) -> bool:
+        return self.holds(entry)
+
     def tree(self, md5: str) -> Mapping[str, str] | None:
         return dvcfile.parse_tree(self.objects[md5]) if md5 in self.objects else None
 

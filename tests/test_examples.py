@@ -1,0 +1,172 @@
+"""The examples in specs/examples, each built by a real `dvc repro` over a few hundred real rows and some odd ones, with tiny sizes."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.road.conftest import Place
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "specs" / "examples"
+DATA = ROOT.parent / "shared" / "data"
+
+ODD = "odd 🙂 \x00 \u2028 é"
+"""Four bytes in UTF-8, a NUL, and a line separator that `splitlines` would cut at."""
+LONG = "A sentence that comes again and again. " * 400
+
+pytestmark = pytest.mark.slow
+
+
+def public(name: str) -> Path:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"the public data set {name} is not on this machine ({DATA})")
+    return path
+
+
+def workspace(example: str, root: Path) -> Place:
+    """A copy of an example, made a workspace as its README says."""
+    shutil.copytree(EXAMPLES / example, root, ignore=shutil.ignore_patterns("artifacts", "data", ".dvc"))
+    (root / "data").mkdir()
+    place = Place(root)
+    place.run("engine", "init", ".")
+    return place
+
+
+def shrink(place: Place, more: dict[str, str]) -> None:
+    """Make the trainings of all specs tiny; MORE holds replacements by pattern, each of which must match somewhere."""
+    wanted = {r"\bsteps( *)= \d+": r"steps\1= 3", r"hidden_size = \d+": "hidden_size = 32", r"layers = \d+": "layers = 1"} | more
+    wanted |= {r"vocab_size = \d+": "vocab_size = 300", r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
+    used = set()
+    for path in sorted(place.root.glob("specs/**/*.toml")):
+        text = path.read_text("utf-8")
+        for pattern, replacement in wanted.items():
+            text, count = re.subn(pattern, replacement, text)
+            used |= {pattern} if count else set()
+        path.write_text(text, "utf-8")
+    assert used == set(wanted)
+    for path in place.root.glob("specs/*.toml"):
+        path.write_text(path.read_text("utf-8") + "\n[resources]\nthreads = 1\n", "utf-8")
+
+
+def add_rows(place: Place, file: str, rows: list[dict[str, Any]]) -> None:
+    """Put ROWS before those of a data file."""
+    path = place.root / "data" / file
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert "\u2028" in lines and "\\u0000" in lines
+    path.write_bytes(lines.encode("utf-8") + path.read_bytes())
+
+
+def build(place: Place) -> dict[str, dict[str, Any]]:
+    """Build the workspace and give the metrics of every step, by name, after what holds for every build was checked."""
+    planned = place.plan()
+    assert set(planned.values()) == {"run"}
+    done = place.run("engine", "build")
+    assert "Traceback" not in done.stderr
+    metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(place.root.glob("metrics/*.json"))}
+    assert set(metrics) == set(planned) - {"resolve"}
+    counted = [(name, counts) for name, content in metrics.items() for counts in countings(content)]
+    assert {name.split("-")[0] for name, _ in counted} >= {"generate", "split", "tokenize"}
+    for name, counts in counted:
+        assert counts["rows_in"] == rows_out(counts) + sum(counts.get("left_out", {}).values()), (name, counts)
+    # 0, not 2: nothing is left to do, although DVC will run `resolve` here again, whose output stays the same.
+    again = json.loads(place.run("engine", "plan", "--json").stdout)["steps"]
+    assert {step["name"]: step["action"] for step in again} == dict.fromkeys(planned, "keep")
+    return metrics
+
+
+def countings(metrics: Any) -> Iterator[dict[str, Any]]:
+    """Every table of METRICS, however deep, that says how many rows came in."""
+    if isinstance(metrics, dict):
+        if "rows_in" in metrics:
+            yield metrics
+        for value in metrics.values():
+            yield from countings(value)
+
+
+def rows_out(counts: dict[str, Any]) -> int:
+    """What a step gave on: all rows, or those of its splits together."""
+    return counts["rows_out"] if "rows_out" in counts else sum(counts[name] for name in ("train", "validation", "test"))
+
+
+def made_rows(place: Place, task: str) -> list[dict[str, Any]]:
+    text = (place.root / f"artifacts/generate-{task}/rows.jsonl").read_bytes().decode("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def convert(place: Place, source: Path) -> None:
+    """Run the README's own snippet."""
+    snippet = re.search(r"```python\n(.*?)```", (place.root / "README.md").read_text("utf-8"), re.DOTALL)
+    assert snippet
+    subprocess.run([sys.executable, "-c", snippet[1], str(source)], cwd=place.root, check=True)
+
+
+def test_instruction_induction(tmp_path: Path):
+    source = public("instruction_induction") / "induce"
+    place = workspace("instruction-induction", tmp_path / "workspace")
+    convert(place, source)
+    rows = json.loads((source / "antonyms.json").read_text("utf-8"))["examples"]
+    assert (place.root / "data/antonyms.jsonl").read_text("utf-8").count("\n") == len(rows) == 600
+    odd = [
+        {"input": ODD, "output": ODD},
+        {"input": "nothing", "output": ""},
+        {"input": "spaces only", "output": " \u2003 "},
+        {"input": LONG, "output": "long"},
+    ]
+    add_rows(place, "antonyms.jsonl", odd)
+    shrink(place, {r'\.jsonl" \}': '.jsonl", limit = 150 }', r"\[evaluation\]\n": "[evaluation]\nrows = 4\n"})
+
+    metrics = build(place)
+
+    assert metrics["generate-antonyms"]["rows_in"] == 150
+    assert metrics["generate-antonyms"]["left_out"] == {"empty completion": 2}
+    assert metrics["tokenize-antonyms-tiny"]["train"]["left_out"] == {"longer than max_length": 1}
+    (made,) = [row for row in made_rows(place, "antonyms") if "🙂" in row["prompt"]]
+    assert made["completion"] == f" {ODD}" and ODD in made["prompt"]
+    assert set(metrics["mix-multitask"]["tasks"]) == {"antonyms", "singular_to_plural", "translation_en-de", "sentiment"}
+    assert set(metrics["mix-plural"]["tasks"]) == {"singular_to_plural"}
+    shares = {task["rows"] for task in metrics["mix-multitask"]["tasks"].values()}
+    assert max(shares) - min(shares) <= 12, "three steps of four rows, and no task is left out by more than chance"
+    for experiment in ("base", "multitask", "plural"):
+        assert {task["rows"] for task in metrics[f"evaluate-{experiment}"].values()} == {4}
+        assert metrics[f"train-{experiment}"]["steps"] == 3
+    for experiment in ("multitask", "plural"):
+        adapter = place.root / f"artifacts/train-{experiment}"
+        assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_scitldr(tmp_path: Path):
+    source = public("scitldr_a") / "train.jsonl"
+    place = workspace("scitldr", tmp_path / "workspace")
+    shutil.copyfile(source, place.root / "data/train.jsonl")
+    odd = [
+        {"source": [ODD, "Two."], "title": ODD, "paper_id": "odd"},
+        {"source": ["No title."], "title": "", "paper_id": "empty"},
+        {"source": ["Null for a title."], "title": None, "paper_id": "null"},
+        {"source": [LONG, "The end."], "title": "long", "paper_id": "long"},
+        {"source": [], "title": "An empty abstract", "paper_id": "none"},
+    ]
+    add_rows(place, "train.jsonl", odd)
+    shrink(place, {r"limit = \d+": "limit = 200", r"\brows( +)= 32": r"rows\1= 4", r"max_length( *)= 1024": r"max_length\1= 4096"})
+
+    metrics = build(place)
+
+    assert metrics["generate-title"]["rows_in"] == 200
+    assert metrics["generate-title"]["left_out"] == {"empty completion": 2}
+    rows = {row["group"]: row for row in made_rows(place, "title")}
+    assert rows["odd"]["prompt"] == f"Abstract: {ODD} Two.\nTitle:" and rows["odd"]["completion"] == f" {ODD}"
+    assert rows["none"]["prompt"] == "Abstract: \nTitle:"
+    assert rows["long"]["prompt"].endswith("The end.\nTitle:") and len(rows["long"]["prompt"]) > 10_000
+    for name in ("reading", "answering"):
+        tokens = metrics[f"tokenize-title-tiny-{name}"]["train"]
+        assert tokens["truncated"] > 100 and tokens["longest"] == 256 and not tokens["left_out"]
+    reading, answering = (metrics[f"tokenize-title-tiny-{name}"]["train"] for name in ("reading", "answering"))
+    assert reading["tokens"] == reading["supervised_tokens"] == answering["tokens"] > answering["supervised_tokens"]
+    assert metrics["evaluate-title"]["title"]["rows"] == 4
