@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# Two test processes on two cores: threads that spin while they wait would take the core from each other.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: quickstart test setup lint clean
 

@@ -53,7 +53,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
         project.write_compiled()
         store = project.store()
         recorder = Recorder(project.root, store.hashes)
-        _resolve(project, store, recorder)
+        resolve(project, store, recorder)
         run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
         try:
             run.go()
@@ -65,7 +65,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
             store.hashes.save()
 
 
-def _resolve(project: Project, store: Disk, recorder: Recorder) -> None:
+def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     """What DVC's first step does, and its record; nothing when it is up to date already."""
     decision = project.plan_resolve(store)
     if decision.action is Action.KEEP:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.errors import UserError
+from engine.errors import UserError, no_room
 
 app = typer.Typer(
     name="engine",
@@ -56,7 +56,7 @@ def init(directory: Annotated[Path, typer.Argument(help="The folder to make a wo
 
     made = make(directory)
     render.note(f"{directory} is a workspace" + (f" with {', '.join(made)}" if made else ""))
-    render.note(f"next: engine --workspace {directory} plan")
+    render.note("next: engine plan" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} plan")
 
 
 @app.command()
@@ -123,22 +123,38 @@ def compile(
 
 
 @app.command()
-def plan(targets: Targets = None, json: Json = False) -> None:
+def plan(
+    targets: Targets = None,
+    json: Json = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 where a training cannot fit the device that its spec states.")
+    ] = False,
+) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import render
-    from engine.facts import facts_of
+    from engine.facts import device_limits, facts_of, shortages, unchecked
 
     project = _project()
     selected = project.select(targets or [])
     decided = project.plan(selected.graph)
     store = project.store()
-    facts = {d.name: facts_of(project.graph[d.name], d, project.graph, store) for d in decided.decisions if d.name in project.graph}
+    facts = {d.name: facts_of(project.graph[d.name], decided, project.graph, store) for d in decided.decisions if d.name in project.graph}
+    limits = device_limits(project.specs)
+    too_large = shortages(decided, facts, limits)
     if json:
-        render.as_json(decided.as_data())
+        render.plan_as_json(decided, facts)
     else:
-        for name in project.stale():
-            render.warn(f"{name} is not what the specs say; `engine build` writes it, plain `dvc repro` needs: engine compile")
+        if stale := project.stale():
+            render.warn(
+                f"{' and '.join(stale)}: not what the specs say; `engine build` writes them, plain `dvc repro` needs: engine compile"
+            )
         render.plan(selected.title, decided, facts)
+    for name in unchecked(decided, facts, limits):
+        render.note(f"{name}: whether it fits its device is unknown until its model is here")
+    for text in too_large:
+        render.warn(text)
+    if strict and too_large:
+        raise typer.Exit(MISTAKE)
     raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)
 
 
@@ -163,7 +179,7 @@ def build(
     with View(len(selected.graph), live=jobs > 1) as view:
         run(project, selected.graph, executor, view)
     if selected.specs:
-        _print_results(project, selected.specs, "exact_match")
+        _print_results(project, selected.specs, None)
 
 
 @app.command(hidden=True)
@@ -174,7 +190,9 @@ def resolve() -> None:
 
 @app.command()
 def results(
-    specs: Specs = None, metric: Annotated[str, typer.Option(help="The metric in the table.")] = "exact_match", json: Json = False
+    specs: Specs = None,
+    metric: Annotated[str | None, typer.Option(help="The metric in the table; none given: the first one.", show_default=False)] = None,
+    json: Json = False,
 ) -> None:
     """The table of what was built: experiments against tasks."""
     from engine import render
@@ -189,15 +207,16 @@ def results(
         _print_results(project, chosen, metric)
 
 
-def _print_results(project: Any, specs: Any, metric: str) -> None:
+def _print_results(project: Any, specs: Any, metric: str | None) -> None:
     from engine import render
+    from engine.results import main_metric, score_table
     from engine.results import results as collect
-    from engine.results import score_table
 
     found = collect(specs, project.graph, project.store())
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
-    render.table(f"{metric} on unseen rows", *score_table(found, metric))
+    shown = metric or main_metric(found)
+    render.table(f"{shown} on unseen rows", *score_table(found, shown))
 
 
 @app.command()
@@ -225,6 +244,13 @@ def main() -> None:
         from engine import render
 
         render.error(error)
+        sys.exit(MISTAKE)
+    except OSError as error:
+        if (full := no_room(error)) is None:
+            raise
+        from engine import render
+
+        render.error(full)
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted: finished steps stay finished; run the same command to go on\n")

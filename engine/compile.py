@@ -203,16 +203,19 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     adapter = experiment.training.method.makes_adapter
     reads = {"model": base.weights, "adapter": trained.output()} if adapter else {"model": trained.output()}
     reads |= {f"test/{task}": _task(c, spec, task).output("test.jsonl") for task in tasks}
+    over_length = experiment.tokenization.over_length
     parameters = evaluate.Parameters(
         tasks={task: evaluate.TaskEvaluation(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in tasks},
         metrics=section.metrics,
+        # A test row has no completion to cut: what is not about the prompt is an error here.
+        over_length="error" if over_length == "truncate_completion_right" else over_length,
         rows=section.rows,
         batch_rows=resources.evaluation_batch,
         threads=resources.threads,
     )
     name = experiment.experiment.name
     where = spec.where("evaluation")
-    locate = _locate(spec, ("evaluation",), tasks=("tasks",))
+    locate = _locate(spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"))
     return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
 
 

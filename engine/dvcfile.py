@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from engine.collection import without_collection
 from engine.graph import Graph, Step
 from engine.identity import recipe_of, resources_of
 
@@ -61,8 +63,13 @@ def dependencies(step: Step) -> tuple[str, ...]:
 
 def pipeline_text(graph: Graph, watched: Iterable[str], always_resolve: bool) -> str:
     """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
-    stages = {RESOLVE: _resolve_stage(watched, always_resolve)} | {step.name: _stage(step) for step in graph}
+    stages = {RESOLVE: _resolve_stage(watched, always_resolve)} | {step.name: _stage(step) for step in _in_order(graph)}
     return HEADER + _dump({"params": [PARAMS], "stages": stages})
+
+
+def _in_order(graph: Graph) -> list[Step]:
+    """Steps by name: the order of specs and of tasks says nothing, and an added spec moves no line."""
+    return sorted(graph, key=lambda step: step.name)
 
 
 def _resolve_stage(watched: Iterable[str], always: bool) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _stage(step: Step) -> dict[str, Any]:
 
 def params_text(graph: Graph) -> str:
     """The text of `params.yaml`: recipe and resources of every step, for people, `dvc params diff` and `dvc exp show`."""
-    values = {step.name: _params(step) for step in graph}
+    values = {step.name: _params(step) for step in _in_order(graph)}
     return HEADER + _dump(values)
 
 
@@ -114,6 +121,7 @@ class _Dumper(yaml.CSafeDumper):
         return True
 
 
+@without_collection
 def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
     try:
@@ -137,6 +145,25 @@ def _record(stage: Mapping[str, Any]) -> Record:
         }
 
     return Record(stage["cmd"], entries("deps"), entries("outs"))
+
+
+def packed(record: Record) -> list[Any]:
+    """A record as a short JSON value; `unpacked` gives it back."""
+
+    def entries(found: Mapping[str, Entry]) -> dict[str, list[Any]]:
+        return {path: [entry.md5, entry.executable, entry.size, entry.files] for path, entry in found.items()}
+
+    return [record.command, entries(record.dependencies), entries(record.outputs)]
+
+
+def unpacked(value: Sequence[Any]) -> Record:
+    """The record that `packed` made VALUE of."""
+    command, dependencies, outputs = value
+    return Record(
+        command,
+        {path: Entry(*entry) for path, entry in dependencies.items()},
+        {path: Entry(*entry) for path, entry in outputs.items()},
+    )
 
 
 def lock_stage(record: Record) -> dict[str, Any]:
@@ -175,6 +202,14 @@ def run_value(record: Record) -> str:
         item.pop("size")
         item.pop("nfiles", None)
     return hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
+
+
+_MD5 = re.compile(rb"[0-9a-f]{32}")
+
+
+def md5s_in(text: bytes) -> set[str]:
+    """Every md5 that a file of DVC's names, and perhaps more that looks like one: which files to parse, without parsing all."""
+    return {md5.decode() for md5 in _MD5.findall(text)}
 
 
 def run_key(step_command: str, deps: Mapping[str, Entry], outputs: Iterable[str]) -> str:

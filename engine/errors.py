@@ -1,5 +1,6 @@
 """The one error that a user's mistake raises, with what, where and hint."""
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -55,6 +56,17 @@ class UserError(Exception):
     def __init__(self, what: str | Iterable[Problem], where: Location | None = None, hint: str | None = None) -> None:
         self.problems: tuple[Problem, ...] = (Problem(what, where, hint),) if isinstance(what, str) else tuple(what)
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
+
+
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up", errno.EFBIG: "the file grew over the size limit"}
+
+
+def no_room(error: OSError) -> UserError | None:
+    """The user's error for a write that found no room, None for any other failure."""
+    if error.errno not in _NO_ROOM:
+        return None
+    what = f" while writing {error.filename}" if error.filename else ""
+    return UserError(f"{_NO_ROOM[error.errno]}{what}", hint="make room (engine gc), then run the same command again")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

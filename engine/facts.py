@@ -1,29 +1,92 @@
-"""What is known of a step's size and time before it runs: from its own earlier metrics and from its inputs'; nothing is invented."""
+"""What is known of a step's size, cost and time before it runs: from records and from configurations; nothing is invented."""
 
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.estimate.steps import estimate_of
+from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.graph import Graph, Step
-from engine.plan import Action, Decision, Plan
+from engine.plan import Action, Plan
+from engine.spec.load import Spec
 from engine.store import Store
 from stages import evaluate, generate, mix, split, tokenize, train
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes in words, in order of interest, and the seconds that the last run took on this machine, if there was one."""
+    """Sizes in words, in order of interest, the seconds that the last run took on this machine, and what a training takes."""
 
     sizes: tuple[str, ...] = ()
     seconds: float | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    estimate: Estimate | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`; sizes in bytes."""
+        return {
+            "sizes": list(self.sizes),
+            "seconds": self.seconds,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "memory": self.estimate.as_data() if self.estimate else None,
+            "disk": self.estimate.disk if self.estimate else None,
+        }
 
 
-def facts_of(step: Step, decision: Decision, graph: Graph, store: Store) -> Facts:
+def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     """What can be said of STEP; a step that will run is described by its inputs, one that is kept by its own metrics."""
-    measured = store.metrics(step.provenance).get("measured", {})
-    if decision.action in (Action.KEEP, Action.RESTORE):
-        return Facts(_sizes(step, store.metrics(step.metrics)), measured.get("seconds"))
-    return Facts(_expected(step, graph, store), measured.get("seconds"))
+    seconds = _seconds(store.metrics(step.provenance))
+    estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
+    if plan[step.name].action in (Action.KEEP, Action.RESTORE):
+        metrics = store.metrics(step.metrics)
+        return Facts(_sizes(step, metrics), seconds, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
+    sizes = _expected(step, graph, store)
+    if estimate is None:
+        return Facts(sizes, seconds)
+    return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
+
+
+def _seconds(provenance: Mapping[str, Any]) -> float | None:
+    """How long the recorded run took, if it was on this machine: another one's times say nothing."""
+    machine, measured = provenance.get("machine", {}), provenance.get("measured", {})
+    here = machine.get("platform") == platform.platform() and machine.get("cores") == os.cpu_count()
+    return measured.get("seconds") if here else None
+
+
+def _cost(estimate: Estimate) -> tuple[str, ...]:
+    """Parameters and memory in words; `at most` where the vocabulary, and `at max_length` where the longest row is not known yet."""
+    matter = estimate.matter
+    total = f"{'' if matter.exact_model else 'at most '}{_rounded(estimate.parameters)}"
+    memory = f"~{gigabytes(estimate.memory.total)}{'' if matter.measured_length else ' at max_length'}"
+    return f"{_rounded(estimate.trainable)} trainable of {total}", memory
+
+
+def device_limits(specs: Iterable[Spec]) -> dict[str, float]:
+    """The memory of one device in GB that specs state, by the name of the training step."""
+    stated = {spec.experiment.experiment.name: spec.experiment.resources.device_memory for spec in specs}
+    return {f"{train.KIND.name}-{name}": limit for name, limit in stated.items() if limit is not None}
+
+
+def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
+    """One message for each training that may run now and cannot fit the device that its spec states."""
+    return [
+        shortage(name, estimate, limits[name])
+        for name in _limited(plan, limits)
+        if (estimate := facts[name].estimate) and too_large(estimate, limits[name])
+    ]
+
+
+def unchecked(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
+    """The trainings that may run now and whose memory cannot be said before what they start from is here."""
+    return [name for name in _limited(plan, limits) if facts[name].estimate is None]
+
+
+def _limited(plan: Plan, limits: Mapping[str, float]) -> list[str]:
+    return [d.name for d in plan.decisions if d.name in limits and d.action in (Action.RUN, Action.MAYBE)]
 
 
 def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
@@ -39,7 +102,7 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if step.kind is train.KIND:
         return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
     if step.kind is evaluate.KIND:
-        return (f"{sum(part.get('rows', 0) for part in metrics.values() if isinstance(part, dict)):,} answers",)
+        return (f"{sum(part.get('rows_out', 0) for part in metrics.values() if isinstance(part, dict)):,} answers",)
     return _counted(metrics, "parameters", "parameters")
 
 

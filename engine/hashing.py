@@ -1,19 +1,20 @@
 """Hashes of files and folders as DVC computes them, remembered by (path, inode, size, mtime_ns)."""
 
 import hashlib
-import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISDIR
 
+from engine import memo
 from engine.dvcfile import Entry, tree_md5
+from engine.memo import memo_path
 
-# A file that changed this recently may change again without a change of its time: it is hashed, but not remembered.
-_RACY_NANOSECONDS = 2_000_000_000
+__all__ = ["Hashes", "memo_path"]
 
-Stamp = tuple[int, int, int]
+Known = list[int | str]
+"""Inode, size, mtime_ns and md5 of a file."""
 
 
 @dataclass
@@ -22,70 +23,58 @@ class Hashes:
 
     root: Path
     memo: Path | None = None
-    _known: dict[str, tuple[Stamp, str]] = field(default_factory=dict)
+    trees: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The listing of every folder that was hashed, by the md5 that stands for it."""
+    _known: dict[str, Known] = field(default_factory=dict)
     _moved: bool = False
 
     def __post_init__(self) -> None:
-        if self.memo and self.memo.exists():
-            try:
-                content = json.loads(self.memo.read_bytes())
-                self._known = {path: ((a, b, c), md5) for path, (a, b, c, md5) in content.items()}
-            except (ValueError, TypeError):
-                self._known = {}  # a memo is no truth: without it everything is hashed again
+        self._known = memo.load(self.memo) or {}
 
     def entry(self, path: str, keep: Callable[[str], bool] = lambda name: True) -> Entry | None:
         """Content of PATH (relative to the root, or absolute); None where nothing is there; KEEP says which names count in folders."""
-        full = self.root / path
-        if full.is_dir():
-            files = dict(self._files(full, keep))
-            return Entry(
-                tree_md5({name: md5 for name, (md5, _) in files.items()}), False, sum(size for _, size in files.values()), len(files)
-            )
-        if not full.exists():
+        full = os.path.join(self.root, path)  # noqa: PTH118 - plain strings: this runs for every output of every step
+        try:
+            status = os.stat(full)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        status = full.stat()
-        return Entry(self._md5(str(full), status), bool(status.st_mode & 0o100), status.st_size)
+        if not S_ISDIR(status.st_mode):
+            return Entry(self._md5(full, status), bool(status.st_mode & 0o100), status.st_size)
+        files = dict(self._files(full, keep))
+        listing = {name: md5 for name, (md5, _) in files.items()}
+        md5 = tree_md5(listing)
+        self.trees[md5] = listing
+        return Entry(md5, False, sum(size for _, size in files.values()), len(files))
 
     def listing(self, path: str) -> dict[str, str]:
         """The md5 of every file of a folder, by its path inside the folder."""
-        return {name: md5 for name, (md5, _) in self._files(self.root / path, lambda name: True)}
+        return {name: md5 for name, (md5, _) in self._files(str(self.root / path), lambda name: True)}
 
-    def _files(self, folder: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, tuple[str, int]]]:
+    def _files(self, folder: str, keep: Callable[[str], bool]) -> Iterator[tuple[str, tuple[str, int]]]:
         for where, folders, files in os.walk(folder):
             # DVC leaves a workspace inside a workspace alone.
-            folders[:] = [name for name in folders if keep(name + "/") and not Path(where, name, ".dvc").exists()]
+            folders[:] = [name for name in folders if keep(name + "/") and not os.path.exists(f"{where}/{name}/.dvc")]  # noqa: PTH110
+            inside = where[len(folder) + 1 :].replace(os.sep, "/")
             for name in files:
                 if keep(name):
-                    full = Path(where, name)
-                    status = full.stat()
-                    yield full.relative_to(folder).as_posix(), (self._md5(str(full), status), status.st_size)
+                    full = f"{where}{os.sep}{name}"
+                    status = os.stat(full)  # noqa: PTH116
+                    yield f"{inside}/{name}" if inside else name, (self._md5(full, status), status.st_size)
 
     def _md5(self, full: str, status: os.stat_result) -> str:
-        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        stamp = [status.st_ino, status.st_size, status.st_mtime_ns]
         known = self._known.get(full)
-        if known and known[0] == stamp:
-            return known[1]
+        if known and known[:3] == stamp:
+            return str(known[3])
         with open(full, "rb") as file:  # noqa: PTH123 - a string path saves a third of the time here
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if time.time_ns() - status.st_mtime_ns > _RACY_NANOSECONDS:
-            self._known[full] = (stamp, md5)
+        if memo.settled(status):
+            self._known[full] = [*stamp, md5]
             self._moved = True
         return md5
 
     def save(self) -> None:
         """Remember what was hashed, for the next run; a memo that cannot be written costs time, nothing else."""
-        if self.memo and self._moved and os.access(_existing(self.memo.parent), os.W_OK):
-            self.memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.memo.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps({path: [*stamp, md5] for path, (stamp, md5) in self._known.items()}))
-            temporary.replace(self.memo)
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
-
-
-def memo_path(root: Path) -> Path:
-    """Where the hashes of a workspace are remembered: in the user's cache, so that a plan writes nothing into the workspace."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "adapterbuild" / f"hashes-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+        if self._moved:
+            memo.save(self.memo, self._known)
+            self._moved = False

@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Part):
         return recipe_of(value)
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(value[key]) for key in sorted(value)}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value

@@ -64,15 +64,28 @@ def plan(title: str, decided: Plan, facts: Mapping[str, Facts]) -> None:
     console.print(Text(_summary(decided, facts), style="bold"))
 
 
+def plan_as_json(decided: Plan, facts: Mapping[str, Facts]) -> None:
+    """The plan as one JSON value, with each step's facts."""
+    steps = [{**decision.as_data(), "facts": facts.get(decision.name, Facts()).as_data()} for decision in decided.decisions]
+    as_json({**decided.as_data(), "steps": steps})
+
+
 def _branch(console: Console, decision: Decision, facts: Facts, width: int, is_last: bool) -> None:
     lines = [_reason(reason) for reason in _telling(decision.reasons)]
-    sizes = [*facts.sizes, *([f"{duration(facts.seconds)} last time"] if facts.seconds and decision.action is not Action.KEEP else [])]
+    sizes = [*facts.sizes, *_time(facts, decision.action)]
     if sizes:
         lines.append(Text(" · ".join(sizes), style="dim"))
     for number, line in enumerate(lines or [Text()]):
         guide = ("└─ " if is_last else "├─ ") if number == 0 else ("   " if is_last else "│  ")
         head = f"{decision.action:<9}{decision.name:<{width}}" if number == 0 else " " * (9 + width)
         console.print(Text(guide, style="dim") + Text(head, style=_STYLES[decision.action]) + line, soft_wrap=True)
+
+
+def _time(facts: Facts, action: Action) -> list[str]:
+    """How long the last run took; for a training that nobody has timed here, that this is unknown."""
+    if facts.seconds and action is not Action.KEEP:
+        return [f"{duration(facts.seconds)} last time"]
+    return ["time unknown"] if facts.estimate and action in (Action.RUN, Action.MAYBE) else []
 
 
 def _telling(reasons: Sequence[Reason]) -> list[Reason]:

@@ -47,6 +47,15 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store) -> tuple[Result, 
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
+_COUNTS = ("rows_in", "rows_out", "truncated")
+
+
+def main_metric(found: Sequence[Result]) -> str:
+    """The first metric that the experiments were measured by."""
+    names = [name for result in found for scores in result.scores.values() for name, value in scores.items()]
+    return next((name for name in names if name not in (*_COUNTS, "left_out")), "exact_match")
+
+
 def score_table(found: Sequence[Result], metric: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself."""
     tasks = list(dict.fromkeys(task for result in found for task in result.scores))

@@ -1,6 +1,8 @@
 """The one seam to the disk: what is in the workspace, what DVC recorded, what its caches hold."""
 
 import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -8,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import dvcfile
+from engine import dvcfile, memo
 from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
 from engine.hashing import Hashes
@@ -52,6 +54,10 @@ class Disk:
     root: Path
     hashes: Hashes
     _entries: dict[str, Entry | None] = field(default_factory=dict)
+    _counted: dict[str, bool] = field(default_factory=dict)
+    """Whether DVC counts a name, of those that were asked for."""
+    _records: dict[str, Record] = field(default_factory=dict)
+    """The recorded runs that were asked for."""
 
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
@@ -67,13 +73,29 @@ class Disk:
 
     def _counts(self, name: str) -> bool:
         """Whether DVC counts a file or folder of this name; our .dvcignore holds plain names and `*.ending` patterns only."""
-        return not any(fnmatch(name, pattern) or fnmatch(name.rstrip("/"), pattern) for pattern in self._ignored)
+        if name not in self._counted:
+            self._counted[name] = not any(fnmatch(name, pattern) or fnmatch(name.rstrip("/"), pattern) for pattern in self._ignored)
+        return self._counted[name]
 
     @cached_property
-    def _records(self) -> dict[str, Record]:
+    def _packed_records(self) -> Mapping[str, list[Any]]:
+        """All recorded runs, packed; YAML is slow, so what `dvc.lock` holds is remembered as JSON beside the hashes."""
         path = self.root / dvcfile.LOCK
         if not path.exists():
             return {}
+        status = path.stat()
+        mirror = self.hashes.memo.with_suffix(".lock") if self.hashes.memo else None
+        found = memo.load(mirror)
+        if found and found["stamp"] == [dvcfile.FORMAT, *memo.stamp(status)]:
+            stages: dict[str, list[Any]] = found["stages"]
+            return stages
+        packed = {name: dvcfile.packed(record) for name, record in self._parsed_lock(path).items()}
+        if memo.settled(status):
+            memo.save(mirror, {"stamp": [dvcfile.FORMAT, *memo.stamp(status)], "stages": packed})
+        return packed
+
+    @staticmethod
+    def _parsed_lock(path: Path) -> dict[str, Record]:
         try:
             return dvcfile.parse_lock(path.read_bytes())
         except ValueError as error:
@@ -81,6 +103,8 @@ class Disk:
 
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step."""
+        if step not in self._records and step in self._packed_records:
+            self._records[step] = dvcfile.unpacked(self._packed_records[step])
         return self._records.get(step)
 
     def run(self, key: str) -> Record | None:
@@ -92,39 +116,44 @@ class Disk:
         return dvcfile.parse_record(entries[0].read_bytes()) if entries else None
 
     @cached_property
-    def _read_by_runs(self) -> set[tuple[str, str]]:
-        """Every (path, md5) that any run of the run cache read."""
-        runs = self.root / dvcfile.CACHE / "runs"
-        records = (dvcfile.parse_record(path.read_bytes()) for path in runs.glob("*/*/*")) if runs.is_dir() else ()
-        return {(path, entry.md5) for record in records for path, entry in record.dependencies.items()}
+    def _runs_naming(self) -> Mapping[str, list[Path]]:
+        """The entries of the run cache by the md5s in their text; parsing all of them would take seconds for a thousand."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in (self.root / dvcfile.CACHE / "runs").glob("*/*/*"):
+            for md5 in dvcfile.md5s_in(path.read_bytes()):
+                found[md5].append(path)
+        return found
 
     def runs_with(self, path: str, md5: str) -> bool:
         """Whether the run cache holds any run that read this content at this path."""
-        return (path, md5) in self._read_by_runs
+        runs = (dvcfile.parse_record(file.read_bytes()) for file in self._runs_naming.get(md5.removesuffix(".dir"), ()))
+        return any((entry := run.dependencies.get(path)) and entry.md5 == md5 for run in runs)
 
     def holds(self, entry: Entry) -> bool:
         """Whether the cache holds this content, for a folder every file of it."""
-        return self._each_object(entry, lambda path: path.exists())
+        return self._each_object(entry, os.path.exists)
 
     def holds_intact(self, entry: Entry) -> bool:
         """As `holds`, and every object is still what its name says; DVC itself trusts any read-only object."""
         return self._each_object(entry, self._intact)
 
-    def _intact(self, path: Path) -> bool:
-        found = self.hashes.entry(str(path))
-        return found is not None and found.md5 == path.parent.name + path.name.removesuffix(".dir")
+    def _intact(self, path: str) -> bool:
+        found = self.hashes.entry(path)
+        folder, _, name = path.rpartition("/")
+        return found is not None and found.md5 == folder[-2:] + name.removesuffix(".dir")
 
-    def _each_object(self, entry: Entry, test: Callable[[Path], bool]) -> bool:
-        if not test(self.root / dvcfile.object_path(entry.md5)):
+    def _each_object(self, entry: Entry, test: Callable[[str], bool]) -> bool:
+        if not test(f"{self.root}/{dvcfile.object_path(entry.md5)}"):
             return False
-        files = self.tree(entry.md5) if entry.is_folder else {}
-        return files is not None and all(test(self.root / dvcfile.object_path(md5)) for md5 in set(files.values()))
+        # A folder that was just hashed lists what its object in the cache lists: both have this md5.
+        files = (self.hashes.trees.get(entry.md5) or self.tree(entry.md5)) if entry.is_folder else {}
+        return files is not None and all(test(f"{self.root}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
 
     def damaged(self, entry: Entry) -> list[Path]:
         """The objects of this content that are not what their names say."""
         files = (self.tree(entry.md5) or {}) if entry.is_folder else {}
         paths = [self.root / dvcfile.object_path(md5) for md5 in (entry.md5, *files.values())]
-        return [path for path in dict.fromkeys(paths) if path.exists() and not self._intact(path)]
+        return [path for path in dict.fromkeys(paths) if path.exists() and not self._intact(str(path))]
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""

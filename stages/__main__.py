@@ -2,7 +2,7 @@
 
 import sys
 
-from engine.errors import UserError
+from engine.errors import UserError, no_room
 from stages.runner import run_step
 
 
@@ -15,6 +15,11 @@ def main(arguments: list[str]) -> int:
         run_step(*arguments)
     except UserError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if (full := no_room(error)) is None:
+            raise
+        print(full, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing of this step was kept", file=sys.stderr)

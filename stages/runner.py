@@ -1,6 +1,7 @@
 """Runs one step: checks that what it reads stays what it is, writes aside, and moves the finished result into place."""
 
 import ctypes
+import fcntl
 import importlib
 import json
 import os
@@ -10,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from engine.code import Code
-from engine.dvcfile import RESOURCES
+from engine.dvcfile import RESOURCES, TEMPORARY
 from engine.environment import installed
 from engine.errors import UserError, did_you_mean
 from engine.graph import ARTIFACTS, METRICS, PLOTS
@@ -66,6 +68,12 @@ def run_step(kind_name: str, name: str) -> None:
     """Build the step NAME in the current folder; raises UserError for whatever the user can mend."""
     _die_with_parent()
     run = _load(Path.cwd(), kind_name, name)
+    with _only_writer(run):
+        _run(run)
+
+
+def _run(run: Run) -> None:
+    name = run.name
     _check_environment(run)
     _check_code(run)
     before = run.read()
@@ -97,6 +105,23 @@ def _load(root: Path, kind_name: str, name: str) -> Run:
         raise UserError(f"step '{name}' is of kind {identity['kind']}, not {kind_name}")
     resources = root / RESOURCES / f"{name}.json"
     return Run(root, kind, name, text, identity, json.loads(resources.read_text("utf-8")) if resources.exists() else {})
+
+
+@contextmanager
+def _only_writer(run: Run) -> Iterator[None]:
+    """Refuse to write where another process builds the same step, whoever started it."""
+    path = run.root / TEMPORARY / "adapterbuild" / f"{run.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(f"{run.name} is being built by process {file.read().strip()}", hint="wait for it, or end it with ^C") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _check_environment(run: Run) -> None:

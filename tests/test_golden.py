@@ -84,7 +84,7 @@ def test_plan_prints_the_golden_text(case: str, tmp_path: Path):
 def test_the_pipeline_holds_every_step_and_no_value(case: str, tmp_path: Path):
     project = Project(Workspace.at(workspace_of(case, tmp_path)))
     pipeline = yaml.safe_load(project.compiled[dvcfile.PIPELINE])
-    assert list(pipeline["stages"])[0] == dvcfile.RESOLVE
+    assert next(iter(pipeline["stages"])) == dvcfile.RESOLVE
     assert set(pipeline["stages"]) == {dvcfile.RESOLVE, *(step.name for step in project.graph)}
     assert set(yaml.safe_load(project.compiled[dvcfile.PARAMS])) == {step.name for step in project.graph}
     allowed = {"desc", "cmd", "deps", "outs", "metrics", "plots", "always_changed"}
@@ -92,11 +92,6 @@ def test_the_pipeline_holds_every_step_and_no_value(case: str, tmp_path: Path):
 
 
 # Edits that mean nothing
-
-FILES_IN_GRAPH_ORDER = pytest.mark.xfail(
-    strict=True,
-    reason="dvc.yaml and params.yaml list steps in the order of the specs' tables, and a sampler's weights in that of the file: order them by name",
-)
 
 
 def spec_files(root: Path) -> list[Path]:
@@ -107,7 +102,7 @@ def commented(text: str) -> str:
     """TEXT with comments, blank lines, indentation, and spaces at the ends of lines that are outside of multi-line values."""
     lines = []
     for line in text.splitlines():
-        whole = line.startswith("[") or " = " in line and not line.startswith(" ") and not line.endswith("[")
+        whole = line.startswith("[") or (" = " in line and not line.startswith(" ") and not line.endswith("["))
         lines += ["# a word", "", f"  {line}   # another word  "] if whole else [line]
     return "\n".join(["# nothing", *lines, "", "# the end"]) + "\n"
 
@@ -155,9 +150,7 @@ def reorder(root: Path, case: str, order: Any) -> None:
         path.write_text(text, "utf-8")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=FILES_IN_GRAPH_ORDER if case in ("shared-base", "weighted-hub") else ()) for case in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_order_of_keys_leaves_the_compiled_files_alone(case: str, tmp_path: Path, data: st.DataObject):
@@ -192,7 +185,7 @@ SHARING = [["topic"], ["headline", "topic"], ["headline"]]
 @pytest.mark.parametrize(
     ("name", "tasks"),
     [
-        *(pytest.param("alone", tasks, marks=FILES_IN_GRAPH_ORDER) for tasks in SHARING),
+        *(("alone", tasks) for tasks in SHARING),
         *((name, tasks) for name in ("more", "zeal") for tasks in SHARING),
         *((name, ["prose"]) for name in ("alone", "more", "zeal")),
     ],

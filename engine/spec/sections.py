@@ -141,6 +141,7 @@ class Resources(Part):
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
     micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
+    device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns when a training cannot fit.", gt=0)
 
 
 class Experiment(Part):

@@ -1,5 +1,7 @@
 """evaluate: a model answers the test rows of several tasks, and metrics say how well."""
 
+from typing import Literal
+
 from engine.part import Kind, Part, recipe, resource
 from stages.evaluate.metrics import Metric
 
@@ -15,6 +17,10 @@ class Parameters(Part):
 
     tasks: dict[str, TaskEvaluation] = recipe(description="The tasks whose test rows are asked.", min_length=1)
     metrics: tuple[Metric, ...] = recipe(description="What is measured on the answers.", min_length=1)
+    over_length: Literal["error", "drop", "truncate_prompt_left"] = recipe(
+        "error",
+        "What happens to a prompt that leaves no room for the answer: fail, leave the row out (counted), or cut its beginning (counted).",
+    )
     rows: int | None = recipe(None, "Ask only this many rows of each test split (chosen by content hash).", gt=0)
     batch_rows: int = resource(64, "Rows that are generated at once.", gt=0)
     threads: int | None = resource(None, "CPU threads; none given: all cores.", gt=0)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,43 @@ class Question:
     input_ids: list[int]
 
 
+@dataclass
+class Exam:
+    """The questions of one task, and what became of the other test rows."""
+
+    questions: list[Question] = field(default_factory=list)
+    rows_in: int = 0
+    truncated: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def limit(self, rows: int | None) -> None:
+        """Keep at most ROWS questions: those whose ids have the smallest hashes, so that added rows replace few."""
+        if rows is None or len(self.questions) <= rows:
+            return
+        order = sorted(range(len(self.questions)), key=lambda number: _hash(self.questions[number].id))
+        chosen = set(order[:rows])
+        self.left_out["not asked"] += len(self.questions) - len(chosen)
+        self.questions = [question for number, question in enumerate(self.questions) if number in chosen]
+
+    def counts(self) -> Metrics:
+        """Every test row is either asked or left out for a reason."""
+        rows_out = len(self.questions)
+        assert self.rows_in == rows_out + sum(self.left_out.values())
+        return {"rows_in": self.rows_in, "rows_out": rows_out, "left_out": dict(sorted(self.left_out.items())), "truncated": self.truncated}
+
+
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `predictions-TASK.jsonl` for each task; raises UserError for test rows that cannot be asked."""
     prepare_process(parameters.threads)
     model, tokenizer = _load(job)
-    paths = job.group("test")
+    longest = longest_sequence(model.config)
     # All tasks are read before the first one is asked: a mistake should show up early.
-    left_out: Counter[str] = Counter()
-    questions = {task: _read(task, paths[task], tokenizer, parameters.rows, left_out) for task in sorted(parameters.tasks)}
-    for task, asked in questions.items():
-        _refuse_overflow(task, asked, parameters.tasks[task].max_new_tokens, longest_sequence(model.config))
+    exams = {task: _read(task, path, tokenizer, parameters, longest) for task, path in sorted(job.group("test").items())}
     metrics: dict[str, Any] = {}
-    for task, asked in questions.items():
-        predictions = _answer(model, tokenizer, asked, parameters, task)
+    for task, exam in exams.items():
+        predictions = _answer(model, tokenizer, exam.questions, parameters, task)
         write_rows(job.output / f"predictions-{task}.jsonl", (asdict(prediction) for prediction in predictions))
-        metrics[task] = {"rows": len(predictions), "left_out": left_out[task], **_scores(parameters, predictions)}
+        metrics[task] = {**exam.counts(), **_scores(parameters, predictions)}
     return metrics
 
 
@@ -54,19 +76,25 @@ def _load(job: Job) -> tuple[Any, TextTokenizer]:
     return (load_adapter(model, job.inputs["adapter"]) if "adapter" in job.inputs else model), tokenizer
 
 
-def _read(task: str, path: Path, tokenizer: TextTokenizer, limit: int | None, left_out: Counter[str]) -> list[Question]:
-    """The rows of a test split, at most LIMIT of them: those whose ids have the smallest hashes, so that added rows replace few.
-
-    Rows with lone surrogates, which have no tokens, are counted in LEFT_OUT.
-    """
-    found = [_question(task, where, row, tokenizer) for where, row in read_objects(path)]
-    questions = [question for question in found if question is not None]
-    left_out[task] += len(found) - len(questions)
-    if not questions:
+def _read(task: str, path: Path, tokenizer: TextTokenizer, parameters: Parameters, longest: int | None) -> Exam:
+    """The rows of a test split that will be asked; raises UserError where none is left."""
+    exam = Exam()
+    for where, row in read_objects(path):
+        exam.rows_in += 1
+        question = _question(task, where, row, tokenizer)
+        room = None if longest is None else longest - parameters.tasks[task].max_new_tokens
+        if question is None:
+            exam.left_out["lone surrogate"] += 1
+        elif fitting := _fit(task, question, room, parameters.over_length):
+            exam.truncated += fitting is not question
+            exam.questions.append(fitting)
+        else:
+            exam.left_out["over length"] += 1
+    if not exam.questions:
         hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
         raise UserError(f"task '{task}' has no test rows to evaluate on", hint=hint)
-    chosen = set(sorted(range(len(questions)), key=lambda number: _hash(questions[number].id))[:limit])
-    return [question for number, question in enumerate(questions) if number in chosen]
+    exam.limit(parameters.rows)
+    return exam
 
 
 def _hash(identifier: str) -> bytes:
@@ -85,13 +113,19 @@ def _question(task: str, where: Location, row: dict[str, object], tokenizer: Tex
     return Question(str(row.get("id", "")), prompt, reference, input_ids)
 
 
-def _refuse_overflow(task: str, questions: list[Question], max_new_tokens: int, longest: int | None) -> None:
-    question = max(questions, key=lambda question: len(question.input_ids))
-    needed = len(question.input_ids) + max_new_tokens
-    if longest is not None and needed > longest:
-        hint = f"lower tasks.{task}.max_new_tokens, shorten the prompts, or take a model with more positions"
-        parts = f"{len(question.input_ids)} of prompt {question.id} + {max_new_tokens} new"
-        raise UserError(f"task '{task}' needs {needed} positions ({parts}), but the model has {longest}", hint=hint)
+def _fit(task: str, question: Question, room: int | None, over_length: str) -> Question | None:
+    """QUESTION where its prompt fits into ROOM tokens, shortened or None where the policy says so; raises UserError otherwise."""
+    length = len(question.input_ids)
+    if room is None or length <= room:
+        return question
+    if over_length == "drop":
+        return None
+    if over_length == "truncate_prompt_left" and room > 0:
+        return replace(question, input_ids=question.input_ids[-room:])
+    hint = f"lower tasks.{task}.max_new_tokens, set tokenization.over_length, shorten the prompts, or take a model with more positions"
+    raise UserError(
+        f"prompt {question.id} of task '{task}' has {length} tokens, and the model has room for {room} before the answer", hint=hint
+    )
 
 
 def _answer(model: Any, tokenizer: TextTokenizer, questions: list[Question], parameters: Parameters, task: str) -> list[Prediction]:

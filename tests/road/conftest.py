@@ -1,6 +1,7 @@
 """A tiny workspace with a copy of the code, built once by a real `dvc repro`; each test gets a copy of its own."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -140,7 +141,9 @@ def make_place(root: Path) -> Place:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The tiny workspace after one `dvc repro`, shared by all test processes: not to be changed."""
-    shared = tmp_path_factory.getbasetemp().parent
+    own = tmp_path_factory.getbasetemp()
+    # With several processes each has a folder below the session's; without, the folder is the session's own.
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     root = shared / "built"
     with FileLock(shared / "built.lock"):
         if not (root / "finished").exists():

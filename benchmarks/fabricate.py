@@ -1,0 +1,172 @@
+"""Makes a fully built workspace without running a step: specs of experiments that share tasks, and outputs of the right shape.
+
+Run as `python fabricate.py FOLDER STEPS` with FOLDER (which holds a copy of the code) first on PYTHONPATH: the real build decides and records,
+only the processes that it would start are replaced by a few small files.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.build import build
+from engine.executors import Finished
+from engine.graph import Step
+from engine.plan import Decision
+from engine.project import Project
+from engine.workspace import Workspace
+
+SHARED_STEPS = 7
+"""generate, split and tokenize of two tasks, and initialize."""
+STEPS_OF_EXPERIMENT = 3
+"""mix, train and evaluate."""
+SMALLEST = SHARED_STEPS + STEPS_OF_EXPERIMENT
+
+COMMON = """
+[model]
+name = "toy"
+architecture = { kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }
+tokenizer = { vocab_size = 300, tasks = ["task-0"] }
+
+[training]
+method = { kind = "lora", r = 2, lora_alpha = 4 }
+global_batch = { rows = 4 }
+
+[evaluation]
+metrics = ["exact_match", "eos_rate"]
+rows = 4
+
+[resources]
+threads = 1
+"""
+
+TASK = """
+[tasks.{name}]
+source = {{ kind = "jsonl", path = "data/{name}.jsonl" }}
+prompts = ["Say {{{{ word }}}}:", "Again, {{{{ word }}}}:"]
+teacher = {{ kind = "gold", column = "word" }}
+split = {{ validation = 0.1, test = 0.2 }}
+max_new_tokens = 4
+"""
+
+EXPERIMENT = """extends = ["parts/common.toml", "parts/tasks.toml"]
+
+[experiment]
+name = "run-{number:05}"
+seed = {number}
+
+[mixture]
+tasks = ["task-0", "task-1"]
+
+[training]
+steps = {steps}
+learning_rate = {rate}
+
+[evaluation]
+tasks = {evaluated}
+"""
+
+
+def shape(steps: int) -> tuple[int, int]:
+    """The number of experiments, and of tasks that are only asked, that give a graph of STEPS steps; raises ValueError where none do."""
+    # A task that no mixture holds has two steps, generate and split: one or two of them fill up what is no multiple of three.
+    asked_only = {0: 0, 1: 2, 2: 1}[(steps - SHARED_STEPS) % STEPS_OF_EXPERIMENT]
+    experiments = (steps - SHARED_STEPS - 2 * asked_only) // STEPS_OF_EXPERIMENT
+    if experiments < 1:
+        raise ValueError(f"no graph of this form has {steps} steps; the smallest has {SMALLEST}")
+    return experiments, asked_only
+
+
+def write_specs(root: Path, steps: int) -> None:
+    """Write the specs of a graph of STEPS steps, and the data that they name."""
+    experiments, asked_only = shape(steps)
+    tasks = [f"task-{number}" for number in range(2 + asked_only)]
+    parts = root / "specs" / "parts"
+    parts.mkdir(parents=True)
+    (parts / "common.toml").write_text(COMMON)
+    (parts / "tasks.toml").write_text("".join(TASK.format(name=name) for name in tasks))
+    (root / "data").mkdir()
+    for name in tasks:
+        (root / "data" / f"{name}.jsonl").write_text("".join(json.dumps({"word": f"{name} {n}"}) + "\n" for n in range(40)))
+    for number in range(experiments):
+        text = EXPERIMENT.format(number=number, steps=2 + number % 7, rate=1e-3 * (1 + number % 5), evaluated=json.dumps(tasks))
+        (root / "specs" / f"run-{number:05}.toml").write_text(text)
+
+
+@dataclass
+class Fabricator:
+    """An executor that writes what a step would leave: an artifact with all that others read of it, provenance, metrics and plot."""
+
+    root: Path
+    files: dict[str, set[str]]
+    """The files of each artifact, by the step's name."""
+    ended: list[Finished] = field(default_factory=list)
+
+    def free(self, step: Step) -> bool:
+        """There is always room."""
+        return True
+
+    def start(self, step: Step) -> None:
+        """Write the outputs of STEP."""
+        for name in self.files[step.name]:
+            self._write(f"{step.artifact}/{name}", f"{name} of {step.name}\n")
+        digest = step.name.encode().hex()
+        self._write(step.provenance, json.dumps({"digest": f"sha256:{digest:0<64}", "step": step.name, "measured": {"seconds": 1.5}}))
+        self._write(step.metrics, json.dumps({"rows_out": 40, "step": step.name}))
+        if step.plots:
+            self._write(step.plots, "step,loss\n1,2.0\n2,1.0\n")
+        self.ended.append(Finished(step, 0, 0.0))
+
+    def _write(self, path: str, text: str) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def wait(self) -> list[Finished]:
+        """All that was started."""
+        ended, self.ended = self.ended, []
+        return ended
+
+    stop = wait
+
+
+class Silence:
+    """A view that shows nothing."""
+
+    def decided(self, decision: Decision) -> None:
+        """A step was kept or restored, or may start."""
+
+    def started(self, step: Step) -> None:
+        """A step has started."""
+
+    def ended(self, finished: Finished) -> None:
+        """A step has ended."""
+
+
+def inside(project: Project) -> dict[str, set[str]]:
+    """What other steps read inside each artifact, and two files where they read all of it."""
+    files = {step.name: {"config.json", "model.safetensors"} for step in project.graph}
+    for producer, name in _reads(project):
+        files[producer].add(name)
+    return files
+
+
+def _reads(project: Project) -> Iterator[tuple[str, str]]:
+    for step in project.graph:
+        for item in step.inputs.values():
+            if item.producer and item.path != project.graph[item.producer].artifact:
+                yield item.producer, item.path.removeprefix(f"{project.graph[item.producer].artifact}/")
+
+
+def main(folder: str, steps: str) -> None:
+    """Fill FOLDER with a built workspace of STEPS steps."""
+    root = Path(folder)
+    write_specs(root, int(steps))
+    project = Project(Workspace.at(root))
+    assert len(project.graph) == int(steps)
+    build(project, project.graph, Fabricator(root, inside(project)), Silence())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

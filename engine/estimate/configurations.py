@@ -1,0 +1,55 @@
+"""The configuration of a model from scratch, as transformers would write it, from its part of the spec alone."""
+
+from typing import Any
+
+from engine.part import Part
+from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
+
+
+def configuration(architecture: Part, vocab_size: int) -> dict[str, Any] | None:
+    """The keys of config.json that decide the model's size; None for an architecture that is not known here."""
+    match architecture:
+        case Bloom():
+            values = _bloom(architecture)
+        case Falcon():
+            values = _falcon(architecture)
+        case Gpt2():
+            values = _gpt2(architecture)
+        case Llama():
+            values = _llama(architecture)
+        case _:
+            return None
+    return {**values, "vocab_size": vocab_size, "tie_word_embeddings": True}
+
+
+def _bloom(a: Bloom) -> dict[str, Any]:
+    return {"model_type": "bloom", "hidden_size": a.hidden_size, "n_layer": a.layers, "n_head": a.heads}
+
+
+def _falcon(a: Falcon) -> dict[str, Any]:
+    return {
+        "model_type": "falcon",
+        "hidden_size": a.hidden_size,
+        "num_hidden_layers": a.layers,
+        "num_attention_heads": a.heads,
+        "num_kv_heads": a.kv_heads or a.heads,
+        "new_decoder_architecture": a.new_decoder_architecture,
+        "multi_query": True,
+        "parallel_attn": True,
+        "bias": False,
+    }
+
+
+def _gpt2(a: Gpt2) -> dict[str, Any]:
+    return {"model_type": "gpt2", "n_embd": a.hidden_size, "n_layer": a.layers, "n_head": a.heads, "n_positions": a.max_length}
+
+
+def _llama(a: Llama) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": a.hidden_size,
+        "intermediate_size": a.intermediate_size or -(-a.hidden_size * 8 // 3 // 8) * 8,
+        "num_hidden_layers": a.layers,
+        "num_attention_heads": a.heads,
+        "num_key_value_heads": a.kv_heads or a.heads,
+    }

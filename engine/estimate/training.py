@@ -1,0 +1,97 @@
+"""What one training takes: parameters, memory of a device, disk; and what to change where a device is too small."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.estimate.memory import Layout, Memory, memory
+from engine.estimate.methods import trainable_parameters
+from engine.estimate.models import Model, model_of
+from stages.train import Parameters
+
+GIGABYTE = 1e9
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Matter:
+    """What a training computes with: the model's configuration and the longest row; both may be known only as upper bounds."""
+
+    config: Mapping[str, Any]
+    length: int
+    """Tokens of the longest row."""
+    exact_model: bool = True
+    """Whether the vocabulary is the real one; little text gives fewer tokens than the recipe allows."""
+    measured_length: bool = True
+    """Whether LENGTH was measured; otherwise it is tokenization's max_length."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one training will take on one device."""
+
+    parameters: int
+    """Of the model, with the adapter's own."""
+    trainable: int
+    memory: Memory
+    disk: int
+    """Bytes of the artifact's weights, in float32."""
+    rows: int
+    """Rows that the device computes at once."""
+    makes_adapter: bool
+    matter: Matter = field(repr=False)
+
+    def as_data(self) -> dict[str, int | bool | str]:
+        """What the memory was estimated for, and its parts in bytes."""
+        length = {"length": self.matter.length, "length_from": "longest row" if self.matter.measured_length else "max_length"}
+        return {**self.memory.as_data(), "rows": self.rows, **length, "exact_model": self.matter.exact_model}
+
+
+def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
+    """What a training with PARAMETERS takes; None where its model or its method is not known here."""
+    model = model_of(matter.config)
+    trainable = trainable_parameters(model, parameters.method) if model else None
+    if model is None or trainable is None:
+        return None
+    added = trainable if parameters.method.makes_adapter else 0
+    rows = min(parameters.micro_batch or parameters.global_batch.rows, parameters.global_batch.rows)
+    needed = memory(model, trainable, added, rows, matter.length, Layout())
+    return Estimate(model.parameters + added, trainable, needed, _disk(model, added), rows, parameters.method.makes_adapter, matter)
+
+
+def _disk(model: Model, added: int) -> int:
+    """An adapter's weights, or the whole model's."""
+    return _FLOAT32 * (added or model.parameters)
+
+
+def too_large(estimated: Estimate, device_memory: float) -> bool:
+    """Whether the training cannot fit a device of DEVICE_MEMORY gigabytes."""
+    return estimated.memory.total > device_memory * GIGABYTE
+
+
+def shortage(name: str, estimated: Estimate, device_memory: float) -> str:
+    """Why the training of step NAME does not fit a device of DEVICE_MEMORY gigabytes, and what to change."""
+    needed = estimated.memory
+    parts = {"weights": needed.weights, "gradients": needed.gradients, "optimizer states": needed.optimizer}
+    parts[f"activations of {estimated.rows} rows of {estimated.matter.length} tokens"] = needed.activations
+    total, shown = gigabytes(needed.total), ", ".join(f"{gigabytes(size)} {what}" for what, size in parts.items())
+    what = f"{name} cannot fit its device: about {total} are needed, device_memory is {device_memory:g} GB"
+    return f"{what}\n  {shown}\n  hint: {_advice(estimated, device_memory)}"
+
+
+def _advice(estimated: Estimate, device_memory: float) -> str:
+    room = device_memory * GIGABYTE - estimated.memory.states
+    rows = int(room * estimated.rows / estimated.memory.activations)
+    if rows >= 1:
+        return f"set resources.micro_batch to {rows} or less; the result stays the same"
+    if room > 0:
+        return f"even one row of {estimated.matter.length} tokens is too much: set micro_batch to 1 and tokenization.max_length lower"
+    if not estimated.makes_adapter:
+        return 'training.method = "lora" has far fewer gradients and optimizer states; or take a smaller model or a larger device'
+    return "take a smaller model or a larger device"
+
+
+def gigabytes(size: float) -> str:
+    """SIZE bytes in GB of 10^9 bytes, two digits behind the point below one."""
+    value = size / GIGABYTE
+    return f"{value:.0f} GB" if value >= 100 else f"{value:.1f} GB" if value >= 1 else f"{max(value, 0.01):.2f} GB"
