@@ -35,6 +35,9 @@ class Acceptance:
     now: str
     reasons: tuple[Reason, ...]
 
+    def __str__(self) -> str:
+        return f"{self.step.name} is kept: {'; '.join(map(str, self.reasons))}"
+
 
 def accept(project: Project, names: Sequence[str]) -> tuple[Acceptance, ...]:
     """Keep the results of the steps NAMES under their present identity, or of none of them; raises UserError where that is not allowed.
@@ -65,9 +68,8 @@ def judge(graph: Graph, store: Store, identities: Mapping[str, str], names: Iter
             continue
         record = store.record(step.name)
         if others := _others(step, decision, record, store):
-            problems.append(
-                Problem(f"{step.name} cannot be accepted: {'; '.join(others)}", step.origin, _hint(step, decision, graph, pending))
-            )
+            hint = _hint(step, decision, graph, pending)
+            problems.append(Problem(f"{step.name} cannot be accepted: {'; '.join(others)}", step.origin, hint))
             continue
         assert record
         planner.outcomes[step.name] = record.outputs

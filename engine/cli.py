@@ -104,6 +104,7 @@ def show(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of 
 @app.command()
 def compile(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 where the files are stale, and say how.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that were edited by hand.")] = False,
 ) -> None:
     """Write dvc.yaml and params.yaml from the specs."""
     from engine import render
@@ -118,7 +119,7 @@ def compile(
             )
         render.note("dvc.yaml and params.yaml are what the specs say")
         return
-    written = project.write_compiled()
+    written = project.write_compiled(force)
     render.note(f"{' and '.join(written)} written: {len(project.graph)} steps" if written else "dvc.yaml and params.yaml were up to date")
 
 
@@ -150,7 +151,7 @@ def plan(
             )
         render.plan(selected.title, decided, facts)
     for name in unchecked(decided, facts, limits):
-        render.note(f"{name}: whether it fits its device is unknown until its model is here")
+        render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
     for text in too_large:
         render.warn(text)
     if strict and too_large:
@@ -234,6 +235,89 @@ def adapters(
         render.as_json(as_data(found))
     else:
         render.table("adapters", *adapter_rows(found, metric))
+
+
+@app.command()
+def why(
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The name of a step, as `engine plan` prints it.")], json: Json = False
+) -> None:
+    """Say why one step would run: its own reasons, then those of the steps above it, up to the root causes."""
+    from engine import render
+    from engine.why import explain as explain_step
+
+    project = _project()
+    found = explain_step(step, project.plan(), project.graph)
+    if json:
+        render.as_json(found.as_data())
+    else:
+        render.lines([*found.lines(), (found.sentence, "")])
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit.")],
+    new: Annotated[
+        str | None, typer.Argument(metavar="[REV2]", help="Another one; none given: the working tree.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare two git revisions without a checkout: steps, recipes field by field, artifacts, adapters and metrics."""
+    from engine import render
+    from engine.revisions import differences_between
+
+    found = differences_between(_project(), old, new)
+    if json:
+        render.as_json(found.as_data())
+        return
+    render.lines(found.lines())
+    for title, columns, rows in found.tables():
+        render.table(title, columns, rows)
+
+
+@app.command()
+def accept(
+    steps: Annotated[list[str], typer.Argument(metavar="STEP...", help="Steps whose only reasons are changes of code or versions.")],
+    json: Json = False,
+) -> None:
+    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the provenance."""
+    from engine import render
+    from engine.accept import accept as keep
+    from engine.accept import as_data
+
+    accepted = keep(_project(), steps)
+    if json:
+        render.as_json(as_data(accepted))
+        return
+    for name in dict.fromkeys(steps):
+        render.note(next((str(one) for one in accepted if one.step.name == name), f"{name} is up to date: there is nothing to accept"))
+
+
+@app.command()
+def gc(
+    force: Annotated[bool, typer.Option("--force", help="Remove it; without this, only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; the default.")] = False,
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="DIGEST", help="Keep this artifact too (see engine adapters); repeatable.")
+    ] = None,
+    tips: Annotated[
+        bool, typer.Option("--tips", help="Of git, keep only what branches, tags and stashes name now, not all commits.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Remove what nothing refers to: checkpoints, leftovers, and results that no spec, git revision or kept adapter names."""
+    from engine import render
+    from engine.garbage import GROUP_COLUMNS, collect
+
+    if force and dry_run:
+        raise UserError("--force and --dry-run contradict each other", hint="look first, then run it again with --force alone")
+    project = _project()
+    found = collect(project, keep or [], history=not tips, force=force)
+    if json:
+        render.as_json(found.as_data(project.root, removed=force))
+        return
+    if rows := found.rows():
+        render.table("removed" if force else "would be removed", GROUP_COLUMNS, rows)
+    render.lines([*found.remarks(), (found.summary(removed=force), "")])
 
 
 def main() -> None:

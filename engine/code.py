@@ -2,25 +2,51 @@
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine import memo
 from engine.errors import Location, UserError
 
 PACKAGE = "stages"
 
+Parsed = tuple[str, tuple[str, ...]]
+"""The digest of a module, and every name that it may import."""
+
 
 @dataclass
 class Code:
-    """The modules below ROOT/stages; parsed once, remembered for the life of this object."""
+    """The modules below ROOT/stages; parsed once, remembered for the life of this object, and in a MEMO file also across runs."""
 
     root: Path
-    _parsed: dict[str, tuple[str, tuple[str, ...]] | None] = field(default_factory=dict)
+    memo: Path | None = None
+    _parsed: dict[str, Parsed | None] = field(default_factory=dict)
+    _closures: dict[frozenset[str], dict[str, str]] = field(default_factory=dict)
+    _known: dict[str, list[Any]] = field(default_factory=dict)
+    """Stamp, digest and imports of each file."""
+    _moved: bool = False
+
+    def __post_init__(self) -> None:
+        found = memo.load(self.memo)
+        self._known = found["files"] if found and found["by"] == _reader() else {}
+
+    def save(self) -> None:
+        """Remember what was parsed, for the next run."""
+        if self._moved:
+            memo.save(self.memo, {"by": _reader(), "files": self._known})
+            self._moved = False
 
     def closure(self, modules: Iterable[str]) -> dict[str, str]:
         """Module to digest for MODULES and everything of ours that they import, however deep, in order of name."""
+        wanted = frozenset(modules)
+        if wanted not in self._closures:
+            self._closures[wanted] = self._closure(wanted)
+        return self._closures[wanted]
+
+    def _closure(self, modules: Iterable[str]) -> dict[str, str]:
         seen: dict[str, str] = {}
         todo = list(modules)
         while todo:
@@ -31,24 +57,42 @@ class Code:
             todo += parsed[1]
         return dict(sorted(seen.items()))
 
-    def _module(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+    def _module(self, name: str) -> Parsed | None:
         """Digest and imports of a module; None for one that is not ours, or is a package's declaration."""
         if name not in self._parsed:
             self._parsed[name] = self._parse(name)
         return self._parsed[name]
 
-    def _parse(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+    def _parse(self, name: str) -> Parsed | None:
         # A package's __init__ declares parameters and joins a family; what it declares is in the recipe, and following it would make
         # every step of a kind depend on every member of its families. A contract test keeps behaviour out of these files.
         path = self.root.joinpath(*name.split(".")).with_suffix(".py")
         if name.partition(".")[0] != PACKAGE or not path.is_file():
             return None
-        try:
-            tree = ast.parse(path.read_bytes(), str(path))
-        except SyntaxError as error:
-            where = Location(str(path), error.lineno, error.offset, (error.text or "").rstrip("\n"))
-            raise UserError(f"this module is no Python: {error.msg}", where) from None
-        return tree_digest(tree), tuple(_imports(tree, name))
+        status = path.stat()
+        known = self._known.get(str(path))
+        if known and known[0] == memo.stamp(status):
+            return known[1], tuple(known[2])
+        parsed = _read(path, name)
+        if memo.settled(status):
+            self._known[str(path)] = [memo.stamp(status), *parsed]
+            self._moved = True
+        return parsed
+
+
+def _reader() -> list[Any]:
+    """What a digest depends on beside the file itself: this module and Python."""
+    return [memo.stamp(Path(__file__).stat()), sys.version]
+
+
+def _read(path: Path, name: str) -> Parsed:
+    """Digest and imports of the module in PATH; raises UserError where that is no Python."""
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except SyntaxError as error:
+        where = Location(str(path), error.lineno, error.offset, (error.text or "").rstrip("\n"))
+        raise UserError(f"this module is no Python: {error.msg}", where) from None
+    return tree_digest(tree), tuple(_imports(tree, name))
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
+from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.graph import Graph, Input, Step
 from engine.identity import canonical, recipe_of
@@ -36,6 +37,8 @@ class Compilation:
     specs: Mapping[str, Spec]
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
+    """The split step of each task, by the spec's path and the task's name."""
 
     def add(self, step: Step) -> Step:
         """STEP, or the equal one that another spec asked for before."""
@@ -45,6 +48,7 @@ class Compilation:
         return known
 
 
+@without_collection
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
     compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
@@ -71,6 +75,8 @@ def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
 
 def _task(c: Compilation, spec: Spec, name: str) -> Step:
     """The rows of one task, generated and split; gives the split step."""
+    if known := c.tasks.get((spec.path, name)):
+        return known
     task = spec.experiment.tasks[name]
     where = spec.where("tasks", name)
     reads = {}
@@ -87,7 +93,7 @@ def _task(c: Compilation, spec: Spec, name: str) -> Step:
             _locate(spec, ("tasks", name), group_by=("tasks", name, "split", "group_by")),
         )
     )
-    return c.add(
+    c.tasks[spec.path, name] = c.add(
         Step(
             f"split-{name}",
             split.KIND,
@@ -98,6 +104,7 @@ def _task(c: Compilation, spec: Spec, name: str) -> Step:
             _locate(spec, ("tasks", name, "split")),
         )
     )
+    return c.tasks[spec.path, name]
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
@@ -246,8 +253,15 @@ def _difference(one: Step, other: Step) -> str | None:
         return "kind"
     if dict(one.inputs) != dict(other.inputs):
         return "inputs"
+    if type(one.parameters) is type(other.parameters) and _text(one.parameters) == _text(other.parameters):
+        return None
     a, b = recipe_of(one.parameters), recipe_of(other.parameters)
     return next((key for key in a if canonical(a[key]) != canonical(b.get(key))), None)
+
+
+def _text(parameters: Part) -> str:
+    """All that PARAMETERS hold, members of families as what they are: equal texts are equal recipes, and this is fast."""
+    return parameters.model_dump_json(serialize_as_any=True)
 
 
 def _clash(one: Step, other: Step, difference: str) -> Problem:

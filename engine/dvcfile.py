@@ -23,6 +23,8 @@ PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
 TEMPORARY = ".dvc/tmp"
+FORMAT = 1
+"""Raised when `packed` changes its meaning."""
 OBJECT_MODE = 0o444
 """DVC trusts a read-only object without hashing it again."""
 

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from engine import dvcfile, git
 from engine.build import check_repository
 from engine.dvcfile import Record
 from engine.errors import UserError
-from engine.graph import ARTIFACTS, Graph, Step
+from engine.graph import ARTIFACTS, Step
 from engine.identity import digest, short
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
@@ -22,12 +22,13 @@ from engine.project import Project
 from engine.recording import remove
 from engine.store import Store
 
-# Every word that looks like an md5 counts, wherever it stands and even in a file with conflict marks: too much kept costs room, too little a result.
+# Every word that looks like an md5 counts, even in a file with conflict marks: too much kept costs room, too little a result.
 _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
 _NAMED_ARTIFACT = re.compile(rb"\bartifacts/([A-Za-z0-9_-]+)")
 _SCRATCH = re.compile(r"(.+)-[0-9a-f]{12}")
 _LEFT_BEHIND = re.compile(r"\..+\.(tmp|restored)")
 _SHORTEST_ADDRESS = 6
+GROUP_COLUMNS = ("what", "files", "bytes")
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,20 @@ class Garbage:
         return sum(group.files for group in self.groups)
 
     def rows(self) -> list[list[str]]:
-        """What, how many files, bytes: the groups that are not empty."""
+        """The groups that are not empty; columns as in GROUP_COLUMNS."""
         return [[group.name, f"{group.files:,}", f"{group.size:,}"] for group in self.groups if group.paths]
+
+    def remarks(self) -> list[tuple[str, str]]:
+        """What stays although one might expect it to go, and why."""
+        going_on = [(f"stays: checkpoint {name}", "the next build goes on from it") for name in self.resumable]
+        return going_on + [(f"not looked at: {name}", "it lies outside the workspace") for name in self.skipped]
+
+    def summary(self, removed: bool) -> str:
+        """The line that says how many bytes are free now, or would be."""
+        what = f"{self.size:,} bytes in {self.files:,} {'file' if self.files == 1 else 'files'}"
+        if removed:
+            return f"freed {what}"
+        return f"would free {what}" + ("; nothing was removed yet, this does: engine gc --force" if self.files else "")
 
     def as_data(self, root: Path, removed: bool) -> dict[str, Any]:
         """Plain JSON values, for `--json`; paths are relative to the workspace."""
@@ -135,23 +148,21 @@ def collect(project: Project, digests: Sequence[str] = (), history: bool = True,
 def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
     """What can go; reads only."""
     area, store = Area(project.root), project.store()
-    texts = list(documents(project.root, history))
     planner = Planner(project.graph, store, project.identities)
     decisions = [planner.decide(step) for step in project.graph]
     records = [run.record for run in area.runs if run.record]
-    named = {found.decode() for text in texts for found in _MD5.findall(text)}
-    named |= kept_by_plan(planner, decisions, records) | kept_by_digest(digests, records, store)
-    kept = expanded(named, store)
+    named, artifacts = referred(documents(project.root, history))
+    kept = expanded(named | kept_by_plan(planner, decisions, records) | kept_by_digest(digests, records, store), store)
     runs = [run.path for run in area.runs if not (run.record and run.record.outputs and _md5s(run.record) <= kept)]
     # A listing goes before the files that it names: half a removal leaves no folder that looks whole.
     objects = sorted((path for path, md5 in area.objects.items() if md5 not in kept), key=lambda path: (path.suffix != ".dir", path))
-    scratch = [path for path in area.children(f"{ARTIFACTS}/scratch")]
+    scratch = area.children(f"{ARTIFACTS}/scratch")
     going_on = [path for path in scratch if _goes_on(path.name, planner, decisions)]
     groups = {
         "checkpoints": [path for path in scratch if path not in going_on],
         "temporary folders": [path for path in area.children(ARTIFACTS) if _LEFT_BEHIND.fullmatch(path.name)],
         "logs": [path for path in area.children(f"{dvcfile.TEMPORARY}/adapterbuild") if path.suffix == ".log"],
-        "artifacts": forgotten(area.children(ARTIFACTS), texts, project.graph),
+        "artifacts": forgotten(area.children(ARTIFACTS), artifacts | {step.name for step in project.graph}),
         "run-cache entries": runs,
         "cache objects": objects,
     }
@@ -163,9 +174,20 @@ def documents(root: Path, history: bool) -> Iterator[bytes]:
     for folder in (root, root / dvcfile.TEMPORARY / "exps"):
         for where, folders, files in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".") and not (folder == root and name == ARTIFACTS)]
-            yield from (Path(where, name).read_bytes() for name in files if name == dvcfile.LOCK or name.endswith(".dvc"))
+            paths = (Path(where, name) for name in files if name == dvcfile.LOCK or name.endswith(".dvc"))
+            yield from (path.read_bytes() for path in paths if path.is_file())
     if git.has_repository(root):
         yield from (content for _, content in git.contents(root, git.dvc_files(root, history)))
+
+
+def referred(texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
+    """The md5 of all content and the names of all artifacts that TEXTS name."""
+    contents: set[str] = set()
+    artifacts: set[str] = set()
+    for text in texts:
+        contents |= {found.decode() for found in _MD5.findall(text)}
+        artifacts |= {found.decode() for found in _NAMED_ARTIFACT.findall(text)}
+    return contents, artifacts
 
 
 def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable[Record]) -> set[str]:
@@ -179,7 +201,7 @@ def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable
 
 def kept_by_digest(digests: Iterable[str], runs: Iterable[Record], store: Store) -> set[str]:
     """Content of the runs whose artifact has one of the content addresses; raises UserError for an address that no run has."""
-    wanted = {address: short(address) if len(address) < len("sha256:") else address.removeprefix("sha256:") for address in digests}
+    wanted = {address: address.removeprefix("sha256:") for address in digests}
     addresses = [(run, _address(run, store)) for run in runs] if wanted else []
     kept: set[str] = set()
     for given, prefix in wanted.items():
@@ -214,9 +236,8 @@ def expanded(named: Iterable[str], store: Store) -> set[str]:
     return kept
 
 
-def forgotten(entries: Iterable[Path], texts: Iterable[bytes], graph: Graph) -> list[Path]:
+def forgotten(entries: Iterable[Path], named: Container[str]) -> list[Path]:
     """Artifacts with their provenance that are of no step any more and that no `dvc.lock` names."""
-    named = {name.decode() for text in texts for name in _NAMED_ARTIFACT.findall(text)} | {step.name for step in graph}
     present = {path.name: path for path in entries}
     pairs = [(path, present.get(f"{name}.provenance.json")) for name, path in present.items() if name not in named and path.is_dir()]
     return [path for pair in pairs if pair[1] for path in pair if path]
@@ -277,20 +298,19 @@ def _refuse_while_a_step_runs(root: Path) -> None:
 
 
 def _remove_all(garbage: Garbage, root: Path) -> None:
-    for group in garbage.groups:
-        for path in group.paths:
-            try:
-                remove(path)
-            except OSError as error:
-                raise UserError(
-                    f"{path.relative_to(root)} cannot be removed: {error.strerror}", hint="what went before it is gone"
-                ) from None
+    for path in (path for group in garbage.groups for path in group.paths):
+        try:
+            remove(path)
+        except OSError as error:
+            what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
+            raise UserError(what, hint="what went before it is gone; make it writable, then run the same command again") from None
     _prune(garbage, root)
 
 
 def _prune(garbage: Garbage, root: Path) -> None:
     """Remove the folders of the cache that this has emptied."""
     cache = root / dvcfile.CACHE
-    for parent in {parent for group in garbage.groups for path in group.paths for parent in path.parents if cache in parent.parents}:
-        if parent.is_dir() and not any(parent.rglob("*")):
+    parents = {parent for group in garbage.groups for path in group.paths for parent in path.parents if cache in parent.parents}
+    for parent in sorted(parents, key=lambda path: -len(path.parts)):
+        if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()

@@ -21,11 +21,12 @@ def commit_of(root: Path, revision: str) -> str:
     """The commit that REVISION names; raises UserError where there is none."""
     if not has_repository(root):
         raise UserError(f"{root} is in no git repository, so it has no revisions", hint="run: git init")
-    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", check=False).strip()
-    if not found:
+    found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", check=False).split()
+    # A range names two commits.
+    if len(found) != 1:
         known = _git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").decode().split()
         raise UserError(f"git knows no revision '{revision}'", hint=did_you_mean(revision, known) or "commit first: git commit")
-    return found.decode()
+    return found[0].decode()
 
 
 def has_commits(root: Path) -> bool:
@@ -42,7 +43,7 @@ def files_at(root: Path, commit: str, *paths: str) -> dict[str, bytes]:
 
 
 def dvc_files(root: Path, history: bool) -> set[str]:
-    """The blobs of every `dvc.lock` and `*.dvc` below ROOT in the index, stashes and tips of all refs, with HISTORY in all their commits."""
+    """The blobs of every `dvc.lock` and `*.dvc` below ROOT: in the index, in stashes and tips of all refs, with HISTORY in every commit."""
     stashed = _stashed(root)
     found = _staged(_git(root, "ls-files", "--stage", "-z", *_DVC_FILES))
     return found | (_in_history(root, stashed) if history else set()) | _in_tips(root, stashed)

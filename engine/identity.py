@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.code import Code
+from engine.collection import without_collection
 from engine.environment import Environment
 from engine.graph import Graph, Step
+from engine.memo import memo_path
 from engine.part import Part, is_resource
 
 FORMAT = 1
@@ -77,9 +79,10 @@ class Identities:
     code_root: Path
     environment: Environment
     _code: Code = field(init=False)
+    _texts: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._code = Code(self.code_root)
+        self._code = Code(self.code_root, memo_path(self.code_root, "code"))
 
     def of(self, step: Step) -> dict[str, Any]:
         """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""
@@ -97,12 +100,29 @@ class Identities:
         }
 
     def text(self, step: Step) -> str:
-        """The identity as the file that the step depends on."""
-        return json.dumps(self.of(step), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        """The identity as the file that the step depends on: `json.dumps` with indent 1, where most of it is the same for a whole kind."""
+        content = self.of(step)
+        shared = {key: self._shared_text(content[key]) for key in ("code", "environment")}
+        lines = (f' "{key}": {shared[key] if key in shared else _inner_text(content[key])}' for key in sorted(content))
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
+    def _shared_text(self, value: Mapping[str, str]) -> str:
+        key = tuple(value.items())
+        if key not in self._texts:
+            self._texts[key] = _inner_text(value)
+        return self._texts[key]
+
+    @without_collection
     def texts(self, graph: Graph) -> dict[str, str]:
         """Every step's identity file, by the step's name."""
-        return {step.name: self.text(step) for step in graph}
+        texts = {step.name: self.text(step) for step in graph}
+        self._code.save()
+        return texts
+
+
+def _inner_text(value: Any) -> str:
+    """VALUE as indented JSON one level deep; the strings of JSON hold no line ends."""
+    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).replace("\n", "\n ")
 
 
 def resources_text(step: Step) -> str:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from engine import dvcfile
+from engine.collection import without_collection
 from engine.dvcfile import Entry, Record
 from engine.errors import Location
 from engine.graph import Graph, Step
@@ -104,6 +105,7 @@ class Plan:
         return {"steps": [decision.as_data() for decision in self.decisions]}
 
 
+@without_collection
 def make_plan(graph: Graph, store: Store, identities: Mapping[str, str], resolve: Decision | None = None) -> Plan:
     """Decide every step of GRAPH; IDENTITIES holds each step's identity file as `resolve` would write it."""
     planner = Planner(graph, store, identities)

@@ -1,6 +1,7 @@
 """A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
 
 import difflib
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from pathlib import Path
 from engine import dvcfile
 from engine.compile import compile_graph, targets
 from engine.environment import Environment
-from engine.errors import Problem, UserError
+from engine.errors import Location, Problem, UserError
 from engine.graph import Graph
 from engine.hashing import Hashes, memo_path
 from engine.identity import Identities, resources_text
@@ -18,6 +19,9 @@ from engine.spec.load import Spec, load_specs
 from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
+
+
+_WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
 
 
 @dataclass(frozen=True)
@@ -110,25 +114,57 @@ class Project:
                 found[name] = "\n".join(list(lines)[:30])
         return found
 
-    def write_compiled(self) -> list[str]:
-        """Write the compiled files that are stale, and name them."""
-        changed = list(self.stale())
+    def write_compiled(self, force: bool = False) -> list[str]:
+        """Write the compiled files that are stale, and name them; raises UserError where one was edited by hand, unless FORCE."""
+        changed = self.stale()
+        if not force:
+            self._refuse_edited(changed)
         for name in changed:
-            write_text(self.root / name, self.compiled[name])
-        return changed
+            self._write(name)
+        return list(changed)
+
+    def _write(self, name: str) -> None:
+        """Write a compiled file, and remember that it was us."""
+        write_text(self.root / name, self.compiled[name])
+        if (self.root / ".dvc").is_dir():
+            write_text(self.root / _WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
+
+    def _written_by_us(self, name: str, text: str) -> bool:
+        """Whether a compiled file is as we wrote it last, or as git has it; anything else is somebody's edit."""
+        memory = self.root / _WRITTEN / name
+        if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
+            return True
+        committed = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=self.root, capture_output=True, check=False)
+        return committed.returncode == 0 and committed.stdout == text.encode()
+
+    def _refuse_edited(self, names: Iterable[str]) -> None:
+        """Somebody's edit of a generated file is neither used nor wiped."""
+        for name in names:
+            path = self.root / name
+            if path.exists() and not self._written_by_us(name, path.read_text("utf-8")):
+                raise UserError(
+                    f"{name} was edited by hand; it is generated\n{self.stale()[name]}",
+                    Location(name),
+                    f"make the edit in the specs; to drop it: git checkout {name}, or engine compile --force",
+                )
 
     def resolve(self) -> None:
         """What DVC's first step does: identities, resources and `params.yaml`; refuses when the set of steps has changed."""
+        self._refuse_edited(name for name in self.stale() if name == dvcfile.PARAMS)
         path = self.root / dvcfile.PIPELINE
         if not path.exists() or path.read_text("utf-8") != self.compiled[dvcfile.PIPELINE]:
             raise UserError(
                 "the specs give another set or wiring of steps than dvc.yaml\n" + self.stale().get(dvcfile.PIPELINE, ""),
                 hint="run: engine compile",
             )
+        for folder in (dvcfile.IDENTITIES, dvcfile.RESOURCES):
+            for file in (self.root / folder).glob("*.json"):
+                if file.stem not in self.graph:
+                    file.unlink()
         for step in self.graph:
             write_text(self.root / step.identity, self.identities[step.name])
             write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
-        write_text(self.root / dvcfile.PARAMS, self.compiled[dvcfile.PARAMS])
+        self._write(dvcfile.PARAMS)
 
     def store(self) -> Disk:
         """The workspace's disk as it is now."""

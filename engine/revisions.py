@@ -1,7 +1,7 @@
-"""What differs between two git revisions: steps, recipes, artifacts, adapters and metrics; read from git and DVC's cache, without a checkout."""
+"""What differs between two git revisions, step by step: recipes, artifacts, adapters and metrics; read without a checkout."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from stages import train
 WORKING_TREE = "the working tree"
 LOST = "not in the cache"
 _ABSENT = "none"
+_ADAPTER_COLUMNS = ("step", "old", "new")
+_METRIC_COLUMNS = ("step", "metric", "old", "new", "difference")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Change:
         """New minus old, where both are numbers."""
         return self.new - self.old if _is_number(self.old) and _is_number(self.new) else None
 
+    @property
+    def shown_difference(self) -> str:
+        """The difference with its sign, empty where there is none."""
+        return "" if self.difference is None else f"{self.difference:+.4g}"
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -80,37 +87,30 @@ class Changes:
             "metrics": [asdict(change) | {"difference": change.difference} for change in self.metrics],
         }
 
-    def notes(self) -> Iterator[str]:
-        """What is compared, and what could not be because a file is missing."""
-        yield f"{self.old.title} → {self.new.title}"
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What is compared, then steps, recipes and artifacts, one line each."""
+        yield f"{self.old.title} → {self.new.title}", "" if self else "nothing differs"
         for state in (self.old, self.new):
             if state.missing:
-                yield f"not in {state.title}: {', '.join(state.missing)}"
-        if not self:
-            yield "nothing differs"
-
-    def lines(self) -> Iterator[tuple[str, str]]:
-        """Steps, recipes and artifacts as lines."""
+                yield f"not in {state.title}: {', '.join(state.missing)}", ""
         yield from ((f"added     {name}", "") for name in self.added)
         yield from ((f"removed   {name}", "") for name in self.removed)
         yield from ((f"recipe    {c.step}  {c.subject}  {_show(c.old)} → {_show(c.new)}", "") for c in self.recipes)
         yield from ((f"artifact  {c.step}  {_address(c.old)} → {_address(c.new)}", "") for c in self.artifacts)
 
-    def adapter_rows(self) -> list[list[str]]:
-        """Step, old and new content address."""
-        return [[change.step, _address(change.old), _address(change.new)] for change in self.adapters]
-
-    def metric_rows(self) -> list[list[str]]:
-        """Step, metric, old value, new value, and their difference."""
-        return [
-            [c.step, c.subject, _show(c.old), _show(c.new), "" if c.difference is None else f"{c.difference:+.4g}"] for c in self.metrics
-        ]
+    def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
+        """Title, columns and rows of what has numbers: content addresses and metrics."""
+        if self.adapters:
+            yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters]
+        if self.metrics:
+            yield "metrics", _METRIC_COLUMNS, [[c.step, c.subject, _show(c.old), _show(c.new), c.shown_difference] for c in self.metrics]
 
 
 def differences_between(project: Project, old: str, new: str | None) -> Changes:
     """What differs between the revisions OLD and NEW, the working tree where NEW is None; raises UserError for an unknown one."""
-    states = [state_at(project.root, old), state_at(project.root, new) if new else working_state(project)]
-    return compare(*states, project.store())
+    before = state_at(project.root, old)
+    now = state_at(project.root, new) if new else working_state(project)
+    return compare(before, now, project.store())
 
 
 def state_at(root: Path, revision: str) -> State:

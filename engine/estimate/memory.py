@@ -3,8 +3,9 @@
 Weights, gradients and optimizer states follow ZeRO (Rajbhandari et al., 2020, arXiv:1910.02054, sections 3.1 and 5); what is offloaded
 follows DeepSpeed's own estimators (`estimate_zero2_model_states_mem_needs`, https://deepspeed.readthedocs.io/en/latest/memory.html).
 Activations follow Korthikanti et al., 2022 (arXiv:2205.05198, section 4), adapted: numbers instead of 16-bit bytes, no dropout masks,
-each architecture's own feed-forward layer, and, save for BLOOM, fused attention, which keeps the mask in place of each head's
-probabilities (Dao et al., 2022, arXiv:2205.14135). Left out are what the process itself takes (some hundred MB on a GPU) and the allocator's fragments.
+each architecture's own feed-forward layer, and, where torch has it, fused attention, which keeps the mask in place of each head's
+probabilities (Dao et al., 2022, arXiv:2205.14135). Left out are what the process itself takes (some hundred MB on a GPU) and the
+allocator's fragments.
 """
 
 from dataclasses import dataclass

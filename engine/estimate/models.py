@@ -123,8 +123,12 @@ def _falcon(config: Mapping[str, Any]) -> Model:
         Linear("mlp.dense_4h_to_h", inner, hidden, bias),
     )
     norms = _falcon_norms(config)
-    stored = _stored(norms, hidden, hidden, 2 * inner)
-    return _assembled(sizes, "transformer.h", block, norms=2 * norms * hidden, outside=2 * hidden, stored=stored)
+    # Attention and feed-forward layer side by side have the same input before the norms, or after the norm where there is but one.
+    stored = _stored(norms - _flag(config, "parallel_attn", True), hidden, hidden, 2 * inner)
+    model = _assembled(sizes, "transformer.h", block, norms=2 * norms * hidden, outside=2 * hidden, stored=stored)
+    # ALiBi makes a mask for each head, and torch has no fused attention for heads that share one key and value by broadcasting.
+    shared = _flag(config, "multi_query", True) and not _flag(config, "new_decoder_architecture", False)
+    return replace(model, matrices=sizes.heads) if shared or _flag(config, "alibi", False) else model
 
 
 def _falcon_attention(config: Mapping[str, Any], sizes: Model) -> int:

@@ -1,13 +1,14 @@
 """Specs are loaded: TOML files are read, merged through `extends`, and checked; every problem is shown where it stands."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from os.path import normpath
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.part import Part
 from engine.spec import tree
@@ -26,36 +27,41 @@ class Spec:
     path: str
     """Relative to the workspace when inside, else absolute; with forward slashes."""
     experiment: Experiment
-    origins: Mapping[Key, Location]
+    document: Node
     files: tuple[str, ...]
     """All TOML files that were read, in that order."""
 
     def where(self, *path: str | int) -> Location:
         """Where the value at PATH stands, or the nearest table around it that a file gives, or else the spec itself."""
-        for length in range(len(path), 0, -1):
-            if location := self.origins.get(path[:length]):
-                return location
-        return Location(self.path)
+        node = self.document.nearest(path)
+        return Location(self.path) if node is self.document else node.value
+
+    @cached_property
+    def origins(self) -> Mapping[Key, Location]:
+        """The place of every value that the files give; the bare name of a family's member is its kind too."""
+        return _origins(self.document, self.experiment)
 
 
-def load_spec(path: Path, workspace: Path) -> Spec:
-    """The spec at PATH; raises UserError with every problem that its files have."""
-    reader = _Reader(_lexical(workspace))
+def load_spec(path: Path, workspace: Path, parts: "Parts | None" = None) -> Spec:
+    """The spec at PATH; raises UserError with every problem that its files have. PARTS holds what other specs have read already."""
+    reader = _Reader(_lexical(workspace), Parts() if parts is None else parts)
     file = _anchored(path, reader.workspace)
     if not file.exists():
         raise UserError(f"no such file: {reader.name(file)}", hint=_neighbour(file))
     document = reader.read(file, ())
     experiment = _validated(document, tuple(reader.documents))
-    return Spec(reader.name(file), experiment, _origins(document, experiment), tuple(reader.documents))
+    return Spec(reader.name(file), experiment, document, tuple(reader.documents))
 
 
+@without_collection
 def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
     """The specs at PATHS, each file once; raises one UserError with every problem of all of them."""
     specs: list[Spec] = []
     found: dict[Problem, None] = {}
+    parts = Parts()
     for path in dict.fromkeys(_anchored(path, _lexical(workspace)) for path in paths):
         try:
-            specs.append(load_spec(path, workspace))
+            specs.append(load_spec(path, workspace, parts))
         except UserError as error:
             found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
     if every := [*found, *_same_names(specs)]:
@@ -109,7 +115,6 @@ def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
 
 
 def _origins(document: Node, experiment: Experiment) -> dict[Key, Location]:
-    """The place of every value that the files give; the bare name of a family's member is its kind too."""
     origins: dict[Key, Location] = {}
     for path, node in document.walk():
         origins[path] = node.value
@@ -126,13 +131,23 @@ def _at(value: object, path: Key) -> object:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What the specs of one workspace share, read and merged once."""
+
+    merged: dict[Path, tuple[Node, dict[str, Node]]] = field(default_factory=dict)
+    """A part over what it extends, and the files that were read for it, by name."""
+    stacked: dict[tuple[Path, ...], Node] = field(default_factory=dict)
+    """Several parts, each over those before it."""
+
+
+@dataclass(frozen=True)
 class _Reader:
     """Reads the files of one spec, each once."""
 
     workspace: Path
+    parts: Parts
     documents: dict[str, Node] = field(default_factory=dict)
     """What each file says by itself, by name, in the order of reading."""
-    merged: dict[Path, Node] = field(default_factory=dict)
 
     def name(self, file: Path) -> str:
         """The file as messages call it: relative to the workspace when inside."""
@@ -143,23 +158,38 @@ class _Reader:
         if file in chain:
             names = " extends ".join(self.name(item) for item in (*chain[chain.index(file) :], file))
             raise UserError(f"files extend each other in a circle: {names}", asked_at, "take one of these out of its `extends`")
-        if file not in self.merged:
-            self.merged[file] = self._merge(file, chain, asked_at)
-        return self.merged[file]
+        if file not in self.parts.merged:
+            # Only what has no problem is kept: each spec that extends a broken part reads it again and says so.
+            self.parts.merged[file] = self._merge(file, chain, asked_at)
+        merged, documents = self.parts.merged[file]
+        self.documents.update(documents)
+        return merged
 
-    def _merge(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None) -> Node:
+    def _merge(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None) -> tuple[Node, dict[str, Node]]:
+        """FILE over what it extends, and all files that were read for it."""
         own = self.documents[self.name(file)] = tree.read(file, self.name(file), asked_at)
         found: list[Problem] = []
-        below: list[Node] = []
+        below: list[tuple[Path, Node]] = []
         for entry in _entries(own):
             try:
-                below.append(self.read(self._extended(file, entry), (*chain, file), entry.value))
+                part = self._extended(file, entry)
+                below.append((part, self.read(part, (*chain, file), entry.value)))
             except UserError as error:
                 found += error.problems
         if found:
             raise UserError(dict.fromkeys(found))
+        documents = {self.name(file): own}
+        for part, _ in below:
+            documents |= self.parts.merged[part][1]
         content = {key: node for key, node in own.content.items() if key != "extends"}
-        return reduce(tree.override, [*below, replace(own, content=content)])
+        return reduce(tree.override, [*self._stacked(below), replace(own, content=content)]), documents
+
+    def _stacked(self, below: Sequence[tuple[Path, Node]]) -> list[Node]:
+        """Everything that a file extends as one document, if it extends anything."""
+        names = tuple(path for path, _ in below)
+        if names and names not in self.parts.stacked:
+            self.parts.stacked[names] = reduce(tree.override, [node for _, node in below])
+        return [self.parts.stacked[names]] if names else []
 
     def _extended(self, file: Path, entry: Node) -> Path:
         """The file that an entry of `extends` means; raises UserError where there is none, or none inside the workspace."""

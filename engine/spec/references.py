@@ -1,6 +1,8 @@
 """What one part of a spec says about another: names of tasks, paths of files, and templates that must parse."""
 
+import re
 from collections.abc import Iterator
+from functools import cache
 from posixpath import isabs, normpath
 
 from engine.errors import Problem, did_you_mean
@@ -63,8 +65,15 @@ def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
                 yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
 
 
+# `{{ column }}` and nothing else of Jinja's: so plain that Jinja need not be imported to know that it parses.
+_PLAIN_TEMPLATE = re.compile(r"(?:[^{}%#]|\{\{ ?(?!(?:true|false|none|not|and|or|if|else|in|is)\b)[a-z_][a-z0-9_]* ?\}\})*")
+
+
+@cache
 def _template_error(template: str) -> str | None:
     """What Jinja says about a template that does not parse."""
+    if _PLAIN_TEMPLATE.fullmatch(template):
+        return None
     from jinja2 import Environment, TemplateSyntaxError
 
     try:

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ class Node:
     value: Location
 
     def plain(self) -> Any:
-        """The value without places; arrays become tuples, as strict models want them."""
+        """The value without places, not to be changed; arrays become tuples, as strict models want them."""
+        return self._plain
+
+    @cached_property
+    def _plain(self) -> Any:
+        # Kept, since hundreds of specs may share the nodes of one part.
         if isinstance(self.content, dict):
             return {key: node.plain() for key, node in self.content.items()}
         return tuple(node.plain() for node in self.content) if isinstance(self.content, tuple) else self.content

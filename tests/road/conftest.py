@@ -53,7 +53,7 @@ threads = 1
 
 
 def spec(name: str, *tasks: str, more: str = "") -> str:
-    return f'extends = ["parts/common.toml"]\n\n[experiment]\nname = "{name}"\n\n[mixture]\ntasks = {json.dumps(list(tasks))}\n{more}'
+    return f'extends = ["parts/common.toml"]\n\n[experiment]\nname = "{name}"\nseed = 1\n\n[mixture]\ntasks = {json.dumps(list(tasks))}\n{more}'
 
 
 @dataclass

@@ -4,8 +4,9 @@ import json
 import shutil
 
 import pytest
+import yaml
 
-from tests.road.conftest import Place, make_place, spec
+from tests.road.conftest import Place, actions, make_place, spec
 
 pytestmark = pytest.mark.slow
 
@@ -84,13 +85,16 @@ def test_new_rows_rerun_their_task_and_move_no_row_between_splits(place: Place):
 
 
 def test_an_experiment_from_the_command_line(place: Place):
-    place.run("dvc", "exp", "run", "--set-param", "specs/one.toml:experiment.seed=5")
-    assert "seed = 5" in (place.root / "specs/one.toml").read_text() or "seed=5" in (place.root / "specs/one.toml").read_text()
-    params = (place.root / "params.yaml").read_text()
-    assert "seed: 5" in params
+    appended = "specs/one.toml:+training.learning_rate=0.005"  # the part gives it; the spec itself does not yet
+    done = place.run("dvc", "exp", "run", "--set-param", "specs/one.toml:experiment.seed=5", "--set-param", appended)
+    ran = {name for name, action in actions(done.stdout + done.stderr).items() if action == "run"}
+    assert {"resolve", "train-one"} <= ran <= {"resolve", "mix-one"} | ONE
+    params = yaml.safe_load((place.root / "params.yaml").read_text())
+    assert params["train-one"]["seed"] == params["mix-one"]["seed"] == 5 and params["train-one"]["learning_rate"] == 0.005
+    assert params["train-two"]["seed"] == 1
     assert set(place.plan().values()) == {"keep"}
     shown = place.run("dvc", "exp", "show", "--csv").stdout
-    assert "train-one.seed" in shown or "seed" in shown
+    assert "train-one.seed" in shown.splitlines()[0] or "one" in shown.splitlines()[0], shown
 
 
 def test_a_step_that_is_deleted_is_restored(place: Place):
@@ -108,3 +112,16 @@ def test_two_builds_from_nothing_give_the_same_artifacts(built: Place, tmp_path)
         for root in (built.root, again.root)
     ]
     assert digests[0] == digests[1] and len(digests[0]) == 13
+
+
+def test_an_edit_of_a_generated_file_is_named_and_neither_used_nor_wiped(place: Place):
+    place.edit("params.yaml", "r: 2", "r: 7")
+    edited = (place.root / "params.yaml").read_text()
+    for command in (("dvc", "repro"), ("engine", "build"), ("engine", "compile")):
+        refused = place.run(*command, check=False)
+        assert refused.returncode != 0 and "params.yaml was edited by hand" in refused.stderr and "r: 7" in refused.stderr, refused.stderr
+        assert (place.root / "params.yaml").read_text() == edited
+    place.run("engine", "compile", "--force")
+    assert place.repro_as_planned() <= {"resolve"}
+    place.edit("dvc.yaml", "desc: Adapter of one.", "desc: My adapter.")
+    assert "dvc.yaml was edited by hand" in place.run("engine", "compile", check=False).stderr
