@@ -31,7 +31,9 @@ def environment(cache: Path, code: Path) -> dict[str, str]:
     """The environment of every measured command: CODE's packages come first, and what is remembered lies under CACHE."""
     own = {"PYTHONPATH": str(code), "XDG_CACHE_HOME": str(cache), "DVC_SITE_CACHE_DIR": str(cache / "dvc"), "DVC_NO_ANALYTICS": "1"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | {"PATH": path} | own
+    # Installed packages come compiled; the copied code must be allowed to be.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | {"PATH": path} | own
 
 
 def machine() -> str:

@@ -1,7 +1,7 @@
 """Makes a fully built workspace without running a step: specs of experiments that share tasks, and outputs of the right shape.
 
-Run as `python fabricate.py FOLDER STEPS` with FOLDER (which holds a copy of the code) first on PYTHONPATH: the real build decides and records,
-only the processes that it would start are replaced by a few small files.
+Run as `python fabricate.py FOLDER STEPS` with FOLDER (which holds a copy of the code) first on PYTHONPATH: the real build decides
+and records, only the processes that it would start are replaced by a few small files.
 """
 
 import json

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
 from benchmarks.truth_edits import DAMAGES, EDITS
 from benchmarks.truth_oracle import Oracle, compare
-from benchmarks.truth_workspace import Workspace
+from benchmarks.truth_workspace import CommandError, Workspace
 from benchmarks.truth_world import World
 
-EDITS_PER_WORLD = 40
+EDITS_PER_WORLD = 25
 QUICK_EDITS = 12
 COUNTS = ("edits", "steps", "disagreements", "stale", "needless")
 
@@ -65,12 +65,20 @@ class Session:
             name = self._edit()
             self.counts["edits"] += 1
             builder = self.builder or self.draw.choice(["dvc", "engine"])
-            if self.world.valid:
-                self._plan_and_build(name, builder)
-                if self.draw.random() < 0.3:
-                    self._commit()
-            else:
-                self._refused(name, builder)
+            try:
+                self._follow(name, builder)
+            except CommandError as error:  # nothing can be said of what would come after
+                self.counts["disagreements"] += 1
+                self.problems.append(f"edit {self.counts['edits']}, {name} ({builder}): {error}")
+                return
+
+    def _follow(self, name: str, builder: str) -> None:
+        if not self.world.valid:
+            self._refused(name, builder)
+            return
+        self._plan_and_build(name, builder)
+        if self.draw.random() < 0.3:
+            self._commit()
 
     def _edit(self) -> str:
         """Make a random edit that applies; its name."""

@@ -16,6 +16,10 @@ from benchmarks.truth_world import ROOT, World
 EOS = "<eos>"
 
 
+class CommandError(Exception):
+    """A command that must succeed has failed."""
+
+
 def make_model(folder: Path) -> None:
     """A model folder with a byte-level tokenizer and no weights: the steps built here read nothing else."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -64,7 +68,7 @@ class Workspace:
         """The output of a command that must succeed."""
         done = self.run(*command)
         if done.returncode:
-            raise RuntimeError(f"`{' '.join(command)}` exits with {done.returncode}:\n{done.stderr[-3000:]}")
+            raise CommandError(f"`{' '.join(command)}` exits with {done.returncode}:\n{done.stderr[-3000:]}")
         return done.stdout + done.stderr
 
     def git(self, *command: str) -> str:
@@ -81,7 +85,7 @@ class Workspace:
         """What is planned for each step."""
         done = self.run("engine", "plan", "--json", *targets)
         if done.returncode not in (0, 2):
-            raise RuntimeError(f"the plan fails with {done.returncode}:\n{done.stderr[-3000:]}")
+            raise CommandError(f"the plan fails with {done.returncode}:\n{done.stderr[-3000:]}")
         return {step["name"]: step["action"] for step in json.loads(done.stdout)["steps"]}
 
     def repro(self, targets: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,9 @@ class View(Protocol):
     def ended(self, finished: Finished) -> None:
         """A step has ended."""
 
+    def moved(self, step: Step) -> None:
+        """What a step read has changed since it started, so that its result is not kept."""
+
 
 def check_repository(root: Path) -> None:
     """Raise UserError where DVC has no repository at ROOT."""
@@ -57,7 +60,8 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
         run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
         try:
             run.go()
-        except KeyboardInterrupt:
+        except BaseException:
+            # ^C, SIGTERM, a mistake of the user, a full disk: what has finished by now is still recorded.
             run.record(executor.stop())
             raise
         finally:
@@ -71,7 +75,7 @@ def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     if decision.action is Action.KEEP:
         return
     project.resolve()
-    read = {path: entry for path in project.workspace.watched() if (entry := store.entry(path))}
+    read = {path: entry for path in project.watched if (entry := store.entry(path))}
     written = {path: recorder.keep(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES)}
     params = store.hashes.entry(dvcfile.PARAMS)
     assert params
@@ -131,6 +135,7 @@ class _Build:
             run = self.planner.earlier_run(step, needs) or self.store.record(step.name)
             assert run
             self.recorder.restore(step, run, needs)
+        assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self.settled.add(step.name)
 
     def _start_all(self) -> int:
@@ -151,13 +156,17 @@ class _Build:
     def _read_now(self, step: Step) -> dict[str, Entry]:
         """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""
         needs, unknown = self.planner.needs(step)
-        found = {path: self.store.hashes.entry(path) for path in needs}
+        if unknown:
+            raise UserError(f"{', '.join(unknown)} left no {self._unread(step, needs)}, which {step.name} reads", step.origin)
+        found = {path: self.store.fresh(path) for path in needs}
         moved = [path for path, entry in found.items() if entry is None or entry.md5 != needs[path].md5]
-        if moved or unknown:
-            raise UserError(
-                f"{', '.join([*moved, *unknown])} changed while {step.name} was waiting for it", hint="run the same command again"
-            )
+        if moved:
+            raise UserError(f"{', '.join(moved)} changed while {step.name} was waiting for it", hint="run the same command again")
         return {path: entry for path, entry in found.items() if entry}
+
+    @staticmethod
+    def _unread(step: Step, needs: Mapping[str, Entry]) -> str:
+        return ", ".join(item.path for item in step.inputs.values() if item.path not in needs)
 
     def _drop_damaged(self, step: Step) -> None:
         """Remove damaged objects that an earlier run of this step left in the cache: they would stand in the way of good ones."""
@@ -174,12 +183,12 @@ class _Build:
             if finished.status:
                 self.failed.append(finished)
                 continue
-            before, after = self.read[step.name], self._read_now(step)
-            if before != after:
-                raise UserError(
-                    f"what {step.name} read has changed since it started: its result is not kept", hint="run the same command again"
-                )
-            self.planner.outcomes[step.name] = self.recorder.finish(step, after).outputs
+            if {path: self.store.fresh(path) for path in self.read[step.name]} != self.read[step.name]:
+                # Its siblings' work is still to be recorded: this is the failure of one step.
+                self.view.moved(step)
+                self.failed.append(finished)
+                continue
+            self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
             self.settled.add(step.name)
         self.recorder.flush()
 

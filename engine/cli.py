@@ -1,5 +1,6 @@
 """The verbs of `engine`; thin: each one loads a project, asks it one thing, and renders the answer."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,7 +42,7 @@ def _options(
     _Settings.workspace = workspace
 
 
-def _project() -> Any:
+def load_project() -> Any:
     from engine.project import Project
     from engine.workspace import Workspace
 
@@ -64,7 +65,7 @@ def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
     from engine import render
 
-    project = _project()
+    project = load_project()
     chosen = project.chosen(specs or [])
     steps = project.select([str(path) for path in specs or []]).graph
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(steps)} steps")
@@ -93,7 +94,7 @@ def show(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of 
     from engine import render
     from engine.spec.explain import explain
 
-    (chosen,) = _project().chosen([spec])
+    (chosen,) = load_project().chosen([spec])
     values = explain(chosen)
     if json:
         render.as_json([{"key": v.key, "value": v.value, "from": str(v.where) if v.where else "default"} for v in values])
@@ -109,11 +110,12 @@ def compile(
     """Write dvc.yaml and params.yaml from the specs."""
     from engine import render
 
-    project = _project()
+    project = load_project()
     if check:
         stale = project.stale()
         if stale:
-            shown = "\n".join(stale.values())
+            moved = project.moved_specs()
+            shown = "\n".join([f"moved: {', '.join(moved)}", *stale.values()] if moved else stale.values())
             raise UserError(
                 f"{' and '.join(stale)} {'are' if len(stale) > 1 else 'is'} not what the specs say\n{shown}", hint="run: engine compile"
             )
@@ -133,9 +135,10 @@ def plan(
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import render
+    from engine.accept import acceptable
     from engine.facts import device_limits, facts_of, shortages, unchecked
 
-    project = _project()
+    project = load_project()
     selected = project.select(targets or [])
     decided = project.plan(selected.graph)
     store = project.store()
@@ -150,6 +153,8 @@ def plan(
                 f"{' and '.join(stale)}: not what the specs say; `engine build` writes them, plain `dvc repro` needs: engine compile"
             )
         render.plan(selected.title, decided, facts)
+        if names := acceptable(decided):
+            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(names)}")
     for name in unchecked(decided, facts, limits):
         render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
     for text in too_large:
@@ -166,19 +171,24 @@ def build(
     devices: Annotated[int, typer.Option(min=1, help="Of the steps that use a device (train, evaluate), so many side by side.")] = 1,
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
-    from engine import executors
+    from engine import executors, render
     from engine.build import build as run
     from engine.build import dvc_environment
     from engine.view import View
 
-    project = _project()
+    project = load_project()
     selected = project.select(targets or [])
     if jobs > 1:
         executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
     else:
         executor = executors.in_turn(project.root, dvc_environment())
-    with View(len(selected.graph), live=jobs > 1) as view:
-        run(project, selected.graph, executor, view)
+    try:
+        with View(len(selected.graph), live=jobs > 1) as view:
+            run(project, selected.graph, executor, view)
+    except KeyboardInterrupt:
+        # typer would turn it into an exit without a word.
+        render.note("interrupted: finished steps stay finished; run the same command to go on")
+        raise typer.Exit(INTERRUPTED) from None
     if selected.specs:
         _print_results(project, selected.specs, None)
 
@@ -186,7 +196,7 @@ def build(
 @app.command(hidden=True)
 def resolve() -> None:
     """What DVC runs first: write every step's identity, its resources, and params.yaml."""
-    _project().resolve()
+    load_project().resolve()
 
 
 @app.command()
@@ -200,128 +210,54 @@ def results(
     from engine.results import as_data
     from engine.results import results as collect
 
-    project = _project()
+    project = load_project()
     chosen = project.chosen(specs or [])
     if json:
-        render.as_json(as_data(collect(chosen, project.graph, project.store())))
+        render.as_json(as_data(collect(chosen, project.graph, project.store(), project.plan())))
     else:
         _print_results(project, chosen, metric)
 
 
 def _print_results(project: Any, specs: Any, metric: str | None) -> None:
     from engine import render
-    from engine.results import main_metric, score_table
+    from engine.results import chosen_metric, score_table
     from engine.results import results as collect
 
-    found = collect(specs, project.graph, project.store())
+    found = collect(specs, project.graph, project.store(), project.plan())
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
-    shown = metric or main_metric(found)
+    shown = chosen_metric(found, metric)
     render.table(f"{shown} on unseen rows", *score_table(found, shown))
 
 
 @app.command()
 def adapters(
-    specs: Specs = None, metric: Annotated[str, typer.Option(help="The metric in the list.")] = "exact_match", json: Json = False
+    specs: Specs = None,
+    metric: Annotated[str | None, typer.Option(help="The metric in the list; none given: the first one.", show_default=False)] = None,
+    json: Json = False,
 ) -> None:
     """List adapters: content address, spec, step, scores, and whether DVC's cache holds them."""
     from engine import render
-    from engine.results import adapter_rows, as_data
+    from engine.results import adapter_rows, as_data, chosen_metric
     from engine.results import adapters as collect
 
-    project = _project()
-    found = collect(project.chosen(specs or []), project.graph, project.store())
+    project = load_project()
+    found = collect(project.chosen(specs or []), project.graph, project.store(), project.plan())
     if json:
         render.as_json(as_data(found))
+    elif found:
+        render.table("adapters", *adapter_rows(found, chosen_metric(found, metric)))
     else:
-        render.table("adapters", *adapter_rows(found, metric))
-
-
-@app.command()
-def why(
-    step: Annotated[str, typer.Argument(metavar="STEP", help="The name of a step, as `engine plan` prints it.")], json: Json = False
-) -> None:
-    """Say why one step would run: its own reasons, then those of the steps above it, up to the root causes."""
-    from engine import render
-    from engine.why import explain as explain_step
-
-    project = _project()
-    found = explain_step(step, project.plan(), project.graph)
-    if json:
-        render.as_json(found.as_data())
-    else:
-        render.lines([*found.lines(), (found.sentence, "")])
-
-
-@app.command()
-def diff(
-    old: Annotated[str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit.")],
-    new: Annotated[
-        str | None, typer.Argument(metavar="[REV2]", help="Another one; none given: the working tree.", show_default=False)
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Compare two git revisions without a checkout: steps, recipes field by field, artifacts, adapters and metrics."""
-    from engine import render
-    from engine.revisions import differences_between
-
-    found = differences_between(_project(), old, new)
-    if json:
-        render.as_json(found.as_data())
-        return
-    render.lines(found.lines())
-    for title, columns, rows in found.tables():
-        render.table(title, columns, rows)
-
-
-@app.command()
-def accept(
-    steps: Annotated[list[str], typer.Argument(metavar="STEP...", help="Steps whose only reasons are changes of code or versions.")],
-    json: Json = False,
-) -> None:
-    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the provenance."""
-    from engine import render
-    from engine.accept import accept as keep
-    from engine.accept import as_data
-
-    accepted = keep(_project(), steps)
-    if json:
-        render.as_json(as_data(accepted))
-        return
-    for name in dict.fromkeys(steps):
-        render.note(next((str(one) for one in accepted if one.step.name == name), f"{name} is up to date: there is nothing to accept"))
-
-
-@app.command()
-def gc(
-    force: Annotated[bool, typer.Option("--force", help="Remove it; without this, only say what would go.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; the default.")] = False,
-    keep: Annotated[
-        list[str] | None, typer.Option(metavar="DIGEST", help="Keep this artifact too (see engine adapters); repeatable.")
-    ] = None,
-    tips: Annotated[
-        bool, typer.Option("--tips", help="Of git, keep only what branches, tags and stashes name now, not all commits.")
-    ] = False,
-    json: Json = False,
-) -> None:
-    """Remove what nothing refers to: checkpoints, leftovers, and results that no spec, git revision or kept adapter names."""
-    from engine import render
-    from engine.garbage import GROUP_COLUMNS, collect
-
-    if force and dry_run:
-        raise UserError("--force and --dry-run contradict each other", hint="look first, then run it again with --force alone")
-    project = _project()
-    found = collect(project, keep or [], history=not tips, force=force)
-    if json:
-        render.as_json(found.as_data(project.root, removed=force))
-        return
-    if rows := found.rows():
-        render.table("removed" if force else "would be removed", GROUP_COLUMNS, rows)
-    render.lines([*found.remarks(), (found.summary(removed=force), "")])
+        render.note("none of these specs trains an adapter")
 
 
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
+    from engine import cli_history  # noqa: F401 - adds its verbs to the app
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of guides
     try:
         app()
     except UserError as error:
@@ -336,6 +272,3 @@ def main() -> None:
 
         render.error(full)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted: finished steps stay finished; run the same command to go on\n")
-        sys.exit(INTERRUPTED)

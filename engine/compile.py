@@ -195,6 +195,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         train.Parameters,
         experiment.training,
         seed=experiment.experiment.seed,
+        dropout_rows=resources.micro_batch if getattr(experiment.training.method, "lora_dropout", 0.0) else None,
         micro_batch=resources.micro_batch,
         threads=resources.threads,
     )
@@ -207,6 +208,7 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     experiment = spec.experiment
     section, resources = experiment.evaluation, experiment.resources
     tasks = section.tasks or experiment.mixture.tasks
+    c.problems += [problem for task in tasks for problem in _unanswerable(spec, task)]
     adapter = experiment.training.method.makes_adapter
     reads = {"model": base.weights, "adapter": trained.output()} if adapter else {"model": trained.output()}
     reads |= {f"test/{task}": _task(c, spec, task).output("test.jsonl") for task in tasks}
@@ -224,6 +226,25 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     where = spec.where("evaluation")
     locate = _locate(spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"))
     return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
+
+
+def _unanswerable(spec: Spec, name: str) -> list[Problem]:
+    """Why a task cannot be evaluated, found before anything is trained."""
+    task, model = spec.experiment.tasks[name], spec.experiment.model
+    found = []
+    if "" in task.prompts:
+        what = f"task '{name}' has an empty prompt, so there is nothing to ask"
+        found.append(Problem(what, spec.where("tasks", name), "give it prompts, or leave it out of evaluation.tasks"))
+    if task.split.test == 0:
+        what = f"task '{name}' is evaluated, but its split holds out no test rows"
+        found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
+    if isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:
+        positions = f"the model has {model.architecture.max_length} positions"
+        what = f"max_new_tokens {task.max_new_tokens} of task '{name}' leaves no room for a prompt: {positions}"
+        found.append(
+            Problem(what, spec.where("tasks", name, "max_new_tokens"), "lower max_new_tokens, or raise model.architecture.max_length")
+        )
+    return found
 
 
 def _narrow(parameters: type[P], section: Part, **more: Any) -> P:

@@ -79,8 +79,8 @@ def _resolve_stage(watched: Iterable[str], always: bool) -> dict[str, Any]:
         "desc": "Identities of all steps and params.yaml, from specs, code and lock.",
         "cmd": RESOLVE_COMMAND,
         "deps": list(watched),
-        # persist: DVC would delete an edited params.yaml before anyone could look at the edit.
-        "outs": [IDENTITIES, RESOURCES, {PARAMS: {"cache": False, "persist": True}}],
+        # persist: DVC would delete them first, params.yaml before anyone could see an edit of it, the others where a spec has a typo.
+        "outs": [{IDENTITIES: {"persist": True}}, {RESOURCES: {"persist": True}}, {PARAMS: {"cache": False, "persist": True}}],
     }
     if always:
         stage["always_changed"] = True
@@ -98,6 +98,20 @@ def _stage(step: Step) -> dict[str, Any]:
     if step.plots:
         stage["plots"] = [{step.plots: {"cache": False, "x": "step", "y": "loss", "title": step.name}}]
     return stage
+
+
+def changed_sections(old: str, new: str) -> set[str]:
+    """The steps whose section differs between two texts of `dvc.yaml`, or two of `params.yaml`."""
+
+    def sections(text: str) -> dict[str, Any]:
+        try:
+            content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
+        except yaml.YAMLError:
+            return {}
+        return dict(content.get("stages", content)) if isinstance(content, dict) else {}
+
+    before, now = sections(old), sections(new)
+    return {name for name in {**before, **now} if before.get(name) != now.get(name)}
 
 
 def params_text(graph: Graph) -> str:

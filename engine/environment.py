@@ -29,14 +29,6 @@ class Environment:
         """The version that counts for identities, without a local label: `2.13.0` is the same for every device's build."""
         return self._locked.get(_normal(package)) or installed(package)
 
-    def mismatches(self, packages: list[str]) -> list[str]:
-        """Sentences for the packages whose installed version is not the one that identities name."""
-        return [
-            f"{package} {found} is installed, {LOCK} says {wanted}"
-            for package in packages
-            if (wanted := self.version(package)) != (found := installed(package))
-        ]
-
 
 def installed(package: str) -> str:
     """The installed version of PACKAGE without its local label; raises UserError where it is missing."""

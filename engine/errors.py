@@ -62,9 +62,9 @@ _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is 
 
 
 def no_room(error: OSError) -> UserError | None:
-    """The user's error for a write that found no room, None for any other failure."""
+    """The user's error for a file that cannot be written or read, None for any other failure."""
     if error.errno not in _NO_ROOM:
-        return None
+        return UserError(f"{error.filename}: {error.strerror}") if error.filename and error.strerror else None
     what = f" while writing {error.filename}" if error.filename else ""
     return UserError(f"{_NO_ROOM[error.errno]}{what}", hint="make room (engine gc), then run the same command again")
 

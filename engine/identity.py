@@ -79,6 +79,7 @@ class Identities:
     code_root: Path
     environment: Environment
     _code: Code = field(init=False)
+    _versions: dict[str, str] = field(default_factory=dict)
     _texts: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,8 +97,13 @@ class Identities:
             "recipe": recipe_of(step.parameters),
             "inputs": {role: item.path for role, item in sorted(step.inputs.items())},
             "code": self._code.closure(modules),
-            "environment": {name: self.environment.version(name) for name in sorted(packages)},
+            "environment": {name: self._version(name) for name in sorted(packages)},
         }
+
+    def _version(self, package: str) -> str:
+        if package not in self._versions:
+            self._versions[package] = self.environment.version(package)
+        return self._versions[package]
 
     def text(self, step: Step) -> str:
         """The identity as the file that the step depends on: `json.dumps` with indent 1, where most of it is the same for a whole kind."""

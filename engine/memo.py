@@ -1,4 +1,4 @@
-"""What is remembered between runs of the program: in the user's cache, so that a plan writes nothing into the workspace, and never needed."""
+"""What is remembered between runs, and never needed: in the user's cache, so that a plan writes nothing into the workspace."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def memo_path(root: Path, sort: str = "hashes") -> Path:
 
 
 def stamp(status: os.stat_result) -> list[int]:
-    """What changes whenever a file does, save for a second edit within one tick of the clock; the change time cannot be set back by `touch`."""
+    """What changes whenever a file does, save for a second edit within one tick of the clock; `touch` cannot set the change time back."""
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 

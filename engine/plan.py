@@ -1,9 +1,10 @@
 """(Graph, Store) -> decisions with reasons: the only place where "would it run?" is decided."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from engine import dvcfile
@@ -91,7 +92,11 @@ class Plan:
     decisions: tuple[Decision, ...]
 
     def __getitem__(self, name: str) -> Decision:
-        return next(decision for decision in self.decisions if decision.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Decision]:
+        return {decision.name: decision for decision in self.decisions}
 
     def count(self, action: Action) -> int:
         return sum(decision.action is action for decision in self.decisions)
@@ -201,7 +206,7 @@ class Planner:
             elif before is None and not reasons:
                 reasons.append(Reason("input", item.producer or item.path, new="is new", where=item.where))
         # A folder that several roles read would be named once for each.
-        return tuple(dict.fromkeys(reasons))
+        return tuple(reason for place, reason in enumerate(reasons) if reason not in reasons[:place])
 
     def _identity_changes(self, step: Step, old: Entry | None) -> list[Reason]:
         data = self.store.read(old.md5) if old else None
@@ -257,8 +262,14 @@ def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list
     return [] if canonical(before) == canonical(now) else [(path, before, now)]
 
 
-def plan_resolve(record: Record | None, watched: Mapping[str, Entry | None], written: Mapping[str, Entry | None]) -> Decision:
-    """Decide `resolve`: WATCHED is what it would read, WRITTEN what lies where it writes, by path."""
+def plan_resolve(
+    record: Record | None,
+    watched: Mapping[str, Entry | None],
+    written: Mapping[str, Entry | None],
+    holds: Callable[[Entry], bool],
+    fresh: bool,
+) -> Decision:
+    """Decide `resolve`: WATCHED is what it would read, WRITTEN what lies where it writes, FRESH whether that is what it would write."""
     if record is None:
         reasons = [Reason("never-built", dvcfile.RESOLVE)]
     else:
@@ -272,4 +283,11 @@ def plan_resolve(record: Record | None, watched: Mapping[str, Entry | None], wri
             for path, entry in written.items()
             if entry is None or (old := record.outputs.get(path)) is None or old.md5 != entry.md5
         ]
+        reasons += [
+            Reason("output", path, new="is not in the cache")
+            for path, entry in written.items()
+            if entry is not None and path != dvcfile.PARAMS and not holds(entry)
+        ]
+        if not reasons and not fresh:
+            reasons = [Reason("specs", "code or environment", new="changed")]
     return Decision(dvcfile.RESOLVE, dvcfile.RESOLVE, Action.RUN if reasons else Action.KEEP, tuple(reasons))

@@ -20,7 +20,6 @@ from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
 
-
 _WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
 
 
@@ -80,11 +79,20 @@ class Project:
         """What the user asked for by specs and names of steps; everything when nothing is named."""
         if not names:
             return Selection("all specs", self.specs, self.graph)
+        by_name = {spec.experiment.experiment.name: str(self.root / spec.path) for spec in self.specs}
+        names = [by_name.get(name, name) for name in names]
         steps = [name for name in names if name in self.graph]
         specs = self.chosen(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
         wanted = [*steps, *(name for spec in specs for name in targets(spec))]
         title = ", ".join([*(spec.experiment.experiment.name for spec in specs), *steps])
         return Selection(title, specs, self.graph.needed_for(wanted))
+
+    @cached_property
+    def watched(self) -> tuple[str, ...]:
+        """What DVC watches for `resolve`: the workspace's folders, and every file that a spec extends elsewhere."""
+        folders = self.workspace.watched()
+        files = {file for spec in self.specs for file in spec.files}
+        return (*folders, *sorted(file for file in files if not any(file == f or file.startswith(f"{f}/") for f in folders)))
 
     @cached_property
     def environment(self) -> Environment:
@@ -98,7 +106,7 @@ class Project:
     @cached_property
     def compiled(self) -> dict[str, str]:
         """What `engine compile` writes: file to text."""
-        pipeline = dvcfile.pipeline_text(self.graph, self.workspace.watched(), always_resolve=not self.workspace.holds_code)
+        pipeline = dvcfile.pipeline_text(self.graph, self.watched, always_resolve=not self.workspace.holds_code)
         return {dvcfile.PIPELINE: pipeline, dvcfile.PARAMS: dvcfile.params_text(self.graph)}
 
     def stale(self) -> dict[str, str]:
@@ -113,6 +121,15 @@ class Project:
                 )
                 found[name] = "\n".join(list(lines)[:30])
         return found
+
+    def moved_specs(self) -> list[str]:
+        """The specs whose steps the compiled files do not show as they are, with a step of each; steps that no spec asks for any more."""
+        found: dict[str, None] = {}
+        for name, text in self.compiled.items():
+            path = self.root / name
+            for step in sorted(dvcfile.changed_sections(path.read_text("utf-8") if path.exists() else "", text)):
+                found[f"{self.graph[step].origin.file} ({step})" if step in self.graph else f"no spec asks for {step} any more"] = None
+        return list(found)
 
     def write_compiled(self, force: bool = False) -> list[str]:
         """Write the compiled files that are stale, and name them; raises UserError where one was edited by hand, unless FORCE."""
@@ -181,9 +198,16 @@ class Project:
         """Whether DVC's first step has anything to do."""
         return plan_resolve(
             store.record(dvcfile.RESOLVE),
-            {path: store.entry(path) for path in self.workspace.watched()},
+            {path: store.entry(path) for path in self.watched},
             {path: store.entry(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES, dvcfile.PARAMS)},
+            store.holds,
+            # Code outside the workspace is not among what DVC watches, and `resolve` always runs there: only what it would write tells.
+            all(self._on_disk(step.identity) == self.identities[step.name] for step in self.graph),
         )
+
+    def _on_disk(self, path: str) -> str | None:
+        full = self.root / path
+        return full.read_text("utf-8") if full.exists() else None
 
 
 def write_text(path: Path, text: str) -> None:

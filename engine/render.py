@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -25,7 +26,9 @@ def out() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
 
 
+@cache
 def err() -> Console:
+    # One console for all: what moves at the bottom of a terminal then makes way for lines.
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _UNBOUNDED)
 
 
@@ -114,7 +117,8 @@ def _summary(decided: Plan, facts: Mapping[str, Facts]) -> str:
     time = ""
     if counts[Action.RUN] + counts[Action.MAYBE]:
         known = f"about {duration(seconds)}" if seconds else ""
-        time = " · " + " + ".join(part for part in (known, f"{unknown} never timed here" if unknown else "") if part)
+        parts = [part for part in (known, f"{unknown} never timed here" if unknown else "") if part]
+        time = f" · {' + '.join(parts)}" if parts else ""
     return ", ".join(words) + time
 
 
@@ -126,7 +130,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{max(rest, 1)} s"
 
 
-_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "failed": "bold red"}
+_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "failed": "bold red", "stopped": "yellow"}
 
 
 def step_line(word: str, name: str, remark: str) -> None:
@@ -143,7 +147,8 @@ class Moving:
     """A few lines at the bottom of a terminal that are kept up to date; nothing at all where stderr is no terminal."""
 
     def __init__(self, rows: Callable[[], list[str]]) -> None:
-        self._live = Live(get_renderable=lambda: Text("\n".join(rows()), style="bold"), console=err(), refresh_per_second=4, transient=True)
+        moving = lambda: Text("\n".join(rows()), style="bold", no_wrap=True, overflow="ellipsis")  # noqa: E731
+        self._live = Live(get_renderable=moving, console=err(), refresh_per_second=4, transient=True)
 
     def start(self) -> None:
         if sys.stderr.isatty():
@@ -159,7 +164,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], cap
     view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         numeric = all(row[number].replace(".", "", 1).replace(",", "").isdigit() or row[number] in ("", "–") for row in rows)
-        view.add_column(column, justify="right" if number and numeric and rows else "left", no_wrap=True)
+        view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold")
     for row in rows:
         view.add_row(*(escape(cell) for cell in row))
     out().print(view)

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.errors import UserError, did_you_mean
 from engine.graph import Graph, Step
 from engine.identity import short
+from engine.plan import Action, Plan
 from engine.spec.load import Spec
 from engine.store import Store
 from stages import train
@@ -20,6 +22,8 @@ class Result:
     method: str
     digest: str | None
     scores: Mapping[str, Mapping[str, float]]
+    current: bool
+    """Whether the scores are those of the specs, code and data as they are now."""
 
 
 @dataclass(frozen=True)
@@ -32,45 +36,61 @@ class Adapter:
     step: str
     in_cache: bool
     metrics: Mapping[str, Any]
+    current: bool
+    """Whether the adapter is that of the specs, code and data as they are now."""
 
 
-def results(specs: Iterable[Spec], graph: Graph, store: Store) -> tuple[Result, ...]:
+def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
     """The experiments of SPECS that have been evaluated, models trained in full before adapters, in order of name."""
     found = []
     for spec in specs:
         name = spec.experiment.experiment.name
-        scores = store.metrics(graph[f"evaluate-{name}"].metrics)
+        scores = _scores(graph[f"evaluate-{name}"], store)
         if scores:
             digest = _digest(graph[f"train-{name}"], store)
             method = spec.experiment.training.method
-            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores))
+            current = plan[f"evaluate-{name}"].action is Action.KEEP
+            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, current))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
-_COUNTS = ("rows_in", "rows_out", "truncated")
+def chosen_metric(found: Sequence[Result | Adapter], wanted: str | None) -> str:
+    """The metric that the user wants, or the first that was measured; raises UserError for one that was not."""
+    tables = [result.scores if isinstance(result, Result) else result.metrics for result in found]
+    names = dict.fromkeys(
+        name for table in tables for scores in table.values() for name, value in scores.items() if isinstance(value, float)
+    )
+    if wanted and wanted not in names:
+        raise UserError(f"no experiment was measured by '{wanted}'", hint=did_you_mean(wanted, names))
+    return wanted or next(iter(names), "exact_match")
 
 
-def main_metric(found: Sequence[Result]) -> str:
-    """The first metric that the experiments were measured by."""
-    names = [name for result in found for scores in result.scores.values() for name, value in scores.items()]
-    return next((name for name in names if name not in (*_COUNTS, "left_out")), "exact_match")
+def _scores(step: Step, store: Store) -> dict[str, Any]:
+    """The metrics of an evaluation, by task."""
+    return {task: values for task, values in store.metrics(step.metrics).items() if isinstance(values, dict)}
 
 
 def score_table(found: Sequence[Result], metric: str) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself."""
     tasks = list(dict.fromkeys(task for result in found for task in result.scores))
-    columns = ["experiment", "trained on", "method", "digest", *tasks, "ends by itself"]
+    columns = ["experiment", "trained on", "method", "digest", *tasks, "ends by itself", *(["state"] if _any_stale(found) else [])]
     rows = []
     for result in found:
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
         cells = [_number(result.scores.get(task, {}).get(metric)) for task in tasks]
         trained_on = ", ".join(result.tasks)
         address = short(result.digest) if result.digest else "–"
-        rows.append([result.experiment, trained_on, result.method, address, *cells, _number(sum(ended) / len(ended) if ended else None)])
+        state = ["current" if result.current else "stale"] if _any_stale(found) else []
+        mean = _number(sum(ended) / len(ended) if ended else None)
+        rows.append([result.experiment, trained_on, result.method, address, *cells, mean, *state])
     return columns, rows
 
 
-def adapters(specs: Iterable[Spec], graph: Graph, store: Store) -> tuple[Adapter, ...]:
+def _any_stale(found: Sequence[Result]) -> bool:
+    return not all(result.current for result in found)
+
+
+def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Adapter, ...]:
     """The adapter of every spec that trains one, built or not."""
     found = []
     for spec in specs:
@@ -80,8 +100,9 @@ def adapters(specs: Iterable[Spec], graph: Graph, store: Store) -> tuple[Adapter
             continue
         record = store.record(step.name)
         entry = record.outputs.get(step.artifact) if record else None
-        metrics = store.metrics(graph[f"evaluate-{name}"].metrics)
-        found.append(Adapter(_digest(step, store), name, spec.path, step.name, bool(entry and store.holds(entry)), metrics))
+        metrics = _scores(graph[f"evaluate-{name}"], store)
+        current = plan[step.name].action is Action.KEEP
+        found.append(Adapter(_digest(step, store), name, spec.path, step.name, bool(entry and store.holds(entry)), metrics, current))
     return tuple(found)
 
 
@@ -91,8 +112,9 @@ def adapter_rows(found: Sequence[Adapter], metric: str) -> tuple[list[str], list
     for adapter in found:
         scores = ", ".join(f"{task} {_number(values.get(metric))}" for task, values in adapter.metrics.items())
         digest = short(adapter.digest) if adapter.digest else "not built"
-        rows.append([digest, adapter.experiment, adapter.spec, adapter.step, "yes" if adapter.in_cache else "no", scores])
-    return ["digest", "experiment", "spec", "step", "in cache", metric], rows
+        state = "current" if adapter.current else "stale" if adapter.digest else "–"
+        rows.append([digest, adapter.experiment, adapter.spec, adapter.step, "yes" if adapter.in_cache else "no", state, scores])
+    return ["digest", "experiment", "spec", "step", "in cache", "state", metric], rows
 
 
 def as_data(items: Iterable[Result | Adapter]) -> list[dict[str, Any]]:

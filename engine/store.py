@@ -58,6 +58,8 @@ class Disk:
     """Whether DVC counts a name, of those that were asked for."""
     _records: dict[str, Record] = field(default_factory=dict)
     """The recorded runs that were asked for."""
+    _trees: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """The listings of folders that the cache holds, by md5."""
 
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
@@ -65,16 +67,30 @@ class Disk:
             self._entries[path] = self.hashes.entry(path, self._counts)
         return self._entries[path]
 
+    def fresh(self, path: str) -> Entry | None:
+        """As `entry`, looked at once more."""
+        self._entries.pop(path, None)
+        return self.entry(path)
+
     @cached_property
     def _ignored(self) -> tuple[str, ...]:
         path = self.root / ".dvcignore"
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        patterns = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+        for pattern in patterns:
+            if pattern.startswith("!") or "/" in pattern.rstrip("/") or "**" in pattern:
+                hint = "use plain names and `*.ending` patterns"
+                raise UserError(f"the plan does not understand the pattern '{pattern}'", Location(".dvcignore"), hint)
+        return patterns
 
     def _counts(self, name: str) -> bool:
         """Whether DVC counts a file or folder of this name; our .dvcignore holds plain names and `*.ending` patterns only."""
         if name not in self._counted:
-            self._counted[name] = not any(fnmatch(name, pattern) or fnmatch(name.rstrip("/"), pattern) for pattern in self._ignored)
+            self._counted[name] = not any(
+                fnmatch(name, pattern)
+                or (fnmatch(name.rstrip("/"), pattern.rstrip("/")) and (name.endswith("/") or not pattern.endswith("/")))
+                for pattern in self._ignored
+            )
         return self._counted[name]
 
     @cached_property
@@ -145,8 +161,10 @@ class Disk:
     def _each_object(self, entry: Entry, test: Callable[[str], bool]) -> bool:
         if not test(f"{self.root}/{dvcfile.object_path(entry.md5)}"):
             return False
-        # A folder that was just hashed lists what its object in the cache lists: both have this md5.
-        files = (self.hashes.trees.get(entry.md5) or self.tree(entry.md5)) if entry.is_folder else {}
+        if entry.is_folder and entry.md5 in self.hashes.trees:
+            # A folder that was just hashed lists what its object in the cache lists: both have this md5.
+            self._trees[entry.md5] = self.hashes.trees[entry.md5]
+        files = self.tree(entry.md5) if entry.is_folder else {}
         return files is not None and all(test(f"{self.root}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
 
     def damaged(self, entry: Entry) -> list[Path]:
@@ -157,21 +175,30 @@ class Disk:
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
-        data = self.read(md5)
-        return None if data is None else dvcfile.parse_tree(data)
+        if md5 not in self._trees and (data := self.read(md5)) is not None:
+            self._trees[md5] = dvcfile.parse_tree(data)
+        return self._trees.get(md5)
 
     def read(self, md5: str) -> bytes | None:
         """A file's content from the cache."""
-        path = self.root / dvcfile.object_path(md5)
-        return path.read_bytes() if path.exists() else None
+        return _content(f"{self.root}/{dvcfile.object_path(md5)}")
 
     def metrics(self, path: str) -> Mapping[str, Any]:
         """A metrics file of the workspace, empty where there is none."""
-        full = self.root / path
-        if not full.exists():
+        data = _content(f"{self.root}/{path}")
+        if data is None:
             return {}
         try:
-            content = json.loads(full.read_bytes())
+            content = json.loads(data)
         except ValueError:
             return {}  # an edited metrics file is reported as a changed output; its numbers are of no use here
         return content if isinstance(content, dict) else {}
+
+
+def _content(path: str) -> bytes | None:
+    """The bytes of a file, None where there is none."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - plain strings: this runs for every step
+            return file.read()
+    except FileNotFoundError:
+        return None

@@ -1,5 +1,6 @@
 """Shows a build as it goes on: a line for every step that is decided, starts or ends, and what runs right now."""
 
+import signal
 import time
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,8 @@ from engine.graph import Step
 from engine.plan import Action, Decision
 
 _LOG_LINES = 30
+_STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)
+"""Exit statuses of a step that was asked to end."""
 
 
 class View:
@@ -48,12 +51,19 @@ class View:
         self.running[step.name] = time.monotonic()
         render.step_line("run", step.name, step.description)
 
+    def moved(self, step: Step) -> None:
+        """What a step read has changed since it started, so that its result is not kept."""
+        render.step_line("failed", step.name, "what it read has changed since it started: run the same command again")
+
     def ended(self, finished: Finished) -> None:
         """A step has ended; the end of a failed one's log is shown."""
         self.running.pop(finished.step.name, None)
         if finished.status == 0:
             self.done += 1
             render.step_line("done", finished.step.name, f"{render.duration(finished.seconds)} · {self.done} of {self.steps}")
+            return
+        if finished.status in _STOPPED:
+            render.step_line("stopped", finished.step.name, "nothing of it was kept")
             return
         render.step_line("failed", finished.step.name, f"status {finished.status}")
         if finished.log:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.errors import Location, UserError
+from engine.errors import Location, UserError, did_you_mean
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds the packages `engine` and `stages`."""
@@ -24,6 +24,9 @@ class Workspace:
     def at(cls, folder: Path) -> "Workspace":
         """The workspace FOLDER; raises UserError where that is none."""
         root = folder.resolve()
+        if folder == Path() and not (root / "specs").is_dir():
+            # As git does: from a folder inside the workspace.
+            root = next((above for above in root.parents if (above / ".dvc").is_dir() and (above / "specs").is_dir()), root)
         if not root.is_dir():
             raise UserError(f"there is no folder {folder}", hint="give another --workspace DIR, or make one with: engine init DIR")
         if (root / "stages" / "kinds.py").exists() and root != CODE_ROOT:
@@ -81,7 +84,10 @@ def select(paths: Iterable[Path], known: tuple[Path, ...], workspace: Workspace)
         full = path if path.is_absolute() else Path.cwd() / path
         full = full if full.exists() else workspace.root / path
         if not full.exists():
-            raise UserError(f"there is no spec {path}", hint=f"specs here: {', '.join(workspace.display(p) for p in known)}")
+            specs = [workspace.display(p) for p in known]
+            raise UserError(
+                f"there is no spec, experiment or step {path}", hint=did_you_mean(str(path), [*specs, *(p.stem for p in known)])
+            )
         if full.resolve() not in known:
             raise UserError(
                 f"{path} is not one of this workspace's specs ({', '.join(workspace.patterns)})",

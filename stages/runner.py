@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from engine.code import Code
 from engine.dvcfile import RESOURCES, TEMPORARY
 from engine.environment import installed
-from engine.errors import UserError, did_you_mean
+from engine.errors import Location, UserError, did_you_mean
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import digest, folder_digest, merge_resources, short
@@ -68,8 +68,18 @@ def run_step(kind_name: str, name: str) -> None:
     """Build the step NAME in the current folder; raises UserError for whatever the user can mend."""
     _die_with_parent()
     run = _load(Path.cwd(), kind_name, name)
-    with _only_writer(run):
-        _run(run)
+    try:
+        with _only_writer(run):
+            _run(run)
+    except UserError as error:
+        raise UserError(replace(problem, where=problem.where or _origin(run)) for problem in error.problems) from error
+
+
+def _origin(run: Run) -> Location | None:
+    """Where the specs ask for the step: for problems that are about no particular row or file."""
+    file, _, rest = str(run.resources.get("origin") or "").partition(":")
+    line, _, column = rest.partition(":")
+    return Location(file, int(line) if line else None, int(column) if column else None) if file else None
 
 
 def _run(run: Run) -> None:

@@ -15,7 +15,7 @@ name = "toy"
 
 [model]
 name = "tiny"
-architecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }
+architecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 128 }
 tokenizer = { vocab_size = 300 }
 
 [tasks.answer]
@@ -124,7 +124,7 @@ def test_a_workspace_that_is_none(tmp_path):
 
 
 def test_a_spec_that_is_none_of_the_workspaces(workspace):
-    refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec specs/typo.toml", "specs/toy.toml")
+    refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec, experiment or step specs/typo.toml", "specs/toy.toml")
 
 
 def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:
@@ -156,7 +156,7 @@ def test_a_template_that_names_an_unknown_field(workspace):
 
 def test_an_empty_task(workspace):
     (workspace / "data/rows.jsonl").write_text("\n\n")
-    refused(run_first_step(workspace), "no row is left")
+    refused(run_first_step(workspace), "no row is left", "specs/toy.toml:9")
 
 
 def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):

@@ -18,7 +18,7 @@ class ExperimentSection(Part):
     """Who this experiment is."""
 
     name: Name = recipe(description="Name of the experiment; it ends the names of its steps.")
-    seed: int = recipe(0, "Seed of the order of the rows, of dropout and of the adapter's first weights.", ge=0)
+    seed: int = recipe(0, "Seed of the order of the rows, of dropout and of the adapter's first weights.", ge=0, lt=2**63)
     description: str = recipe("", "One line for people.")
 
 
@@ -28,7 +28,7 @@ class ScratchModel(Part):
     name: Name = recipe(description="Name of the model; it ends the names of the token steps.")
     architecture: Architecture = recipe(description="The kind of model, with its sizes.")
     tokenizer: Tokenizer = recipe(Bpe(), "The tokenizer to be trained.")
-    seed: int = recipe(0, "Seed of the random weights.", ge=0)
+    seed: int = recipe(0, "Seed of the random weights.", ge=0, lt=2**63)
 
 
 class LocalModel(Part):
@@ -79,6 +79,12 @@ class Split(split.Parameters):
     """The held-out shares, and what keeps rows together."""
 
     group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split.")
+
+    @model_validator(mode="after")
+    def _some_left(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise PydanticCustomError("nothing_left", "validation and test take every row: nothing is left to train on", {"at": ("test",)})
+        return self
 
 
 class Task(generate.Rows):
@@ -136,7 +142,7 @@ class Evaluation(Part):
 
 
 class Resources(Part):
-    """How the steps run; nothing here changes a result or reruns a step."""
+    """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
 
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
     micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)

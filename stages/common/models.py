@@ -57,7 +57,7 @@ def prepare_process(threads: int | None = None) -> None:
     if not torch.cuda.is_available():
         # deepspeed, which accelerate imports where it is installed, would write its guess to stdout, which is for data.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory costs time and only helps code that reads it before it writes.
     torch.utils.deterministic.fill_uninitialized_memory = False
@@ -186,8 +186,9 @@ class TextTokenizer:
         return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of IDS, special tokens left out."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        """The text of IDS without the end-of-sequence token that ends them; any other special token shows, since it is no right answer."""
+        text = ids[:-1] if ids and ids[-1] == self.eos else ids
+        return str(self.tokenizer.decode(list(text), skip_special_tokens=False))
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:

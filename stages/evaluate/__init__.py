@@ -30,5 +30,6 @@ KIND = Kind(
     "evaluate",
     "Let a model answer the test rows of several tasks and measure the answers.",
     Parameters,
-    environment=("peft", "tokenizers", "torch", "transformers"),
+    environment=("peft", "safetensors", "tokenizers", "torch", "transformers"),
+    slot="device",
 )

@@ -14,7 +14,7 @@ class Rows(Part):
     )
     teacher: Teacher = recipe(description="Who writes the completion of a row.")
     answer_prefix: str = recipe("", "Put before every completion, such as the space that a tokenizer wants between words.")
-    seed: int = recipe(0, "Seed of the choice among prompts.", ge=0)
+    seed: int = recipe(0, "Seed of the choice among prompts.", ge=0, lt=2**63)
 
 
 class Parameters(Rows):

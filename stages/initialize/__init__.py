@@ -10,12 +10,12 @@ class Parameters(Part):
 
     architecture: Architecture = recipe(description="The kind of model, with its sizes.")
     tokenizer: Tokenizer = recipe(description="The tokenizer to be trained.")
-    seed: int = recipe(0, "Seed of the random weights.", ge=0)
+    seed: int = recipe(0, "Seed of the random weights.", ge=0, lt=2**63)
 
 
 KIND = Kind(
     "initialize",
     "Train a tokenizer and create a model with random weights.",
     Parameters,
-    environment=("tokenizers", "torch", "transformers"),
+    environment=("safetensors", "tokenizers", "torch", "transformers"),
 )

@@ -10,7 +10,7 @@ class Parameters(Part):
     sampler: Sampler = recipe(Proportional(), "How many rows each task gives to an epoch.")
     epochs: int | None = recipe(None, "How often the mixture is gone through.", gt=0)
     rows: int | None = recipe(None, "Number of rows in all, in place of epochs.", gt=0)
-    seed: int = recipe(0, "Seed of the order.", ge=0)
+    seed: int = recipe(0, "Seed of the order.", ge=0, lt=2**63)
 
 
-KIND = Kind("mix", "Order the rows of one or several tasks for training.", Parameters, environment=("numpy",))
+KIND = Kind("mix", "Order the rows of one or several tasks for training.", Parameters, environment=("numpy", "safetensors"))

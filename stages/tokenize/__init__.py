@@ -16,4 +16,9 @@ class Parameters(Part):
     )
 
 
-KIND = Kind("tokenize", "Turn rows into token ids and a mask of the supervised ones.", Parameters, environment=("tokenizers",))
+KIND = Kind(
+    "tokenize",
+    "Turn rows into token ids and a mask of the supervised ones.",
+    Parameters,
+    environment=("numpy", "safetensors", "tokenizers"),
+)

@@ -35,7 +35,10 @@ class Training(Part):
 class Parameters(Training):
     """How a model is trained, and on what; the rows are the mixture's matter."""
 
-    seed: int = recipe(0, "Seed of dropout and of the adapter's first weights.", ge=0)
+    seed: int = recipe(0, "Seed of dropout and of the adapter's first weights.", ge=0, lt=2**63)
+    dropout_rows: int | None = recipe(
+        None, "Rows for which dropout is drawn at once: the micro-batch where there is dropout, since it then decides the result.", gt=0
+    )
     micro_batch: int | None = resource(None, "Rows that a device computes at once; none given: the whole global batch.", gt=0)
     threads: int | None = resource(None, "CPU threads; none given: all cores.", gt=0)
 
@@ -44,6 +47,7 @@ KIND = Kind(
     "train",
     "Train a model or an adapter on a mixture.",
     Parameters,
-    environment=("torch", "transformers", "accelerate"),
+    environment=("accelerate", "numpy", "safetensors", "torch", "transformers"),
+    slot="device",
     plots=True,
 )

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from engine import dvcfile
-from engine.accept import as_data, judge
+from engine.accept import acceptable, as_data, judge
 from engine.dvcfile import Entry
 from engine.errors import UserError
 from engine.graph import Graph, Input
 from engine.identity import digest
+from engine.plan import make_plan
 from tests.engine.memory import MemoryStore
 from tests.engine.test_plan import built, chain, identities, identity, step
 
@@ -117,3 +118,16 @@ def test_a_result_that_the_cache_has_for_the_new_code_is_restored_and_not_replac
         for s in graph:
             store.build(s, identity(s, code=code), {"rows.jsonl": f"rows of {s.name} by {code}"})
     assert "an earlier run gave this result" in refused(graph, store, identities(graph, code="2"), "toy-a")
+
+
+def test_the_plan_can_name_the_steps_that_accept_takes():
+    graph = chain()
+    store = built(graph)
+    assert acceptable(make_plan(graph, store, identities(graph))) == []
+    assert acceptable(make_plan(graph, store, identities(graph, code="2"))) == ["toy-a"]
+    texts = identities(graph, code="2") | {"toy-c": identity(graph["toy-c"], version="2")}
+    names = acceptable(make_plan(graph, store, texts))
+    assert names == ["toy-a", "toy-c"] == [a.step.name for a in judge(graph, store, texts, names)]
+    # Below a recipe that changed nothing can be accepted.
+    edited = chain(number=2.0)
+    assert acceptable(make_plan(edited, store, {s.name: identity(s, code="2") for s in edited})) == []

@@ -79,7 +79,10 @@ def test_earlier_runs_of_a_recipe_whose_inputs_are_not_known_yet_are_kept():
 
 
 def trained(store: MemoryStore, name: str, digest: str) -> Record:
-    outs = {f"artifacts/{name}": store.put_folder({"w": name}), f"artifacts/{name}.provenance.json": store.put(json.dumps({"digest": digest}))}
+    outs = {
+        f"artifacts/{name}": store.put_folder({"w": name}),
+        f"artifacts/{name}.provenance.json": store.put(json.dumps({"digest": digest})),
+    }
     return Record("x", {}, outs)
 
 

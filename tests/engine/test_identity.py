@@ -179,6 +179,5 @@ def test_the_lock_decides_versions_and_local_labels_do_not_count(tmp_path):
     assert environment.version("torch") == "2.13.0"
     assert environment.version("ruamel-yaml") == "0.19.1" and environment.version("dvc-data") == "1.0"
     assert environment.version("pydantic").startswith("2.")
-    assert environment.mismatches(["dvc-data"]) and not environment.mismatches(["pydantic"])
     with pytest.raises(UserError, match="not installed"):
         environment.version("no-such-package-here")

@@ -201,11 +201,21 @@ def test_resolve_runs_when_what_it_watches_or_writes_moved():
     store = MemoryStore()
     specs, params = store.put("specs"), store.put("params")
     record = dvcfile.Record(dvcfile.RESOLVE_COMMAND, {"specs": specs}, {"params.yaml": params})
-    assert plan_resolve(None, {}, {}).action is Action.RUN
-    assert plan_resolve(record, {"specs": specs}, {"params.yaml": params}).action is Action.KEEP
-    assert str(plan_resolve(record, {"specs": params}, {"params.yaml": params}).reasons[0]) == "specs changed"
-    assert str(plan_resolve(record, {"specs": specs}, {"params.yaml": None}).reasons[0]) == "params.yaml is missing"
-    assert str(plan_resolve(record, {"specs": specs}, {"params.yaml": specs}).reasons[0]) == "params.yaml was edited"
+    folder = store.put_folder({"a.json": "{}"})
+    record = dvcfile.Record(record.command, record.dependencies, {**record.outputs, dvcfile.IDENTITIES: folder})
+
+    def decide(reads: Entry, params: Entry | None, fresh: bool = True) -> list[str]:
+        written = {"params.yaml": params, dvcfile.IDENTITIES: folder}
+        return [str(r) for r in plan_resolve(record, {"specs": reads}, written, store.holds, fresh).reasons]
+
+    assert plan_resolve(None, {}, {}, store.holds, True).action is Action.RUN
+    assert decide(specs, params) == []
+    assert decide(params, params) == ["specs changed"]
+    assert decide(specs, None) == ["params.yaml is missing"]
+    assert decide(specs, specs) == ["params.yaml was edited"]
+    assert decide(specs, params, fresh=False) == ["code or environment changed"]
+    del store.objects[folder.md5]
+    assert decide(specs, params) == ["artifacts/identity is not in the cache"]
 
 
 def test_plan_data_is_what_programs_read():
@@ -225,3 +235,12 @@ def test_differences_keep_types_apart_and_name_leaves():
     found = {(".".join(map(str, path)), old, new) for path, old, new in differences(before, now)}
     assert found == {("a", 1, 1.0), ("b.1", 2, 3), ("gone", 1, None), ("new", None, 2)}
     assert differences({"a": [1]}, {"a": [1, 2]}) == [(("a",), [1], [1, 2])]
+
+
+def test_a_recipe_value_that_becomes_a_table_is_a_reason_like_any_other():
+    graph = chain()
+    store = built(graph)
+    texts = identities(graph)
+    texts["toy-a"] = texts["toy-a"].replace('"number": 1.0', '"number": {"kind": "weights", "weights": [1]}')
+    (reason,) = make_plan(graph, store, texts)["toy-a"].reasons
+    assert (reason.old, reason.new) == (1.0, {"kind": "weights", "weights": [1]})

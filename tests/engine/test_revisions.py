@@ -60,7 +60,13 @@ def test_recipes_artifacts_adapters_and_metrics_are_named_with_old_and_new(store
     assert [(c.step, c.old, c.new) for c in changes.artifacts] == [("train-one", "1" * 32 + ".dir", "3" * 32 + ".dir")]
     assert [(c.step, c.old, c.new) for c in changes.adapters] == [("train-one", "sha256:aaaa", "sha256:bbbb")]
     (metric,) = changes.metrics
-    assert (metric.subject, metric.old, metric.new, metric.difference, metric.shown_difference) == ("a.exact_match", 0.5, 0.75, 0.25, "+0.25")
+    assert (metric.subject, metric.old, metric.new, metric.difference, metric.shown_difference) == (
+        "a.exact_match",
+        0.5,
+        0.75,
+        0.25,
+        "+0.25",
+    )
     assert ("recipe    train-one  method.r  8 → 16", "") in changes.lines()
     assert [title for title, *_ in changes.tables()] == ["adapters and models", "metrics"]
     data = json.loads(json.dumps(changes.as_data()))
@@ -105,7 +111,13 @@ def test_missing_files_are_named_and_a_lock_alone_still_gives_steps(store: Memor
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("params.yaml", b"a: [1"), ("dvc.lock", b"stages: 3"), ("metrics/x.json", b"{"), ("metrics/x.json", b'{"a": NaN}'), ("params.yaml", b"[]\n- 1")],
+    [
+        ("params.yaml", b"a: [1"),
+        ("dvc.lock", b"stages: 3"),
+        ("metrics/x.json", b"{"),
+        ("metrics/x.json", b'{"a": NaN}'),
+        ("params.yaml", b"[]\n- 1"),
+    ],
 )
 def test_what_cannot_be_read_is_a_located_error(name, data):
     with pytest.raises(UserError) as caught:

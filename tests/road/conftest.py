@@ -53,7 +53,8 @@ threads = 1
 
 
 def spec(name: str, *tasks: str, more: str = "") -> str:
-    return f'extends = ["parts/common.toml"]\n\n[experiment]\nname = "{name}"\nseed = 1\n\n[mixture]\ntasks = {json.dumps(list(tasks))}\n{more}'
+    head = f'extends = ["parts/common.toml"]\n\n[experiment]\nname = "{name}"\nseed = 1\n\n'
+    return f"{head}[mixture]\ntasks = {json.dumps(list(tasks))}\n{more}"
 
 
 @dataclass

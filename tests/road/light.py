@@ -1,4 +1,4 @@
-"""A workspace whose light steps (generate, split, tokenize, mix) need no torch: a second a build, for tests that build hundreds of times."""
+"""A workspace whose light steps (generate, split, tokenize, mix) need no torch: for tests that build hundreds of times."""
 
 import json
 import shutil

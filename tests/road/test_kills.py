@@ -1,4 +1,4 @@
-"""Builds killed at random moments: no child lives on, nothing is half there, nothing stale is taken for good, and the next build completes."""
+"""Builds killed at random moments: no child lives on, nothing half or stale is taken for good, the next build completes."""
 
 import os
 import random

@@ -13,6 +13,7 @@ from benchmarks.plan_truth import Session, measure
 from benchmarks.truth_edits import EDITS
 from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
+from engine.dvcfile import object_path, parse_lock
 
 SEEDS, EDITS_EACH = range(4), 10
 
@@ -144,3 +145,25 @@ def test_the_last_line_is_the_count():
     counted = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and list(counted) == ["edits", "steps", "disagreements", "stale", "needless"]
     assert counted["edits"] == 2 and counted["steps"] > 4
+
+
+# The tests below change the shared workspace, and leave it built.
+
+
+@pytest.mark.slow
+def test_a_table_that_is_new_in_a_recipe(session: Session):
+    spec = next(iter(session.world.specs.values()))
+    weights = ", ".join(f"{task} = 2" for task in spec.tasks)
+    for spec.sampler in ('"equal"', f'{{ kind = "weights", weights = {{ {weights} }} }}'):
+        session.world.write(session.root)
+        session._plan_and_build("sampler", "engine")
+    assert session.problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["identity", "resources"])
+def test_what_resolve_wrote_is_gone_from_the_cache(session: Session, folder: str):
+    record = parse_lock((session.root / "dvc.lock").read_bytes())["resolve"]
+    (session.root / object_path(record.outputs[f"artifacts/{folder}"].md5)).unlink()
+    session._plan_and_build("cache object deleted", "dvc")
+    assert session.problems == []

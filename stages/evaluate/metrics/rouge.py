@@ -11,7 +11,7 @@ class Rouge(Part):
 
     kind: Literal["rouge"] = "rouge"
     stemmer: bool = recipe(False, "Compare word stems (English only).")
-    environment: ClassVar[tuple[str, ...]] = ("rouge-score",)
+    environment: ClassVar[tuple[str, ...]] = ("nltk", "rouge-score")
 
     def score(self, predictions: list[Prediction]) -> dict[str, float]:
         """`rouge1`, `rouge2` and `rougeL`, 0 to 1."""

@@ -22,8 +22,3 @@ class Jsonl(Part):
             if number == self.limit:
                 return
             yield where, row
-
-    @property
-    def path_read(self) -> str:
-        """The file that the step depends on."""
-        return self.path

@@ -16,7 +16,7 @@ class Synthetic(Part):
     generator: Literal["reports", "copies"] = recipe(description="What is generated: column `text` of reports or of repeated chunks.")
     rows: int = recipe(2000, "How many different rows.", gt=0)
     joined: int = recipe(1, "How many texts make up one row.", gt=0)
-    seed: int = recipe(0, "Another seed gives other rows.", ge=0)
+    seed: int = recipe(0, "Another seed gives other rows.", ge=0, lt=2**63)
 
     def read(self, files: dict[str, Path]) -> Iterator[tuple[Location, dict[str, object]]]:
         """Each row with the number it has."""

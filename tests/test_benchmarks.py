@@ -1,0 +1,45 @@
+"""The benchmarks run: `--quick` on a real, fabricated graph that DVC itself calls up to date, and the JSON has its shape."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common import median, table
+from benchmarks.fabricate import SMALLEST, shape
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_quick_plan_speed_prints_its_rows_as_the_last_line():
+    command = [sys.executable, "benchmarks/plan_speed.py", "--quick", "--json", "--repeats", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert [row["steps"] for row in content["rows"]] == [10, 30]
+    for row in content["rows"]:
+        assert set(row) == {"steps", "plan_s", "dvc_repro_dry_s", "dvc_status_s"}
+        assert all(0 < value < 600 for value in row.values())
+    assert content["start_up_s"].keys() == {"yardstick", "engine --help", "engine check", "engine plan"}
+    assert content["machine"]
+
+
+@pytest.mark.parametrize("steps", [10, 14, 12, 30, 100, 1_000, 10_000])
+def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
+    experiments, asked_only = shape(steps)
+    assert experiments >= 1 and 7 + 2 * asked_only + 3 * experiments == steps
+
+
+@pytest.mark.parametrize("steps", [0, 7, SMALLEST - 1, 11])
+def test_a_size_that_no_graph_has_is_refused(steps: int):
+    with pytest.raises(ValueError, match="no graph of this form"):
+        shape(steps)
+
+
+def test_medians_and_tables():
+    values = iter([3.0, 1.0, 2.0])
+    assert median(lambda: next(values), 3) == 2.0
+    assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
