@@ -32,6 +32,7 @@ tokenizer    = { vocab_size = 1000 }
 
 [tasks.topic]
 source  = { kind = "synthetic", generator = "reports", rows = 8, seed = 3 }
+prompts = ["Name the topic.\\n{{ text }}\\n"]
 teacher = { kind = "rules", rule = "topic" }
 
 [tokenization]
