@@ -125,3 +125,15 @@ def test_an_edit_of_a_generated_file_is_named_and_neither_used_nor_wiped(place: 
     assert place.repro_as_planned() <= {"resolve"}
     place.edit("dvc.yaml", "desc: Adapter of one.", "desc: My adapter.")
     assert "dvc.yaml was edited by hand" in place.run("engine", "compile", check=False).stderr
+
+
+def test_a_part_outside_the_specs_folder_is_watched(place: Place):
+    (place.root / "specs/parts/common.toml").rename(place.root / "common.toml")
+    for name in ("one", "two"):
+        place.edit(f"specs/{name}.toml", "parts/common.toml", "../common.toml")
+    place.run("engine", "compile")
+    assert place.repro_as_planned() == {"resolve"}
+    place.edit("common.toml", "Say {{ word }}:", "Tell {{ word }}:")
+    assert place.plan()["generate-a"] == "run"
+    done = place.run("dvc", "repro", "generate-a")
+    assert actions(done.stdout + done.stderr)["generate-a"] == "run"
