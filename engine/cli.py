@@ -134,7 +134,7 @@ def plan(
     ] = False,
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
-    from engine import render
+    from engine import dvcfile, render
     from engine.accept import acceptable
     from engine.facts import device_limits, facts_of, shortages, unchecked
 
@@ -148,10 +148,8 @@ def plan(
     if json:
         render.plan_as_json(decided, facts)
     else:
-        if stale := project.stale():
-            render.warn(
-                f"{' and '.join(stale)}: not what the specs say; `engine build` writes them, plain `dvc repro` needs: engine compile"
-            )
+        if dvcfile.PIPELINE in project.stale():
+            render.warn("dvc.yaml is not what the specs say yet; `engine build` writes it, plain `dvc repro` needs: engine compile")
         render.plan(selected.title, decided, facts)
         if names := acceptable(decided):
             render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(names)}")
