@@ -93,7 +93,7 @@ def retyped_row(world: World, draw: random.Random) -> bool:
 def retyped_share(world: World, draw: random.Random) -> bool:
     """0 -> 0.0 -> false in a field that takes any number: the same, the same, refused."""
     task = _task(world, draw)
-    task.test = {"0": "0.0", "0.0": "false"}.get(task.test, "0")
+    task.validation = {"0": "0.0", "0.0": "false"}.get(task.validation, "0")
     return True
 
 

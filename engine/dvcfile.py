@@ -148,8 +148,11 @@ def parse_lock(text: str | bytes) -> dict[str, Record]:
 
 
 def parse_record(text: str | bytes) -> Record:
-    """One entry of the run cache."""
-    return _record(yaml.load(text, Loader=yaml.CSafeLoader))
+    """One entry of the run cache; raises ValueError where it is none, such as the half of one that a killed DVC left behind."""
+    try:
+        return _record(yaml.load(text, Loader=yaml.CSafeLoader))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _record(stage: Mapping[str, Any]) -> Record:

@@ -129,7 +129,8 @@ class Disk:
         if not folder.is_dir():
             return None
         entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        return dvcfile.parse_record(entries[0].read_bytes()) if entries else None
+        # DVC looks at the newest entry only, and at nothing where it cannot read that one.
+        return _run_in(entries[0]) if entries else None
 
     @cached_property
     def _runs_naming(self) -> Mapping[str, list[Path]]:
@@ -142,8 +143,8 @@ class Disk:
 
     def runs_with(self, path: str, md5: str) -> bool:
         """Whether the run cache holds any run that read this content at this path."""
-        runs = (dvcfile.parse_record(file.read_bytes()) for file in self._runs_naming.get(md5.removesuffix(".dir"), ()))
-        return any((entry := run.dependencies.get(path)) and entry.md5 == md5 for run in runs)
+        runs = (_run_in(file) for file in self._runs_naming.get(md5.removesuffix(".dir"), ()))
+        return any(run and (entry := run.dependencies.get(path)) and entry.md5 == md5 for run in runs)
 
     def holds(self, entry: Entry) -> bool:
         """Whether the cache holds this content, for a folder every file of it."""
@@ -193,6 +194,14 @@ class Disk:
         except ValueError:
             return {}  # an edited metrics file is reported as a changed output; its numbers are of no use here
         return content if isinstance(content, dict) else {}
+
+
+def _run_in(path: Path) -> Record | None:
+    """The run in an entry of the run cache; None for the half of one that a killed DVC left behind."""
+    try:
+        return dvcfile.parse_record(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _content(path: str) -> bytes | None:

@@ -42,10 +42,13 @@ class Spec:
         return _origins(self.document, self.experiment)
 
 
-def load_spec(path: Path, workspace: Path, parts: "Parts | None" = None) -> Spec:
-    """The spec at PATH; raises UserError with every problem that its files have. PARTS holds what other specs have read already."""
-    reader = _Reader(_lexical(workspace), Parts() if parts is None else parts)
-    file = _anchored(path, reader.workspace)
+def load_spec(path: Path, workspace: Path) -> Spec:
+    """The spec at PATH; raises UserError with every problem that its files have."""
+    root = _lexical(workspace)
+    return _load(_anchored(path, root), _Reader(root, _Shared()))
+
+
+def _load(file: Path, reader: "_Reader") -> Spec:
     if not file.exists():
         raise UserError(f"no such file: {reader.name(file)}", hint=_neighbour(file))
     document = reader.read(file, ())
@@ -58,10 +61,10 @@ def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
     """The specs at PATHS, each file once; raises one UserError with every problem of all of them."""
     specs: list[Spec] = []
     found: dict[Problem, None] = {}
-    parts = Parts()
-    for path in dict.fromkeys(_anchored(path, _lexical(workspace)) for path in paths):
+    root, shared = _lexical(workspace), _Shared()
+    for file in dict.fromkeys(_anchored(path, root) for path in paths):
         try:
-            specs.append(load_spec(path, workspace, parts))
+            specs.append(_load(file, _Reader(root, shared)))
         except UserError as error:
             found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
     if every := [*found, *_same_names(specs)]:
@@ -131,13 +134,15 @@ def _at(value: object, path: Key) -> object:
 
 
 @dataclass(frozen=True)
-class Parts:
+class _Shared:
     """What the specs of one workspace share, read and merged once."""
 
     merged: dict[Path, tuple[Node, dict[str, Node]]] = field(default_factory=dict)
     """A part over what it extends, and the files that were read for it, by name."""
     stacked: dict[tuple[Path, ...], Node] = field(default_factory=dict)
     """Several parts, each over those before it."""
+    extended: dict[tuple[Path, str], Path] = field(default_factory=dict)
+    """The file that an entry of `extends` means, by the folder in which it is written."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class _Reader:
     """Reads the files of one spec, each once."""
 
     workspace: Path
-    parts: Parts
+    shared: _Shared
     documents: dict[str, Node] = field(default_factory=dict)
     """What each file says by itself, by name, in the order of reading."""
 
@@ -158,16 +163,17 @@ class _Reader:
         if file in chain:
             names = " extends ".join(self.name(item) for item in (*chain[chain.index(file) :], file))
             raise UserError(f"files extend each other in a circle: {names}", asked_at, "take one of these out of its `extends`")
-        if file not in self.parts.merged:
+        if file not in self.shared.merged:
             # Only what has no problem is kept: each spec that extends a broken part reads it again and says so.
-            self.parts.merged[file] = self._merge(file, chain, asked_at)
-        merged, documents = self.parts.merged[file]
+            self.shared.merged[file] = self._merge(file, chain, asked_at)
+        merged, documents = self.shared.merged[file]
         self.documents.update(documents)
         return merged
 
     def _merge(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None) -> tuple[Node, dict[str, Node]]:
         """FILE over what it extends, and all files that were read for it."""
-        own = self.documents[self.name(file)] = tree.read(file, self.name(file), asked_at)
+        name = self.name(file)
+        own = self.documents[name] = tree.read(file, name, asked_at)
         found: list[Problem] = []
         below: list[tuple[Path, Node]] = []
         for entry in _entries(own):
@@ -178,21 +184,27 @@ class _Reader:
                 found += error.problems
         if found:
             raise UserError(dict.fromkeys(found))
-        documents = {self.name(file): own}
+        documents = {name: own}
         for part, _ in below:
-            documents |= self.parts.merged[part][1]
+            documents |= self.shared.merged[part][1]
         content = {key: node for key, node in own.content.items() if key != "extends"}
         return reduce(tree.override, [*self._stacked(below), replace(own, content=content)]), documents
 
     def _stacked(self, below: Sequence[tuple[Path, Node]]) -> list[Node]:
         """Everything that a file extends as one document, if it extends anything."""
         names = tuple(path for path, _ in below)
-        if names and names not in self.parts.stacked:
-            self.parts.stacked[names] = reduce(tree.override, [node for _, node in below])
-        return [self.parts.stacked[names]] if names else []
+        if names and names not in self.shared.stacked:
+            self.shared.stacked[names] = reduce(tree.override, [node for _, node in below])
+        return [self.shared.stacked[names]] if names else []
 
     def _extended(self, file: Path, entry: Node) -> Path:
         """The file that an entry of `extends` means; raises UserError where there is none, or none inside the workspace."""
+        key = file.parent, entry.content
+        if key not in self.shared.extended:
+            self.shared.extended[key] = self._found(file, entry)
+        return self.shared.extended[key]
+
+    def _found(self, file: Path, entry: Node) -> Path:
         given = entry.content
         found = _lexical(file.parent / given)
         if not Path(given).is_absolute() and not found.is_relative_to(self.workspace):

@@ -130,3 +130,14 @@ def test_the_dumped_pipeline_has_no_anchors_and_keeps_order():
     assert content["stages"]["toy-b"]["deps"] == ["artifacts/identity/toy-b.json", "artifacts/toy-a/rows.jsonl"]
     assert "&id" not in text and "number" not in text
     assert yaml.safe_load(dvcfile.params_text(graph))["toy-a"] == {"number": 1.0, "resources": {"workers": 1}}
+
+
+def test_the_half_of_an_entry_that_a_killed_dvc_left_is_no_run(repository, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    record = Disk(copy, Hashes(copy)).record("make")
+    assert record
+    key = dvcfile.run_key(record.command, record.dependencies, record.outputs)
+    for half in ("", "cmd", "[1", "deps: 3"):
+        (copy / dvcfile.run_folder(key) / ".tmp").write_text(half)
+        assert Disk(copy, Hashes(copy)).run(key) is None
