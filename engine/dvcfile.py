@@ -5,13 +5,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-
-import yaml
 
 from engine.collection import without_collection
 from engine.graph import Graph, Step
-from engine.identity import recipe_of, resources_of
 
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
@@ -55,7 +53,7 @@ class Record:
 
 
 def command(step: Step) -> str:
-    return f"python -m stages {step.kind.name} {step.name}"
+    return f"python -m stages {step.kind_name} {step.name}"
 
 
 def dependencies(step: Step) -> tuple[str, ...]:
@@ -105,8 +103,8 @@ def changed_sections(old: str, new: str) -> set[str]:
 
     def sections(text: str) -> dict[str, Any]:
         try:
-            content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
-        except yaml.YAMLError:
+            content = parse_yaml(text) or {}
+        except ValueError:
             return {}
         return dict(content.get("stages", content)) if isinstance(content, dict) else {}
 
@@ -121,37 +119,57 @@ def params_text(graph: Graph) -> str:
 
 
 def _params(step: Step) -> dict[str, Any]:
+    from engine.identity import recipe_of, resources_of
+
     resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
     return recipe_of(step.parameters) | ({"resources": resources} if resources else {})
 
 
 def _dump(value: Any) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
+    import yaml  # not needed for a plan that finds what `dvc.lock` holds remembered
+
+    text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
     return text
 
 
-class _Dumper(yaml.CSafeDumper):
+@cache
+def _dumper() -> Any:
     """PyYAML's safe dumper without anchors: the same value twice is written twice."""
+    import yaml
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    class Dumper(yaml.CSafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return Dumper
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What YAML text says; raises ValueError where it is none."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 @without_collection
 def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
+    content = parse_yaml(text) or {}
     try:
-        content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
         return {name: _record(stage) for name, stage in (content.get("stages") or {}).items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
 
 
 def parse_record(text: str | bytes) -> Record:
     """One entry of the run cache; raises ValueError where it is none, such as the half of one that a killed DVC left behind."""
+    content = parse_yaml(text)
     try:
-        return _record(yaml.load(text, Loader=yaml.CSafeLoader))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        return _record(content)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
 
 
@@ -203,7 +221,7 @@ def _item(path: str, entry: Entry) -> dict[str, Any]:
 
 def updated_lock(text: str | bytes | None, records: Mapping[str, Record]) -> str:
     """The text of `dvc.lock` with RECORDS in it; entries of other steps stay as they are."""
-    content: dict[str, Any] = (yaml.load(text, Loader=yaml.CSafeLoader) if text else None) or {"schema": "2.0"}
+    content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
     stages = content.setdefault("stages", {}) or {}
     content["stages"] = stages | {name: lock_stage(record) for name, record in records.items()}
     return _dump(content)

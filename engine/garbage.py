@@ -85,7 +85,7 @@ class Area:
 def _record(path: Path) -> Record | None:
     try:
         return None if path.name.startswith(".") else dvcfile.parse_record(path.read_bytes())
-    except (dvcfile.yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         return None
 
 

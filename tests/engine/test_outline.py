@@ -1,0 +1,161 @@
+"""What is remembered of a compiled workspace is what compiling gives, and is dropped as soon as anything that decides it has changed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine import outline
+from engine.identity import resources_text
+from engine.project import Project
+from engine.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+HEAVY = {"pydantic", "rich", "yaml", "importlib.metadata", "jinja2"}
+
+
+@pytest.fixture(autouse=True)
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test writes counts as written before this process started to read."""
+    monkeypatch.setattr(outline, "_STARTED", time.time_ns() + 3_600 * 10**9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GOLDEN / "local-model", tmp_path / "workspace"))
+
+
+def project(root: Path) -> Project:
+    return Project(Workspace.at(root))
+
+
+def remembered(root: Path) -> bool:
+    """Whether a project of ROOT would be recalled."""
+    found = project(root)
+    return outline.recall(found._memo, found._state, lambda name: pytest.fail(f"{name} was compiled")) is not None
+
+
+def contents(found: Project) -> list[object]:
+    steps = [
+        [step.name, step.kind_name, step.kind, step.plots, step.outputs, step.producers, step.description, step.origin, dict(step.inputs)]
+        + [[(role, item.where) for role, item in step.inputs.items()]]
+        for step in found.graph
+    ]
+    return [steps, found.outline.digests, found.outline.specs, found.outline.files, found.outline.pipeline, found.outline.state]
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in GOLDEN.iterdir()))
+def test_what_is_recalled_is_what_was_compiled(case: str, tmp_path: Path):
+    root = Path(shutil.copytree(GOLDEN / case, tmp_path / case))
+    compiled = project(root)
+    assert not remembered(root)
+    expected = contents(compiled)
+    assert remembered(root)
+    recalled = project(root)
+    assert contents(recalled) == expected
+    assert all(isinstance(step, outline.RememberedStep) for step in recalled.graph)
+    for step, whole in zip(recalled.graph, compiled.graph, strict=True):
+        assert (step.parameters, step.locate(("seed",))) == (whole.parameters, whole.locate(("seed",)))
+        assert resources_text(step) == resources_text(whole)
+    assert recalled.compiled == compiled.compiled and recalled.identities == compiled.identities
+
+
+def edit(path: str) -> Callable[[Path], None]:
+    def append(root: Path) -> None:
+        with (root / path).open("a") as file:
+            file.write("\n# a word\n")
+
+    return append
+
+
+def keep_size_and_time(root: Path) -> None:
+    path = root / "specs/answer.toml"
+    before = path.stat()
+    path.write_text(path.read_text().replace("a", "b", 1))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+EDITS = {
+    "a spec": edit("specs/answer.toml"),
+    "a spec, to the same size and time": keep_size_and_time,
+    "a new spec": lambda root: shutil.copy(root / "specs/answer.toml", root / "specs/more.toml"),
+    "a spec renamed": lambda root: (root / "specs/answer.toml").rename(root / "specs/other.toml"),
+    "a lock file": lambda root: (root / "requirements.lock").write_text("torch==9.9.9\n"),
+    "what counts as a spec": lambda root: (root / "pyproject.toml").write_text('[tool.adapterbuild]\nspecs = ["specs/a*.toml"]\n'),
+    "rows": edit("data/rows.jsonl"),
+    "a model's configuration gone": lambda root: (root / "models/mine/config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", EDITS.values(), ids=EDITS)
+def test_a_change_of_what_decides_it_drops_it(change: Callable[[Path], None], root: Path):
+    assert contents(project(root)) and remembered(root)
+    change(root)
+    assert not remembered(root)
+
+
+def test_a_change_of_a_part_that_lies_elsewhere_drops_it(root: Path, tmp_path: Path):
+    part = tmp_path / "part.toml"
+    part.write_text("[evaluation]\nrows = 3\n")
+    spec = root / "specs/answer.toml"
+    spec.write_text(f'extends = ["{part}"]\n' + spec.read_text())
+    assert contents(project(root)) and remembered(root)
+    part.write_text("[evaluation]\nrows = 4\n")
+    assert not remembered(root)
+
+
+def test_a_change_of_the_code_drops_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for package in ("engine", "stages"):
+        shutil.copytree(ROOT / package, tmp_path / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("engine.project.CODE_ROOT", tmp_path / "code")
+    assert contents(project(root)) and remembered(root)
+    (tmp_path / "code/engine/__pycache__").mkdir()
+    (tmp_path / "code/engine/__pycache__/x.pyc").write_text("compiled")
+    assert remembered(root)
+    edit("stages/split/body.py")(tmp_path / "code")
+    assert not remembered(root)
+
+
+def test_another_version_of_a_package_that_no_lock_names_drops_it(root: Path, monkeypatch: pytest.MonkeyPatch):
+    assert contents(project(root)) and remembered(root)
+    monkeypatch.setattr("engine.environment.installed", lambda package: "9.9.9")
+    assert not remembered(root)
+
+
+def test_nothing_is_remembered_of_files_that_changed_while_they_were_read(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outline, "_STARTED", time.time_ns())
+    assert contents(project(root)) and not remembered(root)
+
+
+def loaded(root: Path, *command: str) -> set[str]:
+    """The modules that a verb imports."""
+    code = "import sys; from engine.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_light_verbs_of_a_remembered_workspace_import_no_heavy_library(root: Path):
+    (root / "requirements.lock").write_text("".join(f"{package}==1.0\n" for package in packages(root)))
+    project(root).write_compiled()
+    assert contents(project(root)) and remembered(root)
+    loaded(root, "plan")  # remembers the costs
+    for verb in (("--help",), ("check",), ("plan",), ("plan", "--json", "evaluate-answer")):
+        loaded(root, *verb)
+        assert not HEAVY & loaded(root, *verb), verb
+
+
+def packages(root: Path) -> set[str]:
+    """The packages that any identity names."""
+    texts = project(root).identities.values()
+    return {package for text in texts for package in json.loads(text)["environment"]}
