@@ -45,11 +45,11 @@ def remembered(root: Path) -> bool:
 
 def contents(found: Project) -> list[object]:
     steps = [
-        [step.name, step.kind_name, step.kind, step.plots, step.outputs, step.producers, step.description, step.origin, dict(step.inputs)]
-        + [[(role, item.where) for role, item in step.inputs.items()]]
+        (step.name, step.kind_name, step.kind, step.plots, step.outputs, step.producers, step.description, step.origin)
         for step in found.graph
     ]
-    return [steps, found.outline.digests, found.outline.specs, found.outline.files, found.outline.pipeline, found.outline.state]
+    inputs = [(role, item, item.where) for step in found.graph for role, item in step.inputs.items()]
+    return [steps, inputs, found.outline.digests, found.outline.specs, found.outline.files, found.outline.pipeline, found.outline.state]
 
 
 @pytest.mark.parametrize("case", sorted(path.name for path in GOLDEN.iterdir()))
@@ -147,7 +147,7 @@ def loaded(root: Path, *command: str) -> set[str]:
 
 def test_light_verbs_of_a_remembered_workspace_import_no_heavy_library(root: Path):
     (root / "requirements.lock").write_text("".join(f"{package}==1.0\n" for package in packages(root)))
-    project(root).write_compiled()
+    project(root).write_compiled(force=True)
     assert contents(project(root)) and remembered(root)
     loaded(root, "plan")  # remembers the costs
     for verb in (("--help",), ("check",), ("plan",), ("plan", "--json", "evaluate-answer")):
