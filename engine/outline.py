@@ -131,7 +131,9 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    yield from (file for file in path.rglob("*.py") if file.is_file()) if path.is_dir() else [path] if path.exists() else []
+    """PATH, where it is there, and the modules below it."""
+    yield from ([path] if path.exists() else [])
+    yield from path.rglob("*.py") if path.is_dir() else ()
 
 
 def _pydantic() -> list[int]:
