@@ -20,6 +20,7 @@ PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
+"""Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
 TEMPORARY = ".dvc/tmp"
 FORMAT = 1
 """Raised when `packed` changes its meaning."""
@@ -219,12 +220,33 @@ def _item(path: str, entry: Entry) -> dict[str, Any]:
     return item | ({"isexec": True} if entry.executable else {})
 
 
+class LockText:
+    """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
+
+    def __init__(self, text: str | bytes | None) -> None:
+        content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
+        stages = content.pop("stages", None) or {}
+        self.head = _dump(content).encode()
+        self.stages = {name: self._piece(name, stage) for name, stage in stages.items()}
+
+    @staticmethod
+    def _piece(name: str, stage: Mapping[str, Any]) -> bytes:
+        return _dump({"stages": {name: stage}}).partition("\n")[2].encode()
+
+    def update(self, records: Mapping[str, Record]) -> None:
+        """Put RECORDS in; entries of other steps stay as they are."""
+        self.stages |= {name: self._piece(name, lock_stage(record)) for name, record in records.items()}
+
+    def text(self) -> bytes:
+        """The whole file."""
+        return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *self.stages.values()])
+
+
 def updated_lock(text: str | bytes | None, records: Mapping[str, Record]) -> str:
     """The text of `dvc.lock` with RECORDS in it; entries of other steps stay as they are."""
-    content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
-    stages = content.setdefault("stages", {}) or {}
-    content["stages"] = stages | {name: lock_stage(record) for name, record in records.items()}
-    return _dump(content)
+    lock = LockText(text)
+    lock.update(records)
+    return lock.text().decode()
 
 
 def run_text(record: Record) -> str:
@@ -264,13 +286,13 @@ def _dependency(path: str, entry: Entry) -> dict[str, Any]:
 
 
 def run_folder(key: str) -> str:
-    """Where the run cache keeps the entries of a key."""
-    return f"{CACHE}/runs/{key[:2]}/{key}"
+    """Where the run cache keeps the entries of a key, inside the cache."""
+    return f"runs/{key[:2]}/{key}"
 
 
 def object_path(md5: str) -> str:
-    """Where the cache keeps an object."""
-    return f"{CACHE}/files/md5/{md5[:2]}/{md5[2:]}"
+    """Where the cache keeps an object, inside the cache."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def tree_bytes(files: Mapping[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from engine.graph import Step
 from engine.plan import Action, Decision
 
 _LOG_LINES = 30
+_SLOTS = {"cpu": "process"}
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)
 """Exit statuses of a step that was asked to end."""
 
@@ -22,6 +24,8 @@ class View:
         self.steps = steps
         self.done = 0
         self.running: dict[str, float] = {}
+        self.queued: Mapping[str, int] = {}
+        self.blocked = 0
         self.moving = render.Moving(self.rows) if live else None
 
     def __enter__(self) -> Self:
@@ -37,7 +41,14 @@ class View:
         """What runs now, and since when."""
         now = time.monotonic()
         names = [f"{name} ({render.duration(now - since)})" for name, since in self.running.items()]
-        return [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
+        rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
+        waits = [f"{count} for a free {_SLOTS.get(slot, slot)}" for slot, count in self.queued.items()]
+        waits += [f"{self.blocked} for what other steps make"] if self.blocked else []
+        return [*rows, *([f"waiting: {', '.join(waits)}"] if waits else [])]
+
+    def waiting(self, queued: Mapping[str, int], blocked: int) -> None:
+        """How many steps could run, by the slot that they need, and how many still wait for what others make."""
+        self.queued, self.blocked = queued, blocked
 
     def decided(self, decision: Decision) -> None:
         """A step was kept or restored, or may start."""

@@ -84,6 +84,11 @@ class Place:
         done = self.run("dvc", "repro")
         return actions(done.stdout + done.stderr)
 
+    def repro_of(self, *targets: str) -> dict[str, str]:
+        """As `repro`, of some steps and what they need."""
+        done = self.run("dvc", "repro", *targets)
+        return actions(done.stdout + done.stderr)
+
     def repro_as_planned(self) -> set[str]:
         """The steps that ran; asserts that the plan had said so before, step by step."""
         planned, done = self.plan(), self.repro()
@@ -155,6 +160,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
             place.commit("built")
             (root / "finished").touch()
     return Place(root)
+
+
+@pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The workspace of tests.road.light, with nothing built: not to be changed."""
+    from tests.road.light import lighten
+
+    place = make_place(tmp_path_factory.mktemp("light") / "workspace")
+    place.run("engine", "build", "initialize-toy", check=False)
+    return lighten(place)
+
+
+@pytest.fixture
+def light_place(light: Place, tmp_path: Path) -> Place:
+    """A copy of the light workspace."""
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(light.root), str(tmp_path / "workspace")], check=True)
+    return Place(tmp_path / "workspace")
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ def test_a_failed_step_stops_what_follows_and_loses_nothing(place: Place):
 
 def test_a_damaged_object_is_noticed_and_rebuilt(place: Place):
     record = parse_lock((place.root / "dvc.lock").read_text())["split-a"]
-    tree = dvcfile.parse_tree((place.root / dvcfile.object_path(record.outputs["artifacts/split-a"].md5)).read_bytes())
-    damaged = place.root / dvcfile.object_path(tree["train.jsonl"])
+    tree = dvcfile.parse_tree((place.root / dvcfile.CACHE / dvcfile.object_path(record.outputs["artifacts/split-a"].md5)).read_bytes())
+    damaged = place.root / dvcfile.CACHE / dvcfile.object_path(tree["train.jsonl"])
     good = damaged.read_bytes()
     damaged.chmod(0o644)
     damaged.write_bytes(bytes([good[0] ^ 1]) + good[1:])
