@@ -18,9 +18,6 @@ from engine.hashing import Hashes
 if TYPE_CHECKING:
     from engine.part import Kind, Part
 
-FORMAT = 1
-"""Raised when what is remembered changes its meaning."""
-
 _STARTED = time.time_ns()
 _MARGIN = 1_000_000_000
 
@@ -106,7 +103,7 @@ class State:
         """The content of FILES and of the code, what counts as a spec, whether INPUTS were touched, and versions that no file pins."""
         read = (*files, *self._always())
         return {
-            "format": [FORMAT, sys.version, str(self.code), _pydantic()],
+            "versions": [sys.version, str(self.code), _pydantic()],
             "specs": [str(path) for path in self.specs],
             "files": {name: entry.md5 if (entry := self.hashes.entry(name, _is_source)) else None for name in read},
             "inputs": {name: _stamp(self.hashes.root / name) for name in inputs},
@@ -136,6 +133,11 @@ def _files(path: Path) -> Iterator[Path]:
     yield from path.rglob("*.py") if path.is_dir() else ()
 
 
+def _writer() -> list[int]:
+    """What changes with this module, which alone knows how to read what it wrote."""
+    return memo.stamp(Path(__file__).stat())
+
+
 def _pydantic() -> list[int]:
     """What changes when pydantic, which reads the specs, is installed anew; found without importing it."""
     found = find_spec("pydantic")
@@ -145,7 +147,7 @@ def _pydantic() -> list[int]:
 
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
-    value = {"state": state, "pipeline": outline.pipeline, "files": outline.files}
+    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "files": outline.files}
     specs = [[spec.path, spec.experiment, spec.targets] for spec in outline.specs]
     memo.save(path, value | {"specs": specs, **_packed(outline)})
 
@@ -153,8 +155,10 @@ def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
 def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
     """The outline remembered at PATH, where all that decided it is as it was; WHOLE gives a step with its parameters."""
     found = memo.load(path)
-    before: dict[str, Any] = found["state"] if found else {"format": [None]}
-    if before["format"][0] != FORMAT or state.of(found["files"], before["inputs"], before["packages"]) != before:
+    if not found or found["by"] != _writer():
+        return None
+    before = found["state"]
+    if state.of(found["files"], before["inputs"], before["packages"]) != before:
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets)) for spec, experiment, targets in found["specs"])
     graph, digests = _unpacked(found, whole)

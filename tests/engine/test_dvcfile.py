@@ -146,6 +146,7 @@ def test_the_half_of_an_entry_that_a_killed_dvc_left_is_no_run(repository, tmp_p
         assert Disk(copy, Hashes(copy)).run(key) is None
 
 
+READ = st.dictionaries(st.text(), st.just(Entry("1" * 32, size=3)))
 RECORDS = st.dictionaries(
     st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
     st.builds(

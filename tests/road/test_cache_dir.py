@@ -58,7 +58,7 @@ def test_plan_build_and_dvc_share_the_cache_that_is_configured(light_place: Plac
     place.run("engine", "build", *TARGETS, check=False)
     built = files_of(shared)
     assert {path.parts[0] for path in built} == {"runs", "files"} and not files_of(place.root / ".dvc/cache")
-    assert {action for name, action in place.repro_of(*TARGETS).items() if name != "resolve"} == {"keep"}
+    assert {action for name, action in place.repro(*TARGETS).items() if name != "resolve"} == {"keep"}
     for name in TARGETS:
         shutil.rmtree(place.root / "artifacts" / name)
     plan = place.plan()
