@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ from engine.project import Project
 from engine.recording import Recorder
 from engine.store import Disk
 
+_NAMED_WAITS = 3
+_SLOTS = {"cpu": "process"}
+
 
 class View(Protocol):
     """Shows a build as it goes on."""
@@ -35,8 +39,8 @@ class View(Protocol):
     def ended(self, finished: Finished) -> None:
         """A step has ended."""
 
-    def waiting(self, queued: Mapping[str, int], blocked: int) -> None:
-        """How many steps could run, by the slot that they need, and how many still wait for what others make."""
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
 
     def moved(self, step: Step) -> None:
         """What a step read has changed since it started, so that its result is not kept."""
@@ -159,9 +163,14 @@ class _Build:
             self.executor.start(step)
             self.view.started(step)
             started += 1
-        queued = {slot: len(heap) for slot, heap in self.ready.items() if heap}
-        self.view.waiting(queued, sum(bool(producers) for producers in self.unsettled.values()))
+        self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
         return started
+
+    def _waiting(self) -> Iterator[tuple[str, str]]:
+        """The steps that wait, and for what: first those that only wait for room."""
+        for slot, heap in self.ready.items():
+            yield from ((self.graph.steps[place].name, f"a free {_SLOTS.get(slot, slot)}") for place in nsmallest(_NAMED_WAITS, heap))
+        yield from ((name, ", ".join(sorted(producers))) for name, producers in self.unsettled.items() if producers)
 
     def _read_now(self, step: Step) -> dict[str, Entry]:
         """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # A pipe or a file has no width: nothing is wrapped there.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
-_NARROWEST = 36
+_NARROWEST = 28
 """Columns that reasons need beside the names of steps; where there are fewer, they stand below them."""
 
 Span = tuple[str, str]

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,7 +12,6 @@ from engine.graph import Step
 from engine.plan import Action, Decision
 
 _LOG_LINES = 30
-_SLOTS = {"cpu": "process"}
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)
 """Exit statuses of a step that was asked to end."""
 
@@ -24,8 +23,8 @@ class View:
         self.steps = steps
         self.done = 0
         self.running: dict[str, float] = {}
-        self.queued: Mapping[str, int] = {}
-        self.blocked = 0
+        self.first: Sequence[tuple[str, str]] = ()
+        self.undone = 0
         self.moving = render.Moving(self.rows) if live else None
 
     def __enter__(self) -> Self:
@@ -40,15 +39,15 @@ class View:
     def rows(self) -> list[str]:
         """What runs now, and since when."""
         now = time.monotonic()
-        names = [f"{name} ({render.duration(now - since)})" for name, since in self.running.items()]
+        names = [f"{name} ({render.duration(now - since)})" for name, since in list(self.running.items())]
         rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
-        waits = [f"{count} for a free {_SLOTS.get(slot, slot)}" for slot, count in self.queued.items()]
-        waits += [f"{self.blocked} for what other steps make"] if self.blocked else []
-        return [*rows, *([f"waiting: {', '.join(waits)}"] if waits else [])]
+        waits = [f"{name} for {what}" for name, what in self.first]
+        more = self.undone - len(self.running) - len(waits)
+        return [*rows, *([f"waiting: {' · '.join(waits)}{f' · {more} more' if more > 0 else ''}"] if waits else [])]
 
-    def waiting(self, queued: Mapping[str, int], blocked: int) -> None:
-        """How many steps could run, by the slot that they need, and how many still wait for what others make."""
-        self.queued, self.blocked = queued, blocked
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
+        self.first, self.undone = first, undone
 
     def decided(self, decision: Decision) -> None:
         """A step was kept or restored, or may start."""
