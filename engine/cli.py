@@ -69,6 +69,8 @@ def check(specs: Specs = None) -> None:
     project = load_project()
     chosen = project.named(specs or [])
     steps = project.select([str(path) for path in specs or []]).graph
+    for remark in project.outline.remarks:
+        render.warn(remark)
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(steps)} steps")
 
 
@@ -98,7 +100,7 @@ def show(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of 
     (chosen,) = load_project().chosen([spec])
     values = explain(chosen)
     if json:
-        render.as_json([{"key": v.key, "value": v.value, "from": str(v.where) if v.where else "default"} for v in values])
+        render.as_json([{"key": v.key, "value": v.data, "from": str(v.where) if v.where else "default"} for v in values])
     else:
         render.lines((f"{v.key} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
 
@@ -154,7 +156,7 @@ def plan(
             render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(names)}")
     for name in costs.unchecked:
         render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
-    for text in costs.shortages:
+    for text in (*project.outline.remarks, *costs.shortages):
         render.warn(text)
     if strict and costs.shortages:
         raise typer.Exit(MISTAKE)

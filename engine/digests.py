@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ def digest(data: bytes | str) -> str:
 def short(text: str) -> str:
     """A digest as people see it: its first 12 hex digits."""
     return text.removeprefix("sha256:")[:12]
+
+
+def scratch_name(step: str, identity: str, read: Mapping[str, str]) -> str:
+    """Where the runner keeps checkpoints of a step that reads this (path to md5): one folder for each state of what it reads."""
+    return f"{step}-{short(digest(identity + json.dumps(dict(read), sort_keys=True)))}"
 
 
 def folder_digest(folder: Path) -> str:

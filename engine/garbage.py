@@ -12,11 +12,11 @@ from typing import Any
 
 from engine import dvcfile, git
 from engine.build import check_repository
+from engine.digests import scratch_name
 from engine.dvcconfig import cache_folder
 from engine.dvcfile import Record
 from engine.errors import UserError
-from engine.graph import ARTIFACTS, Step
-from engine.identity import digest, short
+from engine.graph import ARTIFACTS
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
@@ -257,12 +257,8 @@ def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool
     if step is None:
         return False
     needs, unknown = planner.needs(step)
-    return bool(unknown) or name == scratch_name(step, planner.identities[step.name], {path: entry.md5 for path, entry in needs.items()})
-
-
-def scratch_name(step: Step, identity: str, read: Mapping[str, str]) -> str:
-    """Where the runner keeps checkpoints of a step that reads this (path to md5): one folder for each state of what it reads."""
-    return f"{step.name}-{short(digest(identity + json.dumps(dict(read), sort_keys=True)))}"
+    read = {path: entry.md5 for path, entry in needs.items()}
+    return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
 
 
 def _md5s(run: Record) -> set[str]:

@@ -43,6 +43,8 @@ class Outline:
     """The md5 of each step's identity file, by the step's name."""
     pipeline: str
     """The md5 of `dvc.yaml` as it should be."""
+    remarks: tuple[str, ...]
+    """What a person should read, although nothing is refused."""
     state: str
     """A digest of all that decided this."""
 
@@ -147,7 +149,7 @@ def _pydantic() -> list[int]:
 
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
-    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "files": outline.files}
+    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "files": outline.files, "remarks": outline.remarks}
     specs = [[spec.path, spec.experiment, spec.targets] for spec in outline.specs]
     memo.save(path, value | {"specs": specs, **_packed(outline)})
 
@@ -162,7 +164,7 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets)) for spec, experiment, targets in found["specs"])
     graph, digests = _unpacked(found, whole)
-    return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], digest(canonical(before)))
+    return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], tuple(found["remarks"]), digest(canonical(before)))
 
 
 def _packed(outline: Outline) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from engine import dvcfile
 from engine.digests import canonical, digest
 from engine.environment import Environment
 from engine.errors import Location, Problem, UserError
-from engine.graph import Graph
+from engine.graph import Graph, Step
 from engine.hashing import Hashes, memo_path
 from engine.outline import Outline, SpecName, State, recall, remember
 from engine.plan import Decision, Plan, make_plan, plan_resolve
@@ -44,10 +44,17 @@ class Project:
 
     @cached_property
     def specs(self) -> "tuple[Spec, ...]":
-        """Every spec of the default DAG, in order of name."""
-        from engine.spec.load import load_specs
+        """Every spec of the default DAG, in order of name; raises UserError with all problems of all of them."""
+        specs, problems = self._loaded
+        if problems:
+            raise UserError(problems)
+        return specs
 
-        return load_specs(self.workspace.spec_paths(), self.root)
+    @cached_property
+    def _loaded(self) -> "tuple[tuple[Spec, ...], list[Problem]]":
+        from engine.spec.load import load_each
+
+        return load_each(self.workspace.spec_paths(), self.root)
 
     @cached_property
     def outline(self) -> Outline:
@@ -64,23 +71,27 @@ class Project:
     @cached_property
     def _whole(self) -> Graph:
         """The graph with every step's parameters."""
-        from engine.compile import compile_graph
+        from engine.compile import compile_each
 
-        graph = compile_graph(self.specs)
-        problems = [
+        specs, problems = self._loaded
+        steps, found = compile_each(specs, whole=not problems)
+        missing = self._missing_inputs(steps)
+        if problems := [*problems, *found, *(missing or self._models_without_config())]:
+            raise UserError(dict.fromkeys(problems))
+        return Graph(steps)
+
+    def _missing_inputs(self, steps: Iterable[Step]) -> list[Problem]:
+        return [
             Problem(f"there is no {item.path}", item.where, "paths are relative to the workspace")
-            for step in graph
+            for step in steps
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems := problems or self._models_without_config():
-            raise UserError(dict.fromkeys(problems))
-        return graph
 
     def _local_models(self) -> "Iterator[tuple[Spec, str]]":
         from engine.spec.sections import LocalModel
 
-        for spec in self.specs:
+        for spec in self._loaded[0]:
             if isinstance(model := spec.experiment.model, LocalModel):
                 yield spec, model.path
 
@@ -107,7 +118,7 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """The outline of the specs as they are now, which is remembered for the next run."""
-        from engine.compile import targets
+        from engine.compile import remarks, targets
 
         graph = self._whole
         digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
@@ -117,7 +128,8 @@ class Project:
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.experiment.experiment.name, targets(spec)) for spec in self.specs)
         pipeline = dvcfile.text_md5(self._pipeline_text(graph, files))
-        outline = Outline(names, files, graph, digests, pipeline, digest(canonical(state)))
+        told = tuple(dict.fromkeys(remark for spec in self.specs for remark in remarks(spec)))
+        outline = Outline(names, files, graph, digests, pipeline, told, digest(canonical(state)))
         if self._state.settled(state):
             remember(self._memo, outline, state)
         return outline

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine import outline
+from engine.errors import UserError
 from engine.identity import resources_text
 from engine.project import Project
 from engine.workspace import Workspace
@@ -159,3 +160,67 @@ def packages(root: Path) -> set[str]:
     """The packages that any identity names."""
     texts = project(root).identities.values()
     return {package for text in texts for package in json.loads(text)["environment"]}
+
+
+WITHOUT_MODEL = """
+[experiment]
+name = "{name}"
+
+[model]
+name = "own"
+architecture = {{ kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = {positions} }}
+tokenizer = {{ vocab_size = 300, tasks = ["a"] }}
+
+[tasks.a]
+source = {{ kind = "jsonl", path = "data/{rows}" }}
+prompts = ["Say:"]
+teacher = {{ kind = "gold", column = "answer" }}
+max_new_tokens = 4
+
+[tokenization]
+max_length = 64
+
+[mixture]
+tasks = ["a"]
+
+[training]
+method = "lora"
+learning_rate = 1e-3
+"""
+
+
+def write(root: Path, name: str, positions: int = 64, rows: str = "rows.jsonl", more: str = "") -> None:
+    (root / f"specs/{name}.toml").write_text(WITHOUT_MODEL.format(name=name, positions=positions, rows=rows) + more)
+
+
+def problems(root: Path) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        assert project(root).graph
+    return [problem.what for problem in caught.value.problems]
+
+
+def test_one_broken_spec_hides_neither_clashes_nor_missing_files_of_the_others(root: Path):
+    write(root, "one")
+    write(root, "two", positions=32)
+    write(root, "three", rows="lost.jsonl", more="\n[evaluation]\nrowz = 3\n")
+    write(root, "four", rows="gone.jsonl")
+    write(root, "follower")
+    path = root / "specs/follower.toml"
+    head, rest = path.read_text().split("[model]")
+    path.write_text(f'{head}[model]\nexperiment = "three"\n\n[tasks.a]' + rest.split("[tasks.a]")[1])
+    found = problems(root)
+    assert "unknown key 'rowz' in evaluation" in found
+    assert any("'initialize-own' means two different steps" in what for what in found)
+    assert "there is no data/gone.jsonl" in found
+    assert not any("no spec of this workspace is experiment" in what for what in found), "three is there, only broken"
+    (root / "specs/three.toml").unlink()
+    assert "no spec of this workspace is experiment 'three'" in problems(root)
+
+
+def test_rows_that_a_model_from_scratch_has_no_positions_for_are_told_and_remembered(root: Path):
+    write(root, "short", positions=32)
+    (remark,) = project(root).outline.remarks
+    assert remark.startswith("tokenization.max_length is 64, but model own has 32 positions") and "specs/short.toml:17:14" in remark
+    assert remembered(root) and project(root).outline.remarks == (remark,)
+    write(root, "short", positions=64)
+    assert project(root).outline.remarks == ()
