@@ -44,7 +44,7 @@ def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
     path = memo.memo_path(project.root, "costs")
     found = memo.load(path)
     key = _key(project, plan, store)
-    if found and found["key"] == key and all(_md5(store.entry(name)) == md5 for name, md5 in found["seen"].items()):
+    if found and found.get("key") == key and all(_md5(store.entry(name)) == md5 for name, md5 in found["seen"].items()):
         return Costs(found["steps"], tuple(found["shortages"]), tuple(found["unchecked"]))
     traced = Traced(store.root, store.hashes)
     costs = _looked_up(project, plan, traced)

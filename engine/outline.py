@@ -157,7 +157,7 @@ def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
 def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
     """The outline remembered at PATH, where all that decided it is as it was; WHOLE gives a step with its parameters."""
     found = memo.load(path)
-    if not found or found["by"] != _writer():
+    if not found or found.get("by") != _writer():
         return None
     before = found["state"]
     if state.of(found["files"], before["inputs"], before["packages"]) != before:
