@@ -1,6 +1,6 @@
 """The time of `engine plan` beside `dvc repro --dry` and `dvc status` on the same, fully built graph, and of the start of light verbs.
 
-    python benchmarks/plan_speed.py [--quick] [--steps N] [--json] [--dvc-up-to N] [--repeats N]
+    python benchmarks/plan_speed.py [--quick] [--steps N ...] [--json] [--dvc-up-to N] [--repeats N]
 
 Each size is a workspace in a temporary folder with a copy of the code. Every measured command must say that there is nothing to do.
 """
@@ -133,7 +133,7 @@ def report(content: Mapping[str, Any]) -> str:
 def options() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, metavar="N", help="only a graph of N steps")
+    parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="only graphs of N steps")
     parser.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     parser.add_argument("--quick", action="store_true", help=f"only graphs of {' and '.join(map(str, QUICK_SIZES))} steps")
     parser.add_argument("--dvc-up-to", type=int, default=1_000, metavar="N", help="measure DVC up to N steps (default: 1000)")
@@ -144,7 +144,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure all sizes in one run and print them."""
     chosen = options()
-    sizes = (chosen.steps,) if chosen.steps else QUICK_SIZES if chosen.quick else SIZES
+    sizes = chosen.steps if chosen.steps else QUICK_SIZES if chosen.quick else SIZES
     measured = []
     for steps in sizes:
         print(f"{steps} steps ...", file=sys.stderr)

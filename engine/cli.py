@@ -19,6 +19,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_NAMED_STEPS = 40
+"""A command with more steps than this is not printed whole."""
+
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
 
 Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace; none given: all of them.")]
@@ -153,7 +156,12 @@ def plan(
             render.warn("dvc.yaml is not what the specs say yet; `engine build` writes it, plain `dvc repro` needs: engine compile")
         render.plan(selected.title, decided, costs)
         if names := acceptable(decided):
-            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(names)}")
+            shown = (
+                names
+                if len(names) <= _NAMED_STEPS
+                else [*names[:_NAMED_STEPS], f"... ({len(names)} steps; all of them: engine plan --json)"]
+            )
+            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(shown)}")
     for name in costs.unchecked:
         render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
     for text in (*project.outline.remarks, *costs.shortages):
