@@ -14,6 +14,9 @@ from stages.generate.asking.request import Request
 MINUTE = 60.0
 """Seconds of the window that rates are counted in."""
 
+FIRST_REST = 0.5
+"""Seconds before the second trial of a request, about."""
+
 _SLACK = 0.02
 """Share of a rate that is kept for bursts, and for what comes back because a guess was too high."""
 _BYTES_PER_TOKEN = 4.0  # of English text, before this endpoint has told
@@ -199,6 +202,6 @@ class Circuit:
         self._failing_since = self._failing_since if self._failing_since is not None else time.monotonic()
 
 
-def backoff(trial: int, first: float = 0.5, longest: float = 60.0) -> float:
+def backoff(trial: int, longest: float = 60.0) -> float:
     """Seconds before trial number TRIAL + 1: doubled each time, and random, as those who failed together must not return together."""
-    return random.uniform(0.5, 1.0) * min(longest, first * 2**trial)  # chance decides no result here
+    return random.uniform(0.5, 1.0) * min(longest, FIRST_REST * 2**trial)  # chance decides no result here

@@ -77,6 +77,7 @@ class Session:
         """Every task, and whether its request is on its way, which stopping waits for."""
         self._resting = 0
         self._error: BaseException | None = None
+        self._ending = False
 
     @property
     def spending(self) -> Spending:
@@ -132,7 +133,7 @@ class Session:
         del self._tasks[task]
         if not task.cancelled() and (error := task.exception()):
             self._error = self._error or error
-        if not self._tasks or self._error:
+        if (not self._tasks or self._error) and not self._ending:
             self._loop.stop()
 
     def _run(self, seconds: float) -> None:
@@ -258,6 +259,7 @@ class Session:
         """End everything, answers on their way after GRACE seconds."""
         with suppress(KeyboardInterrupt):
             self._stop(grace)
+        self._ending = True
         self._loop.run_until_complete(self._end())
         self._loop.close()
 

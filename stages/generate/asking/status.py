@@ -15,7 +15,7 @@ class Status:
 
     def __init__(self, name: str, session: Session, priced: bool) -> None:
         self._session, self._priced = session, priced
-        self._bar: Progress[Answer] = progress((), name, "answers")
+        self._bar: Progress[Answer] = progress(iter(()), name, "answers")
         self._unsaid, self._said = 0, monotonic()
 
     def answered(self, answer: Answer) -> None:

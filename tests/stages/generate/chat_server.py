@@ -8,7 +8,6 @@ It keeps a journal of all it received and of all it answered in full, and tells 
 
 import argparse
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -35,12 +34,19 @@ def completion(text: str | None, finish_reason: str = "stop", refusal: str | Non
     message = {"role": "assistant", "content": text, "refusal": refusal}
     used = {"prompt_tokens": max(1, len(prompt) // 4), "completion_tokens": max(1, len(text or "") // 4)}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": used}).encode()
+    return json.dumps(
+        {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": used}
+    ).encode()
+
+
+def question(body: dict[str, Any]) -> str:
+    """The first thing that the user says."""
+    return next(str(message["content"]) for message in body["messages"] if message["role"] == "user")
 
 
 def answer_to(body: dict[str, Any]) -> str:
     """What the server says to a request: JSON where a schema asks for it, else the question in capitals."""
-    prompt = str(body["messages"][-1]["content"])
+    prompt = question(body)
     if "response_format" in body:
         return json.dumps({"title": _MARK.sub("", prompt).strip().upper()})
     return _MARK.sub("", prompt).strip().upper() or "YES"
@@ -152,7 +158,6 @@ class Connection(asyncio.Protocol):
             body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
             found = re.search(r"(?i)^authorization: (.*)$", head, re.MULTILINE)
             self.authorization = found[1].strip() if found else ""
-            self.state.keys.add(self.authorization)
             method, path, _ = head.split(" ", 2)
             self.route(method, path, body)
 
@@ -163,7 +168,7 @@ class Connection(asyncio.Protocol):
             self.respond(200, json.dumps(journal(self.state)).encode())
         elif path == "/set":
             for name, value in json.loads(body).items():
-                setattr(self.state, name, value)
+                setattr(self.state, name, Counter(value) if name == "seen" else value)
             self.respond(200, b"{}")
         else:
             self.respond(*files_and_batches(self.state, method, path, body))
@@ -172,18 +177,18 @@ class Connection(asyncio.Protocol):
         prompt = str(body["messages"][-1]["content"])
         tokens = max(1, len(prompt) // 4) + max(1, len(answer_to(body)) // 4)
         self.state.received.append((time.monotonic(), prompt, tokens))
+        self.state.keys.add(self.authorization)
         self.state.in_flight += 1
         self.state.most_in_flight = max(self.state.most_in_flight, self.state.in_flight)
         asyncio.get_running_loop().call_later(self.state.delay, self.serve, body)
 
     def serve(self, body: dict[str, Any]) -> None:
         self.state.in_flight -= 1
-        prompt = str(body["messages"][-1]["content"])
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        self.state.seen[key] += 1
+        prompt = question(body)
+        self.state.seen[prompt] += 1
         if self.state.too_many():
             FAULTS["429"](self, body)
-        elif (mark := _MARK.search(prompt)) and self.state.seen[key] <= int(mark[2] or _ALWAYS):
+        elif (mark := _MARK.search(prompt)) and self.state.seen[prompt] <= int(mark[2] or _ALWAYS):
             FAULTS[mark[1]](self, body)
         else:
             self.respond(200, completion(answer_to(body), prompt=prompt), answered=body)
@@ -205,7 +210,9 @@ def files_and_batches(state: State, method: str, path: str, body: bytes) -> tupl
     if method == "POST" and parts == ["files"]:
         name = f"file-{len(state.files)}"
         state.files[name] = body.split(b'name="file"', 1)[1].split(b"\r\n\r\n", 1)[1].split(b"\r\n--", 1)[0]
-        return 200, json.dumps({"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}).encode()
+        return 200, json.dumps(
+            {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}
+        ).encode()
     if method == "GET" and parts[0] == "files":
         return 200, state.files[parts[1]]
     if method == "POST" and parts == ["batches"]:
@@ -246,10 +253,11 @@ def _finish_batch(state: State, batch: dict[str, Any]) -> None:
         item = json.loads(line)
         prompt = str(item["body"]["messages"][-1]["content"])
         state.received.append((time.monotonic(), prompt, 1))
-        key = hashlib.sha256(json.dumps(item["body"], sort_keys=True).encode()).hexdigest()
-        state.seen[key] += 1
-        if (mark := _MARK.search(prompt)) and mark[1] == "500" and state.seen[key] <= int(mark[2] or _ALWAYS):
-            errors.append({"custom_id": item["custom_id"], "response": {"status_code": 500, "body": {"error": {"message": "no"}}}, "error": None})
+        state.seen[prompt] += 1
+        if (mark := _MARK.search(prompt)) and mark[1] == "500" and state.seen[prompt] <= int(mark[2] or _ALWAYS):
+            errors.append(
+                {"custom_id": item["custom_id"], "response": {"status_code": 500, "body": {"error": {"message": "no"}}}, "error": None}
+            )
         else:
             state.answered.append(prompt)
             whole = json.loads(completion(answer_to(item["body"]), prompt=prompt))
