@@ -136,13 +136,14 @@ def plan(
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import dvcfile, render
     from engine.accept import acceptable
-    from engine.facts import device_limits, facts_of, shortages, unchecked
+    from engine.facts import device_limits, facts_of, shortages, unchecked, with_asking
 
     project = load_project()
     selected = project.select(targets or [])
     decided = project.plan(selected.graph)
     store = project.store()
     facts = {d.name: facts_of(project.graph[d.name], decided, project.graph, store) for d in decided.decisions if d.name in project.graph}
+    facts = with_asking(facts, decided, project.graph, project.root)
     limits = device_limits(project.specs)
     too_large = shortages(decided, facts, limits)
     if json:

@@ -21,7 +21,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `rows.jsonl` with id, group, prompt and completion of each row; raises UserError where no row is left."""
     generation = Generation(parameters, job)
     source = parameters.source.read(dict(job.inputs))
-    rows_out = write_rows(job.output / "rows.jsonl", generation.rows(progress(source, job.name)))
+    shown = getattr(parameters.teacher, "reports_progress", False)  # a teacher that takes long says more than rows
+    rows_out = write_rows(job.output / "rows.jsonl", generation.rows(source if shown else progress(source, job.name)))
     metrics = generation.metrics()
     assert metrics["rows_out"] == rows_out
     assert metrics["rows_in"] == rows_out + sum(metrics["left_out"].values())

@@ -17,21 +17,21 @@ MINUTE = 60.0
 FIRST_REST = 0.5
 """Seconds before the second trial of a request, about."""
 
-_SLACK = 0.02
-"""Share of a rate that is kept for bursts, and for what comes back because a guess was too high."""
+_SHARE, _BURST = 0.97, 0.01
+"""Shares of a rate: what flows steadily, and what may come at once; the rest is for the jitter of the network."""
 _BYTES_PER_TOKEN = 4.0  # of English text, before this endpoint has told
 _COMPLETION_TOKENS = 256.0
 
 
 class Rate:
-    """At most so many units in any minute: a leaky bucket of the rate less a slack, no wider than the slack.
+    """At most so many units in any minute: a leaky bucket of almost the rate, and narrow.
 
     A bucket as wide as the rate would let twice the rate through in its first minute.
     """
 
     def __init__(self, per_minute: float) -> None:
-        self._burst = max(1.0, float(int(per_minute * _SLACK)))
-        self._limiter = AsyncLimiter(self._burst, self._burst / (per_minute * (1 - _SLACK)) * MINUTE)
+        self._burst = max(1.0, float(int(per_minute * _BURST)))
+        self._limiter = AsyncLimiter(self._burst, self._burst / (per_minute * _SHARE) * MINUTE)
         self._owed = 0.0
         self._turn = asyncio.Lock()
 

@@ -166,6 +166,8 @@ class Connection(asyncio.Protocol):
             self.chat(json.loads(body))
         elif path == "/journal":
             self.respond(200, json.dumps(journal(self.state)).encode())
+        elif path == "/counts":
+            self.respond(200, json.dumps({"received": len(self.state.received), "answered": len(self.state.answered)}).encode())
         elif path == "/set":
             for name, value in json.loads(body).items():
                 setattr(self.state, name, Counter(value) if name == "seen" else value)
@@ -296,6 +298,10 @@ class Server:
     def journal(self) -> dict[str, Any]:
         """Everything that it received and answered."""
         return self._call("/journal")
+
+    def counts(self) -> dict[str, int]:
+        """How many requests arrived, and how many were answered in full."""
+        return self._call("/counts")
 
     def received(self) -> list[str]:
         """The questions that arrived, in order."""
