@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS answers (
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
-  name TEXT PRIMARY KEY, endpoint TEXT NOT NULL, id TEXT, state TEXT NOT NULL
+  name TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, id TEXT
 ) WITHOUT ROWID;
 """
 _WAIT = 60.0  # seconds for another step that writes at this moment
@@ -80,31 +80,40 @@ class Answers:
 
     def keep(self, request: Request, reply: Reply, step: str) -> None:
         """Write an answer for good, before anything else is done with it."""
-        values = (request.key, request.endpoint, str(request.body["model"]), step, reply.text, reply.refusal, reply.finish_reason)
+        self.keep_under(request.key, request.endpoint, str(request.body["model"]), step, request.prompt_bytes, reply)
+
+    def keep_under(self, key: bytes, endpoint: str, model: str, step: str, prompt_bytes: int, reply: Reply) -> None:
+        """As `keep`, for an answer whose request may be no longer at hand; its size is then 0."""
+        said = (reply.text, reply.refusal, reply.finish_reason, prompt_bytes, reply.prompt_tokens, reply.completion_tokens)
         with self._located():
             self._connection.execute(
-                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*values, request.prompt_bytes, reply.prompt_tokens, reply.completion_tokens),
+                "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (key, endpoint, model, step, *said)
             )
 
     def averages(self, endpoint: str, model: str) -> Averages:
         """What the answers of MODEL took so far."""
         sums = "count(*), sum(prompt_bytes), sum(prompt_tokens), sum(completion_tokens)"
         with self._located():
-            found = self._connection.execute(f"SELECT {sums} FROM answers WHERE endpoint = ? AND model = ?", (endpoint, model))
+            found = self._connection.execute(
+                f"SELECT {sums} FROM answers WHERE endpoint = ? AND model = ? AND prompt_bytes > 0", (endpoint, model)
+            )
             count, size, prompt, completion = found.fetchone()
         return Averages(count, size / prompt if prompt else None, completion / count if completion else None)
 
-    def batch(self, name: str) -> tuple[str | None, str] | None:
-        """The provider's id (None where it was never told) and the state of the batch NAME."""
+    def open_batches(self, endpoint: str) -> list[tuple[str, str, str | None]]:
+        """Name, model and the provider's id (None where it was never told) of every batch that is not collected yet."""
         with self._located():
-            row = self._connection.execute("SELECT id, state FROM batches WHERE name = ?", (name,)).fetchone()
-        return (row[0], row[1]) if row else None
+            return list(self._connection.execute("SELECT name, model, id FROM batches WHERE endpoint = ? ORDER BY name", (endpoint,)))
 
-    def keep_batch(self, name: str, endpoint: str, identity: str | None, state: str) -> None:
-        """Write what is known of a batch."""
+    def keep_batch(self, name: str, endpoint: str, model: str, identity: str | None) -> None:
+        """Write down that a batch will be sent, or under which id it was."""
         with self._located():
-            self._connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", (name, endpoint, identity, state))
+            self._connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", (name, endpoint, model, identity))
+
+    def forget_batch(self, name: str) -> None:
+        """A batch is collected, or was never made."""
+        with self._located():
+            self._connection.execute("DELETE FROM batches WHERE name = ?", (name,))
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

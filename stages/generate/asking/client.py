@@ -80,7 +80,7 @@ class Client:
             return got.body
         response = httpx2.Response(got.status, headers=list(got.raw_headers), content=got.body)
         if response.status_code != 200:
-            raise self._status(response.status_code, *_error_in(response.content), response.headers)
+            raise self.status(response.status_code, response.content, response.headers)
         return response.content
 
     def read(self, body: bytes) -> Reply:
@@ -104,6 +104,10 @@ class Client:
             return Failure(f"connection: {self._shown(str(error.__cause__ or error))}")
         said = str(error).removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
         return self._status(error.status_code, said, error.code, error.response.headers)
+
+    def status(self, status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
+        """What a response with another status than 200 means."""
+        return self._status(status, *_error_in(body), headers)
 
     def _status(self, status: int, said: str, code: str | None, headers: Mapping[str, str]) -> Exception:
         """What a status other than 200 means: it may pass, it is a refusal of this question, or it ends the step."""

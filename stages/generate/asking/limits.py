@@ -116,9 +116,9 @@ class Spending:
     def cost(self) -> float:
         return self.prices.cost(self.prompt_tokens, self.completion_tokens)
 
-    def exhausted(self, prompt: float, completion: float) -> str | None:
-        """The bound that a request of so many tokens, with all that is under way, would pass; None where there is room."""
-        if self.max_requests is not None and self.requests >= self.max_requests:
+    def exhausted(self, prompt: float, completion: float, requests: int = 1) -> str | None:
+        """The bound that REQUESTS of so many tokens, with all that is under way, would pass; None where there is room."""
+        if self.max_requests is not None and self.requests + requests > self.max_requests:
             return f"max_requests = {self.max_requests}"
         if self.max_tokens is not None and self.tokens + self._tokens_under_way + prompt + completion > self.max_tokens:
             return f"max_total_tokens = {self.max_tokens}"

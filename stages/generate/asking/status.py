@@ -4,6 +4,7 @@ from time import monotonic
 
 from stages.common.job import Metrics
 from stages.common.progress import Progress, progress
+from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.session import Session
 from stages.generate.question import Answer
 
@@ -13,7 +14,7 @@ _SECONDS_BETWEEN_NOTES = 0.2
 class Status:
     """Shows rows done, rate, requests in flight, retries, tokens and cost while a session works."""
 
-    def __init__(self, name: str, session: Session, priced: bool) -> None:
+    def __init__(self, name: str, session: Session | BatchSession, priced: bool) -> None:
         self._session, self._priced = session, priced
         self._bar: Progress[Answer] = progress(iter(()), name, "answers")
         self._unsaid, self._said = 0, monotonic()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.common.job import Job
 from stages.generate.asking import limits
+from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.cache import Answers, answers_path
 from stages.generate.asking.client import Client
 from stages.generate.asking.conversation import CUT_OFF, EMPTY, INVALID, REFUSED, Rules
@@ -23,7 +24,7 @@ def answers(teacher: "Chat", questions: Iterable[Question], job: Job, tally: Tal
     """The answers to QUESTIONS, in order; what is on its way when the caller leaves is waited for, as it is paid for."""
     client = Client(teacher.base_url, teacher.api_key_env, teacher.in_flight, teacher.timeout)
     with Answers(answers_path()) as kept:
-        session = Session(job.name, rules(teacher), client, kept, _limits(teacher, kept))
+        session = _session(teacher, job.name, client, kept)
         status = Status(job.name, session, teacher.input_price is not None)
         try:
             for answer in session.ask(questions):
@@ -33,6 +34,13 @@ def answers(teacher: "Chat", questions: Iterable[Question], job: Job, tally: Tal
             status.close()
             session.close()
             tally.measured["teacher"] = status.measured()
+
+
+def _session(teacher: "Chat", step: str, client: Client, kept: Answers) -> Session | BatchSession:
+    limits = _limits(teacher, kept)
+    if teacher.batch:
+        return BatchSession(step, rules(teacher), client, kept, limits, teacher.batch_poll)
+    return Session(step, rules(teacher), client, kept, limits)
 
 
 def rules(teacher: "Chat") -> Rules:

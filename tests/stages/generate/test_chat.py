@@ -3,51 +3,14 @@
 import json
 import sqlite3
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.job import Job
-from stages.generate.asking import limits
 from stages.generate.asking.cache import Answers, answers_path
-from stages.generate.question import Question, Tally
+from stages.generate.question import Tally
 from stages.generate.teachers.chat import Chat
-from tests.stages.generate.chat_server import Server, running
-
-KEY = "sk-test-0123456789abcdef"
-
-
-@pytest.fixture(scope="module")
-def shared():
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared: Server, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TEACHER_KEY", KEY)
-    monkeypatch.setattr(limits, "FIRST_REST", 0.02)
-    shared.set(delay=0.0, per_window=None, received=[], answered=[], seen={}, most_in_flight=0)
-    return shared
-
-
-def chat(server, **changes):
-    return Chat(**({"model": "m", "base_url": server.url, "api_key_env": "TEACHER_KEY", "timeout": 1.0} | changes))
-
-
-def ask(teacher, prompts, system="", tally=None):
-    """Text, or the reason why there is none, for each of PROMPTS."""
-    questions = (Question(system, prompt, {}, Location("rows.jsonl", number)) for number, prompt in enumerate(prompts, 1))
-    job = Job("generate-x", {}, Path("out"), None, Path("scratch"))
-    return [answer.left_out or answer.text for answer in teacher.answers(questions, job, tally or Tally())]
-
-
-def problem(teacher, prompts):
-    with pytest.raises(UserError) as caught:
-        ask(teacher, prompts)
-    return caught.value.problems[0]
+from tests.stages.generate.chat_server import running
+from tests.stages.generate.chatting import KEY, SCHEMA, ask, chat, problem
 
 
 def test_answers_come_in_order_whatever_their_time(server):
@@ -125,14 +88,6 @@ def test_asking_again_can_help_and_is_kept_too(server):
 
 def test_answers_that_match_a_pattern_count_as_refused(server):
     assert ask(chat(server, refusals=("^I MUST", "SORRY")), ["yes", "so sorry"]) == ["YES", "refused"]
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"title": {"type": "string", "minLength": 2}},
-    "required": ["title"],
-    "additionalProperties": False,
-}
 
 
 def test_structured_answers_are_checked_and_asked_for_once_more_with_the_error(server):
