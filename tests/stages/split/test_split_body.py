@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from engine.errors import UserError
 from stages.common.job import Job
 from stages.common.jsonl import read_objects, write_rows
+from stages.common.splits import SPLITS, split_of
 from stages.split import Parameters
-from stages.split.body import SPLITS, run, split_of
+from stages.split.body import run
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +43,7 @@ def anchored(names):
 def test_every_row_is_in_exactly_one_split_in_the_order_of_the_input(tmp_path_factory, names):
     rows = anchored(names)
     metrics, splits = split(tmp_path_factory.mktemp("split"), rows)
-    assert metrics == {"rows_in": len(rows), **{name: len(found) for name, found in splits.items()}}
+    assert metrics == {"rows_in": len(rows), **{name: len(found) for name, found in splits.items()}, "left_out": {}}
     assert sorted((found for part in splits.values() for found in part), key=lambda found: found["id"]) == rows
     assert all([found["id"] for found in part] == sorted(found["id"] for found in part) for part in splits.values())
 
@@ -90,7 +91,7 @@ def test_another_seed_gives_other_splits():
 
 def test_empty_held_out_splits_are_files_all_the_same(tmp_path):
     metrics, splits = split(tmp_path, [row(n, str(n)) for n in range(5)], validation=0.0, test=0.0)
-    assert metrics == {"rows_in": 5, "train": 5, "validation": 0, "test": 0} and splits["test"] == []
+    assert metrics == {"rows_in": 5, "train": 5, "validation": 0, "test": 0, "left_out": {}} and splits["test"] == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
 
 
