@@ -119,6 +119,9 @@ def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: 
 
 
 def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:
+    if need.model is not None:
+        assert where is not None
+        return _fetched(c, *need.model, where, lambda path: where).output()
     if need.task is None:
         assert need.path is not None
         return Input(need.path, where=where)
@@ -142,11 +145,16 @@ def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
-        parameters = fetch.Parameters(id=model.id, revision=model.revision)
-        where = spec.where("model")
-        step = c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model.id} from the hub.", where, _locate(spec, ("model",))))
+        step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
+
+
+def _fetched(c: Compilation, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+    """One revision of a model of the hub."""
+    parameters = fetch.Parameters(id=model, revision=revision)
+    name = name or _as_name(model.rsplit("/", 1)[-1])
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate))
 
 
 def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:

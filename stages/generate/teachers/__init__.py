@@ -7,6 +7,7 @@ from pydantic import Field
 from engine.part import named
 from stages.generate.teachers.chat import Chat
 from stages.generate.teachers.gold import Gold
+from stages.generate.teachers.local import Local
 from stages.generate.teachers.rules import Rules
 
-Teacher = Annotated[Chat | Gold | Rules, Field(discriminator="kind"), named]
+Teacher = Annotated[Chat | Gold | Local | Rules, Field(discriminator="kind"), named]
