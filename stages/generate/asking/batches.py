@@ -200,7 +200,7 @@ class BatchSession:
                 await asyncio.sleep(backoff(trial) if failure.retry_after is None else failure.retry_after)
                 trial += 1
 
-    def close(self, grace: float = 0.0) -> None:
+    def close(self) -> None:
         """End everything; a batch that is on its way is collected by the next run."""
         self._loop.run_until_complete(self._client.close())
         self._loop.close()

@@ -1,9 +1,10 @@
 """Questions in, answers out, in order: what is known comes from the cache, the rest is asked with many requests in flight."""
 
 import asyncio
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from engine.errors import Location, Problem, UserError
@@ -21,6 +22,9 @@ _SLICE = 0.005
 """Seconds that the loop runs before finished answers are handed on."""
 _GRACE = 5.0
 """Seconds that answers on their way, which will be paid for anyway, have left after ^C."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_UNHEARD = 256
+"""Rows from the cache alone after which signals are heard."""
 
 
 @dataclass(slots=True)
@@ -86,6 +90,7 @@ class Session:
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """The answers to QUESTIONS, in order; raises UserError once nothing that was sent is still to come."""
+        self._hear_signals()
         todo = iter(questions)
         slots: deque[Slot] = deque()
         exhausted = False
@@ -101,11 +106,21 @@ class Session:
                 yield answer
             if exhausted and not slots:
                 return
-            if self._tasks:
-                self._run(_SLICE)
+            if self._tasks or self.counts.answered % _UNHEARD == 0:
+                self._run(_SLICE if self._tasks else 0.0)
             if self._error:
-                self._stop()
+                self._stop(_GRACE if isinstance(self._error, KeyboardInterrupt) else None)
                 raise self._error
+
+    def _hear_signals(self) -> None:
+        """Let ^C and SIGTERM (a build's, or a dead parent's) stop the loop between two replies, never in the middle of keeping one."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._loop.add_signal_handler(number, self._interrupt)
+
+    def _interrupt(self) -> None:
+        self._error = self._error or KeyboardInterrupt()
+        self._loop.stop()
 
     def _hungry(self, slots: deque[Slot]) -> bool:
         """Whether more should be read: all that the cache knows at the front, and enough to keep every connection busy."""
@@ -255,10 +270,12 @@ class Session:
             self._run(_SLICE)
             seconds = None if seconds is None else seconds - _SLICE
 
-    def close(self, grace: float = 0.0) -> None:
-        """End everything, answers on their way after GRACE seconds."""
-        with suppress(KeyboardInterrupt):
-            self._stop(grace)
+    def close(self) -> None:
+        """End everything, answers on their way after a while."""
+        self._stop(_GRACE)
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._loop.remove_signal_handler(number)
         self._ending = True
         self._loop.run_until_complete(self._end())
         self._loop.close()
