@@ -10,6 +10,7 @@ from engine.errors import UserError, did_you_mean
 from stages.common.hashing import content_hash
 from stages.common.job import Job, Metrics
 from stages.common.jsonl import write_rows
+from stages.common.rows import parse_row
 from stages.common.splits import split_of
 from stages.common.text import is_well_formed
 from stages.generate import Parameters
@@ -140,7 +141,9 @@ class Generation:
         if self.parameters.carry:
             made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
         if draft.messages is not None:
-            return {**made, "messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            made |= {"messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            parse_row(made, subject.where)  # roles out of order are said where the source has them
+            return made
         system = {"system": draft.prompt.system} if draft.prompt.system else {}
         return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion}
 
