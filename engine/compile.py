@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
+from engine.hub import commit_of
 from engine.identity import canonical, recipe_of
 from engine.part import Need, Part
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
+from stages.generate.sources.hub import COMMIT, Hub
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
@@ -91,6 +94,7 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     below = ("tasks", name, "split")
     moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
+    c.problems += unknown_fields(spec, name)
     reads = _reads(c, spec, parameters, locate, (*chain, name))
     rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
     shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
@@ -112,10 +116,20 @@ def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: 
     """What the parts of PARAMETERS need, by role: the part's place."""
     found = {}
     for place, part in parameters.placed():
+        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
+            c.problems.append(_moving(part, locate((*place, "revision"))))
         for need in part.needs():
             role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
             found[role] = _needed(c, spec, need, locate((*place, *need.field)), chain)
     return found
+
+
+def _moving(source: Hub, where: Location | None) -> Problem:
+    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
+    now = commit_of(source.id, source.revision)
+    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
+    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
+    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
 
 
 def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:

@@ -31,7 +31,9 @@ class Rows(Part):
     )
     teacher: Teacher | None = recipe(None, "Who writes the completion of a row; none needed where a layout finds it in the row.")
     answer_prefix: str = recipe("", "Put before every completion, such as the space that a tokenizer wants between words.")
-    cleaning: tuple[CleaningRule, ...] = recipe((), "Rules by which rows are left out, in this order; each counts what it takes.")
+    cleaning: tuple[CleaningRule, ...] = recipe(
+        (), "Rules by which rows are left out, in this order; each counts what it takes; rows of a fixed test split stay."
+    )
     carry: tuple[Annotated[str, Field(min_length=1)], ...] = recipe((), "Columns that are carried on, for tasks whose source is this task.")
     seed: int = recipe(0, "Seed of the choice among prompts.", ge=0, lt=2**63)
 

@@ -10,6 +10,7 @@ from engine.errors import UserError, did_you_mean
 from stages.common.hashing import content_hash
 from stages.common.job import Job, Metrics
 from stages.common.jsonl import write_rows
+from stages.common.rows import parse_row
 from stages.common.splits import split_of
 from stages.common.text import is_well_formed
 from stages.generate import Parameters
@@ -76,13 +77,27 @@ class Generation:
 
         SOURCE stands for the rows of the source's own files.
         """
-        questions = self._questions(chain(self.subjects.main(source), self.subjects.test()))
-        teacher = self.parameters.teacher
-        for answer in teacher.answers(questions, self.job, self.tally) if teacher else _given(questions):
-            draft = self._asked.popleft()
-            if made := self._row(draft, answer):
+        for answer in self._answers(self._questions(chain(self.subjects.main(source), self.subjects.test()))):
+            made = self._row(self._asked.popleft(), answer)
+            if isinstance(made, str):
+                self.left_out[made] += 1
+            else:
                 yield made
         assert not self._asked, "a teacher answers every question"
+
+    def examine(self, subject: Subject) -> tuple[Draft, Row | str | None]:
+        """What becomes of one row: the row, why it is left out, or None where only a teacher that costs something would tell."""
+        draft, teacher = self._draft(subject), self.parameters.teacher
+        if reason := self._unaskable(draft):
+            return draft, reason
+        if teacher and not getattr(teacher, "free", False):
+            return draft, None
+        (answer,) = self._answers(iter([draft.question]))
+        return draft, self._row(draft, answer)
+
+    def _answers(self, questions: Iterator[Question]) -> Iterator[Answer]:
+        teacher = self.parameters.teacher
+        return teacher.answers(questions, self.job, self.tally) if teacher else _given(questions)
 
     def _questions(self, subjects: Iterable[Subject]) -> Iterator[Question]:
         """What the teacher is asked; it may ask for many questions before it gives the first answer."""
@@ -120,15 +135,16 @@ class Generation:
             raise UserError(f"field '{field}' is empty in this row, and {template} needs it", where, hint)
         return prompt
 
-    def _row(self, draft: Draft, answer: Answer) -> Row | None:
-        """The finished row, or None where it is left out."""
+    def _row(self, draft: Draft, answer: Answer) -> Row | str:
+        """The finished row, or why it is left out."""
         completion = answer.text
         reason = answer.left_out or _unfit(draft, completion)
         completion = self.parameters.answer_prefix + completion
         texts = Texts(_asked_text(draft), completion)
-        if reason := reason or self.cleaner.after_asking(draft.id, texts):
-            self.left_out[reason] += 1
-            return None
+        if reason is None and not draft.subject.is_fixed:
+            reason = self.cleaner.after_asking(draft.id, texts)
+        if reason:
+            return reason
         self._count(draft.prompt.template, texts)
         return self._finished(draft, completion)
 
@@ -140,7 +156,9 @@ class Generation:
         if self.parameters.carry:
             made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
         if draft.messages is not None:
-            return {**made, "messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            made |= {"messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            parse_row(made, subject.where)  # roles out of order are said where the source has them
+            return made
         system = {"system": draft.prompt.system} if draft.prompt.system else {}
         return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion}
 
@@ -161,7 +179,7 @@ class Generation:
         text = _asked_text(draft)
         if not is_well_formed(prompt.system + text):
             return "lone surrogate"
-        return self.cleaner.before_asking(draft.id, Texts(text, ""))
+        return None if draft.subject.is_fixed else self.cleaner.before_asking(draft.id, Texts(text, ""))
 
     def _count(self, template: int, texts: Texts) -> None:
         self.rows_out += 1

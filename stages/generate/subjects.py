@@ -30,6 +30,11 @@ class Subject:
     split: str | None
     """The split that the source gives the row; None where its group's hash decides."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the row is of a test or validation split that is given: it stays as it was published, uncleaned."""
+        return self.split in ("validation", "test")
+
 
 class Subjects:
     """Goes through the sources of a task, once; counts rows, and those left out, by reason."""

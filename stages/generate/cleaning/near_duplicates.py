@@ -12,9 +12,9 @@ class NearDuplicates(Rule):
 
     kind: Literal["near_duplicates"] = "near_duplicates"
     environment = ("datasketch", "numpy")
-    threshold: float = recipe(0.8, "Texts at least this much alike count as the same.", gt=0, lt=1)
+    threshold: float = recipe(0.8, "Texts at least this much alike count as the same.", ge=0.1, le=0.9)
     ngram: int = recipe(3, "Words that make up one n-gram; a shorter text is one n-gram.", gt=0)
-    permutations: int = recipe(128, "More of them estimate better and take longer.", ge=16, le=1024)
+    permutations: int = recipe(128, "More of them estimate better and take longer.", ge=64, le=1024)
     seed: int = recipe(0, "Seed of the permutations.", ge=0, lt=2**32)
 
     def check(self, files: Files) -> Check:

@@ -27,9 +27,8 @@ class Csv(Files):
                 yield from _rows(reader, path)
             except csv.Error as error:
                 raise UserError(f"this is no CSV: {error}", Location(str(path), reader.line_num)) from None
-            except UnicodeDecodeError as error:
-                where = Location(str(path), reader.line_num + 1)
-                raise UserError(f"this file is not UTF-8: {error.reason} at byte {error.start}", where, "save the file as UTF-8") from None
+            except UnicodeDecodeError as error:  # the file is decoded ahead of its lines
+                raise UserError(f"this file is not UTF-8: {error.reason}", Location(str(path)), "save the file as UTF-8") from None
 
 
 def _rows(reader: Any, path: Path) -> Iterator[Located]:
