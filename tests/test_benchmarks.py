@@ -53,3 +53,14 @@ def test_medians_and_tables():
     values = iter([3.0, 1.0, 2.0])
     assert median(lambda: next(values), 3) == 2.0
     assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
+
+
+@pytest.mark.slow
+def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
+    assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150
