@@ -1,0 +1,21 @@
+"""Rows of about one length together, so that little is padded."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from stages.train.batching.layout import Layout
+
+
+class Padded(Layout):
+    """Rows one below another, grouped by length, padded on the right to the longest of the micro-batch.
+
+    Grouped inside each global batch, not over the whole split: which rows share an optimizer step then stays the mixture's matter,
+    so that the gradient of a step does not depend on this choice, and steps of short rows do not follow steps of long ones.
+    """
+
+    kind: Literal["padded"] = "padded"
+
+    def arranged(self, lengths: Sequence[int]) -> list[int]:
+        """The rows of a global batch in the order in which micro-batches are cut from them: the longest first."""
+        # The first micro-batch needs the most memory, so that what does not fit is known at once.
+        return sorted(range(len(lengths)), key=lambda number: -lengths[number])
