@@ -11,12 +11,19 @@ from engine.graph import Graph, Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.jsonl import Jsonl
+from stages.train.batching import Packed
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
+
+_NOT_FLAT = {
+    "bloom": "its ALiBi attention cannot be told where a row ends",
+    "t5": "its encoder and decoder take rows one below another",
+}
+"""Architectures whose rows cannot lie one behind another, and why."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -169,23 +176,49 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     experiment = spec.experiment
-    training = experiment.training
+    training, mixture = experiment.training, experiment.mixture
     name = experiment.experiment.name
     parameters = mix.Parameters(
-        sampler=experiment.mixture.sampler,
+        sampler=mixture.sampler,
         # The mixture is as long as the training: it orders every row that the training will see.
-        epochs=None if training.steps else training.epochs or 1,
-        rows=training.steps * training.global_batch.rows if training.steps else None,
+        epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
+        rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
+        tokens=mixture.total_tokens,
+        bin_tokens=_bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
-    locate = _locate(spec, ("mixture",), seed=("experiment", "seed"), epochs=("training", "epochs"), rows=("training", "steps"))
+    locate = _locate(
+        spec,
+        ("mixture",),
+        seed=("experiment", "seed"),
+        epochs=("training", "epochs"),
+        rows=("training", "steps") if training.steps else ("mixture", "total_rows"),
+        tokens=("mixture", "total_tokens"),
+        bin_tokens=("training", "batching"),
+    )
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
+
+
+def _bin_tokens(experiment: Experiment) -> int | None:
+    """Tokens of a bin; None where rows are not packed."""
+    batching = experiment.training.batching
+    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
+
+
+def _unpackable(spec: Spec) -> list[Problem]:
+    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
+    batching, model = spec.experiment.training.batching, spec.experiment.model
+    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
+        return []
+    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
+    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
 
 
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
+    c.problems += _unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}

@@ -76,6 +76,7 @@ def test_heavy_imports_of_stages_live_in_bodies_or_functions(path: Path):
             "masks",
             "samplers",
             "methods",
+            "batching",
             "metrics",
             "architectures",
         )

@@ -105,6 +105,10 @@ class Mixture(Part):
 
     tasks: tuple[Name, ...] = recipe(description="The tasks to train on.", min_length=1)
     sampler: Sampler = recipe(Proportional(), "How many rows each task gives.")
+    total_rows: int | None = recipe(
+        None, "Rows to train on in all, in place of training.epochs or steps; bins where batching is packed.", gt=0
+    )
+    total_tokens: int | None = recipe(None, "Tokens to train on in all, in place of training.epochs or steps: as many rows as fit.", gt=0)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -112,11 +116,20 @@ class Mixture(Part):
             raise PydanticCustomError(
                 "named_twice", "a task is named twice; give it a larger share through the sampler", {"at": ("tasks",)}
             )
+        if unknown := sorted(self.sampler.named_tasks() - set(self.tasks)):
+            message = "the sampler names '{task}', which is no task of this mixture"
+            raise PydanticCustomError("sampler_task", message, {"task": unknown[0], "at": ("sampler",)})
         if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
             wanted = ", ".join(self.tasks)
             raise PydanticCustomError(
                 "weights", "weights are needed for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.total_rows and self.total_tokens:
+            raise PydanticCustomError("two_lengths", "give total_rows or total_tokens, not both", {"at": ("total_tokens",)})
         return self
 
 
@@ -161,3 +174,12 @@ class Experiment(Part):
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        mixture, training = self.mixture, self.training
+        if (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
+            name = "total_rows" if mixture.total_rows else "total_tokens"
+            message = "mixture.{name} says how long the training is: leave out training.epochs and steps"
+            raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})
+        return self

@@ -13,7 +13,7 @@ from stages.common.job import Job, Metrics
 from stages.common.tokens import Array, Tokens
 from stages.mix import Parameters
 from stages.mix.packing import best_fit_decreasing
-from stages.mix.samplers import Size
+from stages.mix.samplers.sizes import Size
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:

@@ -1,7 +1,7 @@
 """Best-fit decreasing: rows of many lengths laid tightly into bins of one size (Johnson, 1973, "Near-optimal bin packing algorithms").
 
 The decreasing order makes it fast: a bin with S tokens left takes S // L rows of length L before any other bin is a better fit, so that
-all rows of one length are placed together. The cost grows with the number of different lengths; per row there is only a sort of small integers.
+all rows of one length are placed together. The cost grows with the number of different lengths; for a row there is but a sort of integers.
 """
 
 from bisect import bisect_left, insort

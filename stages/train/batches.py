@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from stages.common.tokens import Array
-from stages.train.batching import Bound, Layout, Share
+from stages.train.batching.layout import Layout
 from stages.train.data import Row, Rows
+from stages.train.division import Bound, Share, micro_batches
 from stages.train.isolation import PADDED, Arrangement
 
 IGNORED = -100
@@ -64,7 +65,7 @@ class Batches:
         first, last = np.searchsorted(self._units, [batch.start, batch.stop])
         units = self._units[first : last + 1]
         lengths = np.add.reduceat(self._lengths[batch.start : batch.stop], units[:-1] - batch.start).tolist()
-        found = self.layout.micro_batches(lengths, share, bound or self.bound)
+        found = micro_batches(self.layout, lengths, share, bound or self.bound)
         return [[position for unit in micro for position in range(units[unit], units[unit + 1])] for micro in found]
 
     def largest(self, batch: range, share: Share) -> int:
@@ -146,6 +147,12 @@ def behind(lines: Sequence[Sequence[int]], rows: dict[int, Row], arrangement: Ar
     arrays["position_ids"] = arrays["offsets"]
     tokens = sum(map(sum, lengths))
     return _batch(arrays, tokens, ("input_ids", "position_ids"), arrangement.inputs(torch.from_numpy(arrays["offsets"])))
+
+
+def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """Tensors [rows, longest row] for a causal model: input_ids, attention_mask and labels (int64), padded on the right."""
+    batch = below(range(len(rows)), rows)
+    return {**batch.inputs, "labels": batch.labels}
 
 
 def translation(positions: Sequence[int], rows: Sequence[Row], start: int | None) -> Batch:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,7 +88,7 @@ def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None)
         while cuts[-1] < count:
             fitting = int(np.searchsorted(ends, ends[cuts[-1]] + batch_tokens, side="right")) - 1
             cuts.append(max(fitting, cuts[-1] + 1))
-    return [range(int(units[a]), int(units[b])) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    return [range(int(units[a]), int(units[b])) for a, b in pairwise(cuts) if b > a]
 
 
 def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) -> None:

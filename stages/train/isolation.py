@@ -7,6 +7,7 @@ for them. Where a model takes its attention from transformers' registry, ours co
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -81,7 +82,7 @@ def block_attention(
         scaled_dot_product_attention(
             query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
         )
-        for a, b in zip(cuts, cuts[1:], strict=False)
+        for a, b in pairwise(cuts)
     ]
     return torch.cat(parts, 2).transpose(1, 2), None
 
@@ -109,7 +110,7 @@ def isolate(model: Any) -> Arrangement:
             return arrangement
         reasons.append(leak)
     _set_attention(base, implementation)
-    what = f"{type(base).__name__} with {implementation} attention cannot keep packed rows apart: {reasons[-1]}"
+    what = f"{type(base).__name__} with {implementation} attention cannot keep packed rows apart: {'; '.join(dict.fromkeys(reasons))}"
     raise UserError(what, hint='set training.batching to "padded", or choose a model with rotary or learned positions')
 
 

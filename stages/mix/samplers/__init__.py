@@ -8,7 +8,6 @@ from engine.part import named
 from stages.mix.samplers.curriculum import Curriculum
 from stages.mix.samplers.equal import Equal
 from stages.mix.samplers.proportional import Proportional
-from stages.mix.samplers.sizes import Size
 from stages.mix.samplers.temperature import Temperature
 from stages.mix.samplers.weights import Weights
 

@@ -39,6 +39,4 @@ class Curriculum(Part):
 
     def _stage(self, stage: Stage, tasks: Mapping[str, Size]) -> tuple[Phase, ...]:
         chosen = {name: tasks[name] for name in stage.tasks} if stage.tasks else tasks
-        return tuple(
-            {name: max(1, round(rows * stage.epochs)) for name, rows in phase.items()} for phase in stage.sampler.phases(chosen)
-        )
+        return tuple({name: max(1, round(rows * stage.epochs)) for name, rows in phase.items()} for phase in stage.sampler.phases(chosen))

@@ -59,7 +59,6 @@ class Shares(Part):
         return {name: min(count, self.caps.get(name, count)) for name, count in rows.items()}
 
 
-
 def divided(total: float, weights: Mapping[str, float]) -> Phase:
     """TOTAL rows in the proportion of WEIGHTS, rounded, at least one for each task."""
     whole = sum(weights.values())

@@ -12,7 +12,7 @@ class Temperature(Shares):
 
     kind: Literal["temperature"] = "temperature"
     temperature: float = recipe(2.0, "1: proportional to the (capped) numbers of rows; large: nearly equal.", ge=1)
-    cap: int | None = recipe(None, "A task counts as so many rows at most when shares are computed, so that a huge one does not take all.", gt=0)
+    cap: int | None = recipe(None, "A task counts as so many rows at most when shares are computed: a huge one does not take all.", gt=0)
 
     def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
         """How many rows each task gives to an epoch of as many (capped) rows as all tasks have together, before caps."""

@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.part import named
-from stages.train.batching.layout import Bound, Layout, Share
 from stages.train.batching.none import Unsorted
 from stages.train.batching.packed import Packed
 from stages.train.batching.padded import Padded

@@ -1,7 +1,6 @@
 """Rows of about one length together, so that little is padded."""
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stages.train.batching.layout import Layout
 
@@ -14,8 +13,4 @@ class Padded(Layout):
     """
 
     kind: Literal["padded"] = "padded"
-
-    def arranged(self, lengths: Sequence[int]) -> list[int]:
-        """The rows of a global batch in the order in which micro-batches are cut from them: the longest first."""
-        # The first micro-batch needs the most memory, so that what does not fit is known at once.
-        return sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    grouped: ClassVar[bool] = True
