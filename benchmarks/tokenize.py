@@ -21,8 +21,8 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # run as a script: and a module of Python's own has the name of this one
 
-from benchmarks.common import ROOT, environment, machine, table
-from benchmarks.token_rows import Pair, real_pairs, repeated, synthetic_pairs, write_rows, write_tokenizer
+from benchmarks.common import ROOT, environment, machine, table  # noqa: E402
+from benchmarks.token_rows import Pair, real_pairs, repeated, synthetic_pairs, write_rows, write_tokenizer  # noqa: E402
 
 LENGTH = 1_024
 SIZES = (10_000, 100_000, 1_000_000)

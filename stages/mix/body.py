@@ -12,7 +12,7 @@ from stages.common.hashing import seed_from
 from stages.common.job import Job, Metrics
 from stages.common.tokens import Array, Tokens
 from stages.mix import Parameters
-from stages.mix.packing import best_fit_decreasing
+from stages.mix.packing import packed
 from stages.mix.samplers.sizes import Size
 
 
@@ -128,8 +128,8 @@ class Mixing:
         return order if self.parameters.bin_tokens is None else self._packed(order, self.parameters.bin_tokens, epoch, number)
 
     def _packed(self, order: Order, capacity: int, epoch: int, phase: int) -> Order:
-        """The rows of ORDER in bins, which come in random order: those of best-fit decreasing begin with the longest rows."""
-        bins, count = best_fit_decreasing(self._lengths(order), capacity)
+        """The rows of ORDER in bins, which come in random order: they are found with the longest rows first."""
+        bins, count = packed(self._lengths(order), capacity)
         places = generator("bins", self.parameters.seed, epoch, phase).permutation(count)
         bins = places[bins]
         by_bin = np.argsort(bins, kind="stable")
