@@ -43,9 +43,9 @@ def _shares(amounts: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
 def _sizes(step: Step, graph: Graph, store: Store) -> dict[str, Size]:
     found: dict[str, Size] = {}
     for role, item in step.inputs.items():
-        train = store.metrics(graph[str(item.producer)].metrics).get("train") or {}
-        counts = [train.get(key) for key in ("rows_out", "tokens", "supervised_tokens")] if isinstance(train, dict) else []
-        if not counts or not all(isinstance(count, int) and count > 0 for count in counts):
+        train: Mapping[str, Any] = store.metrics(graph[str(item.producer)].metrics).get("train") or {}
+        rows, tokens, supervised = (int(train.get(key) or 0) for key in ("rows_out", "tokens", "supervised_tokens"))
+        if not (rows and tokens and supervised):
             return {}
-        found[role.removeprefix("tokens/")] = Size(*counts)
+        found[role.removeprefix("tokens/")] = Size(rows, tokens, supervised)
     return found
