@@ -56,9 +56,9 @@ TOKENS = {
 
 @pytest.fixture
 def compiled(tmp_path):
-    def make(mixture="", training="", architecture="llama") -> Graph:
+    def make(mixture="", training="", architecture="llama", text=SPEC) -> Graph:
         path = tmp_path / "one.toml"
-        path.write_text(SPEC.format(mixture=mixture, training=training, architecture=architecture))
+        path.write_text(text.format(mixture=mixture, training=training, architecture=architecture))
         return compile_graph(load_specs([path], tmp_path))
 
     return make
@@ -136,3 +136,12 @@ def test_the_length_of_a_mixture_may_stand_in_tokens(compiled):
     graph = compiled("total_tokens = 5000")
     parameters = graph["mix-one"].parameters
     assert (parameters.epochs, parameters.rows, parameters.tokens) == (None, None, 5000)
+
+
+def test_adding_a_task_to_a_mixture_tokenizes_only_that_one(compiled):
+    both = compiled()
+    spec_with_one = SPEC.replace('tasks = ["long", "short"]', 'tasks = ["long"]')
+    alone = compiled(text=spec_with_one)
+    assert "tokenize-short-tiny" in both and "tokenize-short-tiny" not in alone
+    assert identity(both, "tokenize-long-tiny") == identity(alone, "tokenize-long-tiny")
+    assert identity(both, "mix-one") != identity(alone, "mix-one")

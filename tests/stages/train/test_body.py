@@ -69,9 +69,12 @@ def test_it_is_the_training_that_a_plain_loop_does(tmp_path, falcon):
     assert difference(weights, {name: weight for name, weight in model.state_dict().items() if name in weights}) < 1e-5
 
 
-def test_ways_of_batching_give_the_same_weights(tmp_path, falcon):
+@pytest.mark.parametrize(("architecture", "method"), [("falcon", Full()), ("llama", Lora(r=4))], ids=["falcon", "llama-lora"])
+def test_ways_of_batching_give_the_same_weights(tmp_path, architecture, method):
+    model = make_model(tmp_path / "model", architecture)
     layouts = {"none": Unsorted(), "padded": Padded(), "padding_free": PaddingFree()}
-    found = {name: trained(tmp_path / name, falcon, batching=layout, micro_batch=4)[1] for name, layout in layouts.items()}
+    values = {"method": method, "micro_batch": 4}
+    found = {name: trained(tmp_path / name, model, batching=layout, **values)[1] for name, layout in layouts.items()}
     assert difference(found["none"], found["padded"]) < 1e-5
     assert difference(found["none"], found["padding_free"]) < 1e-5
 
@@ -88,6 +91,11 @@ def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path
         found[name] = load_file(job.output / "model.safetensors")
     assert difference(found["whole"], found["single"]) < 1e-5
     assert difference(found["whole"], found["rows"]) < 1e-5
+
+
+def test_a_model_that_cannot_keep_rows_apart_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match=r"Bloom.* cannot keep packed rows apart"):
+        trained(tmp_path, make_model(tmp_path / "model", "bloom"), batching=PaddingFree())
 
 
 @pytest.fixture(scope="module")
