@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from stages.tokenize.encoder import Encoder
+from stages.common.encoder import Encoder
 
 EOS = "<|end|>"
 TEXT = ["The quick brown fox jumps over the lazy dog. " * 3, "Ünïcode, 😀 and 1234567890", "def f(x):\n\treturn x\n"] * 5
@@ -42,7 +42,12 @@ def save(tokenizer, folder, config=None):
 
 
 def opened(tokenizer, folder, config=None):
-    return Encoder.open(*save(tokenizer, folder, config).values())
+    return encoder_of(save(tokenizer, folder, config))
+
+
+def encoder_of(paths):
+    """The tokenizer in the inputs of a job."""
+    return Encoder.open({name.removeprefix("tokenizer/"): path for name, path in paths.items()})
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +57,4 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder(files):
-    return Encoder.open(*files.values())
+    return encoder_of(files)
