@@ -27,6 +27,7 @@ class ChatRenderer:
 
     def __init__(self, chat: "Chat", encoder: "Encoder", source: str, name: str) -> None:
         self._template = ChatTemplate(source, name, {**encoder.names, **chat.variables}, chat.date)
+        self._eos = encoder.eos
         self._added = sorted({encoder.eos, *encoder.added}, key=len, reverse=True)
         self.end = ""
         """The token that the template puts behind an answer; empty where it puts none."""
@@ -39,7 +40,7 @@ class ChatRenderer:
         whole = _without_marks(self._template.render([_ASKED, _ANSWERED], (), where))
         asked = _without_marks(self._template.render([_ASKED], (), where))
         prompt = _without_marks(self._template.render([_ASKED], (), where, prompt=True))
-        answer = whole.find(_ANSWERED["content"], whole.find(_ASKED["content"]))
+        answer = whole.find(_ANSWERED["content"], max(whole.find(_ASKED["content"]), 0))
         if answer < 0:
             raise UserError(f"{self._template.name} leaves out what the assistant says", where)
         if whole.startswith(prompt):
@@ -86,14 +87,16 @@ class ChatRenderer:
 
     def _close(self, said: str, rest: str) -> tuple[str, str | None, str]:
         """The answer, the end of its turn, and what follows it."""
-        if self.end and (position := said.rfind(self.end)) >= 0 and not said[position + len(self.end) :].strip():
-            cut = position + len(self.end)
-            # An answer that brought its own end is not ended twice.
-            spaced = rest[_spaced(rest, 0) :]
-            return said[:position], self.end, said[cut:] + (spaced.removeprefix(self.end) if spaced.startswith(self.end) else rest)
-        if self.end and rest.startswith(self.end, start := _spaced(rest, 0)):
-            cut = start + len(self.end)
-            return said, rest[:cut], rest[cut:]
+        # A template that ends no last answer may still end earlier ones, before the next message.
+        for token in dict.fromkeys((self.end, self._eos)):
+            if token and (position := said.rfind(token)) >= 0 and not said[position + len(token) :].strip():
+                # An answer that brought its own end is not ended twice.
+                spaced = rest[_spaced(rest, 0) :]
+                left = spaced.removeprefix(token) if spaced.startswith(token) else rest
+                return said[:position].removesuffix(token), token, said[position + len(token) :] + left
+            if token and rest.startswith(token, start := _spaced(rest, 0)):
+                cut = start + len(token)
+                return said, rest[:cut], rest[cut:]
         return said, None, rest
 
     def _by_prefixes(self, row: Row, messages: Sequence[Message], whole: str) -> Rendered:
@@ -107,9 +110,9 @@ class ChatRenderer:
             stop = self._stop(row, messages[: number + 1], whole, start)
             if start < done:
                 raise self._unfaithful(row, number, "runs into the one before")
-            answer, end, _ = self._close(whole[start:stop], whole[stop:])
+            answer, end, left = self._close(whole[start:stop], whole[stop:])
             turns.append(Turn(whole[done:start], answer, end, message.get("train", True)))
-            done = start + len(answer) + len(end or "")
+            done = len(whole) - len(left)
         return Rendered(tuple(turns), whole[done:])
 
     def _start(self, row: Row, messages: Sequence[Message], whole: str) -> int:
@@ -125,7 +128,7 @@ class ChatRenderer:
         content = messages[-1]["content"] or ""
         if content.strip() and not messages[-1].get("tool_calls"):
             for text in (content, content.strip()):
-                for position in (start, _spaced(whole, start)):
+                for position in range(start, _spaced(whole, start) + 1):
                     if whole.startswith(text, position):
                         return position + len(text)
         prefix = self._template.render(messages, row.tools, row.where)
