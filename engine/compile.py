@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
@@ -25,7 +25,10 @@ _NOT_FLAT = {
 }
 """Architectures whose rows cannot lie one behind another, and why."""
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
+"""Policies that are about prompts too; the others are an error where a prompt is too long."""
+
+SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -121,14 +124,14 @@ def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return _scratch(c, spec, model)
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
-        files = {name: Input(str(folder / name), where=where) for name in TOKENIZER_FILES}
+        files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         parameters = fetch.Parameters(id=model.id, revision=model.revision)
         where = spec.where("model")
         step = c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model.id} from the hub.", where, _locate(spec, ("model",))))
-        return Base(name, step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
+        return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     return _trained(c, spec, model, chain)
 
 
@@ -140,7 +143,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
     step = c.add(
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",)))
     )
-    return Base(model.name, step.output(), {name: step.output(name) for name in TOKENIZER_FILES})
+    return Base(model.name, step.output(), {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES})
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -166,12 +169,19 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
+    reads |= _chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     parameters = _narrow(tokenize.Parameters, section)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))
     )
+
+
+def _chat_template(spec: Spec) -> dict[str, Input]:
+    """The file with the chat template, where the spec names one."""
+    file = getattr(spec.experiment.tokenization.format, "template_file", None)
+    return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
 
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
@@ -249,15 +259,16 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     parameters = evaluate.Parameters(
         tasks={task: evaluate.TaskEvaluation(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in tasks},
         metrics=section.metrics,
-        # A test row has no completion to cut: what is not about the prompt is an error here.
-        over_length="error" if over_length == "truncate_completion_right" else over_length,
+        over_length=_PROMPT_POLICIES.get(over_length, "error"),
         rows=section.rows,
         batch_rows=resources.evaluation_batch,
         threads=resources.threads,
     )
     name = experiment.experiment.name
     where = spec.where("evaluation")
-    locate = _locate(spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"))
+    locate = _locate(
+        spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"), format=("tokenization", "format")
+    )
     return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
 
 
