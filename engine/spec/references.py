@@ -9,7 +9,7 @@ from engine.errors import Problem, did_you_mean
 from engine.spec.positions import Key
 from engine.spec.tree import Node
 
-_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("model", "tokenizer", "tasks"))
+_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("evaluation", "held_out"), ("model", "tokenizer", "tasks"))
 
 
 def reference_problems(document: Node) -> Iterator[tuple[Key, Problem]]:

@@ -10,8 +10,8 @@ from tests.road.conftest import Place, actions, spec
 
 pytestmark = pytest.mark.slow
 
-ONE = {"train-one", "evaluate-one"}
-TWO = {"train-two", "evaluate-two"}
+ONE = {"train-one", "predict-one", "evaluate-one"}
+TWO = {"train-two", "predict-two", "evaluate-two"}
 
 
 def test_a_second_build_has_nothing_to_do(place: Place):
@@ -47,7 +47,7 @@ def test_a_comment_reruns_nothing_but_resolve(place: Place):
 
 
 def test_a_behaviour_edit_reruns_what_reaches_it(place: Place):
-    place.edit("stages/evaluate/metrics/exact_match.py", "p.reference.strip()", "p.reference.strip().strip()")
+    place.edit("stages/evaluate/metrics/exact_match.py", "reference_of(p).strip()", "reference_of(p).strip().strip()")
     assert place.reasons("evaluate-one") == ["code of stages.evaluate.metrics.exact_match changed"]
     assert place.repro_as_planned() == {"resolve", "evaluate-one", "evaluate-two"}
 
@@ -65,7 +65,7 @@ def test_a_new_spec_shares_data_and_tokens_and_needs_a_compile(place: Place):
     refused = place.run("dvc", "repro", check=False)
     assert refused.returncode != 0 and "run: engine compile" in refused.stderr
     place.run("engine", "compile")
-    assert place.repro_as_planned() == {"resolve", "mix-three", "train-three", "evaluate-three"}
+    assert place.repro_as_planned() == {"resolve", "mix-three", "train-three", "predict-three", "evaluate-three"}
 
 
 def test_a_resource_reruns_nothing(place: Place):

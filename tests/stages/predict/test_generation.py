@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stages.common.models import load_model, load_tokenizer
-from stages.evaluate.generation import generate
+from stages.predict.generation import generate
 from tests.stages.initialize.tiny import ARCHITECTURES, make_model
 
 PROMPTS = [[40], [41, 42, 43], [50, 60, 70, 80, 90, 100, 110], [44, 45], [30, 31, 32, 33]]
