@@ -106,7 +106,7 @@ def _write(
 def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, Any]:
     """All differences, which of them are real, and how that was decided."""
     settings = parameters.statistics
-    corrected = CORRECTIONS[settings.correction]([one.difference.p for one in compared])
+    corrected = _corrected(parameters, compared)
     rows = [
         {
             "task": one.task,
@@ -118,10 +118,21 @@ def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, 
             "real": p < 1 - settings.confidence,
             "trained_on": one.task in parameters.trained_on,
         }
-        for one, p in zip(compared, corrected, strict=True)
+        for one, p in ((one, corrected[one.task, one.metric, one.other]) for one in compared)
     ]
-    method = {"interval": "paired bootstrap", "test": "paired permutation", **settings.model_dump(), "tests": len(compared)}
+    method = {"interval": "paired bootstrap", "test": "paired permutation", **settings.model_dump(), "corrected_over": "one metric"}
     return {"method": method, "comparisons": rows, "forgetting": [row for row in rows if row["other"] == BASE and not row["trained_on"]]}
+
+
+def _corrected(parameters: Parameters, compared: list[Compared]) -> dict[tuple[str, str, str], float]:
+    """P-values corrected over all comparisons by the same metric: one question, asked of several tasks and models."""
+    correct = CORRECTIONS[parameters.statistics.correction]
+    found: dict[tuple[str, str, str], float] = {}
+    for metric in dict.fromkeys(one.metric for one in compared):
+        family = [one for one in compared if one.metric == metric]
+        values = correct([one.difference.p for one in family])
+        found |= {(one.task, one.metric, one.other): value for one, value in zip(family, values, strict=True)}
+    return found
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_table_says_which_differences_are_real(tmp_path):
     assert equal["difference"] == 0 and not equal["real"] and equal["p"] == 1
     assert shorter["difference"] == -1 and shorter["real"]
     method = json.loads((job.output / "comparisons.json").read_text())["method"]
-    assert (method["test"], method["correction"], method["tests"]) == ("paired permutation", "holm", 6)
+    assert (method["test"], method["correction"], method["corrected_over"]) == ("paired permutation", "holm", "one metric")
 
 
 def test_the_correction_decides_what_counts_as_real(tmp_path):
@@ -62,8 +62,9 @@ def test_the_correction_decides_what_counts_as_real(tmp_path):
     slightly = rows_of(["yes"] * 54 + ["no"] * 6, ["yes"] * 60)
     real = {}
     for correction in ("none", "holm"):
-        job = job_of(tmp_path / correction, ours, other=slightly)
-        run(settings(compare=("other",), statistics=Statistics(resamples=1000, correction=correction, confidence=0.96)), job)
+        job = job_of(tmp_path / correction, ours, other=slightly, same=ours, right=ours)
+        statistics = Statistics(resamples=1000, correction=correction, confidence=0.96)
+        run(settings(compare=("other", "same", "right"), statistics=statistics), job)
         real[correction] = comparisons(job)["other", "exact_match"]["real"]
     assert real == {"none": True, "holm": False}
 
