@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
+from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
 from engine.compilation import Base, Compilation
 from engine.compilation import locate_below as _locate
@@ -31,7 +32,8 @@ def compile_graph(specs: Iterable[Spec]) -> Graph:
 
 def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the steps that a spec is built for."""
-    return (f"evaluate-{spec.experiment.experiment.name}",)
+    name = spec.experiment.experiment.name
+    return (f"evaluate-{name}", *([f"benchmark-{name}"] if spec.experiment.benchmarks else []))
 
 
 def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
@@ -180,7 +182,9 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
         found = _base(c, other, (name,))
         return Subject(other, found, _train(c, other, found))
 
-    return add_evaluation(c, Subject(spec, base, trained), lambda of, task: _task(c, of, task), subject_of)
+    subject = Subject(spec, base, trained)
+    add_benchmarks(c, subject)
+    return add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
 
 
 def _as_name(text: str) -> str:

@@ -38,6 +38,12 @@ class Subject:
         """Whether the model is the base with an adapter on it."""
         return self.spec.experiment.training.method.makes_adapter
 
+    def reads(self) -> dict[str, Input]:
+        """What a step reads that asks the model: its weights, and the adapter where there is one."""
+        if self.makes_adapter:
+            return {"model": self.base.weights, "adapter": self.trained.output()}
+        return {"model": self.trained.output()}
+
 
 def _others(subject: Subject) -> tuple[str, ...]:
     """Whom a model is compared with; a list that several experiments share names each of them, itself too."""
@@ -75,11 +81,7 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     spec = subject.spec
     asked = (*_tasks(spec), *spec.experiment.evaluation.held_out)
     c.problems += [problem for task in asked for problem in _unanswerable(spec, task)]
-    reads = (
-        {"model": subject.base.weights, "adapter": subject.trained.output()}
-        if subject.makes_adapter
-        else {"model": subject.trained.output()}
-    )
+    reads = subject.reads()
     reads |= {f"test/{task}": task_of(spec, task).output("test.jsonl") for task in asked}
     return c.add(_step(spec, f"predict-{subject.name}", _parameters(spec), reads, f"Answers of {subject.name} to the test rows."))
 

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
-from stages import evaluate, generate, predict, split, tokenize, train
+from stages import benchmark, evaluate, generate, predict, split, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -159,6 +159,12 @@ class Evaluation(predict.Asking):
         return self
 
 
+class Benchmarks(benchmark.Benchmarks):
+    """Tasks of lm-evaluation-harness that the trained model takes."""
+
+    folder: str | None = recipe(None, "A folder with definitions of your own (YAML) and their data.", min_length=1)
+
+
 class Resources(Part):
     """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
 
@@ -178,4 +184,5 @@ class Experiment(Part):
     mixture: Mixture = recipe(description="Which tasks are trained on.")
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
+    benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
     resources: Resources = resource(Resources(), "How the steps run.")

@@ -10,9 +10,9 @@ from typing import Any
 from engine.errors import Location, UserError
 from stages.common.job import Job, Metrics
 from stages.common.predictions import Prediction, read_predictions
+from stages.common.resampling import CORRECTIONS
 from stages.evaluate import Parameters
 from stages.evaluate.pairing import Pair
-from stages.evaluate.resampling import CORRECTIONS
 from stages.evaluate.scores import Difference, Measured, Score, measure
 
 DIGITS = 6

@@ -10,11 +10,11 @@ import numpy as np
 
 from engine.errors import Location, UserError
 from stages.common.predictions import Prediction
+from stages.common.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 from stages.evaluate import Statistics
 from stages.evaluate.metrics import Metric
 from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.statistic import Statistic
-from stages.evaluate.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 
 
 @dataclass(frozen=True)
