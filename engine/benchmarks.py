@@ -80,7 +80,7 @@ def _published() -> set[str] | None:
     by = [metadata.version(PACKAGE), memo.stamp(Path(__file__).stat())]
     remembered = memo.memo_path(folder, "benchmarks")
     known = memo.load(remembered)
-    if known and known["by"] == by:
+    if known and known.get("by") == by:
         return set(known["names"])
     names = _names(folder)
     memo.save(remembered, {"by": by, "names": sorted(names)})
