@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engine import dvcfile
+from engine.benchmarks import benchmark_problems
 from engine.compile import compile_graph, targets
 from engine.environment import Environment
 from engine.errors import Location, Problem, UserError
@@ -57,7 +58,7 @@ class Project:
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems := problems or self._models_without_config():
+        if problems := problems or self._models_without_config() or benchmark_problems(self.specs, self.root):
             raise UserError(dict.fromkeys(problems))
         return graph
 

@@ -9,7 +9,7 @@ from engine.errors import Problem, did_you_mean
 from engine.spec.positions import Key
 from engine.spec.tree import Node
 
-_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("model", "tokenizer", "tasks"))
+_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("evaluation", "held_out"), ("model", "tokenizer", "tasks"))
 
 
 def reference_problems(document: Node) -> Iterator[tuple[Key, Problem]]:
@@ -51,7 +51,7 @@ def _unknown_tasks(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     """A relative path that leaves the workspace would mean another file on every machine."""
-    for path in (("model", "path"), *(("tasks", task, "source", "path") for task in _tasks(document))):
+    for path in (("model", "path"), ("benchmarks", "folder"), *(("tasks", task, "source", "path") for task in _tasks(document))):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
                 hint = "paths are relative to the workspace; if that is meant, give it as absolute"
