@@ -71,12 +71,13 @@ class Project:
     @cached_property
     def _whole(self) -> Graph:
         """The graph with every step's parameters."""
+        from engine.benchmarks import benchmark_problems
         from engine.compile import compile_each
 
         specs, problems = self._loaded
         steps, found = compile_each(specs, whole=not problems)
         missing = self._missing_inputs(steps)
-        if problems := [*problems, *found, *(missing or self._models_without_config())]:
+        if problems := [*problems, *found, *(missing or self._models_without_config() or benchmark_problems(specs, self.root))]:
             raise UserError(dict.fromkeys(problems))
         return Graph(steps)
 
