@@ -270,7 +270,7 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
     """Why a task cannot be evaluated, found before anything is trained."""
     task, model = spec.experiment.tasks[name], spec.experiment.model
     found = []
-    if "" in task.prompts:
+    if "" in task.prompts and (task.layout is None or task.layout.kind == "text"):
         what = f"task '{name}' has an empty prompt, so there is nothing to ask"
         found.append(Problem(what, spec.where("tasks", name), "give it prompts, or leave it out of evaluation.tasks"))
     if task.split.shares[1] == 0 and not task.split.fixed:
