@@ -2,7 +2,7 @@
 
 import difflib
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,12 @@ from engine.hashing import Hashes, memo_path
 from engine.identity import Identities, resources_text
 from engine.plan import Decision, Plan, make_plan, plan_resolve
 from engine.spec.load import Spec, load_specs
+from engine.spec.references import template_error
 from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
+from stages import generate
+from stages.generate.prompts import TemplateFile
 
 _WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
 
@@ -57,9 +60,17 @@ class Project:
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems := problems or self._models_without_config():
+        if problems := problems or [*self._models_without_config(), *self._broken_template_files(graph)]:
             raise UserError(dict.fromkeys(problems))
         return graph
+
+    def _broken_template_files(self, graph: Graph) -> Iterator[Problem]:
+        for step in graph:
+            templates = (*step.parameters.prompts, step.parameters.system) if isinstance(step.parameters, generate.Parameters) else ()
+            for file in {template.file for template in templates if isinstance(template, TemplateFile)}:
+                text = (self.root / file).read_text("utf-8", "replace")
+                if why := template_error(text):
+                    yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
 
     def _models_without_config(self) -> list[Problem]:
         hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"
