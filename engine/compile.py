@@ -18,6 +18,8 @@ from stages.generate.sources.jsonl import Jsonl
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
+_TRAINING_RESOURCES = ("threads", "devices", "nodes", "zero", "checkpoints", "report_to", "stop_on_divergence")
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -195,9 +197,8 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         train.Parameters,
         experiment.training,
         seed=experiment.experiment.seed,
-        dropout_rows=resources.micro_batch if getattr(experiment.training.method, "lora_dropout", 0.0) else None,
-        micro_batch=resources.micro_batch,
-        threads=resources.threads,
+        micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
+        **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
     locate = _locate(spec, ("training",), seed=("experiment", "seed"))

@@ -1,9 +1,9 @@
 """The sections of a spec; those that configure one kind alone are that kind's own parameter models."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
@@ -12,6 +12,7 @@ from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
+from stages.train.zero import Zero, zero_stage
 
 
 class ExperimentSection(Part):
@@ -132,6 +133,16 @@ class Training(train.Training):
             raise PydanticCustomError("two_lengths", "give epochs or steps, not both", {"at": ("steps",)})
         return self
 
+    @model_validator(mode="after")
+    def _one_global_batch(self) -> Self:
+        batch = self.global_batch
+        if batch.tokens and "rows" in batch.model_fields_set:
+            raise PydanticCustomError("two_batches", "give rows or tokens, not both", {"at": ("global_batch", "tokens")})
+        if batch.tokens and self.steps:
+            message = "a global batch of tokens has no fixed number of rows: give epochs, not steps"
+            raise PydanticCustomError("steps_of_tokens", message, {"at": ("steps",)})
+        return self
+
 
 class Evaluation(Part):
     """What the trained model is asked, and what is measured."""
@@ -145,7 +156,15 @@ class Resources(Part):
     """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
 
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
-    micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)
+    devices: int = resource(1, "Devices of each host that a training uses; where there is no accelerator, processes.", gt=0)
+    nodes: int = resource(1, "Hosts that a training uses.", gt=0)
+    zero: Annotated[Zero, zero_stage] = resource(Zero(), "What the devices of a training share: ZeRO stage 0 to 3, and offloading.")
+    micro_batch: Literal["auto"] | Annotated[int, Field(gt=0)] = resource(
+        "auto", "Rows that a device trains on at once; auto: as many as fit, halved where memory runs out."
+    )
+    checkpoints: train.Checkpoints = resource(train.Checkpoints(), "When the state of a training is written to the disk.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
+    stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
     device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns when a training cannot fit.", gt=0)
 
