@@ -14,11 +14,12 @@ from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.jsonl import Jsonl
+from stages.train.zero import as_zero
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
-_TRAINING_RESOURCES = ("threads", "devices", "nodes", "zero", "checkpoints", "report_to", "stop_on_divergence")
+_TRAINING_RESOURCES = ("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -198,6 +199,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         experiment.training,
         seed=experiment.experiment.seed,
         micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
+        zero=as_zero(resources.zero),
         **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"

@@ -12,7 +12,7 @@ from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
-from stages.train.zero import Zero, zero_stage
+from stages.train.zero import Zero
 
 
 class ExperimentSection(Part):
@@ -158,7 +158,7 @@ class Resources(Part):
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
     devices: int = resource(1, "Devices of each host that a training uses; where there is no accelerator, processes.", gt=0)
     nodes: int = resource(1, "Hosts that a training uses.", gt=0)
-    zero: Annotated[Zero, zero_stage] = resource(Zero(), "What the devices of a training share: ZeRO stage 0 to 3, and offloading.")
+    zero: Literal[0, 1, 2, 3] | Zero = resource(0, "What the devices of a training share: a ZeRO stage, or a table with offloading too.")
     micro_batch: Literal["auto"] | Annotated[int, Field(gt=0)] = resource(
         "auto", "Rows that a device trains on at once; auto: as many as fit, halved where memory runs out."
     )

@@ -1,8 +1,8 @@
 """Checkpoints: the whole state of a training in one safetensors file, there or not there, never half there.
 
 A file `step-<number>.safetensors` holds the trained weights (`weights/<name>`), the optimizer's states (`states/<name>/<key>`), and the
-rest as JSON in its header. It is written aside, forced to the disk and renamed; the one before it is kept as well. There is no state of random
-numbers: all that is drawn in a step is decided by the seed and the step, so that any number of processes goes on with the same.
+rest as JSON in its header. It is written aside, forced to the disk and renamed; the one before it is kept as well. There is no state of
+random numbers: all that is drawn in a step is decided by the seed and the step, so that any number of processes goes on with the same.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Part, resource
@@ -35,12 +35,9 @@ def _misfit(at: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("zero", message, {"at": (at,)})
 
 
-def _from_stage(value: object) -> object:
-    return {"stage": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-zero_stage = BeforeValidator(_from_stage)
-"""Lets a stage be written by its number alone: `zero = 2` for `zero = { stage = 2 }`."""
+def as_zero(value: Literal[0, 1, 2, 3] | Zero) -> Zero:
+    """What a spec says, its short form `zero = 2` as a table."""
+    return value if isinstance(value, Zero) else Zero(stage=value)
 
 
 def deepspeed_config(zero: Zero, max_grad_norm: float) -> dict[str, Any]:
