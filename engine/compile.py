@@ -18,6 +18,9 @@ from stages.generate.sources.jsonl import Jsonl
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
+_RUNNING = ("attention", "gradient_checkpointing", "torch_compile", "kernels")
+"""The resources that say how a training's model runs."""
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -195,9 +198,10 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         train.Parameters,
         experiment.training,
         seed=experiment.experiment.seed,
-        dropout_rows=resources.micro_batch if getattr(experiment.training.method, "lora_dropout", 0.0) else None,
+        dropout_rows=resources.micro_batch if experiment.training.method.dropout else None,
         micro_batch=resources.micro_batch,
         threads=resources.threads,
+        **{name: getattr(resources, name) for name in _RUNNING},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
     locate = _locate(spec, ("training",), seed=("experiment", "seed"))

@@ -1,13 +1,14 @@
 """The sections of a spec; those that configure one kind alone are that kind's own parameter models."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
 from stages import generate, split, tokenize, train
+from stages.common.attention import Attention
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -147,6 +148,10 @@ class Resources(Part):
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
     micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
+    attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
+    gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")
+    torch_compile: bool = resource(False, "Compile the model before training: worth it for long trainings.")
+    kernels: Literal["own", "liger"] = resource("own", "Fused kernels of norms and feed-forward layers, where liger-kernel has them.")
     device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns when a training cannot fit.", gt=0)
 
 

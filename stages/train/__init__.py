@@ -1,9 +1,15 @@
 """train: a model or an adapter learns from a mixture."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.part import Kind, Part, named, recipe, resource
+from stages.common.attention import Attention
 from stages.train.methods import Method
+from stages.train.optimizers import Optimizer
+from stages.train.optimizers.adamw import AdamW
 
 
 class GlobalBatch(Part):
@@ -15,9 +21,10 @@ class GlobalBatch(Part):
 class Schedule(Part):
     """How the learning rate moves over the steps."""
 
-    kind: Literal["constant", "linear", "cosine"] = recipe("cosine", "Shape after the warm-up.")
+    kind: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = recipe("cosine", "Shape after the warm-up.")
     warmup_ratio: float = recipe(0.03, "Share of the steps in which the learning rate rises from zero.", ge=0, le=1)
     floor: float = recipe(0.0, "Share of the learning rate that is left at the end.", ge=0, le=1)
+    decay_ratio: float = recipe(0.2, "Share of the steps in which `wsd` falls, after being constant.", gt=0, le=1)
 
 
 class Training(Part):
@@ -27,9 +34,17 @@ class Training(Part):
     global_batch: GlobalBatch = recipe(GlobalBatch(), "What one optimizer step learns from.")
     learning_rate: float = recipe(2e-4, "Peak learning rate.", gt=0)
     schedule: Annotated[Schedule, named] = recipe(Schedule(), "How the learning rate moves.")
+    optimizer: Optimizer = recipe(AdamW(), "How gradients become updates.")
     betas: tuple[float, float] = recipe((0.9, 0.999), "AdamW's decay rates of the two moments.")
-    weight_decay: float = recipe(0.0, "AdamW's decoupled weight decay.", ge=0)
+    weight_decay: float = recipe(0.0, "Decoupled weight decay of matrices.", ge=0)
     max_grad_norm: float = recipe(1.0, "The gradient is scaled down to this norm.", gt=0)
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = recipe("float32", "In what numbers matrices are multiplied.")
+
+    @model_validator(mode="after")
+    def _betas_are_used(self) -> Self:
+        if "betas" in self.model_fields_set and not self.optimizer.has_betas:
+            raise PydanticCustomError("betas", "{kind} has no betas: leave them out", {"kind": self.optimizer.kind, "at": ("betas",)})
+        return self
 
 
 class Parameters(Training):
@@ -41,6 +56,10 @@ class Parameters(Training):
     )
     micro_batch: int | None = resource(None, "Rows that a device computes at once; none given: the whole global batch.", gt=0)
     threads: int | None = resource(None, "CPU threads; none given: all cores.", gt=0)
+    attention: Attention = resource("auto", "Implementation of attention.")
+    gradient_checkpointing: bool = resource(False, "Keep only the inputs of layers, and compute each again in the backward pass.")
+    torch_compile: bool = resource(False, "Compile the model before training.")
+    kernels: Literal["own", "liger"] = resource("own", "Kernels of norms and feed-forward layers.")
 
 
 KIND = Kind(

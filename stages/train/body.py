@@ -6,9 +6,11 @@ import time
 from typing import Any
 
 from stages.common.job import Job, Metrics
-from stages.common.models import copy_tokenizer, count_parameters, load_model, longest_sequence, prepare_process
+from stages.common.models import copy_tokenizer, count_parameters, longest_sequence, prepare_process
 from stages.train import Parameters
 from stages.train.data import Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
+from stages.train.precision import autocast
+from stages.train.running import open_model, speed_up
 
 DIGITS = 6
 """Losses are rounded to so many digits in the metrics, so that their diffs are about something."""
@@ -24,10 +26,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     from stages.train.record import final_loss, write_curve
     from stages.train.trainer import train
 
-    model = load_model(job.inputs["model"])
+    model = open_model(parameters, job.inputs["model"])
     rows, validation = _open_rows(parameters, job, model.config)
     torch.manual_seed(parameters.seed)
-    model = parameters.method.prepare(model)
+    model = speed_up(parameters.method.prepare(model, job.inputs.get("adapter")), parameters)
     started = time.monotonic()
     curve = train(model, rows, parameters, job.scratch)
     seconds = time.monotonic() - started
@@ -61,7 +63,7 @@ def _open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dic
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
     opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
-    longest = longest_sequence(config)
+    longest = longest_sequence(config, parameters.method.virtual_tokens)
     refuse_misfits(rows, config.vocab_size, longest, "training")
     for task, held_out in validation.items():
         refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
@@ -78,7 +80,7 @@ def mean_loss(model: Any, rows: Rows, parameters: Parameters) -> float:
     size = min(parameters.micro_batch or _VALIDATION_ROWS, _VALIDATION_ROWS)
     total = 0.0
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(parameters, model.device.type):
         for batch in micro_batches(len(rows), size, None):
             inputs = {name: values.to(model.device) for name, values in collate([rows[index] for index in batch]).items()}
             labels = inputs.pop("labels")

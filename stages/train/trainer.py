@@ -46,9 +46,8 @@ def arguments(parameters: Parameters, scratch: Path) -> TrainingArguments:
         gradient_accumulation_steps=-(-global_rows // micro_rows),
         num_train_epochs=1,
         learning_rate=parameters.learning_rate,
-        adam_beta1=parameters.betas[0],
-        adam_beta2=parameters.betas[1],
-        weight_decay=parameters.weight_decay,
+        bf16=parameters.precision == "bfloat16",
+        fp16=parameters.precision == "float16",
         max_grad_norm=parameters.max_grad_norm,
         # numpy, which the trainer seeds too, takes no more than 32 bits; nothing here draws from it.
         seed=parameters.seed % 2**32,
@@ -88,6 +87,12 @@ class OrderedTrainer(Trainer):
         """
         return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=collate)
 
+    def create_optimizer(self, model: Any = None) -> Optimizer:
+        """The recipe's optimizer in place of transformers'."""
+        p = self._parameters
+        self.optimizer = p.optimizer.make(self.model.named_parameters(), p.learning_rate, p.betas, p.weight_decay)
+        return self.optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
         """Our own schedule in place of transformers'."""
         schedule = self._parameters.schedule
@@ -107,8 +112,10 @@ def token_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Ten
     """
     targets = labels[:, 1:]
     supervised = targets >= 0
+    # Prompt tuning's virtual tokens stand before the row.
+    logits = outputs.logits[:, -labels.shape[1] :]
     # Only supervised positions: with completion masks most logits are not needed in the softmax.
-    return cross_entropy(outputs.logits[:, :-1][supervised].float(), targets[supervised], reduction="sum") / num_items_in_batch
+    return cross_entropy(logits[:, :-1][supervised].float(), targets[supervised], reduction="sum") / num_items_in_batch
 
 
 def _step_tokens(rows: Rows, global_rows: int) -> list[int]:
