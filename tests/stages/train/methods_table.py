@@ -19,8 +19,8 @@ TABLE = _REFERENCE / "methods.md"
 _HEAD = """# Training methods and model families
 
 Generated from what the tests ran (`tests/stages/train/test_matrix.py`). A tick is a real training of a tiny model from scratch on the
-CPU, after which the saved model or adapter was loaded again and gave the same logits. What is refused is refused before any work, by `engine check` where
-the architecture is known then, with the reason below.
+CPU, after which the saved model or adapter was loaded again and gave the same logits. What is refused is refused before any work,
+by `engine check` where the architecture is known then, with the reason below.
 
 """
 
