@@ -19,7 +19,11 @@ from stages.train.zero import as_zero
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
-_TRAINING_RESOURCES = ("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence")
+_TRAINING_RESOURCES = (
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence"),
+    *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
+)
+"""The resources that say how a training runs, by the same name in a spec and in the step."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 

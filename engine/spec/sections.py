@@ -8,11 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
 from stages import generate, split, tokenize, train
+from stages.common.attention import Attention
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
-from stages.train.zero import Zero
+from stages.train.zero import Zero, as_zero
 
 
 class ExperimentSection(Part):
@@ -134,6 +135,12 @@ class Training(train.Training):
         return self
 
     @model_validator(mode="after")
+    def _betas_are_used(self) -> Self:
+        if "betas" in self.model_fields_set and not self.optimizer.has_betas:
+            raise PydanticCustomError("betas", "{kind} has no betas: leave them out", {"kind": self.optimizer.kind, "at": ("betas",)})
+        return self
+
+    @model_validator(mode="after")
     def _one_global_batch(self) -> Self:
         batch = self.global_batch
         if batch.tokens and "rows" in batch.model_fields_set:
@@ -166,6 +173,10 @@ class Resources(Part):
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
     stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
+    attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
+    gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")
+    torch_compile: bool = resource(False, "Compile the model before training: worth it for long trainings.")
+    kernels: Literal["own", "liger"] = resource("own", "Fused kernels of norms and feed-forward layers, where liger-kernel has them.")
     device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns when a training cannot fit.", gt=0)
 
 
@@ -180,3 +191,16 @@ class Experiment(Part):
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @model_validator(mode="after")
+    def _zero_fits(self) -> Self:
+        training = self.training
+        if not as_zero(self.resources.zero).stage:
+            return self
+        if training.optimizer.kind != "adamw":
+            message = "{kind} cannot be shared by devices: its states do not lie number by number beside the weights; take adamw"
+            raise PydanticCustomError("zero", message, {"kind": training.optimizer.kind, "at": ("training", "optimizer")})
+        if training.precision == "float16":
+            message = "ZeRO runs without float16's scaling of the loss: take bfloat16, which needs none"
+            raise PydanticCustomError("zero", message, {"at": ("training", "precision")})
+        return self

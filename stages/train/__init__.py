@@ -3,7 +3,10 @@
 from typing import Annotated, Literal
 
 from engine.part import Kind, Part, named, recipe, resource
+from stages.common.attention import Attention
 from stages.train.methods import Method
+from stages.train.optimizers import Optimizer
+from stages.train.optimizers.adamw import AdamW
 from stages.train.zero import Zero
 
 
@@ -17,9 +20,10 @@ class GlobalBatch(Part):
 class Schedule(Part):
     """How the learning rate moves over the steps."""
 
-    kind: Literal["constant", "linear", "cosine"] = recipe("cosine", "Shape after the warm-up.")
+    kind: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = recipe("cosine", "Shape after the warm-up.")
     warmup_ratio: float = recipe(0.03, "Share of the steps in which the learning rate rises from zero.", ge=0, le=1)
     floor: float = recipe(0.0, "Share of the learning rate that is left at the end.", ge=0, le=1)
+    decay_ratio: float = recipe(0.2, "Share of the steps in which `wsd` falls, after being constant.", gt=0, le=1)
 
 
 class Validation(Part):
@@ -37,9 +41,11 @@ class Training(Part):
     global_batch: GlobalBatch = recipe(GlobalBatch(), "What one optimizer step learns from.")
     learning_rate: float = recipe(2e-4, "Peak learning rate.", gt=0)
     schedule: Annotated[Schedule, named] = recipe(Schedule(), "How the learning rate moves.")
+    optimizer: Optimizer = recipe(AdamW(), "How gradients become updates.")
     betas: tuple[float, float] = recipe((0.9, 0.999), "AdamW's decay rates of the two moments.")
-    weight_decay: float = recipe(0.0, "AdamW's decoupled weight decay.", ge=0)
+    weight_decay: float = recipe(0.0, "Decoupled weight decay of matrices.", ge=0)
     max_grad_norm: float = recipe(1.0, "The gradient is scaled down to this norm.", gt=0)
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = recipe("float32", "In what numbers matrices are multiplied.")
     validation: Validation | None = recipe(
         None, "Validations during the training; none given: one after it, and the last weights are kept."
     )
@@ -66,6 +72,10 @@ class Parameters(Training):
     checkpoints: Checkpoints = resource(Checkpoints(), "When the state of a training is written to the disk.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where the live metrics go beside DVCLive.")
     stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
+    attention: Attention = resource("auto", "Implementation of attention.")
+    gradient_checkpointing: bool = resource(False, "Keep only the inputs of layers, and compute each again in the backward pass.")
+    torch_compile: bool = resource(False, "Compile the model before training.")
+    kernels: Literal["own", "liger"] = resource("own", "Kernels of norms and feed-forward layers.")
 
 
 KIND = Kind(

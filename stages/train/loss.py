@@ -13,7 +13,9 @@ def token_loss(outputs: Any, labels: torch.Tensor, supervised_tokens: int, shift
     tokens in short ones more (https://huggingface.co/blog/gradient_accumulation). SHIFTED: each label is predicted by the token before
     it, as in causal models; a decoder that reads its labels one place to the right predicts them where they stand.
     """
-    logits = outputs.logits[:, :-1] if shifted else outputs.logits
+    # Prompt tuning's virtual tokens stand before the row.
+    logits = outputs.logits[:, -labels.shape[1] :]
+    logits = logits[:, :-1] if shifted else logits
     targets = labels[:, 1:] if shifted else labels
     supervised = targets >= 0
     # Only supervised positions: with completion masks most logits are not needed in the softmax.

@@ -1,5 +1,6 @@
 """One optimizer step on one process, or on several that hold the whole model each and add up their gradients."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -56,8 +57,9 @@ def in_main_memory(value: Any) -> Any:
 class Replicated:
     """The whole model on each process; with more than one, gradients are added up before the step."""
 
-    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float, share: Share) -> None:
+    def __init__(self, model: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float, share: Share, scaled: bool = False) -> None:
         self.model, self.share = model, share
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=scaled)
         self._optimizer, self._max_grad_norm = optimizer, max_grad_norm
         self._trained = trained(model)
 
@@ -67,18 +69,21 @@ class Replicated:
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         """Add the gradient of LOSS."""
-        loss.backward()
+        self.scaler.scale(loss).backward()
 
     def step(self, learning_rate: float) -> float:
         """Update the weights; the norm of the whole gradient before it was scaled down."""
         if self.share.count > 1:
             self._add_up()
-        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self._max_grad_norm)
+        self.scaler.unscale_(self._optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), self._max_grad_norm))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.step()
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
         self._optimizer.zero_grad()
-        return float(norm)
+        # The scaler has left out a step whose gradients were too large for float16, and will scale less.
+        return 0.0 if self.scaler.is_enabled() and not math.isfinite(norm) else norm
 
     def _add_up(self) -> None:
         """Sum the gradients of all processes, in one exchange for each type of number."""

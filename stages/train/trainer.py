@@ -15,6 +15,7 @@ from stages.train.dropout import RowKeys
 from stages.train.guards import StopRequest, refuse_bad_course
 from stages.train.loss import token_loss
 from stages.train.memory import is_out_of_memory, release
+from stages.train.precision import autocast
 from stages.train.processes import Processes
 from stages.train.record import Point
 from stages.train.schedule import factor
@@ -138,8 +139,9 @@ class Trainer:
         inputs = {name: values.to(device) for name, values in collate([self.rows[index] for index in at]).items()}
         labels = inputs.pop("labels") if positions else torch.full_like(inputs.pop("labels"), -100)
         self.keys.set(torch.tensor(at, device=device))
-        outputs = self.processes.forward({**inputs, "use_cache": False})
-        loss = token_loss(outputs, labels, self.supervised[step])
+        with autocast(self.parameters, device.type):
+            outputs = self.processes.forward({**inputs, "use_cache": False})
+        loss = token_loss(outputs, labels, self.supervised[step], not self.processes.model.config.is_encoder_decoder)
         self.processes.backward(loss, last)
         return loss.detach()
 

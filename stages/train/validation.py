@@ -1,7 +1,9 @@
 """Validation: the loss on held-out rows, during a training and after it, and when it says to stop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,6 +24,8 @@ class Validator:
     processes: Processes
     tasks: dict[str, Rows]
     section: Validation | None
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """In what numbers the model computes."""
 
     @property
     def keeps_best(self) -> bool:
@@ -50,7 +54,7 @@ class Validator:
         """The sum over this process's share of ROWS."""
         self.processes.model.eval()
         size = min(micro_rows or _ROWS, _ROWS)
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             return sum(self._part(rows, part) for part in micro_batches(range(len(rows)), self.processes.share, size))
 
     def _part(self, rows: Rows, positions: Sequence[int]) -> float:
@@ -59,4 +63,4 @@ class Validator:
         inputs = {name: values.to(device) for name, values in collate([rows[index] for index in at]).items()}
         labels = inputs.pop("labels")
         outputs = self.processes.forward({**inputs, "use_cache": False})
-        return float(token_loss(outputs, labels, 1)) if positions else 0.0
+        return float(token_loss(outputs, labels, 1, not self.processes.model.config.is_encoder_decoder)) if positions else 0.0

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stages.common.job import Job
-from stages.common.models import count_parameters, load_model, longest_sequence
+from stages.common.models import count_parameters, longest_sequence
 from stages.train import Parameters
 from stages.train.checkpoints import Checkpoints, refuse_no_space
 from stages.train.data import Rows, refuse_misfits, refuse_unsupervised
@@ -16,9 +17,10 @@ from stages.train.division import Share
 from stages.train.dropout import install
 from stages.train.guards import StopRequest
 from stages.train.memory import peak_memory
-from stages.train.optimizer import optimizer_of
+from stages.train.precision import autocast, scales_loss
 from stages.train.processes import Processes, Replicated, put, trained
 from stages.train.record import Point
+from stages.train.running import open_model, speed_up
 from stages.train.trainer import Trainer
 from stages.train.validation import Validator
 from stages.train.watching import Watcher
@@ -51,9 +53,9 @@ class Matter:
 
 def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
     """The model that learns, its fresh weights decided by the seed."""
-    model = load_model(inputs["model"])
+    model = open_model(parameters, inputs["model"])
     torch.manual_seed(parameters.seed)
-    return parameters.method.prepare(model)
+    return speed_up(parameters.method.prepare(model, inputs.get("adapter")), parameters)
 
 
 def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict[str, Rows]]:
@@ -63,7 +65,7 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
     opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
-    longest = longest_sequence(config)
+    longest = longest_sequence(config, parameters.method.virtual_tokens)
     refuse_misfits(rows, config.vocab_size, longest, "training")
     for task, held_out in validation.items():
         refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
@@ -105,7 +107,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
         parameters,
         keys,
         checkpoints,
-        Validator(processes, matter.validation, section),
+        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type)),
         Watcher((), (), parameters_count, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
         StopRequest(job.scratch / STOP),
     )
@@ -116,9 +118,9 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
 
 
 def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
-    optimizer = optimizer_of(model, parameters)
+    optimizer = parameters.optimizer.make(model.named_parameters(), parameters.learning_rate, parameters.betas, parameters.weight_decay)
     if not parameters.zero.stage:
-        return Replicated(model, optimizer, parameters.max_grad_norm, share)
+        return Replicated(model, optimizer, parameters.max_grad_norm, share, scales_loss(parameters))
     from stages.train.partitioned import Partitioned
 
     return Partitioned(model, optimizer, parameters.max_grad_norm, share, parameters.zero)
