@@ -43,3 +43,16 @@ def test_medians_and_tables():
     values = iter([3.0, 1.0, 2.0])
     assert median(lambda: next(values), 3) == 2.0
     assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
+
+
+@pytest.mark.slow
+def test_quick_training_prints_its_promises_as_the_last_line():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/training.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["resume_identical"] is True and found["kills"] >= 1
+    assert 0 < found["zero_max_relative_difference"] < 1e-4
+    assert 0 < found["gradient_max_relative_difference"] < 1e-5
+    assert {"overhead", "trl_ratio"} <= found.keys()
