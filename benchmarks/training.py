@@ -94,9 +94,12 @@ def in_child(parameters: Parameters, job: Job) -> int:
 
     child = os.fork()
     if not child:
-        with contextlib.redirect_stderr(io.StringIO()):
-            run(parameters, job)
-        os._exit(0)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                run(parameters, job)
+            os._exit(0)
+        finally:
+            os._exit(1)  # never back into what the parent has open
     return child
 
 
