@@ -24,7 +24,8 @@ class Part(BaseModel):
         """This part and every part inside it, depth first."""
         yield self
         for name in type(self).model_fields:
-            yield from _parts_in(getattr(self, name))
+            for part in parts_in(getattr(self, name)):
+                yield from part.parts()
 
 
 def with_tuples(value: Any) -> Any:
@@ -34,15 +35,16 @@ def with_tuples(value: Any) -> Any:
     return tuple(with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _parts_in(value: object) -> Iterator[Part]:
+def parts_in(value: object) -> Iterator[Part]:
+    """The outermost parts in VALUE: itself, or those that a mapping or a tuple holds."""
     if isinstance(value, Part):
-        yield from value.parts()
+        yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _parts_in(item)
+            yield from parts_in(item)
     elif isinstance(value, tuple):
         for item in value:
-            yield from _parts_in(item)
+            yield from parts_in(item)
 
 
 def recipe(default: Any = ..., description: str = "", **constraints: Any) -> Any:
