@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
-from stages import generate, split, tokenize, train
+from stages import benchmark, evaluate, generate, predict, tokenize, train
 from stages.common.attention import Attention
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
@@ -96,16 +96,42 @@ Model = Annotated[
 ]
 
 
-class Split(split.Parameters):
-    """The held-out shares, and what keeps rows together."""
+class Split(Part):
+    """The held-out shares, what keeps rows together, and splits that the source itself makes."""
 
-    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split.")
+    validation: float | None = recipe(
+        None, "Share of the rows (about) held out to watch the training; none given: 0.05, or 0 where a column says the split.", ge=0, lt=1
+    )
+    test: float | None = recipe(
+        None,
+        "Share of the rows (about) held out to evaluate on; none given: 0.1, or 0 where a column or a source gives the test rows.",
+        ge=0,
+        lt=1,
+    )
+    max_validation: int | None = recipe(None, "At most so many validation rows, chosen by content; the others are used for nothing.", gt=0)
+    max_test: int | None = recipe(None, "At most so many test rows, chosen by content; the others are used for nothing.", gt=0)
+    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split; none given: rows that ask the same.")
+    column: str | None = recipe(None, "Column in which the source itself says `train`, `validation` or `test`.")
+    test_source: generate.Source | None = recipe(None, "A source whose rows are the test rows.")
+    seed: int = recipe(0, "Another seed gives other splits.", ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _some_left(self) -> Self:
-        if self.validation + self.test >= 1:
+        if sum(self.shares) >= 1:
             raise PydanticCustomError("nothing_left", "validation and test take every row: nothing is left to train on", {"at": ("test",)})
         return self
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of validation and test that are taken by hash."""
+        validation = (0.0 if self.column else 0.05) if self.validation is None else self.validation
+        test = (0.0 if self.fixed else 0.1) if self.test is None else self.test
+        return validation, test
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the sources say of rows which split they belong to."""
+        return self.column is not None or self.test_source is not None
 
 
 class Task(generate.Rows):
@@ -183,12 +209,36 @@ class Training(train.Training):
         return self
 
 
-class Evaluation(Part):
-    """What the trained model is asked, and what is measured."""
+class Evaluation(predict.Asking):
+    """What the trained model is asked, what is measured, and with whom it is compared."""
 
     tasks: tuple[Name, ...] = recipe((), "The tasks whose test rows are asked; none given: those of the mixture.")
+    held_out: tuple[Name, ...] = recipe(
+        (), "The tasks whose test rows are only read: how likely the model finds them, in loss and perplexity."
+    )
     metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "What is measured on the answers.", min_length=1)
-    rows: int | None = recipe(None, "Ask only this many rows of each test split (chosen by content hash).", gt=0)
+    compare: tuple[Name, ...] = recipe(
+        (), "Other experiments whose models answer the same rows; `base` is the model that this experiment starts from."
+    )
+    statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "How sure the numbers are.")
+
+    @model_validator(mode="after")
+    def _asked_or_read(self) -> Self:
+        for name in ("compare", "tasks", "held_out"):
+            given = getattr(self, name)
+            if len(set(given)) != len(given):
+                raise PydanticCustomError("named_twice", "the same name stands here twice", {"at": (name,)})
+        if both := sorted(set(self.tasks) & set(self.held_out)):
+            raise PydanticCustomError(
+                "asked_and_read", "task {task} is asked, which measures it already", {"task": both[0], "at": ("held_out",)}
+            )
+        return self
+
+
+class Benchmarks(benchmark.Benchmarks):
+    """Tasks of lm-evaluation-harness that the trained model takes."""
+
+    folder: str | None = recipe(None, "A folder with definitions of your own (YAML) and their data.", min_length=1)
 
 
 class Resources(Part):
@@ -222,6 +272,7 @@ class Experiment(Part):
     mixture: Mixture = recipe(description="Which tasks are trained on.")
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
+    benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")
