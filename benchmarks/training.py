@@ -157,8 +157,9 @@ def gradient_difference(folder: Path, model: Path) -> float:
     """The largest distance of a split global batch's gradient from the whole one's, dropout included."""
     import torch
 
-    from stages.train.data import collate
-    from stages.train.division import Share, micro_batches
+    from stages.train.batches import Batches
+    from stages.train.batching import Padded
+    from stages.train.division import Bound, Share
     from stages.train.dropout import install
     from stages.train.loss import token_loss
     from stages.train.work import matter
@@ -169,11 +170,11 @@ def gradient_difference(folder: Path, model: Path) -> float:
 
     def gradient(count: int, micro_rows: int | None) -> Any:
         model_.zero_grad()
-        for part in (part for index in range(count) for part in micro_batches(batch, Share(count, index), micro_rows) if part):
-            inputs = collate([rows[position] for position in part])
-            labels = inputs.pop("labels")
-            keys.set(torch.tensor(list(part)))
-            token_loss(model_(**inputs, use_cache=False), labels, supervised).backward()
+        maker = Batches(rows, Padded(), Bound(micro_rows))
+        for part in (part for index in range(count) for part in maker.micro_batches(batch, Share(count, index))):
+            made = maker.tensors(part)
+            keys.of_batch(made.positions, made.offsets, flat=False)
+            token_loss(model_(**made.inputs, use_cache=False), made.labels, supervised).backward()
         return torch.cat([weight.grad.flatten() for weight in model_.parameters() if weight.requires_grad and weight.grad is not None])
 
     whole = gradient(1, None)
@@ -200,7 +201,7 @@ def bare(job: Job, parameters: Parameters) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from stages.train.data import collate
+    from stages.train.batches import collate
     from stages.train.work import matter
 
     found = matter(parameters, job)

@@ -65,7 +65,7 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
 
 def test_a_good_workspace_is_fine(workspace):
     done = engine(workspace, "check")
-    assert done.returncode == 0 and "1 spec is fine: 7 steps" in done.stderr
+    assert done.returncode == 0 and "1 spec is fine: 8 steps" in done.stderr
 
 
 def test_a_missing_source_file(workspace):
@@ -185,7 +185,7 @@ def test_a_step_that_does_not_exist(workspace):
 
 def test_building_without_a_dvc_repository(tmp_path):
     (tmp_path / "specs").mkdir()
-    (tmp_path / "specs/toy.toml").write_text(
-        SPEC.replace('{ kind = "jsonl", path = "data/rows.jsonl" }', '{ kind = "synthetic", generator = "reports" }')
-    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    (tmp_path / "specs/toy.toml").write_text(SPEC)
     refused(engine(tmp_path, "build"), "no DVC repository", "engine init")

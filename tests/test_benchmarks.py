@@ -19,7 +19,7 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout.splitlines()[-1])
-    assert [row["steps"] for row in content["rows"]] == [10, 30]
+    assert [row["steps"] for row in content["rows"]] == [11, 30]
     for row in content["rows"]:
         assert set(row) == {"steps", "plan_s", "dvc_repro_dry_s", "dvc_status_s"}
         assert all(0 < value < 600 for value in row.values())
@@ -27,13 +27,45 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     assert content["machine"]
 
 
-@pytest.mark.parametrize("steps", [10, 14, 12, 30, 100, 1_000, 10_000])
+@pytest.mark.slow
+def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
+    command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [(row["steps"], row["jobs"]) for row in rows] == [(10, 2), (30, 2)]
+    assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "../shared/data/gsm8k").exists(), reason="the public rows are not beside the repository")
+def test_quick_tokenize_measures_all_three_on_the_same_rows():
+    command = [sys.executable, "benchmarks/tokenize.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert all(content[name] > 0 for name in ("floor", "trl", "ours"))
+    assert content["trl_packing_efficiency"] <= content["packing_efficiency"] <= 1
+    floor, ours = (content["parts"][name]["tokens"] for name in ("floor", "ours"))
+    assert floor < ours <= floor + content["rows"], "one end token a row is all that is added"
+    assert [row["rows"] for row in content["scaling"]] == [1_000]
+
+
+def test_quick_storage_reads_the_same_rows_from_every_format():
+    command = [sys.executable, "benchmarks/storage.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert content["ways"].keys() == {"arrays", "arrow", "parquet"} and content["rows"] == 1_000
+
+
+@pytest.mark.parametrize("steps", [11, 13, 14, 16, 30, 100, 1_000, 10_000])
 def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
-    experiments, asked_only = shape(steps)
-    assert experiments >= 1 and 7 + 2 * asked_only + 3 * experiments == steps
+    experiments, asked_only, trained_on = shape(steps)
+    assert experiments >= 1 and 7 + 2 * asked_only + 3 * trained_on + 4 * experiments == steps
 
 
-@pytest.mark.parametrize("steps", [0, 7, SMALLEST - 1, 11])
+@pytest.mark.parametrize("steps", [0, 7, SMALLEST - 1, 12])
 def test_a_size_that_no_graph_has_is_refused(steps: int):
     with pytest.raises(ValueError, match="no graph of this form"):
         shape(steps)
@@ -56,3 +88,14 @@ def test_quick_training_prints_its_promises_as_the_last_line():
     assert 0 < found["zero_max_relative_difference"] < 1e-4
     assert 0 < found["gradient_max_relative_difference"] < 1e-5
     assert {"overhead", "trl_ratio"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
+    assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150

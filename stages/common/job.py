@@ -33,6 +33,13 @@ class Job:
     live: Path | None = None
     """A folder for what people watch while the step runs: it is no output, and git and DVC know nothing of it."""
 
+    def files(self, role: str) -> tuple[Path, ...]:
+        """The inputs of ROLE: the one of that very name, or those of `ROLE/0`, `ROLE/1` and so on; none where there are none."""
+        if role in self.inputs:
+            return (self.inputs[role],)
+        numbered = self.group(role)
+        return tuple(numbered[key] for key in sorted(numbered, key=int))
+
     def group(self, role: str) -> dict[str, Path]:
         """The inputs `ROLE/...` by the rest of their name."""
         return {key.split("/", 1)[1]: path for key, path in self.inputs.items() if key.startswith(f"{role}/")}

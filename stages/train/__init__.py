@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from engine.part import Kind, Part, named, recipe, resource
 from stages.common.attention import Attention
+from stages.train.batching import Batching, Padded
 from stages.train.methods import Method
 from stages.train.optimizers import Optimizer
 from stages.train.optimizers.adamw import AdamW
@@ -13,7 +14,7 @@ from stages.train.zero import Zero
 class GlobalBatch(Part):
     """What one optimizer step learns from, over all devices and accumulation steps."""
 
-    rows: int = recipe(32, "Rows per optimizer step.", gt=0)
+    rows: int = recipe(32, "Rows per optimizer step; bins where batching is packed.", gt=0)
     tokens: int | None = recipe(None, "In place of rows: as many rows as have at most so many tokens, one at least.", gt=0)
 
 
@@ -48,6 +49,9 @@ class Training(Part):
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = recipe("float32", "In what numbers matrices are multiplied.")
     validation: Validation | None = recipe(
         None, "Validations during the training; none given: one after it, and the last weights are kept."
+    )
+    batching: Batching = resource(
+        Padded(), "How rows lie in micro-batches; `packed` also orders the mixture by bins, and that is part of the mixture's recipe."
     )
 
 

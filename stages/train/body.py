@@ -51,10 +51,10 @@ def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
 
 
 def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any, seconds: float) -> Metrics:
-    from stages.train.division import global_batches
+    from stages.train.data import global_batches
     from stages.train.record import final_loss
 
-    seen = global_batches(rows.lengths(), parameters.global_batch)[len(result.curve) - 1].stop
+    seen = global_batches(rows, parameters.global_batch.rows, parameters.global_batch.tokens)[len(result.curve) - 1].stop
     tokens = int(rows.lengths()[:seen].sum())
     return {
         "steps": len(result.curve),

@@ -1,26 +1,9 @@
-"""How the rows of a training are divided: into global batches, over processes, and into micro-batches."""
+"""How a global batch is divided: over processes, and into micro-batches; no row is lost or repeated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.common.tokens import Array
-from stages.train import GlobalBatch
-
-
-def global_batches(lengths: Array, batch: GlobalBatch) -> list[range]:
-    """The positions that each optimizer step learns from, in order; every position is in exactly one, and only the last may be smaller.
-
-    LENGTHS: tokens of each row, int64 [rows].
-    """
-    if batch.tokens is None:
-        return [range(start, min(start + batch.rows, len(lengths))) for start in range(0, len(lengths), batch.rows)]
-    found, start, held = [], 0, 0
-    for position, length in enumerate(lengths.tolist()):
-        if position > start and held + length > batch.tokens:
-            found.append(range(start, position))
-            start, held = position, 0
-        held += length
-    return [*found, range(start, len(lengths))] if len(lengths) else found
+from stages.train.batching.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -30,22 +13,47 @@ class Share:
     count: int = 1
     index: int = 0
 
-    def of(self, positions: Sequence[int]) -> Sequence[int]:
-        """This process's positions: consecutive ones, as many as the others' or one fewer."""
-        start, end = (len(positions) * number // self.count for number in (self.index, self.index + 1))
-        return positions[start:end]
 
-    def largest(self, positions: Sequence[int]) -> int:
-        """Positions of the process that has most."""
-        return -(-len(positions) // self.count)
+@dataclass(frozen=True)
+class Bound:
+    """What a device computes at once, at most: rows of the tensors (bins, where rows are packed), and tokens, padding included."""
+
+    rows: int | None = None
+    tokens: int | None = None
 
 
-def micro_batches(positions: Sequence[int], share: Share, micro_rows: int | None) -> list[Sequence[int]]:
-    """The micro-batches in which a process computes its share of one global batch.
+def micro_batches(layout: Layout, lengths: Sequence[int], share: Share, bound: Bound) -> list[list[int]]:
+    """The micro-batches of one process, as numbers of the rows with these LENGTHS, which are one global batch.
 
     All processes have the same number of them, since each takes part in the others' communication: the last may be empty.
+    Neighbours go to different processes, so that what is computed at one time is of about one length.
     """
-    largest = share.largest(positions)
-    size = min(micro_rows or largest, largest)
-    mine = share.of(positions)
-    return [mine[start : start + size] for start in range(0, largest, size)]
+    chunks = _chunks(layout, lengths, share.count, bound)
+    mine = chunks[share.index :: share.count]
+    return mine + [[]] * (-(-len(chunks) // share.count) - len(mine))
+
+
+def _chunks(layout: Layout, lengths: Sequence[int], processes: int, bound: Bound) -> list[list[int]]:
+    """The micro-batches of all processes; within each the rows are in the mixture's order."""
+    each = -(-len(lengths) // processes)
+    rows = min(bound.rows or each, each)
+    chunks: list[list[int]] = []
+    longest = total = 0
+    for number in _arranged(layout, lengths):
+        longest, total = max(longest, lengths[number]), total + lengths[number]
+        area = total if layout.flat else (len(chunks[-1]) + 1 if chunks else 1) * longest
+        if chunks and len(chunks[-1]) < rows and (bound.tokens is None or area <= bound.tokens):
+            chunks[-1].append(number)
+        else:
+            chunks.append([number])
+            longest = total = lengths[number]
+    # A micro-batch that holds all rows sums them up as every other way of batching does.
+    return [sorted(chunk) for chunk in chunks]
+
+
+def _arranged(layout: Layout, lengths: Sequence[int]) -> list[int]:
+    """The rows in the order in which micro-batches are cut from them."""
+    if not layout.grouped:
+        return list(range(len(lengths)))
+    # The longest first: the first micro-batch then needs the most memory, so that what does not fit is known at once.
+    return sorted(range(len(lengths)), key=lambda number: -lengths[number])

@@ -29,6 +29,11 @@ class RowKeys:
         """Say which rows come next."""
         self.positions, self.tokens, self._keys = positions, tokens, {}
 
+    def of_batch(self, positions: torch.Tensor, offsets: torch.Tensor, flat: bool) -> None:
+        """Say which rows come next, by the position and offset of each token [lines, width]; FLAT: a line holds several rows."""
+        # An encoder's lines are longer than its decoder's; the line's own position serves both.
+        self.set(None, token_numbers(positions, offsets)) if flat else self.set(positions[:, 0])
+
     def of(self, length: int) -> torch.Tensor:
         """A key for each token of rows of LENGTH tokens, int64 [rows, tokens]."""
         if length not in self._keys:

@@ -8,9 +8,10 @@ import torch
 from engine.errors import UserError
 from stages.common.job import Preempted
 from stages.train import Parameters
+from stages.train.batches import Batches
 from stages.train.checkpoints import Checkpoint, Checkpoints, Progress
-from stages.train.data import Rows, collate
-from stages.train.division import global_batches, micro_batches
+from stages.train.data import Rows, global_batches
+from stages.train.division import Bound
 from stages.train.dropout import RowKeys
 from stages.train.guards import StopRequest, refuse_bad_course
 from stages.train.loss import token_loss
@@ -30,6 +31,8 @@ class Trainer:
 
     processes: Processes
     rows: Rows
+    maker: Batches
+    """Makes micro-batches of the rows."""
     parameters: Parameters
     keys: RowKeys
     checkpoints: Checkpoints
@@ -43,7 +46,7 @@ class Trainer:
     curve: list[Point] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batches = global_batches(self.rows.lengths(), self.parameters.global_batch)
+        self.batches = global_batches(self.rows, self.parameters.global_batch.rows, self.parameters.global_batch.tokens)
         counts = self.rows.supervised()
         self.supervised = [int(counts[batch.start : batch.stop].sum()) for batch in self.batches]
         self.progress.micro_rows = self.parameters.micro_batch
@@ -121,27 +124,23 @@ class Trainer:
             release()
 
     def _share_rows(self, step: int) -> int:
-        return self.processes.share.largest(self.batches[step])
+        return self.maker.largest(self.batches[step], self.processes.share)
 
     def _micro_batches(self, step: int) -> float:
         # Whatever draws random numbers, such as a noise on embeddings, draws the same after a restart.
         torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
         self.processes.model.train()
-        parts = micro_batches(self.batches[step], self.processes.share, self.progress.micro_rows)
+        parts = self.maker.micro_batches(self.batches[step], self.processes.share, Bound(self.progress.micro_rows))
         # The device works on the next part while this one's loss is still on its way: they are added up where they are.
         return float(sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1)))
 
     def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
         """Add the gradient of a micro-batch; its part of the loss."""
-        # A process without rows of its own computes one for nothing, as the others' exchanges need it.
-        at = list(positions) or [self.batches[step].start]
-        device = next(self.processes.model.parameters()).device
-        inputs = {name: values.to(device) for name, values in collate([self.rows[index] for index in at]).items()}
-        labels = inputs.pop("labels") if positions else torch.full_like(inputs.pop("labels"), -100)
-        self.keys.set(torch.tensor(at, device=device))
-        with autocast(self.parameters, device.type):
-            outputs = self.processes.forward({**inputs, "use_cache": False})
-        loss = token_loss(outputs, labels, self.supervised[step], not self.processes.model.config.is_encoder_decoder)
+        batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
+        self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
+        with autocast(self.parameters, batch.labels.device.type):
+            outputs = self.processes.forward({**batch.inputs, "use_cache": False})
+        loss = token_loss(outputs, batch.labels, self.supervised[step])
         self.processes.backward(loss, last)
         return loss.detach()
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from stages.train import Validation
+from stages.train.batches import Batches
+from stages.train.batching.none import Unsorted
 from stages.train.checkpoints import Validated
-from stages.train.data import Rows, collate
-from stages.train.division import micro_batches
+from stages.train.data import Rows
+from stages.train.division import Bound
 from stages.train.loss import token_loss
 from stages.train.processes import Processes
 
@@ -26,6 +28,8 @@ class Validator:
     section: Validation | None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     """In what numbers the model computes."""
+    decoder_start: int | None = None
+    """The token that a decoder with an encoder begins with."""
 
     @property
     def keeps_best(self) -> bool:
@@ -53,14 +57,10 @@ class Validator:
     def _total(self, rows: Rows, micro_rows: int | None) -> float:
         """The sum over this process's share of ROWS."""
         self.processes.model.eval()
-        size = min(micro_rows or _ROWS, _ROWS)
+        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)), decoder_start=self.decoder_start)
         with torch.no_grad(), self.autocast():
-            return sum(self._part(rows, part) for part in micro_batches(range(len(rows)), self.processes.share, size))
+            return sum(self._part(maker, part) for part in maker.micro_batches(range(len(rows)), self.processes.share))
 
-    def _part(self, rows: Rows, positions: Sequence[int]) -> float:
-        device = next(self.processes.model.parameters()).device
-        at = list(positions) or [0]
-        inputs = {name: values.to(device) for name, values in collate([rows[index] for index in at]).items()}
-        labels = inputs.pop("labels")
-        outputs = self.processes.forward({**inputs, "use_cache": False})
-        return float(token_loss(outputs, labels, 1, not self.processes.model.config.is_encoder_decoder)) if positions else 0.0
+    def _part(self, maker: Batches, positions: Sequence[int]) -> float:
+        batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
+        return float(token_loss(self.processes.forward({**batch.inputs, "use_cache": False}), batch.labels, 1))

@@ -11,11 +11,13 @@ import torch
 from stages.common.job import Job
 from stages.common.models import count_parameters, longest_sequence
 from stages.train import Parameters
+from stages.train.batches import Batches
 from stages.train.checkpoints import Checkpoints, refuse_no_space
-from stages.train.data import Rows, refuse_misfits, refuse_unsupervised
-from stages.train.division import Share
+from stages.train.data import Rows, global_batches, refuse_misfits, refuse_unsupervised
+from stages.train.division import Bound, Share
 from stages.train.dropout import install
 from stages.train.guards import StopRequest
+from stages.train.isolation import PADDED, isolate
 from stages.train.memory import peak_memory
 from stages.train.precision import autocast, scales_loss
 from stages.train.processes import Processes, Replicated, put, trained
@@ -69,7 +71,7 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     refuse_misfits(rows, config.vocab_size, longest, "training")
     for task, held_out in validation.items():
         refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
-    refuse_unsupervised(rows, parameters.global_batch)
+    refuse_unsupervised(rows, global_batches(rows, parameters.global_batch.rows, parameters.global_batch.tokens))
     return rows, validation
 
 
@@ -97,6 +99,9 @@ def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device:
 
 
 def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, checkpoints: Checkpoints) -> Trainer:
+    arrangement = isolate(matter.model) if parameters.batching.flat else PADDED
+    decoder_start = getattr(matter.model.config, "decoder_start_token_id", None)
+    maker = Batches(matter.rows, parameters.batching, Bound(parameters.micro_batch), arrangement, decoder_start)
     keys = install(matter.model, parameters.seed)
     parameters_count = count_parameters(matter.model)
     processes = _processes(matter.model, parameters, share)
@@ -104,10 +109,11 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
     trainer = Trainer(
         processes,
         matter.rows,
+        maker,
         parameters,
         keys,
         checkpoints,
-        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type)),
+        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start),
         Watcher((), (), parameters_count, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
         StopRequest(job.scratch / STOP),
     )

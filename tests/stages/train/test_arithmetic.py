@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from engine.errors import UserError
 from stages.common.models import load_model
 from stages.train import GlobalBatch
+from stages.train.batches import Batches
+from stages.train.batching import Padded, PaddingFree, Unsorted
 from stages.train.body import run
-from stages.train.data import Rows, collate
-from stages.train.division import Share, micro_batches
+from stages.train.data import Rows, global_batches
+from stages.train.division import Bound, Share
 from stages.train.dropout import install
+from stages.train.isolation import PADDED, isolate
 from stages.train.loss import token_loss
 from stages.train.methods import Lora
 from stages.train.work import matter
@@ -31,31 +34,37 @@ def adapted(falcon, tmp_path_factory):
     return found.model.train(), found.rows, install(found.model, 5)
 
 
-def gradient(adapted, batch, count, micro_rows):
+def gradient(adapted, layout, batch, count, micro_rows):
     """Gradient and loss of a global batch that COUNT processes compute, one after another, in parts of MICRO_ROWS."""
     model, rows, keys = adapted
     model.zero_grad()
     supervised = int(rows.supervised()[batch.start : batch.stop].sum())
+    maker = Batches(rows, layout, Bound(micro_rows), isolate(model) if layout.flat else PADDED)
+    model.train()
     total = 0.0
     for index in range(count):
-        for part in micro_batches(batch, Share(count, index), micro_rows):
-            if not part:
-                continue
-            inputs = collate([rows[position] for position in part])
-            labels = inputs.pop("labels")
-            keys.set(torch.tensor(list(part)))
-            loss = token_loss(model(**inputs, use_cache=False), labels, supervised)
+        for part in maker.micro_batches(batch, Share(count, index)):
+            made = maker.tensors(part)
+            keys.of_batch(made.positions, made.offsets, layout.flat)
+            loss = token_loss(model(**made.inputs, use_cache=False), made.labels, supervised)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad]), total
 
 
 @limits(max_examples=25, deadline=None)
-@given(st.integers(0, 20), st.integers(1, 12), st.integers(1, 4), st.none() | st.integers(1, 6))
-def test_any_split_gives_the_gradient_of_one_big_batch(adapted, start, size, count, micro_rows):
+@given(
+    st.sampled_from([Padded(), PaddingFree(), Unsorted()]),
+    st.integers(0, 20),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.none() | st.integers(1, 6),
+)
+def test_any_split_gives_the_gradient_of_one_big_batch(adapted, layout, start, size, count, micro_rows):
+    """Dropout included: its masks belong to rows."""
     batch = range(start, min(start + size, 22))
-    whole, loss = gradient(adapted, batch, 1, None)
-    split, other = gradient(adapted, batch, count, micro_rows)
+    whole, loss = gradient(adapted, Unsorted(), batch, 1, None)
+    split, other = gradient(adapted, layout, batch, count, micro_rows)
     assert float((split - whole).norm() / whole.norm()) <= 1e-5
     assert other == pytest.approx(loss, rel=1e-5)
 
@@ -63,15 +72,16 @@ def test_any_split_gives_the_gradient_of_one_big_batch(adapted, start, size, cou
 @pytest.mark.parametrize("batch", [GlobalBatch(rows=6), GlobalBatch(tokens=50)])
 @pytest.mark.parametrize("micro_batch", [None, 1, 4])
 def test_every_row_is_learnt_from_once_in_the_mixtures_order(tmp_path, falcon, monkeypatch, batch, micro_batch):
-    from stages.train import trainer
-
-    seen = []
-    monkeypatch.setattr(trainer, "collate", lambda rows: seen.extend(ids.tolist() for ids, _ in rows) or collate(rows))
+    seen, original = [], Batches.tensors
     job = training_job(tmp_path, falcon)
+    for role in [role for role in job.inputs if role.startswith("validation/")]:
+        del job.inputs[role]
+    monkeypatch.setattr(Batches, "tensors", lambda self, positions: seen.extend(positions) or original(self, positions))
     metrics = run(settings(global_batch=batch, micro_batch=micro_batch), job)
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
-    assert seen == [rows[index][0].tolist() for index in range(len(rows))]
-    assert metrics["rows"] == 22
+    batches = global_batches(rows, batch.rows, batch.tokens)
+    assert metrics["rows"] == len(seen) == 22 and metrics["steps"] == len(batches)
+    assert all(set(seen[positions.start : positions.stop]) == set(positions) for positions in batches)
 
 
 def short_of_memory(model, rows_that_fit, error):
