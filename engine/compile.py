@@ -19,6 +19,13 @@ from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel,
 from stages import fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.hub import COMMIT, Hub
 from stages.train.batching import Packed
+from stages.train.zero import as_zero
+
+_TRAINING_RESOURCES = (
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence"),
+    *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
+)
+"""The resources that say how a training runs, by the same name in a spec and in the step."""
 
 _NOT_FLAT = {
     "bloom": "its ALiBi attention cannot be told where a row ends",
@@ -269,9 +276,9 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         train.Parameters,
         experiment.training,
         seed=experiment.experiment.seed,
-        dropout_rows=resources.micro_batch if getattr(experiment.training.method, "lora_dropout", 0.0) else None,
-        micro_batch=resources.micro_batch,
-        threads=resources.threads,
+        micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
+        zero=as_zero(resources.zero),
+        **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
     locate = _locate(spec, ("training",), seed=("experiment", "seed"))

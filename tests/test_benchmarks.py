@@ -78,6 +78,19 @@ def test_medians_and_tables():
 
 
 @pytest.mark.slow
+def test_quick_training_prints_its_promises_as_the_last_line():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/training.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["resume_identical"] is True and found["kills"] >= 1
+    assert 0 < found["zero_max_relative_difference"] < 1e-4
+    assert 0 < found["gradient_max_relative_difference"] < 1e-5
+    assert {"overhead", "trl_ratio"} <= found.keys()
+
+
+@pytest.mark.slow
 def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
     done = subprocess.run(
         [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False

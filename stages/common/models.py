@@ -7,14 +7,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
+from stages.common.adapters import for_untouched_base
+from stages.common.attention import Attention, choose, say
+from stages.common.quantisation import quantise
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
     from stages.common.encoder import Encoder
+    from stages.common.quantisation import Quantisation
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -68,24 +72,62 @@ def prepare_process(threads: int | None = None) -> None:
     logging.disable_progress_bar()
 
 
-def load_model(folder: Path) -> "PreTrainedModel":
-    """The model in FOLDER, in float32, for inference; raises UserError where it is missing, broken, incomplete or needs remote code."""
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def load_model(
+    folder: Path, attention: Attention = "auto", dtype: Dtype = "float32", quantisation: "Quantisation | None" = None
+) -> "PreTrainedModel":
+    """The model in FOLDER, for inference; raises UserError where it is missing, broken, incomplete or needs remote code.
+
+    Its weights are of DTYPE, and its linear layers kept in few bits where QUANTISATION says so; `model.config._attn_implementation` names
+    the attention that was chosen.
+    """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     _refuse_no_model(folder)
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        auto = auto_class(config)
+        chosen = choose(attention, model_class(config), dtype)
+        say(chosen)
+        model, loading = auto.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=chosen.implementation,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the model in {folder} cannot be loaded: {_first_line(error)}", hint=_MODEL_HINT) from error
     # transformers fills what is missing with random numbers and goes on.
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"the model in {folder} lacks {len(missing)} weights, such as {missing[0]}", hint=_MODEL_HINT)
+    if quantisation is not None:
+        # Where there is a GPU, its own kernels pack the weights.
+        quantise(model.to("cuda" if torch.cuda.is_available() else "cpu"), quantisation)
     model.eval()
     return model
+
+
+def auto_class(config: "PretrainedConfig") -> Any:
+    """transformers' automatic class for a model that continues a text, or that answers one."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def model_class(config: "PretrainedConfig") -> Any:
+    """The class of a model of CONFIG; raises ValueError where transformers has none of this sort."""
+    mapping = auto_class(config)._model_mapping
+    if type(config) not in mapping:
+        raise ValueError(f"transformers has no language model of type {config.model_type}")
+    return mapping[type(config)]
 
 
 _MODEL_HINT = "a folder as `save_pretrained` writes it is needed: config.json, safetensors weights that fit it, tokenizer.json"
@@ -103,15 +145,15 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load_adapter(model: "PreTrainedModel", folder: Path) -> Any:
-    """MODEL with the adapter in FOLDER on it, for inference; raises UserError where the two do not fit."""
+def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> Any:
+    """MODEL with the adapter in FOLDER on it, for inference or to be trained further; raises UserError where the two do not fit."""
     from peft import PeftModel
     from safetensors import SafetensorError
 
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no adapter: it has no adapter_config.json", hint=_ADAPTER_HINT)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the adapter in {folder} cannot be loaded: {_first_line(error)}", hint=_ADAPTER_HINT) from error
     adapted.eval()
@@ -141,15 +183,19 @@ def save_adapter(model: Any, folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in sorted(weights.items())}
+    weights, config = for_untouched_base(model, get_peft_model_state_dict(model, save_embedding_layers=False), _adapter_config(model))
+    # Copies: tied weights lie in the same memory, which safetensors refuses.
+    tensors = {name: weight.detach().cpu().clone().contiguous() for name, weight in sorted(weights.items())}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_json(folder / "adapter_config.json", _adapter_config(model))
+    write_json(folder / "adapter_config.json", config)
 
 
 def _adapter_config(model: Any) -> dict[str, Any]:
     values = {key: sorted(value) if isinstance(value, set) else value for key, value in model.active_peft_config.to_dict().items()}
     values |= {"base_model_name_or_path": None, "inference_mode": True}
+    if "init_lora_weights" in values:
+        # How the updates began is past; peft would begin so again when it loads them, and change the frozen weights.
+        values["init_lora_weights"] = True
     return {key: value for key, value in values.items() if key not in _UNSTABLE_ADAPTER_KEYS}
 
 
@@ -165,9 +211,10 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def longest_sequence(config: "PretrainedConfig") -> int | None:
-    """Tokens that a model of this configuration is made for; None where it does not say."""
-    return next((value for key in _LENGTH_KEYS if isinstance(value := getattr(config, key, None), int)), None)
+def longest_sequence(config: "PretrainedConfig", virtual_tokens: int = 0) -> int | None:
+    """Tokens that a model of this configuration is made for, less those that an adapter puts before a row; None where it does not say."""
+    longest = next((value for key in _LENGTH_KEYS if isinstance(value := getattr(config, key, None), int)), None)
+    return longest if longest is None else longest - virtual_tokens
 
 
 def count_parameters(model: Any, trainable: bool = False) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UserError
 from stages.common.job import Job, Metrics
-from stages.common.models import count_parameters, prepare_process, save_model, write_json
+from stages.common.models import auto_class, count_parameters, prepare_process, save_model, write_json
 from stages.common.rows import read_rows
 from stages.initialize import Parameters
 from stages.initialize.tokenizers.special import EOS, PAD
@@ -42,13 +42,12 @@ def texts(rows: Mapping[str, Path]) -> Iterator[str]:
 
 def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrainedModel":
     import torch
-    from transformers import AutoModelForCausalLM
 
     eos, pad = tokenizer.token_to_id(EOS), tokenizer.token_to_id(PAD)
     assert eos is not None and pad is not None
     config = parameters.architecture.config(tokenizer.get_vocab_size(), eos, pad)
     torch.manual_seed(parameters.seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    model: PreTrainedModel = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model
 
 

@@ -14,12 +14,23 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     warmup = math.ceil(schedule.warmup_ratio * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, steps - warmup)
-    return schedule.floor + (1 - schedule.floor) * _left(schedule.kind, min(1.0, progress))
+    return schedule.floor + (1 - schedule.floor) * _left(schedule, step, warmup, steps)
 
 
-def _left(kind: str, progress: float) -> float:
-    """What is left of the rate at PROGRESS, 0 to 1, of the decay."""
-    if kind == "constant":
-        return 1.0
-    return 1 - progress if kind == "linear" else (1 + math.cos(math.pi * progress)) / 2
+def _left(schedule: Schedule, step: int, warmup: int, steps: int) -> float:
+    """What is left of the rate at STEP, after WARMUP steps."""
+    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
+    match schedule.kind:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1 - progress
+        case "inverse_sqrt":
+            # Vaswani et al., 2017, arXiv:1706.03762, section 5.3; it has no end.
+            return math.sqrt((warmup + 1) / (step + 1))
+        case "wsd":
+            # Hu et al., 2024, arXiv:2404.06395, section 4: warm-up, stable, decay.
+            decay = max(1, math.ceil(schedule.decay_ratio * steps))
+            return min(1.0, (steps - step) / decay)
+        case "cosine":
+            return (1 + math.cos(math.pi * progress)) / 2

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, TrainerCallback
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import AutoModelForCausalLM
 
 from engine.estimate.configurations import configuration
 from engine.estimate.memory import Layout, Memory, activations, memory
@@ -14,12 +15,11 @@ from engine.estimate.methods import trainable_parameters
 from engine.estimate.models import Model, model_of
 from stages.common.models import count_parameters
 from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
-from stages.train.batches import Batches
-from stages.train.batching import Padded
 from stages.train.data import Rows
-from stages.train.division import Bound, Share
+from stages.train.division import Share
+from stages.train.loss import token_loss
 from stages.train.methods import Full, Lora
-from stages.train.trainer import OrderedTrainer, arguments, token_loss
+from stages.train.work import Matter, work
 from tests.stages.train.tiny import settings, training_job
 
 SIZES = {"hidden_size": 64, "layers": 4, "heads": 4, "max_length": 256}
@@ -46,16 +46,12 @@ def size_of(architecture: Any, vocabulary: int = VOCABULARY) -> Model:
     return size
 
 
-class Watch(TrainerCallback):
+def measured(model: Any, optimizer: torch.optim.Optimizer) -> Memory:
     """Bytes of weights, gradients and optimizer states, taken where all of them exist."""
-
-    seen: Memory | None = None
-
-    def on_optimizer_step(self, args, state, control, model, optimizer, **kwargs):
-        weights = list(model.parameters())
-        states = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)]
-        gradients = sum(weight.grad.nbytes for weight in weights if weight.grad is not None)
-        self.seen = Memory(sum(weight.nbytes for weight in weights), gradients, sum(value.nbytes for value in states), 0)
+    weights = list(model.parameters())
+    states = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)]
+    gradients = sum(weight.grad.nbytes for weight in weights if weight.grad is not None)
+    return Memory(sum(weight.nbytes for weight in weights), gradients, sum(value.nbytes for value in states), 0)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.kind)
@@ -64,19 +60,17 @@ def test_weights_gradients_and_optimizer_states_are_those_of_a_real_training(tmp
     model = method.prepare(AutoModelForCausalLM.from_config(architecture.config(VOCABULARY, 0, 1)))
     job = training_job(tmp_path, tmp_path / "model", {"copy": 6})
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
-    parameters, watch = settings(method=method, micro_batch=2), Watch()
-    trainer = OrderedTrainer(parameters, model=model, args=arguments(parameters, job.scratch), train_dataset=rows, callbacks=[watch])
-    trainer.batches = Batches(rows, Padded(), Bound(2))
-    trainer.micro_batches = trainer.batches.micro_batches(range(6), Share())
-    trainer.train()
+    parameters, seen = settings(method=method, micro_batch=2), []
+    handle = register_optimizer_step_post_hook(lambda optimizer, *_: seen.append(measured(model, optimizer)))
+    work(parameters, job, Matter(model, rows, {}), Share(), torch.device("cpu"))
+    handle.remove()
     size = size_of(architecture)
     trainable = trainable_parameters(size, method)
     needed = memory(size, trainable, trainable if method.makes_adapter else 0, 2, 14)
-    assert watch.seen is not None
-    assert (needed.weights, needed.gradients) == (watch.seen.weights, watch.seen.gradients)
+    assert (needed.weights, needed.gradients) == (seen[0].weights, seen[0].gradients)
     # torch counts each tensor's steps in a number of its own.
-    assert needed.optimizer == watch.seen.optimizer - 4 * sum(weight.requires_grad for weight in model.parameters())
-    assert needed.optimizer == pytest.approx(watch.seen.optimizer, rel=0.01)
+    assert needed.optimizer == seen[0].optimizer - 4 * sum(weight.requires_grad for weight in model.parameters())
+    assert needed.optimizer == pytest.approx(seen[0].optimizer, rel=0.01)
 
 
 def kept(model: Any, rows: int, length: int) -> int:

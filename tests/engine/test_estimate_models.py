@@ -12,10 +12,10 @@ from engine.estimate.configurations import configuration
 from engine.estimate.methods import targets, trainable_parameters
 from engine.estimate.models import Model, model_of
 from engine.part import Part
+from stages.common.layers import linear_layers
 from stages.common.models import count_parameters
 from stages.initialize.architectures import Architecture, Bloom, Falcon, Gpt2, Llama
 from stages.train.methods import Full, Lora, Method
-from stages.train.methods.lora import linear_layers
 
 VOCABULARY = 300
 SMALL = {"hidden_size": 24, "layers": 2, "heads": 6, "max_length": 40}

@@ -75,7 +75,7 @@ MISTAKES = {
         "3",
         "training.method must be the name of a kind or a table with it, not the whole number 3",
         "3",
-        "kind is one of: full, lora",
+        "kind is one of: full, ia3, lora, ",
     ),
     "unknown value": (
         '"lora"',
@@ -146,7 +146,7 @@ MISTAKES = {
         'method = "lora"\nweight_decay = "no"',
         "training.weight_decay must be a number, not the text 'no'",
         '"no"',
-        "weight_decay: AdamW",
+        "weight_decay: Decoupled",
     ),
     "text": ('"title"', "['title']", "tasks.headline.teacher.column must be text, not an array", "['title']", "column:"),
     "array": ('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'", '"headline"', "tasks: "),

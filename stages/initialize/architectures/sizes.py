@@ -1,6 +1,6 @@
 """The sizes that all architectures have in common."""
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import model_validator
 
@@ -22,14 +22,13 @@ def refuse_uneven_groups(heads: int, kv_heads: int | None) -> None:
         raise ValueError(f"heads {heads} is no multiple of kv_heads {kv_heads}")
 
 
-class Sizes(Part):
-    """Width, depth and heads of a decoder."""
+class Shape(Part):
+    """Width, depth and heads of a model."""
 
     hidden_size: int = recipe(128, "Width of the residual stream.", gt=0)
     layers: int = recipe(4, "Number of decoder layers.", gt=0)
     heads: int = recipe(4, "Number of attention heads.", gt=0)
     max_length: int = recipe(512, "Longest sequence that the model is made for, in tokens.", gt=1)
-    initializer_range: float = recipe(0.02, "Standard deviation of the random weights.", gt=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -40,3 +39,39 @@ class Sizes(Part):
     def config(self, vocab_size: int, eos: int, pad: int) -> "PretrainedConfig":
         """The transformers configuration of this architecture for a tokenizer of VOCAB_SIZE tokens."""
         raise AssertionError(f"{type(self).__name__} gives no configuration")
+
+
+class Sizes(Shape):
+    """Width, depth and heads of a decoder whose random weights all have one standard deviation."""
+
+    initializer_range: float = recipe(0.02, "Standard deviation of the random weights.", gt=0)
+
+
+class Grouped(Sizes):
+    """What Llama and its relatives have in common: rotary positions, SwiGLU, and heads that may share keys and values."""
+
+    intermediate_size: int | None = recipe(None, "Width of the feed-forward layer; none given: 8/3 of hidden_size, rounded up to 8.", gt=0)
+    kv_heads: int | None = recipe(None, "Key/value heads; none given: as many as heads.", gt=0)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        refuse_odd_rotary(self.hidden_size, self.heads)
+        refuse_uneven_groups(self.heads, self.kv_heads)
+        return self
+
+    def sizes(self, vocab_size: int, eos: int, pad: int) -> dict[str, Any]:
+        """What transformers' configurations of these architectures call it all."""
+        return {
+            "vocab_size": vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size or -(-self.hidden_size * 8 // 3 // 8) * 8,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads or self.heads,
+            "max_position_embeddings": self.max_length,
+            "initializer_range": self.initializer_range,
+            "tie_word_embeddings": True,
+            "bos_token_id": eos,
+            "eos_token_id": eos,
+            "pad_token_id": pad,
+        }

@@ -6,6 +6,10 @@ from pydantic import Field
 
 from engine.part import named
 from stages.train.methods.full import Full
+from stages.train.methods.ia3 import Ia3
 from stages.train.methods.lora import Lora
+from stages.train.methods.prefix_tuning import PrefixTuning
+from stages.train.methods.prompt_tuning import PromptTuning
+from stages.train.methods.qlora import Qlora
 
-Method = Annotated[Full | Lora, Field(discriminator="kind"), named]
+Method = Annotated[Full | Ia3 | Lora | PrefixTuning | PromptTuning | Qlora, Field(discriminator="kind"), named]

@@ -1,25 +1,26 @@
 """Train every weight of the model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from engine.part import Part
+from stages.train.methods.base import TrainingMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Full(Part):
+class Full(TrainingMethod):
     """Every weight of the model is trained; the result is a whole model."""
 
     kind: Literal["full"] = "full"
     makes_adapter: ClassVar[bool] = False
 
-    def prepare(self, model: "PreTrainedModel") -> "PreTrainedModel":
+    def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> "PreTrainedModel":
         """The model as it is."""
+        assert adapter is None, "a full training starts from a whole model"
         return model
 
-    def save(self, model: "PreTrainedModel", folder: Path) -> None:
+    def save(self, model: Any, folder: Path) -> None:
         """Write the whole model, safetensors only, as a `from_pretrained` folder."""
         from stages.common.models import save_model
 

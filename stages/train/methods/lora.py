@@ -1,94 +1,101 @@
 """LoRA (Hu et al., 2021, arXiv:2106.09685): low-rank updates beside frozen weights, through peft."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from engine.errors import UserError, did_you_mean
-from engine.part import Part, recipe
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.part import recipe
+from stages.train.methods.base import AdapterMethod, has_transposed_layers, task_type
 
 if TYPE_CHECKING:
-    from torch.nn import Module
     from transformers import PreTrainedModel
 
+Initialisation = Literal["default", "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_16", "mica"]
+"""How peft draws the first updates without data; `default`: the lower matrix at random, the upper one zero (Hu et al., section 4.1)."""
 
-class Lora(Part):
-    """Low-rank updates beside frozen weights; the result is an adapter."""
+_MOVES_BASE = ("olora", "pissa", "pissa_niter_16")
+"""Initialisations that take the first update out of the frozen weights (Büyükakyüz, 2024, arXiv:2406.01775; Meng et al., 2024,
+arXiv:2404.02948); what is saved is rewritten as an update of the weights as they were."""
 
-    kind: Literal["lora"] = "lora"
+
+class LowRank(AdapterMethod):
+    """What LoRA and QLoRA have in common: the low-rank updates."""
+
     r: int = recipe(16, "Rank of the updates.", gt=0)
     lora_alpha: int = recipe(32, "The updates are scaled by lora_alpha / r.", gt=0)
     lora_dropout: float = recipe(0.0, "Dropout before the updates, while training.", ge=0, lt=1)
     target_modules: Literal["all-linear"] | tuple[str, ...] = recipe("all-linear", "Layers that get an update: all linear ones, or names.")
-    makes_adapter: ClassVar[bool] = True
-    environment: ClassVar[tuple[str, ...]] = ("peft",)
+    use_rslora: bool = recipe(False, "Scale by lora_alpha / sqrt(r) instead (Kalajdzievski, 2023, arXiv:2312.03732).")
+    use_dora: bool = recipe(False, "Learn each output's magnitude apart from its direction (Liu et al., 2024, arXiv:2402.09353).")
+    init_lora_weights: Initialisation = recipe("default", "How the first updates are drawn.")
+    modules_to_save: tuple[str, ...] = recipe((), "Modules that are trained in full and saved with the adapter, such as `lm_head`.")
+    bias: Literal["none", "all", "lora_only"] = recipe("none", "Which biases of the model are trained.")
 
-    def prepare(self, model: "PreTrainedModel") -> Any:
-        """MODEL with frozen weights and fresh low-rank updates, which torch's seed decides; raises UserError where layers do not fit."""
-        from peft import LoraConfig, get_peft_model
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.use_dora and self.moves_base:
+            what = "use_dora and init_lora_weights {init} do not go together: what DoRA has learnt cannot be rewritten for the base; "
+            hint = 'take "orthogonal", which leaves the base alone'
+            raise PydanticCustomError("dora", what + hint, {"init": self.init_lora_weights, "at": ("use_dora",)})
+        if self.init_lora_weights == "mica" and self.use_dora:
+            raise PydanticCustomError("mica", "peft's mica freezes half of each update and is no DoRA: leave one of them out")
+        if self.init_lora_weights == "orthogonal" and self.r % 2:
+            raise PydanticCustomError("odd", "orthogonal needs an even r, not {r}", {"r": self.r, "at": ("r",)})
+        return self
 
-        targets = self._targets(model)
-        config = LoraConfig(
+    @property
+    def dropout(self) -> float:
+        """The dropout before the updates."""
+        return self.lora_dropout
+
+    @property
+    def moves_base(self) -> bool:
+        """Whether the first updates are taken out of the frozen weights."""
+        return self.init_lora_weights in _MOVES_BASE
+
+    def configuration(self, model: "PreTrainedModel") -> Any:
+        """peft's configuration; raises UserError for layers that are not there or smaller than the rank."""
+        from peft import LoraConfig
+
+        from stages.train.layers import refuse_high_rank, refuse_strangers, target_layers
+
+        refuse_high_rank(target_layers(model, self.target_modules), self.r)
+        refuse_strangers(model, self.modules_to_save)
+        return LoraConfig(
             r=self.r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             target_modules="all-linear" if self.target_modules == "all-linear" else list(self.target_modules),
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+            init_lora_weights=True if self.init_lora_weights == "default" else self.init_lora_weights,
+            modules_to_save=list(self.modules_to_save) or None,
+            bias=self.bias,
             # GPT-2 keeps its weights transposed; peft would set this by itself, with a warning at each layer.
-            fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in targets.values()),
-            task_type="CAUSAL_LM",
+            fan_in_fan_out=has_transposed_layers(model),
+            task_type=task_type(model),
         )
-        return get_peft_model(model, config)
 
-    def save(self, model: Any, folder: Path) -> None:
-        """Write peft's two adapter files, normalised so that their bytes depend on nothing but weights and meaning."""
-        from stages.common.models import save_adapter
+    def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> Any:
+        """MODEL with low-rank updates; the first ones are remembered where the frozen weights were changed for them."""
+        prepared = super().prepare(model, adapter)
+        if self.moves_base and adapter is None:
+            from stages.common.adapters import remember_first
 
-        save_adapter(model, folder)
-
-    def _targets(self, model: "PreTrainedModel") -> dict[str, "Module"]:
-        """The layers that get an update, by full name."""
-        layers = linear_layers(model)
-        if self.target_modules == "all-linear":
-            chosen = {name: layer for name, layer in layers.items() if layer is not model.get_output_embeddings()}
-        else:
-            # peft itself passes over a name that matches nothing as long as another one does.
-            for target in self.target_modules:
-                if not any(_matches(name, target) for name in layers):
-                    raise _no_such_layer(target, layers)
-            chosen = {name: layer for name, layer in layers.items() if any(_matches(name, target) for target in self.target_modules)}
-        if not chosen:
-            raise UserError("target_modules names no layer", hint=_listed(layers))
-        self._refuse_high_rank(chosen)
-        return chosen
-
-    def _refuse_high_rank(self, layers: dict[str, "Module"]) -> None:
-        for name, layer in layers.items():
-            if self.r > (side := min(layer.weight.shape)):
-                hint = f"set training.method.r to at most {side}, or train this layer in full"
-                raise UserError(f"r = {self.r} is larger than the smaller side of {name}, which is {side}: this is no low rank", hint=hint)
+            remember_first(prepared)
+        return prepared
 
 
-def linear_layers(model: "PreTrainedModel") -> dict[str, "Module"]:
-    """The linear layers of MODEL by full name, GPT-2's transposed ones included."""
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
+class Lora(LowRank):
+    """Low-rank updates beside frozen weights; the result is an adapter."""
 
-    return {name: module for name, module in model.named_modules() if isinstance(module, Linear | Conv1D)}
+    kind: Literal["lora"] = "lora"
+    environment: ClassVar[tuple[str, ...]] = ("peft",)
 
-
-def _matches(name: str, target: str) -> bool:
-    """As peft matches a list of names: the whole name, or its end after a dot."""
-    return name == target or name.endswith(f".{target}")
-
-
-def _no_such_layer(target: str, layers: dict[str, "Module"]) -> UserError:
-    near = did_you_mean(target, _short_names(layers)) or ""
-    hint = f"{near} {_listed(layers)}" if near.startswith("did") else _listed(layers)
-    return UserError(f"target_modules: the model has no linear layer '{target}'", hint=hint)
-
-
-def _short_names(layers: dict[str, "Module"]) -> list[str]:
-    return sorted({name.rpartition(".")[2] for name in layers})
-
-
-def _listed(layers: dict[str, "Module"]) -> str:
-    return f"the model's linear layers: {', '.join(_short_names(layers))}"
+    def refused(self, model_type: str) -> str | None:
+        """Orthogonal columns of transposed matrices are not those that peft takes."""
+        if self.init_lora_weights == "olora" and model_type == "gpt2":
+            return 'init_lora_weights "olora" fails on GPT-2, whose matrices are transposed (peft 0.21); take "pissa"'
+        return super().refused(model_type)

@@ -19,12 +19,12 @@ from stages.common.models import load_model
 from stages.train import GlobalBatch, Schedule
 from stages.train.batches import collate
 from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
-from stages.train.body import mean_loss, run
+from stages.train.body import run
 from stages.train.data import Row, Rows, global_batches
 from stages.train.methods import Full, Lora
 from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
-from tests.stages.train.tiny import settings, training_job
+from tests.stages.train.tiny import mean_loss, settings, training_job
 
 
 def trained(folder, model, **values):
@@ -191,7 +191,7 @@ def test_every_architecture_learns_whatever_the_micro_batch(tmp_path, architectu
     assert difference(whole, split) < 1e-5
     rows = Rows.open(tmp_path / "4" / "order", {task: tmp_path / "4" / task / "train.safetensors" for task in ("copy", "name")})
     before, after = load_model(model), load_model(tmp_path / "4" / "job" / "output")
-    assert mean_loss(after, rows, settings()) < mean_loss(before, rows, settings()) - 0.05
+    assert mean_loss(after, rows) < mean_loss(before, rows) - 0.05
 
 
 def test_metrics_count_what_was_learnt_from(tmp_path, falcon):

@@ -7,9 +7,9 @@ import torch
 from peft import PeftModel
 
 from engine.errors import UserError
+from stages.common.layers import linear_layers
 from stages.common.models import count_parameters, load_adapter, load_model
 from stages.train.methods import Full, Lora
-from stages.train.methods.lora import linear_layers
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])

@@ -1,0 +1,76 @@
+"""Frozen weights in 4 or 8 bits: the linear layers of a loaded model replaced by those of bitsandbytes.
+
+Not through transformers' own `quantization_config`: that one replaces modules whose class is exactly torch's Linear, and so leaves all of
+Falcon's, which are of a class of their own, as they are, without a word (transformers 5.23, integrations/bitsandbytes.py).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How frozen matrices are kept (Dettmers et al., 2023, arXiv:2305.14314; 8 bits: Dettmers et al., 2022, arXiv:2208.07339)."""
+
+    bits: Literal[4, 8] = 4
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 16 numbers that 4 bits can name."""
+    double_quant: bool = True
+    """Whether the blocks' constants are quantised as well."""
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """In what the 4-bit weights are multiplied."""
+
+
+def quantise(model: "PreTrainedModel", quantisation: Quantisation) -> None:
+    """Replace the linear layers of MODEL in place, save for the output layer and those that must stay in full precision."""
+    for name, layer in quantisable(model).items():
+        new = _replacement(layer, quantisation)
+        # What is frozen here needs no gradient; bitsandbytes packs the numbers as the module moves to its device.
+        model.set_submodule(name, new.to(layer.weight.device))
+    # peft chooses its layers by these.
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantisation.bits == 4, quantisation.bits == 8
+
+
+def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
+    """The linear layers of MODEL that are kept in few bits, by full name."""
+    from stages.common.layers import linear_layers
+
+    full = set(model._keep_in_fp32_modules or ())
+    head = model.get_output_embeddings()
+    return {name: layer for name, layer in linear_layers(model).items() if layer is not head and not full & set(name.split("."))}
+
+
+def _replacement(layer: Any, quantisation: Quantisation) -> Any:
+    """A layer of bitsandbytes with the weights of LAYER; GPT-2's transposed matrices are turned round."""
+    import bitsandbytes
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    weight = layer.weight.data.T.contiguous() if isinstance(layer, Conv1D) else layer.weight.data
+    outputs, inputs = weight.shape
+    options: dict[str, Any] = {"bias": layer.bias is not None}
+    if quantisation.bits == 4:
+        new = bitsandbytes.nn.Linear4bit(
+            inputs,
+            outputs,
+            **options,
+            compute_dtype=getattr(torch, quantisation.compute_dtype),
+            compress_statistics=quantisation.double_quant,
+            quant_type=quantisation.quant_type,
+        )
+        new.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **_kept(new.weight))
+    else:
+        new = bitsandbytes.nn.Linear8bitLt(inputs, outputs, **options, has_fp16_weights=False, threshold=6.0)
+        new.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    if layer.bias is not None:
+        new.bias = torch.nn.Parameter(layer.bias.data, requires_grad=False)
+    return new
+
+
+def _kept(weight: Any) -> dict[str, Any]:
+    """What a 4-bit weight was told when it was made."""
+    return {name: getattr(weight, name) for name in ("compress_statistics", "quant_type", "quant_storage", "blocksize", "module")}

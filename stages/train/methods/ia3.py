@@ -1,0 +1,62 @@
+"""IA3 (Liu et al., 2022, arXiv:2205.05638): learnt factors for keys, values and the feed-forward layer, through peft."""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from engine.errors import UserError
+from engine.part import recipe
+from stages.train.methods.base import AdapterMethod, has_transposed_layers, task_type
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bloom": (("query_key_value",), ("mlp.dense_4h_to_h",)),
+    "falcon": (("query_key_value",), ("dense_4h_to_h",)),
+    "gpt2": (("c_attn",), ("mlp.c_proj",)),
+    "gpt_neox": (("query_key_value",), ("dense_4h_to_h",)),
+    "llama": (("k_proj", "v_proj"), ("down_proj",)),
+    "mistral": (("k_proj", "v_proj"), ("down_proj",)),
+    "qwen2": (("q_proj", "v_proj"), ("down_proj",)),
+    "qwen3": (("q_proj", "v_proj"), ("down_proj",)),
+    "t5": (("k", "v"), ("wo",)),
+}
+"""Layers whose outputs, and feed-forward layers whose inputs are scaled, by model type, as peft has them."""
+
+
+class Ia3(AdapterMethod):
+    """Learnt factors for keys, values and the feed-forward layer; the result is a very small adapter."""
+
+    kind: Literal["ia3"] = "ia3"
+    target_modules: tuple[str, ...] = recipe((), "Layers whose outputs are scaled; none given: those of the architecture.")
+    feedforward_modules: tuple[str, ...] = recipe((), "Layers whose inputs are scaled; none given: those of the architecture.")
+    environment: ClassVar[tuple[str, ...]] = ("peft",)
+
+    def layers(self, model_type: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Names of the layers whose outputs and whose inputs are scaled; None where neither spec nor architecture says."""
+        if self.target_modules or self.feedforward_modules:
+            return self.target_modules, self.feedforward_modules
+        return TARGETS.get(model_type)
+
+    def refused(self, model_type: str) -> str | None:
+        """An architecture of which it is not known which layers to scale."""
+        if self.layers(model_type) is None:
+            return f"ia3 does not know which layers of a {model_type} to scale: give method.target_modules and method.feedforward_modules"
+        return super().refused(model_type)
+
+    def configuration(self, model: "PreTrainedModel") -> Any:
+        """peft's configuration; raises UserError for layers that are not there."""
+        from peft import IA3Config
+
+        from stages.train.layers import target_layers
+
+        chosen = self.layers(model.config.model_type)
+        if chosen is None:
+            raise UserError(str(self.refused(model.config.model_type)))
+        outputs, inputs = chosen
+        target_layers(model, (*outputs, *inputs))
+        return IA3Config(
+            target_modules=[*outputs, *inputs],
+            feedforward_modules=list(inputs),
+            fan_in_fan_out=has_transposed_layers(model),
+            task_type=task_type(model),
+        )

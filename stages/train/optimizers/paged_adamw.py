@@ -1,0 +1,31 @@
+"""AdamW whose states move to main memory where the device's is full (Dettmers et al., 2023, arXiv:2305.14314), of bitsandbytes."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from engine.part import recipe
+from stages.train.optimizers.base import OptimizerPart, groups
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+
+class PagedAdamW(OptimizerPart):
+    """AdamW with pages of states in main memory; without a GPU there is one memory, and it is an ordinary AdamW."""
+
+    kind: Literal["paged_adamw"] = "paged_adamw"
+    eps: float = recipe(1e-8, "Added to the root of the second moment.", gt=0)
+    environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+
+    def make(
+        self, weights: Iterable[tuple[str, "Parameter"]], learning_rate: float, betas: tuple[float, float], weight_decay: float
+    ) -> "Optimizer":
+        """bitsandbytes' optimizer."""
+        import bitsandbytes
+        import torch
+
+        paged = torch.cuda.is_available()
+        return bitsandbytes.optim.AdamW(
+            groups(weights, weight_decay), lr=learning_rate, betas=betas, eps=self.eps, weight_decay=weight_decay, is_paged=paged
+        )

@@ -1,0 +1,73 @@
+"""A training that is of no use stops and says what to try; one that is asked to stop finishes its step first."""
+
+import os
+import signal
+
+import pytest
+
+from engine.errors import UserError
+from stages.train import Checkpoints, GlobalBatch
+from stages.train.body import run
+from stages.train.guards import WINDOW, StopRequest, refuse_bad_course
+from stages.train.methods import Lora
+from stages.train.record import Point
+from tests.stages.train.tiny import settings, training_job
+
+
+def course(losses, norms=None):
+    return [Point(step, loss, 1e-3, (norms or [1.0] * len(losses))[step - 1]) for step, loss in enumerate(losses, 1)]
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan")), (1.0, float("inf"))])
+def test_a_number_that_is_none_stops_the_training(loss, norm):
+    with pytest.raises(UserError, match="at step 2: the training has diverged") as caught:
+        refuse_bad_course(course([1.0, loss], [1.0, norm]), False)
+    assert "learning_rate" in caught.value.problems[0].hint
+
+
+def test_a_loss_far_above_its_beginning_stops_the_training_unless_told_otherwise():
+    risen = course([2.0] * WINDOW + [1.0] * WINDOW + [3.2] * WINDOW)
+    with pytest.raises(UserError, match=r"risen from 2 to 3\.2 by step 60") as caught:
+        refuse_bad_course(risen, True)
+    assert "stop_on_divergence" in caught.value.problems[0].hint
+    refuse_bad_course(risen, False)
+
+
+@pytest.mark.parametrize("losses", [[2.0] * 100, [0.01, 0.012] * 50, [3.0] * 40 + [9.0] * 3 + [2.0] * 20, [2.0] * 30 + [2.9] * 20])
+def test_noise_spikes_and_slow_learning_are_no_divergence(losses):
+    for end in range(1, len(losses) + 1):
+        refuse_bad_course(course(losses[:end]), True)
+
+
+def test_a_gradient_that_stays_zero_stops_the_training():
+    refuse_bad_course(course([1.0] * (WINDOW - 1), [0.0] * (WINDOW - 1)), True)
+    with pytest.raises(UserError, match="nothing is learnt"):
+        refuse_bad_course(course([1.0] * WINDOW, [0.0] * WINDOW), True)
+
+
+def test_a_diverging_training_keeps_its_last_good_checkpoint(tmp_path, falcon):
+    job = training_job(tmp_path, falcon)
+    chosen = {"method": Lora(r=4), "max_grad_norm": 1e30, "checkpoints": Checkpoints(every_steps=1), "global_batch": GlobalBatch(rows=2)}
+    with pytest.raises(UserError, match="has diverged"):
+        run(settings(**chosen, learning_rate=1e30), job)
+    assert list((job.scratch / "checkpoints").glob("step-*.safetensors"))
+    assert list(job.output.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_a_second_one_ends_it_at_once(number):
+    before, asked = signal.getsignal(number), StopRequest()
+    with asked.listening():
+        assert not asked
+        os.kill(os.getpid(), number)
+        assert asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_file_asks_to_stop_too(tmp_path):
+    asked = StopRequest(tmp_path / "stop")
+    assert not asked
+    (tmp_path / "stop").touch()
+    assert asked
