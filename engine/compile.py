@@ -3,22 +3,34 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
+from engine.hub import commit_of
 from engine.identity import canonical, recipe_of
-from engine.part import Part
+from engine.part import Need, Part
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
-from stages.generate.sources.jsonl import Jsonl
+from stages.generate.sources.hub import COMMIT, Hub
+from stages.train.batching import Packed
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_NOT_FLAT = {
+    "bloom": "its ALiBi attention cannot be told where a row ends",
+    "t5": "its encoder and decoder take rows one below another",
+}
+"""Architectures whose rows cannot lie one behind another, and why."""
+
+_PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
+"""Policies that are about prompts too; the others are an error where a prompt is too long."""
+
+SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -94,38 +106,77 @@ def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
     return trained
 
 
-def _task(c: Compilation, spec: Spec, name: str) -> Step:
-    """The rows of one task, generated and split; gives the split step."""
+def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
+    """The rows of one task, generated and split; gives the split step. CHAIN holds the tasks that wait for this one's rows."""
     if known := c.tasks.get((spec.path, name)):
         return known
     task = spec.experiment.tasks[name]
     where = spec.where("tasks", name)
-    reads = {}
-    if isinstance(task.source, Jsonl):
-        reads["source"] = Input(task.source.path, where=spec.where("tasks", name, "source", "path"))
-    rows = c.add(
-        Step(
-            f"generate-{name}",
-            generate.KIND,
-            _narrow(generate.Parameters, task, group_by=task.split.group_by),
-            reads,
-            f"Rows of task {name}.",
-            where,
-            _locate(spec, ("tasks", name), group_by=("tasks", name, "split", "group_by")),
-        )
+    validation, test = task.split.shares
+    parameters = _narrow(
+        generate.Parameters,
+        task,
+        group_by=task.split.group_by,
+        split_column=task.split.column,
+        test_source=task.split.test_source,
+        # Other shares move examples only, so only then do they belong to the rows.
+        held_out=generate.HeldOut(validation=validation, test=test, seed=task.split.seed) if task.few_shot else None,
     )
+    below = ("tasks", name, "split")
+    moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
+    locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
+    c.problems += unknown_fields(spec, name)
+    reads = _reads(c, spec, parameters, locate, (*chain, name))
+    rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
+    shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
     c.tasks[spec.path, name] = c.add(
         Step(
             f"split-{name}",
             split.KIND,
-            _narrow(split.Parameters, task.split),
+            shares,
             {"rows": rows.output("rows.jsonl")},
             f"Train, validation and test of {name}.",
             where,
-            _locate(spec, ("tasks", name, "split")),
+            _locate(spec, below),
         )
     )
     return c.tasks[spec.path, name]
+
+
+def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...]) -> dict[str, Input]:
+    """What the parts of PARAMETERS need, by role: the part's place."""
+    found = {}
+    for place, part in parameters.placed():
+        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
+            c.problems.append(_moving(part, locate((*place, "revision"))))
+        for need in part.needs():
+            role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
+            found[role] = _needed(c, spec, need, locate((*place, *need.field)), chain)
+    return found
+
+
+def _moving(source: Hub, where: Location | None) -> Problem:
+    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
+    now = commit_of(source.id, source.revision)
+    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
+    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
+    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
+
+
+def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:
+    if need.model is not None:
+        assert where is not None
+        return _fetched(c, *need.model, where, lambda path: where).output()
+    if need.task is None:
+        assert need.path is not None
+        return Input(need.path, where=where)
+    if need.task in chain:
+        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
+        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
+    if need.task not in spec.experiment.tasks:
+        raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
+    divided = _task(c, spec, need.task, chain)
+    return divided.output(f"{need.split}.jsonl") if need.split else divided.inputs["rows"]
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
@@ -135,15 +186,20 @@ def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return _scratch(c, spec, model)
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
-        files = {name: Input(str(folder / name), where=where) for name in TOKENIZER_FILES}
+        files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
-        parameters = fetch.Parameters(id=model.id, revision=model.revision)
-        where = spec.where("model")
-        step = c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model.id} from the hub.", where, _locate(spec, ("model",))))
-        return Base(name, step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
+        step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
+        return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     return _trained(c, spec, model, chain)
+
+
+def _fetched(c: Compilation, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+    """One revision of a model of the hub."""
+    parameters = fetch.Parameters(id=model, revision=revision)
+    name = name or _as_name(model.rsplit("/", 1)[-1])
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate))
 
 
 def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
@@ -154,7 +210,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
     step = c.add(
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",)))
     )
-    return Base(model.name, step.output(), {name: step.output(name) for name in TOKENIZER_FILES})
+    return Base(model.name, step.output(), {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES})
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -180,6 +236,7 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
+    reads |= _chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     parameters = _narrow(tokenize.Parameters, section)
     where = spec.where("tokenization")
@@ -188,25 +245,57 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     )
 
 
+def _chat_template(spec: Spec) -> dict[str, Input]:
+    """The file with the chat template, where the spec names one."""
+    file = getattr(spec.experiment.tokenization.format, "template_file", None)
+    return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
+
+
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     experiment = spec.experiment
-    training = experiment.training
+    training, mixture = experiment.training, experiment.mixture
     name = experiment.experiment.name
     parameters = mix.Parameters(
-        sampler=experiment.mixture.sampler,
+        sampler=mixture.sampler,
         # The mixture is as long as the training: it orders every row that the training will see.
-        epochs=None if training.steps else training.epochs or 1,
-        rows=training.steps * training.global_batch.rows if training.steps else None,
+        epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
+        rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
+        tokens=mixture.total_tokens,
+        bin_tokens=_bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
-    locate = _locate(spec, ("mixture",), seed=("experiment", "seed"), epochs=("training", "epochs"), rows=("training", "steps"))
+    locate = _locate(
+        spec,
+        ("mixture",),
+        seed=("experiment", "seed"),
+        epochs=("training", "epochs"),
+        rows=("training", "steps") if training.steps else ("mixture", "total_rows"),
+        tokens=("mixture", "total_tokens"),
+        bin_tokens=("training", "batching"),
+    )
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
+
+
+def _bin_tokens(experiment: Experiment) -> int | None:
+    """Tokens of a bin; None where rows are not packed."""
+    batching = experiment.training.batching
+    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
+
+
+def _unpackable(spec: Spec) -> list[Problem]:
+    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
+    batching, model = spec.experiment.training.batching, spec.experiment.model
+    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
+        return []
+    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
+    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
 
 
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
+    c.problems += _unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
@@ -237,15 +326,16 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     parameters = evaluate.Parameters(
         tasks={task: evaluate.TaskEvaluation(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in tasks},
         metrics=section.metrics,
-        # A test row has no completion to cut: what is not about the prompt is an error here.
-        over_length="error" if over_length == "truncate_completion_right" else over_length,
+        over_length=_PROMPT_POLICIES.get(over_length, "error"),
         rows=section.rows,
         batch_rows=resources.evaluation_batch,
         threads=resources.threads,
     )
     name = experiment.experiment.name
     where = spec.where("evaluation")
-    locate = _locate(spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"))
+    locate = _locate(
+        spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"), format=("tokenization", "format")
+    )
     return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
 
 
@@ -256,7 +346,7 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
     if "" in task.prompts:
         what = f"task '{name}' has an empty prompt, so there is nothing to ask"
         found.append(Problem(what, spec.where("tasks", name), "give it prompts, or leave it out of evaluation.tasks"))
-    if task.split.test == 0:
+    if task.split.shares[1] == 0 and not task.split.fixed:
         what = f"task '{name}' is evaluated, but its split holds out no test rows"
         found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
     if isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:

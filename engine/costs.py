@@ -48,8 +48,10 @@ def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
         return Costs(found["steps"], tuple(found["shortages"]), tuple(found["unchecked"]))
     traced = Traced(store.root, store.hashes)
     costs = _looked_up(project, plan, traced)
-    seen = {name: _md5(entry) for name, entry in traced.seen.items()}
     store.hashes.save()
+    if any(known.get("asking") for known in costs.steps.values()):
+        return costs  # what chat teachers would be asked follows from sources and from answers that are kept elsewhere
+    seen = {name: _md5(entry) for name, entry in traced.seen.items()}
     memo.save(path, {"key": key, "seen": seen, "steps": costs.steps, "shortages": costs.shortages, "unchecked": costs.unchecked})
     return costs
 
@@ -65,10 +67,11 @@ def _md5(entry: Entry | None) -> str | None:
 
 
 def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
-    from engine.facts import Facts, device_limits, facts_of, shortages, unchecked
+    from engine.facts import Facts, device_limits, facts_of, shortages, unchecked, with_asking
 
     graph = project.graph
     facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}
+    facts = with_asking(facts, plan, graph, project.root)
     limits = device_limits(project.specs)
     steps = {decision.name: facts.get(decision.name, Facts()).as_data() for decision in plan.decisions}
     return Costs(steps, tuple(shortages(plan, facts, limits)), tuple(unchecked(plan, facts, limits)))

@@ -1,7 +1,7 @@
 """What makes a step the same step: the only place where its recipe, wiring, code and environment become one text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from engine.digests import canonical, digest, folder_digest, short
 from engine.environment import Environment
 from engine.graph import Graph, Step
 from engine.memo import memo_path
-from engine.part import Part, is_resource
+from engine.part import Part, is_resource, parts_in
 
 __all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 
@@ -23,6 +23,15 @@ FORMAT = 1
 def recipe_of(part: Part) -> dict[str, Any]:
     """The fields of PART that decide its result, as plain JSON values; resources are left out, however deep."""
     return {name: _plain(getattr(part, name)) for name, info in type(part).model_fields.items() if not is_resource(info)}
+
+
+def recipe_parts(part: Part) -> Iterator[Part]:
+    """PART and the parts inside it that decide its result: another member of a resource's family is no other step."""
+    yield part
+    for name, info in type(part).model_fields.items():
+        if not is_resource(info):
+            for inner in parts_in(getattr(part, name)):
+                yield from recipe_parts(inner)
 
 
 def resources_of(part: Part) -> dict[str, Any]:
@@ -74,7 +83,7 @@ class Identities:
 
     def of(self, step: Step) -> dict[str, Any]:
         """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""
-        parts = list(step.parameters.parts())
+        parts = list(recipe_parts(step.parameters))
         # A member of a family is a part that the stages package defines below a kind; the kind's own parameters live in its __init__.
         modules = [f"stages.{step.kind.name}.body", *(type(part).__module__ for part in parts)]
         packages = dict.fromkeys([*step.kind.environment, *(name for part in parts for name in part.environment)])

@@ -39,6 +39,11 @@ def _console(stderr: bool) -> "Console":
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _UNBOUNDED)
 
 
+def out() -> "Console":
+    """The console of data, for pages that need more than lines."""
+    return _console(False)
+
+
 def _print(lines: Iterable[Line], stderr: bool = False) -> None:
     """Write lines; without colours rich is not needed, whose import takes longer than a plan."""
     stream = sys.stderr if stderr else sys.stdout

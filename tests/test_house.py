@@ -48,9 +48,8 @@ def test_leaves_import_nothing_of_ours():
 
 
 def test_only_render_imports_rich():
-    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))] == [
-        "engine/render.py"
-    ]
+    found = [p for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))]
+    assert found and all(p.name.startswith("render") for p in found)
 
 
 def test_only_dvcfile_names_yaml():
@@ -73,9 +72,11 @@ def test_heavy_imports_of_stages_live_in_bodies_or_functions(path: Path):
         light = path.name == "__init__.py" or path.parts[-2] in (
             "sources",
             "teachers",
+            "formats",
             "masks",
             "samplers",
             "methods",
+            "batching",
             "metrics",
             "architectures",
         )
