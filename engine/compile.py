@@ -9,13 +9,12 @@ from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
-from engine.hub import commit_of
 from engine.identity import canonical, recipe_of
-from engine.part import Need, Part
+from engine.part import Part
+from engine.reads import Makers, needed_by
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
-from stages.generate.sources.hub import COMMIT, Hub
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
@@ -50,15 +49,36 @@ class Compilation:
         return known
 
 
-@without_collection
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    steps, problems = compile_each(specs)
+    if problems:
+        raise UserError(problems)
+    return Graph(steps)
+
+
+@without_collection
+def compile_each(specs: Iterable[Spec], whole: bool = True) -> tuple[tuple[Step, ...], list[Problem]]:
+    """The steps of SPECS as far as they can be told, producers first, and every problem.
+
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
     compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
     for spec in compilation.specs.values():
-        _experiment(compilation, spec, ())
-    if compilation.problems:
-        raise UserError(dict.fromkeys(compilation.problems))
-    return Graph(compilation.steps.values())
+        try:
+            _experiment(compilation, spec, ())
+        except UserError as error:
+            compilation.problems += error.problems if whole else ()
+    return tuple(compilation.steps.values()), list(dict.fromkeys(compilation.problems))
+
+
+def remarks(spec: Spec) -> list[str]:
+    """What may be meant and is probably not: a person should read it, and nothing is refused."""
+    model, longest = spec.experiment.model, spec.experiment.tokenization.max_length
+    place = spec.origins.get(("tokenization", "max_length"))
+    if not isinstance(model, ScratchModel) or place is None or longest <= model.architecture.max_length:
+        return []
+    positions = f"model {model.name} has {model.architecture.max_length} positions"
+    return [f"tokenization.max_length is {longest}, but {positions}: a row that is longer would end the training ({place})"]
 
 
 def targets(spec: Spec) -> tuple[str, ...]:
@@ -95,7 +115,11 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
     c.problems += unknown_fields(spec, name)
-    reads = _reads(c, spec, parameters, locate, (*chain, name))
+    makers = Makers(
+        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, *model, where, lambda path: where)
+    )
+    reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
+    c.problems += wrong
     rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
     shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
     c.tasks[spec.path, name] = c.add(
@@ -112,39 +136,6 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     return c.tasks[spec.path, name]
 
 
-def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...]) -> dict[str, Input]:
-    """What the parts of PARAMETERS need, by role: the part's place."""
-    found = {}
-    for place, part in parameters.placed():
-        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
-            c.problems.append(_moving(part, locate((*place, "revision"))))
-        for need in part.needs():
-            role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
-            found[role] = _needed(c, spec, need, locate((*place, *need.field)), chain)
-    return found
-
-
-def _moving(source: Hub, where: Location | None) -> Problem:
-    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
-    now = commit_of(source.id, source.revision)
-    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
-    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
-    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
-
-
-def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:
-    if need.task is None:
-        assert need.path is not None
-        return Input(need.path, where=where)
-    if need.task in chain:
-        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
-        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
-    if need.task not in spec.experiment.tasks:
-        raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
-    divided = _task(c, spec, need.task, chain)
-    return divided.output(f"{need.split}.jsonl") if need.split else divided.inputs["rows"]
-
-
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     """The model that SPEC starts from, made by a step where it does not exist yet."""
     model = spec.experiment.model
@@ -156,11 +147,16 @@ def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
-        parameters = fetch.Parameters(id=model.id, revision=model.revision)
-        where = spec.where("model")
-        step = c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model.id} from the hub.", where, _locate(spec, ("model",))))
+        step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
+
+
+def _fetched(c: Compilation, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+    """One revision of a model of the hub."""
+    parameters = fetch.Parameters(id=model, revision=revision)
+    name = name or _as_name(model.rsplit("/", 1)[-1])
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate))
 
 
 def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:

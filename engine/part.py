@@ -13,7 +13,7 @@ _RESOURCE: JsonDict = {"resource": True}
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a step reads because a part of its parameters names it: a file or folder, or the rows of another task."""
+    """Something that a step reads because a part of its parameters names it: a path, the rows of another task, or a model of the hub."""
 
     field: tuple[str | int, ...]
     """Where in the part it is named."""
@@ -21,6 +21,8 @@ class Need:
     task: str | None = None
     split: str | None = None
     """Of a task's rows only this split; none given: all rows that it generates."""
+    model: tuple[str, str] | None = None
+    """A model of the hub: id and revision."""
     name: str = ""
     """What tells apart several needs of one part; the step's role of it is the part's place and this name."""
 

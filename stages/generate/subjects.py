@@ -46,6 +46,8 @@ class Subjects:
         teacher, few_shot = parameters.teacher, parameters.few_shot
         self.used = fields.union(teacher.columns() if teacher else ("messages", "tools"), [few_shot.answer] if few_shot else [])
         self.layouts: Counter[str] = Counter()
+        # A teacher that takes long says more than how many rows were read.
+        self._silent = getattr(teacher, "reports_progress", False)
         self._main = Selected(parameters.source)
         self._test = Selected(parameters.test_source) if parameters.test_source else None
 
@@ -60,15 +62,18 @@ class Subjects:
     def main(self, source: Iterable[Located] | None = None) -> Iterator[Subject]:
         """The rows of the source: those of its files, or SOURCE."""
         rows = self.parameters.source.read(self.job.files("source")) if source is None else source
-        for where, row in progress(self._main.rows(rows), self.job.name):
+        for where, row in self._shown(self._main.rows(rows), self.job.name):
             yield self._subject(row, where, self._fixed(row, where))
 
     def test(self) -> Iterator[Subject]:
         """The rows of the fixed test split, where a source of it is given."""
         if self._test and self.parameters.test_source:
             rows: Iterable[Located] = self.parameters.test_source.read(self.job.files("test_source"))
-            for where, row in progress(self._test.rows(rows), f"{self.job.name} test"):
+            for where, row in self._shown(self._test.rows(rows), f"{self.job.name} test"):
                 yield self._subject(row, where, "test")
+
+    def _shown(self, rows: Iterable[Located], name: str) -> Iterable[Located]:
+        return rows if self._silent else progress(rows, name)
 
     def _subject(self, row: Row, where: Location, split: str | None) -> Subject:
         if self.parameters.layout:
