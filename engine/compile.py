@@ -12,12 +12,10 @@ from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
-from engine.hub import commit_of
-from engine.part import Need, Part
+from engine.reads import Makers, needed_by
 from engine.spec.load import Spec
 from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import fetch, generate, initialize, mix, split, tokenize, train
-from stages.generate.sources.hub import COMMIT, Hub
 from stages.train.batching import Packed
 from stages.train.zero import as_zero
 
@@ -103,7 +101,11 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
     c.problems += unknown_fields(spec, name)
-    reads = _reads(c, spec, parameters, locate, (*chain, name))
+    makers = Makers(
+        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, *model, where, lambda path: where)
+    )
+    reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
+    c.problems += wrong
     rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
     shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
     c.tasks[spec.path, name] = c.add(
@@ -118,42 +120,6 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
         )
     )
     return c.tasks[spec.path, name]
-
-
-def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...]) -> dict[str, Input]:
-    """What the parts of PARAMETERS need, by role: the part's place."""
-    found = {}
-    for place, part in parameters.placed():
-        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
-            c.problems.append(_moving(part, locate((*place, "revision"))))
-        for need in part.needs():
-            role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
-            found[role] = _needed(c, spec, need, locate((*place, *need.field)), chain)
-    return found
-
-
-def _moving(source: Hub, where: Location | None) -> Problem:
-    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
-    now = commit_of(source.id, source.revision)
-    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
-    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
-    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
-
-
-def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:
-    if need.model is not None:
-        assert where is not None
-        return _fetched(c, *need.model, where, lambda path: where).output()
-    if need.task is None:
-        assert need.path is not None
-        return Input(need.path, where=where)
-    if need.task in chain:
-        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
-        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
-    if need.task not in spec.experiment.tasks:
-        raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
-    divided = _task(c, spec, need.task, chain)
-    return divided.output(f"{need.split}.jsonl") if need.split else divided.inputs["rows"]
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
