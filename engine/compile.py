@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
@@ -13,14 +13,24 @@ from engine.hub import commit_of
 from engine.identity import canonical, recipe_of
 from engine.part import Need, Part
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.hub import COMMIT, Hub
+from stages.train.batching import Packed
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_NOT_FLAT = {
+    "bloom": "its ALiBi attention cannot be told where a row ends",
+    "t5": "its encoder and decoder take rows one below another",
+}
+"""Architectures whose rows cannot lie one behind another, and why."""
+
+_PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
+"""Policies that are about prompts too; the others are an error where a prompt is too long."""
+
+SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,36 @@ class Compilation:
         return known
 
 
-@without_collection
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    steps, problems = compile_each(specs)
+    if problems:
+        raise UserError(problems)
+    return Graph(steps)
+
+
+@without_collection
+def compile_each(specs: Iterable[Spec], whole: bool = True) -> tuple[tuple[Step, ...], list[Problem]]:
+    """The steps of SPECS as far as they can be told, producers first, and every problem.
+
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
     compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
     for spec in compilation.specs.values():
-        _experiment(compilation, spec, ())
-    if compilation.problems:
-        raise UserError(dict.fromkeys(compilation.problems))
-    return Graph(compilation.steps.values())
+        try:
+            _experiment(compilation, spec, ())
+        except UserError as error:
+            compilation.problems += error.problems if whole else ()
+    return tuple(compilation.steps.values()), list(dict.fromkeys(compilation.problems))
+
+
+def remarks(spec: Spec) -> list[str]:
+    """What may be meant and is probably not: a person should read it, and nothing is refused."""
+    model, longest = spec.experiment.model, spec.experiment.tokenization.max_length
+    place = spec.origins.get(("tokenization", "max_length"))
+    if not isinstance(model, ScratchModel) or place is None or longest <= model.architecture.max_length:
+        return []
+    positions = f"model {model.name} has {model.architecture.max_length} positions"
+    return [f"tokenization.max_length is {longest}, but {positions}: a row that is longer would end the training ({place})"]
 
 
 def targets(spec: Spec) -> tuple[str, ...]:
@@ -155,12 +186,12 @@ def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return _scratch(c, spec, model)
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
-        files = {name: Input(str(folder / name), where=where) for name in TOKENIZER_FILES}
+        files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
-        return Base(name, step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
+        return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     return _trained(c, spec, model, chain)
 
 
@@ -179,7 +210,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
     step = c.add(
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",)))
     )
-    return Base(model.name, step.output(), {name: step.output(name) for name in TOKENIZER_FILES})
+    return Base(model.name, step.output(), {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES})
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -205,6 +236,7 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
+    reads |= _chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     parameters = _narrow(tokenize.Parameters, section)
     where = spec.where("tokenization")
@@ -213,25 +245,57 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     )
 
 
+def _chat_template(spec: Spec) -> dict[str, Input]:
+    """The file with the chat template, where the spec names one."""
+    file = getattr(spec.experiment.tokenization.format, "template_file", None)
+    return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
+
+
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     experiment = spec.experiment
-    training = experiment.training
+    training, mixture = experiment.training, experiment.mixture
     name = experiment.experiment.name
     parameters = mix.Parameters(
-        sampler=experiment.mixture.sampler,
+        sampler=mixture.sampler,
         # The mixture is as long as the training: it orders every row that the training will see.
-        epochs=None if training.steps else training.epochs or 1,
-        rows=training.steps * training.global_batch.rows if training.steps else None,
+        epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
+        rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
+        tokens=mixture.total_tokens,
+        bin_tokens=_bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
-    locate = _locate(spec, ("mixture",), seed=("experiment", "seed"), epochs=("training", "epochs"), rows=("training", "steps"))
+    locate = _locate(
+        spec,
+        ("mixture",),
+        seed=("experiment", "seed"),
+        epochs=("training", "epochs"),
+        rows=("training", "steps") if training.steps else ("mixture", "total_rows"),
+        tokens=("mixture", "total_tokens"),
+        bin_tokens=("training", "batching"),
+    )
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
+
+
+def _bin_tokens(experiment: Experiment) -> int | None:
+    """Tokens of a bin; None where rows are not packed."""
+    batching = experiment.training.batching
+    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
+
+
+def _unpackable(spec: Spec) -> list[Problem]:
+    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
+    batching, model = spec.experiment.training.batching, spec.experiment.model
+    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
+        return []
+    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
+    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
 
 
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
+    c.problems += _unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
@@ -262,15 +326,16 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
     parameters = evaluate.Parameters(
         tasks={task: evaluate.TaskEvaluation(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in tasks},
         metrics=section.metrics,
-        # A test row has no completion to cut: what is not about the prompt is an error here.
-        over_length="error" if over_length == "truncate_completion_right" else over_length,
+        over_length=_PROMPT_POLICIES.get(over_length, "error"),
         rows=section.rows,
         batch_rows=resources.evaluation_batch,
         threads=resources.threads,
     )
     name = experiment.experiment.name
     where = spec.where("evaluation")
-    locate = _locate(spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"))
+    locate = _locate(
+        spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"), format=("tokenization", "format")
+    )
     return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
 
 

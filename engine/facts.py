@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.estimate.asking import Asking, asking_of
+from engine.estimate.mixture import expected_shares, realised_shares
 from engine.estimate.steps import estimate_of
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.graph import Graph, Step
@@ -105,8 +106,10 @@ def _limited(plan: Plan, limits: Mapping[str, float]) -> list[str]:
 def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if not metrics:
         return ()
-    if step.kind in (generate.KIND, mix.KIND):
+    if step.kind is generate.KIND:
         return _counted(metrics, "rows_out", "rows")
+    if step.kind is mix.KIND:
+        return (*_counted(metrics, "rows"), *_counted(metrics, "bins"), *realised_shares(metrics))
     if step.kind is split.KIND:
         return tuple(f"{metrics[name]:,} {name}" for name in ("train", "validation", "test") if isinstance(metrics.get(name), int))
     if step.kind is tokenize.KIND:
@@ -138,18 +141,15 @@ def _rounded(count: float) -> str:
 
 
 def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
-    """The optimizer steps of a training whose mixture's length is known; other kinds say nothing before they ran."""
+    """The shares of a mixture whose tasks' sizes are known, and the optimizer steps of a training whose mixture's length is known."""
+    if step.kind is mix.KIND:
+        return expected_shares(step, graph, store)
     if step.kind is not train.KIND:
         return ()
     order = graph[str(step.inputs["order"].producer)]
     parameters = order.parameters
     assert isinstance(parameters, mix.Parameters) and isinstance(step.parameters, train.Parameters)
-    rows = parameters.rows or store.metrics(order.metrics).get("rows")
+    unit = "rows" if parameters.bin_tokens is None else "bins"
+    rows = parameters.rows or store.metrics(order.metrics).get(unit)
     batch = step.parameters.global_batch.rows
-    return (f"{-(-rows // batch):,} steps of {batch} rows",) if isinstance(rows, int) else ()
-
-
-def expected_seconds(plan: Plan, facts: Mapping[str, Facts]) -> tuple[float, int]:
-    """The seconds that earlier runs give for what may run now, and the number of steps that have no earlier run."""
-    todo = [facts[d.name] for d in plan.decisions if d.action in (Action.RUN, Action.MAYBE) and d.name in facts]
-    return sum(fact.seconds or 0.0 for fact in todo), sum(fact.seconds is None for fact in todo)
+    return (f"{-(-rows // batch):,} steps of {batch} {unit}",) if isinstance(rows, int) else ()

@@ -69,6 +69,18 @@ def _placed_in(value: object, place: tuple[str | int, ...]) -> Iterator[tuple[tu
             yield from _placed_in(item, (*place, index))
 
 
+def parts_in(value: object) -> Iterator[Part]:
+    """The outermost parts in VALUE: itself, or those that a mapping or a tuple holds."""
+    if isinstance(value, Part):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from parts_in(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from parts_in(item)
+
+
 def recipe(default: Any = ..., description: str = "", **constraints: Any) -> Any:
     """A field that decides the result: it is part of the step's identity."""
     return Field(default, description=description, **constraints)

@@ -27,6 +27,38 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     assert content["machine"]
 
 
+@pytest.mark.slow
+def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
+    command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [(row["steps"], row["jobs"]) for row in rows] == [(10, 2), (30, 2)]
+    assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "../shared/data/gsm8k").exists(), reason="the public rows are not beside the repository")
+def test_quick_tokenize_measures_all_three_on_the_same_rows():
+    command = [sys.executable, "benchmarks/tokenize.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert all(content[name] > 0 for name in ("floor", "trl", "ours"))
+    assert content["trl_packing_efficiency"] <= content["packing_efficiency"] <= 1
+    floor, ours = (content["parts"][name]["tokens"] for name in ("floor", "ours"))
+    assert floor < ours <= floor + content["rows"], "one end token a row is all that is added"
+    assert [row["rows"] for row in content["scaling"]] == [1_000]
+
+
+def test_quick_storage_reads_the_same_rows_from_every_format():
+    command = [sys.executable, "benchmarks/storage.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert content["ways"].keys() == {"arrays", "arrow", "parquet"} and content["rows"] == 1_000
+
+
 @pytest.mark.parametrize("steps", [10, 14, 12, 30, 100, 1_000, 10_000])
 def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
     experiments, asked_only = shape(steps)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
@@ -22,6 +22,13 @@ class ExperimentSection(Part):
     description: str = recipe("", "One line for people.")
 
 
+def _with_config(files: tuple[str, ...]) -> tuple[str, ...]:
+    """FILES, where the configuration, which names the end-of-sequence token, is among them."""
+    if "tokenizer_config.json" not in files:
+        raise PydanticCustomError("no_tokenizer_config", "tokenizer_config.json must be among them: it names the end-of-sequence token")
+    return files
+
+
 class ScratchModel(Part):
     """A model that is created here, with random weights and a tokenizer of its own."""
 
@@ -31,11 +38,22 @@ class ScratchModel(Part):
     seed: int = recipe(0, "Seed of the random weights.", ge=0, lt=2**63)
 
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+TokenizerFiles = Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...], Field(min_length=1), AfterValidator(_with_config)]
+
+_TOKENIZER_FILES = (
+    "The files of its tokenizer. One with a chat template of its own in `chat_template.jinja` names that too; "
+    "one that is written in Python has no `tokenizer.json`, but files that its class reads."
+)
+
+
 class LocalModel(Part):
     """A model that lies on this machine, in the layout of `from_pretrained`."""
 
     path: str = recipe(description="The model's folder, relative to the workspace, or absolute.", min_length=1)
     name: Name | None = recipe(None, "Name of the model; none given: the folder's own.")
+    tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
 class HubModel(Part):
@@ -44,6 +62,7 @@ class HubModel(Part):
     id: str = recipe(description="The model's id, such as `tiiuae/falcon-7b`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
     revision: str = recipe(description="Commit of the model's repository: 40 hex digits.", pattern=r"^[0-9a-f]{40}$")
     name: Name | None = recipe(None, "Name of the model; none given: the last part of the id.")
+    tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
 class TrainedModel(Part):
@@ -131,6 +150,10 @@ class Mixture(Part):
 
     tasks: tuple[Name, ...] = recipe(description="The tasks to train on.", min_length=1)
     sampler: Sampler = recipe(Proportional(), "How many rows each task gives.")
+    total_rows: int | None = recipe(
+        None, "Rows to train on in all, in place of training.epochs or steps; bins where batching is packed.", gt=0
+    )
+    total_tokens: int | None = recipe(None, "Tokens to train on in all, in place of training.epochs or steps: as many rows as fit.", gt=0)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -138,11 +161,20 @@ class Mixture(Part):
             raise PydanticCustomError(
                 "named_twice", "a task is named twice; give it a larger share through the sampler", {"at": ("tasks",)}
             )
+        if unknown := sorted(self.sampler.named_tasks() - set(self.tasks)):
+            message = "the sampler names '{task}', which is no task of this mixture"
+            raise PydanticCustomError("sampler_task", message, {"task": unknown[0], "at": ("sampler",)})
         if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
             wanted = ", ".join(self.tasks)
             raise PydanticCustomError(
                 "weights", "weights are needed for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.total_rows and self.total_tokens:
+            raise PydanticCustomError("two_lengths", "give total_rows or total_tokens, not both", {"at": ("total_tokens",)})
         return self
 
 
@@ -187,3 +219,12 @@ class Experiment(Part):
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        mixture, training = self.mixture, self.training
+        if (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
+            name = "total_rows" if mixture.total_rows else "total_tokens"
+            message = "mixture.{name} says how long the training is: leave out training.epochs and steps"
+            raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})
+        return self

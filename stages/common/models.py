@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from stages.common.encoder import Encoder
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -176,54 +177,33 @@ def count_parameters(model: Any, trainable: bool = False) -> int:
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer as its tokenizer.json describes it, without padding or truncation, and the id of the token that ends a text."""
+    """A tokenizer that questions and answers go through one at a time."""
 
-    tokenizer: "Tokenizer"
-    eos: int
+    encoder: "Encoder"
+
+    @property
+    def eos(self) -> int:
+        """The id of the token that ends a text."""
+        return self.encoder.eos_id
 
     def encode(self, text: str) -> list[int]:
         """Token ids of TEXT, no special ones added."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        return self.encoder.encode([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of IDS without the end-of-sequence token that ends them; any other special token shows, since it is no right answer."""
-        text = ids[:-1] if ids and ids[-1] == self.eos else ids
-        return str(self.tokenizer.decode(list(text), skip_special_tokens=False))
+        return self.encoder.decode([ids[:-1] if ids and ids[-1] == self.eos else ids])[0]
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer in FOLDER; raises UserError where it has no tokenizer.json or names no end-of-sequence token.
+    """The tokenizer in FOLDER; raises UserError where it has no tokenizer.json or names no end-of-sequence token."""
+    from stages.common.encoder import CONFIG, FAST, TEMPLATE, Encoder
 
-    Through the tokenizers library alone, as rows are tokenized for training: transformers may rebuild a tokenizer by its class,
-    and then encodes a text otherwise than tokenizer.json says.
-    """
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(f"{folder} holds no tokenizer: it has no tokenizer.json", hint=_TOKENIZER_HINT)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise UserError(f"the tokenizer {path} cannot be loaded: {_first_line(error)}", hint=_TOKENIZER_HINT) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    eos = tokenizer.token_to_id(_eos_token(folder / "tokenizer_config.json"))
-    if eos is None:
-        raise UserError(f"eos_token of {folder} is no token of its tokenizer.json", hint="take both files from one model")
-    return TextTokenizer(tokenizer, eos)
+    if not (folder / FAST).is_file():
+        raise UserError(f"{folder} holds no tokenizer: it has no {FAST}", hint=_TOKENIZER_HINT)
+    return TextTokenizer(
+        Encoder.open({name: folder / name for name in (FAST, CONFIG, TEMPLATE) if name != TEMPLATE or (folder / name).is_file()})
+    )
 
 
 _TOKENIZER_HINT = "save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-
-
-def _eos_token(path: Path) -> str:
-    """The text of the end-of-sequence token, which stands as itself or, with its properties, under `content`."""
-    try:
-        token = json.loads(path.read_text("utf-8")).get("eos_token")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {_first_line(error)}", hint=_TOKENIZER_HINT) from None
-    text = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(text, str):
-        raise UserError(f"{path} names no eos_token", hint="add one, or choose a model that has one: without it no answer ends")
-    return text

@@ -1,19 +1,47 @@
-"""tokenize: prompt and completion become token ids and a mask of the supervised ones."""
+"""tokenize: rows become token ids and a mask of the supervised ones."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.part import Kind, Part, recipe
+from stages.common.formats import Format
+from stages.common.formats.plain import Plain
 from stages.tokenize.masks import Completion, Mask
 
 
 class Parameters(Part):
     """How rows become tokens and labels."""
 
+    format: Format = recipe(Plain(), "How system prompt, prompt and messages become text.")
     mask: Mask = recipe(Completion(), "Which tokens the model learns from.")
-    max_length: int = recipe(512, "Longest row, in tokens, the end-of-sequence token included.", gt=1)
-    over_length: Literal["error", "drop", "truncate_prompt_left", "truncate_completion_right"] = recipe(
-        "error", "What happens to a longer row: fail, leave it out (counted), or shorten one side (counted; the end token stays)."
+    boundary: Literal["apart", "shift"] = recipe(
+        "apart",
+        "Where the tokenizer would merge the end of a prompt with the beginning of an answer: encode both apart, or encode them together "
+        "and let the answer begin at the next token (rows that this moves are counted).",
     )
+    max_length: int = recipe(512, "Longest row, in tokens, the end-of-sequence token included.", gt=1)
+    over_length: Literal["error", "drop", "truncate_prompt_left", "truncate_completion_right", "split"] = recipe(
+        "error",
+        "What happens to a longer row: fail, leave it out (counted), shorten one side (counted; the end token stays), or cut it into "
+        "several rows, between turns where it has some.",
+    )
+    nothing_supervised: Literal["error", "drop"] = recipe("drop", "A row without anything to learn fails, or is left out (counted).")
+    encoder_decoder: bool = recipe(False, "Inputs and labels of their own, as T5 wants them; max_length then bounds the input.")
+    max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
+
+    @model_validator(mode="after")
+    def _pairs_are_pairs(self) -> Self:
+        if self.encoder_decoder and self.mask.kind != "completion":
+            message = "an encoder-decoder model learns its labels: the mask must be completion"
+            raise PydanticCustomError("pair_mask", message, {"at": ("mask",)})
+        if self.encoder_decoder and self.over_length == "split":
+            raise PydanticCustomError("pair_split", "rows of an encoder-decoder model cannot be split", {"at": ("over_length",)})
+        if self.max_target_length and not self.encoder_decoder:
+            message = "max_target_length is for encoder-decoder models; set encoder_decoder = true, or leave it out"
+            raise PydanticCustomError("no_target", message, {"at": ("max_target_length",)})
+        return self
 
 
 KIND = Kind(

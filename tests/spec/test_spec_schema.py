@@ -108,7 +108,7 @@ def test_families_list_the_members_that_need_no_more_than_their_name():
     names = [item["enum"] for item in schema()["$defs"]["Task"]["properties"]["teacher"]["anyOf"] if "enum" in item]
     assert names == []  # each teacher needs a key of its own
     masks = schema()["$defs"]["Tokenization"]["properties"]["mask"]["anyOf"]
-    assert [item["enum"] for item in masks if "enum" in item] == [["completion", "full"]]
+    assert [item["enum"] for item in masks if "enum" in item] == [["assistant", "completion", "delimited", "full"]]
 
 
 def test_every_section_and_every_key_is_described():

@@ -1,15 +1,20 @@
-"""Supervise the completion and its end-of-sequence token, nothing of the prompt."""
+"""Supervise the completion and its end token, nothing of the prompt; in a chat, the last answer."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.part import Part
+from stages.common.turns import Rendered
 
 
 class Completion(Part):
-    """Only the completion and its end-of-sequence token are learned."""
+    """Only the completion and its end-of-sequence token are learned; of a chat, only the last answer."""
 
     kind: Literal["completion"] = "completion"
+    everything: ClassVar[bool] = False
+    needs_bos: ClassVar[bool] = False
 
-    def supervised_from(self, prompt_tokens: int) -> int:
-        """Position of the first supervised token of a row whose prompt has PROMPT_TOKENS tokens."""
-        return prompt_tokens
+    def choose(self, rendered: Rendered, bos: str | None, eos: str) -> Rendered:
+        """RENDERED with the turns marked that are learned."""
+        last = len(rendered.turns) - 1
+        turns = tuple(turn if number == last else turn._replace(learned=False) for number, turn in enumerate(rendered.turns))
+        return rendered._replace(turns=turns) if last else rendered

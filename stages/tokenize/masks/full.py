@@ -1,15 +1,18 @@
 """Supervise every token of the row: what pretraining does."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.part import Part
+from stages.common.turns import Rendered
 
 
 class Full(Part):
     """Prompt and completion are both learned."""
 
     kind: Literal["full"] = "full"
+    everything: ClassVar[bool] = True
+    needs_bos: ClassVar[bool] = False
 
-    def supervised_from(self, prompt_tokens: int) -> int:
-        """Position of the first supervised token of a row whose prompt has PROMPT_TOKENS tokens."""
-        return 0
+    def choose(self, rendered: Rendered, bos: str | None, eos: str) -> Rendered:
+        """RENDERED with every turn marked as learned."""
+        return rendered._replace(turns=tuple(turn._replace(learned=True) for turn in rendered.turns))

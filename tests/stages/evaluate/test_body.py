@@ -144,9 +144,9 @@ def test_long_prompts_are_cut_or_left_out_by_policy_and_counted(tmp_path, parrot
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "unheard-of"}'), "cannot be loaded"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be loaded"),
-        (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "names no eos_token"),
-        (lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "no token of its"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "this is no tokenizer"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "has no eos_token"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "is no token of tokenizer.json"),
     ],
 )
 def test_a_broken_model_folder_is_the_users_matter(tmp_path, damage, message):

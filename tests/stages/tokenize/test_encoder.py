@@ -6,8 +6,7 @@ import pytest
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 
 from engine.errors import UserError
-from stages.tokenize.encoder import Encoder
-from tests.stages.tokenize.conftest import EOS, byte_level, normalizing, opened, save
+from tests.stages.tokenize.conftest import EOS, byte_level, encoder_of, normalizing, opened, save
 
 
 def test_the_end_token_is_text_or_an_object(tmp_path, encoder):
@@ -33,7 +32,7 @@ def test_a_broken_file_is_the_users_error(tmp_path, name):
     paths = save(byte_level(), tmp_path)
     (tmp_path / name).write_text('{"x": ')
     with pytest.raises(UserError, match="this is no") as caught:
-        Encoder.open(*paths.values())
+        encoder_of(paths)
     assert caught.value.problems[0].where.file == str(tmp_path / name)
 
 
@@ -89,5 +88,5 @@ def test_other_tokenizers_are_not_lossless(tmp_path):
 def test_the_files_are_only_read(tmp_path):
     paths = save(byte_level(), tmp_path)
     before = [json.loads(path.read_text()) for path in paths.values()]
-    Encoder.open(*paths.values()).encode(["x"])
+    encoder_of(paths).encode(["x"])
     assert [json.loads(path.read_text()) for path in paths.values()] == before

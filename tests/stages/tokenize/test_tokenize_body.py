@@ -96,10 +96,16 @@ def test_a_row_to_the_token(tmp_path, files, encoder):
         "rows_in": 1,
         "rows_out": 1,
         "left_out": {},
+        "left_out_tokens": {},
         "truncated": 0,
+        "truncated_tokens": 0,
+        "split": 0,
+        "rows_from_splits": 0,
         "round_trip_mismatch": 0,
+        "moved_boundaries": 0,
         "tokens": len(ids),
         "supervised_tokens": len(completion) + 1,
+        "completions": 1,
         "longest": len(ids),
     }
 

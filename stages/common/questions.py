@@ -1,0 +1,45 @@
+"""What a model is asked: the same rendering and encoding as in training, up to where the last answer begins."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.common.encoder import Encoder
+from stages.common.encoding import Boundary, Pieces, encode
+from stages.common.rows import Row
+
+if TYPE_CHECKING:
+    from stages.common.formats import Format
+
+
+class Questions:
+    """Turns rows into the tokens that a model goes on from."""
+
+    def __init__(
+        self, form: "Format", encoder: Encoder, template: Path | None = None, boundary: Boundary = "apart", encoder_decoder: bool = False
+    ) -> None:
+        self._encoder, self._boundary, self._encoder_decoder = encoder, boundary, encoder_decoder
+        self._renderer = form.renderer(encoder, template)
+        self._front = self._renderer.starts and bool(encoder.prefix)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the tokenizer's end-of-sequence token, and the one that the chat template puts behind answers."""
+        end = self._encoder.tokenizer.token_to_id(self._renderer.end) if self._renderer.end else None
+        return tuple(dict.fromkeys(token for token in (end, self._encoder.eos_id) if token is not None))
+
+    def ids(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The token ids of each question; raises UserError, located at the row, where a row cannot be rendered."""
+        pieces = Pieces()
+        for row in rows:
+            rendered = self._renderer.render(row)
+            if self._encoder_decoder:
+                pieces.add_source(rendered, self._front)
+            else:
+                pieces.add_question(rendered, self._encoder, self._front)
+        ids, lengths = encode(pieces, self._encoder, self._boundary)
+        ends = lengths.cumsum()
+        starts = [*pieces.starts, len(lengths)]
+        edges = [int(ends[start - 1]) if start else 0 for start in starts]
+        return [ids[begin:end].tolist() for begin, end in itertools.pairwise(edges)]

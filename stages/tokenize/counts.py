@@ -1,0 +1,71 @@
+"""What became of the rows of a split: nothing is dropped without being counted, in rows and in tokens."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stages.common.encoder import Array
+from stages.common.job import Metrics
+
+
+@dataclass
+class Counts:
+    """Counts of one split."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    tokens_in: int = 0
+    """Tokens before anything is cut or left out; rows that cannot be encoded have none."""
+    tokens: int = 0
+    supervised_tokens: int = 0
+    longest: int = 0
+    completions: int = 0
+    """Learned answers that are ended by their end token."""
+    truncated: int = 0
+    truncated_tokens: int = 0
+    cut_up: int = 0
+    """Rows that were cut into several."""
+    added_rows: int = 0
+    added_tokens: int = 0
+    """Tokens that begin a cut piece as context, a second time."""
+    moved_boundaries: int = 0
+    mismatches: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_out_tokens: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str, rows: int, tokens: int) -> None:
+        """ROWS with TOKENS in all are left out for REASON."""
+        if rows:
+            self.left_out[reason] += rows
+            self.left_out_tokens[reason] += tokens
+
+    def write(self, supervised: Array, lengths: Array, completions: int) -> None:
+        """Rows of LENGTHS are written."""
+        self.rows_out += len(lengths)
+        self.tokens += len(supervised)
+        self.supervised_tokens += int(np.count_nonzero(supervised))
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+        self.completions += completions
+
+    def metrics(self) -> Metrics:
+        """What git keeps; every row and every token that came in went out, or is counted among those left out or cut off."""
+        assert self.rows_in + self.added_rows == self.rows_out + sum(self.left_out.values())
+        gone = sum(self.left_out_tokens.values()) + self.truncated_tokens
+        assert self.tokens_in + self.added_tokens == self.tokens + gone
+        return {
+            "rows_in": self.rows_in,
+            "rows_out": self.rows_out,
+            "left_out": dict(sorted(self.left_out.items())),
+            "left_out_tokens": dict(sorted(self.left_out_tokens.items())),
+            "truncated": self.truncated,
+            "truncated_tokens": self.truncated_tokens,
+            "split": self.cut_up,
+            "rows_from_splits": self.added_rows,
+            "round_trip_mismatch": self.mismatches,
+            "moved_boundaries": self.moved_boundaries,
+            "tokens": self.tokens,
+            "supervised_tokens": self.supervised_tokens,
+            "completions": self.completions,
+            "longest": self.longest,
+        }

@@ -1,0 +1,192 @@
+"""Rows become arrays for a token file: over-long rows are dealt with, and the invariants of ids and labels hold for every row."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import Problem, UserError
+from stages.common.encoder import Array, Encoder
+from stages.common.encoding import ANSWER, CONTEXT, END
+from stages.common.rows import Row
+from stages.common.turns import Rendered
+from stages.tokenize import Parameters
+from stages.tokenize.batch import Batch, check_text, encode_batch, moved_boundaries, unfit
+from stages.tokenize.counts import Counts
+from stages.tokenize.lengths import Tokenized, cut_completion, cut_pair, cut_prompt, cut_up
+
+Part = tuple[Array, Array, Array, Array | None]
+"""Token ids, mask, lengths of the rows, and lengths of their sources."""
+
+
+class Tokenization:
+    """Turns the rows of one split into arrays and counts what happened to them."""
+
+    def __init__(self, parameters: Parameters, encoder: Encoder, template: Path | None = None) -> None:
+        self.parameters, self.encoder = parameters, encoder
+        self.renderer = parameters.format.renderer(encoder, template)
+        self.counts = Counts()
+        self._front = self.renderer.starts and bool(encoder.prefix)
+
+    def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
+        """The token arrays of ROWS, in their order; raises UserError where a row is refused."""
+        return self.arrays(self.encoded(self.rendered(rows)))
+
+    def rendered(self, rows: Sequence[Row]) -> list[tuple[Row, Rendered]]:
+        """The text of each of ROWS; raises UserError where a row is refused."""
+        self.counts.rows_in += len(rows)
+        usable = [row for row in rows if row.is_well_formed()]
+        self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
+        mask, bos, eos = self.parameters.mask, self.encoder.bos, self.encoder.eos
+        rendered = [mask.choose(self.renderer.render(row), bos, eos) for row in usable]
+        self._refuse([row for row, one in zip(usable, rendered, strict=True) if not one.turns], "nothing to learn: no answer is marked")
+        return [(row, one) for row, one in zip(usable, rendered, strict=True) if one.turns]
+
+    def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
+        """The tokens of rows as text; it changes nothing here, so that another thread may do it."""
+        if not rows:
+            return None
+        return encode_batch([row for row, _ in rows], [one for _, one in rows], self.parameters, self.encoder, self._front)
+
+    def arrays(self, batch: Batch | None) -> Iterator[Part]:
+        """The arrays of encoded rows, after all checks; raises UserError where a row is refused."""
+        if batch is None:
+            return
+        self.counts.tokens_in += len(batch.ids)
+        keep = self._keep(batch)
+        self.counts.mismatches += check_text(batch, self.encoder)
+        if self.parameters.boundary == "shift":
+            self.counts.moved_boundaries += moved_boundaries(batch, self.encoder)
+        lengths = batch.lengths
+        long = self._too_long(batch, lengths) & keep
+        # Stretches of rows that need no change stay together; a row that does is a stretch of its own.
+        edges = np.flatnonzero(np.append(True, long[1:] | long[:-1])).tolist()
+        for first, last in zip(edges, [*edges[1:], len(long)], strict=True):
+            if long[first]:
+                yield from self._cut(batch, first)
+            else:
+                yield from self._whole(batch, first, last, keep, lengths)
+
+    def _keep(self, batch: Batch) -> Array:
+        """The rows that are not left out whatever their length, bool [rows]."""
+        keep = np.ones(len(batch.rows), bool)
+        lengths = batch.lengths
+        for reason, rows in unfit(batch, self.encoder, self.parameters.mask.everything).items():
+            self._refuse([batch.rows[number] for number in np.flatnonzero(rows).tolist()], reason, int(lengths[rows].sum()))
+            keep &= ~rows
+        return keep
+
+    def _refuse(self, rows: Sequence[Row], reason: str, tokens: int = 0) -> None:
+        """Leave ROWS out, or raise UserError where rows without anything to learn are an error."""
+        if rows and reason.startswith("nothing to learn") and self.parameters.nothing_supervised == "error":
+            hint = 'choose another tokenization.mask, or set tokenization.nothing_supervised = "drop"'
+            raise UserError(f"row {rows[0].id} has {reason}", rows[0].where, hint)
+        self.counts.leave_out(reason, len(rows), tokens)
+
+    def _whole(self, batch: Batch, first: int, last: int, keep: Array, lengths: Array) -> Iterator[Part]:
+        """The rows from FIRST to LAST as they are, those that are left out aside."""
+        chosen = np.zeros(len(keep), bool)
+        chosen[first:last] = keep[first:last]
+        if not chosen.any():
+            return
+        tokens = chosen[batch.token_rows]
+        sources = batch.count(batch.kinds == CONTEXT)[chosen].astype(np.int32) if self.parameters.encoder_decoder else None
+        yield self._checked(batch.ids[tokens], batch.supervised[tokens], batch.kinds[tokens], lengths[chosen], sources)
+
+    def _too_long(self, batch: Batch, lengths: Array) -> Array:
+        if not self.parameters.encoder_decoder:
+            return np.asarray(lengths > self.parameters.max_length)
+        sources = batch.count(batch.kinds == CONTEXT)
+        return np.asarray((sources > self.parameters.max_length) | (lengths - sources > self._longest_target))
+
+    @property
+    def _longest_target(self) -> int:
+        return self.parameters.max_target_length or self.parameters.max_length
+
+    def _cut(self, batch: Batch, number: int) -> Iterator[Part]:
+        """What the policy makes of a row that is too long."""
+        row = batch.row(number)
+        made = self._shortened(batch.rows[number], row)
+        if isinstance(made, str):
+            self.counts.leave_out(made, 1, len(row))
+            return
+        if self.parameters.over_length == "split":
+            made = self._learnable(row, made)
+        else:
+            self.counts.truncated += 1
+            self.counts.truncated_tokens += len(row) - len(made[0])
+        for part in made:
+            sources = np.array([part.source], np.int32) if self.parameters.encoder_decoder else None
+            yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, len(made) == 1)
+
+    def _learnable(self, row: Tokenized, parts: list[Tokenized]) -> list[Tokenized]:
+        """The pieces of ROW that something is learned from."""
+        self.counts.cut_up += 1
+        self.counts.added_rows += len(parts) - 1
+        self.counts.added_tokens += sum(map(len, parts)) - len(row)
+        for part in parts:
+            if not part.supervised.any():
+                self.counts.leave_out("nothing to learn in this part of a split row", 1, len(part))
+        return [part for part in parts if part.supervised.any()]
+
+    def _shortened(self, row: Row, tokens: Tokenized) -> list[Tokenized] | str:
+        """The row or rows that the policy makes; or why it is left out; raises UserError where the policy is to fail."""
+        if self.parameters.encoder_decoder:
+            return self._shortened_pair(row, tokens)
+        limit = self.parameters.max_length
+        match self.parameters.over_length:
+            case "truncate_prompt_left":
+                made = cut_prompt(tokens, limit, self._kept(tokens))
+            case "truncate_completion_right":
+                made = cut_completion(tokens, limit)
+            case "split":
+                return list(cut_up(tokens, limit))
+            case _:
+                return self._dropped(row, len(tokens), limit, "max_length")
+        return made if isinstance(made, str) else [made]
+
+    def _dropped(self, row: Row, length: int, limit: int, name: str) -> str:
+        if self.parameters.over_length == "drop":
+            return f"longer than {name}"
+        hint = f'raise tokenization.{name}, or set over_length to "drop", "truncate_prompt_left", "truncate_completion_right" or "split"'
+        raise UserError([Problem(f"row {row.id} has {length} tokens, {name} is {limit}", row.where, hint)])
+
+    def _kept(self, row: Tokenized) -> int:
+        """Tokens at the beginning that no policy cuts: the begin-of-sequence token."""
+        if self._front:
+            return len(self.encoder.prefix)
+        return int(self.encoder.bos is not None and row.ids[0] == self.encoder.tokenizer.token_to_id(self.encoder.bos))
+
+    def _shortened_pair(self, row: Row, tokens: Tokenized) -> list[Tokenized] | str:
+        """As `_shortened`, for a row whose input and labels have limits of their own."""
+        source, target = tokens.take(slice(0, tokens.source)), tokens.take(slice(tokens.source, None))
+        limits = {"max_length": self.parameters.max_length, "max_target_length": self._longest_target}
+        for name, part in {"max_length": source, "max_target_length": target}.items():
+            if len(part) > limits[name] and self.parameters.over_length in ("error", "drop"):
+                return self._dropped(row, len(part), limits[name], name)
+        if len(source) > limits["max_length"] and self.parameters.over_length == "truncate_completion_right":
+            return "prompt longer than max_length"
+        if len(target) > limits["max_target_length"] and self.parameters.over_length == "truncate_prompt_left":
+            return "completion longer than max_target_length"
+        return [cut_pair(source, target, limits["max_length"], limits["max_target_length"], self._kept(tokens))]
+
+    def _checked(self, ids: Array, supervised: Array, kinds: Array, lengths: Array, sources: Array | None, ended: bool = True) -> Part:
+        """The arrays of rows to be written, after a check of all that must hold for them; ENDED: no answer goes on in another row."""
+        ends = (kinds == END) & (supervised == 1)
+        row_ends = np.cumsum(lengths) - 1
+        last = _last_of_runs(supervised == 1, row_ends)
+        assert (np.add.reduceat(supervised, row_ends + 1 - lengths, dtype=np.int64) > 0).all(), "every row has something to learn"
+        assert self.parameters.encoder_decoder or lengths.max() <= self.parameters.max_length
+        assert not ended or not (kinds[supervised == 1] == ANSWER).any() or ends.any()
+        if not self.parameters.mask.everything:
+            assert not supervised[kinds == CONTEXT].any(), "nothing of a prompt, system or tool message is learned"
+            assert not ended or (kinds[last] == END).all(), "every learned answer is followed by its end token, which is learned"
+        self.counts.write(supervised, lengths, int(np.count_nonzero(_last_of_runs(ends, row_ends))))
+        return ids, supervised, lengths, sources
+
+
+def _last_of_runs(chosen: Array, row_ends: Array) -> Array:
+    """Which CHOSEN tokens are followed by one that is not, or by another row; positions."""
+    followed = np.append(chosen[1:], False)
+    followed[row_ends] = False
+    return np.flatnonzero(chosen & ~followed)
