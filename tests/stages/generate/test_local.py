@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from engine.errors import Location, UserError
-from stages.common.job import Job
 from stages.common import models
+from stages.common.job import Job
 from stages.common.models import load_model, load_tokenizer
 from stages.generate.asking import here
 from stages.generate.question import Question, Tally
