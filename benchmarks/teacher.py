@@ -157,10 +157,18 @@ def throughput(server: Server, count: int) -> dict[str, float]:
     """The rate without a limit, as shares of the arithmetic ideal and of the bare client's rate, which ran just before and just after."""
     teacher = Chat(model="m", base_url=server.url, in_flight=IN_FLIGHT)
     before = asyncio.run(bare(server, count // 2))
+    processor = time.process_time()
     taken = ask(teacher, count, "fast")
+    processor = time.process_time() - processor
     after = asyncio.run(bare(server, count // 2))
     rate, bare_rate = count / taken, count / (before + after)
-    return {"rate": rate, "bare_rate": bare_rate, "efficiency": rate / IDEAL, "efficiency_to_bare": rate / bare_rate}
+    return {
+        "processor_ms": processor / count * 1000,
+        "rate": rate,
+        "bare_rate": bare_rate,
+        "efficiency": rate / IDEAL,
+        "efficiency_to_bare": rate / bare_rate,
+    }
 
 
 def limited(server: Server, windows: float) -> dict[str, float]:

@@ -79,6 +79,7 @@ class Generation:
 
         SOURCE stands for the rows of the source's own files.
         """
+        self.tally.expected = self.subjects.expected() if source is None else None
         for answer in self._answers(self._questions(chain(self.subjects.main(source), self.subjects.test()))):
             made = self._row(self._asked.popleft(), answer)
             if isinstance(made, str):

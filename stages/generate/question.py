@@ -36,5 +36,7 @@ class Tally:
 
     counted: Metrics = field(default_factory=dict)
     """Numbers that are the same each time the step runs: they stand in the metrics under `teacher`."""
+    expected: int | None = None
+    """Rows of the source, before any filter, where somebody counted them: what a teacher says about the time that is left."""
     measured: Metrics = field(default_factory=dict)
     """Numbers that differ from run to run, such as requests that were paid for now: they go into the provenance."""

@@ -1,5 +1,6 @@
 """The rows of a task's sources with what decides about each of them: its content, its group, and a split that the source fixes."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,13 @@ class Subjects:
             rows: Iterable[Located] = self.parameters.test_source.read(self.job.files("test_source"))
             for where, row in self._shown(self._test.rows(rows), f"{self.job.name} test"):
                 yield self._subject(row, where, "test")
+
+    def expected(self) -> int | None:
+        """Rows of the source, filtered ones included, where counting them takes no network and a teacher wants to know."""
+        source = self.parameters.source
+        if not self._silent or source.kind == "hub":
+            return None
+        return min(sum(1 for _ in source.read(self.job.files("source"))), source.limit or sys.maxsize)
 
     def _shown(self, rows: Iterable[Located], name: str) -> Iterable[Located]:
         return rows if self._silent else progress(rows, name)

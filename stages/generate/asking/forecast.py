@@ -41,7 +41,6 @@ class Forecaster:
     completion_tokens: float = 0.0
     complete: bool = False
     to_pay: set[bytes] = field(default_factory=set)
-    reports_progress: bool = True
 
     def columns(self) -> tuple[str, ...]:
         """No column of a row beside the prompt."""

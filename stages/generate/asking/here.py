@@ -30,7 +30,7 @@ def answers(teacher: "Local", questions: Iterable[Question], job: Job, tally: Ta
     """The answers to QUESTIONS, in order; what an interrupted run of this very step has answered is not computed again."""
     responder, journal = Responder(teacher, job.inputs["teacher"]), Journal(job.scratch / "answers.jsonl")
     todo, counts, started = iter(questions), Counter[str](), monotonic()
-    with progress(iter(()), job.name, "answers") as bar:
+    with progress(iter(()) if tally.expected is None else tally.expected, job.name, "answers") as bar:
         while window := list(islice(todo, _WINDOW)):
             found = journal.read(len(window))
             counts["resumed" if found else "computed"] += len(window)

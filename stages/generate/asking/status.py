@@ -1,5 +1,6 @@
 """One line that says how far a session is, and the numbers of this run for the provenance."""
 
+import sys
 from time import monotonic
 
 from stages.common.job import Metrics
@@ -14,9 +15,10 @@ _SECONDS_BETWEEN_NOTES = 0.2
 class Status:
     """Shows rows done, rate, requests in flight, retries, tokens and cost while a session works."""
 
-    def __init__(self, name: str, session: Session | BatchSession, priced: bool) -> None:
+    def __init__(self, name: str, session: Session | BatchSession, priced: bool, expected: int | None = None) -> None:
         self._session, self._priced = session, priced
-        self._bar: Progress[Answer] = progress(iter(()), name, "answers")
+        self._bar: Progress[Answer] = progress(iter(()) if expected is None else expected, name, "answers")
+        self._expected, self._started = expected, monotonic()
         self._unsaid, self._said = 0, monotonic()
 
     def answered(self, answer: Answer) -> None:
@@ -32,7 +34,7 @@ class Status:
     def note(self) -> str:
         """What happens beside the rows themselves."""
         session, spending = self._session, self._session.spending
-        parts = [f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
+        parts = [*self._pace(), f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
         if retries := sum(session.counts.retries.values()):
             parts.append(f"{retries:,} retries")
         if spending.requests:
@@ -40,6 +42,14 @@ class Status:
         if self._priced:
             parts.append(f"cost {spending.cost:.2f}")
         return ", ".join(parts)
+
+    def _pace(self) -> list[str]:
+        """Rows a second, and the time that is left at this rate; a bar on a terminal shows both by itself."""
+        done, seconds = self._session.counts.answered, monotonic() - self._started
+        if sys.stderr.isatty() or not done or not seconds:
+            return []
+        left = [f"{(self._expected - done) * seconds / done:.0f} s left"] if self._expected else []
+        return [f"{done / seconds:.1f}/s", *left]
 
     def close(self) -> None:
         """Leave the last state on the screen."""

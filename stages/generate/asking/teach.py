@@ -25,7 +25,7 @@ def answers(teacher: "Chat", questions: Iterable[Question], job: Job, tally: Tal
     client = Client(teacher.base_url, teacher.api_key_env, teacher.in_flight, teacher.timeout)
     with Answers(answers_path()) as kept:
         session = _session(teacher, job.name, client, kept)
-        status = Status(job.name, session, teacher.input_price is not None)
+        status = Status(job.name, session, teacher.input_price is not None, tally.expected)
         try:
             for answer in session.ask(questions):
                 yield answer

@@ -1,13 +1,19 @@
 """The chat teacher against a server that fails in every way: each answer is asked for once, kept at once, and judged for what it is."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from engine.errors import Location
+from stages.common import progress
+from stages.common.job import Job
+from stages.generate.asking import session, status
 from stages.generate.asking.cache import Answers, answers_path
-from stages.generate.question import Tally
+from stages.generate.question import Question, Tally
 from stages.generate.teachers.chat import Chat
 from tests.stages.generate.chat_server import running
 from tests.stages.generate.chatting import KEY, SCHEMA, ask, chat, problem
@@ -185,3 +191,30 @@ def test_the_cache_hides_from_git_and_holds_no_prompt(server):
 def test_a_spec_that_cannot_work_is_refused_before_anything_runs(changes, words):
     with pytest.raises(ValueError, match=words):
         Chat(model="m", **changes)
+
+
+def test_only_a_window_of_questions_is_read_ahead_of_the_answers(server, monkeypatch):
+    monkeypatch.setattr(session, "_WINDOW", 50)
+    ahead, read, answered = [], 0, 0
+
+    def questions():
+        nonlocal read
+        for number in range(400):
+            read += 1
+            ahead.append(read - answered)
+            yield Question("", "[timeout*1] first" if number == 0 else f"next {number}", {}, Location("rows.jsonl", number))
+
+    for answer in chat(server, timeout=0.5).answers(questions(), Job("generate-x", {}, Path("o"), None, Path("s")), Tally()):
+        answered += 1
+        assert answer.text
+    assert answered == 400 and 45 < max(ahead) <= 51
+
+
+def test_the_line_of_progress_says_rate_and_time_left(server, monkeypatch, capfd):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.1)
+    monkeypatch.setattr(status, "_SECONDS_BETWEEN_NOTES", 0.05)
+    server.set(delay=0.1)
+    ask(chat(server, in_flight=2, input_price=10_000.0, output_price=0.0), [f"[500*1] {n}" for n in range(8)], tally=Tally(expected=8))
+    lines = capfd.readouterr().err.splitlines()
+    pattern = r"generate-x: \d+/8 answers, [\d.]+/s, \d+ s left, \d in flight, 0 cached, \d+ retries, \d+ tokens, cost [\d.]+"
+    assert any(re.fullmatch(pattern, line) for line in lines), lines
