@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar
 
+from engine.batching import bin_tokens, unpackable
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.fields import unknown_fields
@@ -13,19 +14,12 @@ from engine.hub import commit_of
 from engine.identity import canonical, recipe_of
 from engine.part import Need, Part
 from engine.spec.load import Spec
-from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.hub import COMMIT, Hub
-from stages.train.batching import Packed
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
-
-_NOT_FLAT = {
-    "bloom": "its ALiBi attention cannot be told where a row ends",
-    "t5": "its encoder and decoder take rows one below another",
-}
-"""Architectures whose rows cannot lie one behind another, and why."""
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies that are about prompts too; the others are an error where a prompt is too long."""
@@ -261,7 +255,7 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
         epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
         rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
         tokens=mixture.total_tokens,
-        bin_tokens=_bin_tokens(experiment),
+        bin_tokens=bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
@@ -277,25 +271,10 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
 
 
-def _bin_tokens(experiment: Experiment) -> int | None:
-    """Tokens of a bin; None where rows are not packed."""
-    batching = experiment.training.batching
-    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
-
-
-def _unpackable(spec: Spec) -> list[Problem]:
-    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
-    batching, model = spec.experiment.training.batching, spec.experiment.model
-    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
-        return []
-    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
-    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
-
-
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
-    c.problems += _unpackable(spec)
+    c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
