@@ -19,8 +19,8 @@ from engine.workspace import Workspace
 
 SHARED_STEPS = 7
 """generate, split and tokenize of two tasks, and initialize."""
-STEPS_OF_EXPERIMENT = 3
-"""mix, train and evaluate."""
+STEPS_OF_EXPERIMENT = 4
+"""mix, train, predict and evaluate."""
 SMALLEST = SHARED_STEPS + STEPS_OF_EXPERIMENT
 
 COMMON = """
@@ -57,7 +57,7 @@ name = "run-{number:05}"
 seed = {number}
 
 [mixture]
-tasks = ["task-0", "task-1"]
+tasks = {mixed}
 
 [training]
 steps = {steps}
@@ -68,20 +68,24 @@ tasks = {evaluated}
 """
 
 
-def shape(steps: int) -> tuple[int, int]:
-    """The number of experiments, and of tasks that are only asked, that give a graph of STEPS steps; raises ValueError where none do."""
-    # A task that no mixture holds has two steps, generate and split: one or two of them fill up what is no multiple of three.
-    asked_only = {0: 0, 1: 2, 2: 1}[(steps - SHARED_STEPS) % STEPS_OF_EXPERIMENT]
-    experiments = (steps - SHARED_STEPS - 2 * asked_only) // STEPS_OF_EXPERIMENT
+def shape(steps: int) -> tuple[int, int, int]:
+    """The number of experiments, of tasks that are only asked, and of tasks that are trained on too, that give a graph of STEPS steps.
+
+    Raises ValueError where none do.
+    """
+    # One more task has two steps where it is only asked (generate, split), three where it is trained on (tokenize): they fill up the rest.
+    asked_only, trained_on = ((0, 0), (1, 1), (1, 0), (0, 1))[(steps - SHARED_STEPS) % STEPS_OF_EXPERIMENT]
+    experiments = (steps - SHARED_STEPS - 2 * asked_only - 3 * trained_on) // STEPS_OF_EXPERIMENT
     if experiments < 1:
         raise ValueError(f"no graph of this form has {steps} steps; the smallest has {SMALLEST}")
-    return experiments, asked_only
+    return experiments, asked_only, trained_on
 
 
 def write_specs(root: Path, steps: int) -> None:
     """Write the specs of a graph of STEPS steps, and the data that they name."""
-    experiments, asked_only = shape(steps)
-    tasks = [f"task-{number}" for number in range(2 + asked_only)]
+    experiments, asked_only, trained_on = shape(steps)
+    tasks = [f"task-{number}" for number in range(2 + trained_on + asked_only)]
+    mixed = json.dumps(tasks[: 2 + trained_on])
     parts = root / "specs" / "parts"
     parts.mkdir(parents=True)
     (parts / "common.toml").write_text(COMMON)
@@ -90,7 +94,8 @@ def write_specs(root: Path, steps: int) -> None:
     for name in tasks:
         (root / "data" / f"{name}.jsonl").write_text("".join(json.dumps({"word": f"{name} {n}"}) + "\n" for n in range(40)))
     for number in range(experiments):
-        text = EXPERIMENT.format(number=number, steps=2 + number % 7, rate=1e-3 * (1 + number % 5), evaluated=json.dumps(tasks))
+        rate = 1e-3 * (1 + number % 5)
+        text = EXPERIMENT.format(number=number, steps=2 + number % 7, rate=rate, mixed=mixed, evaluated=json.dumps(tasks))
         (root / "specs" / f"run-{number:05}.toml").write_text(text)
 
 

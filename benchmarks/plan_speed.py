@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
 from benchmarks.common import ROOT, Seconds, environment, machine, median, seconds, table, timed
 
-SIZES = (10, 100, 1_000, 10_000)
-QUICK_SIZES = (10, 30)
+SIZES = (11, 100, 1_000, 10_000)
+QUICK_SIZES = (11, 30)
 UP_TO_DATE = "Data and pipelines are up to date."
 YARDSTICK = (sys.executable, "-c", "import pydantic, typer, rich, yaml")
 LIGHT_VERBS = {
@@ -90,7 +90,7 @@ def edited_plan(root: Path, env: Mapping[str, str]) -> float:
     spec.write_text(spec.read_text("utf-8").replace("learning_rate = 0.001", "learning_rate = 0.002"), "utf-8")
     taken, output = timed([sys.executable, "-m", "engine", "plan", "--json"], root, env, accepted=(2,))
     found = {step["name"]: step["action"] for step in json.loads(output)["steps"] if step["action"] != "keep"}
-    assert found == {"resolve": "run", "train-run-00000": "run", "evaluate-run-00000": "maybe"}, found
+    assert found == {"resolve": "run", "train-run-00000": "run", "predict-run-00000": "maybe", "evaluate-run-00000": "maybe"}, found
     return taken
 
 

@@ -60,7 +60,7 @@ BEHAVIOURS: dict[str, tuple[str, str] | None] = {
     "stages/generate/teachers/gold.py": None,
     "stages/tokenize/masks/full.py": None,
     "stages/common/encoder.py": None,
-    "stages/evaluate/body.py": None,
+    "stages/predict/body.py": None,
     "stages/generate/body.py": ("self.parameters.answer_prefix + answer if", 'self.parameters.answer_prefix + answer + " again" * {n} if'),
     "stages/mix/body.py": ('generator("epoch", self.parameters.seed, epoch', 'generator("epoch", self.parameters.seed, epoch + {n}'),
     "stages/mix/samplers/equal.py": ("max(size.rows for size in tasks.values())", "max(size.rows for size in tasks.values()) + {n}"),

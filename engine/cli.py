@@ -210,9 +210,10 @@ def resolve() -> None:
 def results(
     specs: Specs = None,
     metric: Annotated[str | None, typer.Option(help="The metric in the table; none given: the first one.", show_default=False)] = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Show each value with its confidence interval.")] = False,
     json: Json = False,
 ) -> None:
-    """The table of what was built: experiments against tasks."""
+    """The table of what was built: experiments against tasks; and where experiments are compared, which differences are real."""
     from engine import render
     from engine.results import as_data
     from engine.results import results as collect
@@ -222,19 +223,21 @@ def results(
     if json:
         render.as_json(as_data(collect(chosen, project.graph, project.store(), project.plan())))
     else:
-        _print_results(project, chosen, metric)
+        _print_results(project, chosen, metric, intervals)
 
 
-def _print_results(project: Any, specs: Any, metric: str | None) -> None:
+def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
     from engine import render
-    from engine.results import chosen_metric, score_table
+    from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table
     from engine.results import results as collect
 
     found = collect(specs, project.graph, project.store(), project.plan())
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
-    render.table(f"{shown} on unseen rows", *score_table(found, shown))
+    render.table(f"{shown} on unseen rows", *score_table(found, shown, intervals))
+    if rows := comparison_table(found, shown):
+        render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 
 
 @app.command()

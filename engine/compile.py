@@ -1,57 +1,26 @@
 """Specs become one graph: each section a step or several, equal steps one, clashes refused."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar
 
 from engine.batching import bin_tokens, unpackable
+from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
+from engine.compilation import Base, Compilation, Locate, chat_template
+from engine.compilation import locate_below as _locate
+from engine.compilation import narrow as _narrow
 from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
 from engine.hub import commit_of
-from engine.identity import canonical, recipe_of
 from engine.part import Need, Part
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
-from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
+from stages import fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.hub import COMMIT, Hub
 
-P = TypeVar("P", bound=Part)
-Locate = Callable[[tuple[str | int, ...]], Location | None]
-
-_PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
-"""Policies that are about prompts too; the others are an error where a prompt is too long."""
-
 SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-
-
-@dataclass(frozen=True)
-class Base:
-    """A model to start from: its name, its weights, and the folder whose tokenizer belongs to it."""
-
-    name: str
-    weights: Input
-    tokenizer: Mapping[str, Input]
-
-
-@dataclass
-class Compilation:
-    """Steps as they are found, by name; a name that comes again must mean the same step."""
-
-    specs: Mapping[str, Spec]
-    steps: dict[str, Step] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
-    """The split step of each task, by the spec's path and the task's name."""
-
-    def add(self, step: Step) -> Step:
-        """STEP, or the equal one that another spec asked for before."""
-        known = self.steps.setdefault(step.name, step)
-        if known is not step and (difference := _difference(known, step)):
-            self.problems.append(_clash(known, step, difference))
-        return known
 
 
 def compile_graph(specs: Iterable[Spec]) -> Graph:
@@ -88,7 +57,8 @@ def remarks(spec: Spec) -> list[str]:
 
 def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the steps that a spec is built for."""
-    return (f"evaluate-{spec.experiment.experiment.name}",)
+    name = spec.experiment.experiment.name
+    return (f"evaluate-{name}", *([f"benchmark-{name}"] if spec.experiment.benchmarks else []))
 
 
 def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
@@ -230,19 +200,13 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
-    reads |= _chat_template(spec)
+    reads |= chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     parameters = _narrow(tokenize.Parameters, section)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))
     )
-
-
-def _chat_template(spec: Spec) -> dict[str, Input]:
-    """The file with the chat template, where the spec names one."""
-    file = getattr(spec.experiment.tokenization.format, "template_file", None)
-    return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
 
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
@@ -294,91 +258,15 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
 
 
 def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
-    experiment = spec.experiment
-    section, resources = experiment.evaluation, experiment.resources
-    tasks = section.tasks or experiment.mixture.tasks
-    c.problems += [problem for task in tasks for problem in _unanswerable(spec, task)]
-    adapter = experiment.training.method.makes_adapter
-    reads = {"model": base.weights, "adapter": trained.output()} if adapter else {"model": trained.output()}
-    reads |= {f"test/{task}": _task(c, spec, task).output("test.jsonl") for task in tasks}
-    over_length = experiment.tokenization.over_length
-    parameters = evaluate.Parameters(
-        tasks={task: evaluate.TaskEvaluation(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in tasks},
-        metrics=section.metrics,
-        over_length=_PROMPT_POLICIES.get(over_length, "error"),
-        rows=section.rows,
-        batch_rows=resources.evaluation_batch,
-        threads=resources.threads,
-    )
-    name = experiment.experiment.name
-    where = spec.where("evaluation")
-    locate = _locate(
-        spec, ("evaluation",), tasks=("tasks",), over_length=("tokenization", "over_length"), format=("tokenization", "format")
-    )
-    return c.add(Step(f"evaluate-{name}", evaluate.KIND, parameters, reads, f"Answers of {name} to the test rows.", where, locate))
+    def subject_of(name: str) -> Subject:
+        other = c.specs[name]
+        found = _base(c, other, (name,))
+        return Subject(other, found, _train(c, other, found))
 
-
-def _unanswerable(spec: Spec, name: str) -> list[Problem]:
-    """Why a task cannot be evaluated, found before anything is trained."""
-    task, model = spec.experiment.tasks[name], spec.experiment.model
-    found = []
-    if "" in task.prompts:
-        what = f"task '{name}' has an empty prompt, so there is nothing to ask"
-        found.append(Problem(what, spec.where("tasks", name), "give it prompts, or leave it out of evaluation.tasks"))
-    if task.split.shares[1] == 0 and not task.split.fixed:
-        what = f"task '{name}' is evaluated, but its split holds out no test rows"
-        found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
-    if isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:
-        positions = f"the model has {model.architecture.max_length} positions"
-        what = f"max_new_tokens {task.max_new_tokens} of task '{name}' leaves no room for a prompt: {positions}"
-        found.append(
-            Problem(what, spec.where("tasks", name, "max_new_tokens"), "lower max_new_tokens, or raise model.architecture.max_length")
-        )
-    return found
-
-
-def _narrow(parameters: type[P], section: Part, **more: Any) -> P:
-    """The fields of a kind's PARAMETERS that a spec's SECTION holds, and MORE."""
-    values = {name: getattr(section, name) for name in parameters.model_fields if name in type(section).model_fields}
-    return parameters(**{**values, **more})
-
-
-def _locate(spec: Spec, section: tuple[str, ...], **elsewhere: tuple[str, ...]) -> Locate:
-    """Where SPEC gives a field of a recipe: below SECTION, save for the fields that another section decides."""
-
-    def locate(path: tuple[str | int, ...]) -> Location:
-        if path and path[0] in elsewhere:
-            return spec.where(*elsewhere[str(path[0])], *path[1:])
-        return spec.where(*section, *path)
-
-    return locate
+    subject = Subject(spec, base, trained)
+    add_benchmarks(c, subject)
+    return add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
 
 
 def _as_name(text: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-") or "model"
-
-
-def _difference(one: Step, other: Step) -> str | None:
-    """The first field in which two steps of one name differ in recipe or wiring; None where they are the same step."""
-    if one.kind is not other.kind:
-        return "kind"
-    if dict(one.inputs) != dict(other.inputs):
-        return "inputs"
-    if type(one.parameters) is type(other.parameters) and _text(one.parameters) == _text(other.parameters):
-        return None
-    a, b = recipe_of(one.parameters), recipe_of(other.parameters)
-    return next((key for key in a if canonical(a[key]) != canonical(b.get(key))), None)
-
-
-def _text(parameters: Part) -> str:
-    """All that PARAMETERS hold, members of families as what they are: equal texts are equal recipes, and this is fast."""
-    return parameters.model_dump_json(serialize_as_any=True)
-
-
-def _clash(one: Step, other: Step, difference: str) -> Problem:
-    hint = "give one of them another name, or set the value in a part that both extend"
-    if one.kind is tokenize.KIND:
-        hint = 'give one of them a name of its own, [tokenization] name = "...", or set the value in a part that both extend'
-    return Problem(
-        f"'{one.name}' means two different steps: they differ in {difference}; the other is asked for at {one.origin}", other.origin, hint
-    )

@@ -95,7 +95,7 @@ def _stage(step: Step) -> dict[str, Any]:
         "metrics": [{step.metrics: {"cache": False}}],
     }
     if step.plots:
-        stage["plots"] = [{step.plots: {"cache": False, "x": "step", "y": "loss", "title": step.name}}]
+        stage["plots"] = [{step.plots: {"cache": False, **step.kind.plot, "title": step.name}}]
     return stage
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from engine.graph import Graph, Step
 from engine.plan import Action, Plan
 from engine.spec.load import Spec
 from engine.store import Store
-from stages import evaluate, generate, mix, split, tokenize, train
+from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,18 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         return (f"{tokens:,} tokens",)
     if step.kind is train.KIND:
         return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
+    if step.kind is predict.KIND:
+        return (f"{sum(_answers(metrics)):,} answers",)
     if step.kind is evaluate.KIND:
-        return (f"{sum(part.get('rows_out', 0) for part in metrics.values() if isinstance(part, dict)):,} answers",)
+        return (f"{sum(isinstance(v, float) for part in metrics.values() if isinstance(part, dict) for v in part.values()):,} values",)
     return _counted(metrics, "parameters", "parameters")
+
+
+def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:
+    """The rows of every task, of every adapter where there are several."""
+    for part in metrics.values():
+        if isinstance(part, dict):
+            yield from [part["rows_out"]] if isinstance(part.get("rows_out"), int) else _answers(part)
 
 
 def _counted(metrics: Mapping[str, Any], *words: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What every piece of a spec is made of: frozen models whose fields are recipe unless marked as resource, and kinds of steps."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -107,6 +107,8 @@ class Kind:
     """What a running step occupies besides a process: `device` for training and generation, of which there are as many as devices."""
     plots: bool = False
     """Whether the body writes a plot (one CSV file)."""
+    plot: Mapping[str, str] = field(default_factory=lambda: {"x": "step", "y": "loss"}, compare=False)
+    """How `dvc plots` draws it: the columns of both axes, and the template where it is no line."""
 
 
 def _from_name(value: object) -> object:

@@ -22,6 +22,10 @@ class Result:
     method: str
     digest: str | None
     scores: Mapping[str, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Value, low and high, by task and metric; empty where the evaluation's artifact is not here."""
+    comparisons: tuple[Mapping[str, Any], ...]
+    """How each value differs from another model's on the same rows, and whether the difference is real."""
     current: bool
     """Whether the scores are those of the specs, code and data as they are now."""
 
@@ -50,7 +54,10 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
             digest = _digest(graph[f"train-{name}"], store)
             method = spec.experiment.training.method
             current = plan[f"evaluate-{name}"].action is Action.KEEP
-            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, current))
+            folder = graph[f"evaluate-{name}"].artifact
+            intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(name, {})
+            compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
+            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, intervals, compared, current))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
@@ -70,20 +77,46 @@ def _scores(step: Step, store: Store) -> dict[str, Any]:
     return {task: values for task, values in store.metrics(step.metrics).items() if isinstance(values, dict)}
 
 
-def score_table(found: Sequence[Result], metric: str) -> tuple[list[str], list[list[str]]]:
+def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself."""
-    tasks = list(dict.fromkeys(task for result in found for task in result.scores))
+    tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
     columns = ["experiment", "trained on", "method", "digest", *tasks, "ends by itself", *(["state"] if _any_stale(found) else [])]
     rows = []
     for result in found:
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
-        cells = [_number(result.scores.get(task, {}).get(metric)) for task in tasks]
+        cells = [_score(result, task, metric, intervals) for task in tasks]
         trained_on = ", ".join(result.tasks)
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
         mean = _number(sum(ended) / len(ended) if ended else None)
         rows.append([result.experiment, trained_on, result.method, address, *cells, mean, *state])
     return columns, rows
+
+
+def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
+    value = _number(result.scores.get(task, {}).get(metric))
+    around = result.intervals.get(task, {}).get(metric)
+    return f"{value} [{_number(around['low'])}, {_number(around['high'])}]" if with_interval and around else value
+
+
+COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")
+
+
+def comparison_table(found: Sequence[Result], metric: str) -> list[list[str]]:
+    """METRIC of every experiment against every model that it is compared with, and which differences are real."""
+    rows = []
+    for result in found:
+        for one in result.comparisons:
+            if one["metric"] == metric:
+                interval = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
+                values = [_number(one["value"]), _number(one["other_value"]), f"{one['difference']:+.2f}", interval, _p(one["p_corrected"])]
+                trained_on, real = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
+                rows.append([result.experiment, one["task"], trained_on, one["other"], *values, real])
+    return rows
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _any_stale(found: Sequence[Result]) -> bool:

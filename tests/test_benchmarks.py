@@ -19,7 +19,7 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout.splitlines()[-1])
-    assert [row["steps"] for row in content["rows"]] == [10, 30]
+    assert [row["steps"] for row in content["rows"]] == [11, 30]
     for row in content["rows"]:
         assert set(row) == {"steps", "plan_s", "dvc_repro_dry_s", "dvc_status_s"}
         assert all(0 < value < 600 for value in row.values())
@@ -59,13 +59,13 @@ def test_quick_storage_reads_the_same_rows_from_every_format():
     assert content["ways"].keys() == {"arrays", "arrow", "parquet"} and content["rows"] == 1_000
 
 
-@pytest.mark.parametrize("steps", [10, 14, 12, 30, 100, 1_000, 10_000])
+@pytest.mark.parametrize("steps", [11, 13, 14, 16, 30, 100, 1_000, 10_000])
 def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
-    experiments, asked_only = shape(steps)
-    assert experiments >= 1 and 7 + 2 * asked_only + 3 * experiments == steps
+    experiments, asked_only, trained_on = shape(steps)
+    assert experiments >= 1 and 7 + 2 * asked_only + 3 * trained_on + 4 * experiments == steps
 
 
-@pytest.mark.parametrize("steps", [0, 7, SMALLEST - 1, 11])
+@pytest.mark.parametrize("steps", [0, 7, SMALLEST - 1, 12])
 def test_a_size_that_no_graph_has_is_refused(steps: int):
     with pytest.raises(ValueError, match="no graph of this form"):
         shape(steps)

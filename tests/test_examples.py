@@ -135,7 +135,7 @@ def test_instruction_induction(tmp_path: Path):
     shares = {task["rows"] for task in metrics["mix-multitask"]["tasks"].values()}
     assert max(shares) - min(shares) <= 12, "three steps of four rows, and no task is left out by more than chance"
     for experiment in ("base", "multitask", "plural"):
-        assert {task["rows_out"] for task in metrics[f"evaluate-{experiment}"].values()} == {4}
+        assert {task["rows_out"] for task in metrics[f"predict-{experiment}"].values()} == {4}
         assert metrics[f"train-{experiment}"]["steps"] == 3
     for experiment in ("multitask", "plural"):
         adapter = place.root / f"artifacts/train-{experiment}"
@@ -169,7 +169,7 @@ def test_scitldr(tmp_path: Path):
         assert tokens["truncated"] > 100 and tokens["longest"] == 256 and not tokens["left_out"]
     reading, answering = (metrics[f"tokenize-title-tiny-{name}"]["train"] for name in ("reading", "answering"))
     assert reading["tokens"] == reading["supervised_tokens"] == answering["tokens"] > answering["supervised_tokens"]
-    assert metrics["evaluate-title"]["title"]["rows_out"] == 4
+    assert metrics["predict-title"]["title"]["rows_out"] == 4
 
 
 def test_summaries(tmp_path: Path):

@@ -203,4 +203,4 @@ def test_an_added_spec_only_adds_lines(name: str, tasks: list[str], tmp_path: Pa
         assert is_subsequence(before[file].splitlines(), after[file].splitlines()), f"{file} has lost or moved lines"
     stages, more = (yaml.safe_load(texts[dvcfile.PIPELINE])["stages"] for texts in (before, after))
     assert {name: more[name] for name in stages} == stages
-    assert {f"mix-{name}", f"train-{name}", f"evaluate-{name}"} <= set(more) - set(stages)
+    assert {f"mix-{name}", f"train-{name}", f"predict-{name}", f"evaluate-{name}"} <= set(more) - set(stages)

@@ -9,7 +9,7 @@ from engine.errors import Problem, did_you_mean
 from engine.spec.positions import Key
 from engine.spec.tree import Node
 
-_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("model", "tokenizer", "tasks"))
+_TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), ("evaluation", "held_out"), ("model", "tokenizer", "tasks"))
 
 
 def reference_problems(document: Node) -> Iterator[tuple[Key, Problem]]:
@@ -53,7 +53,7 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     """A relative path that leaves the workspace would mean another file on every machine."""
     tasks = _exactly(document, ("tasks",))
     named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
-    places = [("model", "path"), *(("tasks", *place) for place, _ in named)]
+    places = [("model", "path"), ("benchmarks", "folder"), *(("tasks", *place) for place, _ in named)]
     for path in dict.fromkeys(places):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
@@ -65,7 +65,7 @@ def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
     for task in _tasks(document):
         for key in ("prompts", "system"):
             for place, node, template in _texts(document, ("tasks", task, key)):
-                if "{" in template and (why := _template_error(template)):
+                if "{" in template and (why := template_error(template)):
                     yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
         for place, node, expression in _texts(document, ("tasks", task, "source", "where")):
             if why := _expression_error(expression):
@@ -80,7 +80,7 @@ NAMES = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
 
 
 @cache
-def _template_error(template: str) -> str | None:
+def template_error(template: str) -> str | None:
     """What Jinja says about a template that does not parse."""
     if PLAIN_TEMPLATE.fullmatch(template):
         return None

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
-from stages import generate, tokenize, train
+from stages import benchmark, evaluate, generate, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -191,12 +191,36 @@ class Training(train.Training):
         return self
 
 
-class Evaluation(Part):
-    """What the trained model is asked, and what is measured."""
+class Evaluation(predict.Asking):
+    """What the trained model is asked, what is measured, and with whom it is compared."""
 
     tasks: tuple[Name, ...] = recipe((), "The tasks whose test rows are asked; none given: those of the mixture.")
+    held_out: tuple[Name, ...] = recipe(
+        (), "The tasks whose test rows are only read: how likely the model finds them, in loss and perplexity."
+    )
     metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "What is measured on the answers.", min_length=1)
-    rows: int | None = recipe(None, "Ask only this many rows of each test split (chosen by content hash).", gt=0)
+    compare: tuple[Name, ...] = recipe(
+        (), "Other experiments whose models answer the same rows; `base` is the model that this experiment starts from."
+    )
+    statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "How sure the numbers are.")
+
+    @model_validator(mode="after")
+    def _asked_or_read(self) -> Self:
+        for name in ("compare", "tasks", "held_out"):
+            given = getattr(self, name)
+            if len(set(given)) != len(given):
+                raise PydanticCustomError("named_twice", "the same name stands here twice", {"at": (name,)})
+        if both := sorted(set(self.tasks) & set(self.held_out)):
+            raise PydanticCustomError(
+                "asked_and_read", "task {task} is asked, which measures it already", {"task": both[0], "at": ("held_out",)}
+            )
+        return self
+
+
+class Benchmarks(benchmark.Benchmarks):
+    """Tasks of lm-evaluation-harness that the trained model takes."""
+
+    folder: str | None = recipe(None, "A folder with definitions of your own (YAML) and their data.", min_length=1)
 
 
 class Resources(Part):
@@ -218,6 +242,7 @@ class Experiment(Part):
     mixture: Mixture = recipe(description="Which tasks are trained on.")
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
+    benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")

@@ -196,14 +196,22 @@ class TextTokenizer:
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer in FOLDER; raises UserError where it has no tokenizer.json or names no end-of-sequence token."""
-    from stages.common.encoder import CONFIG, FAST, TEMPLATE, Encoder
+    """The tokenizer in FOLDER; raises UserError where it has none, or names no end-of-sequence token."""
+    from stages.common.encoder import FAST, Encoder
 
-    if not (folder / FAST).is_file():
+    files = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    if FAST not in files and "tokenizer_class" not in _json(folder / "tokenizer_config.json"):
         raise UserError(f"{folder} holds no tokenizer: it has no {FAST}", hint=_TOKENIZER_HINT)
-    return TextTokenizer(
-        Encoder.open({name: folder / name for name in (FAST, CONFIG, TEMPLATE) if name != TEMPLATE or (folder / name).is_file()})
-    )
+    return TextTokenizer(Encoder.open(files))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in PATH; an empty one where there is none."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _TOKENIZER_HINT = "save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)"

@@ -1,7 +1,7 @@
 """What a model is asked: the same rendering and encoding as in training, up to where the last answer begins."""
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +38,21 @@ class Questions:
                 pieces.add_source(rendered, self._front)
             else:
                 pieces.add_question(rendered, self._encoder, self._front)
+        return self._encoded(pieces, [*pieces.starts, len(pieces.texts)])
+
+    def references(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The tokens of each answer that a training learns: the text and one end token."""
+        pieces, edges = Pieces(), [0]
+        for row in rows:
+            rendered = self._renderer.render(row)._replace(after="")
+            add = pieces.add_pair if self._encoder_decoder else pieces.add_row
+            add(rendered, self._encoder, self._front)
+            # The last two pieces are the answer and its end.
+            edges += [len(pieces.texts) - 2, len(pieces.texts)]
+        return self._encoded(pieces, edges)[1::2]
+
+    def _encoded(self, pieces: Pieces, edges: Sequence[int]) -> list[list[int]]:
+        """The tokens of the pieces between each two EDGES."""
         ids, lengths = encode(pieces, self._encoder, self._boundary)
-        ends = lengths.cumsum()
-        starts = [*pieces.starts, len(lengths)]
-        edges = [int(ends[start - 1]) if start else 0 for start in starts]
-        return [ids[begin:end].tolist() for begin, end in itertools.pairwise(edges)]
+        begins = [0, *lengths.cumsum().tolist()]
+        return [ids[begins[first] : begins[last]].tolist() for first, last in pairwise(edges)]

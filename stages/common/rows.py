@@ -33,6 +33,8 @@ class Row:
     system: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    answered: bool = True
+    """Whether the row has an answer to learn or to compare with."""
 
     def conversation(self) -> tuple[Message, ...]:
         """The messages of the row, whatever its shape."""
@@ -46,6 +48,13 @@ class Row:
         """The messages before the answer that an evaluation asks for."""
         messages = self.conversation()
         return messages[: _last_answer(messages)]
+
+    @property
+    def asked(self) -> str:
+        """What is asked, as text for people: the prompt, or what was said before the answer."""
+        if not self.messages:
+            return self.prompt
+        return "\n\n".join(message["content"] for message in self.question if message["content"])
 
     @property
     def reference(self) -> str:
@@ -66,18 +75,23 @@ class Row:
         return _is_well_formed(self.messages) and _is_well_formed(self.tools)
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of PATH; raises UserError, located at its line, for a row that has neither shape or whose roles are out of order."""
+def read_rows(path: Path, unanswered: bool = False) -> Iterator[Row]:
+    """The rows of PATH; raises UserError, located at its line, for a row that has neither shape or whose roles are out of order.
+
+    UNANSWERED: a prompt without a completion will do.
+    """
     for where, found in read_objects(path):
-        yield parse_row(found, where)
+        yield parse_row(found, where, unanswered)
 
 
-def parse_row(found: Mapping[str, Any], where: Location) -> Row:
+def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = False) -> Row:
     """The row in a JSON object that was read at WHERE; raises UserError where it has neither shape."""
     identity, group = found.get("id", ""), found.get("group", "")
     if not isinstance(identity, str) or not isinstance(group, str):
         raise UserError("this row's id and group are no texts", where, "both are strings, as generate writes them")
     if "messages" not in found:
+        if unanswered and found.get("completion") is None:
+            return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
         return Row(where, identity, group, *_pair(found, where))
     if clash := next((key for key in ("prompt", "completion", "system") if key in found), None):
         raise UserError(f"this row has messages and a {clash}", where, "a row has either messages, or prompt and completion")

@@ -1,35 +1,41 @@
-"""evaluate: a model answers the test rows of several tasks, and metrics say how well."""
+"""evaluate: metrics say how good the answers of a model are, with intervals, and how they differ from those of others."""
 
 from typing import Literal
 
-from engine.part import Kind, Part, recipe, resource
+from engine.part import Kind, Part, recipe
 from stages.evaluate.metrics import Metric
 
 
-class TaskEvaluation(Part):
-    """How one task is asked."""
+class Statistics(Part):
+    """How sure the numbers are."""
 
-    max_new_tokens: int = recipe(64, "The answer is cut off after this many tokens.", gt=0)
+    confidence: float = recipe(
+        0.95, "How often an interval holds the true value; 1 minus it is what a difference is tested at.", gt=0.5, lt=1
+    )
+    resamples: int = recipe(10_000, "Resamples of every bootstrap and permutation test.", ge=100)
+    correction: Literal["holm", "benjamini_hochberg", "none"] = recipe(
+        "holm", "How p-values are corrected for being many: for any false finding, for the share of false findings, or not at all."
+    )
+    seed: int = recipe(0, "Seed of the resamples.", ge=0, lt=2**63)
 
 
 class Parameters(Part):
-    """What is asked and what is measured."""
+    """What is measured, and with whom a model is compared."""
 
-    tasks: dict[str, TaskEvaluation] = recipe(description="The tasks whose test rows are asked.", min_length=1)
+    model: str = recipe(description="The name of the model that answered.")
+    tasks: tuple[str, ...] = recipe(description="The tasks that were asked.", min_length=1)
+    held_out: tuple[str, ...] = recipe((), "The tasks that were only read.")
+    trained_on: tuple[str, ...] = recipe((), "The tasks that the model was trained on: what becomes of the others is forgetting.")
     metrics: tuple[Metric, ...] = recipe(description="What is measured on the answers.", min_length=1)
-    over_length: Literal["error", "drop", "truncate_prompt_left"] = recipe(
-        "error",
-        "What happens to a prompt that leaves no room for the answer: fail, leave the row out (counted), or cut its beginning (counted).",
-    )
-    rows: int | None = recipe(None, "Ask only this many rows of each test split (chosen by content hash).", gt=0)
-    batch_rows: int = resource(64, "Rows that are generated at once.", gt=0)
-    threads: int | None = resource(None, "CPU threads; none given: all cores.", gt=0)
+    compare: tuple[str, ...] = recipe((), "The models whose answers to the same rows are compared, by name.")
+    statistics: Statistics = recipe(Statistics(), "How sure the numbers are.")
 
 
 KIND = Kind(
     "evaluate",
-    "Let a model answer the test rows of several tasks and measure the answers.",
+    "Measure the answers of a model, and compare them with those of others.",
     Parameters,
-    environment=("peft", "safetensors", "tokenizers", "torch", "transformers"),
-    slot="device",
+    environment=("numpy",),
+    plots=True,
+    plot={"template": "bar_horizontal", "x": "value", "y": "score"},
 )

@@ -1,151 +1,143 @@
-"""The work of evaluate: a model answers test rows, and metrics are computed on the answers."""
+"""The work of evaluate: metrics with intervals on a model's predictions, and paired tests against those of others."""
 
-import hashlib
-from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import Location, UserError
 from stages.common.job import Job, Metrics
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.models import TextTokenizer, load_adapter, load_model, load_tokenizer, longest_sequence, prepare_process
-from stages.common.progress import Progress, progress
-from stages.common.text import is_well_formed
+from stages.common.predictions import Prediction, read_predictions
+from stages.common.resampling import CORRECTIONS
 from stages.evaluate import Parameters
-from stages.evaluate.metrics.prediction import Prediction
+from stages.evaluate.pairing import Pair
+from stages.evaluate.scores import Difference, Measured, Score, measure
 
 DIGITS = 6
 """Metrics are rounded to so many digits, so that their diffs are about something."""
 
+BASE = "base"
+"""The name under which the model stands that an adapter was trained on."""
+
+COLUMNS = ("score", "model", "task", "metric", "value", "low", "high", "rows")
+
 
 @dataclass(frozen=True)
-class Question:
-    """A test row, with its prompt as tokens."""
+class Compared:
+    """One value of two models on one task."""
 
-    id: str
-    prompt: str
-    reference: str
-    input_ids: list[int]
-
-
-@dataclass
-class Exam:
-    """The questions of one task, and what became of the other test rows."""
-
-    questions: list[Question] = field(default_factory=list)
-    rows_in: int = 0
-    truncated: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def limit(self, rows: int | None) -> None:
-        """Keep at most ROWS questions: those whose ids have the smallest hashes, so that added rows replace few."""
-        if rows is None or len(self.questions) <= rows:
-            return
-        order = sorted(range(len(self.questions)), key=lambda number: _hash(self.questions[number].id))
-        chosen = set(order[:rows])
-        self.left_out["not asked"] += len(self.questions) - len(chosen)
-        self.questions = [question for number, question in enumerate(self.questions) if number in chosen]
-
-    def counts(self) -> Metrics:
-        """Every test row is either asked or left out for a reason."""
-        rows_out = len(self.questions)
-        assert self.rows_in == rows_out + sum(self.left_out.values())
-        return {"rows_in": self.rows_in, "rows_out": rows_out, "left_out": dict(sorted(self.left_out.items())), "truncated": self.truncated}
+    task: str
+    metric: str
+    other: str
+    difference: Difference
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `predictions-TASK.jsonl` for each task; raises UserError for test rows that cannot be asked."""
-    prepare_process(parameters.threads)
-    model, tokenizer = _load(job)
-    longest = longest_sequence(model.config)
-    # All tasks are read before the first one is asked: a mistake should show up early.
-    exams = {task: _read(task, path, tokenizer, parameters, longest) for task, path in sorted(job.group("test").items())}
-    metrics: dict[str, Any] = {}
-    for task, exam in exams.items():
-        predictions = _answer(model, tokenizer, exam.questions, parameters, task)
-        write_rows(job.output / f"predictions-{task}.jsonl", (asdict(prediction) for prediction in predictions))
-        metrics[task] = {**exam.counts(), **_scores(parameters, predictions)}
-    return metrics
+    """Write `scores.json`, `comparisons.json` and the plot of all values; raises UserError for predictions that do not fit together."""
+    tasks = (*parameters.tasks, *parameters.held_out)
+    found = {task: _open(job.inputs[f"predictions/{task}"], task) for task in tasks}
+    measured = {task: measure(rows, parameters.metrics, job.inputs[f"predictions/{task}"]) for task, rows in found.items()}
+    scores = {parameters.model: {task: one.scores(parameters.statistics) for task, one in measured.items()}}
+    compared: list[Compared] = []
+    for name in parameters.compare:
+        others = {task: _open(job.inputs[f"compare/{name}/{task}"], task) for task in tasks}
+        theirs = {task: measure(rows, parameters.metrics, job.inputs[f"compare/{name}/{task}"]) for task, rows in others.items()}
+        scores[name] = {task: one.scores(parameters.statistics) for task, one in theirs.items()}
+        for task in tasks:
+            pair = Pair(found[task], others[task], job.inputs[f"predictions/{task}"], job.inputs[f"compare/{name}/{task}"])
+            differences = _differences(parameters, pair, measured[task], theirs[task])
+            compared += [Compared(task, metric, name, difference) for metric, difference in differences.items()]
+    _write(parameters, job, scores, compared, measured)
+    return {task: _metrics(task, values, compared) for task, values in scores[parameters.model].items()}
 
 
-def _load(job: Job) -> tuple[Any, TextTokenizer]:
-    """The model, with the adapter on it where one is given, and the model's tokenizer."""
-    tokenizer = load_tokenizer(job.inputs["model"])
-    model = load_model(job.inputs["model"])
-    return (load_adapter(model, job.inputs["adapter"]) if "adapter" in job.inputs else model), tokenizer
-
-
-def _read(task: str, path: Path, tokenizer: TextTokenizer, parameters: Parameters, longest: int | None) -> Exam:
-    """The rows of a test split that will be asked; raises UserError where none is left."""
-    exam = Exam()
-    for where, row in read_objects(path):
-        exam.rows_in += 1
-        question = _question(task, where, row, tokenizer)
-        room = None if longest is None else longest - parameters.tasks[task].max_new_tokens
-        if question is None:
-            exam.left_out["lone surrogate"] += 1
-        elif fitting := _fit(task, question, room, parameters.over_length):
-            exam.truncated += fitting is not question
-            exam.questions.append(fitting)
-        else:
-            exam.left_out["over length"] += 1
-    if not exam.questions:
+def _open(path: Path, task: str) -> list[Prediction]:
+    predictions = read_predictions(path, task)
+    if not predictions:
         hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
-        raise UserError(f"task '{task}' has no test rows to evaluate on", hint=hint)
-    exam.limit(parameters.rows)
-    return exam
+        raise UserError(f"there are no predictions for task '{task}'", Location(str(path)), hint)
+    return predictions
 
 
-def _hash(identifier: str) -> bytes:
-    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).digest()
+def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Measured) -> dict[str, Difference]:
+    """Every value of the two models on the rows that both have answered."""
+    mine, yours = pair.common()
+    if [one.id for one in mine] != [one.id for one in pair.ours]:
+        ours = measure(mine, parameters.metrics, pair.ours_at)
+    if [one.id for one in yours] != [one.id for one in pair.theirs]:
+        theirs = measure(yours, parameters.metrics, pair.theirs_at)
+    return ours.differences(theirs, parameters.statistics)
 
 
-def _question(task: str, where: Location, row: dict[str, object], tokenizer: TextTokenizer) -> Question | None:
-    prompt, reference = row.get("prompt"), row.get("completion")
-    if not isinstance(prompt, str) or not isinstance(reference, str):
-        raise UserError(f"this test row of task '{task}' has no text under prompt and completion", where, "both are needed, as strings")
-    if not is_well_formed(prompt + reference):
-        return None
-    input_ids = tokenizer.encode(prompt)
-    if not input_ids:
-        raise UserError(f"this test row of task '{task}' has an empty prompt", where, "a model needs at least one token to go on from")
-    return Question(str(row.get("id", "")), prompt, reference, input_ids)
+def _metrics(task: str, scores: Mapping[str, Score], compared: list[Compared]) -> Metrics:
+    """The values of a task, and how far they are from the base's."""
+    found: Metrics = {"rows": next(iter(scores.values())).rows}
+    found |= {name: round(score.value, DIGITS) for name, score in scores.items()}
+    change = {one.metric: round(one.difference.difference, DIGITS) for one in compared if one.task == task and one.other == BASE}
+    return found | ({"change": change} if change else {})
 
 
-def _fit(task: str, question: Question, room: int | None, over_length: str) -> Question | None:
-    """QUESTION where its prompt fits into ROOM tokens, shortened or None where the policy says so; raises UserError otherwise."""
-    length = len(question.input_ids)
-    if room is None or length <= room:
-        return question
-    if over_length == "drop":
-        return None
-    if over_length == "truncate_prompt_left" and room > 0:
-        return replace(question, input_ids=question.input_ids[-room:])
-    hint = f"lower tasks.{task}.max_new_tokens, set tokenization.over_length, shorten the prompts, or take a model with more positions"
-    raise UserError(
-        f"prompt {question.id} of task '{task}' has {length} tokens, and the model has room for {room} before the answer", hint=hint
-    )
+def _write(
+    parameters: Parameters,
+    job: Job,
+    scores: Mapping[str, Mapping[str, Mapping[str, Score]]],
+    compared: list[Compared],
+    measured: Mapping[str, Measured],
+) -> None:
+    signatures = {s.name: s.signature for one in measured.values() for s in one.statistics if s.signature}
+    models = {
+        model: {task: {k: _rounded(asdict(v)) for k, v in found.items()} for task, found in of.items()} for model, of in scores.items()
+    }
+    _write_json(job.output / "scores.json", {"models": models, "signatures": signatures})
+    _write_json(job.output / "comparisons.json", _comparisons(parameters, compared))
+    assert job.plot
+    with job.plot.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for model, of in scores.items():
+            label = "" if model == parameters.model else f"{model}: "
+            for task, found in of.items():
+                for metric, score in found.items():
+                    writer.writerow([f"{label}{task} {metric}", model, task, metric, *_rounded(asdict(score)).values()])
 
 
-def _answer(model: Any, tokenizer: TextTokenizer, questions: list[Question], parameters: Parameters, task: str) -> list[Prediction]:
-    """The model's answers, in the order of QUESTIONS."""
-    from stages.evaluate.generation import generate
+def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, Any]:
+    """All differences, which of them are real, and how that was decided."""
+    settings = parameters.statistics
+    corrected = _corrected(parameters, compared)
+    rows = [
+        {
+            "task": one.task,
+            "metric": one.metric,
+            "model": parameters.model,
+            "other": one.other,
+            **_rounded(asdict(one.difference)),
+            "p_corrected": round(p, DIGITS),
+            "real": p < 1 - settings.confidence,
+            "trained_on": one.task in parameters.trained_on,
+        }
+        for one, p in ((one, corrected[one.task, one.metric, one.other]) for one in compared)
+    ]
+    method = {"interval": "paired bootstrap", "test": "paired permutation", **settings.model_dump(), "corrected_over": "one metric"}
+    return {"method": method, "comparisons": rows, "forgetting": [row for row in rows if row["other"] == BASE and not row["trained_on"]]}
 
-    bar: Progress[None] = progress(len(questions), f"evaluate {task}")
-    with bar:
-        prompts = [question.input_ids for question in questions]
-        answers = generate(model, prompts, tokenizer.eos, parameters.tasks[task].max_new_tokens, parameters.batch_rows, bar.update)
-    return [_prediction(question, ids, tokenizer) for question, ids in zip(questions, answers, strict=True)]
+
+def _corrected(parameters: Parameters, compared: list[Compared]) -> dict[tuple[str, str, str], float]:
+    """P-values corrected over all comparisons by the same metric: one question, asked of several tasks and models."""
+    correct = CORRECTIONS[parameters.statistics.correction]
+    found: dict[tuple[str, str, str], float] = {}
+    for metric in dict.fromkeys(one.metric for one in compared):
+        family = [one for one in compared if one.metric == metric]
+        values = correct([one.difference.p for one in family])
+        found |= {(one.task, one.metric, one.other): value for one, value in zip(family, values, strict=True)}
+    return found
 
 
-def _prediction(question: Question, ids: list[int], tokenizer: TextTokenizer) -> Prediction:
-    ended = bool(ids) and ids[-1] == tokenizer.eos
-    return Prediction(question.id, question.prompt, question.reference, tokenizer.decode(ids), ended, len(ids) - ended)
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def _scores(parameters: Parameters, predictions: list[Prediction]) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for metric in parameters.metrics:
-        scores |= {name: round(value, DIGITS) for name, value in metric.score(predictions).items()}
-    return scores
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")

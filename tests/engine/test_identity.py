@@ -93,9 +93,7 @@ def test_a_recipe_field_moves_the_identity_and_a_resource_does_not(kind):
 
 
 def test_resources_and_recipe_together_are_the_parameters_again():
-    parameters = KINDS["evaluate"].parameters.model_validate(
-        {"tasks": {"a": {"max_new_tokens": 3}}, "metrics": ({"kind": "rouge"},), "batch_rows": 5}
-    )
+    parameters = KINDS["predict"].parameters.model_validate({"tasks": {"a": {"max_new_tokens": 3}}, "decoding": "greedy", "batch_rows": 5})
     merged = merge_resources(recipe_of(parameters), resources_of(parameters))
     assert merged["batch_rows"] == 5 and merged["tasks"] == {"a": {"max_new_tokens": 3}}
     assert resources_of(parameters) == {"batch_rows": 5, "threads": None}

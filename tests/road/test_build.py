@@ -50,7 +50,7 @@ def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built
         {p.name: json.loads(p.read_text())["digest"] for p in sorted((root / "artifacts").glob("*.provenance.json"))}
         for root in (built.root, again.root)
     ]
-    assert digests[0] == digests[1] and len(digests[0]) == 13
+    assert digests[0] == digests[1] and len(digests[0]) == 15
     assert records(again.root) == records(built.root)
     assert sizes(again.root) == sizes(built.root)
     assert run_keys(again.root) == run_keys(built.root)
@@ -62,15 +62,15 @@ def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built
 def test_what_dvc_recorded_is_kept_and_restored_by_engine_build_and_the_other_way_round(place: Place):
     place.edit("specs/one.toml", "[mixture]", "[evaluation]\nrows = 3\n\n[mixture]")
     done = place.run("engine", "build")
-    assert [line.split()[1] for line in done.stderr.splitlines() if line.startswith("run ")] == ["evaluate-one"]
+    assert [line.split()[1] for line in done.stderr.splitlines() if line.startswith("run ")] == ["predict-one", "evaluate-one"]
     assert set(place.repro().values()) == {"keep"}
     place.edit("specs/one.toml", "rows = 3", "rows = 4")
-    assert place.plan()["evaluate-one"] == "restore"
+    assert place.plan()["predict-one"] == "restore"
     done = place.run("engine", "build")
-    assert "restored evaluate-one" in done.stderr and "run " not in done.stderr
+    assert "restored predict-one" in done.stderr and "restored evaluate-one" in done.stderr and "run " not in done.stderr
     assert set(place.plan().values()) == set(place.repro().values()) == {"keep"}
     place.edit("specs/one.toml", "rows = 4", "rows = 3")
-    assert place.repro()["evaluate-one"] == "restore"
+    assert place.repro()["predict-one"] == "restore"
 
 
 def test_a_failed_step_stops_what_follows_and_loses_nothing(place: Place):

@@ -79,7 +79,7 @@ def test_diff_of_two_branches_names_rank_adapter_and_metrics(branched: Place):
     found = data(place, "diff", "main", "rank-4")
     assert [(c["step"], c["subject"], c["old"], c["new"]) for c in found["recipes"]] == [("train-one", "method.r", 2, 4)]
     assert found["steps"] == {"added": [], "removed": []}
-    assert {"train-one"} <= {c["step"] for c in found["artifacts"]} <= {"train-one", "evaluate-one"}
+    assert {"train-one"} <= {c["step"] for c in found["artifacts"]} <= {"train-one", "predict-one", "evaluate-one"}
     (adapter,) = found["adapters"]
     now = json.loads((place.root / "artifacts/train-one.provenance.json").read_text())["digest"]
     assert adapter["old"] == now != adapter["new"] and adapter["new"].startswith("sha256:")
@@ -114,7 +114,7 @@ def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
     before = {
         name: (place.root / "artifacts" / name).read_bytes() for name in ("evaluate-one.provenance.json", "train-one.provenance.json")
     }
-    place.edit(METRIC, "p.reference.strip()", "p.reference.strip().strip()")
+    place.edit(METRIC, "reference_of(p).strip()", "reference_of(p).strip().strip()")
     assert place.plan()["evaluate-one"] == "run"
     done = place.run("engine", "accept", "evaluate-one", "evaluate-two", "train-one")
     assert "evaluate-one is kept: code of stages.evaluate.metrics.exact_match changed" in done.stderr
@@ -145,8 +145,8 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     assert provenance.stat().st_nlink == 2
     place.edit("stages/train/schedule.py", "\n\n\n", "\n\n\nUNUSED = 1\n\n\n")
     plan = place.plan()
-    assert (plan["train-one"], plan["evaluate-one"]) == ("run", "maybe")
-    refused = place.run("engine", "accept", "evaluate-one", check=False)
+    assert (plan["train-one"], plan["predict-one"], plan["evaluate-one"]) == ("run", "maybe", "maybe")
+    refused = place.run("engine", "accept", "predict-one", check=False)
     assert refused.returncode == 1 and "follows train-one" in refused.stderr
     place.run("engine", "accept", "train-one", "train-two")
     assert "accepted" in json.loads(provenance.read_text())
@@ -160,14 +160,12 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
 
 
 def test_a_recipe_is_not_accepted_and_nothing_is_written(place: Place):
-    place.edit(METRIC, "p.reference.strip()", "p.reference.strip().strip()")
+    place.edit(METRIC, "reference_of(p).strip()", "reference_of(p).strip().strip()")
     place.edit("specs/one.toml", "[mixture]", "[evaluation]\nrows = 3\n\n[mixture]")
     place.commit("edited")
     before = {path: path.read_bytes() for path in (place.root / "artifacts").rglob("*") if path.is_file()}
-    refused = place.run("engine", "accept", "evaluate-two", "evaluate-one", check=False)
-    assert (
-        refused.returncode == 1 and "evaluate-one cannot be accepted: rows  4 → 3" in refused.stderr and "Traceback" not in refused.stderr
-    )
+    refused = place.run("engine", "accept", "evaluate-two", "predict-one", check=False)
+    assert refused.returncode == 1 and "predict-one cannot be accepted: rows  4 → 3" in refused.stderr and "Traceback" not in refused.stderr
     assert {path: path.read_bytes() for path in (place.root / "artifacts").rglob("*") if path.is_file()} == before
     assert place.git("status", "--porcelain") == ""
     wrong = place.run("engine", "accept", "evaluate-thre", check=False)

@@ -1,6 +1,6 @@
 """What is measured on answers; one member a file.
 
-A member's `score(predictions)` gives its numbers by name, each a mean over the predictions.
+A member's `measure(predictions)` gives its values as statistics (see `statistic`); `needs_reference` says whether it can do without one.
 """
 
 from typing import Annotated
@@ -8,9 +8,34 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.part import named
+from stages.evaluate.metrics.bleu import Bleu
+from stages.evaluate.metrics.chrf import Chrf
+from stages.evaluate.metrics.classification import Classification
+from stages.evaluate.metrics.copy_rate import CopyRate
 from stages.evaluate.metrics.eos_rate import EosRate
 from stages.evaluate.metrics.exact_match import ExactMatch
+from stages.evaluate.metrics.json_validity import JsonValidity
 from stages.evaluate.metrics.length import Length
+from stages.evaluate.metrics.novelty import Novelty
+from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.rouge import Rouge
+from stages.evaluate.metrics.runaway_rate import RunawayRate
+from stages.evaluate.metrics.token_f1 import TokenF1
 
-Metric = Annotated[EosRate | ExactMatch | Length | Rouge, Field(discriminator="kind"), named]
+Metric = Annotated[
+    Bleu
+    | Chrf
+    | Classification
+    | CopyRate
+    | EosRate
+    | ExactMatch
+    | JsonValidity
+    | Length
+    | Novelty
+    | Perplexity
+    | Rouge
+    | RunawayRate
+    | TokenF1,
+    Field(discriminator="kind"),
+    named,
+]

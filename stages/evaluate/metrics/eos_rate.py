@@ -1,16 +1,18 @@
 """How often the model ended by itself."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from engine.part import Part
-from stages.evaluate.metrics.prediction import Prediction, mean
+from stages.evaluate.metrics.statistic import Prediction, Statistic, mean_of
 
 
 class EosRate(Part):
     """Share of the answers that end with the end-of-sequence token before the limit."""
 
     kind: Literal["eos_rate"] = "eos_rate"
+    needs_reference: ClassVar[bool] = False
 
-    def score(self, predictions: list[Prediction]) -> dict[str, float]:
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`eos_rate`, 0 to 1."""
-        return {"eos_rate": mean([float(p.ended) for p in predictions])}
+        return [mean_of("eos_rate", [p.ended for p in predictions])]

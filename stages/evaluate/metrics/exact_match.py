@@ -1,16 +1,18 @@
 """How often the answer is the reference to the letter."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from engine.part import Part
-from stages.evaluate.metrics.prediction import Prediction, mean
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
 
 
 class ExactMatch(Part):
     """Share of the answers that equal the reference, white space at both ends aside; an answer that never ended cannot match."""
 
     kind: Literal["exact_match"] = "exact_match"
+    needs_reference: ClassVar[bool] = True
 
-    def score(self, predictions: list[Prediction]) -> dict[str, float]:
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`exact_match`, 0 to 1."""
-        return {"exact_match": mean([float(p.ended and p.answer.strip() == p.reference.strip()) for p in predictions])}
+        return [mean_of("exact_match", [p.ended and answer_of(p).strip() == reference_of(p).strip() for p in predictions])]

@@ -1,16 +1,18 @@
 """How long the answers are."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from engine.part import Part
-from stages.evaluate.metrics.prediction import Prediction, mean
+from stages.evaluate.metrics.statistic import Prediction, Statistic, mean_of
 
 
 class Length(Part):
     """Mean number of tokens of an answer, the end-of-sequence token aside."""
 
     kind: Literal["length"] = "length"
+    needs_reference: ClassVar[bool] = False
 
-    def score(self, predictions: list[Prediction]) -> dict[str, float]:
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`length`, in tokens."""
-        return {"length": mean([float(p.tokens) for p in predictions])}
+        return [mean_of("length", [p.tokens for p in predictions])]

@@ -1,179 +1,179 @@
-"""Evaluation asks every test row, in any batch size, and refuses what cannot be asked."""
+"""Scores with intervals, comparisons that say which differences are real, and predictions that do not fit together."""
 
-import hashlib
+import csv
 import json
+from dataclasses import asdict, replace
 
 import pytest
 
 from engine.errors import UserError
-from stages.common.models import load_model
-from stages.evaluate import Parameters, TaskEvaluation
+from stages.evaluate import Parameters, Statistics
 from stages.evaluate.body import run
-from stages.evaluate.metrics import EosRate, ExactMatch, Length, Rouge
-from stages.train.methods import Lora
-from tests.stages.initialize.tiny import contents, make_job, make_model, texts, write_lines
+from stages.evaluate.metrics import Bleu, Classification, EosRate, ExactMatch, Length, Perplexity, Rouge
+from tests.stages.evaluate.made import rows_of, write
+from tests.stages.initialize.tiny import contents, make_job
+
+RIGHT = rows_of(["yes"] * 60, ["yes"] * 60, tokens=2)
+HALF = rows_of(["yes", "no"] * 30, ["yes"] * 60, tokens=3)
+WRONG = rows_of(["no"] * 60, ["yes"] * 60, tokens=2)
 
 
 def settings(**values):
-    given = {"tasks": {"words": TaskEvaluation(max_new_tokens=8)}, "metrics": (ExactMatch(), EosRate(), Length(), Rouge()), "threads": 1}
+    given = {"model": "mine", "tasks": ("words",), "metrics": (ExactMatch(), EosRate(), Length()), "statistics": Statistics(resamples=1000)}
     return Parameters(**(given | values))
 
 
-def evaluation_job(folder, model, rows=None, **inputs):
-    test = write_lines(folder / "test.jsonl", texts(20) if rows is None else rows)
-    return make_job(folder / "job", {"model": model, "test/words": test, **inputs})
+def job_of(folder, ours, **others):
+    inputs = {"predictions/words": write(folder / "mine.jsonl", ours)}
+    inputs |= {f"compare/{name}/words": write(folder / f"{name}.jsonl", theirs) for name, theirs in others.items()}
+    return make_job(folder / "job", inputs, plot=True)
 
 
-def predictions(job, task="words"):
-    return [json.loads(line) for line in (job.output / f"predictions-{task}.jsonl").read_text().splitlines()]
+def comparisons(job):
+    return {(row["other"], row["metric"]): row for row in json.loads((job.output / "comparisons.json").read_text())["comparisons"]}
 
 
-def test_a_model_that_has_learnt_its_task_scores_high(tmp_path, parrot):
-    job = evaluation_job(tmp_path, parrot)
-    metrics = run(settings(), job)
-    made = predictions(job)
-    assert metrics["words"]["rows_out"] == 20 and metrics["words"]["left_out"] == {}
-    assert metrics["words"]["exact_match"] >= 0.9 and metrics["words"]["eos_rate"] >= 0.9 and metrics["words"]["rouge1"] >= 0.9
-    assert [row["id"] for row in made] == [row["id"] for row in texts(20)], "the order of the test split"
-    assert list(made[0]) == ["id", "prompt", "reference", "answer", "ended", "tokens"]
-    assert all("<|" not in row["answer"] for row in made)
-    assert metrics["words"]["exact_match"] == pytest.approx(sum(r["answer"].strip() == r["reference"].strip() for r in made) / 20)
+def test_values_stand_in_the_metrics_and_intervals_beside_them(tmp_path):
+    job = job_of(tmp_path, HALF)
+    assert run(settings(), job) == {"words": {"rows": 60, "exact_match": 0.5, "eos_rate": 1.0, "length": 3.0}}
+    scores = json.loads((job.output / "scores.json").read_text())["models"]["mine"]["words"]
+    assert 0.35 < scores["exact_match"]["low"] < 0.45 < 0.55 < scores["exact_match"]["high"] < 0.65
+    assert scores["eos_rate"] == {"value": 1.0, "low": 1.0, "high": 1.0, "rows": 60}
+    with job.plot.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["score"] for row in rows] == ["words exact_match", "words eos_rate", "words length"]
+    assert rows[0]["model"] == "mine" and float(rows[0]["high"]) == scores["exact_match"]["high"]
 
 
-def test_the_result_does_not_depend_on_the_batch(tmp_path, parrot):
-    results = []
-    for size in (1, 3, 64):
-        job = evaluation_job(tmp_path / str(size), parrot)
-        results.append((run(settings(batch_rows=size), job), contents(job.output)))
-    assert results[0] == results[1] == results[2]
+def test_a_table_says_which_differences_are_real(tmp_path):
+    job = job_of(tmp_path, RIGHT, half=HALF, same=RIGHT)
+    run(settings(compare=("half", "same")), job)
+    found = comparisons(job)
+    better, equal, shorter = found["half", "exact_match"], found["same", "exact_match"], found["half", "length"]
+    assert better["difference"] == 0.5 and better["low"] > 0.3 and better["real"] and better["p_corrected"] >= better["p"]
+    assert equal["difference"] == 0 and not equal["real"] and equal["p"] == 1
+    assert shorter["difference"] == -1 and shorter["real"]
+    method = json.loads((job.output / "comparisons.json").read_text())["method"]
+    assert (method["test"], method["correction"], method["corrected_over"]) == ("paired permutation", "holm", "one metric")
 
 
-def test_an_answer_that_is_cut_off_has_not_ended(tmp_path, parrot):
-    job = evaluation_job(tmp_path, parrot)
-    metrics = run(settings(tasks={"words": TaskEvaluation(max_new_tokens=1)}), job)
-    assert metrics["words"] | {"exact_match": 0, "eos_rate": 0, "length": 1} == metrics["words"]
-    assert all(row["tokens"] == 1 and not row["ended"] for row in predictions(job))
+def test_the_correction_decides_what_counts_as_real(tmp_path):
+    ours = rows_of(["yes"] * 60, ["yes"] * 60)
+    slightly = rows_of(["yes"] * 54 + ["no"] * 6, ["yes"] * 60)
+    real = {}
+    for correction in ("none", "holm"):
+        job = job_of(tmp_path / correction, ours, other=slightly, same=ours, right=ours)
+        statistics = Statistics(resamples=1000, correction=correction, confidence=0.96)
+        run(settings(compare=("other", "same", "right"), statistics=statistics), job)
+        real[correction] = comparisons(job)["other", "exact_match"]["real"]
+    assert real == {"none": True, "holm": False}
 
 
-def test_the_cap_takes_the_rows_with_the_smallest_hash_of_the_id(tmp_path, parrot):
-    job = evaluation_job(tmp_path, parrot)
-    metrics = run(settings(rows=5), job)
-    ids = [str(row["id"]) for row in texts(20)]
-    expected = set(sorted(ids, key=lambda identifier: hashlib.sha256(identifier.encode()).digest())[:5])
-    assert metrics["words"]["rows_out"] == 5
-    assert [row["id"] for row in predictions(job)] == [identifier for identifier in ids if identifier in expected]
+def test_what_an_adapter_has_forgotten_is_its_change_from_the_base_where_it_was_not_trained(tmp_path):
+    job = job_of(tmp_path, WRONG, base=RIGHT)
+    metrics = run(settings(compare=("base",), trained_on=("other",)), job)
+    assert metrics["words"]["change"] == {"exact_match": -1.0, "eos_rate": 0.0, "length": 0.0}
+    forgetting = json.loads((job.output / "comparisons.json").read_text())["forgetting"]
+    assert (forgetting[0]["metric"], forgetting[0]["difference"], forgetting[0]["real"]) == ("exact_match", -1.0, True)
+    trained = job_of(tmp_path / "trained", WRONG, base=RIGHT)
+    run(settings(compare=("base",), trained_on=("words",)), trained)
+    assert json.loads((trained.output / "comparisons.json").read_text())["forgetting"] == []
 
 
-def test_an_untrained_adapter_changes_nothing_and_a_trained_one_does(tmp_path, parrot):
-    from torch.nn.init import normal_
+def test_held_out_text_has_a_perplexity_alone(tmp_path):
+    def read(loss):
+        rows = rows_of([None] * 9, ["text"] * 9, loss=loss, loss_tokens=4)
+        return [replace(row, task="prose", finish_reason=None) for row in rows]
 
-    results = []
-    for name, scale in (("none", None), ("fresh", 0.0), ("disturbed", 1.0)):
-        inputs = {}
-        if scale is not None:
-            model = Lora(r=4).prepare(load_model(parrot))
-            for key, weight in model.named_parameters():
-                if "lora_B" in key:
-                    normal_(weight, std=scale)
-            (tmp_path / name / "adapter").mkdir(parents=True)
-            Lora(r=4).save(model, tmp_path / name / "adapter")
-            inputs["adapter"] = tmp_path / name / "adapter"
-        job = evaluation_job(tmp_path / name, parrot, **inputs)
-        run(settings(), job)
-        results.append(predictions(job))
-    assert results[0] == results[1] != results[2]
+    inputs = {"predictions/words": write(tmp_path / "w.jsonl", HALF), "compare/base/words": write(tmp_path / "b.jsonl", HALF)}
+    inputs |= {"predictions/prose": write(tmp_path / "p.jsonl", read(4.4)), "compare/base/prose": write(tmp_path / "q.jsonl", read(4.0))}
+    job = make_job(tmp_path / "job", inputs, plot=True)
+    metrics = run(settings(held_out=("prose",), compare=("base",)), job)
+    assert metrics["prose"] == {"rows": 9, "loss": 1.1, "perplexity": 3.004166, "change": {"loss": 0.1, "perplexity": 0.285884}}
 
 
-def test_each_task_has_its_own_file_limit_and_numbers(tmp_path, parrot):
-    other = write_lines(tmp_path / "other.jsonl", texts(3))
-    job = evaluation_job(tmp_path, parrot, **{"test/other": other})
-    metrics = run(settings(tasks={"words": TaskEvaluation(max_new_tokens=8), "other": TaskEvaluation(max_new_tokens=1)}), job)
-    assert metrics["words"]["rows_out"] == 20 and metrics["other"]["rows_out"] == 3
-    assert metrics["other"]["length"] == 1 < metrics["words"]["length"]
-    assert set(contents(job.output)) == {"predictions-other.jsonl", "predictions-words.jsonl"}
+def test_the_same_predictions_give_the_same_bytes(tmp_path):
+    kept = []
+    for name in ("once", "again"):
+        job = job_of(tmp_path / name, HALF, right=RIGHT)
+        parameters = settings(
+            compare=("right",), metrics=(ExactMatch(), Rouge(), Bleu(), Classification()), statistics=Statistics(resamples=200)
+        )
+        metrics = run(parameters, job)
+        kept.append((metrics, contents(job.output), job.plot.read_bytes()))
+    assert kept[0] == kept[1]
+    signatures = json.loads(kept[0][1]["scores.json"])["signatures"]
+    assert signatures["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
 
 
-def test_rows_with_lone_surrogates_are_left_out_and_counted(tmp_path, parrot):
-    job = evaluation_job(tmp_path, parrot, [*texts(3), {"id": "x", "prompt": "\ud800", "completion": "a"}])
-    metrics = run(settings(), job)
-    assert (metrics["words"]["rows_out"], metrics["words"]["left_out"]) == (3, {"lone surrogate": 1})
+def test_rows_that_only_one_model_answered_are_not_compared(tmp_path):
+    job = job_of(tmp_path, HALF[:40], other=RIGHT[20:])
+    run(settings(compare=("other",)), job)
+    found = comparisons(job)["other", "exact_match"]
+    assert (found["rows"], found["value"], found["other_value"]) == (20, 0.5, 1.0)
 
 
-def test_numbers_are_rounded_for_stable_diffs(tmp_path, parrot):
-    metrics = run(settings(), evaluation_job(tmp_path, parrot, texts(7)))
-    numbers = [value for value in metrics["words"].values() if isinstance(value, float)]
-    assert len(numbers) >= 6 and all(round(value, 6) == value for value in numbers)
+def test_numbers_are_rounded_for_stable_diffs(tmp_path):
+    metrics = run(settings(metrics=(ExactMatch(),)), job_of(tmp_path, rows_of(["a", "b", "c"], ["a", "a", "a"])))
+    assert metrics["words"]["exact_match"] == 0.333333
 
 
-def test_an_empty_test_split_says_what_to_change(tmp_path, parrot):
-    with pytest.raises(UserError, match="no test rows") as caught:
-        run(settings(), evaluation_job(tmp_path, parrot, []))
-    assert "tasks.words.split.test" in caught.value.problems[0].hint
+def refused(parameters, job, *messages):
+    with pytest.raises(UserError) as caught:
+        run(parameters, job)
+    text = str(caught.value)
+    assert all(message in text for message in messages), text
 
 
-def test_an_empty_prompt_is_located(tmp_path, parrot):
-    with pytest.raises(UserError, match="empty prompt") as caught:
-        run(settings(), evaluation_job(tmp_path, parrot, [*texts(2), {"id": "x", "prompt": "", "completion": "a"}]))
-    assert caught.value.problems[0].where.line == 3
+def test_no_predictions(tmp_path):
+    refused(settings(), job_of(tmp_path, []), "no predictions for task 'words'", "mine.jsonl", "tasks.words.split.test")
 
 
-@pytest.mark.parametrize("architecture", ["bloom", "falcon", "gpt2", "llama"])
-def test_more_tokens_than_positions_are_refused(tmp_path, architecture):
-    model = make_model(tmp_path / "model", architecture)
-    with pytest.raises(UserError, match="has room for 4 before the answer"):
-        run(settings(tasks={"words": TaskEvaluation(max_new_tokens=60)}), evaluation_job(tmp_path, model))
+def test_predictions_of_another_task(tmp_path):
+    others = [*RIGHT[:2], replace(RIGHT[2], task="topic")]
+    refused(settings(), job_of(tmp_path, others), "is about task 'topic', not 'words'", "mine.jsonl:3")
 
 
-def test_long_prompts_are_cut_or_left_out_by_policy_and_counted(tmp_path, parrot):
-    long = {"id": "long", "prompt": "say one two three " * 30, "completion": "one"}
-    rows = [*texts(3), long]
-    cut = run(settings(over_length="truncate_prompt_left"), evaluation_job(tmp_path / "cut", parrot, rows))["words"]
-    assert (cut["rows_in"], cut["rows_out"], cut["truncated"], cut["left_out"]) == (4, 4, 1, {})
-    dropped = run(settings(over_length="drop"), evaluation_job(tmp_path / "drop", parrot, rows))["words"]
-    assert (dropped["rows_in"], dropped["rows_out"], dropped["left_out"]) == (4, 3, {"over length": 1})
-    limited = run(settings(rows=2), evaluation_job(tmp_path / "limit", parrot, texts(5)))["words"]
-    assert (limited["rows_in"], limited["rows_out"], limited["left_out"]) == (5, 2, {"not asked": 3})
+def test_predictions_on_other_rows(tmp_path):
+    moved = [replace(row, id=f"other-{row.id}") for row in RIGHT]
+    refused(settings(compare=("moved",)), job_of(tmp_path, RIGHT, moved=moved), "has no row in common with", "moved.jsonl")
+    edited = [*RIGHT[:4], replace(RIGHT[4], reference="no"), *RIGHT[5:]]
+    refused(settings(compare=("edited",)), job_of(tmp_path / "b", RIGHT, edited=edited), "another prompt or reference", "edited.jsonl:5")
+
+
+def test_a_metric_that_needs_references_where_there_are_none(tmp_path):
+    rows = [*RIGHT[:3], replace(RIGHT[3], reference=None)]
+    refused(settings(), job_of(tmp_path, rows), "metric 'exact_match' needs references", "row-3", "mine.jsonl:4")
+    assert run(settings(metrics=(EosRate(), Length())), job_of(tmp_path / "b", rows))["words"]["rows"] == 4
+
+
+def test_a_metric_that_needs_likelihoods_where_nobody_measured_them(tmp_path):
+    refused(settings(metrics=(Perplexity(),)), job_of(tmp_path, RIGHT), "metric 'perplexity' needs likelihoods", "mine.jsonl:1")
+
+
+def test_one_metric_twice(tmp_path):
+    refused(settings(metrics=(Rouge(), Rouge(stemmer=True))), job_of(tmp_path, RIGHT), "two metrics both give 'rouge1'")
+
+
+def line(**values):
+    """One line of a file of predictions, with other values for some fields, or without those that are `...`."""
+    row = asdict(RIGHT[0]) | values
+    return json.dumps({name: value for name, value in row.items() if value is not ...})
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("line", "message"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "cannot be loaded"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "unheard-of"}'), "cannot be loaded"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer.json"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "this is no tokenizer"),
-        (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "has no eos_token"),
-        (lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "is no token of tokenizer.json"),
+        (line(answer=...), "lacks 'answer'"),
+        (line(score=1), "has 'score'"),
+        (line(id=3), "'id' is a number"),
+        (line(tokens=True), "'tokens' is true or false"),
+        (line(finish_reason="eos"), "finish_reason is 'eos'"),
+        ("[]", "not a JSON object"),
     ],
 )
-def test_a_broken_model_folder_is_the_users_matter(tmp_path, damage, message):
-    model = make_model(tmp_path / "model")
-    damage(model)
-    with pytest.raises(UserError, match=message):
-        run(settings(), evaluation_job(tmp_path, model))
-
-
-def test_weights_that_lack_some_are_refused_rather_than_filled_with_random_numbers(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    model = make_model(tmp_path / "model")
-    weights = load_file(model / "model.safetensors")
-    del weights[sorted(weights)[0]]
-    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match="lacks 1 weights"):
-        run(settings(), evaluation_job(tmp_path, model))
-
-
-def test_remote_code_is_never_run(tmp_path):
-    model = make_model(tmp_path / "model")
-    config = json.loads((model / "config.json").read_text()) | {
-        "model_type": "own",
-        "auto_map": {"AutoModelForCausalLM": "own.Own", "AutoConfig": "own.Own"},
-    }
-    (model / "config.json").write_text(json.dumps(config))
-    (model / "own.py").write_text("raise SystemExit('remote code was run')")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        run(settings(), evaluation_job(tmp_path, model))
+def test_a_line_that_is_no_prediction(tmp_path, line, message):
+    job = job_of(tmp_path, RIGHT)
+    with job.inputs["predictions/words"].open("a") as file:
+        file.write(line + "\n")
+    refused(settings(), job, message, "mine.jsonl:61")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stages.common.models import load_model, load_tokenizer
-from stages.evaluate.generation import generate
+from stages.predict.generation import generate
 from tests.stages.initialize.tiny import ARCHITECTURES, make_model
 
 PROMPTS = [[40], [41, 42, 43], [50, 60, 70, 80, 90, 100, 110], [44, 45], [30, 31, 32, 33]]
@@ -30,7 +30,7 @@ def model(request, tmp_path_factory):
 def test_answers_are_those_of_a_plain_loop(model, batch_rows):
     free = plain(model, PROMPTS[2], -1, 12)
     eos = free[3]  # so that some row really ends
-    answers = generate(model, PROMPTS, eos, 12, batch_rows)
+    answers = generate(model, PROMPTS, (eos,), 12, batch_rows)
     assert answers == [plain(model, prompt, eos, 12) for prompt in PROMPTS]
     assert answers[2][-1] == eos and len(answers[2]) == free.index(eos) + 1
     assert max(map(len, answers)) <= 12
@@ -38,16 +38,23 @@ def test_answers_are_those_of_a_plain_loop(model, batch_rows):
 
 def test_a_published_generation_configuration_has_no_say(tmp_path):
     model = load_model(make_model(tmp_path, initializer_range=0.3))
-    expected = generate(model, PROMPTS, 0, 8, 64)
+    expected = generate(model, PROMPTS, (0,), 8, 64)
     model.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0, max_new_tokens=1)
-    assert generate(model, PROMPTS, 0, 8, 64) == expected
+    assert generate(model, PROMPTS, (0,), 8, 64) == expected
 
 
 def test_finished_rows_are_reported(parrot):
     seen = []
-    generate(load_model(parrot), PROMPTS, load_tokenizer(parrot).eos, 2, 2, seen.append)
+    generate(load_model(parrot), PROMPTS, (load_tokenizer(parrot).eos,), 2, 2, seen.append)
     assert seen == [2, 2, 1]
 
 
 def test_nothing_to_ask_gives_nothing(parrot):
-    assert generate(load_model(parrot), [], 0, 2, 2) == []
+    assert generate(load_model(parrot), [], (0,), 2, 2) == []
+
+
+def test_any_of_several_tokens_ends_an_answer(model):
+    free = plain(model, PROMPTS[2], -1, 12)
+    stops = (free[5], free[2])
+    (answer,) = generate(model, PROMPTS[2:3], stops, 12, 1)
+    assert answer == free[: min(free.index(stop) for stop in stops) + 1]

@@ -1,0 +1,91 @@
+"""What compiling gathers: steps by name, equal ones once, and problems; and how a section becomes a step's parameters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from engine.errors import Location, Problem
+from engine.graph import Input, Step
+from engine.identity import canonical, recipe_of
+from engine.part import Part
+from engine.spec.load import Spec
+from stages import tokenize
+
+P = TypeVar("P", bound=Part)
+Locate = Callable[[tuple[str | int, ...]], Location | None]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to start from: its name, its weights, and the folder whose tokenizer belongs to it."""
+
+    name: str
+    weights: Input
+    tokenizer: Mapping[str, Input]
+
+
+@dataclass
+class Compilation:
+    """Steps as they are found, by name; a name that comes again must mean the same step."""
+
+    specs: Mapping[str, Spec]
+    steps: dict[str, Step] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
+    """The split step of each task, by the spec's path and the task's name."""
+
+    def add(self, step: Step) -> Step:
+        """STEP, or the equal one that another spec asked for before."""
+        known = self.steps.setdefault(step.name, step)
+        if known is not step and (difference := _difference(known, step)):
+            self.problems.append(_clash(known, step, difference))
+        return known
+
+
+def narrow(parameters: type[P], section: Part, **more: Any) -> P:
+    """The fields of a kind's PARAMETERS that a spec's SECTION holds, and MORE."""
+    values = {name: getattr(section, name) for name in parameters.model_fields if name in type(section).model_fields}
+    return parameters(**{**values, **more})
+
+
+def locate_below(spec: Spec, section: tuple[str, ...], **elsewhere: tuple[str, ...]) -> Locate:
+    """Where SPEC gives a field of a recipe: below SECTION, save for the fields that another section decides."""
+
+    def locate(path: tuple[str | int, ...]) -> Location:
+        if path and path[0] in elsewhere:
+            return spec.where(*elsewhere[str(path[0])], *path[1:])
+        return spec.where(*section, *path)
+
+    return locate
+
+
+def _difference(one: Step, other: Step) -> str | None:
+    """The first field in which two steps of one name differ in recipe or wiring; None where they are the same step."""
+    if one.kind is not other.kind:
+        return "kind"
+    if dict(one.inputs) != dict(other.inputs):
+        return "inputs"
+    if type(one.parameters) is type(other.parameters) and _text(one.parameters) == _text(other.parameters):
+        return None
+    a, b = recipe_of(one.parameters), recipe_of(other.parameters)
+    return next((key for key in a if canonical(a[key]) != canonical(b.get(key))), None)
+
+
+def _text(parameters: Part) -> str:
+    """All that PARAMETERS hold, members of families as what they are: equal texts are equal recipes, and this is fast."""
+    return parameters.model_dump_json(serialize_as_any=True)
+
+
+def _clash(one: Step, other: Step, difference: str) -> Problem:
+    hint = "give one of them another name, or set the value in a part that both extend"
+    if one.kind is tokenize.KIND:
+        hint = 'give one of them a name of its own, [tokenization] name = "...", or set the value in a part that both extend'
+    return Problem(
+        f"'{one.name}' means two different steps: they differ in {difference}; the other is asked for at {one.origin}", other.origin, hint
+    )
+
+
+def chat_template(spec: Spec) -> dict[str, Input]:
+    """The file with the chat template, where the spec names one."""
+    file = getattr(spec.experiment.tokenization.format, "template_file", None)
+    return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}

@@ -1,0 +1,52 @@
+"""BLEU (Papineni et al., 2002, https://aclanthology.org/P02-1040), through sacrebleu (Post, 2018, arXiv:1804.08771)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from engine.part import Part, recipe
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
+
+if TYPE_CHECKING:
+    from stages.evaluate.metrics.statistic import Array
+
+
+class Bleu(Part):
+    """Corpus BLEU: n-gram counts and lengths are summed over all answers, then compared."""
+
+    kind: Literal["bleu"] = "bleu"
+    tokenize: Literal["13a", "intl", "char", "zh", "none"] = recipe("13a", "How sacrebleu cuts text into words.")
+    lowercase: bool = recipe(False, "Whether upper and lower case count as the same.")
+    smooth: Literal["exp", "floor", "add-k", "none"] = recipe("exp", "What stands in for an n-gram count of zero.")
+    smooth_value: float | None = recipe(None, "The value of floor or add-k; none given: sacrebleu's own.", gt=0)
+    effective_order: bool = recipe(False, "Leave out n-grams longer than every answer, as for single sentences.")
+    max_order: int = recipe(4, "Longest n-grams that count.", gt=0, le=9)
+    environment: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs_reference: ClassVar[bool] = True
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`bleu`, 0 to 100, with sacrebleu's signature."""
+        scorer = self._scorer()
+        answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
+        # What `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
+        counts = scorer._extract_corpus_statistics(answers, [references])
+        return [Statistic("bleu", counts, lambda sums: _each(scorer, sums), str(scorer.get_signature()))]
+
+    def _scorer(self) -> Any:
+        from sacrebleu.metrics import BLEU
+
+        return BLEU(
+            tokenize=self.tokenize,
+            lowercase=self.lowercase,
+            smooth_method=self.smooth,
+            smooth_value=self.smooth_value,
+            effective_order=self.effective_order,
+            max_ngram_order=self.max_order,
+        )
+
+
+def _each(scorer: Any, sums: "Array") -> "Array":
+    """sacrebleu's own formula over each vector of sums."""
+    import numpy as np
+
+    flat = np.rint(sums.reshape(-1, sums.shape[-1])).astype(int).tolist()
+    return np.array([scorer._compute_score_from_stats(row).score for row in flat]).reshape(sums.shape[:-1])

@@ -1,0 +1,47 @@
+"""chrF (Popović, 2015, https://aclanthology.org/W15-3049), through sacrebleu."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from engine.part import Part, recipe
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
+
+if TYPE_CHECKING:
+    from stages.evaluate.metrics.statistic import Array
+
+
+class Chrf(Part):
+    """F-score of character n-grams, summed over all answers; with `word_order = 2` it is chrF++."""
+
+    kind: Literal["chrf"] = "chrf"
+    char_order: int = recipe(6, "Longest character n-grams that count.", gt=0)
+    word_order: int = recipe(0, "Longest word n-grams that count.", ge=0)
+    beta: int = recipe(2, "How many times more recall counts than precision.", gt=0)
+    lowercase: bool = recipe(False, "Whether upper and lower case count as the same.")
+    eps_smoothing: bool = recipe(False, "Smooth as the first script of the metric's author did.")
+    environment: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    needs_reference: ClassVar[bool] = True
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`chrf`, 0 to 100, with sacrebleu's signature."""
+        from sacrebleu.metrics import CHRF
+
+        scorer = CHRF(
+            char_order=self.char_order,
+            word_order=self.word_order,
+            beta=self.beta,
+            lowercase=self.lowercase,
+            eps_smoothing=self.eps_smoothing,
+        )
+        answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
+        # What `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
+        counts = scorer._extract_corpus_statistics(answers, [references])
+        return [Statistic("chrf", counts, lambda sums: _each(scorer, sums), str(scorer.get_signature()))]
+
+
+def _each(scorer: Any, sums: "Array") -> "Array":
+    """sacrebleu's own formula over each vector of sums."""
+    import numpy as np
+
+    flat = np.rint(sums.reshape(-1, sums.shape[-1])).astype(int).tolist()
+    return np.array([scorer._compute_score_from_stats(row).score for row in flat]).reshape(sums.shape[:-1])

@@ -1,0 +1,48 @@
+"""Answers as labels: accuracy and macro-F1."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from engine.part import Part, recipe
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
+
+if TYPE_CHECKING:
+    from stages.evaluate.metrics.statistic import Array
+
+
+class Classification(Part):
+    """Accuracy, and the mean of the labels' F-measures; an answer that is no label, or never ended, is wrong for every label."""
+
+    kind: Literal["classification"] = "classification"
+    labels: tuple[str, ...] = recipe((), "The labels; none given: the references' own.")
+    case: bool = recipe(True, "Whether upper and lower case differ.")
+    needs_reference: ClassVar[bool] = True
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`accuracy` and `macro_f1`, 0 to 1; a label that nobody gives and nobody should counts as 0, as in scikit-learn."""
+        truths = [self._label(reference_of(p)) for p in predictions]
+        given = [self._label(answer_of(p)) if p.ended else None for p in predictions]
+        labels = sorted({self._label(label) for label in self.labels} or set(truths))
+        rows = [_counts(truth, answer, labels) for truth, answer in zip(truths, given, strict=True)]
+        return [
+            mean_of("accuracy", [truth == answer for truth, answer in zip(truths, given, strict=True)]),
+            Statistic("macro_f1", rows, _macro_f1),
+        ]
+
+    def _label(self, text: str) -> str:
+        return text.strip() if self.case else text.strip().casefold()
+
+
+def _counts(truth: str, answer: str | None, labels: Sequence[str]) -> list[float]:
+    """For each label: 1 where it was given rightly, 1 where it was given, 1 where it should have been."""
+    rightly = [float(truth == label == answer) for label in labels]
+    return [*rightly, *(float(answer == label) for label in labels), *(float(truth == label) for label in labels)]
+
+
+def _macro_f1(sums: "Array") -> "Array":
+    import numpy as np
+
+    rightly, given, wanted = np.split(sums, 3, axis=-1)
+    total = given + wanted
+    scores: Array = np.divide(2 * rightly, total, out=np.zeros(total.shape), where=total != 0)
+    return scores.mean(axis=-1)

@@ -1,0 +1,44 @@
+"""How much of an answer is copied from the prompt (Grusky et al., 2018, arXiv:1804.11283)."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from engine.part import Part, recipe
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, ratio_of
+from stages.evaluate.metrics.words import words
+
+
+class CopyRate(Part):
+    """Share of the answers' words that stand in stretches taken over from the prompt: the coverage by extractive fragments."""
+
+    kind: Literal["copy_rate"] = "copy_rate"
+    words: int = recipe(1, "Only stretches of at least this many words count.", gt=0)
+    needs_reference: ClassVar[bool] = False
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`copy_rate`, 0 to 1, over all words of all answers."""
+        pairs = [(words(p.prompt), words(answer_of(p))) for p in predictions]
+        copied = [sum(n for n in fragments(prompt, answer) if n >= self.words) for prompt, answer in pairs]
+        return [ratio_of("copy_rate", copied, [len(answer) for _, answer in pairs])]
+
+
+def fragments(source: Sequence[str], text: Sequence[str]) -> list[int]:
+    """Lengths of the stretches of TEXT that stand in SOURCE: from left to right, each the longest that begins there."""
+    places: dict[str, list[int]] = {}
+    for position, word in enumerate(source):
+        places.setdefault(word, []).append(position)
+    found, start = [], 0
+    while start < len(text):
+        longest = max((_shared(source, place, text, start) for place in places.get(text[start], ())), default=0)
+        if longest:
+            found.append(longest)
+        start += max(longest, 1)
+    return found
+
+
+def _shared(source: Sequence[str], place: int, text: Sequence[str], start: int) -> int:
+    """How many words SOURCE from PLACE on and TEXT from START on have in common."""
+    length = 0
+    while place + length < len(source) and start + length < len(text) and source[place + length] == text[start + length]:
+        length += 1
+    return length

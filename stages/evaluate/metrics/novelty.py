@@ -1,0 +1,26 @@
+"""How much of an answer is new (See et al., 2017, arXiv:1704.04368)."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from engine.part import Part, recipe
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, ratio_of
+from stages.evaluate.metrics.words import ngrams, words
+
+
+class Novelty(Part):
+    """Share of the answers' n-grams that do not stand in the prompt, over all answers."""
+
+    kind: Literal["novelty"] = "novelty"
+    ngram: int = recipe(2, "Words of an n-gram.", gt=0)
+    needs_reference: ClassVar[bool] = False
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`novelty`, 0 to 1; answers that are too short for an n-gram say nothing."""
+        new, all_of = [], []
+        for prediction in predictions:
+            known = set(ngrams(words(prediction.prompt), self.ngram))
+            made = ngrams(words(answer_of(prediction)), self.ngram)
+            new.append(sum(gram not in known for gram in made))
+            all_of.append(len(made))
+        return [ratio_of("novelty", new, all_of)]

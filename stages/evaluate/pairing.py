@@ -1,0 +1,33 @@
+"""Two models' predictions on the same rows, brought into one order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import Location, UserError
+from stages.common.predictions import Prediction
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Predictions of two models on one task, and the files that they come from."""
+
+    ours: Sequence[Prediction]
+    theirs: Sequence[Prediction]
+    ours_at: Path
+    theirs_at: Path
+
+    def common(self) -> tuple[list[Prediction], list[Prediction]]:
+        """The predictions on the rows that both have, in our order; raises UserError where the rows are other rows."""
+        known = {prediction.id: (line, prediction) for line, prediction in enumerate(self.theirs, 1)}
+        pairs = [(one, known[one.id]) for one in self.ours if one.id in known]
+        if not pairs:
+            raise UserError(f"{self.theirs_at} has no row in common with {self.ours_at}", Location(str(self.theirs_at)), _HINT)
+        for one, (line, other) in pairs:
+            if (one.prompt, one.reference) != (other.prompt, other.reference):
+                what = f"row {one.id} has another prompt or reference here than in {self.ours_at}"
+                raise UserError(what, Location(str(self.theirs_at), line), _HINT)
+        return [one for one, _ in pairs], [other for _, (_, other) in pairs]
+
+
+_HINT = "compare predictions on the test rows of one task, made from the same split"

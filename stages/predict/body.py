@@ -1,0 +1,101 @@
+"""The work of predict: models answer test rows, and the likelihood of the references is measured where it is asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.common.job import Job, Metrics
+from stages.common.models import TextTokenizer, load_model, load_tokenizer, longest_sequence, prepare_process
+from stages.common.predictions import FinishReason, Prediction, write_predictions
+from stages.common.progress import Progress, progress
+from stages.common.questions import Questions
+from stages.predict import Parameters
+from stages.predict.exam import Exam, Question, Reader
+
+LOSS_DIGITS = 4
+"""Losses are rounded to so many digits: what stands behind depends on the rows that share a batch."""
+
+
+def run(parameters: Parameters, job: Job) -> Metrics:
+    """Write `predictions-TASK.jsonl` for each task (below `NAME/` for each of several adapters); raises UserError for unusable rows."""
+    prepare_process(parameters.threads)
+    from stages.predict.entrants import entrants, folder_of
+
+    tokenizer = load_tokenizer(job.inputs["model"])
+    model = load_model(job.inputs["model"])
+    asking = Questions(
+        parameters.format, tokenizer.encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder
+    )
+    reader = Reader(parameters, asking, longest_sequence(model.config))
+    # All tasks are read before the first one is asked: a mistake should show up early.
+    exams = {task: reader.read(task, path) for task, path in sorted(job.group("test").items())}
+    metrics: dict[str, Any] = {}
+    for name, entrant in entrants(model, job):
+        found = {task: _answer_all(entrant, tokenizer, asking.stops, exam, parameters, task) for task, exam in exams.items()}
+        for task, predictions in found.items():
+            write_predictions(folder_of(job, name) / f"predictions-{task}.jsonl", predictions)
+        numbers = {task: _metrics(exams[task], predictions) for task, predictions in found.items()}
+        metrics |= {name: numbers} if name else numbers
+    return metrics
+
+
+def _metrics(exam: Exam, predictions: Sequence[Prediction]) -> Metrics:
+    return {**exam.counts(), "tokens": sum(prediction.tokens for prediction in predictions)}
+
+
+def _answer_all(
+    model: Any, tokenizer: TextTokenizer, stops: Sequence[int], exam: Exam, parameters: Parameters, task: str
+) -> list[Prediction]:
+    """The predictions of one task, in the order of its questions."""
+    questions = exam.questions
+    answers = _answers(model, stops, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
+    measured = _losses(model, questions, task) if parameters.likelihood or task in parameters.held_out else {}
+    return [
+        _prediction(task, question, ids, tokenizer, stops, measured.get(number))
+        for number, (question, ids) in enumerate(zip(questions, answers, strict=True))
+    ]
+
+
+def _answers(
+    model: Any, stops: Sequence[int], questions: Sequence[Question], parameters: Parameters, task: str
+) -> Sequence[list[int] | None]:
+    from stages.predict.generation import generate
+
+    bar: Progress[None] = progress(len(questions), f"predict {task}")
+    with bar:
+        return generate(
+            model,
+            [question.input_ids for question in questions],
+            stops,
+            parameters.tasks[task].max_new_tokens,
+            parameters.batch_rows,
+            bar.update,
+            lambda numbers: parameters.decoding.processors([questions[number].id for number in numbers]),
+        )
+
+
+def _losses(model: Any, questions: Sequence[Question], task: str) -> Mapping[int, tuple[float, int]]:
+    """Loss and its number of tokens, by the number of each question that has a reference."""
+    from stages.predict.likelihood import losses
+
+    numbers = [number for number, question in enumerate(questions) if question.reference_ids]
+    bar: Progress[None] = progress(len(numbers), f"read {task}")
+    with bar:
+        sources, targets = [questions[n].input_ids for n in numbers], [questions[n].reference_ids for n in numbers]
+        return dict(zip(numbers, losses(model, sources, targets, bar.update), strict=True))
+
+
+def _prediction(
+    task: str,
+    question: Question,
+    ids: list[int] | None,
+    tokenizer: TextTokenizer,
+    stops: Sequence[int],
+    measured: tuple[float, int] | None,
+) -> Prediction:
+    loss, loss_tokens = (round(measured[0], LOSS_DIGITS), measured[1]) if measured else (None, 0)
+    if ids is None:
+        return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens)
+    ended = bool(ids) and ids[-1] in stops
+    reason: FinishReason = "stop" if ended else "length"
+    (answer,) = tokenizer.encoder.decode([ids[: len(ids) - ended]])
+    return Prediction(task, question.id, question.prompt, question.reference, answer, reason, len(ids) - ended, loss, loss_tokens)

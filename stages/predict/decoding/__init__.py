@@ -1,0 +1,11 @@
+"""How the next token is chosen; one member a file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.part import named
+from stages.predict.decoding.greedy import Greedy
+from stages.predict.decoding.sample import Sample
+
+Decoding = Annotated[Greedy | Sample, Field(discriminator="kind"), named]

@@ -1,0 +1,35 @@
+"""Who answers: a model by itself, with one adapter, or with several in turn; the model is loaded once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.common.job import Job
+from stages.common.models import load_adapter
+
+
+def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
+    """Name and model, ready to answer, of everyone who is asked; the name is empty where it is the step's own model.
+
+    Each model is good until the next one is taken: they share the weights of MODEL.
+    """
+    if several := job.group("adapter"):
+        for name, folder in sorted(several.items()):
+            yield name, (adapted := load_adapter(model, folder))
+            take_off(adapted)
+    else:
+        yield "", load_adapter(model, job.inputs["adapter"]) if "adapter" in job.inputs else model
+
+
+def take_off(adapted: Any) -> Any:
+    """The model below an adapter, as it was before; the adapter's layers are gone from it."""
+    if getattr(adapted.active_peft_config, "is_prompt_learning", False):
+        return adapted.get_base_model()  # such an adapter stands beside the model
+    return adapted.unload()
+
+
+def folder_of(job: Job, entrant: str) -> Path:
+    """Where the predictions of an entrant go."""
+    folder = job.output / entrant
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,140 @@
+"""The rows that a model is asked: read from a test split, made to fit, counted."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from engine.errors import Location, UserError
+from stages.common.job import Metrics
+from stages.common.questions import Questions
+from stages.common.rows import Row, read_rows
+from stages.predict import Parameters
+
+
+@dataclass(frozen=True)
+class Question:
+    """A test row as text and tokens; one that is only read has no prompt."""
+
+    id: str
+    prompt: str
+    reference: str | None
+    input_ids: list[int]
+    reference_ids: list[int]
+    """The reference's tokens, the end-of-sequence token last; empty where there is no reference or nobody asks for its likelihood."""
+
+
+@dataclass
+class Exam:
+    """The questions of one task, and what became of the other test rows."""
+
+    questions: list[Question] = field(default_factory=list)
+    rows_in: int = 0
+    truncated: int = 0
+    references_cut: int = 0
+    """References that were cut before their likelihood was measured, since the model has no room for all of them."""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def limit(self, rows: int | None) -> None:
+        """Keep at most ROWS questions: those whose ids have the smallest hashes, so that added rows replace few."""
+        if rows is None or len(self.questions) <= rows:
+            return
+        order = sorted(range(len(self.questions)), key=lambda number: _hash(self.questions[number].id))
+        chosen = set(order[:rows])
+        self.left_out["not asked"] += len(self.questions) - len(chosen)
+        self.questions = [question for number, question in enumerate(self.questions) if number in chosen]
+
+    def counts(self) -> Metrics:
+        """Every test row is either asked or left out for a reason."""
+        rows_out = len(self.questions)
+        assert self.rows_in == rows_out + sum(self.left_out.values())
+        counts = {
+            "rows_in": self.rows_in,
+            "rows_out": rows_out,
+            "left_out": dict(sorted(self.left_out.items())),
+            "truncated": self.truncated,
+        }
+        return counts | ({"references_cut": self.references_cut} if self.references_cut else {})
+
+
+def _hash(identifier: str) -> bytes:
+    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads test rows for one model."""
+
+    parameters: Parameters
+    asking: Questions
+    longest: int | None
+    """The model's positions; None where it does not say."""
+
+    def read(self, task: str, path: Path) -> Exam:
+        """The rows of a test split that will be asked, or only read; raises UserError where none is left."""
+        exam = Exam()
+        for row in read_rows(path, unanswered=True):
+            exam.rows_in += 1
+            question = self._question(task, row)
+            if isinstance(question, str):
+                exam.left_out[question] += 1
+            elif fitting := self._fit(task, question):
+                exam.truncated += fitting.input_ids != question.input_ids
+                exam.references_cut += fitting.reference_ids != question.reference_ids
+                exam.questions.append(fitting)
+            else:
+                exam.left_out["over length"] += 1
+        if not exam.questions:
+            reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(exam.left_out.items()))
+            hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
+            what = f"task '{task}' has no test rows to evaluate on"
+            raise UserError(f"{what}: left out are {reasons}" if reasons else what, Location(str(path)), hint)
+        exam.limit(self.parameters.rows)
+        return exam
+
+    def _question(self, task: str, row: Row) -> Question | str:
+        """The row as a question, or why it is left out."""
+        if not row.is_well_formed():
+            return "lone surrogate"
+        (input_ids,) = self.asking.ids([row])
+        if not input_ids and task in self.parameters.tasks:
+            raise UserError(
+                f"this test row of task '{task}' has an empty prompt", row.where, "a model needs at least one token to go on from"
+            )
+        reference_ids = self._reference(row) if self.parameters.likelihood or task in self.parameters.held_out else []
+        if task in self.parameters.held_out and len(input_ids) + len(reference_ids) < 2:
+            return "nothing to read"
+        return Question(row.id, row.asked, row.reference if row.answered else None, input_ids, reference_ids)
+
+    def _reference(self, row: Row) -> list[int]:
+        """The tokens that a training would supervise: the text and one end token."""
+        return self.asking.references([row])[0] if row.answered else []
+
+    def _fit(self, task: str, question: Question) -> Question | None:
+        """QUESTION where it fits into the model, shortened or None where the policy says so; raises UserError otherwise."""
+        if self.longest is None:
+            return question
+        asked = self.parameters.tasks.get(task)
+        if asked is not None:
+            cut = self._fit_prompt(task, question, self.longest - asked.max_new_tokens)
+            return cut and self._fit_reference(cut)
+        if len(question.input_ids) + len(question.reference_ids) > self.longest and self.parameters.over_length == "drop":
+            return None
+        return self._fit_reference(question)
+
+    def _fit_prompt(self, task: str, question: Question, room: int) -> Question | None:
+        length = len(question.input_ids)
+        if length <= room:
+            return question
+        if self.parameters.over_length == "drop":
+            return None
+        if self.parameters.over_length == "truncate_prompt_left" and room > 0:
+            return replace(question, input_ids=question.input_ids[-room:])
+        hint = f"lower tasks.{task}.max_new_tokens, set tokenization.over_length, shorten the prompts, or take a model with more positions"
+        what = f"prompt {question.id} of task '{task}' has {length} tokens, and the model has room for {room} before the answer"
+        raise UserError(what, hint=hint)
+
+    def _fit_reference(self, question: Question) -> Question:
+        """As much of the reference as the model has room for: what comes later would be judged without its context."""
+        assert self.longest is not None
+        return replace(question, reference_ids=question.reference_ids[: max(self.longest - len(question.input_ids), 0)])

@@ -1,0 +1,62 @@
+"""Generation in batches: the same answers whatever the batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+TokenIds = list[int]
+
+
+def no_processors(rows: Sequence[int]) -> list[LogitsProcessor]:
+    """Greedy: nothing changes the scores."""
+    return []
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[TokenIds],
+    stops: Sequence[int],
+    max_new_tokens: int,
+    batch_rows: int,
+    done: Callable[[int], None] = lambda rows: None,
+    processors: Callable[[Sequence[int]], list[LogitsProcessor]] = no_processors,
+) -> list[TokenIds]:
+    """The new tokens after each of PROMPTS (none empty), up to MAX_NEW_TOKENS, or to one of STOPS, itself included.
+
+    Prompts of similar length share a batch, as less padding is computed then; an answer does not depend on its neighbours, but for ties
+    of rounding between two tokens. DONE is told the rows of each finished batch; PROCESSORS gives what changes the scores of the prompts
+    of these numbers before the highest is taken.
+    """
+    # Ours alone: a published model's own configuration may sample, or punish repetition.
+    greedy = {"do_sample": False, "num_beams": 1}
+    start_of_answer = getattr(model.generation_config, "decoder_start_token_id", None)
+    model.generation_config = GenerationConfig(
+        **greedy, eos_token_id=list(stops), pad_token_id=stops[0], max_new_tokens=max_new_tokens, decoder_start_token_id=start_of_answer
+    )
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    answers: list[TokenIds] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_rows):
+        batch = order[start : start + batch_rows]
+        made = _generate_batch(model, [prompts[number] for number in batch], stops, LogitsProcessorList(processors(batch)))
+        for number, answer in zip(batch, made, strict=True):
+            answers[number] = answer
+        done(len(batch))
+    return answers
+
+
+def _generate_batch(model: Any, prompts: list[TokenIds], stops: Sequence[int], processors: LogitsProcessorList) -> list[TokenIds]:
+    """Padding stands on the left, so that every row's next token is the last one; it is masked, hence any id will do."""
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.tensor([[stops[0]] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    with torch.inference_mode():
+        output = model.generate(input_ids=input_ids, attention_mask=mask, logits_processor=processors)
+    # A decoder alone goes on from the prompt; one with an encoder begins with its start token.
+    return [_until(row, stops) for row in output[:, 1 if model.config.is_encoder_decoder else width :].tolist()]
+
+
+def _until(ids: TokenIds, stops: Sequence[int]) -> TokenIds:
+    """IDS up to the first of STOPS, itself included; all of them where there is none."""
+    return next((ids[: number + 1] for number, token in enumerate(ids) if token in stops), ids)
