@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
+from engine.batching import bin_tokens, unpackable
 from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
 from engine.compilation import Base, Compilation, Locate, chat_template
@@ -14,9 +15,8 @@ from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
 from engine.reads import Makers, needed_by
 from engine.spec.load import Spec
-from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import fetch, generate, initialize, mix, split, tokenize, train
-from stages.train.batching import Packed
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -24,12 +24,6 @@ _TRAINING_RESOURCES = (
     *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
 )
 """The resources that say how a training runs, by the same name in a spec and in the step."""
-
-_NOT_FLAT = {
-    "bloom": "its ALiBi attention cannot be told where a row ends",
-    "t5": "its encoder and decoder take rows one below another",
-}
-"""Architectures whose rows cannot lie one behind another, and why."""
 
 SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -198,7 +192,7 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
         epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
         rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
         tokens=mixture.total_tokens,
-        bin_tokens=_bin_tokens(experiment),
+        bin_tokens=bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
@@ -214,25 +208,10 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
 
 
-def _bin_tokens(experiment: Experiment) -> int | None:
-    """Tokens of a bin; None where rows are not packed."""
-    batching = experiment.training.batching
-    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
-
-
-def _unpackable(spec: Spec) -> list[Problem]:
-    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
-    batching, model = spec.experiment.training.batching, spec.experiment.model
-    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
-        return []
-    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
-    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
-
-
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
-    c.problems += _unpackable(spec)
+    c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
