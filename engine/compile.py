@@ -1,6 +1,7 @@
 """Specs become one graph: each section a step or several, equal steps one, clashes refused."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from engine.benchmarks import add_benchmarks
@@ -8,12 +9,12 @@ from engine.collection import without_collection
 from engine.compilation import Base, Compilation, chat_template
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
-from engine.errors import UserError, did_you_mean
+from engine.errors import Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
 from engine.graph import Graph, Input, Step
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
-from stages import fetch, generate, initialize, mix, split, tokenize, train
+from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.generate.sources.jsonl import Jsonl
 
 SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -80,6 +81,11 @@ def _task(c: Compilation, spec: Spec, name: str) -> Step:
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
+    """The model that SPEC starts from, with the tokens that SPEC adds to it."""
+    return _vocabulary(c, spec, _model(c, spec, chain))
+
+
+def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     """The model that SPEC starts from, made by a step where it does not exist yet."""
     model = spec.experiment.model
     if isinstance(model, ScratchModel):
@@ -126,6 +132,24 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     return Base(base.name, _train(c, other, base).output(), base.tokenizer)
 
 
+def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
+    """BASE with the special tokens of SPEC, where it has some."""
+    section, method = spec.experiment.tokenization, spec.experiment.training.method
+    if not section.special_tokens:
+        return base
+    where = spec.where("tokenization", "special_tokens")
+    if not getattr(method, "learns_new_tokens", False):
+        what = f"method '{method.kind}' cannot learn the embeddings of special_tokens"
+        c.problems.append(Problem(what, where, 'take training.method "lora" or "full", or leave special_tokens out'))
+    name = "-".join(part for part in ("vocabulary", base.name, section.name) if part)
+    reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
+    parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
+    step = c.add(
+        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",)))
+    )
+    return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
+
+
 def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     rows = _task(c, spec, task)
     section = spec.experiment.tokenization
@@ -160,7 +184,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
-    reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
+    reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     resources = experiment.resources

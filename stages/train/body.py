@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.common.job import Job, Metrics
 from stages.common.models import copy_tokenizer, count_parameters, load_model, longest_sequence, prepare_process
+from stages.common.vocabulary import extend
 from stages.train import Parameters
 from stages.train.data import Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
 
@@ -25,6 +26,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     from stages.train.trainer import train
 
     model = load_model(job.inputs["model"])
+    if "vocabulary" in job.inputs:
+        extend(model, job.inputs["vocabulary"])
     rows, validation = _open_rows(parameters, job, model.config)
     torch.manual_seed(parameters.seed)
     model = parameters.method.prepare(model)
@@ -33,7 +36,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     seconds = time.monotonic() - started
     parameters.method.save(model, job.output)
     if not parameters.method.makes_adapter:
-        copy_tokenizer(job.inputs["model"], job.output)
+        copy_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]), job.output)
     if job.plot:
         write_curve(curve, job.plot)
     tokens = int(rows.lengths().sum())

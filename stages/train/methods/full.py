@@ -14,6 +14,7 @@ class Full(Part):
 
     kind: Literal["full"] = "full"
     makes_adapter: ClassVar[bool] = False
+    learns_new_tokens: ClassVar[bool] = True
 
     def prepare(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """The model as it is."""

@@ -20,11 +20,14 @@ class Lora(Part):
     lora_dropout: float = recipe(0.0, "Dropout before the updates, while training.", ge=0, lt=1)
     target_modules: Literal["all-linear"] | tuple[str, ...] = recipe("all-linear", "Layers that get an update: all linear ones, or names.")
     makes_adapter: ClassVar[bool] = True
+    learns_new_tokens: ClassVar[bool] = True
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     def prepare(self, model: "PreTrainedModel") -> Any:
         """MODEL with frozen weights and fresh low-rank updates, which torch's seed decides; raises UserError where layers do not fit."""
         from peft import LoraConfig, get_peft_model
+
+        from stages.common.vocabulary import trainable_tokens
 
         targets = self._targets(model)
         config = LoraConfig(
@@ -35,6 +38,7 @@ class Lora(Part):
             # GPT-2 keeps its weights transposed; peft would set this by itself, with a warning at each layer.
             fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for layer in targets.values()),
             task_type="CAUSAL_LM",
+            trainable_token_indices=trainable_tokens(model),
         )
         return get_peft_model(model, config)
 
