@@ -141,6 +141,8 @@ def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
     if not getattr(method, "learns_new_tokens", False):
         what = f"method '{method.kind}' cannot learn the embeddings of special_tokens"
         c.problems.append(Problem(what, where, 'take training.method "lora" or "full", or leave special_tokens out'))
+    if "tokenizer.json" not in base.tokenizer:
+        c.problems.append(Problem("special_tokens need a tokenizer.json to be added to", where, "name it in model.tokenizer_files"))
     name = "-".join(part for part in ("vocabulary", base.name, section.name) if part)
     reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
     parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
@@ -157,7 +159,8 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
     reads |= chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
-    parameters = _narrow(tokenize.Parameters, section)
+    python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))
