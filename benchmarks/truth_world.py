@@ -62,27 +62,28 @@ BEHAVIOURS: dict[str, tuple[str, str] | None] = {
     "stages/common/encoder.py": None,
     "stages/predict/body.py": None,
     "stages/generate/body.py": ("self.parameters.answer_prefix + answer if", 'self.parameters.answer_prefix + answer + " again" * {n} if'),
-    "stages/mix/body.py": ('_generator("epoch", seed, epoch)', '_generator("epoch", seed, epoch + {n})'),
-    "stages/mix/samplers/equal.py": ("max(rows.values())", "max(rows.values()) + {n}"),
+    "stages/mix/body.py": ('generator("epoch", self.parameters.seed, epoch', 'generator("epoch", self.parameters.seed, epoch + {n}'),
+    "stages/mix/samplers/equal.py": ("max(size.rows for size in tasks.values())", "max(size.rows for size in tasks.values()) + {n}"),
 }
 COMMENTED = ("stages/split/body.py", "stages/common/jsonl.py", "stages/train/body.py", "engine/render.py", *BEHAVIOURS)
 SAMPLERS = "stages/mix/samplers/__init__.py"
 
 MEMBER = '''"""One more way to share, number {n}."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from engine.part import Part
+from stages.mix.samplers.sizes import Phase, Shares, Size
 
 
-class Extra{n}(Part):
+class Extra{n}(Shares):
     """Every row of every task, and {n} more."""
 
     kind: Literal["extra{n}"] = "extra{n}"
 
-    def rows_per_epoch(self, rows: dict[str, int]) -> dict[str, int]:
-        """How many rows each task gives to an epoch, from how many it has."""
-        return {{name: count + {n} for name, count in rows.items()}}
+    def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
+        """How many rows each task gives to an epoch, before caps."""
+        return {{name: size.rows + {n} for name, size in tasks.items()}}
 '''
 
 

@@ -6,29 +6,60 @@ from pathlib import PurePosixPath
 
 from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
-from engine.compilation import Base, Compilation, chat_template
+from engine.compilation import Base, Compilation, Locate, chat_template
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
-from engine.errors import Problem, UserError, did_you_mean
+from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
+from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
+from engine.hub import commit_of
+from engine.part import Need, Part
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Experiment, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
-from stages.generate.sources.jsonl import Jsonl
+from stages.generate.sources.hub import COMMIT, Hub
+from stages.train.batching import Packed
+
+_NOT_FLAT = {
+    "bloom": "its ALiBi attention cannot be told where a row ends",
+    "t5": "its encoder and decoder take rows one below another",
+}
+"""Architectures whose rows cannot lie one behind another, and why."""
 
 SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
-@without_collection
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    steps, problems = compile_each(specs)
+    if problems:
+        raise UserError(problems)
+    return Graph(steps)
+
+
+@without_collection
+def compile_each(specs: Iterable[Spec], whole: bool = True) -> tuple[tuple[Step, ...], list[Problem]]:
+    """The steps of SPECS as far as they can be told, producers first, and every problem.
+
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
     compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
     for spec in compilation.specs.values():
-        _experiment(compilation, spec, ())
-    if compilation.problems:
-        raise UserError(dict.fromkeys(compilation.problems))
-    return Graph(compilation.steps.values())
+        try:
+            _experiment(compilation, spec, ())
+        except UserError as error:
+            compilation.problems += error.problems if whole else ()
+    return tuple(compilation.steps.values()), list(dict.fromkeys(compilation.problems))
+
+
+def remarks(spec: Spec) -> list[str]:
+    """What may be meant and is probably not: a person should read it, and nothing is refused."""
+    model, longest = spec.experiment.model, spec.experiment.tokenization.max_length
+    place = spec.origins.get(("tokenization", "max_length"))
+    if not isinstance(model, ScratchModel) or place is None or longest <= model.architecture.max_length:
+        return []
+    positions = f"model {model.name} has {model.architecture.max_length} positions"
+    return [f"tokenization.max_length is {longest}, but {positions}: a row that is longer would end the training ({place})"]
 
 
 def targets(spec: Spec) -> tuple[str, ...]:
@@ -46,38 +77,77 @@ def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
     return trained
 
 
-def _task(c: Compilation, spec: Spec, name: str) -> Step:
-    """The rows of one task, generated and split; gives the split step."""
+def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
+    """The rows of one task, generated and split; gives the split step. CHAIN holds the tasks that wait for this one's rows."""
     if known := c.tasks.get((spec.path, name)):
         return known
     task = spec.experiment.tasks[name]
     where = spec.where("tasks", name)
-    reads = {}
-    if isinstance(task.source, Jsonl):
-        reads["source"] = Input(task.source.path, where=spec.where("tasks", name, "source", "path"))
-    rows = c.add(
-        Step(
-            f"generate-{name}",
-            generate.KIND,
-            _narrow(generate.Parameters, task, group_by=task.split.group_by),
-            reads,
-            f"Rows of task {name}.",
-            where,
-            _locate(spec, ("tasks", name), group_by=("tasks", name, "split", "group_by")),
-        )
+    validation, test = task.split.shares
+    parameters = _narrow(
+        generate.Parameters,
+        task,
+        group_by=task.split.group_by,
+        split_column=task.split.column,
+        test_source=task.split.test_source,
+        # Other shares move examples only, so only then do they belong to the rows.
+        held_out=generate.HeldOut(validation=validation, test=test, seed=task.split.seed) if task.few_shot else None,
     )
+    below = ("tasks", name, "split")
+    moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
+    locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
+    c.problems += unknown_fields(spec, name)
+    reads = _reads(c, spec, parameters, locate, (*chain, name))
+    rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
+    shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
     c.tasks[spec.path, name] = c.add(
         Step(
             f"split-{name}",
             split.KIND,
-            _narrow(split.Parameters, task.split),
+            shares,
             {"rows": rows.output("rows.jsonl")},
             f"Train, validation and test of {name}.",
             where,
-            _locate(spec, ("tasks", name, "split")),
+            _locate(spec, below),
         )
     )
     return c.tasks[spec.path, name]
+
+
+def _reads(c: Compilation, spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...]) -> dict[str, Input]:
+    """What the parts of PARAMETERS need, by role: the part's place."""
+    found = {}
+    for place, part in parameters.placed():
+        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
+            c.problems.append(_moving(part, locate((*place, "revision"))))
+        for need in part.needs():
+            role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
+            found[role] = _needed(c, spec, need, locate((*place, *need.field)), chain)
+    return found
+
+
+def _moving(source: Hub, where: Location | None) -> Problem:
+    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
+    now = commit_of(source.id, source.revision)
+    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
+    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
+    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
+
+
+def _needed(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Input:
+    if need.model is not None:
+        assert where is not None
+        return _fetched(c, *need.model, where, lambda path: where).output()
+    if need.task is None:
+        assert need.path is not None
+        return Input(need.path, where=where)
+    if need.task in chain:
+        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
+        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
+    if need.task not in spec.experiment.tasks:
+        raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
+    divided = _task(c, spec, need.task, chain)
+    return divided.output(f"{need.split}.jsonl") if need.split else divided.inputs["rows"]
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
@@ -96,11 +166,16 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
-        parameters = fetch.Parameters(id=model.id, revision=model.revision)
-        where = spec.where("model")
-        step = c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model.id} from the hub.", where, _locate(spec, ("model",))))
+        step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     return _trained(c, spec, model, chain)
+
+
+def _fetched(c: Compilation, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+    """One revision of a model of the hub."""
+    parameters = fetch.Parameters(id=model, revision=revision)
+    name = name or _as_name(model.rsplit("/", 1)[-1])
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate))
 
 
 def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
@@ -169,23 +244,49 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     experiment = spec.experiment
-    training = experiment.training
+    training, mixture = experiment.training, experiment.mixture
     name = experiment.experiment.name
     parameters = mix.Parameters(
-        sampler=experiment.mixture.sampler,
+        sampler=mixture.sampler,
         # The mixture is as long as the training: it orders every row that the training will see.
-        epochs=None if training.steps else training.epochs or 1,
-        rows=training.steps * training.global_batch.rows if training.steps else None,
+        epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
+        rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
+        tokens=mixture.total_tokens,
+        bin_tokens=_bin_tokens(experiment),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
-    locate = _locate(spec, ("mixture",), seed=("experiment", "seed"), epochs=("training", "epochs"), rows=("training", "steps"))
+    locate = _locate(
+        spec,
+        ("mixture",),
+        seed=("experiment", "seed"),
+        epochs=("training", "epochs"),
+        rows=("training", "steps") if training.steps else ("mixture", "total_rows"),
+        tokens=("mixture", "total_tokens"),
+        bin_tokens=("training", "batching"),
+    )
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
+
+
+def _bin_tokens(experiment: Experiment) -> int | None:
+    """Tokens of a bin; None where rows are not packed."""
+    batching = experiment.training.batching
+    return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
+
+
+def _unpackable(spec: Spec) -> list[Problem]:
+    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
+    batching, model = spec.experiment.training.batching, spec.experiment.model
+    if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
+        return []
+    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
+    return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]
 
 
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = experiment.experiment.name
+    c.problems += _unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}

@@ -249,11 +249,11 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
     """Why a task cannot be evaluated, found before anything is trained."""
     task, model, section = spec.experiment.tasks[name], spec.experiment.model, spec.experiment.evaluation
     found = []
-    if "" in task.prompts and name not in section.held_out:
+    if "" in task.prompts and (task.layout is None or task.layout.kind == "text") and name not in section.held_out:
         what = f"task '{name}' has an empty prompt, so there is nothing to ask"
         hint = "give it prompts, leave it out of evaluation.tasks, or name it in evaluation.held_out, to be read alone"
         found.append(Problem(what, spec.where("tasks", name), hint))
-    if task.split.test == 0:
+    if task.split.shares[1] == 0 and not task.split.fixed:
         what = f"task '{name}' is evaluated, but its split holds out no test rows"
         found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
     if name not in section.held_out and isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:

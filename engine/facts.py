@@ -3,9 +3,12 @@
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from engine.estimate.asking import Asking, asking_of
+from engine.estimate.mixture import expected_shares, realised_shares
 from engine.estimate.steps import estimate_of
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.graph import Graph, Step
@@ -24,6 +27,7 @@ class Facts:
     parameters: int | None = None
     trainable_parameters: int | None = None
     estimate: Estimate | None = None
+    asking: Asking | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`; sizes in bytes."""
@@ -34,6 +38,7 @@ class Facts:
             "trainable_parameters": self.trainable_parameters,
             "memory": self.estimate.as_data() if self.estimate else None,
             "disk": self.estimate.disk if self.estimate else None,
+            "asking": self.asking.as_data() if self.asking else None,
         }
 
 
@@ -48,6 +53,15 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     if estimate is None:
         return Facts(sizes, seconds)
     return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
+
+
+def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
+    """FACTS with what chat teachers would be asked; this may make the rows of a task."""
+    asked = {name: asking_of(graph[name], graph, plan, root) for name in facts}
+    return {
+        name: replace(fact, sizes=(*fact.sizes, *found.words), asking=found) if (found := asked[name]) else fact
+        for name, fact in facts.items()
+    }
 
 
 def _seconds(provenance: Mapping[str, Any]) -> float | None:
@@ -92,8 +106,10 @@ def _limited(plan: Plan, limits: Mapping[str, float]) -> list[str]:
 def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if not metrics:
         return ()
-    if step.kind in (generate.KIND, mix.KIND):
+    if step.kind is generate.KIND:
         return _counted(metrics, "rows_out", "rows")
+    if step.kind is mix.KIND:
+        return (*_counted(metrics, "rows"), *_counted(metrics, "bins"), *realised_shares(metrics))
     if step.kind is split.KIND:
         return tuple(f"{metrics[name]:,} {name}" for name in ("train", "validation", "test") if isinstance(metrics.get(name), int))
     if step.kind is tokenize.KIND:
@@ -134,18 +150,15 @@ def _rounded(count: float) -> str:
 
 
 def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
-    """The optimizer steps of a training whose mixture's length is known; other kinds say nothing before they ran."""
+    """The shares of a mixture whose tasks' sizes are known, and the optimizer steps of a training whose mixture's length is known."""
+    if step.kind is mix.KIND:
+        return expected_shares(step, graph, store)
     if step.kind is not train.KIND:
         return ()
     order = graph[str(step.inputs["order"].producer)]
     parameters = order.parameters
     assert isinstance(parameters, mix.Parameters) and isinstance(step.parameters, train.Parameters)
-    rows = parameters.rows or store.metrics(order.metrics).get("rows")
+    unit = "rows" if parameters.bin_tokens is None else "bins"
+    rows = parameters.rows or store.metrics(order.metrics).get(unit)
     batch = step.parameters.global_batch.rows
-    return (f"{-(-rows // batch):,} steps of {batch} rows",) if isinstance(rows, int) else ()
-
-
-def expected_seconds(plan: Plan, facts: Mapping[str, Facts]) -> tuple[float, int]:
-    """The seconds that earlier runs give for what may run now, and the number of steps that have no earlier run."""
-    todo = [facts[d.name] for d in plan.decisions if d.action in (Action.RUN, Action.MAYBE) and d.name in facts]
-    return sum(fact.seconds or 0.0 for fact in todo), sum(fact.seconds is None for fact in todo)
+    return (f"{-(-rows // batch):,} steps of {batch} {unit}",) if isinstance(rows, int) else ()

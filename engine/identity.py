@@ -1,18 +1,20 @@
-"""What makes a step the same step: the only place where canonical form and digests of recipe, code and environment are defined."""
+"""What makes a step the same step: the only place where its recipe, wiring, code and environment become one text."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.code import Code
 from engine.collection import without_collection
+from engine.digests import canonical, digest, folder_digest, short
 from engine.environment import Environment
 from engine.graph import Graph, Step
 from engine.memo import memo_path
-from engine.part import Part, is_resource
+from engine.part import Part, is_resource, parts_in
+
+__all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 
 FORMAT = 1
 """Raised when the meaning of an identity changes; every step then runs again."""
@@ -21,6 +23,15 @@ FORMAT = 1
 def recipe_of(part: Part) -> dict[str, Any]:
     """The fields of PART that decide its result, as plain JSON values; resources are left out, however deep."""
     return {name: _plain(getattr(part, name)) for name, info in type(part).model_fields.items() if not is_resource(info)}
+
+
+def recipe_parts(part: Part) -> Iterator[Part]:
+    """PART and the parts inside it that decide its result: another member of a resource's family is no other step."""
+    yield part
+    for name, info in type(part).model_fields.items():
+        if not is_resource(info):
+            for inner in parts_in(getattr(part, name)):
+                yield from recipe_parts(inner)
 
 
 def resources_of(part: Part) -> dict[str, Any]:
@@ -57,21 +68,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def canonical(value: Any) -> str:
-    """One text for one value: keys sorted, `1`, `1.0`, `true` and `"1"` kept apart, NaN refused with ValueError."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-
-
-def digest(data: bytes | str) -> str:
-    """`sha256:<hex>` of DATA."""
-    return "sha256:" + hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
-
-
-def short(text: str) -> str:
-    """A digest as people see it: its first 12 hex digits."""
-    return text.removeprefix("sha256:")[:12]
-
-
 @dataclass
 class Identities:
     """Computes identities of steps against one state of the code and the environment."""
@@ -87,7 +83,7 @@ class Identities:
 
     def of(self, step: Step) -> dict[str, Any]:
         """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""
-        parts = list(step.parameters.parts())
+        parts = list(recipe_parts(step.parameters))
         # A member of a family is a part that the stages package defines below a kind; the kind's own parameters live in its __init__.
         modules = [f"stages.{step.kind.name}.body", *(type(part).__module__ for part in parts)]
         packages = dict.fromkeys([*step.kind.environment, *(name for part in parts for name in part.environment)])
@@ -135,13 +131,3 @@ def resources_text(step: Step) -> str:
     """What the runner reads beside the identity and no step depends on: resources, and where the specs ask for the step."""
     content = {"origin": str(step.origin), "resources": resources_of(step.parameters)}
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
-
-
-def folder_digest(folder: Path) -> str:
-    """Content address of an artifact: a digest over the names and bytes of all its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = []
-    for path in files:
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-    return digest("".join(lines))

@@ -11,6 +11,22 @@ from pydantic.fields import FieldInfo
 _RESOURCE: JsonDict = {"resource": True}
 
 
+@dataclass(frozen=True)
+class Need:
+    """Something that a step reads because a part of its parameters names it: a path, the rows of another task, or a model of the hub."""
+
+    field: tuple[str | int, ...]
+    """Where in the part it is named."""
+    path: str | None = None
+    task: str | None = None
+    split: str | None = None
+    """Of a task's rows only this split; none given: all rows that it generates."""
+    model: tuple[str, str] | None = None
+    """A model of the hub: id and revision."""
+    name: str = ""
+    """What tells apart several needs of one part; the step's role of it is the part's place and this name."""
+
+
 class Part(BaseModel):
     """A frozen piece of a spec that refuses unknown keys and values of another type."""
 
@@ -20,11 +36,19 @@ class Part(BaseModel):
     environment: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version decides the result when this part is chosen, beside those of the kind."""
 
+    def needs(self) -> tuple[Need, ...]:
+        """What a step that holds this part reads for it, beside what every step of its kind reads."""
+        return ()
+
+    def placed(self, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], "Part"]]:
+        """This part and every part inside it, depth first, each with its place."""
+        yield place, self
+        for name in type(self).model_fields:
+            yield from _placed_in(getattr(self, name), (*place, name))
+
     def parts(self) -> Iterator["Part"]:
         """This part and every part inside it, depth first."""
-        yield self
-        for name in type(self).model_fields:
-            yield from _parts_in(getattr(self, name))
+        return (part for _, part in self.placed())
 
 
 def with_tuples(value: Any) -> Any:
@@ -34,15 +58,27 @@ def with_tuples(value: Any) -> Any:
     return tuple(with_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _parts_in(value: object) -> Iterator[Part]:
+def _placed_in(value: object, place: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Part]]:
     if isinstance(value, Part):
-        yield from value.parts()
+        yield from value.placed(place)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _placed_in(item, (*place, key))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _placed_in(item, (*place, index))
+
+
+def parts_in(value: object) -> Iterator[Part]:
+    """The outermost parts in VALUE: itself, or those that a mapping or a tuple holds."""
+    if isinstance(value, Part):
+        yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _parts_in(item)
+            yield from parts_in(item)
     elif isinstance(value, tuple):
         for item in value:
-            yield from _parts_in(item)
+            yield from parts_in(item)
 
 
 def recipe(default: Any = ..., description: str = "", **constraints: Any) -> Any:

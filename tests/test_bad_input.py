@@ -185,7 +185,7 @@ def test_a_step_that_does_not_exist(workspace):
 
 def test_building_without_a_dvc_repository(tmp_path):
     (tmp_path / "specs").mkdir()
-    (tmp_path / "specs/toy.toml").write_text(
-        SPEC.replace('{ kind = "jsonl", path = "data/rows.jsonl" }', '{ kind = "synthetic", generator = "reports" }')
-    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    (tmp_path / "specs/toy.toml").write_text(SPEC)
     refused(engine(tmp_path, "build"), "no DVC repository", "engine init")

@@ -27,6 +27,38 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     assert content["machine"]
 
 
+@pytest.mark.slow
+def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
+    command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [(row["steps"], row["jobs"]) for row in rows] == [(10, 2), (30, 2)]
+    assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "../shared/data/gsm8k").exists(), reason="the public rows are not beside the repository")
+def test_quick_tokenize_measures_all_three_on_the_same_rows():
+    command = [sys.executable, "benchmarks/tokenize.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert all(content[name] > 0 for name in ("floor", "trl", "ours"))
+    assert content["trl_packing_efficiency"] <= content["packing_efficiency"] <= 1
+    floor, ours = (content["parts"][name]["tokens"] for name in ("floor", "ours"))
+    assert floor < ours <= floor + content["rows"], "one end token a row is all that is added"
+    assert [row["rows"] for row in content["scaling"]] == [1_000]
+
+
+def test_quick_storage_reads_the_same_rows_from_every_format():
+    command = [sys.executable, "benchmarks/storage.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert content["ways"].keys() == {"arrays", "arrow", "parquet"} and content["rows"] == 1_000
+
+
 @pytest.mark.parametrize("steps", [11, 13, 14, 16, 30, 100, 1_000, 10_000])
 def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
     experiments, asked_only, trained_on = shape(steps)
@@ -43,3 +75,14 @@ def test_medians_and_tables():
     values = iter([3.0, 1.0, 2.0])
     assert median(lambda: next(values), 3) == 2.0
     assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
+
+
+@pytest.mark.slow
+def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout.splitlines()[-1])
+    assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
+    assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150

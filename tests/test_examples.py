@@ -159,10 +159,10 @@ def test_scitldr(tmp_path: Path):
     metrics = build(place)
 
     assert metrics["generate-title"]["rows_in"] == 200
-    assert metrics["generate-title"]["left_out"] == {"empty completion": 2}
+    assert metrics["generate-title"]["left_out"] == {"empty completion": 2, "empty field 'source'": 1}
     rows = {row["group"]: row for row in made_rows(place, "title")}
     assert rows["odd"]["prompt"] == f"Abstract: {ODD} Two.\nTitle:" and rows["odd"]["completion"] == f" {ODD}"
-    assert rows["none"]["prompt"] == "Abstract: \nTitle:"
+    assert "none" not in rows
     assert rows["long"]["prompt"].endswith("The end.\nTitle:") and len(rows["long"]["prompt"]) > 10_000
     for name in ("reading", "answering"):
         tokens = metrics[f"tokenize-title-tiny-{name}"]["train"]
@@ -170,3 +170,49 @@ def test_scitldr(tmp_path: Path):
     reading, answering = (metrics[f"tokenize-title-tiny-{name}"]["train"] for name in ("reading", "answering"))
     assert reading["tokens"] == reading["supervised_tokens"] == answering["tokens"] > answering["supervised_tokens"]
     assert metrics["predict-title"]["title"]["rows_out"] == 4
+
+
+def test_summaries(tmp_path: Path):
+    """The data steps alone: what they make is what the other examples' trainings read."""
+    source = public("scitldr_a")
+    place = workspace("summaries", tmp_path / "workspace")
+    for name in ("train", "test"):
+        shutil.copyfile(source / f"{name}.jsonl", place.root / f"data/{name}.jsonl")
+    sentence = "Not found in any article, but in the file of the test rows and in one row of train."
+    shared = {"source": [ODD, sentence], "target": [sentence, "b"], "title": "A title of more than ten", "paper_id": "shared"}
+    odd = [
+        {**shared, "paper_id": "another"},
+        {**shared, "paper_id": "short", "source": [ODD, "Only here."], "target": ["Two words"], "title": "short"},
+        {**shared, "paper_id": "empty", "source": [], "target": ["No text at all is there."]},
+    ]
+    add_rows(place, "train.jsonl", odd[:2])
+    add_rows(place, "test.jsonl", [shared])
+
+    tasks = ("extract", "summarize", "title")
+    place.run("engine", "build", *(f"split-{task}" for task in tasks))
+
+    metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in place.root.glob("metrics/*.json")}
+    for name, content in metrics.items():
+        for counts in countings(content):
+            assert counts["rows_in"] == rows_out(counts) + sum(counts["left_out"].values()), name
+    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 1994 - 1200
+    assert metrics["generate-title"]["left_out"]["where"] >= 1
+    overlap = next(rule for rule in metrics["generate-summarize"]["cleaning"] if rule["kind"] == "overlap")
+    assert 1 <= overlap["taken"] < 40 and metrics["generate-summarize"]["left_out"]["fewer than 4 words"] >= 1
+    published = {row["paper_id"] for row in map(json.loads, (place.root / "data/test.jsonl").read_text("utf-8").split("\n")[:-1])}
+    trained: dict[str, set[str]] = {}
+    for task in tasks:
+        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 300, "three phrasings, each of about a third"
+        groups = {split: {row["group"] for row in split_rows(place, task, split)} for split in ("train", "validation", "test")}
+        assert len(groups["test"]) == 64 and groups["test"] <= published
+        assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
+        trained[task] = groups["train"]
+    held_out = {row["group"] for task in tasks for row in split_rows(place, task, "validation")}
+    assert not held_out & set().union(*trained.values()), "an article is in one split for every task"
+    rows = [row for row in made_rows(place, "title") if row["prompt"].endswith("A good title for the text above:")]
+    assert rows and all(not row["prompt"].startswith(("\n", "{#")) for row in rows)
+
+
+def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:
+    text = (place.root / f"artifacts/split-{task}/{split}.jsonl").read_bytes().decode("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]

@@ -48,9 +48,8 @@ def test_leaves_import_nothing_of_ours():
 
 
 def test_only_render_imports_rich():
-    assert [str(p) for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))] == [
-        "engine/render.py"
-    ]
+    found = [p for p in SOURCES if p.parts[0] == "engine" and any(i.split(".")[0] == "rich" for i in imports(p))]
+    assert found and all(p.name.startswith("render") for p in found)
 
 
 def test_only_dvcfile_names_yaml():
@@ -77,6 +76,7 @@ def test_heavy_imports_of_stages_live_in_bodies_or_functions(path: Path):
             "masks",
             "samplers",
             "methods",
+            "batching",
             "metrics",
             "architectures",
         )

@@ -8,7 +8,7 @@ from engine.estimate.training import Estimate, Matter, estimate
 from engine.graph import Graph, Input, Step
 from engine.plan import Action, Plan
 from engine.store import Store
-from stages import fetch, initialize, tokenize, train
+from stages import fetch, initialize, mix, tokenize, train
 
 
 def estimate_of(step: Step, graph: Graph, plan: Plan, store: Store) -> Estimate | None:
@@ -24,6 +24,9 @@ def _matter(step: Step, graph: Graph, plan: Plan, store: Store) -> Matter | None
         return None
     lengths = [_longest(item, graph, plan, store) for role, item in step.inputs.items() if role.startswith("tokens/")]
     config, exact = found
+    order = graph[str(step.inputs["order"].producer)].parameters
+    if isinstance(order, mix.Parameters) and order.bin_tokens:
+        return Matter(config, order.bin_tokens, exact)
     return Matter(config, max(length for length, _ in lengths), exact, all(measured for _, measured in lengths))
 
 

@@ -51,7 +51,10 @@ def _unknown_tasks(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     """A relative path that leaves the workspace would mean another file on every machine."""
-    for path in (("model", "path"), ("benchmarks", "folder"), *(("tasks", task, "source", "path") for task in _tasks(document))):
+    tasks = _exactly(document, ("tasks",))
+    named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
+    places = [("model", "path"), ("benchmarks", "folder"), *(("tasks", *place) for place, _ in named)]
+    for path in dict.fromkeys(places):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
                 hint = "paths are relative to the workspace; if that is meant, give it as absolute"
@@ -60,19 +63,26 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
     for task in _tasks(document):
-        for place, node, template in _texts(document, ("tasks", task, "prompts")):
-            if "{" in template and (why := _template_error(template)):
-                yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
+        for key in ("prompts", "system"):
+            for place, node, template in _texts(document, ("tasks", task, key)):
+                if "{" in template and (why := template_error(template)):
+                    yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
+        for place, node, expression in _texts(document, ("tasks", task, "source", "where")):
+            if why := _expression_error(expression):
+                yield place, Problem(f"this expression is no valid Jinja: {why}", node.value)
 
 
 # `{{ column }}` and nothing else of Jinja's: so plain that Jinja need not be imported to know that it parses.
-_PLAIN_TEMPLATE = re.compile(r"(?:[^{}%#]|\{\{ ?(?!(?:true|false|none|not|and|or|if|else|in|is)\b)[a-z_][a-z0-9_]* ?\}\})*")
+PLAIN_TEMPLATE = re.compile(r"(?:[^{}%#]|\{\{ ?(?!(?:true|false|none|not|and|or|if|else|in|is)\b)[a-z_][a-z0-9_]* ?\}\})*")
+
+NAMES = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
+"""The columns of a plain template."""
 
 
 @cache
-def _template_error(template: str) -> str | None:
+def template_error(template: str) -> str | None:
     """What Jinja says about a template that does not parse."""
-    if _PLAIN_TEMPLATE.fullmatch(template):
+    if PLAIN_TEMPLATE.fullmatch(template):
         return None
     from jinja2 import Environment, TemplateSyntaxError
 
@@ -80,4 +90,16 @@ def _template_error(template: str) -> str | None:
         Environment().parse(template)
     except TemplateSyntaxError as error:
         return f"{(error.message or 'syntax error').rstrip('.')} (line {error.lineno} of the template)"
+    return None
+
+
+@cache
+def _expression_error(expression: str) -> str | None:
+    """What Jinja says about an expression that does not parse."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment().compile_expression(expression)
+    except TemplateSyntaxError as error:
+        return (error.message or "syntax error").rstrip(".")
     return None

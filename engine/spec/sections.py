@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
-from stages import benchmark, evaluate, generate, predict, split, tokenize, train
+from stages import benchmark, evaluate, generate, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -94,16 +94,42 @@ Model = Annotated[
 ]
 
 
-class Split(split.Parameters):
-    """The held-out shares, and what keeps rows together."""
+class Split(Part):
+    """The held-out shares, what keeps rows together, and splits that the source itself makes."""
 
-    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split.")
+    validation: float | None = recipe(
+        None, "Share of the rows (about) held out to watch the training; none given: 0.05, or 0 where a column says the split.", ge=0, lt=1
+    )
+    test: float | None = recipe(
+        None,
+        "Share of the rows (about) held out to evaluate on; none given: 0.1, or 0 where a column or a source gives the test rows.",
+        ge=0,
+        lt=1,
+    )
+    max_validation: int | None = recipe(None, "At most so many validation rows, chosen by content; the others are used for nothing.", gt=0)
+    max_test: int | None = recipe(None, "At most so many test rows, chosen by content; the others are used for nothing.", gt=0)
+    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split; none given: rows that ask the same.")
+    column: str | None = recipe(None, "Column in which the source itself says `train`, `validation` or `test`.")
+    test_source: generate.Source | None = recipe(None, "A source whose rows are the test rows.")
+    seed: int = recipe(0, "Another seed gives other splits.", ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _some_left(self) -> Self:
-        if self.validation + self.test >= 1:
+        if sum(self.shares) >= 1:
             raise PydanticCustomError("nothing_left", "validation and test take every row: nothing is left to train on", {"at": ("test",)})
         return self
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of validation and test that are taken by hash."""
+        validation = (0.0 if self.column else 0.05) if self.validation is None else self.validation
+        test = (0.0 if self.fixed else 0.1) if self.test is None else self.test
+        return validation, test
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the sources say of rows which split they belong to."""
+        return self.column is not None or self.test_source is not None
 
 
 class Task(generate.Rows):
@@ -127,6 +153,10 @@ class Mixture(Part):
 
     tasks: tuple[Name, ...] = recipe(description="The tasks to train on.", min_length=1)
     sampler: Sampler = recipe(Proportional(), "How many rows each task gives.")
+    total_rows: int | None = recipe(
+        None, "Rows to train on in all, in place of training.epochs or steps; bins where batching is packed.", gt=0
+    )
+    total_tokens: int | None = recipe(None, "Tokens to train on in all, in place of training.epochs or steps: as many rows as fit.", gt=0)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -134,11 +164,20 @@ class Mixture(Part):
             raise PydanticCustomError(
                 "named_twice", "a task is named twice; give it a larger share through the sampler", {"at": ("tasks",)}
             )
+        if unknown := sorted(self.sampler.named_tasks() - set(self.tasks)):
+            message = "the sampler names '{task}', which is no task of this mixture"
+            raise PydanticCustomError("sampler_task", message, {"task": unknown[0], "at": ("sampler",)})
         if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
             wanted = ", ".join(self.tasks)
             raise PydanticCustomError(
                 "weights", "weights are needed for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.total_rows and self.total_tokens:
+            raise PydanticCustomError("two_lengths", "give total_rows or total_tokens, not both", {"at": ("total_tokens",)})
         return self
 
 
@@ -208,3 +247,12 @@ class Experiment(Part):
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        mixture, training = self.mixture, self.training
+        if (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
+            name = "total_rows" if mixture.total_rows else "total_tokens"
+            message = "mixture.{name} says how long the training is: leave out training.epochs and steps"
+            raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})
+        return self

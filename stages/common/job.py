@@ -23,6 +23,13 @@ class Job:
     scratch: Path
     """A folder of this very recipe and these very inputs that outlives a killed run: checkpoints go here."""
 
+    def files(self, role: str) -> tuple[Path, ...]:
+        """The inputs of ROLE: the one of that very name, or those of `ROLE/0`, `ROLE/1` and so on; none where there are none."""
+        if role in self.inputs:
+            return (self.inputs[role],)
+        numbered = self.group(role)
+        return tuple(numbered[key] for key in sorted(numbered, key=int))
+
     def group(self, role: str) -> dict[str, Path]:
         """The inputs `ROLE/...` by the rest of their name."""
         return {key.split("/", 1)[1]: path for key, path in self.inputs.items() if key.startswith(f"{role}/")}

@@ -1,31 +1,103 @@
 """JSON lines: read with located errors, written byte-deterministically."""
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from engine.errors import Location, UserError
 from stages.common.text import ascii_surrogates
 
 _HINT = "one JSON object a line is expected"
 _SHOWN = 200
+_PIECE = 1 << 17
 
 
 def read_objects(path: Path) -> Iterator[tuple[Location, dict[str, object]]]:
-    """Each object of PATH with its location; blank lines are skipped; raises UserError at the first line that is no JSON object."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None
-    with file:
+    """Each object of PATH with its location; blank lines are skipped; raises UserError at the first line that is no JSON object.
+
+    A file that ends in `.gz` or `.zst` is uncompressed while it is read.
+    """
+    with opened(path) as file:
         # A binary file is cut at \n alone; str.splitlines would also cut at U+2028, an ordinary character inside a JSON string.
         for number, raw in enumerate(file, 1):
             if raw.strip():
                 where = Location(str(path), number)
                 yield where, _parse(raw, where)
+
+
+def read_document(path: Path) -> object:
+    """The one JSON value that PATH holds, compressed or not; raises UserError where it holds none."""
+    with opened(path) as file:
+        raw = b"".join(file)
+    text = _decode(raw, Location(str(path), 1))
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        line = text.split("\n")[error.lineno - 1]
+        raise UserError(f"this file is no JSON: {error.msg}", Location(str(path), error.lineno, error.colno, _excerpt(line))) from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"this file is no JSON: {error}", Location(str(path))) from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of PATH as bytes, uncompressed where its name ends in `.gz` or `.zst`; raises UserError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            yield _uncompressed(file, path)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None
+
+
+def _uncompressed(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    if path.suffix == ".gz":
+        yield from _checked(gzip.GzipFile(fileobj=file), path, (OSError, EOFError, zlib.error))
+    elif path.suffix == ".zst":
+        import zstandard
+
+        yield from _checked(_lines(_zstd(file)), path, (EOFError, zstandard.ZstdError))
+    else:
+        yield from file
+
+
+def _zstd(file: BinaryIO) -> Iterator[bytes]:
+    """The content of a `.zst` file, piece by piece; several frames are one stream, as with `cat a.zst b.zst`."""
+    import zstandard
+
+    frame = None
+    while piece := file.read(_PIECE):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(piece)
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame:  # the library's own stream would take the cut for the end
+        raise EOFError("it ends before the end of the stream")
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a text that comes in PIECES."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _checked(lines: Iterable[bytes], path: Path, broken: tuple[type[Exception], ...]) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except broken as error:
+        raise UserError(f"this file cannot be uncompressed: {error}", Location(str(path)), "is it whole? fetch it again") from None
 
 
 def _parse(raw: bytes, where: Location) -> dict[str, object]:

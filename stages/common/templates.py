@@ -1,40 +1,108 @@
-"""Prompt templates: Jinja in a sandbox, strict about fields, and deterministic."""
+"""Templates and expressions over a row's fields: Jinja in a sandbox, strict about fields, and deterministic."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.exceptions import TemplateRuntimeError
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import Location, UserError, did_you_mean
 from stages.common.text import ascii_surrogates
 
+Row = Mapping[str, object]
+
 _UNKNOWN_FIELD = re.compile(r"'(.+)' is undefined", re.DOTALL)
 
 
-class Prompts:
-    """The prompt templates of a task; raises UserError where one is no valid Jinja."""
+class Template:
+    """One template, called NAME in messages; raises UserError where it is no valid Jinja."""
 
-    def __init__(self, sources: Sequence[str]) -> None:
-        environment = _environment()
-        self.sources = tuple(sources)
-        self._templates = [_compile(environment, source, index) for index, source in enumerate(sources)]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def render(self, index: int, row: Mapping[str, object], where: Location) -> str:
-        """Template INDEX over the fields of ROW; raises UserError, located at the row, where a field is unknown or an expression fails."""
+    def __init__(self, source: str, name: str) -> None:
+        self.source, self.name = source, name
         try:
-            return self._templates[index].render(row)
-        except UndefinedError as error:
-            raise _unknown(error, index, row, where) from None
-        except Exception as error:  # an expression of the user's template can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
-            what = f"prompts[{index}] cannot be rendered over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
-            raise UserError(what, where, f"the template is {ascii_surrogates(repr(self.sources[index]))}") from None
+            tree = _environment().parse(source)
+            # Jinja finds unknown filters only while it compiles.
+            self._template = _environment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise _broken(error, source, name, "template") from None
+        self.fields = fields_of(tree)
+        self.required = self.fields - guarded_fields(tree)
+        """The fields of which the template does not say what is to be done where they are missing or empty."""
+
+    def render(self, row: Row, where: Location) -> str:
+        """The text over the fields of ROW; raises UserError, located at the row, where a field is unknown or an expression fails."""
+        return str(_evaluated(lambda: self._template.render(row), self, row, where))
+
+    def empty_field(self, row: Row) -> str | None:
+        """The first field, by name, that the template needs and that is null, blank text, or an empty list or object in ROW."""
+        return next((name for name in sorted(self.required) if name in row and is_empty(row[name])), None)
 
 
+class Expression:
+    """One expression, such as a filter over columns, called NAME in messages; raises UserError where it is no valid Jinja."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self.source, self.name = source, name
+        try:
+            self.fields = fields_of(_parsed_expression(source))
+            self._value = _environment().compile_expression(source, undefined_to_none=False)
+        except TemplateSyntaxError as error:
+            raise _broken(error, source, name, "expression") from None
+
+    def value(self, row: Row, where: Location) -> object:
+        """The value over the fields of ROW; raises UserError, located at the row, where a field is unknown or the expression fails."""
+        return _evaluated(lambda: _defined(self._value(row)), self, row, where)
+
+
+def is_empty(value: object) -> bool:
+    """Whether a field holds nothing to read: null, blank text, an empty list or object."""
+    return value is None or value in ([], {}, ()) or (isinstance(value, str) and not value.strip())
+
+
+def fields_of(tree: nodes.Template) -> frozenset[str]:
+    """Every field of a row that a template reads."""
+    return frozenset(meta.find_undeclared_variables(tree) - set(_environment().globals))
+
+
+def guarded_fields(tree: nodes.Template) -> frozenset[str]:
+    """The fields for which a template itself says what happens without them: in a condition, a test, `or`, or before `default`."""
+    return frozenset(name.name for guard in _guards(tree) for name in _names(guard))
+
+
+def _guards(tree: nodes.Template) -> Iterator[nodes.Node]:
+    yield from (choice.test for choice in tree.find_all(nodes.If))
+    yield from (choice.test for choice in tree.find_all(nodes.CondExpr))
+    yield from tree.find_all((nodes.Or, nodes.And, nodes.Not, nodes.Test))
+    yield from (found for found in tree.find_all(nodes.Filter) if found.name in ("default", "d"))
+
+
+def _names(node: nodes.Node) -> Iterator[nodes.Name]:
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
+
+
+def _evaluated(compute: Callable[[], object], asked: Template | Expression, row: Row, where: Location) -> object:
+    try:
+        return compute()
+    except UndefinedError as error:
+        raise _unknown(error, asked.name, row, where) from None
+    except Exception as error:  # an expression of the user's template can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
+        what = f"{asked.name} cannot be rendered over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+        sort = "template" if isinstance(asked, Template) else "expression"
+        raise UserError(what, where, f"the {sort} is {ascii_surrogates(repr(asked.source))}") from None
+
+
+def _defined(value: object) -> object:
+    if isinstance(value, Undefined):
+        str(value)  # a strict one says what is missing
+    return value
+
+
+@cache
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_printable
@@ -54,18 +122,25 @@ def _printable(value: object) -> object:
     return value
 
 
-def _compile(environment: ImmutableSandboxedEnvironment, source: str, index: int) -> Template:
-    try:
-        return environment.from_string(source)
-    except TemplateSyntaxError as error:
-        lines = source.splitlines()
-        line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
-        where = Location(f"prompts[{index}]", error.lineno, None, line)
-        raise UserError(f"prompts[{index}] is no valid Jinja template: {error.message}", where) from None
+def _parsed_expression(source: str) -> nodes.Template:
+    """SOURCE as a template that prints nothing but its value."""
+    parser = Parser(_environment(), source, state="variable")
+    expression = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError("one expression is expected, and more follows it", parser.stream.current.lineno)
+    tree = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
+    tree.set_environment(_environment())
+    return tree
 
 
-def _unknown(error: UndefinedError, index: int, row: Mapping[str, object], where: Location) -> UserError:
+def _broken(error: TemplateSyntaxError, source: str, name: str, sort: str) -> UserError:
+    lines = source.splitlines()
+    line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
+    return UserError(f"{name} is no valid Jinja {sort}: {error.message}", Location(name, error.lineno, None, line))
+
+
+def _unknown(error: UndefinedError, name: str, row: Row, where: Location) -> UserError:
     found = _UNKNOWN_FIELD.fullmatch(error.message or "")
     if not found:
-        return UserError(f"prompts[{index}] asks for something that this row lacks: {error.message}", where)
-    return UserError(f"prompts[{index}] uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))
+        return UserError(f"{name} asks for something that this row lacks: {error.message}", where)
+    return UserError(f"{name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))

@@ -6,17 +6,20 @@ decoder's labels.
 """
 
 import json
+import shutil
 import tempfile
-from array import array
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
-from safetensors.numpy import save_file
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+_COLUMNS = {"offsets": "I64", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
+_COPIED_BYTES = 1 << 20
 
 _DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
 
@@ -83,15 +86,15 @@ class Tokens:
 
 
 class TokenWriter:
-    """Writes a token file in batches of rows, in memory that does not grow with the tokens; the file is there when the context ends."""
+    """Writes a token file in batches of rows; memory grows with neither rows nor tokens. The file is there when the context ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offsets = array("q", [0])
-        self._source_lengths = array("i")
-        # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk.
-        self._input_ids: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
-        self._supervised: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
+        self._rows = self._tokens = self._sources = 0
+        # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk. The order is that of
+        # safetensors itself (wider numbers first, then names), whose readers want each tensor at a multiple of its width.
+        self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
+        self._files["offsets"].write(bytes(8))
 
     def write(self, input_ids: Array, supervised: Array, source_length: int | None = None) -> None:
         """Add one row: ids and mask, of the same length, at least one token."""
@@ -103,39 +106,45 @@ class TokenWriter:
         if not len(lengths):
             return
         assert len(input_ids) == len(supervised) == lengths.sum() and lengths.min() > 0
-        self._input_ids.write(input_ids.astype("<i4", casting="same_kind").tobytes())
-        self._supervised.write(supervised.astype(np.uint8, casting="same_kind").tobytes())
+        self._add("input_ids", input_ids)
+        self._add("supervised", supervised)
+        self._add("offsets", self._tokens + np.cumsum(lengths, dtype=np.int64))
         self._add_sources(lengths, source_lengths)
-        self._offsets.frombytes((self._offsets[-1] + np.cumsum(lengths, dtype=np.int64)).tobytes())
+        self._rows += len(lengths)
+        self._tokens += len(input_ids)
+
+    def _add(self, name: str, values: Array) -> None:
+        self._files[name].write(values.astype(_DTYPES[_COLUMNS[name]], casting="same_kind").tobytes())
 
     def _add_sources(self, lengths: Array, source_lengths: Array | None) -> None:
-        rows_before = len(self._offsets) - 1
-        assert len(self._source_lengths) == (rows_before if source_lengths is not None else 0)
+        assert self._sources == (self._rows if source_lengths is not None else 0)
         if source_lengths is not None:
             assert len(source_lengths) == len(lengths) and (source_lengths >= 0).all() and (source_lengths < lengths).all()
-            self._source_lengths.frombytes(source_lengths.astype("<i4", casting="same_kind").tobytes())
+            self._add("source_lengths", source_lengths)
+            self._sources += len(source_lengths)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._input_ids, self._supervised:
+        with ExitStack() as files:
+            for file in self._files.values():
+                files.enter_context(file)
             if error is None:
                 self._finish()
 
     def _finish(self) -> None:
-        count = self._offsets[-1]
-        tensors = {
-            "input_ids": _spooled(self._input_ids, "<i4", count),
-            "supervised": _spooled(self._supervised, "u1", count),
-            "offsets": np.frombuffer(self._offsets, np.int64),
-        }
-        if self._source_lengths:
-            tensors["source_lengths"] = np.frombuffer(self._source_lengths, np.int32)
-        save_file(tensors, self._path)
-
-
-def _spooled(file: IO[bytes], dtype: str, count: int) -> Array:
-    file.flush()
-    # An empty file cannot be mapped.
-    return np.memmap(file, dtype=dtype, mode="r", shape=(count,)) if count else np.zeros(0, dtype)
+        """One file of all columns; the library's own writer would map them whole."""
+        counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "source_lengths": self._sources, "supervised": self._tokens}
+        used = [name for name in _COLUMNS if name != "source_lengths" or self._sources]
+        entries, end = {}, 0
+        for name in used:
+            start, end = end, end + counts[name] * np.dtype(_DTYPES[_COLUMNS[name]]).itemsize
+            entries[name] = {"dtype": _COLUMNS[name], "shape": [counts[name]], "data_offsets": [start, end]}
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        with self._path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for name in used:
+                self._files[name].seek(0)
+                shutil.copyfileobj(self._files[name], file, _COPIED_BYTES)

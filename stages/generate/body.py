@@ -1,27 +1,33 @@
-"""The work of generate: each row of the source gets a prompt from a template and a completion from the teacher."""
+"""The work of generate: each row of the source gets a prompt from a template and a completion from the teacher, and is cleaned."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
-from engine.errors import Location, UserError, did_you_mean
-from stages.common.hashing import canonical, choice, content_hash
+from engine.errors import UserError, did_you_mean
+from stages.common.hashing import content_hash
 from stages.common.job import Job, Metrics
 from stages.common.jsonl import write_rows
-from stages.common.progress import progress
-from stages.common.templates import Prompts
+from stages.common.rows import parse_row
+from stages.common.splits import split_of
 from stages.common.text import is_well_formed
 from stages.generate import Parameters
-from stages.generate.question import Answer, Question, Row, Tally
+from stages.generate.cleaner import Cleaner
+from stages.generate.cleaning.rule import Texts
+from stages.generate.prompting import Example, Examples, Prompt, Prompting, example_answer
+from stages.generate.question import Answer, Question, Tally
+from stages.generate.selection import Located, Row
+from stages.generate.subjects import Subject, Subjects
 
 _ID_DIGITS = 16
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `rows.jsonl` with id, group, prompt and completion of each row; raises UserError where no row is left."""
+    """Write `rows.jsonl`, prompt and completion or messages of each row; raises UserError where no row is left."""
     generation = Generation(parameters, job)
-    source = parameters.source.read(dict(job.inputs))
-    rows_out = write_rows(job.output / "rows.jsonl", generation.rows(progress(source, job.name)))
+    rows_out = write_rows(job.output / "rows.jsonl", generation.rows())
     metrics = generation.metrics()
     assert metrics["rows_out"] == rows_out
     assert metrics["rows_in"] == rows_out + sum(metrics["left_out"].values())
@@ -36,9 +42,18 @@ class Draft:
     """A row that waits for its completion."""
 
     id: str
-    group: str
-    template: int
+    subject: Subject
+    prompt: Prompt
+    """What the model will be asked; the teacher may see examples before it."""
     question: Question
+    own: str
+    """The row's own text before its answer, without examples: what the rules of cleaning look at."""
+
+    @property
+    def messages(self) -> list[dict[str, Any]] | None:
+        """The conversation, where the row is more than a question and its answer."""
+        row = self.subject.row
+        return row["messages"] if "messages" in row and "completion" not in row else None  # type: ignore[return-value]
 
 
 class Generation:
@@ -46,9 +61,12 @@ class Generation:
 
     def __init__(self, parameters: Parameters, job: Job) -> None:
         self.parameters, self.job = parameters, job
-        self.prompts = Prompts(parameters.prompts)
+        self.prompting = Prompting(parameters, job)
+        self.subjects = Subjects(parameters, job, self.prompting.fields)
+        self.examples = self._examples()
+        self.cleaner = Cleaner(parameters.cleaning, job)
         self.tally = Tally()
-        self.rows_in = self.rows_out = self.duplicates = self.prompt_characters = self.completion_characters = 0
+        self.rows_out = self.duplicates = self.prompt_characters = self.completion_characters = 0
         self.left_out: Counter[str] = Counter()
         self.prompts_used: Counter[int] = Counter()
         # 64 bits of a hash, as numbers: texts would take three times the room.
@@ -56,40 +74,96 @@ class Generation:
         self._pairs: set[int] = set()
         self._asked: deque[Draft] = deque()
 
-    def rows(self, source: Iterable[tuple[Location, Row]]) -> Iterator[dict[str, object]]:
-        """The rows of SOURCE that are not left out, each with id, group, prompt and completion, in the order of the source."""
-        for answer in self.parameters.teacher.answers(self._questions(source), self.job, self.tally):
-            draft = self._asked.popleft()
-            if made := self._row(draft, answer):
+    def rows(self, source: Iterable[Located] | None = None) -> Iterator[Row]:
+        """The rows that are not left out, in the order of the source, those of a fixed test split after them.
+
+        SOURCE stands for the rows of the source's own files.
+        """
+        for answer in self._answers(self._questions(chain(self.subjects.main(source), self.subjects.test()))):
+            made = self._row(self._asked.popleft(), answer)
+            if isinstance(made, str):
+                self.left_out[made] += 1
+            else:
                 yield made
         assert not self._asked, "a teacher answers every question"
 
-    def _questions(self, source: Iterable[tuple[Location, Row]]) -> Iterator[Question]:
+    def examine(self, subject: Subject) -> tuple[Draft, Row | str | None]:
+        """What becomes of one row: the row, why it is left out, or None where only a teacher that costs something would tell."""
+        draft, teacher = self._draft(subject), self.parameters.teacher
+        if reason := self._unaskable(draft):
+            return draft, reason
+        if teacher and not getattr(teacher, "free", False):
+            return draft, None
+        (answer,) = self._answers(iter([draft.question]))
+        return draft, self._row(draft, answer)
+
+    def _answers(self, questions: Iterator[Question]) -> Iterator[Answer]:
+        teacher = self.parameters.teacher
+        return teacher.answers(questions, self.job, self.tally) if teacher else _given(questions)
+
+    def _questions(self, subjects: Iterable[Subject]) -> Iterator[Question]:
         """What the teacher is asked; it may ask for many questions before it gives the first answer."""
-        for where, row in source:
-            self.rows_in += 1
-            draft = self._draft(row, where)
+        for subject in subjects:
+            draft = self._draft(subject)
             if reason := self._unaskable(draft):
                 self.left_out[reason] += 1
             else:
                 self._asked.append(draft)
                 yield draft.question
 
-    def _draft(self, row: Row, where: Location) -> Draft:
-        content = content_hash(row)
-        index = choice(len(self.prompts), "prompt", self.parameters.seed, content)
-        identity, group = self._id(content), self._group(row, content, where)
-        return Draft(identity, group, index, Question("", self.prompts.render(index, row, where), row, where))
+    def _draft(self, subject: Subject) -> Draft:
+        row, where = subject.row, subject.where
+        prompt = self._prompt(subject)
+        own = asked = prompt.prompt
+        if self.examples and self.parameters.few_shot and prompt.empty is None:
+            found = self.examples.of(subject.content, subject.group, where)
+            # Each example in the phrasing of the question itself.
+            template = self.prompting.templates[prompt.template]
+            asked = self.examples.before([(template.render(one.row, one.where), one) for one in found], prompt.prompt)
+            if self.parameters.few_shot.shown_to == "model":
+                prompt = Prompt(prompt.template, prompt.system, asked, None)
+        draft = Draft(self._id(subject.content), subject, prompt, Question(prompt.system, asked, row, where), own)
+        return draft if draft.messages is None else replace(draft, own=_text_before(draft.messages))
 
-    def _row(self, draft: Draft, answer: Answer) -> dict[str, object] | None:
-        """The finished row, or None where it is left out."""
-        prompt, completion = draft.question.prompt, answer.text
-        if reason := answer.left_out or _unfit(completion):
-            self.left_out[reason] += 1
-            return None
+    def _prompt(self, subject: Subject) -> Prompt:
+        """The prompt, rendered from a template, or as the row's layout holds it; raises UserError where an empty field is an error."""
+        row, where = subject.row, subject.where
+        if self.parameters.teacher is None:
+            return Prompt(0, str(row.get("system", "")), str(row.get("prompt", "")), None)
+        policy = self.parameters.empty_fields
+        prompt = self.prompting.render(row, subject.content, where, allow_empty=policy == "allow")
+        if prompt.empty and policy == "error":
+            template, field = prompt.empty
+            hint = f'set empty_fields to "leave_out" or "allow", or let the template say what to do: {{{{ {field} or "" }}}}'
+            raise UserError(f"field '{field}' is empty in this row, and {template} needs it", where, hint)
+        return prompt
+
+    def _row(self, draft: Draft, answer: Answer) -> Row | str:
+        """The finished row, or why it is left out."""
+        completion = answer.text
+        reason = answer.left_out or _unfit(draft, completion)
         completion = self.parameters.answer_prefix + completion
-        self._count(draft.template, prompt, completion)
-        return {"id": draft.id, "group": draft.group, "prompt": prompt, "completion": completion}
+        texts = Texts(draft.own, completion)
+        if reason is None and not draft.subject.is_fixed:
+            reason = self.cleaner.after_asking(draft.id, texts)
+        if reason:
+            return reason
+        self._count(draft.prompt.template, draft.own if draft.messages else draft.prompt.prompt, completion)
+        return self._finished(draft, completion)
+
+    def _finished(self, draft: Draft, completion: str) -> Row:
+        subject, row = draft.subject, draft.subject.row
+        made: Row = {"id": draft.id, "group": subject.group}
+        if subject.split:
+            made["split"] = subject.split
+        if self.parameters.carry:
+            made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
+        if draft.messages is not None:
+            made |= {"messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            parse_row(made, subject.where)  # roles out of order are said where the source has them
+            return made
+        system = {"system": draft.prompt.system} if draft.prompt.system else {}
+        return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion}
 
     def _id(self, content: str) -> str:
         """The first digits of the content hash; a repeated row's id is decided by how often the row came before, too."""
@@ -98,23 +172,16 @@ class Generation:
         self._occurrences[key] = before + 1
         return (content_hash(content, before) if before else content)[:_ID_DIGITS]
 
-    def _group(self, row: Row, content: str, where: Location) -> str:
-        """The value of the group column, as text; without one, each content is a group, so that repeated rows stay together."""
-        column = self.parameters.group_by
-        if column is None:
-            return content
-        if column not in row:
-            raise UserError(f"this row has no column '{column}' to group by", where, did_you_mean(column, row))
-        value = row[column]
-        if value is None:
-            raise UserError(f"column '{column}' is null, which is no group", where, "give every row a value, or leave out split.group_by")
-        return value if isinstance(value, str) else canonical(value).decode()
-
     def _unaskable(self, draft: Draft) -> str | None:
         """Why no teacher is asked about a row, if none is."""
-        if not draft.question.prompt and self.prompts.sources[draft.template]:
+        prompt = draft.prompt
+        if prompt.empty:
+            return f"empty field '{prompt.empty[1]}'"
+        if self.parameters.teacher and not prompt.prompt and self.prompting.templates[prompt.template].source:
             return "empty prompt"
-        return None if is_well_formed(draft.question.prompt) else "lone surrogate"
+        if not is_well_formed(prompt.system + prompt.prompt + draft.own):
+            return "lone surrogate"
+        return None if draft.subject.is_fixed else self.cleaner.before_asking(draft.id, Texts(draft.own, ""))
 
     def _count(self, template: int, prompt: str, completion: str) -> None:
         self.rows_out += 1
@@ -125,26 +192,81 @@ class Generation:
         self.duplicates += pair in self._pairs
         self._pairs.add(pair)
 
+    def _examples(self) -> Examples | None:
+        """The examples of the task, from rows that the split step will put into train."""
+        few_shot = self.parameters.few_shot
+        return Examples(few_shot, self.parameters.answer_prefix, self._candidates()) if few_shot else None
+
+    def _candidates(self) -> Iterator[Example]:
+        few_shot, held_out = self.parameters.few_shot, self.parameters.held_out
+        assert few_shot and held_out
+        fixed, cleaner = self._fixed_groups(), Cleaner(self.parameters.cleaning, self.job)
+        for subject in Subjects(self.parameters, self.job, self.prompting.fields).main():
+            train = subject.group not in fixed and split_of(subject.group, held_out) == "train"
+            answer = example_answer(few_shot, subject.row, subject.where) if train else None
+            if answer and self._is_example(subject, answer, cleaner):
+                yield Example(subject.content, subject.group, subject.row, subject.where, answer)
+
+    def _is_example(self, subject: Subject, answer: str, cleaner: Cleaner) -> bool:
+        """Whether a row of train may stand before others: every phrasing can be rendered over it, and no rule takes it."""
+        if any(template.empty_field(subject.row) for template in self.prompting.templates):
+            return False
+        prompt = self.prompting.render(subject.row, subject.content, subject.where, allow_empty=True).prompt
+        texts = Texts(prompt, self.parameters.answer_prefix + answer)
+        return not (cleaner.before_asking("", texts) or cleaner.after_asking("", texts))
+
+    def _fixed_groups(self) -> set[str]:
+        """The groups that the sources themselves hold out."""
+        subjects = Subjects(self.parameters, self.job, self.prompting.fields)
+        rows = subjects.main() if self.parameters.split_column else ()
+        return {subject.group for subject in chain(rows, subjects.test()) if subject.split in ("validation", "test")}
+
     def metrics(self) -> Metrics:
         """What was counted."""
+        left_out = self.left_out + self.subjects.left_out
         metrics: Metrics = {
-            "rows_in": self.rows_in,
+            "rows_in": self.subjects.rows_in,
             "rows_out": self.rows_out,
-            "left_out": dict(sorted(self.left_out.items())),
+            "left_out": dict(sorted(left_out.items())),
             "duplicates": self.duplicates,
-            "prompts": {str(index): self.prompts_used[index] for index in range(len(self.prompts))},
+            "prompts": {str(index): self.prompts_used[index] for index in range(len(self.prompting.templates))},
             "prompt_characters": self.prompt_characters,
             "completion_characters": self.completion_characters,
         }
-        if self.tally.counted:
-            metrics["teacher"] = self.tally.counted
-        if self.tally.measured:
-            metrics["_measured"] = self.tally.measured
-        return metrics
+        extra = {
+            "layouts": dict(sorted(self.subjects.layouts.items())),
+            "cleaning": self.cleaner.metrics(),
+            "teacher": self.tally.counted,
+            "_measured": self.tally.measured,
+        }
+        return metrics | {name: value for name, value in extra.items() if value}
 
 
-def _unfit(completion: str) -> str | None:
+def _given(questions: Iterable[Question]) -> Iterator[Answer]:
+    """The answers that the rows' own layout holds."""
+    for question in questions:
+        messages: Any = question.row["messages"]
+        yield Answer(messages[-1]["content"])
+
+
+def _text_before(messages: list[dict[str, Any]]) -> str:
+    """All of a conversation before its last message, as one text."""
+    return "\n".join(str(message["content"]) for message in messages[:-1])
+
+
+def _unfit(draft: Draft, completion: str) -> str | None:
     """Why an answer is not trained on, if it is not."""
-    if not completion.strip():
+    messages = draft.messages or []
+    if messages and messages[-1]["role"] != "assistant":
+        return "conversation without an answer at its end"
+    if any(not str(message["content"]).strip() and "tool_calls" not in message for message in messages):
+        return "empty message"
+    if not completion.strip() and not messages:
         return "empty completion"
     return None if is_well_formed(completion) else "lone surrogate"
+
+
+def _carried(subject: Subject, name: str) -> object:
+    if name not in subject.row:
+        raise UserError(f"this row has no column '{name}' to carry on", subject.where, did_you_mean(name, subject.row))
+    return subject.row[name]

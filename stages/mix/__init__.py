@@ -9,7 +9,9 @@ class Parameters(Part):
 
     sampler: Sampler = recipe(Proportional(), "How many rows each task gives to an epoch.")
     epochs: int | None = recipe(None, "How often the mixture is gone through.", gt=0)
-    rows: int | None = recipe(None, "Number of rows in all, in place of epochs.", gt=0)
+    rows: int | None = recipe(None, "Number of rows in all, in place of epochs; where rows are packed, of bins.", gt=0)
+    tokens: int | None = recipe(None, "Number of tokens in all, in place of epochs: as many rows as fit.", gt=0)
+    bin_tokens: int | None = recipe(None, "Rows are packed into bins of so many tokens; none given: they are not.", gt=1)
     seed: int = recipe(0, "Seed of the order.", ge=0, lt=2**63)
 
 

@@ -1,6 +1,8 @@
-"""The work of mix: which row of which task comes when, over all epochs."""
+"""The work of mix: which row of which task comes when, over all epochs, and which rows share a bin."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -10,57 +12,137 @@ from stages.common.hashing import seed_from
 from stages.common.job import Job, Metrics
 from stages.common.tokens import Array, Tokens
 from stages.mix import Parameters
+from stages.mix.packing import packed
+from stages.mix.samplers.sizes import Size
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `order.safetensors` (task int16 [rows], row int32 [rows]) and `tasks.json`, the names in the order of the task numbers."""
+    """Write `order.safetensors` and `tasks.json`, the names in the order of the task numbers.
+
+    The order: `task` int16 [rows], `row` int32 [rows]; and where rows are packed, `bins` int64 [bins + 1]: bin i holds the rows
+    bins[i]:bins[i + 1] of the order.
+    """
     paths = job.group("tokens")
     tokens = {task: Tokens.open(paths[task]) for task in sorted(paths)}
-    sizes = {task: len(rows) for task, rows in tokens.items()}
-    _refuse_empty(sizes)
-    per_epoch = parameters.sampler.rows_per_epoch(sizes)
-    task, row = order(sizes, per_epoch, parameters)
-    save_file({"task": task, "row": row}, job.output / "order.safetensors")
+    _refuse_unusable(tokens, parameters.bin_tokens)
+    phases = parameters.sampler.phases({task: _size(rows) for task, rows in tokens.items()})
+    mixture = Mixing(tokens, phases, parameters).order()
+    tensors = {"task": mixture.task, "row": mixture.row} | ({} if mixture.bins is None else {"bins": mixture.bins})
+    save_file(tensors, job.output / "order.safetensors")
     (job.output / "tasks.json").write_text(json.dumps(list(tokens), indent=1) + "\n", "utf-8")
-    epochs = len(task) / sum(per_epoch.values())
-    return {"rows": len(task), "epochs": round(epochs, 6), "tasks": shares(tokens, task, row)}
+    epochs = len(mixture) / sum(sum(phase.values()) for phase in phases)
+    metrics = {"rows": len(mixture), "epochs": round(epochs, 6), "tasks": shares(tokens, mixture)}
+    return metrics | (_packing(metrics, mixture.bins, parameters.bin_tokens or 1) if mixture.bins is not None else {})
 
 
-def _refuse_empty(sizes: dict[str, int]) -> None:
-    for task, rows in sizes.items():
-        if not rows:
-            hint = "the metrics of its split and token steps say what was left out; or take it out of the mixture"
-            raise UserError(f"task '{task}' has no rows to train on", hint=hint)
+@dataclass(frozen=True)
+class Order:
+    """Task number (int16) and row number (int32) of each row of the training; and where rows are packed, the bins' offsets (int64)."""
+
+    task: Array
+    row: Array
+    bins: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def cut(self, units: int) -> "Order":
+        """The first UNITS bins, or rows where they are not packed."""
+        rows = units if self.bins is None else int(self.bins[: units + 1][-1])
+        return Order(self.task[:rows], self.row[:rows], None if self.bins is None else self.bins[: units + 1])
+
+    @property
+    def units(self) -> int:
+        """Number of bins, or of rows where they are not packed."""
+        return len(self) if self.bins is None else len(self.bins) - 1
 
 
-def order(sizes: dict[str, int], per_epoch: dict[str, int], parameters: Parameters) -> tuple[Array, Array]:
-    """Task numbers (int16) and row numbers (int32) of the whole training; the order of SIZES numbers the tasks."""
-    assert len(sizes) <= np.iinfo(np.int16).max and max(sizes.values()) <= np.iinfo(np.int32).max
-    counts = np.array([per_epoch[task] for task in sizes])
-    streams = [Stream(task, rows, parameters.seed) for task, rows in sizes.items()]
-    epochs = [epoch_order(epoch, counts, streams, parameters.seed) for epoch in range(_epochs(parameters, int(counts.sum())))]
-    tasks, rows = zip(*epochs, strict=True)
-    return np.concatenate(tasks)[: parameters.rows], np.concatenate(rows)[: parameters.rows]
+def joined(parts: Sequence[Order]) -> Order:
+    """PARTS one after another."""
+    task, row = (np.concatenate([getattr(part, name) for part in parts]) for name in ("task", "row"))
+    if parts[0].bins is None:
+        return Order(task, row)
+    sizes = [np.diff(part.bins) for part in parts if part.bins is not None]
+    return Order(task, row, np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64))
 
 
-def _epochs(parameters: Parameters, rows_per_epoch: int) -> int:
-    """How many epochs are begun."""
-    assert not (parameters.epochs and parameters.rows) and rows_per_epoch > 0
-    return -(-parameters.rows // rows_per_epoch) if parameters.rows else parameters.epochs or 1
+class Mixing:
+    """Orders the rows of TOKENS by PHASES, again and again, until the training is long enough."""
 
+    def __init__(self, tokens: Mapping[str, Tokens], phases: Sequence[Mapping[str, int]], parameters: Parameters) -> None:
+        self.tokens, self.phases, self.parameters = tokens, phases, parameters
+        self.streams = [Stream(task, len(rows), parameters.seed) for task, rows in tokens.items()]
+        self.lengths = [rows.lengths for rows in tokens.values()]
+        assert len(tokens) <= np.iinfo(np.int16).max and max(len(rows) for rows in tokens.values()) <= np.iinfo(np.int32).max
 
-def epoch_order(epoch: int, counts: Array, streams: list["Stream"], seed: int) -> tuple[Array, Array]:
-    """One epoch: COUNTS[i] rows of task i, tasks shuffled together, each task's rows in the order of its stream.
+    def order(self) -> Order:
+        """The whole training."""
+        parameters = self.parameters
+        assert sum(value is not None for value in (parameters.epochs, parameters.rows, parameters.tokens)) <= 1
+        parts: list[Order] = []
+        for part in self._parts():
+            parts.append(part)
+            if self._enough(parts):
+                break
+        return self._cut(joined(parts))
 
-    Shuffling which task comes when, in place of the rows themselves, keeps every stream's promise inside an epoch too;
-    it is as random, since the streams are.
-    """
-    task = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
-    _generator("epoch", seed, epoch).shuffle(task)
-    row = np.empty(len(task), np.int32)
-    for number, stream in enumerate(streams):
-        row[task == number] = stream.take(int(counts[number]))
-    return task, row
+    def _parts(self) -> Iterator[Order]:
+        """The phases of one epoch after another, without end."""
+        epoch = 0
+        while True:
+            for number, phase in enumerate(self.phases):
+                yield self._phase(phase, epoch, number)
+            epoch += 1
+
+    def _enough(self, parts: Sequence[Order]) -> bool:
+        if self.parameters.rows is not None:
+            return sum(part.units for part in parts) >= self.parameters.rows
+        if self.parameters.tokens is not None:
+            return sum(int(self._lengths(part).sum()) for part in parts) >= self.parameters.tokens
+        return len(parts) == (self.parameters.epochs or 1) * len(self.phases)
+
+    def _cut(self, order: Order) -> Order:
+        if self.parameters.rows is not None:
+            return order.cut(self.parameters.rows)
+        if self.parameters.tokens is not None:
+            lengths = self._lengths(order)
+            ends = np.cumsum(lengths) if order.bins is None else np.concatenate([[0], np.cumsum(lengths)])[order.bins[1:]]
+            return order.cut(max(1, int(np.searchsorted(ends, self.parameters.tokens, side="right"))))
+        return order
+
+    def _phase(self, phase: Mapping[str, int], epoch: int, number: int) -> Order:
+        """The rows of one phase, tasks shuffled together, each task's rows in the order of its stream.
+
+        Shuffling which task comes when, in place of the rows themselves, keeps every stream's promise inside a phase too;
+        it is as random, since the streams are.
+        """
+        counts = np.array([phase.get(task, 0) for task in self.tokens])
+        task = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
+        # The first phase is named as an epoch without phases always was: mixtures stay what they were.
+        later = (number,) if number else ()
+        generator("epoch", self.parameters.seed, epoch, *later).shuffle(task)
+        row = np.empty(len(task), np.int32)
+        for index, stream in enumerate(self.streams):
+            row[task == index] = stream.take(int(counts[index]))
+        order = Order(task, row)
+        return order if self.parameters.bin_tokens is None else self._packed(order, self.parameters.bin_tokens, epoch, number)
+
+    def _packed(self, order: Order, capacity: int, epoch: int, phase: int) -> Order:
+        """The rows of ORDER in bins, which come in random order: they are found with the longest rows first."""
+        bins, count = packed(self._lengths(order), capacity)
+        places = generator("bins", self.parameters.seed, epoch, phase).permutation(count)
+        bins = places[bins]
+        by_bin = np.argsort(bins, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(bins, minlength=count))]).astype(np.int64)
+        return Order(order.task[by_bin], order.row[by_bin], offsets)
+
+    def _lengths(self, order: Order) -> Array:
+        """Tokens of each row of ORDER."""
+        found = np.empty(len(order), np.int64)
+        for number, lengths in enumerate(self.lengths):
+            chosen = order.task == number
+            found[chosen] = lengths[order.row[chosen]]
+        return found
 
 
 class Stream:
@@ -86,19 +168,19 @@ class Stream:
         return rows[:count]
 
     def _permutation(self) -> Array:
-        generator = _generator("pass", self._seed, self._task, self._passes)
+        drawn = generator("pass", self._seed, self._task, self._passes).permutation(self._rows)
         self._passes += 1
-        return generator.permutation(self._rows).astype(np.int32)
+        return drawn.astype(np.int32)
 
 
-def _generator(*values: object) -> np.random.Generator:
+def generator(*values: object) -> np.random.Generator:
     """A generator decided by VALUES; PCG64 is named because numpy may change its default."""
     return np.random.Generator(np.random.PCG64(seed_from(*values)))
 
 
-def shares(tokens: dict[str, Tokens], task: Array, row: Array) -> Metrics:
+def shares(tokens: Mapping[str, Tokens], order: Order) -> Metrics:
     """What each task really gives: rows, tokens and supervised tokens, their shares, and how often its rows are gone through."""
-    amounts = {name: _amounts(found, row[task == number]) for number, (name, found) in enumerate(tokens.items())}
+    amounts = {name: _amounts(found, order.row[order.task == number]) for number, (name, found) in enumerate(tokens.items())}
     totals = {unit: sum(amount[unit] for amount in amounts.values()) for unit in ("rows", "tokens", "supervised_tokens")}
     return {
         name: amount
@@ -111,3 +193,23 @@ def shares(tokens: dict[str, Tokens], task: Array, row: Array) -> Metrics:
 def _amounts(tokens: Tokens, rows: Array) -> dict[str, int]:
     used = np.bincount(rows, minlength=len(tokens))
     return {"rows": len(rows), "tokens": int(used @ tokens.lengths), "supervised_tokens": int(used @ tokens.supervised_lengths)}
+
+
+def _size(tokens: Tokens) -> Size:
+    return Size(len(tokens), int(tokens.lengths.sum()), int(tokens.supervised_lengths.sum()))
+
+
+def _packing(metrics: Metrics, bins: Array, capacity: int) -> Metrics:
+    count = len(bins) - 1
+    tokens = sum(task["tokens"] for task in metrics["tasks"].values())
+    return {"bins": count, "packing_efficiency": round(tokens / (count * capacity), 6)}
+
+
+def _refuse_unusable(tokens: Mapping[str, Tokens], capacity: int | None) -> None:
+    for task, rows in tokens.items():
+        if not len(rows):
+            hint = "the metrics of its split and token steps say what was left out; or take it out of the mixture"
+            raise UserError(f"task '{task}' has no rows to train on", hint=hint)
+        if capacity is not None and (longest := int(rows.lengths.max())) > capacity:
+            hint = f"set training.batching.length to {longest} or more, or tokenization.max_length to at most {capacity}"
+            raise UserError(f"a row of task '{task}' has {longest} tokens and fits no bin of {capacity}", hint=hint)

@@ -1,41 +1,88 @@
-"""The work of split: a hash of each row's group and the seed says which split it belongs to."""
+"""The work of split: a hash of each row's group and the seed says which split it belongs to, where its source does not."""
 
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError
-from stages.common.hashing import fraction
+from stages.common.hashing import seed_from
 from stages.common.job import Job, Metrics
 from stages.common.jsonl import Writer, read_objects
 from stages.common.progress import progress
+from stages.common.splits import SPLITS, split_of
 from stages.split import Parameters
 
-SPLITS = ("train", "validation", "test")
+HELD_OUT = ("test", "validation")
+"""The splits that no row of train may share a group with, the stronger one first."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows in the order of the input; raises UserError where train is empty."""
+    division = Division(parameters, job.inputs["rows"])
+    left_out: Counter[str] = Counter()
     rows_in = 0
     with ExitStack() as stack:
         writers = {split: stack.enter_context(Writer(job.output / f"{split}.jsonl")) for split in SPLITS}
-        for _, row in progress(read_objects(job.inputs["rows"]), job.name):
-            group = row["group"]
-            assert isinstance(group, str)
-            writers[split_of(group, parameters)].write(row)
+        for row in progress(division.rows(), job.name):
             rows_in += 1
+            split, reason = division.place(row)
+            if reason:
+                left_out[reason] += 1
+            else:
+                row.pop("split", None)
+                writers[split].write(row)
     counts = {split: writer.rows for split, writer in writers.items()}
-    assert rows_in == sum(counts.values())
+    assert rows_in == sum(counts.values()) + left_out.total()
     if not counts["train"]:
         what = f"none of {rows_in} rows is left to train on: test = {parameters.test} and validation = {parameters.validation} are held out"
         raise UserError(what, hint="make the shares smaller, or give more rows; rows of one group go together")
-    return {"rows_in": rows_in, **counts}
+    return {"rows_in": rows_in, **counts, "left_out": dict(sorted(left_out.items()))}
 
 
-def split_of(group: str, parameters: Parameters) -> str:
-    """The split of every row of GROUP: test takes the lower end of [0, 1), validation the upper end, train what lies between.
+class Division:
+    """Says of each row of a file where it belongs; holds the fixed groups and, of capped splits, the ids of the chosen rows."""
 
-    One end each, so that a changed share moves rows between that split and train only.
-    """
-    position = fraction("split", parameters.seed, group)
-    if position < parameters.test:
-        return "test"
-    return "validation" if position >= 1 - parameters.validation else "train"
+    def __init__(self, parameters: Parameters, path: Path) -> None:
+        self.parameters, self.path = parameters, path
+        self._fixed = self._fixed_groups() if parameters.fixed else {}
+        self._chosen = {
+            split: self._smallest(split, cap)
+            for split, cap in (("validation", parameters.max_validation), ("test", parameters.max_test))
+            if cap is not None
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        return (row for _, row in read_objects(self.path))
+
+    def place(self, row: dict[str, Any]) -> tuple[str, str | None]:
+        """The split of ROW, and why it is in none of them, if it is not."""
+        split, reason = self._uncapped(row)
+        if reason is None and split in self._chosen and row["id"] not in self._chosen[split]:
+            reason = f"more than max_{split}"
+        return split, reason
+
+    def _uncapped(self, row: dict[str, Any]) -> tuple[str, str | None]:
+        group = row["group"]
+        assert isinstance(group, str)
+        # A row without a split, or in the source's train, may be held out by its share too.
+        own = row.get("split")
+        split = own if own in HELD_OUT else split_of(group, self.parameters)
+        fixed = self._fixed.get(group)
+        return (split, None) if fixed in (None, split) else (split, f"group is in the fixed {fixed} split")
+
+    def _fixed_groups(self) -> dict[str, str]:
+        """The groups of which the source holds out rows, each with its split; test where both are said."""
+        found: dict[str, str] = {}
+        for row in self.rows():
+            if row.get("split") in HELD_OUT and found.get(row["group"]) != "test":
+                found[row["group"]] = row["split"]
+        return found
+
+    def _smallest(self, split: str, count: int) -> frozenset[str]:
+        """The ids of the COUNT rows of a split with the smallest hashes: a further row displaces at most one."""
+        placed = ((row["id"], *self._uncapped(row)) for row in self.rows())
+        ids = (identity for identity, found, reason in placed if found == split and reason is None)
+        return frozenset(nsmallest(count, ids, key=lambda identity: seed_from("cap", self.parameters.seed, identity)))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.errors import UserError
+from stages.common.ahead import ahead
 from stages.common.encoder import Encoder
 from stages.common.job import Job, Metrics
 from stages.common.progress import progress
@@ -50,8 +51,9 @@ def refuse_tokenizer(parameters: Parameters, encoder: Encoder) -> None:
 def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metrics:
     """Write the token file of ROWS and return the counts; raises UserError where a row is refused."""
     with TokenWriter(path) as writer:
-        for batch in batches(rows):
-            for ids, supervised, lengths, sources in tokenization.parts(batch):
+        # The tokenizer works on one batch while the next is read and the last is checked and written.
+        for batch in ahead(tokenization.encoded, map(tokenization.rendered, batches(rows))):
+            for ids, supervised, lengths, sources in tokenization.arrays(batch):
                 writer.write_rows(ids, supervised, lengths, sources)
     return tokenization.counts.metrics()
 

@@ -9,6 +9,7 @@ from engine.errors import Problem, UserError
 from stages.common.encoder import Array, Encoder
 from stages.common.encoding import ANSWER, CONTEXT, END
 from stages.common.rows import Row
+from stages.common.turns import Rendered
 from stages.tokenize import Parameters
 from stages.tokenize.batch import Batch, check_text, encode_batch, moved_boundaries, unfit
 from stages.tokenize.counts import Counts
@@ -29,17 +30,28 @@ class Tokenization:
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
         """The token arrays of ROWS, in their order; raises UserError where a row is refused."""
+        return self.arrays(self.encoded(self.rendered(rows)))
+
+    def rendered(self, rows: Sequence[Row]) -> list[tuple[Row, Rendered]]:
+        """The text of each of ROWS; raises UserError where a row is refused."""
         self.counts.rows_in += len(rows)
         usable = [row for row in rows if row.is_well_formed()]
         self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
         mask, bos, eos = self.parameters.mask, self.encoder.bos, self.encoder.eos
         rendered = [mask.choose(self.renderer.render(row), bos, eos) for row in usable]
         self._refuse([row for row, one in zip(usable, rendered, strict=True) if not one.turns], "nothing to learn: no answer is marked")
-        found = [row for row, one in zip(usable, rendered, strict=True) if one.turns]
-        if found:
-            yield from self._parts(encode_batch(found, [one for one in rendered if one.turns], self.parameters, self.encoder, self._front))
+        return [(row, one) for row, one in zip(usable, rendered, strict=True) if one.turns]
 
-    def _parts(self, batch: Batch) -> Iterator[Part]:
+    def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
+        """The tokens of rows as text; it changes nothing here, so that another thread may do it."""
+        if not rows:
+            return None
+        return encode_batch([row for row, _ in rows], [one for _, one in rows], self.parameters, self.encoder, self._front)
+
+    def arrays(self, batch: Batch | None) -> Iterator[Part]:
+        """The arrays of encoded rows, after all checks; raises UserError where a row is refused."""
+        if batch is None:
+            return
         self.counts.tokens_in += len(batch.ids)
         keep = self._keep(batch)
         self.counts.mismatches += check_text(batch, self.encoder)

@@ -3,13 +3,14 @@
 from typing import Annotated, Literal
 
 from engine.part import Kind, Part, named, recipe, resource
+from stages.train.batching import Batching, Padded
 from stages.train.methods import Method
 
 
 class GlobalBatch(Part):
     """What one optimizer step learns from, over all devices and accumulation steps."""
 
-    rows: int = recipe(32, "Rows per optimizer step.", gt=0)
+    rows: int = recipe(32, "Rows per optimizer step; bins where batching is packed.", gt=0)
 
 
 class Schedule(Part):
@@ -30,6 +31,9 @@ class Training(Part):
     betas: tuple[float, float] = recipe((0.9, 0.999), "AdamW's decay rates of the two moments.")
     weight_decay: float = recipe(0.0, "AdamW's decoupled weight decay.", ge=0)
     max_grad_norm: float = recipe(1.0, "The gradient is scaled down to this norm.", gt=0)
+    batching: Batching = resource(
+        Padded(), "How rows lie in micro-batches; `packed` also orders the mixture by bins, and that is part of the mixture's recipe."
+    )
 
 
 class Parameters(Training):

@@ -9,7 +9,7 @@ from stages.common.job import Job, Metrics
 from stages.common.models import copy_tokenizer, count_parameters, load_model, longest_sequence, prepare_process
 from stages.common.vocabulary import extend
 from stages.train import Parameters
-from stages.train.data import Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
+from stages.train.data import Rows, global_batches, refuse_misfits, refuse_unsupervised
 
 DIGITS = 6
 """Losses are rounded to so many digits in the metrics, so that their diffs are about something."""
@@ -68,7 +68,7 @@ def _open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dic
     refuse_misfits(rows, config.vocab_size, longest, "training")
     for task, held_out in validation.items():
         refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
-    refuse_unsupervised(rows, parameters.global_batch.rows)
+    refuse_unsupervised(rows, global_batches(rows, parameters.global_batch.rows))
     return rows, validation
 
 
@@ -76,16 +76,16 @@ def mean_loss(model: Any, rows: Rows, parameters: Parameters) -> float:
     """Cross entropy per supervised token of ROWS, in nats, without dropout."""
     import torch
 
+    from stages.train.batches import below
     from stages.train.trainer import token_loss
 
     size = min(parameters.micro_batch or _VALIDATION_ROWS, _VALIDATION_ROWS)
     total = 0.0
     model.eval()
     with torch.no_grad():
-        for batch in micro_batches(len(rows), size, None):
-            inputs = {name: values.to(model.device) for name, values in collate([rows[index] for index in batch]).items()}
-            labels = inputs.pop("labels")
-            total += float(token_loss(model(**inputs, use_cache=False), labels, 1))
+        for positions in global_batches(rows, size):
+            batch = below(positions, [rows[position] for position in positions]).to(model.device)
+            total += float(token_loss(model(**batch.inputs, use_cache=False), batch.labels, 1))
     return total / int(rows.supervised().sum())
 
 

@@ -1,31 +1,33 @@
-"""The rows of a training in the mixture's order, cut into global batches and micro-batches."""
+"""The rows of a training in the mixture's order, and the bins they are packed into."""
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.errors import UserError
 from stages.common.tokens import Array, Tokens, memory_map
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-IGNORED = -100
-"""The label of a token that nothing is learnt from, as torch's cross entropy has it."""
+class Row(NamedTuple):
+    """Views of one row: token ids (int32), the mask (uint8) of the supervised ones, and how many of them are an encoder's input."""
 
-Row = tuple[Array, Array]
-"""Token ids (int32) and the mask (uint8) of the supervised ones."""
+    input_ids: Array
+    supervised: Array
+    source: int | None = None
 
 
 class Rows:
-    """The rows of a training, in order; an item is (token ids, supervised mask)."""
+    """The rows of a training, in order."""
 
-    def __init__(self, tokens: Sequence[Tokens], task: Array, row: Array) -> None:
-        assert len(task) == len(row)
+    def __init__(self, tokens: Sequence[Tokens], task: Array, row: Array, bins: Array | None = None) -> None:
+        assert len(task) == len(row) and (bins is None or bins[-1] == len(row))
         self._tokens, self._task, self._row = tokens, task, row
+        self.bins = bins
+        """Where each bin of a packed mixture begins, int64 [bins + 1]; None where rows are not packed."""
 
     @classmethod
     def open(cls, order: Path, tokens: Mapping[str, Path]) -> "Rows":
@@ -43,8 +45,13 @@ class Rows:
         return len(self._row)
 
     def __getitem__(self, index: int) -> Row:
-        tokens = self._tokens[int(self._task[index])]
-        return tokens.row(int(self._row[index]))
+        tokens, row = self._tokens[int(self._task[index])], int(self._row[index])
+        sources = getattr(tokens, "source_lengths", None)
+        return Row(*tokens.row(row), None if sources is None else int(sources[row]))
+
+    def units(self) -> Array:
+        """Where each bin begins, or each row where they are not packed, int64 [units + 1]: what global batches are made of."""
+        return np.arange(len(self) + 1) if self.bins is None else self.bins
 
     def lengths(self) -> Array:
         """Tokens of each row, in order, int64 [rows]."""
@@ -66,34 +73,22 @@ class Rows:
         return gathered
 
 
-def micro_batches(rows: int, global_rows: int, micro_rows: int | None) -> list[range]:
-    """Cut ROWS into global batches, and these into micro-batches; both the last micro-batch and the last global batch may be smaller.
+def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None) -> list[range]:
+    """The positions that each optimizer step learns from, in order; every position is in exactly one, and only the last may be smaller.
 
-    Every global batch but the last has the same number of micro-batches.
+    BATCH_ROWS counts bins where rows are packed; with BATCH_TOKENS a step has as many bins or rows as fit in so many tokens, one at least.
     """
-    size = min(micro_rows or global_rows, global_rows)
-    return [
-        range(start, min(start + size, first + global_rows, rows))
-        for first in range(0, rows, global_rows)
-        for start in range(first, min(first + global_rows, rows), size)
-    ]
-
-
-def collate(rows: Sequence[Row]) -> dict[str, "Tensor"]:
-    """Tensors [rows, longest row]: input_ids, attention_mask and labels (int64), padded on the right."""
-    import torch
-
-    shape = (len(rows), max(len(input_ids) for input_ids, _ in rows))
-    # Any id will do as padding: on the right, no token before it can see it.
-    batch: dict[str, Any] = {"input_ids": np.zeros(shape, np.int64), "attention_mask": np.zeros(shape, np.int64)}
-    batch["labels"] = np.full(shape, IGNORED, np.int64)
-    for number, (input_ids, supervised) in enumerate(rows):
-        length = len(input_ids)
-        batch["input_ids"][number, :length] = input_ids
-        batch["attention_mask"][number, :length] = 1
-        batch["labels"][number, :length] = np.where(supervised, input_ids, IGNORED)
-    batch["labels"][:, 0] = IGNORED
-    return {name: torch.from_numpy(values) for name, values in batch.items()}
+    units = rows.units()
+    count = len(units) - 1
+    if batch_tokens is None:
+        cuts = [*range(0, count, batch_rows), count]
+    else:
+        ends = np.concatenate([[0], np.cumsum(rows.lengths())])[units]
+        cuts = [0]
+        while cuts[-1] < count:
+            fitting = int(np.searchsorted(ends, ends[cuts[-1]] + batch_tokens, side="right")) - 1
+            cuts.append(max(fitting, cuts[-1] + 1))
+    return [range(int(units[a]), int(units[b])) for a, b in pairwise(cuts) if b > a]
 
 
 def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) -> None:
@@ -106,11 +101,11 @@ def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) 
         raise UserError(f"a {what} row has {length} tokens, but the model has {longest} positions", hint=hint)
 
 
-def refuse_unsupervised(rows: Rows, global_rows: int) -> None:
+def refuse_unsupervised(rows: Rows, batches: Sequence[range]) -> None:
     """Raise UserError where an optimizer step would have nothing to learn from: its loss would be 0 / 0."""
     if not len(rows):
         raise UserError("the mixture has no rows to train on", hint="give its tasks more rows")
-    sums = np.add.reduceat(rows.supervised(), np.arange(0, len(rows), global_rows))
+    sums = np.add.reduceat(rows.supervised(), [batch.start for batch in batches])
     if not sums.all():
         step = int(np.argmin(sums)) + 1
         hint = "choose another tokenization.mask, or a larger global_batch"

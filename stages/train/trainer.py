@@ -11,19 +11,25 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from stages.train import Parameters
-from stages.train.data import Rows, collate, micro_batches
+from stages.train.batches import Batches
+from stages.train.data import Rows, global_batches
+from stages.train.division import Bound, Share
+from stages.train.isolation import PADDED, isolate
 from stages.train.record import Point, Record
 from stages.train.schedule import factor
 
 
 def train(model: Any, rows: Rows, parameters: Parameters, scratch: Path) -> list[Point]:
     """Train MODEL in place on ROWS, one pass, and return each step's numbers; raises UserError where the training diverges."""
-    batches = micro_batches(len(rows), parameters.global_batch.rows, parameters.micro_batch)
-    record = Record(_step_tokens(rows, parameters.global_batch.rows))
+    arrangement = isolate(model) if parameters.batching.flat else PADDED
+    batches = Batches(rows, parameters.batching, Bound(parameters.micro_batch), arrangement)
+    steps = global_batches(rows, parameters.global_batch.rows)
+    micro = [batches.micro_batches(step, Share()) for step in steps]
+    record = Record(_step_tokens(rows, steps))
     config = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)
     trainer = OrderedTrainer(parameters, model=model, args=arguments(parameters, scratch), train_dataset=rows, callbacks=[record])
-    trainer.batches = batches
+    trainer.batches, trainer.micro_batches = batches, [positions for step in micro for positions in step]
     # Dropout continues from the seed, however much of the random numbers the trainer's own setup takes.
     torch.manual_seed(parameters.seed)
     trainer.train()
@@ -72,7 +78,8 @@ def arguments(parameters: Parameters, scratch: Path) -> TrainingArguments:
 class OrderedTrainer(Trainer):
     """A Trainer whose batches, loss and learning rate are ours."""
 
-    batches: list[range]
+    batches: Batches
+    micro_batches: list[list[int]]
 
     def __init__(self, parameters: Parameters, **options: Any) -> None:
         super().__init__(compute_loss_func=token_loss, **options)
@@ -86,7 +93,11 @@ class OrderedTrainer(Trainer):
 
         Not prepared by accelerate, whose wrapper would shard it by itself; the trainer moves each batch to the device anyway.
         """
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=collate)
+        return DataLoader(range(len(self.batches.rows)), batch_sampler=self.micro_batches, collate_fn=self._collate)
+
+    def _collate(self, positions: list[int]) -> dict[str, Any]:
+        batch = self.batches.tensors(positions)
+        return {**batch.inputs, "labels": batch.labels}
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
         """Our own schedule in place of transformers'."""
@@ -111,6 +122,6 @@ def token_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Ten
     return cross_entropy(outputs.logits[:, :-1][supervised].float(), targets[supervised], reduction="sum") / num_items_in_batch
 
 
-def _step_tokens(rows: Rows, global_rows: int) -> list[int]:
+def _step_tokens(rows: Rows, steps: list[range]) -> list[int]:
     lengths = rows.lengths()
-    return [int(lengths[start : start + global_rows].sum()) for start in range(0, len(rows), global_rows)]
+    return [int(lengths[step.start : step.stop].sum()) for step in steps]

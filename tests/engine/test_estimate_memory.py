@@ -14,7 +14,10 @@ from engine.estimate.methods import trainable_parameters
 from engine.estimate.models import Model, model_of
 from stages.common.models import count_parameters
 from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
-from stages.train.data import Rows, micro_batches
+from stages.train.batches import Batches
+from stages.train.batching import Padded
+from stages.train.data import Rows
+from stages.train.division import Bound, Share
 from stages.train.methods import Full, Lora
 from stages.train.trainer import OrderedTrainer, arguments, token_loss
 from tests.stages.train.tiny import settings, training_job
@@ -63,7 +66,8 @@ def test_weights_gradients_and_optimizer_states_are_those_of_a_real_training(tmp
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
     parameters, watch = settings(method=method, micro_batch=2), Watch()
     trainer = OrderedTrainer(parameters, model=model, args=arguments(parameters, job.scratch), train_dataset=rows, callbacks=[watch])
-    trainer.batches = micro_batches(len(rows), 6, 2)
+    trainer.batches = Batches(rows, Padded(), Bound(2))
+    trainer.micro_batches = trainer.batches.micro_batches(range(6), Share())
     trainer.train()
     size = size_of(architecture)
     trainable = trainable_parameters(size, method)

@@ -1,7 +1,7 @@
 """Every sort of mistake: what is said, where the caret stands, and the hint."""
 
 import re
-from typing import Self
+from typing import Self, get_args
 
 import pytest
 from pydantic import ValidationError, model_validator
@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 from engine.part import Part
 from engine.spec import tree
 from engine.spec.problems import problems
+from stages.generate.sources import Source
+
+SOURCES = ", ".join(sorted(member.model_fields["kind"].default for member in get_args(get_args(Source)[0])))
 
 # replaced text of the valid spec, replacement, what is said, what the caret marks, hint (a part of it)
 MISTAKES = {
@@ -57,15 +60,15 @@ MISTAKES = {
         "3",
         "tasks.headline.source.kind must be text, not the whole number 3",
         "3",
-        "known: jsonl, synthetic",
+        f"known: {SOURCES}",
     ),
-    "kind that is a table": ('"jsonl"', "{}", "tasks.headline.source.kind must be text, not a table", "{}", "known: jsonl, synthetic"),
+    "kind that is a table": ('"jsonl"', "{}", "tasks.headline.source.kind must be text, not a table", "{}", f"known: {SOURCES}"),
     "kind missing": (
         'kind = "jsonl", ',
         "",
         "missing key 'kind' in tasks.headline.source",
         "source",
-        "kind is one of: jsonl, synthetic",
+        f"kind is one of: {SOURCES}",
     ),
     "no name and no table": (
         '"lora"',

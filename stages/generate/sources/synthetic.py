@@ -1,15 +1,16 @@
 """Rows from a generator of our own: no network, no files, the same rows for the same seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import Location
-from engine.part import Part, recipe
+from engine.part import recipe
+from stages.generate.selection import Located, Selection
 
 
-class Synthetic(Part):
+class Synthetic(Selection):
     """Rows made by a seeded generator: short news-like reports, or word chunks repeated in another order."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -18,7 +19,11 @@ class Synthetic(Part):
     joined: int = recipe(1, "How many texts make up one row.", gt=0)
     seed: int = recipe(0, "Another seed gives other rows.", ge=0, lt=2**63)
 
-    def read(self, files: dict[str, Path]) -> Iterator[tuple[Location, dict[str, object]]]:
+    def known_columns(self) -> tuple[str, ...]:
+        """The columns that every row has, and no others."""
+        return ("text",)
+
+    def read(self, files: Sequence[Path]) -> Iterator[Located]:
         """Each row with the number it has."""
         from stages.generate import reports
 

@@ -5,7 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.part import named
+from stages.generate.teachers.chat import Chat
 from stages.generate.teachers.gold import Gold
+from stages.generate.teachers.local import Local
 from stages.generate.teachers.rules import Rules
 
-Teacher = Annotated[Gold | Rules, Field(discriminator="kind"), named]
+Teacher = Annotated[Chat | Gold | Local | Rules, Field(discriminator="kind"), named]

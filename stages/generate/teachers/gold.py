@@ -1,7 +1,7 @@
 """Completions that the source already holds."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.errors import UserError, did_you_mean
 from engine.part import Part, recipe
@@ -15,6 +15,9 @@ class Gold(Part):
 
     kind: Literal["gold"] = "gold"
     column: str = recipe(description="The column that holds the completion.", min_length=1)
+
+    free: ClassVar[bool] = True
+    """Whether asking costs nothing, so that a preview may ask."""
 
     def columns(self) -> tuple[str, ...]:
         """The columns of a row that the answer depends on, beside the prompt."""

@@ -1,7 +1,8 @@
 """Completions by rules that read the row's text: a teacher that costs nothing and is never wrong."""
 
+import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.errors import UserError, did_you_mean
 from engine.part import Part, recipe
@@ -14,8 +15,13 @@ class Rules(Part):
     """A deterministic rule over the text of a row."""
 
     kind: Literal["rules"] = "rules"
-    rule: Literal["key_sentence", "headline", "topic"] = recipe(description="What is answered about a synthetic report.")
+    rule: Literal["key_sentence", "headline", "topic", "lead"] = recipe(
+        description="What is answered: about a synthetic report, or `lead`, the first sentence of any text or list of sentences."
+    )
     column: str = recipe("text", "The column that holds the text.", min_length=1)
+
+    free: ClassVar[bool] = True
+    """Whether asking costs nothing, so that a preview may ask."""
 
     def columns(self) -> tuple[str, ...]:
         """The columns of a row that the answer depends on, beside the prompt."""
@@ -27,13 +33,27 @@ class Rules(Part):
             yield Answer(self._text(question))
 
     def _text(self, question: Question) -> str:
-        from stages.generate import reports
-
         text = question.row.get(self.column)
+        if self.rule == "lead" and isinstance(text, list):
+            text = next((item for item in text if isinstance(item, str) and item.strip()), "")
         if not isinstance(text, str):
             raise UserError(f"this row has no text in column '{self.column}'", question.where, did_you_mean(self.column, question.row))
+        return _lead(text) if self.rule == "lead" else self._about_report(text, question)
+
+    def _about_report(self, text: str, question: Question) -> str:
+        from stages.generate import reports
+
         answer = {"key_sentence": reports.key_sentence, "headline": reports.headline, "topic": reports.topic}[self.rule](text)
         if answer is None:
             what = f"rule '{self.rule}' finds no answer in this text: {shorten(text)}"
-            raise UserError(what, question.where, "the rules read synthetic reports only")
+            raise UserError(what, question.where, "this rule reads synthetic reports only")
         return answer
+
+
+# A full stop with a capital after it: cheap, and wrong after abbreviations; a list of sentences needs no guess.
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
+
+
+def _lead(text: str) -> str:
+    """The first sentence of TEXT."""
+    return _END_OF_SENTENCE.split(text.strip(), maxsplit=1)[0].strip()

@@ -1,15 +1,16 @@
 """The same number of rows from every task."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from engine.part import Part
+from stages.mix.samplers.sizes import Phase, Shares, Size
 
 
-class Equal(Part):
+class Equal(Shares):
     """The same number of rows from every task: the smaller ones are repeated up to the largest."""
 
     kind: Literal["equal"] = "equal"
 
-    def rows_per_epoch(self, rows: dict[str, int]) -> dict[str, int]:
-        """How many rows each task gives to an epoch, from how many it has."""
-        return dict.fromkeys(rows, max(rows.values()))
+    def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
+        """How many rows each task gives to an epoch, before caps."""
+        return dict.fromkeys(tasks, max(size.rows for size in tasks.values()))

@@ -1,19 +1,25 @@
 """Shares given by hand."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import Field
+from engine.part import Name, recipe
+from stages.mix.samplers.sizes import Phase, Positive, Shares, Size, divided
 
-from engine.part import Part, recipe
 
-
-class Weights(Part):
-    """Shares of rows given by hand, one weight for each task of the mixture."""
+class Weights(Shares):
+    """Shares given by hand, one weight for each task of the mixture, of rows, tokens or supervised tokens."""
 
     kind: Literal["weights"] = "weights"
-    weights: dict[str, Annotated[float, Field(gt=0)]] = recipe(description="Relative share of each task, in rows.", min_length=1)
+    weights: dict[Name, Positive] = recipe(description="Relative share of each task.", min_length=1)
+    by: Literal["rows", "tokens", "supervised_tokens"] = recipe("rows", "What the weights are shares of.")
 
-    def rows_per_epoch(self, rows: dict[str, int]) -> dict[str, int]:
-        """How many rows each task gives to an epoch of as many rows as all tasks have together (rounded, at least one)."""
-        total, weight = sum(rows.values()), sum(self.weights[task] for task in rows)
-        return {task: max(1, round(total * self.weights[task] / weight)) for task in rows}
+    def named_tasks(self) -> set[str]:
+        """The tasks that this sampler names."""
+        return super().named_tasks() | set(self.weights)
+
+    def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
+        """How many rows each task gives to an epoch of as many rows as all tasks have together, before caps."""
+        # Rows per unit: a task with long rows needs fewer of them for the same share of tokens.
+        shares = {name: self.weights[name] * size.rows / max(1, size.of(self.by)) for name, size in tasks.items()}
+        return divided(sum(size.rows for size in tasks.values()), shares)

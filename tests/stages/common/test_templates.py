@@ -3,13 +3,13 @@
 import pytest
 
 from engine.errors import Location, UserError
-from stages.common.templates import Prompts
+from stages.common.templates import Expression, Template
 
 WHERE = Location("rows.jsonl", 7)
 
 
 def render(template, **row):
-    return Prompts([template]).render(0, row, WHERE)
+    return Template(template, "prompts[0]").render(row, WHERE)
 
 
 def problem(template, **row):
@@ -55,7 +55,7 @@ def test_an_unknown_attribute_is_told():
 
 def test_a_syntax_error_shows_its_line():
     with pytest.raises(UserError) as caught:
-        Prompts(["fine", "first\n{{ text }\nlast"])
+        Template("first\n{{ text }\nlast", "prompts[1]")
     found = caught.value.problems[0]
     assert found.what.startswith("prompts[1] is no valid Jinja template: ")
     assert (found.where.file, found.where.line, found.where.source) == ("prompts[1]", 2, "{{ text }")
@@ -88,3 +88,71 @@ def test_there_is_no_chance_in_templates(template):
 
 def test_there_is_no_lorem_ipsum():
     assert "lipsum" in problem("{{ lipsum() }}", text="x").what
+
+
+@pytest.mark.parametrize(
+    ("template", "required", "optional"),
+    [
+        ("{{ a }} {{ b.c | upper }}", "a b", ""),
+        ("{{ a | default('x') }}{{ b | d('y') }}", "", "a b"),
+        ("{% if a %}{{ a }}{% endif %}{{ b }}", "b", "a"),
+        ("{{ a or b }}{{ c }}", "c", "a b"),
+        ("{{ a if b else c }}", "a c", "b"),
+        ("{% if a is defined %}{{ a }}{% endif %}", "", "a"),
+        ("{% for x in a %}{{ x }}{{ loop.index }}{% endfor %}{% set y = 1 %}{{ y }}{{ range(2) | list }}", "a", ""),
+        ("none at all", "", ""),
+    ],
+)
+def test_a_template_says_which_fields_it_needs_and_which_may_be_missing(template, required, optional):
+    made = Template(template, "x")
+    assert made.required == frozenset(required.split()) and made.fields == frozenset((required + " " + optional).split())
+
+
+@pytest.mark.parametrize("value", [None, "", " \n\u2003", [], {}])
+def test_an_empty_field_is_found_where_it_is_needed(value):
+    row = {"a": value, "b": 0, "c": False, "d": [""]}
+    assert Template("{{ b }}{{ a }}", "x").empty_field(row) == "a"
+    assert Template("{{ a or b }}{{ c }}{{ d }}", "x").empty_field(row) is None
+    assert Template("{{ missing }}", "x").empty_field(row) is None, "a missing one is told while it is rendered"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("year >= 2019 and lang == 'en'", True),
+        ("items[0].name", "first"),
+        ("items | length", 1),
+        ("text", "a"),
+        ("'a' in text or missing", True),
+        ("empty", None),
+        ("{'a': year}", {"a": 2020}),
+    ],
+)
+def test_expressions_give_values(expression, value):
+    row = {"year": 2020, "lang": "en", "items": [{"name": "first"}], "text": "a", "empty": None}
+    assert Expression(expression, "where").value(row, WHERE) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("yaer > 1", "did you mean 'year'?"),
+        ("missing", "'missing', which this row does not have"),
+        ("year / 0", "division by zero"),
+        ("text > year", "cannot be rendered"),
+        ("text.__class__.__base__", "unsafe"),
+        ("items.pop()", "pop"),
+        ("items | random", "random"),
+        ("nested.key", "no attribute 'key'"),
+    ],
+)
+def test_what_an_expression_cannot_say_is_the_users_error(expression, said):
+    with pytest.raises(UserError) as caught:
+        Expression(expression, "where").value({"year": 1, "text": "a", "items": [1], "nested": {}}, WHERE)
+    assert said in str(caught.value) and caught.value.problems[0].what.startswith("where ")
+
+
+@pytest.mark.parametrize("expression", ["a b", "a }} {{ b", "(a", "", "{% if a %}"])
+def test_one_expression_is_expected(expression):
+    with pytest.raises(UserError, match="no valid Jinja expression"):
+        Expression(expression, "where")

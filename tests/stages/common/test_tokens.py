@@ -1,5 +1,7 @@
 """Token files: what is written row by row is read back as views, and the bytes are those of safetensors itself."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,36 @@ def test_it_is_a_safetensors_file_with_the_documented_types(tmp_path):
         "offsets": ("int64", [0, 2, 3]),
     }
     assert [p.name for p in tmp_path.iterdir()] == ["train.safetensors"]
+
+
+@pytest.mark.parametrize("rows", [[], [[(5, 0), (6, 1)], [(7, 1)]]])
+def test_the_bytes_are_those_of_the_library(tmp_path, rows):
+    write(tmp_path / "ours", rows)
+    save_file(load_file(tmp_path / "ours"), tmp_path / "theirs")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_batches_of_any_size_make_equal_bytes(tmp_path):
+    lengths = np.random.default_rng(0).integers(1, 9, 100)
+    ids = np.arange(lengths.sum(), dtype=np.int32)
+    for size in (1, 7, 100):
+        with TokenWriter(tmp_path / str(size)) as writer:
+            for start in range(0, 100, size):
+                span = slice(lengths[:start].sum(), lengths[: start + size].sum())
+                writer.write_rows(
+                    ids[span], (ids[span] % 2).astype(np.uint8), lengths[start : start + size], lengths[start : start + size] - 1
+                )
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "7").read_bytes() == (tmp_path / "100").read_bytes()
+
+
+def test_writing_takes_no_memory_for_the_tokens(tmp_path):
+    tracemalloc.start()
+    with TokenWriter(tmp_path / "t") as writer:
+        for _ in range(200):
+            writer.write_rows(np.zeros(50_000, np.int32), np.zeros(50_000, np.uint8), np.full(500, 100))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "t").stat().st_size > 50_000_000 > 10 * peak
 
 
 def test_equal_rows_make_equal_bytes(tmp_path):

@@ -35,7 +35,8 @@ class Batched(Part):
 
 
 def generation(tmp_path, teacher, **changes):
-    parameters = Parameters(**({"source": Jsonl(path="x"), "prompts": ("{{ text }}",), "teacher": Gold(column="text")} | changes))
+    values = {"source": Jsonl(path="x"), "prompts": ("{{ text }}",), "teacher": Gold(column="text"), "empty_fields": "leave_out"}
+    parameters = Parameters(**(values | changes))
     return Generation(parameters.model_copy(update={"teacher": teacher}), Job("generate-x", {}, tmp_path, None, tmp_path))
 
 
@@ -49,7 +50,8 @@ def test_answers_meet_their_questions_whatever_the_batch(tmp_path_factory, texts
     rows = list(made.rows(source(texts)))
     assert [(row["prompt"], row["completion"]) for row in rows] == [(t, t.upper()) for t in texts if t in ("a", "b", "c")]
     metrics = made.metrics()
-    assert metrics["left_out"].get("refused", 0) == texts.count("no") and metrics["left_out"].get("empty prompt", 0) == texts.count("")
+    reasons = {"refused": texts.count("no"), "empty field 'text'": texts.count(""), "lone surrogate": texts.count("\ud800")}
+    assert metrics["left_out"] == {reason: count for reason, count in reasons.items() if count}
     assert metrics["rows_in"] == metrics["rows_out"] + sum(metrics["left_out"].values()) == len(texts)
     asked = len(texts) - texts.count("") - texts.count("\ud800")
     assert metrics.get("teacher", {}) == ({"batches": -(-asked // ahead)} if asked else {})

@@ -45,7 +45,7 @@ def test_a_row_gets_id_group_prompt_and_completion(tmp_path):
     (row,) = rows
     assert list(row) == ["id", "group", "prompt", "completion"]
     assert (row["prompt"], row["completion"]) == ("Say a:\n", "b")
-    assert re.fullmatch("[0-9a-f]{16}", row["id"]) and row["group"].startswith(row["id"])
+    assert re.fullmatch("[0-9a-f]{16}", row["id"]) and re.fullmatch("[0-9a-f]{64}", row["group"])
     assert metrics == {
         "rows_in": 1,
         "rows_out": 1,
@@ -68,7 +68,8 @@ source_rows = st.lists(
 def test_rows_in_are_rows_out_and_rows_left_out(tmp_path_factory, rows, seed):
     folder = tmp_path_factory.mktemp("generate")
     anchor = {"text": "anchor", "answer": "anchor"}  # so that never all rows are left out
-    metrics, made = generate(folder, [anchor, *rows], seed=seed, prompts=("{{ text }}", "Q: {{ text }}"))
+    policy = ("leave_out", "allow")[seed % 2]
+    metrics, made = generate(folder, [anchor, *rows], seed=seed, prompts=("{{ text }}", "Q: {{ text }}"), empty_fields=policy)
     assert metrics["rows_in"] == 1 + len(rows) and metrics["rows_out"] == len(made)
     assert metrics["rows_in"] == len(made) + sum(metrics["left_out"].values())
     assert sum(metrics["prompts"].values()) == len(made)
@@ -83,10 +84,10 @@ def test_the_order_and_the_neighbours_of_a_row_change_nothing_of_it(tmp_path_fac
     rows = [{"text": "anchor", "answer": "anchor"}, *rows]
     folder = tmp_path_factory.mktemp("generate")
     prompts = tuple(f"{n} {{{{ text }}}}" for n in range(5))
-    _, before = generate(folder, rows, prompts=prompts)
+    _, before = generate(folder, rows, prompts=prompts, empty_fields="allow")
     shuffled = [*rows, {"text": "new", "answer": "new"}]
     random.shuffle(shuffled)
-    _, after = generate(folder, shuffled, prompts=prompts)
+    _, after = generate(folder, shuffled, prompts=prompts, empty_fields="allow")
     assert {dumps(row) for row in before} <= {dumps(row) for row in after} and len(after) == len(before) + 1
 
 
@@ -115,9 +116,11 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         {"text": "\ud800", "answer": "b"},
         {"text": "b", "answer": "\udfff"},
     ]
-    metrics, rows = generate(tmp_path, source)
-    assert metrics["left_out"] == {"empty completion": 3, "empty prompt": 1, "lone surrogate": 2}
+    metrics, rows = generate(tmp_path, source, empty_fields="leave_out")
+    assert metrics["left_out"] == {"empty completion": 3, "empty field 'text'": 1, "lone surrogate": 2}
     assert [row["prompt"] for row in rows] == ["a"]
+    metrics, rows = generate(tmp_path, source, prompts=("{{ text or '' }}",))
+    assert metrics["left_out"] == {"empty completion": 3, "empty prompt": 1, "lone surrogate": 2}
 
 
 def test_the_empty_template_means_no_prompt(tmp_path):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from engine.errors import UserError
 from stages.common.job import Job
 from stages.common.jsonl import read_objects, write_rows
+from stages.common.splits import SPLITS, split_of
 from stages.split import Parameters
-from stages.split.body import SPLITS, run, split_of
+from stages.split.body import run
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,7 +43,7 @@ def anchored(names):
 def test_every_row_is_in_exactly_one_split_in_the_order_of_the_input(tmp_path_factory, names):
     rows = anchored(names)
     metrics, splits = split(tmp_path_factory.mktemp("split"), rows)
-    assert metrics == {"rows_in": len(rows), **{name: len(found) for name, found in splits.items()}}
+    assert metrics == {"rows_in": len(rows), **{name: len(found) for name, found in splits.items()}, "left_out": {}}
     assert sorted((found for part in splits.values() for found in part), key=lambda found: found["id"]) == rows
     assert all([found["id"] for found in part] == sorted(found["id"] for found in part) for part in splits.values())
 
@@ -90,7 +91,7 @@ def test_another_seed_gives_other_splits():
 
 def test_empty_held_out_splits_are_files_all_the_same(tmp_path):
     metrics, splits = split(tmp_path, [row(n, str(n)) for n in range(5)], validation=0.0, test=0.0)
-    assert metrics == {"rows_in": 5, "train": 5, "validation": 0, "test": 0} and splits["test"] == []
+    assert metrics == {"rows_in": 5, "train": 5, "validation": 0, "test": 0, "left_out": {}} and splits["test"] == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
 
 
@@ -117,3 +118,58 @@ def test_the_body_starts_without_heavy_imports():
     code = "import sys, stages.split.body; print({'numpy', 'torch', 'jinja2', 'transformers', 'tokenizers', 'tqdm'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+fixed_rows = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from([None, "train", "validation", "test"])), min_size=1, max_size=30
+)
+
+
+@given(fixed_rows, st.floats(0, 0.4))
+def test_fixed_splits_are_kept_and_no_group_is_on_both_sides(tmp_path_factory, given_rows, share):
+    rows = [row(number, group) | ({"split": name} if name else {}) for number, (group, name) in enumerate(given_rows)]
+    anchor = row(99, next(name for name in map(str, range(1000)) if split_of(name, Parameters(test=share)) == "train"))
+    metrics, splits = split(tmp_path_factory.mktemp("split"), [*rows, anchor], fixed=True, test=share, validation=0.05)
+    assert metrics["rows_in"] == len(rows) + 1 == sum(map(len, splits.values())) + sum(metrics["left_out"].values())
+    where = {found["id"]: name for name, part in splits.items() for found in part}
+    assert not any("split" in found for part in splits.values() for found in part)
+    groups = {name: {found["group"] for found in part} for name, part in splits.items()}
+    assert not (groups["test"] & groups["train"] or groups["validation"] & groups["train"] or groups["test"] & groups["validation"])
+    assert all(where.get(found["id"], found["split"]) == found["split"] for found in rows if found.get("split") in ("test",))
+
+
+def test_rows_of_a_group_that_the_source_holds_out_are_counted_and_not_trained_on(tmp_path):
+    rows = [
+        row(1, "a") | {"split": "test"},
+        row(2, "a") | {"split": "train"},
+        row(3, "a"),
+        row(4, "b") | {"split": "validation"},
+        row(5, "c"),
+    ]
+    metrics, splits = split(tmp_path, rows, fixed=True, test=0.0, validation=0.0)
+    assert {name: [found["prompt"] for found in part] for name, part in splits.items()} == {
+        "train": ["p5"],
+        "validation": ["p4"],
+        "test": ["p1"],
+    }
+    assert metrics["left_out"] == {"group is in the fixed test split": 2}
+
+
+@given(groups, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_caps_bound_the_held_out_splits_and_move_nothing_into_another(tmp_path_factory, names, cap, random):
+    folder = tmp_path_factory.mktemp("split")
+    rows = anchored(names)
+    _, free = split(folder, rows, test=0.3, validation=0.3) if any(split_of(r["group"], SHARES) == "train" for r in rows) else (None, None)
+    if free is None:
+        return
+    metrics, capped = split(folder, rows, test=0.3, validation=0.3, max_test=cap, max_validation=cap)
+    for name in ("test", "validation"):
+        assert len(capped[name]) == min(cap, len(free[name])) and all(found in free[name] for found in capped[name])
+        assert metrics["left_out"].get(f"more than max_{name}", 0) == len(free[name]) - len(capped[name])
+    assert capped["train"] == free["train"]
+    random.shuffle(rows)
+    _, again = split(folder, rows, test=0.3, validation=0.3, max_test=cap, max_validation=cap)
+    assert {found["id"] for found in again["test"]} == {found["id"] for found in capped["test"]}
+
+
+SHARES = Parameters(test=0.3, validation=0.3)

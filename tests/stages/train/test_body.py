@@ -10,13 +10,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as load_numpy
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file
 
 from engine.errors import UserError
 from stages.common.models import load_model
 from stages.train import GlobalBatch, Schedule
+from stages.train.batches import collate
+from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
 from stages.train.body import mean_loss, run
-from stages.train.data import Rows, collate, micro_batches
+from stages.train.data import Row, Rows, global_batches
 from stages.train.methods import Full, Lora
 from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
@@ -42,7 +46,7 @@ def bare_loop(model, rows, parameters):
     others = [weight for weight in model.parameters() if weight.ndim == 1]
     groups = [{"params": decayed, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=parameters.betas)
-    batches = micro_batches(len(rows), parameters.global_batch.rows, None)
+    batches = global_batches(rows, parameters.global_batch.rows)
     for step, batch in enumerate(batches):
         inputs = collate([rows[index] for index in batch])
         labels = inputs.pop("labels")[:, 1:].reshape(-1)
@@ -63,6 +67,35 @@ def test_it_is_the_training_that_a_plain_loop_does(tmp_path, falcon):
     bare_loop(model, Rows.open(tmp_path / "order", job_inputs), parameters)
     assert metrics["steps"] == 4 and metrics["rows"] == 22, "22 rows are 3 batches of 6 and one of 4"
     assert difference(weights, {name: weight for name, weight in model.state_dict().items() if name in weights}) < 1e-5
+
+
+@pytest.mark.parametrize(("architecture", "method"), [("falcon", Full()), ("llama", Lora(r=4))], ids=["falcon", "llama-lora"])
+def test_ways_of_batching_give_the_same_weights(tmp_path, architecture, method):
+    model = make_model(tmp_path / "model", architecture)
+    layouts = {"none": Unsorted(), "padded": Padded(), "padding_free": PaddingFree()}
+    values = {"method": method, "micro_batch": 4}
+    found = {name: trained(tmp_path / name, model, batching=layout, **values)[1] for name, layout in layouts.items()}
+    assert difference(found["none"], found["padded"]) < 1e-5
+    assert difference(found["none"], found["padding_free"]) < 1e-5
+
+
+def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path, falcon):
+    found = {}
+    for name, values in {"whole": {}, "single": {"micro_batch": 1}, "rows": {"batching": Padded()}}.items():
+        job = training_job(tmp_path / name, falcon)
+        bins = np.array([0, 3, 5, 9, 10, 14, 18, 22])
+        order = load_numpy(job.inputs["order"] / "order.safetensors")
+        save_numpy({**order, "bins": bins}, job.inputs["order"] / "order.safetensors")
+        metrics = run(settings(**{"global_batch": GlobalBatch(rows=3), "batching": Packed(), **values}), job)
+        assert metrics["steps"] == 3, "7 bins are 2 batches of 3 and one of 1"
+        found[name] = load_file(job.output / "model.safetensors")
+    assert difference(found["whole"], found["single"]) < 1e-5
+    assert difference(found["whole"], found["rows"]) < 1e-5
+
+
+def test_a_model_that_cannot_keep_rows_apart_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match=r"Bloom.* cannot keep packed rows apart"):
+        trained(tmp_path, make_model(tmp_path / "model", "bloom"), batching=PaddingFree())
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +235,7 @@ def test_validation_loss_is_per_supervised_token_and_skips_tasks_without_any(tmp
     model, file = load_model(job.output), Tokens.open(job.inputs["validation/copy"])
     total = count = 0.0
     for index in range(len(file)):
-        inputs = collate([file.row(index)])
+        inputs = collate([Row(*file.row(index))])
         supervised = int((inputs["labels"] != -100).sum())
         with torch.no_grad():
             total += float(model(**inputs).loss) * supervised

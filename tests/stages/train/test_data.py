@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from stages.common.tokens import Tokens
-from stages.train.data import IGNORED, Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
+from stages.train.batches import IGNORED, collate
+from stages.train.data import Row, Rows, global_batches, refuse_misfits, refuse_unsupervised
 from tests.stages.train.tiny import SIZES, write_order, write_tokens
 
 
@@ -22,14 +23,36 @@ def rows(tmp_path, tokens):
     return Rows.open(write_order(tmp_path / "order", SIZES), tokens)
 
 
-@given(st.integers(1, 60), st.integers(1, 20), st.none() | st.integers(1, 25))
-def test_micro_batches_cut_the_rows_into_global_batches(count, global_rows, micro_rows):
-    batches = micro_batches(count, global_rows, micro_rows)
-    assert [index for batch in batches for index in batch] == list(range(count))
-    assert all(0 < len(batch) <= min(micro_rows or global_rows, global_rows) for batch in batches)
-    assert all(batch[0] // global_rows == batch[-1] // global_rows for batch in batches), "no micro-batch lies in two global batches"
-    per_step = np.bincount([batch[0] // global_rows for batch in batches])
-    assert len(set(per_step[:-1])) <= 1 and per_step[-1] <= per_step[0], "the trainer counts on this"
+def ragged(lengths, bins=None):
+    """Rows of the given lengths whose ids count on, all of them supervised."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    total = int(offsets[-1])
+    tokens = Tokens(np.arange(total, dtype=np.int32), np.ones(total, np.uint8), offsets)
+    count = len(lengths)
+    return Rows([tokens], np.zeros(count, np.int16), np.arange(count), bins)
+
+
+lengths = st.lists(st.integers(1, 9), min_size=1, max_size=40)
+
+
+@given(lengths, st.integers(1, 20), st.none() | st.integers(1, 50))
+def test_global_batches_hold_every_position_once(given_lengths, batch_rows, batch_tokens):
+    batches = global_batches(ragged(given_lengths), batch_rows, batch_tokens)
+    assert [position for batch in batches for position in batch] == list(range(len(given_lengths)))
+    sums = [sum(given_lengths[batch.start : batch.stop]) for batch in batches]
+    if batch_tokens is None:
+        assert all(len(batch) == batch_rows for batch in batches[:-1])
+    else:
+        assert all(total <= batch_tokens or len(batch) == 1 for total, batch in zip(sums, batches, strict=True))
+        for batch, total in zip(batches[:-1], sums, strict=False):
+            assert total + given_lengths[batch.stop] > batch_tokens, "one more row would not have fitted"
+
+
+def test_global_batches_of_packed_rows_are_whole_bins():
+    rows = ragged([3, 4, 5, 1, 2], np.array([0, 2, 3, 5]))
+    assert global_batches(rows, 2) == [range(3), range(3, 5)]
+    assert global_batches(rows, 1, batch_tokens=12) == [range(3), range(3, 5)]
+    assert global_batches(rows, 1, batch_tokens=5) == [range(2), range(2, 3), range(3, 5)]
 
 
 def test_rows_come_in_the_order_of_the_mixture(tmp_path, tokens, rows):
@@ -51,7 +74,7 @@ def test_counts_of_tokens_are_those_of_the_rows(rows):
 def test_a_first_token_counts_for_nothing_as_nothing_predicts_it():
     file = Tokens(np.arange(5, dtype=np.int32), np.ones(5, np.uint8), np.array([0, 3, 5]))
     assert Rows.all_of(file).supervised().tolist() == [1, 2]
-    assert (collate([file.row(0)])["labels"] != IGNORED).sum() == 2
+    assert (collate([Row(*file.row(0))])["labels"] != IGNORED).sum() == 2
 
 
 def test_all_rows_of_a_file_come_short_ones_first(tokens):
@@ -61,10 +84,10 @@ def test_all_rows_of_a_file_come_short_ones_first(tokens):
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=7), min_size=1, max_size=4))
 def test_collated_rows_are_padded_on_the_right_and_keep_their_tokens(lists):
-    given_rows = [(np.array([i for i, _ in row], np.int32), np.array([s for _, s in row], np.uint8)) for row in lists]
+    given_rows = [Row(np.array([i for i, _ in row], np.int32), np.array([s for _, s in row], np.uint8)) for row in lists]
     batch = collate(given_rows)
     assert {values.dtype for values in batch.values()} == {torch.int64}
-    for number, (input_ids, supervised) in enumerate(given_rows):
+    for number, (input_ids, supervised, _) in enumerate(given_rows):
         length = len(input_ids)
         assert batch["input_ids"][number, :length].tolist() == input_ids.tolist()
         assert batch["attention_mask"][number].tolist() == [1] * length + [0] * (max(map(len, lists)) - length)
@@ -86,12 +109,12 @@ def test_rows_longer_than_the_model_are_refused(rows):
 
 
 def test_a_step_without_supervised_tokens_is_refused(tmp_path, rows):
-    refuse_unsupervised(rows, 1)
+    refuse_unsupervised(rows, global_batches(rows, 1))
     barren = Rows.all_of(Tokens.open(write_tokens(tmp_path / "barren.safetensors", 4, 0, supervised=False)))
     with pytest.raises(UserError, match="step 1 has no supervised token"):
-        refuse_unsupervised(barren, 2)
+        refuse_unsupervised(barren, global_batches(barren, 2))
 
 
 def test_an_empty_mixture_is_refused(tmp_path):
     with pytest.raises(UserError, match="no rows"):
-        refuse_unsupervised(Rows.all_of(Tokens.open(write_tokens(tmp_path / "none.safetensors", 0, 0))), 2)
+        refuse_unsupervised(Rows.all_of(Tokens.open(write_tokens(tmp_path / "none.safetensors", 0, 0))), [])

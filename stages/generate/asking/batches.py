@@ -1,0 +1,218 @@
+"""Questions asked through the provider's batch API: submitted, looked at now and then, collected; a batch that was sent is never lost."""
+
+import asyncio
+import hashlib
+import io
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal, TypeVar
+
+import openai
+from openai.types import Batch
+
+from engine.errors import UserError
+from stages.generate.asking.cache import Answers
+from stages.generate.asking.client import Client, Failure, Refused
+from stages.generate.asking.conversation import Rules
+from stages.generate.asking.limits import Spending, backoff
+from stages.generate.asking.request import Request
+from stages.generate.asking.session import Counts, Limits, Slot
+from stages.generate.question import Answer, Question
+
+T = TypeVar("T")
+
+LARGEST = 50_000
+"""Requests in one batch, as the provider's documentation bounds it; also the bound on what is in memory."""
+_LARGEST_FILE = 190_000_000  # bytes; the documented bound is 200 MB
+_ROUNDS = 3
+_PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
+_MARK = "adapterbuild"
+_OVER = ("completed", "expired", "failed", "cancelled")
+_LISTED = 1_000  # batches that are looked through for one whose id was never told
+
+
+class BatchSession:
+    """As Session, through batches: the rows of one batch are settled before the next rows are read."""
+
+    def __init__(self, step: str, rules: Rules, client: Client, answers: Answers, limits: Limits, poll: float) -> None:
+        self.counts, self.in_flight = Counts(), 0
+        self._step, self._rules, self._client, self._answers, self._limits, self._poll = step, rules, client, answers, limits, poll
+        self._loop = asyncio.new_event_loop()
+
+    @property
+    def spending(self) -> Spending:
+        """What this run has used so far."""
+        return self._limits.spending
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """The answers to QUESTIONS, in order."""
+        self._loop.run_until_complete(self._collect_open())
+        todo = iter(questions)
+        while slots := list(self._portion(todo)):
+            self._settle(slots)
+            for slot in slots:
+                assert slot.answer is not None
+                self.counts.answered += 1
+                yield slot.answer
+
+    def _portion(self, todo: Iterator[Question]) -> Iterator[Slot]:
+        """As many questions as one batch takes."""
+        waiting, size = 0, 0
+        for question in todo:
+            slot = Slot(question.where, self._rules.converse(question))
+            slot.advance(None)
+            self._advance(slot)
+            self.counts.cached += slot.request is None
+            yield slot
+            if slot.request:
+                waiting, size = waiting + 1, size + len(_line(slot.request))
+            if waiting >= LARGEST or size >= _LARGEST_FILE:
+                return
+
+    def _advance(self, slot: Slot) -> None:
+        while slot.request and (reply := self._answers.find(slot.request.key)):
+            slot.advance(reply)
+
+    def _settle(self, slots: Sequence[Slot]) -> None:
+        """Batch after batch, until every row has its answer; each ordinarily needs one, a second where JSON was asked for again."""
+        failed = 0
+        while requests := {slot.request.key: slot.request for slot in slots if slot.request}:
+            before = len(requests)
+            fault = self._loop.run_until_complete(self._one(list(requests.values())))
+            for slot in slots:
+                self._advance(slot)
+            if fault:
+                failed += 1
+                if failed >= _ROUNDS or sum(slot.request is not None for slot in slots) == before:
+                    raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+
+    async def _one(self, requests: Sequence[Request]) -> str | None:
+        """Send one batch and collect it; gives a fault of the requests that stay unanswered, None where there are none."""
+        name = hashlib.sha256(b"".join(sorted(request.key for request in requests))).hexdigest()[:32]
+        guess = self._limits.guess
+        prompt, completion = sum(map(guess.prompt, requests)), sum(map(guess.completion, requests))
+        if bound := self.spending.exhausted(prompt, completion, len(requests)):
+            raise UserError(
+                f"a batch of {len(requests):,} requests would pass the budget: {bound}", hint=f"{_KEPT}; raise the bound to go on"
+            )
+        model = str(requests[0].body["model"])
+        # Before anything is sent, so that a batch whose id we never hear of is searched for, not paid for again.
+        self._answers.keep_batch(name, self._client.base_url, model, None)
+        file = await self._patiently(lambda: self._client.api.files.create(file=("requests.jsonl", _file(requests)), purpose="batch"))
+        batch = await self._patiently(
+            lambda: self._client.api.batches.create(
+                input_file_id=file.id,
+                endpoint=_PATH,
+                completion_window="24h",
+                metadata={_MARK: name},
+            )
+        )
+        self._answers.keep_batch(name, self._client.base_url, model, batch.id)
+        self.in_flight = len(requests)
+        return await self._finish(name, model, batch, {request.key: request for request in requests})
+
+    async def _collect_open(self) -> None:
+        """Whatever an earlier run has sent, collected first: it is paid for, whether or not these rows still ask for it."""
+        for name, model, identity in self._answers.open_batches(self._client.base_url):
+            batch = await self._find(name, identity)
+            if batch is None:
+                self._answers.forget_batch(name)
+            else:
+                await self._finish(name, model, batch, {})
+
+    async def _retrieved(self, identity: str) -> Batch:
+        return await self._patiently(lambda: self._client.api.batches.retrieve(identity))
+
+    async def _find(self, name: str, identity: str | None) -> Batch | None:
+        """A batch by its id, or by our mark where the id was never told; None where it was never made."""
+        if identity is not None:
+            return await self._retrieved(identity)
+
+        async def search() -> Batch | None:
+            seen = 0
+            async for batch in self._client.api.batches.list(limit=100):
+                if (batch.metadata or {}).get(_MARK) == name:
+                    return batch
+                if (seen := seen + 1) >= _LISTED:
+                    break
+            return None
+
+        return await self._patiently(search)
+
+    async def _finish(self, name: str, model: str, batch: Batch, requests: dict[bytes, Request]) -> str | None:
+        """Wait for a batch and write down all its answers at once."""
+        while batch.status not in _OVER:
+            await asyncio.sleep(self._poll)
+            batch = await self._retrieved(batch.id)
+        fault = "; ".join(error.message or "" for error in (batch.errors and batch.errors.data) or []) or None
+        lines = [line for file in (batch.output_file_id, batch.error_file_id) if file for line in await self._lines(file)]
+        with self._answers.at_once():
+            for line in lines:
+                fault = self._keep(line, model, requests) or fault
+            self._answers.forget_batch(name)
+        self.in_flight = 0
+        return fault or (None if batch.status == "completed" else f"the batch is {batch.status}")
+
+    def _keep(self, line: dict[str, Any], model: str, requests: dict[bytes, Request]) -> str | None:
+        """Write one answer of a batch down, or say why there is none."""
+        key, response = bytes.fromhex(line["custom_id"]), line.get("response") or {}
+        body = json.dumps(response.get("body")).encode()
+        request = requests.get(key)
+        try:
+            if response.get("status_code") != 200:
+                raise self._client.status(int(response.get("status_code") or 500), body, {})
+            reply = self._client.read(body)
+        except Refused as refused:
+            reply = refused.reply
+        except Failure as failure:
+            return str(line.get("error") or failure.reason)
+        except UserError as error:
+            return error.problems[0].what
+        self.spending.begin(0, 0)
+        self.spending.end(0, 0, reply)
+        if request:
+            self._limits.guess.learn(request, reply)
+        self._answers.keep_under(key, self._client.base_url, model, self._step, request.prompt_bytes if request else 0, reply)
+        return None
+
+    async def _lines(self, file: str) -> list[dict[str, Any]]:
+        content = await self._patiently(lambda: self._client.api.files.content(file))
+        return [json.loads(line) for line in self._client.clean(content.content).splitlines() if line.strip()]
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """CALL, tried again while its failures may pass."""
+        trial, circuit = 0, self._limits.circuit
+        while True:
+            try:
+                result = await call()
+                circuit.success()
+                return result
+            except openai.OpenAIError as error:
+                failure = self._client.sorted(error)
+                circuit.refused()
+                if not isinstance(failure, Failure):
+                    raise failure from None
+                self.counts.retries[failure.reason] += 1
+                if trial >= self._limits.retries or circuit.failing_for > self._limits.give_up_after:
+                    what = f"{self._client.base_url} failed {trial + 1} times: {failure.reason}"
+                    raise UserError(what, hint=f"{_KEPT}; a batch that was sent is collected by the next run") from None
+                await asyncio.sleep(backoff(trial) if failure.retry_after is None else failure.retry_after)
+                trial += 1
+
+    def close(self) -> None:
+        """End everything; a batch that is on its way is collected by the next run."""
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
+
+
+_KEPT = "every answer so far is kept and will not be paid for again"
+
+
+def _line(request: Request) -> bytes:
+    asked = {"custom_id": request.key.hex(), "method": "POST", "url": _PATH, "body": request.body}
+    return json.dumps(asked, ensure_ascii=True).encode() + b"\n"
+
+
+def _file(requests: Sequence[Request]) -> io.BytesIO:
+    return io.BytesIO(b"".join(map(_line, islice(requests, LARGEST))))

@@ -1,0 +1,176 @@
+"""Asks an endpoint through the official client, and sorts what comes back: an answer, a failure that may pass, a refusal of the request."""
+
+import json
+import os
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+from pydantic import ValidationError
+
+from engine.errors import UserError
+from stages.generate.asking.reply import Reply, parse
+from stages.generate.asking.request import PATH, Request
+from stages.generate.asking.wire import Head, Wire
+
+_NO_KEY = "none"
+_SHORTEST_KEY = 8
+_SHOWN = 300
+_FILTERED = ("content_filter", "content_policy_violation")
+
+
+class Failure(Exception):
+    """Something that may pass: the request is worth another trial."""
+
+    def __init__(self, reason: str, retry_after: float | None = None, too_many: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.retry_after, self.too_many = reason, retry_after, too_many
+
+
+class Refused(Exception):
+    """The endpoint's own filter refused the prompt: an answer of its kind, and the same each time."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.reply = Reply("", said or "content filter", "content_filter", 0, 0)
+
+
+class Client:
+    """One endpoint; the key is read from the environment variable that the spec names, and is never shown or written."""
+
+    def __init__(self, base_url: str, key_variable: str | None, in_flight: int, timeout: float) -> None:
+        self.base_url = base_url
+        self._variable = key_variable
+        self._key = _key(key_variable)
+        self._wire = Wire(base_url, in_flight, timeout, anonymous=self._key is None)
+        self._head: Head | None = None
+        # The library's own retries are off: ours are counted, limited and shown.
+        self.api = openai.AsyncOpenAI(
+            api_key=self._key or _NO_KEY, base_url=base_url, max_retries=0, timeout=timeout, http_client=self._wire
+        )
+
+    async def ask(self, request: Request) -> Reply:
+        """The answer; raises Failure where another trial may help, Refused, or UserError where none will."""
+        if self._head is None:
+            return self.read(await self._first(request.body))
+        return self.read(await self._next(self._head, request.body))
+
+    async def _first(self, body: Mapping[str, Any]) -> bytes:
+        """Ask as the official client does; what it says before the body is kept, since it is the same for every question."""
+        try:
+            response: httpx2.Response = await self.api.post(PATH, cast_to=httpx2.Response, body=body)
+        except openai.OpenAIError as error:
+            raise self.sorted(error) from None
+        self._head = self._wire.last_head
+        return response.content
+
+    async def _next(self, head: Head, body: Mapping[str, Any]) -> bytes:
+        """Ask with the official client's own head: building it anew would take longer than all the rest of the work."""
+        try:
+            got = await self._wire.transfer(head, json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+        except TimeoutError:
+            raise Failure("time-out") from None
+        except aiohttp.ClientError as error:
+            raise Failure(f"connection: {self._shown(str(error) or type(error).__name__)}") from None
+        if got.status == 200 and "content-encoding" not in got.headers:
+            return got.body
+        response = httpx2.Response(got.status, headers=list(got.raw_headers), content=got.body)
+        if response.status_code != 200:
+            raise self.status(response.status_code, response.content, response.headers)
+        return response.content
+
+    def read(self, body: bytes) -> Reply:
+        """The answer in a body; raises Failure where that is no chat completion."""
+        try:
+            return parse(self.clean(body))
+        except ValidationError as error:
+            raise Failure(f"no chat completion ({error.errors(include_url=False)[0]['msg']})") from None
+
+    def clean(self, body: bytes) -> bytes:
+        """BODY without the key, should a server have repeated it."""
+        if self._key is None or len(self._key) < _SHORTEST_KEY:
+            return body
+        return body.replace(self._key.encode(), b"***")
+
+    def sorted(self, error: openai.OpenAIError) -> Exception:
+        """What the client library raised, in our words."""
+        if isinstance(error, openai.APITimeoutError):
+            return Failure("time-out")
+        if not isinstance(error, openai.APIStatusError):
+            return Failure(f"connection: {self._shown(str(error.__cause__ or error))}")
+        said = str(error).removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+        return self._status(error.status_code, said, error.code, error.response.headers)
+
+    def status(self, status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
+        """What a response with another status than 200 means."""
+        return self._status(status, *_error_in(body), headers)
+
+    def _status(self, status: int, said: str, code: str | None, headers: Mapping[str, str]) -> Exception:
+        """What a status other than 200 means: it may pass, it is a refusal of this question, or it ends the step."""
+        said = self._shown(said)
+        if status == 429 and code == "insufficient_quota":
+            return UserError(f"{self.base_url} says that the account has no credit left: {said}", hint="add credit, then build again")
+        if status in (408, 409, 425, 429) or status >= 500:
+            return Failure(str(status), retry_after(headers), too_many=status == 429)
+        return Refused(said) if status == 400 and code in _FILTERED else self._mistake(status, said)
+
+    def _mistake(self, status: int, said: str) -> UserError:
+        """The error for a request that will never be answered."""
+        what = f"{self.base_url} answers with {status}: {said}"
+        if status in (401, 403):
+            source = f"the environment variable {self._variable}" if self._variable else "nowhere: set teacher.api_key_env"
+            return UserError(what, hint=f"the key comes from {source}")
+        if status == 404:
+            return UserError(what, hint="check teacher.base_url (it usually ends in /v1) and teacher.model")
+        return UserError(what, hint="check teacher.base_url" if status < 400 else "check the teacher's parameters and the prompt's length")
+
+    def _shown(self, said: str) -> str:
+        """What an endpoint says, in one line that is not too long, and without the key."""
+        text = " ".join(self.clean(said.encode("utf-8", "replace")).decode().split())
+        return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+    async def close(self) -> None:
+        await self.api.close()
+
+
+def _error_in(body: bytes) -> tuple[str, str | None]:
+    """The message and the code in the body of an error, which may be anything."""
+    try:
+        found = json.loads(body)
+        error = found.get("error", found)
+        return str(error.get("message") or error), error.get("code")
+    except (ValueError, AttributeError):
+        return body.decode("utf-8", "replace"), None
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        what = f"the environment variable {variable}, which holds the teacher's API key, is not set"
+        raise UserError(what, hint=f"run: export {variable}=…")
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"the environment variable {variable} holds characters that no API key has", hint="set it again")
+    return key
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the endpoint asks to wait, which it gives as a number or as a date (RFC 9110, 10.2.3); None where it does not."""
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value) / scale)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time())
+        except ValueError:
+            continue  # neither a number nor a date says nothing
+    return None

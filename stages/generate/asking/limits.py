@@ -1,0 +1,207 @@
+"""How fast, and how much: rates per minute, pauses that the endpoint asks for, a circuit breaker, and a budget."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+from aiolimiter import AsyncLimiter
+
+from stages.generate.asking.cache import Averages
+from stages.generate.asking.reply import Reply
+from stages.generate.asking.request import Request
+
+MINUTE = 60.0
+"""Seconds of the window that rates are counted in."""
+
+FIRST_REST = 0.5
+"""Seconds before the second trial of a request, about."""
+
+_SHARE, _BURST = 0.97, 0.01
+"""Shares of a rate: what flows steadily, and what may come at once; the rest is for the jitter of the network."""
+_BYTES_PER_TOKEN = 4.0  # of English text, before this endpoint has told
+_COMPLETION_TOKENS = 256.0
+
+
+class Rate:
+    """At most so many units in any minute: a leaky bucket of almost the rate, and narrow.
+
+    A bucket as wide as the rate would let twice the rate through in its first minute.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._burst = max(1.0, float(int(per_minute * _BURST)))
+        self._limiter = AsyncLimiter(self._burst, self._burst / (per_minute * _SHARE) * MINUTE)
+        self._owed = 0.0
+        self._turn = asyncio.Lock()
+
+    async def take(self, units: float = 1.0) -> None:
+        """Wait until UNITS more are allowed; what is owed is paid first, in the order of asking."""
+        async with self._turn:
+            left, self._owed = units + self._owed, 0.0
+            while left > 0:
+                part = min(left, self._burst)
+                await self._limiter.acquire(part)
+                left -= part
+            self.correct(left)
+
+    def correct(self, units: float) -> None:
+        """UNITS more (less, where negative) were used than was taken: the next one to ask pays, or gains.
+
+        A gain above the burst is lost: what was not used in one minute cannot be used in the next."""
+        self._owed = max(self._owed + units, -self._burst)
+
+
+class Guess:
+    """How many tokens a request will take, learned from the answers so far."""
+
+    def __init__(self, known: Averages) -> None:
+        self._bytes_per_token = known.bytes_per_token or _BYTES_PER_TOKEN
+        self._completion_tokens = known.completion_tokens
+        self._weight = min(known.answers, 100)
+
+    def prompt(self, request: Request) -> float:
+        """Tokens of the prompt."""
+        return max(1.0, request.prompt_bytes / self._bytes_per_token)
+
+    def completion(self, request: Request) -> float:
+        """Tokens of the answer: the mean so far, and never more than the request allows."""
+        expected = _COMPLETION_TOKENS if self._completion_tokens is None else self._completion_tokens
+        return min(expected, float(request.most_tokens)) if request.most_tokens else expected
+
+    def tokens(self, request: Request) -> float:
+        return self.prompt(request) + self.completion(request)
+
+    def learn(self, request: Request, reply: Reply) -> None:
+        """Running means, in which early guesses soon fade."""
+        if not reply.prompt_tokens:
+            return  # some servers tell nothing
+        self._weight = min(self._weight + 1, 1_000)
+        seen = request.prompt_bytes / reply.prompt_tokens
+        self._bytes_per_token += (seen - self._bytes_per_token) / self._weight
+        before = reply.completion_tokens if self._completion_tokens is None else self._completion_tokens
+        self._completion_tokens = before + (reply.completion_tokens - before) / self._weight
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price of a million tokens, in whatever currency the spec counts."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1_000_000
+
+
+@dataclass
+class Spending:
+    """What was used in this run, what is under way, and the most that may be used."""
+
+    prices: Prices
+    max_requests: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    _tokens_under_way: float = 0.0
+    _cost_under_way: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cost(self) -> float:
+        return self.prices.cost(self.prompt_tokens, self.completion_tokens)
+
+    def exhausted(self, prompt: float, completion: float, requests: int = 1) -> str | None:
+        """The bound that REQUESTS of so many tokens, with all that is under way, would pass; None where there is room."""
+        if self.max_requests is not None and self.requests + requests > self.max_requests:
+            return f"max_requests = {self.max_requests}"
+        if self.max_tokens is not None and self.tokens + self._tokens_under_way + prompt + completion > self.max_tokens:
+            return f"max_total_tokens = {self.max_tokens}"
+        expected = self.cost + self._cost_under_way + self.prices.cost(prompt, completion)
+        if self.max_cost is not None and expected > self.max_cost:
+            return f"max_cost = {self.max_cost:g}"
+        return None
+
+    def begin(self, prompt: float, completion: float) -> None:
+        """A request of about so many tokens is sent."""
+        self.requests += 1
+        self._move(prompt, completion, 1)
+
+    def end(self, prompt: float, completion: float, reply: Reply | None) -> None:
+        """It came back, with an answer or without."""
+        self._move(prompt, completion, -1)
+        if reply:
+            self.prompt_tokens += reply.prompt_tokens
+            self.completion_tokens += reply.completion_tokens
+
+    def _move(self, prompt: float, completion: float, sign: int) -> None:
+        self._tokens_under_way += sign * (prompt + completion)
+        self._cost_under_way += sign * self.prices.cost(prompt, completion)
+
+
+class Circuit:
+    """Opens after many failures in a row: then one request at a time probes whether the endpoint is back."""
+
+    def __init__(self, failures: int, cooldown: float = 5.0, longest: float = 60.0) -> None:
+        self._most, self._cooldown, self._longest = failures, cooldown, longest
+        self._failures = 0
+        self._failing_since: float | None = None
+        self._closed_until = 0.0
+        self._probe = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= self._most
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the first failure that no answer followed."""
+        return time.monotonic() - self._failing_since if self._failing_since is not None else 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for SECONDS: the endpoint asks for it."""
+        self._closed_until = max(self._closed_until, time.monotonic() + seconds)
+
+    async def passage(self) -> bool:
+        """Wait until a request may go out; True where it is the probe, after which `probed` must be called."""
+        while True:
+            if self.is_open:
+                await self._probe.acquire()
+                if self.is_open:
+                    await self._wait()
+                    return True
+                self._probe.release()
+            if time.monotonic() >= self._closed_until:
+                return False
+            await self._wait()
+
+    async def _wait(self) -> None:
+        while (left := self._closed_until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+    def probed(self) -> None:
+        self._probe.release()
+
+    def success(self) -> None:
+        self._failures, self._failing_since = 0, None
+
+    def failure(self) -> None:
+        """Another failure; from the one that opens the circuit on, each closes the way for longer."""
+        self._failures += 1
+        self._failing_since = self._failing_since if self._failing_since is not None else time.monotonic()
+        if self.is_open:
+            self.pause(min(self._longest, self._cooldown * 2 ** (self._failures - self._most)))
+
+    def refused(self) -> None:
+        """Too many requests: the endpoint is up, and still gives no answers."""
+        self._failing_since = self._failing_since if self._failing_since is not None else time.monotonic()
+
+
+def backoff(trial: int, longest: float = 60.0) -> float:
+    """Seconds before trial number TRIAL + 1: doubled each time, and random, as those who failed together must not return together."""
+    return random.uniform(0.5, 1.0) * min(longest, FIRST_REST * 2**trial)  # chance decides no result here

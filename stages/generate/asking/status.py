@@ -1,0 +1,60 @@
+"""One line that says how far a session is, and the numbers of this run for the provenance."""
+
+from time import monotonic
+
+from stages.common.job import Metrics
+from stages.common.progress import Progress, progress
+from stages.generate.asking.batches import BatchSession
+from stages.generate.asking.session import Session
+from stages.generate.question import Answer
+
+_SECONDS_BETWEEN_NOTES = 0.2
+
+
+class Status:
+    """Shows rows done, rate, requests in flight, retries, tokens and cost while a session works."""
+
+    def __init__(self, name: str, session: Session | BatchSession, priced: bool) -> None:
+        self._session, self._priced = session, priced
+        self._bar: Progress[Answer] = progress(iter(()), name, "answers")
+        self._unsaid, self._said = 0, monotonic()
+
+    def answered(self, answer: Answer) -> None:
+        """One more row is settled; the line moves a few times a second."""
+        self._unsaid += 1
+        if monotonic() - self._said >= _SECONDS_BETWEEN_NOTES:
+            self._say()
+
+    def _say(self) -> None:
+        self._bar.update(self._unsaid, self.note())
+        self._unsaid, self._said = 0, monotonic()
+
+    def note(self) -> str:
+        """What happens beside the rows themselves."""
+        session, spending = self._session, self._session.spending
+        parts = [f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
+        if retries := sum(session.counts.retries.values()):
+            parts.append(f"{retries:,} retries")
+        if spending.requests:
+            parts.append(f"{spending.tokens:,} tokens")
+        if self._priced:
+            parts.append(f"cost {spending.cost:.2f}")
+        return ", ".join(parts)
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._unsaid:
+            self._say()
+        self._bar.close()
+
+    def measured(self) -> Metrics:
+        """What this run took; another run of the same step may take nothing."""
+        counts, spending = self._session.counts, self._session.spending
+        return {
+            "requests": spending.requests,
+            "rows_from_cache": counts.cached,
+            "retries": dict(sorted(counts.retries.items())),
+            "prompt_tokens": spending.prompt_tokens,
+            "completion_tokens": spending.completion_tokens,
+            "cost": round(spending.cost, 6) if self._priced else None,
+        }

@@ -1,0 +1,62 @@
+"""Asks the rules of cleaning about each row, in their order, and keeps count of what each of them takes."""
+
+from dataclasses import dataclass, field
+
+from stages.common.job import Job, Metrics
+from stages.common.text import ascii_surrogates
+from stages.generate.cleaning.rule import Check, FilesOf, Rule, Texts
+
+_EXAMPLES, _SHOWN = 3, 160
+
+
+@dataclass
+class Asked:
+    """One rule at work."""
+
+    rule: Rule
+    check: Check
+    seen: int = 0
+    left_out: int = 0
+    examples: list[dict[str, str]] = field(default_factory=list)
+
+    def reason(self, identity: str, texts: Texts) -> str | None:
+        """Why the row is left out, or None."""
+        self.seen += 1
+        text = texts.of(self.rule.of)
+        if found := self.check(text):
+            self.left_out += 1
+            if len(self.examples) < _EXAMPLES:
+                shown = ascii_surrogates(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+                self.examples.append({"id": identity, "reason": found, "text": shown})
+        return found
+
+
+class Cleaner:
+    """The rules of a task."""
+
+    def __init__(self, rules: tuple[Rule, ...], job: Job) -> None:
+        self._asked = [Asked(rule, rule.check(_files(job, index))) for index, rule in enumerate(rules)]
+
+    def before_asking(self, identity: str, texts: Texts) -> str | None:
+        """What the rules about prompts say: before a teacher is asked, since answers may cost."""
+        return self._first(identity, texts, prompts=True)
+
+    def after_asking(self, identity: str, texts: Texts) -> str | None:
+        """What the other rules say."""
+        return self._first(identity, texts, prompts=False)
+
+    def _first(self, identity: str, texts: Texts, prompts: bool) -> str | None:
+        chosen = (asked for asked in self._asked if (asked.rule.of == "prompt") == prompts)
+        return next((reason for asked in chosen if (reason := asked.reason(identity, texts))), None)
+
+    def metrics(self) -> list[Metrics]:
+        """Of each rule: its kind, how many rows it saw and took, and the first of these."""
+        return [
+            {"kind": asked.rule.model_dump()["kind"], "of": asked.rule.of, "seen": asked.seen}
+            | {"taken": asked.left_out, "examples": asked.examples}
+            for asked in self._asked
+        ]
+
+
+def _files(job: Job, index: int) -> FilesOf:
+    return lambda name: job.files(f"cleaning/{index}/{name}")

@@ -1,0 +1,39 @@
+"""Texts that are made of the wrong characters."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.part import recipe
+from stages.common.text import shorten
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
+
+
+class Characters(Rule):
+    """Which characters a text may hold, and how many of them must be letters."""
+
+    kind: Literal["characters"] = "characters"
+    forbidden: str = recipe("", 'A text with any of these characters is left out, such as `"\\uFFFD"`, the mark of broken text.')
+    min_letters: float | None = recipe(None, "Least share of letters among the characters that are no spaces.", gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _some_rule(self) -> Self:
+        if not self.forbidden and self.min_letters is None:
+            raise PydanticCustomError("no_rule", "give forbidden or min_letters", {})
+        return self
+
+    def check(self, files: FilesOf) -> Check:
+        """Remembers nothing."""
+        forbidden = frozenset(self.forbidden)
+
+        def reason(text: str) -> str | None:
+            if found := sorted(forbidden.intersection(text)):
+                return f"character {shorten(found[0])}"
+            if self.min_letters is not None:
+                visible = [character for character in text if not character.isspace()]
+                if not visible or sum(map(str.isalpha, visible)) / len(visible) < self.min_letters:
+                    return f"fewer than {self.min_letters:g} letters"
+            return None
+
+        return reason

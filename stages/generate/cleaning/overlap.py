@@ -1,0 +1,67 @@
+"""Rows that share a long run of words with a held-out evaluation set: 13-gram overlap (Brown et al., 2020, appendix C)."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from engine.errors import Location, UserError, did_you_mean
+from engine.part import recipe
+from stages.common.words import words
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
+from stages.generate.selection import Row, Selected
+from stages.generate.sources import Source
+
+
+class Overlap(Rule):
+    """Rows that share a run of words with a held-out evaluation set are left out."""
+
+    kind: Literal["overlap"] = "overlap"
+    against: Source = recipe(description="The evaluation set: any source, such as another task's test split.")
+    texts: tuple[str, ...] = recipe((), "Its columns that are compared; none given: all that hold text.")
+    ngram: int = recipe(13, "So many words in a row are an overlap.", gt=1)
+    shortest: int = recipe(
+        8, "Texts of the set with fewer words than ngram are compared whole, those with fewer than this not at all.", gt=0
+    )
+
+    def check(self, files: FilesOf) -> Check:
+        """Holds 64 bits of a hash of every n-gram of the set; raises UserError where the set has none of the columns or no text."""
+        selected = Selected(self.against)
+        rows = selected.rows(self.against.read(files("against")))
+        known: dict[int, set[bytes]] = {}
+        for where, row in rows:
+            for text in self._texts(row, where):
+                found = words(text)
+                size = min(self.ngram, len(found))
+                if len(found) >= min(self.shortest, self.ngram):
+                    known.setdefault(size, set()).update(_grams(found, size))
+        if not known:
+            what = f"the evaluation set that rows are compared with holds no text of {self.shortest} words"
+            raise UserError(what, hint="is `against` right?")
+
+        def reason(text: str) -> str | None:
+            found = words(text)
+            if any(gram in grams for size, grams in known.items() for gram in _grams(found, size)):
+                return "overlap with the evaluation set"
+            return None
+
+        return reason
+
+    def _texts(self, row: Row, where: Location) -> Iterator[str]:
+        for column in self.texts:
+            if column not in row:
+                raise UserError(f"this row of the evaluation set has no column '{column}'", where, did_you_mean(column, row))
+        yield from _strings([row[column] for column in self.texts] if self.texts else list(row.values()))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text inside a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value if isinstance(value, list) else value.values():
+            yield from _strings(item)
+
+
+def _grams(found: list[str], size: int) -> Iterator[bytes]:
+    for start in range(len(found) - size + 1):
+        yield hashlib.sha256(" ".join(found[start : start + size]).encode("utf-8", "surrogatepass")).digest()[:8]

@@ -1,0 +1,117 @@
+"""Renders the prompts of a task: which phrasing a row gets, its system prompt, and the examples that stand before the question."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import nsmallest
+from pathlib import Path
+
+from engine.errors import Location, UserError, did_you_mean
+from stages.common.hashing import choice, content_hash
+from stages.common.job import Job
+from stages.common.jsonl import type_name
+from stages.common.templates import Template, is_empty
+from stages.generate import Parameters
+from stages.generate.prompts import FewShot, TemplateFile
+from stages.generate.selection import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a row is asked."""
+
+    template: int
+    system: str
+    prompt: str
+    empty: tuple[str, str] | None
+    """The template that needs a field which is empty in the row, and the field; nothing is rendered then."""
+
+
+class Prompting:
+    """The templates of a task; raises UserError where one is no valid Jinja or its file cannot be read."""
+
+    def __init__(self, parameters: Parameters, job: Job) -> None:
+        self.seed = parameters.seed
+        self.templates = [_template(given, f"prompts[{index}]", job, f"prompts/{index}") for index, given in enumerate(parameters.prompts)]
+        self.system = _template(parameters.system, "system", job, "system")
+        self.fields = frozenset[str]().union(self.system.fields, *(template.fields for template in self.templates))
+
+    def render(self, row: Row, content: str, where: Location, allow_empty: bool) -> Prompt:
+        """The prompt of ROW, whose content hash is CONTENT; raises UserError where a template cannot be rendered over it."""
+        index = choice(len(self.templates), "prompt", self.seed, content)
+        for template in () if allow_empty else (self.templates[index], self.system):
+            if (field := template.empty_field(row)) is not None:
+                return Prompt(index, "", "", (template.name, field))
+        return Prompt(index, self.system.render(row, where), self.templates[index].render(row, where), None)
+
+
+def _template(given: str | TemplateFile, name: str, job: Job, role: str) -> Template:
+    if isinstance(given, str):
+        return Template(given, name)
+    return Template(_read(job.inputs[role]), given.file)
+
+
+def _read(path: Path) -> str:
+    """A template's text; the line end with which an editor closes the file is no part of it."""
+    try:
+        return path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", Location(str(path))) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"this template is not UTF-8: {error.reason} at byte {error.start}", Location(str(path))) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row of the train split that may stand before other rows' questions."""
+
+    content: str
+    group: str
+    row: Row
+    where: Location
+    answer: str
+
+
+class Examples:
+    """The examples of a task, and which of them each row gets: decided by hashes of both, so that other rows change little."""
+
+    def __init__(self, few_shot: FewShot, answer_prefix: str, candidates: Iterable[Example]) -> None:
+        self.few_shot, self.answer_prefix = few_shot, answer_prefix
+        # Two rows of one content would count twice among the smallest hashes.
+        unlike = _first_of_each(candidates)
+        self._pool = nsmallest(few_shot.pool, unlike, key=lambda example: content_hash("pool", few_shot.seed, example.content))
+
+    def of(self, content: str, group: str, where: Location) -> list[Example]:
+        """The examples for the row with this CONTENT; never of its own GROUP."""
+        others = (example for example in self._pool if example.group != group)
+        seed = self.few_shot.seed
+        found = nsmallest(self.few_shot.count, others, key=lambda example: content_hash("example", seed, content, example.content))
+        if len(found) < self.few_shot.count:
+            what = f"few_shot.count is {self.few_shot.count}, and the train split has {len(found)} rows for it beside this row's group"
+            raise UserError(what, where, "lower few_shot.count, or give more rows")
+        return found
+
+    def before(self, rendered: Iterable[tuple[str, Example]], question: str) -> str:
+        """QUESTION with its examples before it, each as its rendered prompt with its answer."""
+        shots = (f"{prompt}{self.answer_prefix}{example.answer}{self.few_shot.separator}" for prompt, example in rendered)
+        return "".join([*shots, question])
+
+
+def _first_of_each(candidates: Iterable[Example]) -> Iterator[Example]:
+    seen: set[int] = set()
+    for example in candidates:
+        key = int(example.content[:16], 16)
+        if key not in seen:
+            seen.add(key)
+            yield example
+
+
+def example_answer(few_shot: FewShot, row: Row, where: Location) -> str | None:
+    """The answer that ROW gives as an example, None where it has none; raises UserError where it is missing or no text."""
+    if few_shot.answer not in row:
+        raise UserError(f"this row has no column '{few_shot.answer}' (few_shot.answer)", where, did_you_mean(few_shot.answer, row))
+    value = row[few_shot.answer]
+    if is_empty(value):
+        return None
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UserError(f"column '{few_shot.answer}' (few_shot.answer) holds {type_name(value)}, not text", where)
+    return str(value)

@@ -1,0 +1,212 @@
+"""What every source may say about its rows: columns renamed and typed, rows filtered, limited and sampled."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
+from typing import Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.errors import Location, UserError, did_you_mean
+from engine.part import Part, recipe
+from stages.common.hashing import content_hash, fraction
+from stages.common.jsonl import type_name
+from stages.common.text import shorten
+
+Row = dict[str, object]
+Located = tuple[Location, Row]
+
+COLUMN, FILTER, SAMPLE = "columns.{}", "where", "not in the sample"
+
+
+class Column(Part):
+    """A column made of others, as a type of its own."""
+
+    of: str = recipe(description="A column, or an expression over columns such as `items[0].text`.", min_length=1)
+    type: Literal["text", "integer", "number", "boolean", "json"] | None = recipe(
+        None, "Convert to this; `json` reads a text as JSON; none given: as it is."
+    )
+
+
+class Sample(Part):
+    """Some of the rows, chosen by a hash of their content: adding rows never exchanges the others."""
+
+    rows: int | None = recipe(None, "So many rows.", gt=0)
+    share: float | None = recipe(None, "About this share of the rows.", gt=0, lt=1)
+    seed: int = recipe(0, "Another seed chooses others.", ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.rows is None) == (self.share is None):
+            raise PydanticCustomError("sample_size", "a sample needs either rows or share", {})
+        return self
+
+
+class Selection(Part):
+    """Which rows of a source are used, and under which names their columns go."""
+
+    columns: dict[str, str | Column] = recipe({}, 'New columns, beside those that there are: `title = "headline"` renames.')
+    where: str | None = recipe(None, "Only rows for which this expression over the columns holds, such as `year >= 2019`.", min_length=1)
+    limit: int | None = recipe(None, "Use only the first rows (of those for which `where` holds); no more are read.", gt=0)
+    sample: Sample | None = recipe(None, "Use only some of the rows (of the first `limit`), chosen by content.")
+
+    def group_column(self) -> str | None:
+        """The column that keeps rows together where the task names none."""
+        return None
+
+    def known_columns(self) -> tuple[str, ...] | None:
+        """The columns that every row has, and no others, before `columns` adds to them; None where only reading tells."""
+        return None
+
+
+@dataclass
+class Selected:
+    """The rows of a source after its selection, and the count of those that were read and of those left out, by reason."""
+
+    selection: Selection
+    rows_in: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def rows(self, source: Iterable[Located]) -> Iterator[Located]:
+        """The rows of SOURCE that are used, in its order."""
+        rows = self._filtered(source)
+        sample = self.selection.sample
+        if sample is None:
+            return rows
+        return self._share(rows, sample, sample.share) if sample.share is not None else self._smallest(rows, sample)
+
+    def _filtered(self, source: Iterable[Located]) -> Iterator[Located]:
+        from stages.common.templates import Expression
+
+        made = [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in self.selection.columns.items()]
+        keep = Expression(self.selection.where, FILTER) if self.selection.where else None
+        left = self.selection.limit
+        for where, given in source:
+            self.rows_in += 1
+            row = {**given, **{column.name: column.value(given, where) for column in made}} if made else given
+            if keep is not None and not keep.value(row, where):
+                self.left_out[FILTER] += 1
+                continue
+            yield where, row
+            left = None if left is None else left - 1
+            if left == 0:  # before the next row is read: a row from afar costs
+                return
+
+    def _share(self, rows: Iterable[Located], sample: Sample, share: float) -> Iterator[Located]:
+        for where, row in rows:
+            if fraction("sample", sample.seed, row) < share:
+                yield where, row
+            else:
+                self.left_out[SAMPLE] += 1
+
+    def _smallest(self, rows: Iterable[Located], sample: Sample) -> Iterator[Located]:
+        """The rows with the smallest hashes; only they are held in memory."""
+        assert sample.rows is not None
+        kept: list[tuple[int, int, Location, Row]] = []
+        for number, (where, row) in enumerate(rows):
+            # A heap's top is its least: negated, so that the largest hash, and of equal ones the latest row, goes first.
+            item = (-int(content_hash("sample", sample.seed, row), 16), -number, where, row)
+            if len(kept) < sample.rows:
+                heappush(kept, item)
+            else:
+                heappushpop(kept, item)
+                self.left_out[SAMPLE] += 1
+        for _, _, where, row in sorted(kept, key=lambda item: -item[1]):
+            yield where, row
+
+
+class _Made:
+    """One new column: a column of that name where the row has one, else an expression."""
+
+    def __init__(self, name: str, column: Column) -> None:
+        from stages.common.templates import Expression
+
+        self.name, self.column = name, column
+        # A column such as `section text` or `a-b` is no expression, or another one than meant: its very name comes first.
+        self._expression = Expression(column.of, COLUMN.format(name)) if not _is_plain(column.of) else None
+
+    def value(self, row: Row, where: Location) -> object:
+        """The value over ROW; raises UserError where what it is made of is missing or cannot be converted."""
+        if self.column.of in row:
+            found = row[self.column.of]
+        elif self._expression:
+            found = self._expression.value(row, where)
+        else:
+            hint = did_you_mean(self.column.of, row)
+            raise UserError(f"{COLUMN.format(self.name)} is made of column '{self.column.of}', which this row does not have", where, hint)
+        return found if found is None or self.column.type is None else _converted(found, self.column.type, self.name, where)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether TEXT can only be the name of a column."""
+    from stages.common.templates import Expression
+
+    try:
+        return Expression(text, "").fields == {text}
+    except UserError:  # `section text` parses as no expression
+        return True
+
+
+_TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
+
+
+def _converted(value: object, wanted: str, name: str, where: Location) -> object:
+    """VALUE as another type; raises UserError where it is none."""
+    try:
+        return _CONVERT[wanted](value)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        shown = shorten(value) if isinstance(value, str) else type_name(value)
+        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, and this row holds {shown}", where) from None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    found = float(value)
+    if not abs(found) < float("inf"):
+        raise ValueError
+    return found
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return json.loads(value, parse_constant=_refused)
+
+
+def _refused(name: str) -> object:
+    raise ValueError(name)
+
+
+_CONVERT = {"text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "json": _json}
+_WORDS: Mapping[str, str] = {
+    "text": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "json": "a text of JSON",
+}

@@ -1,0 +1,46 @@
+"""Rows from local tables of text with a header line: comma-separated values and their like."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import Location, UserError
+from engine.part import recipe
+from stages.generate.selection import Located
+from stages.generate.sources.files import Files, opened
+
+
+class Csv(Files):
+    """Local CSV files with a header line; every value is text (`columns` gives it another type)."""
+
+    kind: Literal["csv"] = "csv"
+    delimiter: str = recipe(",", 'What stands between two values; `"\\t"` for tabs.', min_length=1, max_length=1)
+
+    def read_file(self, path: Path) -> Iterator[Located]:
+        """Each row with the line on which it ends; raises UserError where a row has not as many values as the header."""
+        # No limit of our own making: an article may be longer than csv's 128 KiB.
+        csv.field_size_limit(2**31 - 1)
+        with opened(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=self.delimiter, strict=True)
+            try:
+                yield from _rows(reader, path)
+            except csv.Error as error:
+                raise UserError(f"this is no CSV: {error}", Location(str(path), reader.line_num)) from None
+            except UnicodeDecodeError as error:  # the file is decoded ahead of its lines
+                raise UserError(f"this file is not UTF-8: {error.reason}", Location(str(path)), "save the file as UTF-8") from None
+
+
+def _rows(reader: Any, path: Path) -> Iterator[Located]:
+    header = next(reader, None)
+    if not header:
+        raise UserError("this file has no header line", Location(str(path), 1), "the first line must name the columns")
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise UserError(f"the header names column '{twice}' twice", Location(str(path), 1), "give each column a name of its own")
+    for values in reader:
+        if not values:
+            continue
+        where = Location(str(path), reader.line_num)
+        if len(values) != len(header):
+            raise UserError(f"this row has {len(values)} values, the header names {len(header)} columns", where, "is the delimiter right?")
+        yield where, dict(zip(header, values, strict=True))

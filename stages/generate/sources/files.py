@@ -1,0 +1,79 @@
+"""Sources that read files of the workspace: one, several, or all that match a pattern."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from engine.errors import Location, UserError
+from engine.part import Need, recipe
+from stages.generate.selection import Located, Selection
+
+_PATTERN = frozenset("*?[")
+
+
+class Files(Selection):
+    """Rows of files, in the order of the list, those of a pattern in order of name."""
+
+    path: Annotated[str, Field(min_length=1)] | tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
+        description="The file, relative to the workspace, or absolute; a list of files; or a pattern such as `data/*.jsonl`.", min_length=1
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _pattern_in_a_folder(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for given in (path,) if isinstance(path, str) else path:
+            if _PATTERN & set(PurePosixPath(given).parts[0]):
+                raise PydanticCustomError("pattern", "a pattern must begin with a folder, such as `data/*.jsonl`", {})
+        return path
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def needs(self) -> tuple[Need, ...]:
+        """The files; of a pattern, the folder above its first part that is no plain name."""
+        if isinstance(self.path, str):
+            return (Need(("path",), path=_above(self.path)),)
+        return tuple(Need(("path", index), path=_above(path), name=str(index)) for index, path in enumerate(self.path))
+
+    def read(self, files: Sequence[Path]) -> Iterator[Located]:
+        """Each row of FILES with its place; raises UserError where a file is unreadable or holds something else."""
+        for given, file in zip(self.paths, files, strict=True):
+            for path in _matching(given, file):
+                yield from self.read_file(path)
+
+    def read_file(self, path: Path) -> Iterator[Located]:
+        """Each row of one file."""
+        raise NotImplementedError
+
+
+def _above(path: str) -> str:
+    """The path itself, or of a pattern the folder in which all that it can match lies."""
+    parts = PurePosixPath(path).parts
+    plain = next((index for index, part in enumerate(parts) if _PATTERN & set(part)), len(parts))
+    return path if plain == len(parts) else str(PurePosixPath(*parts[:plain]))
+
+
+def _matching(given: str, file: Path) -> list[Path]:
+    """FILE, or the files below it that the pattern GIVEN matches."""
+    above = _above(given)
+    if above == given:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder, not a file", Location(str(file)), f'name a file, or a pattern such as "{given}/*"')
+        return [file]
+    found = sorted((path for path in file.glob(str(PurePosixPath(given).relative_to(above))) if path.is_file()), key=Path.as_posix)
+    if not found:
+        raise UserError(f"no file matches {given}", Location(str(file)), "is the pattern right?")
+    return found
+
+
+def opened(path: Path) -> Path:
+    """PATH where it can be read; raises UserError where it cannot."""
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None

@@ -1,0 +1,61 @@
+"""Rows from local text files: one document a file, or one a paragraph."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import Location, UserError
+from engine.part import recipe
+from stages.generate.selection import Located
+from stages.generate.sources.files import Files, opened
+
+
+class Text(Files):
+    """Local text files; rows have the columns `text` and `file` (the file's name without its endings)."""
+
+    kind: Literal["text"] = "text"
+    split: Literal["file", "blank_line", "line"] = recipe(
+        "file", "One row a file, one for what stands between blank lines, or one a line; what is blank makes no row."
+    )
+
+    def read_file(self, path: Path) -> Iterator[Located]:
+        """Each document with the line on which it begins; raises UserError where the file is not UTF-8."""
+        name = path.name.split(".")[0]
+        if self.split == "file":
+            found = iter([(1, text)] if (text := _whole(path)).strip() else [])
+        else:
+            found = _paragraphs(path) if self.split == "blank_line" else _lines(path)
+        for line, text in found:
+            yield Location(str(path), line), {"text": text, "file": name}
+
+
+def _whole(path: Path) -> str:
+    return "".join(line for _, line in _numbered(path))
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line with its number, line ends as they are."""
+    with opened(path).open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                where = Location(str(path), number)
+                raise UserError(f"this line is not UTF-8: {error.reason} at byte {error.start}", where, "save the file as UTF-8") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((number, line.rstrip("\r\n")) for number, line in _numbered(path) if line.strip())
+
+
+def _paragraphs(path: Path) -> Iterator[tuple[int, str]]:
+    """What stands between blank lines, without the line end after it."""
+    begun, lines = 0, list[str]()
+    for number, line in _numbered(path):
+        if line.strip():
+            begun, lines = (begun, [*lines, line]) if lines else (number, [line])
+        elif lines:
+            yield begun, "".join(lines).rstrip("\r\n")
+            lines = []
+    if lines:
+        yield begun, "".join(lines).rstrip("\r\n")

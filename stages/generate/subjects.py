@@ -1,0 +1,118 @@
+"""The rows of a task's sources with what decides about each of them: its content, its group, and a split that the source fixes."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from engine.errors import Location, UserError, did_you_mean
+from stages.common.hashing import canonical, content_hash
+from stages.common.job import Job
+from stages.common.jsonl import type_name
+from stages.common.progress import progress
+from stages.common.splits import SPLITS
+from stages.common.text import shorten
+from stages.generate import Parameters
+from stages.generate.selection import Located, Row, Selected
+
+_SPLIT_NAMES = {**{name: name for name in SPLITS}, **dict.fromkeys(("valid", "val", "dev", "development"), "validation")}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One row of a source."""
+
+    where: Location
+    row: Row
+    """The source's columns, those that a layout makes included."""
+    content: str
+    """Hash of the columns that the task uses: what stands in others changes nothing."""
+    group: str
+    split: str | None
+    """The split that the source gives the row; None where its group's hash decides."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the row is of a test or validation split that is given: it stays as it was published, uncleaned."""
+        return self.split in ("validation", "test")
+
+
+class Subjects:
+    """Goes through the sources of a task, once; counts rows, and those left out, by reason."""
+
+    def __init__(self, parameters: Parameters, job: Job, fields: frozenset[str]) -> None:
+        self.parameters, self.job = parameters, job
+        self.fields = fields
+        """The fields of the prompts."""
+        teacher, few_shot = parameters.teacher, parameters.few_shot
+        self.used = fields.union(teacher.columns() if teacher else ("messages", "tools"), [few_shot.answer] if few_shot else [])
+        self.layouts: Counter[str] = Counter()
+        # A teacher that takes long says more than how many rows were read.
+        self._silent = getattr(teacher, "reports_progress", False)
+        self._main = Selected(parameters.source)
+        self._test = Selected(parameters.test_source) if parameters.test_source else None
+
+    @property
+    def rows_in(self) -> int:
+        return self._main.rows_in + (self._test.rows_in if self._test else 0)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        return self._main.left_out + (self._test.left_out if self._test else Counter())
+
+    def main(self, source: Iterable[Located] | None = None) -> Iterator[Subject]:
+        """The rows of the source: those of its files, or SOURCE."""
+        rows = self.parameters.source.read(self.job.files("source")) if source is None else source
+        for where, row in self._shown(self._main.rows(rows), self.job.name):
+            yield self._subject(row, where, self._fixed(row, where))
+
+    def test(self) -> Iterator[Subject]:
+        """The rows of the fixed test split, where a source of it is given."""
+        if self._test and self.parameters.test_source:
+            rows: Iterable[Located] = self.parameters.test_source.read(self.job.files("test_source"))
+            for where, row in self._shown(self._test.rows(rows), f"{self.job.name} test"):
+                yield self._subject(row, where, "test")
+
+    def _shown(self, rows: Iterable[Located], name: str) -> Iterable[Located]:
+        return rows if self._silent else progress(rows, name)
+
+    def _subject(self, row: Row, where: Location, split: str | None) -> Subject:
+        if self.parameters.layout:
+            name, row = self.parameters.layout.normalised(row, where)
+            self.layouts[name] += 1
+        content = self._hash(row, self.used)
+        return Subject(where, row, content, self._group(row, content, where), split)
+
+    def _hash(self, row: Row, columns: frozenset[str]) -> str:
+        """Of the columns that the row has among COLUMNS; of all where it has none of them."""
+        return content_hash({name: row[name] for name in row if name in columns} or row)
+
+    def _group(self, row: Row, content: str, where: Location) -> str:
+        """The value of the group column, as text; without one, rows that ask the same stay together, whatever is answered."""
+        column = self.parameters.group_by or self.parameters.source.group_column()
+        if column is None:
+            if self.parameters.teacher is None:
+                question = row["messages"][:-1]  # type: ignore[index]
+                return content_hash(question) if question else content
+            return self._hash(row, self.fields) if self.fields else content
+        value = _value(row, column, where, "group by", "give every row a value, or leave out split.group_by")
+        return value if isinstance(value, str) else canonical(value).decode()
+
+    def _fixed(self, row: Row, where: Location) -> str | None:
+        column = self.parameters.split_column
+        if column is None:
+            return None
+        value = _value(row, column, where, "split by", 'give every row "train", "validation" or "test"')
+        name = value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(name, str) or name not in _SPLIT_NAMES:
+            shown = shorten(value) if isinstance(value, str) else type_name(value)
+            hint = 'it must hold "train", "validation" or "test"; rename them: columns = { ... }'
+            raise UserError(f"column '{column}' holds {shown}, which is no split", where, hint)
+        return _SPLIT_NAMES[name]
+
+
+def _value(row: Row, column: str, where: Location, purpose: str, hint: str) -> object:
+    if column not in row:
+        raise UserError(f"this row has no column '{column}' to {purpose}", where, did_you_mean(column, row))
+    if row[column] is None:
+        raise UserError(f"column '{column}' is null, which is no {purpose.split()[0]}", where, hint)
+    return row[column]

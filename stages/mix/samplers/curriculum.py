@@ -1,0 +1,42 @@
+"""Phases in order, each with tasks and shares of its own (Bengio et al., 2009, "Curriculum learning")."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.part import Name, Part, named, recipe
+from stages.mix.samplers.equal import Equal
+from stages.mix.samplers.proportional import Proportional
+from stages.mix.samplers.sizes import Phase, Size
+from stages.mix.samplers.temperature import Temperature
+from stages.mix.samplers.weights import Weights
+
+
+class Stage(Part):
+    """One phase of a curriculum: its tasks, shuffled together."""
+
+    tasks: tuple[Name, ...] = recipe((), "The tasks of this phase; none given: all of the mixture.")
+    sampler: Annotated[Equal | Proportional | Temperature | Weights, Field(discriminator="kind"), named] = recipe(
+        Proportional(), "How many rows each task gives to this phase."
+    )
+    epochs: float = recipe(1.0, "How many of the sampler's epochs the phase has; 0.5 is half of the rows.", gt=0)
+
+
+class Curriculum(Part):
+    """Phases in order; one epoch of the mixture goes through all of them."""
+
+    kind: Literal["curriculum"] = "curriculum"
+    stages: tuple[Stage, ...] = recipe(description="The phases, the first one first.", min_length=1)
+
+    def named_tasks(self) -> set[str]:
+        """The tasks that this sampler names."""
+        return {name for stage in self.stages for name in {*stage.tasks, *stage.sampler.named_tasks()}}
+
+    def phases(self, tasks: Mapping[str, Size]) -> tuple[Phase, ...]:
+        """How many rows each task gives to each phase of an epoch, from what it has."""
+        return tuple(phase for stage in self.stages for phase in self._stage(stage, tasks))
+
+    def _stage(self, stage: Stage, tasks: Mapping[str, Size]) -> tuple[Phase, ...]:
+        chosen = {name: tasks[name] for name in stage.tasks} if stage.tasks else tasks
+        return tuple({name: max(1, round(rows * stage.epochs)) for name, rows in phase.items()} for phase in stage.sampler.phases(chosen))

@@ -1,0 +1,105 @@
+"""Shows what a task's first rows become: `python -m stages.preview` reads a request from stdin and writes the rows to stdout; both JSON.
+
+It runs the bodies of generate and tokenize themselves, on a few rows and in a temporary folder, so that nothing is written and nothing is
+told otherwise than it would be done.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from engine.errors import UserError
+from engine.part import with_tuples
+from stages import generate, tokenize
+from stages.common.job import Job
+from stages.common.jsonl import read_objects, write_rows
+
+_COLUMN_CHARACTERS = 2000
+
+
+def main() -> int:
+    """Answer the request on stdin; a user's mistake goes to stderr, exit code 1."""
+    request = json.load(sys.stdin)
+    try:
+        with TemporaryDirectory() as folder:
+            rows = [dict(row) for row in preview(request, Path(folder))]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    json.dump(rows, sys.stdout, ensure_ascii=True)
+    return 0
+
+
+def preview(request: Mapping[str, Any], folder: Path) -> Iterator[Mapping[str, Any]]:
+    """Each of the first `rows` rows of a task: where it stands, its columns, what it becomes, and its tokens."""
+    from stages.generate.body import Generation
+
+    parameters = generate.Parameters.model_validate(with_tuples(request["generate"]))
+    job = Job(request["name"], {role: Path(path) for role, path in request["inputs"].items()}, folder, None, folder)
+    generation = Generation(parameters, job)
+    built = Path(request["built"]) if request["built"] else None
+    drafts = (generation.examine(subject) for subject in islice(generation.subjects.main(), request["rows"]))
+    for number, (draft, made) in enumerate(drafts):
+        row = made if isinstance(made, dict) else _built(built, draft.id) if made is None else None
+        yield {
+            "id": draft.id,
+            "group": draft.subject.group,
+            "where": str(draft.subject.where),
+            "source": {name: _short(value) for name, value in draft.subject.row.items()},
+            "template": draft.prompt.template,
+            "system": draft.prompt.system,
+            "prompt": draft.prompt.prompt,
+            "asked": draft.question.prompt,
+            "row": row,
+            "left_out": made if isinstance(made, str) else None,
+            **(_tokens(request["tokenize"], row, folder / str(number)) if row and request["tokenize"] else {}),
+        }
+
+
+def _short(value: object) -> object:
+    """A column as it is shown: what is very long is cut."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if len(text) <= _COLUMN_CHARACTERS else f"{text[:_COLUMN_CHARACTERS]}…"
+
+
+def _built(rows: Path | None, identity: str) -> dict[str, Any] | None:
+    """The row as the step made it when it last ran, if it did."""
+    if rows is None:
+        return None
+    return next((row for _, row in read_objects(rows) if row["id"] == identity), None)
+
+
+def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The tokens of ROW, each with whether it is supervised; or why it would be left out of the training."""
+    from stages.common.tokens import Tokens
+    from stages.tokenize import body
+
+    folder.mkdir()
+    inputs = {role: Path(path) for role, path in request["inputs"].items()}
+    for split, rows in (("train", [row]), ("validation", [])):
+        inputs[split] = folder / f"{split}.jsonl"
+        write_rows(inputs[split], rows)
+    parameters = tokenize.Parameters.model_validate(with_tuples(request["parameters"]))
+    try:
+        body.run(parameters, Job(request["name"], inputs, folder, None, folder))
+    except UserError as error:
+        problem = error.problems[0]
+        return {"no_tokens": f"{problem.what} ({problem.hint})" if problem.hint else problem.what}
+    ids, supervised = Tokens.open(folder / "train.safetensors").row(0)
+    return {"tokens": _pieces(inputs["tokenizer/tokenizer.json"], [int(one) for one in ids], [bool(one) for one in supervised])}
+
+
+def _pieces(tokenizer: Path, ids: list[int], supervised: list[bool]) -> list[dict[str, Any]]:
+    from tokenizers import Tokenizer
+
+    opened = Tokenizer.from_file(str(tokenizer))
+    texts = opened.decode_batch([[one] for one in ids], skip_special_tokens=False)
+    return [{"id": one, "text": text, "supervised": learned} for one, text, learned in zip(ids, texts, supervised, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

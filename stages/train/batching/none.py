@@ -1,0 +1,11 @@
+"""Rows as they come."""
+
+from typing import Literal
+
+from stages.train.batching.layout import Layout
+
+
+class Unsorted(Layout):
+    """Rows one below another in the mixture's order, padded on the right to the longest of the micro-batch."""
+
+    kind: Literal["none"] = "none"

@@ -1,0 +1,87 @@
+"""`engine preview`: what the steps themselves would make of the first rows, tokens included, and nothing is written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden/local-model"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    for name in ("data", "models", "specs"):
+        shutil.copytree(GOLDEN / name, tmp_path / "w" / name)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["Question: a\nAnswer: b"] * 9, trainer)
+    tokenizer.save(str(tmp_path / "w/models/mine/tokenizer.json"))
+    rows = [{"question": "What is a fox?", "answer": "An animal."}, {"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}]
+    (tmp_path / "w/data/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return tmp_path / "w"
+
+
+def engine(workspace: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "engine", "--workspace", str(workspace), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def look(workspace: Path, *arguments: str) -> dict:
+    return json.loads(engine(workspace, "preview", "specs/answer.toml", *arguments, "--json").stdout)
+
+
+def test_rows_prompts_and_tokens_with_their_supervised_part(workspace):
+    before = sorted(workspace.rglob("*"))
+    found = look(workspace, TASK, "-n", "2")
+    source = [json.loads(line) for line in (workspace / "data/rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row["source"] for row in found["rows"]] == source[:2] and found["without_tokens"] is None
+    for row in found["rows"]:
+        learned = "".join(token["text"] for token in row["tokens"] if token["supervised"])
+        asked = "".join(token["text"] for token in row["tokens"] if not token["supervised"])
+        assert (asked, learned) == (row["prompt"], row["row"]["completion"] + row["tokens"][-1]["text"])
+    text = engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "1").stdout
+    assert "⟦" in text and "supervised" in text and source[0][next(iter(source[0]))] in text
+    assert sorted(workspace.rglob("*")) == before, "a preview writes nothing"
+
+
+def test_what_the_step_would_say_is_said(workspace):
+    (workspace / "data/rows.jsonl").write_text('{"unlike": 1}\n', "utf-8")
+    said = engine(workspace, "preview", "specs/answer.toml", TASK, status=1).stderr
+    assert said.startswith("error: this row has no column 'question'") and "rows.jsonl:1" in said and "Traceback" not in said
+    said = engine(workspace, "preview", "specs/answer.toml", "answre", status=1).stderr
+    assert "has no task 'answre'" in said and "did you mean" in said
+
+
+def test_a_template_file_is_checked_before_anything_runs(workspace):
+    spec = workspace / "specs/answer.toml"
+    spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "ask.jinja" }, '), "utf-8")
+    assert "there is no ask.jinja" in engine(workspace, "check", status=1).stderr
+    (workspace / "ask.jinja").write_text("{{ question }", "utf-8")
+    said = engine(workspace, "check", status=1).stderr
+    assert "ask.jinja is no valid Jinja template" in said and "(line 1 of the template)" in said
+    (workspace / "ask.jinja").write_text("{{ question }}?\n", "utf-8")
+    assert engine(workspace, "check").returncode == 0
+
+
+def test_without_a_tokenizer_there_is_text_and_a_sentence(workspace):
+    spec = workspace / "specs/answer.toml"
+    text = spec.read_text("utf-8").replace('path = "models/mine"', MODEL)
+    assert MODEL in text
+    spec.write_text(text, "utf-8")
+    found = look(workspace, TASK, "-n", "1")
+    assert "tokens" not in found["rows"][0] and found["rows"][0]["row"]["completion"]
+    assert "tokenizer" in found["without_tokens"] and "engine build initialize-tiny" in found["without_tokens"]
+
+
+MODEL = 'name = "tiny"\narchitecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 256 }'
+TASK = "answer"
