@@ -22,6 +22,12 @@ class Base:
     name: str
     weights: Input
     tokenizer: Mapping[str, Input]
+    vocabulary: Input | None = None
+    """The step that adds tokens of the spec's own to the tokenizer; the model lacks their embeddings until it is trained."""
+
+    def reads(self) -> dict[str, Input]:
+        """What a step reads that opens the model: its weights, and the tokens that are added to it."""
+        return {"model": self.weights} | ({"vocabulary": self.vocabulary} if self.vocabulary else {})
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Specs become one graph: each section a step or several, equal steps one, clashes refused."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from engine.batching import bin_tokens, unpackable
@@ -16,7 +17,7 @@ from engine.graph import Graph, Input, Step
 from engine.reads import Makers, needed_by
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
-from stages import fetch, generate, initialize, mix, split, tokenize, train
+from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -117,6 +118,11 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
+    """The model that SPEC starts from, with the tokens that SPEC adds to it."""
+    return _vocabulary(c, spec, _model(c, spec, chain))
+
+
+def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     """The model that SPEC starts from, made by a step where it does not exist yet."""
     model = spec.experiment.model
     if isinstance(model, ScratchModel):
@@ -168,6 +174,26 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     return Base(base.name, _train(c, other, base).output(), base.tokenizer)
 
 
+def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
+    """BASE with the special tokens of SPEC, where it has some."""
+    section, method = spec.experiment.tokenization, spec.experiment.training.method
+    if not section.special_tokens:
+        return base
+    where = spec.where("tokenization", "special_tokens")
+    if not getattr(method, "learns_new_tokens", False):
+        what = f"method '{method.kind}' cannot learn the embeddings of special_tokens"
+        c.problems.append(Problem(what, where, 'take training.method "lora" or "full", or leave special_tokens out'))
+    if "tokenizer.json" not in base.tokenizer:
+        c.problems.append(Problem("special_tokens need a tokenizer.json to be added to", where, "name it in model.tokenizer_files"))
+    name = "-".join(part for part in ("vocabulary", base.name, section.name) if part)
+    reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
+    parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
+    step = c.add(
+        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",)))
+    )
+    return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
+
+
 def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     rows = _task(c, spec, task)
     section = spec.experiment.tokenization
@@ -175,7 +201,8 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
     reads |= chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
-    parameters = _narrow(tokenize.Parameters, section)
+    python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))
@@ -213,7 +240,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     name = experiment.experiment.name
     c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
-    reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
+    reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     resources = experiment.resources

@@ -45,7 +45,7 @@ class Subject:
     def reads(self) -> dict[str, Input]:
         """What a step reads that asks the model: its weights, and the adapter where there is one."""
         if self.makes_adapter:
-            return {"model": self.base.weights, "adapter": self.trained.output()}
+            return {**self.base.reads(), "adapter": self.trained.output()}
         return {"model": self.trained.output()}
 
 
@@ -182,7 +182,7 @@ class _Comparison:
 
     def _ask_base(self, name: str, task: str) -> Step:
         parameters = self._only([task])
-        reads = {"model": self.subject.base.weights, f"test/{task}": self.own.inputs[f"test/{task}"]}
+        reads = {**self.subject.base.reads(), f"test/{task}": self.own.inputs[f"test/{task}"]}
         description = f"Answers of {name} to the test rows of {task}."
         return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description))
 
@@ -219,7 +219,7 @@ class _Comparison:
         if not subjects or any(not self._shares_base(other) for other in subjects.values()):
             return {}
         tasks = [task for task in self._all_tasks() if any(task in missing for missing in lacking.values())]
-        reads = {"model": self.subject.base.weights, **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
+        reads = {**self.subject.base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
         reads |= {f"test/{task}": self.own.inputs[f"test/{task}"] for task in tasks}
         name, whom = f"predict-{self.subject.name}-others", ", ".join(subjects)
         step = self.c.add(

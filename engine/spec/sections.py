@@ -145,6 +145,9 @@ class Tokenization(tokenize.Parameters):
     """How rows become tokens and labels."""
 
     name: Name | None = recipe(None, "Ends the names of the token steps, where a workspace tokenizes one task in several ways.")
+    special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
+        (), "Tokens to add to the tokenizer, such as role markers; their embeddings are learned, and saved with the adapter."
+    )
 
 
 class Mixture(Part):

@@ -8,6 +8,7 @@ from stages.common.models import TextTokenizer, load_model, load_tokenizer, long
 from stages.common.predictions import FinishReason, Prediction, write_predictions
 from stages.common.progress import Progress, progress
 from stages.common.questions import Questions
+from stages.common.vocabulary import extend
 from stages.predict import Parameters
 from stages.predict.exam import Exam, Question, Reader
 
@@ -20,8 +21,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     prepare_process(parameters.threads)
     from stages.predict.entrants import entrants, folder_of
 
-    tokenizer = load_tokenizer(job.inputs["model"])
+    tokenizer = load_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]))
     model = load_model(job.inputs["model"])
+    if "vocabulary" in job.inputs:
+        extend(model, job.inputs["vocabulary"])
     asking = Questions(
         parameters.format, tokenizer.encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder
     )

@@ -1,6 +1,6 @@
 """tokenize: rows become token ids and a mask of the supervised ones."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
@@ -9,6 +9,12 @@ from engine.part import Kind, Part, recipe
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
 from stages.tokenize.masks import Completion, Mask
+
+
+class PythonTokenizer(Part):
+    """A tokenizer without a tokenizer.json, written in Python: transformers reads it."""
+
+    environment: ClassVar[tuple[str, ...]] = ("transformers",)
 
 
 class Parameters(Part):
@@ -30,6 +36,7 @@ class Parameters(Part):
     nothing_supervised: Literal["error", "drop"] = recipe("drop", "A row without anything to learn fails, or is left out (counted).")
     encoder_decoder: bool = recipe(False, "Inputs and labels of their own, as T5 wants them; max_length then bounds the input.")
     max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
+    python_tokenizer: PythonTokenizer | None = recipe(None, "Set by itself where model.tokenizer_files names no tokenizer.json.")
 
     @model_validator(mode="after")
     def _pairs_are_pairs(self) -> Self:

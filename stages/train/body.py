@@ -30,7 +30,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     model.eval()
     parameters.method.save(model, job.output)
     if not parameters.method.makes_adapter:
-        copy_tokenizer(job.inputs["model"], job.output)
+        copy_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]), job.output)
     if job.plot:
         write_curve(result.curve, job.plot)
     return _metrics(parameters, model, rows, result, seconds)

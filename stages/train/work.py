@@ -10,6 +10,7 @@ import torch
 
 from stages.common.job import Job
 from stages.common.models import count_parameters, longest_sequence
+from stages.common.vocabulary import extend
 from stages.train import Parameters
 from stages.train.batches import Batches
 from stages.train.checkpoints import Checkpoints, refuse_no_space
@@ -56,6 +57,8 @@ class Matter:
 def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
     """The model that learns, its fresh weights decided by the seed."""
     model = open_model(parameters, inputs["model"])
+    if "vocabulary" in inputs:
+        extend(model, inputs["vocabulary"])
     torch.manual_seed(parameters.seed)
     return speed_up(parameters.method.prepare(model, inputs.get("adapter")), parameters)
 

@@ -14,6 +14,7 @@ class Full(TrainingMethod):
 
     kind: Literal["full"] = "full"
     makes_adapter: ClassVar[bool] = False
+    learns_new_tokens: ClassVar[bool] = True
 
     def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> "PreTrainedModel":
         """The model as it is."""

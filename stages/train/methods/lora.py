@@ -59,6 +59,7 @@ class LowRank(AdapterMethod):
         """peft's configuration; raises UserError for layers that are not there or smaller than the rank."""
         from peft import LoraConfig
 
+        from stages.common.vocabulary import trainable_tokens
         from stages.train.layers import refuse_high_rank, refuse_strangers, target_layers
 
         refuse_high_rank(target_layers(model, self.target_modules), self.r)
@@ -76,6 +77,7 @@ class LowRank(AdapterMethod):
             # GPT-2 keeps its weights transposed; peft would set this by itself, with a warning at each layer.
             fan_in_fan_out=has_transposed_layers(model),
             task_type=task_type(model),
+            trainable_token_indices=trainable_tokens(model),
         )
 
     def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> Any:
@@ -92,6 +94,7 @@ class Lora(LowRank):
     """Low-rank updates beside frozen weights; the result is an adapter."""
 
     kind: Literal["lora"] = "lora"
+    learns_new_tokens: ClassVar[bool] = True
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     def refused(self, model_type: str) -> str | None:

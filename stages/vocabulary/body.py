@@ -1,0 +1,28 @@
+"""The work of vocabulary: the tokenizer's files with more special tokens, and the ids that these got."""
+
+import shutil
+
+from tokenizers import AddedToken
+
+from stages.common.encoder import CONFIG, FAST, Encoder
+from stages.common.job import Job, Metrics
+from stages.common.models import write_json
+from stages.common.vocabulary import NEW_TOKENS
+from stages.vocabulary import Parameters
+
+
+def run(parameters: Parameters, job: Job) -> Metrics:
+    """Write the tokenizer's files and `new_tokens.json`, the added tokens with their ids; raises UserError for an unusable tokenizer."""
+    files = job.group("tokenizer")
+    encoder = Encoder.open(files)
+    tokenizer = type(encoder.tokenizer).from_file(str(files[FAST]))
+    before = encoder.size()
+    # As they stand, whatever the tokenizer does to the text around them.
+    added = tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in parameters.special_tokens])
+    for name, path in files.items():
+        shutil.copyfile(path, job.output / name)
+    tokenizer.save(str(job.output / FAST), pretty=True)
+    ids = {token: tokenizer.token_to_id(token) for token in parameters.special_tokens}
+    write_json(job.output / NEW_TOKENS, {token: number for token, number in ids.items() if number >= before})
+    assert (job.output / CONFIG).is_file()
+    return {"tokens_before": before, "added": added, "already_there": len(parameters.special_tokens) - added}

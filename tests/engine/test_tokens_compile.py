@@ -1,0 +1,114 @@
+"""How formats, special tokens and tokenizers' files are wired into steps, and what a spec cannot ask for."""
+
+import pytest
+
+from engine.compile import compile_graph
+from engine.errors import UserError
+from engine.spec.load import load_spec
+
+SPEC = """\
+[experiment]
+name = "toy"
+
+[model]
+path = "model"
+tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+
+[tasks.a]
+source = {{ kind = "jsonl", path = "a.jsonl" }}
+prompts = ["{{{{ q }}}}"]
+teacher = {{ kind = "gold", column = "a" }}
+
+[tasks.b]
+source = {{ kind = "jsonl", path = "b.jsonl" }}
+prompts = ["{{{{ q }}}}"]
+teacher = {{ kind = "gold", column = "a" }}
+
+[tokenization]
+{tokenization}
+
+[mixture]
+tasks = ["a", "b"]
+
+[training]
+method = "{method}"
+"""
+
+
+def graph(folder, tokenization, method="lora"):
+    (folder / "toy.toml").write_text(SPEC.format(tokenization=tokenization, method=method))
+    return compile_graph([load_spec(folder / "toy.toml", folder)])
+
+
+def test_the_same_format_and_template_reach_tokens_and_questions(tmp_path):
+    made = graph(tmp_path, 'format = { kind = "chat", template_file = "chat.jinja" }\nboundary = "shift"')
+    for name in ("tokenize-a-model", "predict-toy"):
+        step = made[name]
+        assert step.inputs["chat_template"].path == "chat.jinja" and step.inputs["chat_template"].where.line == 19
+        assert (step.parameters.format.template_file, step.parameters.boundary) == ("chat.jinja", "shift")
+    assert made["tokenize-a-model"].inputs["tokenizer/chat_template.jinja"].path == "model/chat_template.jinja"
+
+
+def test_special_tokens_are_one_step_for_all_tasks(tmp_path):
+    made = graph(tmp_path, 'special_tokens = ["<|human|>", "<|bot|>"]')
+    step = made["vocabulary-model"]
+    assert (
+        step.parameters.special_tokens == ("<|human|>", "<|bot|>")
+        and step.inputs["tokenizer/tokenizer.json"].path == "model/tokenizer.json"
+    )
+    for name in ("tokenize-a-model", "tokenize-b-model"):
+        assert made[name].inputs["tokenizer/tokenizer.json"].path == "artifacts/vocabulary-model/tokenizer.json"
+    for name in ("train-toy", "predict-toy"):
+        assert made[name].inputs["vocabulary"].producer == "vocabulary-model" and made[name].inputs["model"].path == "model"
+
+
+def test_a_fully_trained_model_has_its_new_tokens_itself(tmp_path):
+    made = graph(tmp_path, 'special_tokens = ["<|human|>"]', "full")
+    assert "vocabulary" in made["train-toy"].inputs and "vocabulary" not in made["predict-toy"].inputs
+
+
+def test_without_special_tokens_there_is_no_such_step(tmp_path):
+    assert not [step.name for step in graph(tmp_path, "") if step.kind.name == "vocabulary"]
+
+
+def test_a_method_that_cannot_learn_new_tokens_refuses_them(tmp_path, monkeypatch):
+    from stages.train.methods.lora import Lora
+
+    monkeypatch.setattr(Lora, "learns_new_tokens", False)
+    with pytest.raises(UserError, match="method 'lora' cannot learn the embeddings of special_tokens") as caught:
+        graph(tmp_path, 'special_tokens = ["<|human|>"]')
+    assert caught.value.problems[0].where.line == 19
+
+
+@pytest.mark.parametrize(
+    ("tokenization", "said"),
+    [
+        ('format = { kind = "chat", template = "x", template_file = "y" }', "give template or template_file, not both"),
+        ('format = { kind = "plain", prompt = "no place" }', "once, where the text goes"),
+        ('format = { kind = "chat", date = "today" }', "date"),
+        ('encoder_decoder = true\nmask = "full"', "the mask must be completion"),
+        ('mask = "asistant"', "did you mean 'assistant'?"),
+        ("max_target_length = 9", "for encoder-decoder models"),
+    ],
+)
+def test_what_a_spec_cannot_ask_for_is_located(tmp_path, tokenization, said):
+    with pytest.raises(UserError, match=said.replace("?", r"\?")) as caught:
+        graph(tmp_path, tokenization)
+    assert caught.value.problems[0].where.line in (19, 20)
+
+
+def test_the_tokenizers_configuration_is_always_needed(tmp_path):
+    (tmp_path / "toy.toml").write_text(SPEC.format(tokenization="", method="lora").replace('"tokenizer_config.json", ', ""))
+    with pytest.raises(UserError, match=r"tokenizer_config\.json must be among them"):
+        load_spec(tmp_path / "toy.toml", tmp_path)
+
+
+def test_a_tokenizer_in_python_is_read_by_a_version_of_transformers(tmp_path):
+    text = SPEC.format(tokenization="", method="lora").replace('"tokenizer.json", ', "").replace("chat_template.jinja", "vocab.txt")
+    (tmp_path / "toy.toml").write_text(text)
+    made = compile_graph([load_spec(tmp_path / "toy.toml", tmp_path)])
+    assert any("transformers" in part.environment for part in made["tokenize-a-model"].parameters.parts())
+    assert not any("transformers" in part.environment for part in graph(tmp_path, "")["tokenize-a-model"].parameters.parts())
+    (tmp_path / "toy.toml").write_text(text.replace("[tokenization]", '[tokenization]\nspecial_tokens = ["<|a|>"]'))
+    with pytest.raises(UserError, match=r"need a tokenizer\.json"):
+        compile_graph([load_spec(tmp_path / "toy.toml", tmp_path)])
