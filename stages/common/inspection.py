@@ -33,7 +33,7 @@ def inspect(request: Mapping[str, Any]) -> dict[str, Any]:
     elif "trained" in request:
         said["trained"] = views(load_model(Path(request["trained"])), ids, tokenizer)
     positions = [
-        {"position": place, "id": token, "token": tokenizer.tokenizer.decode([token], skip_special_tokens=False), "supervised": learned}
+        {"position": place, "id": token, "token": tokenizer.encoder.decode([[token]])[0], "supervised": learned}
         | {name: view[place] for name, view in said.items()}
         for place, (token, learned) in enumerate(zip(ids, supervised, strict=True))
     ]
@@ -58,7 +58,7 @@ def views(model: Any, ids: Sequence[int], tokenizer: TextTokenizer) -> list[dict
         choice, truth = int(logarithms.argmax()), float(logarithms[token])
         found.append(
             {
-                "says": tokenizer.tokenizer.decode([choice], skip_special_tokens=False),
+                "says": tokenizer.encoder.decode([[choice]])[0],
                 "says_probability": round(float(logarithms[choice].exp()), 6),
                 "truth_probability": round(float(logarithms[token].exp()), 6),
                 "truth_loss": round(-truth, 6),
