@@ -77,7 +77,8 @@ class Project:
         specs, problems = self._loaded
         steps, found = compile_each(specs, whole=not problems)
         missing = self._missing_inputs(steps)
-        if problems := [*problems, *found, *(missing or self._models_without_config() or benchmark_problems(specs, self.root))]:
+        unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
+        if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
             raise UserError(dict.fromkeys(problems))
         return Graph(steps)
 
@@ -95,6 +96,18 @@ class Project:
         for spec in self._loaded[0]:
             if isinstance(model := spec.experiment.model, LocalModel):
                 yield spec, model.path
+
+    def _broken_template_files(self, steps: Iterable[Step]) -> Iterator[Problem]:
+        from engine.spec.references import template_error
+        from stages import generate
+        from stages.generate.prompts import TemplateFile
+
+        for step in steps:
+            templates = (*step.parameters.prompts, step.parameters.system) if isinstance(step.parameters, generate.Parameters) else ()
+            for file in {template.file for template in templates if isinstance(template, TemplateFile)}:
+                text = (self.root / file).read_text("utf-8", "replace")
+                if why := template_error(text):
+                    yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
 
     def _models_without_config(self) -> list[Problem]:
         hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"

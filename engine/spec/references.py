@@ -65,7 +65,7 @@ def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
     for task in _tasks(document):
         for key in ("prompts", "system"):
             for place, node, template in _texts(document, ("tasks", task, key)):
-                if "{" in template and (why := _template_error(template)):
+                if "{" in template and (why := template_error(template)):
                     yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
         for place, node, expression in _texts(document, ("tasks", task, "source", "where")):
             if why := _expression_error(expression):
@@ -80,7 +80,7 @@ NAMES = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
 
 
 @cache
-def _template_error(template: str) -> str | None:
+def template_error(template: str) -> str | None:
     """What Jinja says about a template that does not parse."""
     if PLAIN_TEMPLATE.fullmatch(template):
         return None

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -46,6 +46,8 @@ class Draft:
     prompt: Prompt
     """What the model will be asked; the teacher may see examples before it."""
     question: Question
+    own: str
+    """The row's own text before its answer, without examples: what the rules of cleaning look at."""
 
     @property
     def messages(self) -> list[dict[str, Any]] | None:
@@ -112,7 +114,7 @@ class Generation:
     def _draft(self, subject: Subject) -> Draft:
         row, where = subject.row, subject.where
         prompt = self._prompt(subject)
-        asked = prompt.prompt
+        own = asked = prompt.prompt
         if self.examples and self.parameters.few_shot and prompt.empty is None:
             found = self.examples.of(subject.content, subject.group, where)
             # Each example in the phrasing of the question itself.
@@ -120,7 +122,8 @@ class Generation:
             asked = self.examples.before([(template.render(one.row, one.where), one) for one in found], prompt.prompt)
             if self.parameters.few_shot.shown_to == "model":
                 prompt = Prompt(prompt.template, prompt.system, asked, None)
-        return Draft(self._id(subject.content), subject, prompt, Question(prompt.system, asked, row, where))
+        draft = Draft(self._id(subject.content), subject, prompt, Question(prompt.system, asked, row, where), own)
+        return draft if draft.messages is None else replace(draft, own=_text_before(draft.messages))
 
     def _prompt(self, subject: Subject) -> Prompt:
         """The prompt, rendered from a template, or as the row's layout holds it; raises UserError where an empty field is an error."""
@@ -140,12 +143,12 @@ class Generation:
         completion = answer.text
         reason = answer.left_out or _unfit(draft, completion)
         completion = self.parameters.answer_prefix + completion
-        texts = Texts(_asked_text(draft), completion)
+        texts = Texts(draft.own, completion)
         if reason is None and not draft.subject.is_fixed:
             reason = self.cleaner.after_asking(draft.id, texts)
         if reason:
             return reason
-        self._count(draft.prompt.template, texts)
+        self._count(draft.prompt.template, draft.own if draft.messages else draft.prompt.prompt, completion)
         return self._finished(draft, completion)
 
     def _finished(self, draft: Draft, completion: str) -> Row:
@@ -176,17 +179,16 @@ class Generation:
             return f"empty field '{prompt.empty[1]}'"
         if self.parameters.teacher and not prompt.prompt and self.prompting.templates[prompt.template].source:
             return "empty prompt"
-        text = _asked_text(draft)
-        if not is_well_formed(prompt.system + text):
+        if not is_well_formed(prompt.system + prompt.prompt + draft.own):
             return "lone surrogate"
-        return None if draft.subject.is_fixed else self.cleaner.before_asking(draft.id, Texts(text, ""))
+        return None if draft.subject.is_fixed else self.cleaner.before_asking(draft.id, Texts(draft.own, ""))
 
-    def _count(self, template: int, texts: Texts) -> None:
+    def _count(self, template: int, prompt: str, completion: str) -> None:
         self.rows_out += 1
         self.prompts_used[template] += 1
-        self.prompt_characters += len(texts.prompt)
-        self.completion_characters += len(texts.completion)
-        pair = int(content_hash(texts.prompt, texts.completion)[:_ID_DIGITS], 16)
+        self.prompt_characters += len(prompt)
+        self.completion_characters += len(completion)
+        pair = int(content_hash(prompt, completion)[:_ID_DIGITS], 16)
         self.duplicates += pair in self._pairs
         self._pairs.add(pair)
 
@@ -198,12 +200,20 @@ class Generation:
     def _candidates(self) -> Iterator[Example]:
         few_shot, held_out = self.parameters.few_shot, self.parameters.held_out
         assert few_shot and held_out
-        fixed = self._fixed_groups()
+        fixed, cleaner = self._fixed_groups(), Cleaner(self.parameters.cleaning, self.job)
         for subject in Subjects(self.parameters, self.job, self.prompting.fields).main():
             train = subject.group not in fixed and split_of(subject.group, held_out) == "train"
             answer = example_answer(few_shot, subject.row, subject.where) if train else None
-            if answer and not any(template.empty_field(subject.row) for template in self.prompting.templates):
+            if answer and self._is_example(subject, answer, cleaner):
                 yield Example(subject.content, subject.group, subject.row, subject.where, answer)
+
+    def _is_example(self, subject: Subject, answer: str, cleaner: Cleaner) -> bool:
+        """Whether a row of train may stand before others: every phrasing can be rendered over it, and no rule takes it."""
+        if any(template.empty_field(subject.row) for template in self.prompting.templates):
+            return False
+        prompt = self.prompting.render(subject.row, subject.content, subject.where, allow_empty=True).prompt
+        texts = Texts(prompt, self.parameters.answer_prefix + answer)
+        return not (cleaner.before_asking("", texts) or cleaner.after_asking("", texts))
 
     def _fixed_groups(self) -> set[str]:
         """The groups that the sources themselves hold out."""
@@ -239,11 +249,9 @@ def _given(questions: Iterable[Question]) -> Iterator[Answer]:
         yield Answer(messages[-1]["content"])
 
 
-def _asked_text(draft: Draft) -> str:
-    """The prompt as one text; of a conversation, all before its last message."""
-    if draft.messages is None:
-        return draft.prompt.prompt
-    return "\n".join(str(message["content"]) for message in draft.messages[:-1])
+def _text_before(messages: list[dict[str, Any]]) -> str:
+    """All of a conversation before its last message, as one text."""
+    return "\n".join(str(message["content"]) for message in messages[:-1])
 
 
 def _unfit(draft: Draft, completion: str) -> str | None:

@@ -1,11 +1,10 @@
 """Asks the rules of cleaning about each row, in their order, and keeps count of what each of them takes."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from stages.common.job import Job, Metrics
 from stages.common.text import ascii_surrogates
-from stages.generate.cleaning.rule import Check, Rule, Texts
+from stages.generate.cleaning.rule import Check, FilesOf, Rule, Texts
 
 _EXAMPLES, _SHOWN = 3, 160
 
@@ -59,5 +58,5 @@ class Cleaner:
         ]
 
 
-def _files(job: Job, index: int) -> Any:
+def _files(job: Job, index: int) -> FilesOf:
     return lambda name: job.files(f"cleaning/{index}/{name}")

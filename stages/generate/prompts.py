@@ -1,8 +1,9 @@
 """How the prompts of a task are given: templates in the spec or in files, and examples before the question."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.part import Need, Part, recipe
 
@@ -28,3 +29,9 @@ class FewShot(Part):
         "model", "Whether the examples are part of the rows that the model learns from, or only of what the teacher is asked."
     )
     seed: int = recipe(0, "Another seed chooses other examples.", ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.pool <= self.count:  # a row of the pool is never its own example
+            raise PydanticCustomError("small_pool", "the pool must hold more rows than stand before a question", {"at": ("pool",)})
+        return self

@@ -142,12 +142,11 @@ class _Made:
 
 def _is_plain(text: str) -> bool:
     """Whether TEXT can only be the name of a column."""
-    from engine.errors import UserError as Broken
     from stages.common.templates import Expression
 
     try:
         return Expression(text, "").fields == {text}
-    except Broken:
+    except UserError:  # `section text` parses as no expression
         return True
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from engine.errors import UserError
 from stages.common.job import Job, Metrics
-from stages.common.jsonl import read_objects
 from stages.common.models import auto_class, count_parameters, prepare_process, save_model, write_json
+from stages.common.rows import read_rows
 from stages.initialize import Parameters
 from stages.initialize.tokenizers.special import EOS, PAD
 
@@ -28,15 +28,14 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def texts(rows: Mapping[str, Path]) -> Iterator[str]:
-    """Prompt and completion of each row, task after task by name; raises UserError where there are none."""
+    """Prompt and completion, or all messages, of each row, task after task by name; raises UserError where there are none."""
     empty = True
     for _, path in sorted(rows.items()):
-        for where, row in read_objects(path):
-            prompt, completion = row.get("prompt"), row.get("completion")
-            if not isinstance(prompt, str) or not isinstance(completion, str):
-                raise UserError("this row has no text under prompt and completion", where, "both are needed, as strings")
+        for row in read_rows(path):
             empty = False
-            yield prompt + completion
+            # A message that only calls tools says nothing.
+            said = "\n".join(str(message["content"] or "") for message in row.messages)
+            yield said if row.messages else row.prompt + row.completion
     if empty:
         raise UserError("there are no rows to train the tokenizer on", hint="give the tasks more rows, or hold fewer of them out")
 

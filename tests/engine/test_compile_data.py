@@ -143,3 +143,12 @@ def test_shares_belong_to_the_rows_only_where_examples_depend_on_them(tmp_path):
     assert recipe("split = { test = 0.2 }") == recipe("split = { test = 0.3 }")
     shots = 'few_shot = { count = 1, answer = "answer" }\n'
     assert recipe(shots + "split = { test = 0.2 }") != recipe(shots + "split = { test = 0.3 }")
+
+
+@pytest.mark.parametrize(("layout", "wrong"), [("auto", False), ("text", True)])
+def test_a_layout_brings_its_questions(tmp_path, layout, wrong):
+    task = f'first\n{JSONL}\nlayout = "{layout}"'
+    if wrong:
+        assert "nothing to ask" in problem(tmp_path, task).what
+    else:
+        assert compiled(tmp_path, task)["generate-first"].parameters.layout.kind == layout

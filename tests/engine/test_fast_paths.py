@@ -12,7 +12,7 @@ from engine.environment import Environment
 from engine.errors import UserError
 from engine.identity import Identities
 from engine.spec.load import Spec, load_spec, load_specs
-from engine.spec.references import _PLAIN_TEMPLATE, _template_error
+from engine.spec.references import PLAIN_TEMPLATE, template_error
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.toml"))
@@ -96,7 +96,7 @@ def test_a_broken_part_is_reported_once_and_a_circle_for_every_order(tmp_path: P
 def test_a_template_that_is_taken_for_plain_is_one_that_jinja_parses(template: str):
     from jinja2 import Environment as Jinja
 
-    if _PLAIN_TEMPLATE.fullmatch(template):
+    if PLAIN_TEMPLATE.fullmatch(template):
         Jinja().parse(template)
 
 
@@ -105,6 +105,6 @@ def test_a_template_that_is_taken_for_plain_is_one_that_jinja_parses(template: s
     [("Say {{ word }}:", True), ("{{a}}\n\n{{ b_1 }}", True), ("{{ a.b }}", False), ("{{ not }}", False), ("{ a }", False)],
 )
 def test_only_columns_by_name_are_plain(template: str, plain: bool):
-    assert bool(_PLAIN_TEMPLATE.fullmatch(template)) == plain
+    assert bool(PLAIN_TEMPLATE.fullmatch(template)) == plain
     if plain:
-        assert _template_error(template) is None
+        assert template_error(template) is None

@@ -62,6 +62,17 @@ def test_what_the_step_would_say_is_said(workspace):
     assert "has no task 'answre'" in said and "did you mean" in said
 
 
+def test_a_template_file_is_checked_before_anything_runs(workspace):
+    spec = workspace / "specs/answer.toml"
+    spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "ask.jinja" }, '), "utf-8")
+    assert "there is no ask.jinja" in engine(workspace, "check", status=1).stderr
+    (workspace / "ask.jinja").write_text("{{ question }", "utf-8")
+    said = engine(workspace, "check", status=1).stderr
+    assert "ask.jinja is no valid Jinja template" in said and "(line 1 of the template)" in said
+    (workspace / "ask.jinja").write_text("{{ question }}?\n", "utf-8")
+    assert engine(workspace, "check").returncode == 0
+
+
 def test_without_a_tokenizer_there_is_text_and_a_sentence(workspace):
     spec = workspace / "specs/answer.toml"
     text = spec.read_text("utf-8").replace('path = "models/mine"', MODEL)

@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.part import recipe
 from stages.common.text import shorten
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 
 class Characters(Rule):
@@ -23,7 +23,7 @@ class Characters(Rule):
             raise PydanticCustomError("no_rule", "give forbidden or min_letters", {})
         return self
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Remembers nothing."""
         forbidden = frozenset(self.forbidden)
 

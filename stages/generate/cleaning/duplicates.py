@@ -5,7 +5,7 @@ import re
 from typing import Literal
 
 from engine.part import recipe
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 _NOT_WORDS = re.compile(r"[\W_]+")
 
@@ -16,7 +16,7 @@ class Duplicates(Rule):
     kind: Literal["duplicates"] = "duplicates"
     ignore_case_and_punctuation: bool = recipe(False, "Whether texts with the same words are the same.")
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Remembers 64 bits of each text's hash."""
         seen: set[bytes] = set()
 

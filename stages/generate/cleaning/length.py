@@ -6,7 +6,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import recipe
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 
 class Length(Rule):
@@ -24,7 +24,7 @@ class Length(Rule):
             raise PydanticCustomError("no_bound", "give at least one bound: min_characters, max_characters, min_words or max_words", {})
         return self
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Remembers nothing."""
 
         def reason(text: str) -> str | None:

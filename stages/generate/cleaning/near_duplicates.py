@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from engine.part import recipe
 from stages.common.words import words
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 
 class NearDuplicates(Rule):
@@ -17,7 +17,7 @@ class NearDuplicates(Rule):
     permutations: int = recipe(128, "More of them estimate better and take longer.", ge=64, le=1024)
     seed: int = recipe(0, "Seed of the permutations.", ge=0, lt=2**32)
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Remembers a signature of each text that stayed."""
         from datasketch import MinHash, MinHashLSH
 

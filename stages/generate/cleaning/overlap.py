@@ -7,7 +7,7 @@ from typing import Any, Literal
 from engine.errors import Location, UserError, did_you_mean
 from engine.part import recipe
 from stages.common.words import words
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 from stages.generate.selection import Row, Selected
 from stages.generate.sources import Source
 
@@ -23,7 +23,7 @@ class Overlap(Rule):
         8, "Texts of the set with fewer words than ngram are compared whole, those with fewer than this not at all.", gt=0
     )
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Holds 64 bits of a hash of every n-gram of the set; raises UserError where the set has none of the columns or no text."""
         selected = Selected(self.against)
         rows = selected.rows(self.against.read(files("against")))

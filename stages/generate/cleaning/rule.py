@@ -28,7 +28,7 @@ class Texts:
 Check = Callable[[str], str | None]
 """Asked with one text after another: why the row is left out, or None; it may remember what it was asked before."""
 
-Files = Callable[[str], tuple[Path, ...]]
+FilesOf = Callable[[str], tuple[Path, ...]]
 """The files of a part of the rule, by the part's field."""
 
 
@@ -37,6 +37,6 @@ class Rule(Part):
 
     of: Literal["prompt", "completion", "row"] = recipe("row", "Which text is looked at: the prompt, the completion, or both as one.")
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """A fresh check, which has seen no row yet."""
         raise NotImplementedError

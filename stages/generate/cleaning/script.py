@@ -6,7 +6,7 @@ from functools import cache
 from typing import Literal
 
 from engine.part import recipe
-from stages.generate.cleaning.rule import Check, Files, Rule
+from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 ScriptName = Literal[
     "latin", "greek", "cyrillic", "hebrew", "arabic", "devanagari", "bengali", "tamil", "thai", "hangul", "han", "hiragana", "katakana"
@@ -20,7 +20,7 @@ class Script(Rule):
     scripts: tuple[ScriptName, ...] = recipe(description="The scripts that may be used.", min_length=1)
     min_share: float = recipe(0.9, "Least share of letters in these scripts; a text without letters stays.", gt=0, le=1)
 
-    def check(self, files: Files) -> Check:
+    def check(self, files: FilesOf) -> Check:
         """Remembers nothing."""
 
         def reason(text: str) -> str | None:

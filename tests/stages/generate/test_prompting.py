@@ -13,6 +13,8 @@ from stages.common.jsonl import read_objects, write_rows
 from stages.common.splits import split_of
 from stages.generate import HeldOut, Parameters
 from stages.generate.body import Generation, run
+from stages.generate.cleaning.near_duplicates import NearDuplicates
+from stages.generate.cleaning.overlap import Overlap
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.sources.jsonl import Jsonl
@@ -143,6 +145,11 @@ def test_what_answers_nobody_is_told_before_the_run(given, said):
         parameters(**given)
 
 
+def test_a_pool_is_larger_than_what_is_shown():
+    with pytest.raises(ValidationError, match="the pool must hold more rows"):
+        FewShot(count=4, answer="a", pool=4)
+
+
 def test_columns_that_nothing_uses_change_nothing_of_a_row(tmp_path):
     rows = pairs(20)
     _, before = generate(tmp_path, rows)
@@ -160,3 +167,16 @@ def test_columns_are_carried_on(tmp_path):
     assert row["carried"] == {"page": [1]}
     with pytest.raises(UserError, match="no column 'pgae' to carry on"):
         generate(tmp_path, [{"text": "t", "answer": "a", "page": 1}], carry=("pgae",))
+
+
+def test_cleaning_looks_at_rows_without_their_examples_and_takes_examples_too(tmp_path):
+    rows = [*pairs(60), {"text": "held out words of the exam", "answer": "x"}]
+    write_rows(tmp_path / "held.jsonl", [{"question": "held out words of the exam"}])
+    overlap = Overlap(against=Jsonl(path="y"), shortest=3)
+    everyone = FewShot(count=1, answer="answer", pool=61)
+    held = {"cleaning/0/against": tmp_path / "held.jsonl"}
+    metrics, made = generate(tmp_path, rows, held, few_shot=everyone, cleaning=(overlap,))
+    assert metrics["left_out"] == {"overlap with the evaluation set": 1}
+    assert not any("exam" in row["prompt"] for row in made)
+    metrics, _ = generate(tmp_path, pairs(60), few_shot=FewShot(count=9, answer="answer", pool=10), cleaning=(NearDuplicates(of="prompt"),))
+    assert metrics["left_out"] == {}, "equal examples make no duplicates of rows"

@@ -81,6 +81,12 @@ def test_tasks_are_read_by_name_whatever_the_order_of_the_inputs(tmp_path):
     assert list(texts(paths)) == list(texts(dict(reversed(paths.items())))) == ["a!", "b!"]
 
 
+def test_conversations_are_read_whole(tmp_path):
+    call = {"role": "assistant", "content": None, "tool_calls": [{}]}
+    rows = [{"messages": [{"role": "user", "content": "Q"}, call, {"role": "tool", "content": "T"}, {"role": "assistant", "content": "A"}]}]
+    assert list(texts({"chat": write_lines(tmp_path / "chat.jsonl", rows)})) == ["Q\n\nT\nA"]
+
+
 def test_no_rows_is_the_users_matter(tmp_path):
     with pytest.raises(UserError, match="no rows"):
         run(parameters(), make_job(tmp_path, {"rows/words": write_lines(tmp_path / "rows.jsonl", [])}))
