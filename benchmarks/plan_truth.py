@@ -24,17 +24,20 @@ from benchmarks.truth_oracle import Oracle, compare
 from benchmarks.truth_workspace import CommandError, Workspace
 from benchmarks.truth_world import World
 
-EDITS_PER_WORLD = 25
+EDITS_PER_WORLD = 60
+EDITS_AT_ONCE = 5
+"""A plan and a build follow after so many edits at most: reasons meet, and an edit costs less."""
 QUICK_EDITS = 12
 COUNTS = ("edits", "steps", "disagreements", "stale", "needless")
 
 
 @dataclass
 class Commit:
-    """An older state that can be checked out: the world, and which keys `dvc.lock` held."""
+    """An older state that can be checked out: the world, what was compiled, and which keys `dvc.lock` held."""
 
     name: str
     world: World
+    compiled: object
     recorded: dict[str, str]
 
 
@@ -61,22 +64,32 @@ class Session:
         """Build from nothing, then after each of EDITS edits."""
         self._plan_and_build("first build", self.builder or "dvc")
         self._commit()
-        for _ in range(edits):
-            name = self._edit()
-            self.counts["edits"] += 1
+        while self.counts["edits"] < edits:
+            names = self._edits(min(self.draw.randint(1, EDITS_AT_ONCE), edits - self.counts["edits"]))
             builder = self.builder or self.draw.choice(["dvc", "engine"])
             try:
-                self._follow(name, builder)
+                self._follow(names, builder)
             except CommandError as error:  # nothing can be said of what would come after
                 self.counts["disagreements"] += 1
-                self.problems.append(f"edit {self.counts['edits']}, {name} ({builder}): {error}")
+                self.problems.append(f"edit {self.counts['edits']}, {', '.join(names)} ({builder}): {error}")
                 return
 
-    def _follow(self, name: str, builder: str) -> None:
-        if not self.world.valid:
-            self._refused(name, builder)
+    def _edits(self, number: int) -> list[str]:
+        """Make NUMBER edits, or fewer up to one that must be refused; their names."""
+        names: list[str] = []
+        while len(names) < number and not self._refusable(names):
+            names.append(self._edit())
+        self.counts["edits"] += len(names)
+        return names
+
+    def _refusable(self, names: list[str]) -> bool:
+        return not self.world.valid or "params_edited" in names
+
+    def _follow(self, names: list[str], builder: str) -> None:
+        if self._refusable(names):
+            self._refused(names, builder)
             return
-        self._plan_and_build(name, builder)
+        self._plan_and_build(", ".join(names), builder)
         if self.draw.random() < 0.3:
             self._commit()
 
@@ -91,11 +104,7 @@ class Session:
             self.earlier.append(before)
             return self._write("revert")
         if sort < 0.42:
-            name = self.draw.choice(list(DAMAGES))
-            DAMAGES[name](self.root, self.world, self.draw)
-            if name == "run_cache_deleted":
-                self.oracle.forget_runs()
-            return name
+            return self._damage()
         while True:
             name = self.draw.choice(list(EDITS))
             self.world = copy.deepcopy(before)
@@ -103,12 +112,24 @@ class Session:
                 self.earlier.append(before)
                 return self._write(name)
 
+    def _damage(self) -> str:
+        """Do something to the disk behind everyone's back."""
+        while True:
+            name = self.draw.choice(list(DAMAGES))
+            try:
+                DAMAGES[name](self.root, self.world, self.draw)
+            except (FileNotFoundError, IndexError):
+                continue  # an edit of a moment ago took away what this one would damage
+            if name == "run_cache_deleted":
+                self.oracle.forget_runs()
+            return name
+
     def _write(self, name: str) -> str:
         self.world.write(self.root)
         return name
 
     def _commit(self) -> None:
-        self.commits.append(Commit(self.place.commit(), copy.deepcopy(self.world), dict(self.oracle.recorded)))
+        self.commits.append(Commit(self.place.commit(), copy.deepcopy(self.world), self.compiled, dict(self.oracle.recorded)))
 
     def _checkout(self) -> str:
         self._commit()
@@ -116,7 +137,7 @@ class Session:
         self.place.git("checkout", "--quiet", chosen.name)
         self.earlier.append(self.world)
         self.world, self.oracle.recorded = copy.deepcopy(chosen.world), dict(chosen.recorded)
-        self.compiled = self.world.wiring
+        self.compiled = chosen.compiled
         return "git checkout"
 
     def _plan_and_build(self, name: str, builder: str) -> None:
@@ -142,21 +163,28 @@ class Session:
         self.actions.update(planned.values())
         self.problems += [f"edit {self.counts['edits']}, {name}: {what}" for what in (*wrong, *stale, *needless)]
 
-    def _refused(self, name: str, builder: str) -> None:
-        """A spec that is wrong: the plan and the build refuse it, change nothing, and it is taken back."""
+    def _refused(self, names: list[str], builder: str) -> None:
+        """A wrong spec or an edited generated file: what would use it refuses it and changes nothing; then it is taken back."""
         before = self.place.state()
         build = ["engine", "build", *self.world.targets] if builder == "engine" else ["engine", "compile"]
-        for command in (["engine", "plan", *self.world.targets], build):
+        commands = [build] if self.world.valid else [["engine", "plan", *self.world.targets], build]
+        for command in commands:
             done = self.place.run(*command)
             if done.returncode != 1 or "Traceback" in done.stderr:
-                self.counts["disagreements"] += 1
-                self.problems.append(f"{name}: `{' '.join(command)}` exits with {done.returncode}, the spec is wrong")
+                self._disagree(f"{', '.join(names)}: `{' '.join(command)}` exits with {done.returncode}, and had to refuse")
         if self.place.state() != before:
-            self.counts["disagreements"] += 1
-            self.problems.append(f"{name}: a refused command changed the workspace")
+            self._disagree(f"{', '.join(names)}: a refused command changed the workspace")
         self.actions["refused"] += 1
-        self.world = self.earlier.pop()
-        self._write(name)
+        if self.world.valid:
+            self.place.must("engine", "compile", "--force")
+            self.compiled = self.world.wiring
+        else:
+            self.world = self.earlier.pop()
+            self._write("taken back")
+
+    def _disagree(self, problem: str) -> None:
+        self.counts["disagreements"] += 1
+        self.problems.append(f"edit {self.counts['edits']}, {problem}")
 
 
 def measure(seed: int, edits: int, builder: str | None = None, edits_per_world: int = EDITS_PER_WORLD) -> tuple[Counter[str], list[str]]:

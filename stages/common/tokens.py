@@ -1,6 +1,8 @@
 """Token files: rows of token ids with a mask of the supervised ones, flat in one safetensors file.
 
 Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i lies at offsets[i]:offsets[i + 1].
+For encoder-decoder models there is `source_lengths` int32 [rows] too: the first tokens of a row are the encoder's input, the others the
+decoder's labels.
 """
 
 import json
@@ -38,9 +40,12 @@ def _tensor(data: Array, entry: dict[str, Any]) -> Array:
 class Tokens:
     """The rows of a token file, memory-mapped."""
 
-    def __init__(self, input_ids: Array, supervised: Array, offsets: Array) -> None:
+    def __init__(self, input_ids: Array, supervised: Array, offsets: Array, source_lengths: Array | None = None) -> None:
         assert len(input_ids) == len(supervised) == offsets[-1]
+        assert source_lengths is None or len(source_lengths) == len(offsets) - 1
         self.input_ids, self.supervised, self.offsets = input_ids, supervised, offsets
+        self.source_lengths = source_lengths
+        """Tokens of each row that are the encoder's input, int32 [rows]; None where the rows are for a causal model."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -57,6 +62,13 @@ class Tokens:
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.input_ids[span], self.supervised[span]
 
+    def source_and_labels(self, index: int) -> tuple[Array, Array]:
+        """The encoder's input and the decoder's labels of a row (both int32), views of the file; for encoder-decoder models."""
+        assert self.source_lengths is not None, "these rows are for a causal model"
+        input_ids, _ = self.row(index)
+        source = int(self.source_lengths[index])
+        return input_ids[:source], input_ids[source:]
+
     @cached_property
     def lengths(self) -> Array:
         """Tokens of each row, int64 [rows]."""
@@ -71,21 +83,37 @@ class Tokens:
 
 
 class TokenWriter:
-    """Writes a token file row by row, in memory that does not grow with the tokens; the file is there when the context ends."""
+    """Writes a token file in batches of rows, in memory that does not grow with the tokens; the file is there when the context ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offsets = array("q", [0])
+        self._source_lengths = array("i")
         # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk.
         self._input_ids: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
         self._supervised: IO[bytes] = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115
 
-    def write(self, input_ids: Array, supervised: Array) -> None:
+    def write(self, input_ids: Array, supervised: Array, source_length: int | None = None) -> None:
         """Add one row: ids and mask, of the same length, at least one token."""
-        assert len(input_ids) == len(supervised) > 0
+        sources = None if source_length is None else np.array([source_length], np.int32)
+        self.write_rows(input_ids, supervised, np.array([len(input_ids)]), sources)
+
+    def write_rows(self, input_ids: Array, supervised: Array, lengths: Array, source_lengths: Array | None = None) -> None:
+        """Add rows, flat one after another; LENGTHS has the tokens of each, none of them 0; either all rows have a source, or none."""
+        if not len(lengths):
+            return
+        assert len(input_ids) == len(supervised) == lengths.sum() and lengths.min() > 0
         self._input_ids.write(input_ids.astype("<i4", casting="same_kind").tobytes())
         self._supervised.write(supervised.astype(np.uint8, casting="same_kind").tobytes())
-        self._offsets.append(self._offsets[-1] + len(input_ids))
+        self._add_sources(lengths, source_lengths)
+        self._offsets.frombytes((self._offsets[-1] + np.cumsum(lengths, dtype=np.int64)).tobytes())
+
+    def _add_sources(self, lengths: Array, source_lengths: Array | None) -> None:
+        rows_before = len(self._offsets) - 1
+        assert len(self._source_lengths) == (rows_before if source_lengths is not None else 0)
+        if source_lengths is not None:
+            assert len(source_lengths) == len(lengths) and (source_lengths >= 0).all() and (source_lengths < lengths).all()
+            self._source_lengths.frombytes(source_lengths.astype("<i4", casting="same_kind").tobytes())
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +130,8 @@ class TokenWriter:
             "supervised": _spooled(self._supervised, "u1", count),
             "offsets": np.frombuffer(self._offsets, np.int64),
         }
+        if self._source_lengths:
+            tensors["source_lengths"] = np.frombuffer(self._source_lengths, np.int32)
         save_file(tensors, self._path)
 
 

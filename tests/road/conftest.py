@@ -70,8 +70,8 @@ class Place:
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
 
-    def plan(self) -> dict[str, str]:
-        done = self.run("engine", "plan", "--json", check=False)
+    def plan(self, *targets: str) -> dict[str, str]:
+        done = self.run("engine", "plan", "--json", *targets, check=False)
         assert done.returncode in (0, 2), done.stderr
         return {step["name"]: step["action"] for step in json.loads(done.stdout)["steps"]}
 
@@ -79,14 +79,14 @@ class Place:
         done = self.run("engine", "plan", "--json", check=False)
         return [reason["text"] for s in json.loads(done.stdout)["steps"] if s["name"] == step for reason in s["reasons"]]
 
-    def repro(self) -> dict[str, str]:
-        """Every step and what `dvc repro` did with it."""
-        done = self.run("dvc", "repro")
+    def repro(self, *targets: str) -> dict[str, str]:
+        """Every step (of TARGETS, where any are given) and what `dvc repro` did with it."""
+        done = self.run("dvc", "repro", *targets)
         return actions(done.stdout + done.stderr)
 
-    def repro_as_planned(self) -> set[str]:
+    def repro_as_planned(self, *targets: str) -> set[str]:
         """The steps that ran; asserts that the plan had said so before, step by step."""
-        planned, done = self.plan(), self.repro()
+        planned, done = self.plan(*targets), self.repro(*targets)
         for name, action in planned.items():
             assert done[name] == action or action == "maybe", f"{name} was planned {action} and was {done[name]}"
         return {name for name, action in done.items() if action == "run"}

@@ -15,7 +15,7 @@ from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
 from engine.dvcfile import object_path, parse_lock
 
-SEEDS, EDITS_EACH = range(4), 10
+SEEDS, EDITS_EACH = range(4), 60
 
 
 @pytest.mark.slow

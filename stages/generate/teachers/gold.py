@@ -1,10 +1,13 @@
 """Completions that the source already holds."""
 
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from engine.errors import Location, UserError, did_you_mean
+from engine.errors import UserError, did_you_mean
 from engine.part import Part, recipe
+from stages.common.job import Job
 from stages.common.jsonl import type_name
+from stages.generate.question import Answer, Question, Tally
 
 
 class Gold(Part):
@@ -13,8 +16,17 @@ class Gold(Part):
     kind: Literal["gold"] = "gold"
     column: str = recipe(description="The column that holds the completion.", min_length=1)
 
-    def answer(self, row: dict[str, object], where: Location) -> str:
-        """The completion of ROW, empty where the column is null; raises UserError where it is missing or holds no text."""
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a row that the answer depends on, beside the prompt."""
+        return (self.column,)
+
+    def answers(self, questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
+        """The completion of each row, empty where the column is null; raises UserError where it is missing or holds no text."""
+        for question in questions:
+            yield Answer(self._text(question))
+
+    def _text(self, question: Question) -> str:
+        row, where = question.row, question.where
         if self.column not in row:
             raise UserError(f"this row has no column '{self.column}'", where, did_you_mean(self.column, row))
         value = row[self.column]

@@ -80,3 +80,33 @@ def test_any_safetensors_file_can_be_mapped(tmp_path):
     save_file(tensors, tmp_path / "x", metadata={"format": "np"})
     for name, tensor in memory_map(tmp_path / "x").items():
         assert tensor.dtype == tensors[name].dtype and np.array_equal(tensor, tensors[name])
+
+
+def test_batches_of_rows_give_the_bytes_of_single_rows(tmp_path):
+    rows = [[(number, number % 2)] * (number + 1) for number in range(9)]
+    write(tmp_path / "single", rows)
+    with TokenWriter(tmp_path / "batched") as writer:
+        for batch in (rows[:4], [], rows[4:5], rows[5:]):
+            flat = np.array([pair for row in batch for pair in row], np.int32).reshape(-1, 2)
+            writer.write_rows(flat[:, 0], flat[:, 1].astype(np.uint8), np.array([len(row) for row in batch], np.int64))
+    assert (tmp_path / "batched").read_bytes() == (tmp_path / "single").read_bytes()
+
+
+def test_rows_of_encoder_decoder_models_say_where_their_labels_begin(tmp_path):
+    with TokenWriter(tmp_path / "t") as writer:
+        writer.write(np.array([5, 6, 7]), np.array([0, 0, 1], np.uint8), source_length=2)
+        writer.write_rows(np.array([8, 9, 9]), np.array([1, 0, 1], np.uint8), np.array([1, 2]), np.array([0, 1], np.int32))
+    tokens = Tokens.open(tmp_path / "t")
+    assert tokens.source_lengths.dtype == np.int32 and tokens.source_lengths.tolist() == [2, 0, 1]
+    assert [[part.tolist() for part in tokens.source_and_labels(i)] for i in range(3)] == [[[5, 6], [7]], [[], [8]], [[9], [9]]]
+
+
+def test_rows_of_causal_models_have_no_source(tmp_path):
+    write(tmp_path / "t", [[(5, 0), (6, 1)]])
+    assert Tokens.open(tmp_path / "t").source_lengths is None
+
+
+def test_rows_with_and_without_a_source_do_not_mix(tmp_path):
+    with pytest.raises(AssertionError), TokenWriter(tmp_path / "t") as writer:
+        writer.write(np.array([5, 6]), np.array([0, 1], np.uint8), source_length=1)
+        writer.write(np.array([5, 6]), np.array([0, 1], np.uint8))

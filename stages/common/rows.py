@@ -1,0 +1,154 @@
+"""Rows of a task in either shape, read with located errors: prompt and completion, or the messages of a chat.
+
+The two shapes, one JSON object a line:
+ 1. `id`, `group`, `prompt`, `completion` and, where the task has one, `system`;
+ 2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and whatever a chat template reads, such as `tool_calls`) and
+    optionally `tools`. The last assistant message is the answer that an evaluation asks for.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from engine.errors import Location, UserError, did_you_mean
+from stages.common.jsonl import read_objects, type_name
+from stages.common.text import is_well_formed
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Message = Mapping[str, Any]
+"""`role` and `content`, and whatever else a chat template reads; `train: false` keeps an assistant's message from being learned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a task; `messages` is empty where the row is a prompt with its completion."""
+
+    where: Location
+    id: str
+    group: str
+    prompt: str = ""
+    completion: str = ""
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+    def conversation(self) -> tuple[Message, ...]:
+        """The messages of the row, whatever its shape."""
+        if self.messages:
+            return self.messages
+        system = ({"role": "system", "content": self.system},) if self.system is not None else ()
+        return (*system, {"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.completion})
+
+    @property
+    def question(self) -> tuple[Message, ...]:
+        """The messages before the answer that an evaluation asks for."""
+        messages = self.conversation()
+        return messages[: _last_answer(messages)]
+
+    @property
+    def reference(self) -> str:
+        """The answer that an evaluation compares with; empty where the assistant only calls tools."""
+        if not self.messages:
+            return self.completion
+        return str(self.messages[_last_answer(self.messages)]["content"] or "")
+
+    @property
+    def characters(self) -> int:
+        """About how long the row is, in characters."""
+        return len(self.prompt) + len(self.completion) + sum(len(str(message["content"])) for message in self.messages)
+
+    def is_well_formed(self) -> bool:
+        """Whether every text of the row can be written as UTF-8."""
+        if not self.messages:
+            return is_well_formed(self.prompt + self.completion + (self.system or ""))
+        return _is_well_formed(self.messages) and _is_well_formed(self.tools)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of PATH; raises UserError, located at its line, for a row that has neither shape or whose roles are out of order."""
+    for where, found in read_objects(path):
+        yield parse_row(found, where)
+
+
+def parse_row(found: Mapping[str, Any], where: Location) -> Row:
+    """The row in a JSON object that was read at WHERE; raises UserError where it has neither shape."""
+    identity, group = found.get("id", ""), found.get("group", "")
+    if not isinstance(identity, str) or not isinstance(group, str):
+        raise UserError("this row's id and group are no texts", where, "both are strings, as generate writes them")
+    if "messages" not in found:
+        return Row(where, identity, group, *_pair(found, where))
+    if clash := next((key for key in ("prompt", "completion", "system") if key in found), None):
+        raise UserError(f"this row has messages and a {clash}", where, "a row has either messages, or prompt and completion")
+    return Row(where, identity, group, messages=_messages(found["messages"], where), tools=_tools(found.get("tools"), where))
+
+
+def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | None]:
+    prompt, completion, system = found.get("prompt"), found.get("completion"), found.get("system")
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        raise UserError("this row has no text under prompt and completion", where, "both are needed, as strings; or messages, as a list")
+    if not isinstance(system, str | None):
+        raise UserError(f"this row's system prompt is {type_name(system)}, not text", where)
+    return prompt, completion, system
+
+
+def _messages(found: object, where: Location) -> tuple[Message, ...]:
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        raise UserError("messages is no list of messages", where, 'such as [{"role": "user", "content": "..."}, ...]')
+    for number, message in enumerate(found):
+        _check_message(message, number, where)
+    for number, (before, message) in enumerate(zip(({"role": None}, *found), found, strict=False)):
+        _check_order(before["role"], message["role"], number, where)
+    if all(message["role"] != "assistant" for message in found):
+        raise UserError("this chat has no assistant message", where, "there is nothing to learn from it, and nothing to compare with")
+    return tuple(found)
+
+
+def _check_message(message: Any, number: int, where: Location) -> None:
+    name = f"messages[{number}]"
+    if not isinstance(message, Mapping):
+        raise UserError(f"{name} is {type_name(message)}, not an object with role and content", where)
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise UserError(f"{name} has the role {role!r}", where, did_you_mean(str(role), ROLES))
+    # A message that only calls tools says nothing.
+    if not isinstance(content, str) and not (content is None and role == "assistant" and message.get("tool_calls")):
+        what = "has no content" if content is None else f"has {type_name(content)} as content, not text"
+        raise UserError(f"{name} ({role}) {what}", where, "every message needs a text under content")
+    train = message.get("train")
+    if train is not None and (not isinstance(train, bool) or (train and role != "assistant")):
+        raise UserError(f"{name} ({role}) has train = {train!r}", where, "true or false, and true on assistant messages alone")
+
+
+def _check_order(before: str | None, role: str, number: int, where: Location) -> None:
+    """What no template can make sense of; whether user and assistant must take turns is the template's matter."""
+    if role == "system" and before is not None:
+        _out_of_order(number, "a system message", "stands after others; it comes first or not at all", where)
+    if role == "tool" and before not in ("assistant", "tool"):
+        _out_of_order(number, "a tool message", f"follows {before or 'nothing'}; it answers the call of an assistant", where)
+
+
+def _out_of_order(number: int, what: str, why: str, where: Location) -> NoReturn:
+    raise UserError(f"roles out of order: messages[{number}] is {what} that {why}", where)
+
+
+def _tools(found: object, where: Location) -> tuple[Mapping[str, Any], ...]:
+    if found is None:
+        return ()
+    if not isinstance(found, Sequence) or not all(isinstance(tool, Mapping) for tool in found):
+        raise UserError("tools is no list of objects", where, "each tool is described by a JSON object, as chat templates expect it")
+    return tuple(found)
+
+
+def _last_answer(messages: Sequence[Message]) -> int:
+    """Position of the last assistant message."""
+    return next(number for number in reversed(range(len(messages))) if messages[number]["role"] == "assistant")
+
+
+def _is_well_formed(value: object) -> bool:
+    if isinstance(value, str):
+        return is_well_formed(value)
+    if isinstance(value, Mapping):
+        return all(_is_well_formed(key) and _is_well_formed(item) for key, item in value.items())
+    return not isinstance(value, Sequence) or all(map(_is_well_formed, value))
