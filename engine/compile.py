@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from engine.collection import without_collection
+from engine.continuing import not_continued
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.graph import Graph, Input, Step
 from engine.identity import canonical, recipe_of
@@ -31,6 +32,8 @@ class Base:
     name: str
     weights: Input
     tokenizer: Mapping[str, Input]
+    adapter: Input | None = None
+    """The adapter that is trained further."""
 
 
 @dataclass
@@ -147,14 +150,12 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     other = c.specs.get(model.experiment)
     if other is None:
         raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, did_you_mean(model.experiment, c.specs))
-    if other.experiment.training.method.makes_adapter:
-        raise UserError(
-            f"experiment '{model.experiment}' trains an adapter, and an adapter cannot be trained further yet",
-            where,
-            f'name an experiment whose training.method is "full", or the one that {model.experiment} itself starts from',
-        )
     base = _base(c, other, (*chain, model.experiment))
-    return Base(base.name, _train(c, other, base).output(), base.tokenizer)
+    trained = _train(c, other, base).output()
+    if not other.experiment.training.method.makes_adapter:
+        return Base(base.name, trained, base.tokenizer)
+    c.problems += not_continued(spec, other)
+    return Base(base.name, base.weights, base.tokenizer, trained)
 
 
 def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
@@ -191,6 +192,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     name = experiment.experiment.name
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {"model": base.weights, "order": _mix(c, spec, tokens).output()}
+    reads |= {"adapter": base.adapter} if base.adapter else {}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     resources = experiment.resources
@@ -204,7 +206,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         **{name: getattr(resources, name) for name in _RUNNING},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
-    locate = _locate(spec, ("training",), seed=("experiment", "seed"))
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _RUNNING})
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate))
 
 

@@ -11,6 +11,7 @@ from engine import dvcfile
 from engine.compile import compile_graph, targets
 from engine.environment import Environment
 from engine.errors import Location, Problem, UserError
+from engine.fitting import misfits
 from engine.graph import Graph
 from engine.hashing import Hashes, memo_path
 from engine.identity import Identities, resources_text
@@ -57,7 +58,7 @@ class Project:
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems := problems or self._models_without_config():
+        if problems := problems or self._models_without_config() or misfits(graph, self.root):
             raise UserError(dict.fromkeys(problems))
         return graph
 
