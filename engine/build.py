@@ -19,6 +19,11 @@ from engine.plan import Action, Decision, Planner
 from engine.project import Project
 from engine.recording import Recorder
 from engine.store import Disk
+from stages.common.job import PREEMPTED
+
+
+class BuildPreempted(UserError):
+    """Steps were asked to stop, and have saved what they had."""
 
 
 class View(Protocol):
@@ -111,8 +116,15 @@ class _Build:
             running -= len(ended)
             self.record(ended)
         if self.failed:
-            names = ", ".join(finished.step.name for finished in self.failed)
-            raise UserError(f"{names} failed", hint="what was finished is kept; run the same command to go on")
+            raise self._failure()
+
+    def _failure(self) -> UserError:
+        """What to say about the steps that failed; where all of them only were asked to stop, that."""
+        names = ", ".join(finished.step.name for finished in self.failed)
+        hint = "what was finished is kept; run the same command to go on"
+        if all(finished.status == PREEMPTED for finished in self.failed):
+            return BuildPreempted(f"{names} was asked to stop and has saved its state", hint=hint)
+        return UserError(f"{names} failed", hint=hint)
 
     def _decide_all(self, waiting: Sequence[Step]) -> list[Step]:
         """Decide every step whose producers are settled; those that still wait."""

@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, INTERRUPTED = 0, 1, 2, 130
+NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 
 Specs = Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Specs of the workspace; none given: all of them.")]
 Targets = Annotated[
@@ -89,12 +89,21 @@ def schema(
 
 
 @app.command()
-def show(spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of the workspace.")], json: Json = False) -> None:
+def show(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of the workspace.")],
+    json: Json = False,
+    deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Show the DeepSpeed configuration of its training instead.")] = False,
+) -> None:
     """The resolved spec: every value, and the file and line that it comes from."""
     from engine import render
     from engine.spec.explain import explain
 
     (chosen,) = load_project().chosen([spec])
+    if deepspeed:
+        from engine.deepspeed import configuration
+
+        render.as_json(configuration(chosen))
+        return
     values = explain(chosen)
     if json:
         render.as_json([{"key": v.key, "value": v.value, "from": str(v.where) if v.where else "default"} for v in values])
@@ -170,8 +179,8 @@ def build(
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
     from engine import executors, render
+    from engine.build import BuildPreempted, dvc_environment
     from engine.build import build as run
-    from engine.build import dvc_environment
     from engine.view import View
 
     project = load_project()
@@ -187,6 +196,9 @@ def build(
         # typer would turn it into an exit without a word.
         render.note("interrupted: finished steps stay finished; run the same command to go on")
         raise typer.Exit(INTERRUPTED) from None
+    except BuildPreempted as stopped:
+        render.error(stopped)
+        raise typer.Exit(PREEMPTED) from None
     if selected.specs:
         _print_results(project, selected.specs, None)
 

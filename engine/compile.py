@@ -15,12 +15,16 @@ from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import evaluate, fetch, generate, initialize, mix, split, tokenize, train
 from stages.generate.sources.jsonl import Jsonl
+from stages.train.zero import as_zero
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
-_RUNNING = ("attention", "gradient_checkpointing", "torch_compile", "kernels")
-"""The resources that say how a training's model runs."""
+_TRAINING_RESOURCES = (
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence"),
+    *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
+)
+"""The resources that say how a training runs, by the same name in a spec and in the step."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -200,13 +204,12 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         train.Parameters,
         experiment.training,
         seed=experiment.experiment.seed,
-        dropout_rows=resources.micro_batch if experiment.training.method.dropout else None,
-        micro_batch=resources.micro_batch,
-        threads=resources.threads,
-        **{name: getattr(resources, name) for name in _RUNNING},
+        micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
+        zero=as_zero(resources.zero),
+        **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
-    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _RUNNING})
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _TRAINING_RESOURCES})
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate))
 
 

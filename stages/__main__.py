@@ -3,11 +3,15 @@
 import sys
 
 from engine.errors import UserError, no_room
+from stages.common.job import PREEMPTED, Preempted
 from stages.runner import run_step
 
 
 def main(arguments: list[str]) -> int:
-    """Run the step that ARGUMENTS name; 0 when it is built, 1 for a mistake that the user can mend, 2 for wrong usage."""
+    """Run the step that ARGUMENTS name; the exit code.
+
+    0 when it is built, 1 for a mistake that the user can mend, 2 for wrong usage, 75 when it was asked to stop and has saved what it had.
+    """
     if len(arguments) != 2:
         print("usage: python -m stages KIND NAME   (in a workspace; `engine build` and `dvc repro` call this)", file=sys.stderr)
         return 2
@@ -16,6 +20,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except Preempted as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr)
+        return PREEMPTED
     except OSError as error:
         if (full := no_room(error)) is None:
             raise

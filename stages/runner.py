@@ -30,6 +30,9 @@ from engine.workspace import CODE_ROOT
 from stages.common.job import Job
 from stages.kinds import KINDS
 
+LIVE = f"{ARTIFACTS}/live"
+"""Where running steps leave what people watch: `dvc plots show artifacts/live`."""
+
 MEASURED = "_measured"
 """Key of a body's metrics under which times and memory stand: they differ from run to run and go into the provenance."""
 
@@ -174,7 +177,7 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     values = merge_resources(run.identity["recipe"], run.resources.get("resources", {}))
     parameters = run.kind.parameters.model_validate(with_tuples(values))
     body = importlib.import_module(f"stages.{run.kind.name}.body")
-    metrics: dict[str, Any] = body.run(parameters, Job(run.name, inputs, output, plot, scratch))
+    metrics: dict[str, Any] = body.run(parameters, Job(run.name, inputs, output, plot, scratch, Path(LIVE) / run.name))
     return metrics
 
 

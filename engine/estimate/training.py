@@ -54,11 +54,19 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
     counted = counts(model, parameters.method) if model else None
     if model is None or counted is None:
         return None
-    rows = min(parameters.micro_batch or parameters.global_batch.rows, parameters.global_batch.rows)
+    rows = _rows(parameters, matter.length)
     length = matter.length + parameters.method.virtual_tokens
     needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout_of(parameters))
     makes_adapter = parameters.method.makes_adapter
     return Estimate(model.parameters + counted.added, counted.trained, needed, _FLOAT32 * counted.saved, rows, makes_adapter, matter)
+
+
+def _rows(parameters: Parameters, length: int) -> int:
+    """Rows that a device computes at once: its share of the global batch, or its micro-batch where that is smaller."""
+    batch = parameters.global_batch
+    rows = max(1, batch.tokens // length) if batch.tokens else batch.rows
+    share = -(-rows // (parameters.devices * parameters.nodes))
+    return min(parameters.micro_batch or share, share)
 
 
 def layout_of(parameters: Parameters) -> Layout:
@@ -74,6 +82,10 @@ def layout_of(parameters: Parameters) -> Layout:
         quantisation_bits=bits,
         double_quant=isinstance(method, Qlora) and method.double_quant,
         gradient_checkpointing=parameters.gradient_checkpointing,
+        zero_stage=parameters.zero.stage,
+        devices=parameters.devices * parameters.nodes,
+        offload_optimizer=parameters.zero.offload_optimizer is not None,
+        offload_parameters=parameters.zero.offload_parameters is not None,
     )
 
 

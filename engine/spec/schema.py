@@ -53,10 +53,15 @@ def _everywhere(node: Any, change: Callable[[Schema], None]) -> None:
             _everywhere(item, change)
 
 
+def _given(table: dict[str, Any]) -> dict[str, Any]:
+    """TABLE without the keys that hold nothing, however deep."""
+    return {key: _given(value) if isinstance(value, dict) else value for key, value in table.items() if value is not None}
+
+
 def _without_null(node: Schema) -> None:
     """TOML has no null: a key that may be absent is just not required, and a default table does not name it."""
     if isinstance(node.get("default"), dict):
-        node["default"] = {key: value for key, value in node["default"].items() if value is not None}
+        node["default"] = _given(node["default"])
     alternatives = node.get("anyOf")
     if not isinstance(alternatives, list) or {"type": "null"} not in alternatives:
         return

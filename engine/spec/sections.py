@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
@@ -13,6 +13,7 @@ from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
+from stages.train.zero import Zero, as_zero
 
 
 class ExperimentSection(Part):
@@ -133,6 +134,22 @@ class Training(train.Training):
             raise PydanticCustomError("two_lengths", "give epochs or steps, not both", {"at": ("steps",)})
         return self
 
+    @model_validator(mode="after")
+    def _betas_are_used(self) -> Self:
+        if "betas" in self.model_fields_set and not self.optimizer.has_betas:
+            raise PydanticCustomError("betas", "{kind} has no betas: leave them out", {"kind": self.optimizer.kind, "at": ("betas",)})
+        return self
+
+    @model_validator(mode="after")
+    def _one_global_batch(self) -> Self:
+        batch = self.global_batch
+        if batch.tokens and "rows" in batch.model_fields_set:
+            raise PydanticCustomError("two_batches", "give rows or tokens, not both", {"at": ("global_batch", "tokens")})
+        if batch.tokens and self.steps:
+            message = "a global batch of tokens has no fixed number of rows: give epochs, not steps"
+            raise PydanticCustomError("steps_of_tokens", message, {"at": ("steps",)})
+        return self
+
 
 class Evaluation(Part):
     """What the trained model is asked, and what is measured."""
@@ -146,7 +163,15 @@ class Resources(Part):
     """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
 
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
-    micro_batch: int | None = resource(None, "Rows that a device trains on at once; none given: the whole global batch.", gt=0)
+    devices: int = resource(1, "Devices of each host that a training uses; where there is no accelerator, processes.", gt=0)
+    nodes: int = resource(1, "Hosts that a training uses.", gt=0)
+    zero: Literal[0, 1, 2, 3] | Zero = resource(0, "What the devices of a training share: a ZeRO stage, or a table with offloading too.")
+    micro_batch: Literal["auto"] | Annotated[int, Field(gt=0)] = resource(
+        "auto", "Rows that a device trains on at once; auto: as many as fit, halved where memory runs out."
+    )
+    checkpoints: train.Checkpoints = resource(train.Checkpoints(), "When the state of a training is written to the disk.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
+    stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
     attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
     gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")
@@ -166,3 +191,16 @@ class Experiment(Part):
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @model_validator(mode="after")
+    def _zero_fits(self) -> Self:
+        training = self.training
+        if not as_zero(self.resources.zero).stage:
+            return self
+        if training.optimizer.kind != "adamw":
+            message = "{kind} cannot be shared by devices: its states do not lie number by number beside the weights; take adamw"
+            raise PydanticCustomError("zero", message, {"kind": training.optimizer.kind, "at": ("training", "optimizer")})
+        if training.precision == "float16":
+            message = "ZeRO runs without float16's scaling of the loss: take bfloat16, which needs none"
+            raise PydanticCustomError("zero", message, {"at": ("training", "precision")})
+        return self

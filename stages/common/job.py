@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PREEMPTED = 75
+"""The exit code of a step that was asked to stop and has saved what it had: EX_TEMPFAIL of sysexits(3), try again later."""
+
+
+class Preempted(Exception):
+    """The step was asked to stop, and has saved what it had; the same command goes on from there."""
+
+
 Metrics = dict[str, Any]
 """Small JSON values that git keeps: counts and numbers, nested by name."""
 
@@ -22,6 +30,8 @@ class Job:
     """The CSV file that a kind with plots writes."""
     scratch: Path
     """A folder of this very recipe and these very inputs that outlives a killed run: checkpoints go here."""
+    live: Path | None = None
+    """A folder for what people watch while the step runs: it is no output, and git and DVC know nothing of it."""
 
     def group(self, role: str) -> dict[str, Path]:
         """The inputs `ROLE/...` by the rest of their name."""

@@ -36,6 +36,12 @@ class Progress(Generic[T]):
         elif time.monotonic() - (self._said or self._started) >= SECONDS_BETWEEN_LINES:
             self._say(note)
 
+    def skip(self, count: int) -> None:
+        """COUNT units were done before, in an earlier run."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+
     def _say(self, note: str = "") -> None:
         self._said = time.monotonic()
         total = "" if self._total is None else f"/{self._total}"

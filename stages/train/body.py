@@ -1,95 +1,74 @@
 """The work of train: a model or an adapter learns from the rows of a mixture, in the mixture's order."""
 
-import resource
-import sys
 import time
 from typing import Any
 
 from stages.common.job import Job, Metrics
-from stages.common.models import copy_tokenizer, count_parameters, longest_sequence, prepare_process
+from stages.common.models import copy_tokenizer, count_parameters, prepare_process
 from stages.train import Parameters
-from stages.train.data import Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
-from stages.train.precision import autocast
-from stages.train.running import open_model, speed_up
 
 DIGITS = 6
 """Losses are rounded to so many digits in the metrics, so that their diffs are about something."""
 
-_VALIDATION_ROWS = 32
-
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write the trained model or adapter, and the loss curve; raises UserError for rows that do not fit and a training that diverges."""
-    import torch
+    """Write the trained model or adapter, and the loss curve.
 
+    Raises UserError for rows that do not fit and a training that goes nowhere, Preempted where it was asked to stop and has saved itself.
+    """
     prepare_process(parameters.threads)
-    from stages.train.record import final_loss, write_curve
-    from stages.train.trainer import train
+    from stages.train.early import refuse_impossible
+    from stages.train.processes import put
+    from stages.train.record import write_curve
 
-    model = open_model(parameters, job.inputs["model"])
-    rows, validation = _open_rows(parameters, job, model.config)
-    torch.manual_seed(parameters.seed)
-    model = speed_up(parameters.method.prepare(model, job.inputs.get("adapter")), parameters)
+    refuse_impossible(parameters)
     started = time.monotonic()
-    curve = train(model, rows, parameters, job.scratch)
+    model, rows, result = _trained(parameters, job)
     seconds = time.monotonic() - started
+    if result.weights is not None:
+        put(result.weights, model)
+    model.eval()
     parameters.method.save(model, job.output)
     if not parameters.method.makes_adapter:
         copy_tokenizer(job.inputs["model"], job.output)
     if job.plot:
-        write_curve(curve, job.plot)
-    tokens = int(rows.lengths().sum())
+        write_curve(result.curve, job.plot)
+    return _metrics(parameters, model, rows, result, seconds)
+
+
+def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
+    """Model, rows and outcome of the training, in this process or in processes of its own."""
+    from stages.train import launch
+    from stages.train.division import Share
+    from stages.train.work import default_device, matter, work
+
+    if launch.is_needed(parameters):
+        result = launch.train(parameters, job)
+        found = matter(parameters, job)
+        return found.model, found.rows, result
+    found = matter(parameters, job)
+    return found.model, found.rows, work(parameters, job, found, Share(), default_device())
+
+
+def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any, seconds: float) -> Metrics:
+    from stages.train.division import global_batches
+    from stages.train.record import final_loss
+
+    seen = global_batches(rows.lengths(), parameters.global_batch)[len(result.curve) - 1].stop
+    tokens = int(rows.lengths()[:seen].sum())
     return {
-        "steps": len(curve),
-        "rows": len(rows),
+        "steps": len(result.curve),
+        "rows": seen,
         "tokens": tokens,
-        "supervised_tokens": int(rows.supervised().sum()),
+        "supervised_tokens": int(rows.supervised()[:seen].sum()),
         "parameters": count_parameters(model),
         "trainable_parameters": count_parameters(model, trainable=True),
-        "train_loss": round(final_loss(curve), DIGITS),
-        "validation_loss": {task: round(mean_loss(model, held_out, parameters), DIGITS) for task, held_out in validation.items()},
+        "train_loss": round(final_loss(result.curve), DIGITS),
+        "validation_loss": {task: round(loss, DIGITS) for task, loss in result.validation_loss.items()},
+        **({"best_step": result.best_step} if result.best_step is not None else {}),
         "_measured": {
             "training_seconds": round(seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1),
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": result.peak_memory_bytes,
         },
     }
-
-
-def _open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict[str, Rows]]:
-    """The rows to train on, and the validation rows of each task that has any; raises UserError for rows that do not fit the model."""
-    from stages.common.tokens import Tokens
-
-    rows = Rows.open(job.inputs["order"], job.group("tokens"))
-    opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
-    validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
-    longest = longest_sequence(config, parameters.method.virtual_tokens)
-    refuse_misfits(rows, config.vocab_size, longest, "training")
-    for task, held_out in validation.items():
-        refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
-    refuse_unsupervised(rows, parameters.global_batch.rows)
-    return rows, validation
-
-
-def mean_loss(model: Any, rows: Rows, parameters: Parameters) -> float:
-    """Cross entropy per supervised token of ROWS, in nats, without dropout."""
-    import torch
-
-    from stages.train.trainer import token_loss
-
-    size = min(parameters.micro_batch or _VALIDATION_ROWS, _VALIDATION_ROWS)
-    total = 0.0
-    model.eval()
-    with torch.no_grad(), autocast(parameters, model.device.type):
-        for batch in micro_batches(len(rows), size, None):
-            inputs = {name: values.to(model.device) for name, values in collate([rows[index] for index in batch]).items()}
-            labels = inputs.pop("labels")
-            total += float(token_loss(model(**inputs, use_cache=False), labels, 1))
-    return total / int(rows.supervised().sum())
-
-
-def _peak_memory() -> int:
-    """The largest amount of main memory that this process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes: getrusage(2) of each.
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""The rows of a training in the mixture's order, cut into global batches and micro-batches."""
+"""The rows of a training in the mixture's order, and as tensors."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ import numpy as np
 
 from engine.errors import UserError
 from stages.common.tokens import Array, Tokens, memory_map
+from stages.train import GlobalBatch
+from stages.train.division import global_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,19 +68,6 @@ class Rows:
         return gathered
 
 
-def micro_batches(rows: int, global_rows: int, micro_rows: int | None) -> list[range]:
-    """Cut ROWS into global batches, and these into micro-batches; both the last micro-batch and the last global batch may be smaller.
-
-    Every global batch but the last has the same number of micro-batches.
-    """
-    size = min(micro_rows or global_rows, global_rows)
-    return [
-        range(start, min(start + size, first + global_rows, rows))
-        for first in range(0, rows, global_rows)
-        for start in range(first, min(first + global_rows, rows), size)
-    ]
-
-
 def collate(rows: Sequence[Row]) -> dict[str, "Tensor"]:
     """Tensors [rows, longest row]: input_ids, attention_mask and labels (int64), padded on the right."""
     import torch
@@ -106,11 +95,11 @@ def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) 
         raise UserError(f"a {what} row has {length} tokens, but the model has {longest} positions", hint=hint)
 
 
-def refuse_unsupervised(rows: Rows, global_rows: int) -> None:
+def refuse_unsupervised(rows: Rows, batch: GlobalBatch) -> None:
     """Raise UserError where an optimizer step would have nothing to learn from: its loss would be 0 / 0."""
     if not len(rows):
         raise UserError("the mixture has no rows to train on", hint="give its tasks more rows")
-    sums = np.add.reduceat(rows.supervised(), np.arange(0, len(rows), global_rows))
+    sums = np.add.reduceat(rows.supervised(), [positions.start for positions in global_batches(rows.lengths(), batch)])
     if not sums.all():
         step = int(np.argmin(sums)) + 1
         hint = "choose another tokenization.mask, or a larger global_batch"

@@ -1,15 +1,11 @@
-"""What is told about a training while it runs and afterwards: progress, the loss curve, and the check that the loss is a number."""
+"""What is told about a training while it runs and afterwards: the progress line and the loss curve."""
 
 import csv
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from transformers import TrainerCallback
-
-from engine.errors import UserError
 from stages.common.progress import Progress, progress
 
 POINTS = 200
@@ -26,49 +22,59 @@ class Point:
     grad_norm: float
 
 
-class Record(TrainerCallback):
-    """Keeps each step's numbers, reports them, and stops a training whose loss or gradient is no finite number."""
+@dataclass(frozen=True)
+class Pace:
+    """How fast a training goes, since it was started or resumed."""
 
-    def __init__(self, step_tokens: list[int]) -> None:
-        self.curve: list[Point] = []
-        self._step_tokens, self._tokens = step_tokens, 0
-        self._progress: Progress[None] = progress(len(step_tokens), "train", "steps")
+    tokens_per_second: float
+    supervised_tokens_per_second: float
+    seconds_left: float
+
+
+class Clock:
+    """Tells the pace of a training that begins at the step START; padding counts for nothing."""
+
+    def __init__(self, tokens: Sequence[int], supervised: Sequence[int], start: int) -> None:
+        self._tokens, self._supervised, self._start = tokens, supervised, start
         self._started = time.monotonic()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **others: Any) -> None:
-        """Called by the trainer after each step, and once at the end with a summary, which is not ours."""
-        if logs is None or "loss" not in logs:
-            return
-        point = Point(state.global_step, logs["loss"], logs["learning_rate"], logs["grad_norm"])
-        _refuse_nan(point)
-        self.curve.append(point)
-        self._tokens += self._step_tokens[point.step - 1]
-        self._progress.update(1, self._note(point))
+    def pace(self, step: int) -> Pace:
+        """The pace when STEP steps are done."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        tokens, supervised = (sum(counts[self._start : step]) / seconds for counts in (self._tokens, self._supervised))
+        return Pace(tokens, supervised, seconds / max(1, step - self._start) * (len(self._tokens) - step))
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+
+class ProgressLine:
+    """The line about a training on stderr."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._progress: Progress[None] = progress(steps, "train", "steps")
+        self._progress.skip(done)
+
+    def add(self, point: Point, pace: Pace) -> None:
+        """Tell of one more step."""
+        rates = f"learning rate {point.learning_rate:.2e}, {pace.tokens_per_second:.0f} tokens/s"
+        self._progress.update(1, f"loss {point.loss:.4f}, {rates}, {_duration(pace.seconds_left)} left")
+
+    def close(self) -> None:
         """Leave the last state on the screen."""
         self._progress.close()
 
-    def _note(self, point: Point) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        left = seconds / point.step * (len(self._step_tokens) - point.step)
-        return f"loss {point.loss:.4f}, learning rate {point.learning_rate:.2e}, {self._tokens / seconds:.0f} tokens/s, {left:.0f} s left"
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _refuse_nan(point: Point) -> None:
-    for name, value in (("loss", point.loss), ("norm of the gradient", point.grad_norm)):
-        if not math.isfinite(value):
-            hint = "lower training.learning_rate, raise schedule.warmup_ratio, or lower max_grad_norm"
-            raise UserError(f"the {name} is {value} at step {point.step}: the training has diverged", hint=hint)
-
-
-def final_loss(curve: list[Point]) -> float:
+def final_loss(curve: Sequence[Point]) -> float:
     """Mean loss of the last tenth of the steps (of one at least)."""
     last = curve[-max(1, len(curve) // 10) :]
     return sum(point.loss for point in last) / len(last)
 
 
-def write_curve(curve: list[Point], path: Path) -> None:
+def write_curve(curve: Sequence[Point], path: Path) -> None:
     """Write at most about 200 points of CURVE as CSV, evenly spread, the first and the last step among them."""
     stride = (len(curve) - 1) / (POINTS - 1)
     kept = curve if len(curve) <= POINTS else [curve[round(stride * number)] for number in range(POINTS)]

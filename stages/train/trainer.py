@@ -1,123 +1,165 @@
-"""transformers' Trainer, held to the mixture's order and to a loss that does not depend on how a global batch is split."""
+"""The training loop: global batches in the mixture's order, each one gradient whatever its split, resumable at every step."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from engine.errors import UserError
+from stages.common.job import Preempted
 from stages.train import Parameters
-from stages.train.data import Rows, collate, micro_batches
-from stages.train.record import Point, Record
+from stages.train.checkpoints import Checkpoint, Checkpoints, Progress
+from stages.train.data import Rows, collate
+from stages.train.division import global_batches, micro_batches
+from stages.train.dropout import RowKeys
+from stages.train.guards import StopRequest, refuse_bad_course
+from stages.train.loss import token_loss
+from stages.train.memory import is_out_of_memory, release
+from stages.train.precision import autocast
+from stages.train.processes import Processes
+from stages.train.record import Point
 from stages.train.schedule import factor
+from stages.train.timing import Due
+from stages.train.validation import Validator
+from stages.train.watching import Watcher
 
 
-def train(model: Any, rows: Rows, parameters: Parameters, scratch: Path) -> list[Point]:
-    """Train MODEL in place on ROWS, one pass, and return each step's numbers; raises UserError where the training diverges."""
-    batches = micro_batches(len(rows), parameters.global_batch.rows, parameters.micro_batch)
-    record = Record(_step_tokens(rows, parameters.global_batch.rows))
-    config = getattr(model, "config", None)
-    use_cache = getattr(config, "use_cache", None)
-    trainer = OrderedTrainer(parameters, model=model, args=arguments(parameters, scratch), train_dataset=rows, callbacks=[record])
-    trainer.batches = batches
-    # Dropout continues from the seed, however much of the random numbers the trainer's own setup takes.
-    torch.manual_seed(parameters.seed)
-    trainer.train()
-    # The trainer turned the cache off for its own sake; a saved model should answer as fast as before.
-    if config is not None and use_cache is not None:
-        config.use_cache = use_cache
-    model.eval()
-    return record.curve
+@dataclass
+class Trainer:
+    """One training: what it works on, and how far it has come."""
+
+    processes: Processes
+    rows: Rows
+    parameters: Parameters
+    keys: RowKeys
+    checkpoints: Checkpoints
+    validator: Validator
+    watcher: Watcher
+    stop: StopRequest
+    batches: list[range] = field(init=False)
+    supervised: list[int] = field(init=False)
+    """Supervised tokens of each global batch."""
+    progress: Progress = field(default_factory=Progress)
+    curve: list[Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batches = global_batches(self.rows.lengths(), self.parameters.global_batch)
+        counts = self.rows.supervised()
+        self.supervised = [int(counts[batch.start : batch.stop].sum()) for batch in self.batches]
+        self.progress.micro_rows = self.parameters.micro_batch
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from CHECKPOINT, whose weights the model has already."""
+        if checkpoint.states:
+            self.processes.load(checkpoint.states)
+        self.progress = checkpoint.progress
+        if self.parameters.micro_batch is not None:
+            self.progress.micro_rows = self.parameters.micro_batch
+        self.curve = [Point(number, *values) for number, values in enumerate(self.progress.curve, 1)]
+
+    def run(self) -> None:
+        """Take the steps that are left; raises UserError where going on is of no use, Preempted where somebody asked to stop."""
+        due = Due(self.parameters.checkpoints, self.progress.step)
+        with self.stop.listening(), self.watcher.watching(self.progress.step):
+            while self.progress.step < len(self.batches) and not self.validator.exhausted(self.progress.validations):
+                self._advance(due)
+
+    def _advance(self, due: Due) -> None:
+        """One step and what follows from it."""
+        step = self.progress.step
+        rate = self.parameters.learning_rate * factor(self.parameters.schedule, step, len(self.batches))
+        loss = self._gradient(step)
+        norm = self.processes.step(rate)
+        # Whether to stop or to save is the first process's clock to say: all must do it at the same step.
+        first = self.processes.share.index == 0
+        loss, stop, save = self.processes.sums([loss, float(bool(self.stop)), float(first and due.now(step + 1))])
+        self._note(Point(step + 1, loss, rate, norm))
+        if self.validator.due(step + 1, len(self.batches)):
+            self._validate(step + 1)
+        if stop or (save and step + 1 < len(self.batches)):
+            self.save()
+            due.saved(step + 1)
+        if stop:
+            raise Preempted(f"step {step + 1} of {len(self.batches)} is saved; the same command goes on from there")
+
+    def _note(self, point: Point) -> None:
+        self.curve.append(point)
+        refuse_bad_course(self.curve, self.parameters.stop_on_divergence)
+        self.progress.curve.append([point.loss, point.learning_rate, point.grad_norm])
+        self.progress.step, self.progress.position = point.step, self.batches[point.step - 1].stop
+        self.watcher.add(point)
+
+    def _validate(self, step: int) -> None:
+        validated = self.validator.ask(step, self.progress.micro_rows)
+        self.progress.validations.append(validated)
+        self.watcher.validated(step, validated.loss)
+        if self.validator.keeps_best and validated.loss == min(earlier.loss for earlier in self.progress.validations):
+            weights = self.processes.weights()
+            if self.processes.share.index == 0:
+                self.checkpoints.keep_best(weights)
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes take part in collecting it."""
+        weights, states = self.processes.weights(), self.processes.states()
+        if self.processes.share.index == 0:
+            self.checkpoints.save(self.progress, weights, states)
+
+    def _gradient(self, step: int) -> float:
+        """Compute the gradient of a global batch; this process's part of its loss. Where memory is short, in halves."""
+        while True:
+            try:
+                return self._micro_batches(step)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.progress.micro_rows = smaller(self.parameters, self.progress.micro_rows, self._share_rows(step))
+                if self.processes.share.count > 1:
+                    # The others wait for this process in the midst of an exchange: all begin again from the last checkpoint.
+                    raise OutOfMemory(self.progress.micro_rows) from error
+            # Outside of the handler: the error's frames hold the very tensors that took the memory.
+            self.processes.clear()
+            release()
+
+    def _share_rows(self, step: int) -> int:
+        return self.processes.share.largest(self.batches[step])
+
+    def _micro_batches(self, step: int) -> float:
+        # Whatever draws random numbers, such as a noise on embeddings, draws the same after a restart.
+        torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
+        self.processes.model.train()
+        parts = micro_batches(self.batches[step], self.processes.share, self.progress.micro_rows)
+        # The device works on the next part while this one's loss is still on its way: they are added up where they are.
+        return float(sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1)))
+
+    def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
+        """Add the gradient of a micro-batch; its part of the loss."""
+        # A process without rows of its own computes one for nothing, as the others' exchanges need it.
+        at = list(positions) or [self.batches[step].start]
+        device = next(self.processes.model.parameters()).device
+        inputs = {name: values.to(device) for name, values in collate([self.rows[index] for index in at]).items()}
+        labels = inputs.pop("labels") if positions else torch.full_like(inputs.pop("labels"), -100)
+        self.keys.set(torch.tensor(at, device=device))
+        with autocast(self.parameters, device.type):
+            outputs = self.processes.forward({**inputs, "use_cache": False})
+        loss = token_loss(outputs, labels, self.supervised[step], not self.processes.model.config.is_encoder_decoder)
+        self.processes.backward(loss, last)
+        return loss.detach()
 
 
-def arguments(parameters: Parameters, scratch: Path) -> TrainingArguments:
-    """The trainer's arguments: no report, no checkpoint, every step logged to our record."""
-    global_rows = parameters.global_batch.rows
-    micro_rows = min(parameters.micro_batch or global_rows, global_rows)
-    return TrainingArguments(
-        output_dir=str(scratch),
-        per_device_train_batch_size=micro_rows,
-        # A global batch's last micro-batch may be smaller, but every global batch but the last has this many; the trainer itself
-        # counts on a last step with fewer, so ragged batches need no override of its loop.
-        gradient_accumulation_steps=-(-global_rows // micro_rows),
-        num_train_epochs=1,
-        learning_rate=parameters.learning_rate,
-        bf16=parameters.precision == "bfloat16",
-        fp16=parameters.precision == "float16",
-        max_grad_norm=parameters.max_grad_norm,
-        # numpy, which the trainer seeds too, takes no more than 32 bits; nothing here draws from it.
-        seed=parameters.seed % 2**32,
-        logging_strategy="steps",
-        logging_steps=1,
-        # It would hide a loss that is no number.
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        # Other devices are neither as exact nor as deterministic as these two.
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-    )
+class OutOfMemory(Exception):
+    """A process has no memory for its micro-batch; `rows` may fit."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"out of memory; {rows} rows may fit")
+        self.rows = rows
 
 
-class OrderedTrainer(Trainer):
-    """A Trainer whose batches, loss and learning rate are ours."""
-
-    batches: list[range]
-
-    def __init__(self, parameters: Parameters, **options: Any) -> None:
-        super().__init__(compute_loss_func=token_loss, **options)
-        self._parameters = parameters
-        self.remove_callback(PrinterCallback)
-        # token_loss normalises; a loss of the model's own would be computed for nothing.
-        self.model_accepts_loss_kwargs = False
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Micro-batches in the mixture's order: nothing is shuffled, and nothing dropped.
-
-        Not prepared by accelerate, whose wrapper would shard it by itself; the trainer moves each batch to the device anyway.
-        """
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=collate)
-
-    def create_optimizer(self, model: Any = None) -> Optimizer:
-        """The recipe's optimizer in place of transformers'."""
-        p = self._parameters
-        self.optimizer = p.optimizer.make(self.model.named_parameters(), p.learning_rate, p.betas, p.weight_decay)
-        return self.optimizer
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> LambdaLR:
-        """Our own schedule in place of transformers'."""
-        schedule = self._parameters.schedule
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: factor(schedule, step, num_training_steps))
-        return self.lr_scheduler
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Nobody reads them, and counting walks through all parameters at each micro-batch."""
-        return 0
-
-
-def token_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-    """Cross entropy, summed over the supervised tokens of a micro-batch and divided by their number in the GLOBAL batch.
-
-    The gradients of a global batch's micro-batches then add up to the same whatever the split; a mean over micro-batches would weigh
-    tokens in short ones more (https://huggingface.co/blog/gradient_accumulation).
-    """
-    targets = labels[:, 1:]
-    supervised = targets >= 0
-    # Prompt tuning's virtual tokens stand before the row.
-    logits = outputs.logits[:, -labels.shape[1] :]
-    # Only supervised positions: with completion masks most logits are not needed in the softmax.
-    return cross_entropy(logits[:, :-1][supervised].float(), targets[supervised], reduction="sum") / num_items_in_batch
-
-
-def _step_tokens(rows: Rows, global_rows: int) -> list[int]:
-    lengths = rows.lengths()
-    return [int(lengths[start : start + global_rows].sum()) for start in range(0, len(rows), global_rows)]
+def smaller(parameters: Parameters, rows: int | None, share: int) -> int:
+    """Half of the micro-batch; raises UserError where that cannot be or was not asked for."""
+    tried = min(rows or share, share)
+    if parameters.micro_batch is not None:
+        raise UserError(f"{tried} rows at once do not fit into memory", hint='set resources.micro_batch = "auto", or to fewer rows')
+    if tried == 1:
+        hint = "lower tokenization.max_length, let ZeRO share the weights (resources.zero = 3), or take a smaller model or a larger device"
+        raise UserError("not even one row at once fits into memory", hint=hint)
+    return tried // 2

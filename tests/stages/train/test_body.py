@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from engine.errors import UserError
 from stages.common.models import load_model
 from stages.train import GlobalBatch, Schedule
-from stages.train.body import mean_loss, run
-from stages.train.data import Rows, collate, micro_batches
+from stages.train.body import run
+from stages.train.data import Rows, collate
+from stages.train.division import global_batches
 from stages.train.methods import Full, Lora
 from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
-from tests.stages.train.tiny import settings, training_job
+from tests.stages.train.tiny import mean_loss, settings, training_job
 
 
 def trained(folder, model, **values):
@@ -42,7 +43,7 @@ def bare_loop(model, rows, parameters):
     others = [weight for weight in model.parameters() if weight.ndim == 1]
     groups = [{"params": decayed, "weight_decay": parameters.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=parameters.betas)
-    batches = micro_batches(len(rows), parameters.global_batch.rows, None)
+    batches = global_batches(rows.lengths(), parameters.global_batch)
     for step, batch in enumerate(batches):
         inputs = collate([rows[index] for index in batch])
         labels = inputs.pop("labels")[:, 1:].reshape(-1)
@@ -114,7 +115,7 @@ def test_two_runs_leave_the_same_bytes(tmp_path, falcon, method, threads):
 def test_another_process_with_another_hash_seed_leaves_the_same_adapter(tmp_path, falcon):
     script = (
         "import sys; from pathlib import Path; from stages.train.body import run; from stages.train.methods import Lora; "
-        "from tests.stages.train.tiny import settings, training_job; "
+        "from tests.stages.train.tiny import mean_loss, settings, training_job; "
         "run(settings(method=Lora(r=4, lora_dropout=0.1)), training_job(Path(sys.argv[1]), Path(sys.argv[2])))"
     )
     for seed in ("1", "2"):
@@ -158,7 +159,7 @@ def test_every_architecture_learns_whatever_the_micro_batch(tmp_path, architectu
     assert difference(whole, split) < 1e-5
     rows = Rows.open(tmp_path / "4" / "order", {task: tmp_path / "4" / task / "train.safetensors" for task in ("copy", "name")})
     before, after = load_model(model), load_model(tmp_path / "4" / "job" / "output")
-    assert mean_loss(after, rows, settings()) < mean_loss(before, rows, settings()) - 0.05
+    assert mean_loss(after, rows) < mean_loss(before, rows) - 0.05
 
 
 def test_metrics_count_what_was_learnt_from(tmp_path, falcon):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from stages.common.tokens import Tokens
-from stages.train.data import IGNORED, Rows, collate, micro_batches, refuse_misfits, refuse_unsupervised
+from stages.train import GlobalBatch
+from stages.train.data import IGNORED, Rows, collate, refuse_misfits, refuse_unsupervised
 from tests.stages.train.tiny import SIZES, write_order, write_tokens
 
 
@@ -20,16 +21,6 @@ def tokens(tmp_path):
 @pytest.fixture
 def rows(tmp_path, tokens):
     return Rows.open(write_order(tmp_path / "order", SIZES), tokens)
-
-
-@given(st.integers(1, 60), st.integers(1, 20), st.none() | st.integers(1, 25))
-def test_micro_batches_cut_the_rows_into_global_batches(count, global_rows, micro_rows):
-    batches = micro_batches(count, global_rows, micro_rows)
-    assert [index for batch in batches for index in batch] == list(range(count))
-    assert all(0 < len(batch) <= min(micro_rows or global_rows, global_rows) for batch in batches)
-    assert all(batch[0] // global_rows == batch[-1] // global_rows for batch in batches), "no micro-batch lies in two global batches"
-    per_step = np.bincount([batch[0] // global_rows for batch in batches])
-    assert len(set(per_step[:-1])) <= 1 and per_step[-1] <= per_step[0], "the trainer counts on this"
 
 
 def test_rows_come_in_the_order_of_the_mixture(tmp_path, tokens, rows):
@@ -86,12 +77,12 @@ def test_rows_longer_than_the_model_are_refused(rows):
 
 
 def test_a_step_without_supervised_tokens_is_refused(tmp_path, rows):
-    refuse_unsupervised(rows, 1)
+    refuse_unsupervised(rows, GlobalBatch(rows=1))
     barren = Rows.all_of(Tokens.open(write_tokens(tmp_path / "barren.safetensors", 4, 0, supervised=False)))
     with pytest.raises(UserError, match="step 1 has no supervised token"):
-        refuse_unsupervised(barren, 2)
+        refuse_unsupervised(barren, GlobalBatch(rows=2))
 
 
 def test_an_empty_mixture_is_refused(tmp_path):
     with pytest.raises(UserError, match="no rows"):
-        refuse_unsupervised(Rows.all_of(Tokens.open(write_tokens(tmp_path / "none.safetensors", 0, 0))), 2)
+        refuse_unsupervised(Rows.all_of(Tokens.open(write_tokens(tmp_path / "none.safetensors", 0, 0))), GlobalBatch(rows=2))

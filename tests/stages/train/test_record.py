@@ -1,12 +1,10 @@
-"""The curve is thinned evenly, the final loss is the mean of the last tenth, and a loss that is no number stops the training."""
+"""The curve is thinned evenly, the final loss is the mean of the last tenth, and the pace counts what was done here."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 
-from engine.errors import UserError
-from stages.train.record import POINTS, Point, Record, final_loss, write_curve
+from stages.train.record import POINTS, Clock, Point, final_loss, write_curve
 
 
 def curve(steps):
@@ -29,20 +27,10 @@ def test_final_loss_is_the_mean_of_the_last_tenth():
     assert final_loss(curve(3)) == 3
 
 
-def log(record, step, **values):
-    record.on_log(None, SimpleNamespace(global_step=step), None, {"loss": 1.0, "learning_rate": 1e-3, "grad_norm": 1.0} | values)
-
-
-@pytest.mark.parametrize("values", [{"loss": float("nan")}, {"loss": float("inf")}, {"grad_norm": float("nan")}])
-def test_a_number_that_is_none_stops_the_training(values):
-    record = Record([10, 10])
-    log(record, 1)
-    with pytest.raises(UserError, match="at step 2: the training has diverged"):
-        log(record, 2, **values)
-    assert [point.step for point in record.curve] == [1]
-
-
-def test_the_trainers_summary_is_no_step():
-    record = Record([10])
-    record.on_log(None, SimpleNamespace(global_step=1), None, {"train_loss": 1.0})
-    assert record.curve == []
+def test_the_pace_counts_from_the_step_that_was_resumed_at_and_no_padding():
+    clock = Clock([10] * 8, [4] * 8, 4)
+    clock._started -= 2.0
+    pace = clock.pace(6)
+    assert pace.tokens_per_second == pytest.approx(20 / 2, rel=0.05)
+    assert pace.supervised_tokens_per_second == pytest.approx(8 / 2, rel=0.05)
+    assert pace.seconds_left == pytest.approx(2.0, rel=0.05)

@@ -5,12 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 from stages.common.job import Job
 from stages.common.tokens import TokenWriter
 from stages.train import GlobalBatch, Parameters, Schedule
+from stages.train.data import Rows
+from stages.train.division import Share
 from stages.train.methods import Full
+from stages.train.processes import Replicated
+from stages.train.validation import Validator
 from tests.stages.initialize.tiny import make_job
 
 SIZES = {"copy": 13, "name": 9}
@@ -50,3 +55,9 @@ def settings(**values: Any) -> Parameters:
     """A short training with a visible effect; one thread, so that runs can be compared bit by bit."""
     given = {"method": Full(), "global_batch": GlobalBatch(rows=6), "learning_rate": 3e-3, "schedule": Schedule(), "threads": 1}
     return Parameters(**(given | values))
+
+
+def mean_loss(model: Any, rows: Rows) -> float:
+    """Cross entropy per supervised token of ROWS."""
+    validator = Validator(Replicated(model, torch.optim.SGD(model.parameters()), 1.0, Share()), {"all": rows}, None)
+    return validator.ask(0, None).loss

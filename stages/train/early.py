@@ -1,0 +1,33 @@
+"""What can be refused before any work is done: devices, disks and packages that are not there."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from engine.errors import UserError
+from stages.train import Parameters
+from stages.train.live import refuse_missing
+
+
+def refuse_impossible(parameters: Parameters) -> None:
+    """Raise UserError where this machine cannot do what the resources ask for."""
+    _refuse_devices(parameters.devices)
+    _refuse_path(parameters.zero.path)
+    refuse_missing(parameters.report_to)
+
+
+def _refuse_devices(wanted: int) -> None:
+    """Without an accelerator a device is a process, and more of them than cores only wait for each other."""
+    accelerators = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    here = accelerators or len(os.sched_getaffinity(0))
+    if wanted > here:
+        what = "accelerators" if accelerators else "processor cores and no accelerator"
+        hint = f"set resources.devices to {here} or less; it changes nothing about the result"
+        raise UserError(f"resources.devices asks for {wanted}, and this machine has {here} {what}", hint=hint)
+
+
+def _refuse_path(path: str | None) -> None:
+    if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
+        what = "is no folder" if not Path(path).is_dir() else "cannot be written to"
+        raise UserError(f"resources.zero.path {path} {what}", hint="name a folder on the disk that tensors are to be offloaded to")

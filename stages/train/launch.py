@@ -1,0 +1,140 @@
+"""Starts the processes of a training on several devices or hosts with torchrun, from inside the step, and waits for them.
+
+The step's own process trains nothing then: it writes down the work, starts torchrun, passes on a wish to stop, and takes the result.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import Location, Problem, UserError
+from stages.common.job import Job, Preempted
+from stages.train import Parameters
+from stages.train.hosts import Host, hosts
+
+if TYPE_CHECKING:
+    from stages.train.work import Result
+
+FOLDER = "processes"
+"""The folder in scratch by which the step and its processes tell each other things."""
+
+
+def is_needed(parameters: Parameters) -> bool:
+    """Whether a training takes processes of its own."""
+    return parameters.devices * parameters.nodes > 1 or parameters.zero.stage > 0
+
+
+def train(parameters: Parameters, job: Job) -> "Result":
+    """Train in processes of their own; raises what one process alone would."""
+    folder = (job.scratch / FOLDER).absolute()
+    micro_rows = None
+    while True:
+        _write_work(folder, parameters, job, micro_rows)
+        _run(parameters, folder, job.scratch / "stop")
+        if (folder / "out-of-memory.json").exists():
+            micro_rows = json.loads((folder / "out-of-memory.json").read_text("utf-8"))["rows"]
+            print(f"train: out of memory, going on with {micro_rows} rows at once", file=sys.stderr, flush=True)
+            continue
+        _raise_found(folder)
+        return _read_result(folder)
+
+
+def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    fields = {key: str(value) if isinstance(value, Path) else value for key, value in vars(job).items()}
+    fields["inputs"] = {role: str(path) for role, path in job.inputs.items()}
+    content = {"parameters": parameters.model_dump(mode="json"), "job": fields, "micro_rows": micro_rows}
+    (folder / "work.json").write_text(json.dumps(content), "utf-8")
+
+
+def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str], cwd: Path) -> list[list[str]]:
+    """The commands that start the training's processes, one for each host that is to be started from here."""
+    found: Host = hosts(parameters.nodes, environment)
+    base = [sys.executable, "-m", "stages.train.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}"]
+    worker = ["-m", "stages.train.worker", str(folder)]
+    if parameters.nodes == 1:
+        return [[*base, "--standalone", *worker]]
+    address = ["--rdzv-backend=static", f"--master-addr={found.address}", f"--master-port={found.port}"]
+    if found.slurm:
+        # srun starts one torchrun on each host of the allocation; each finds its own rank in Slurm's variables.
+        return [["srun", f"--nodes={parameters.nodes}", "--ntasks-per-node=1", *base, *address, *worker]]
+    here = [*base, *address]
+    if found.rank is not None:
+        return [[*here, f"--node-rank={found.rank}", *worker]]
+    started = [[*here, "--node-rank=0", *worker]]
+    for rank, name in enumerate(found.others, 1):
+        variables = [f"{key}={environment[key]}" for key in ("PATH", "PYTHONPATH") if key in environment]
+        remote = shlex.join(["env", "-C", str(cwd), *variables, *here, f"--node-rank={rank}", *worker])
+        started.append(["ssh", "-tt", "-o", "BatchMode=yes", name, remote])
+    return started
+
+
+def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
+    """Run the processes to their end."""
+    from stages.train.guards import StopRequest
+
+    stop.unlink(missing_ok=True)
+    asked = StopRequest()
+    with asked.listening():
+        environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
+        started = [
+            # Our stdout is for data; the processes have none to give.
+            subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+            for command in commands(parameters, folder, os.environ, Path.cwd())
+        ]
+        try:
+            _wait(started, asked, stop)
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            stop.unlink(missing_ok=True)
+
+
+def _wait(started: list["subprocess.Popen[bytes]"], asked: Any, stop: Path) -> None:
+    while any(process.poll() is None for process in started):
+        try:
+            next(process for process in started if process.poll() is None).wait(0.1)
+        except subprocess.TimeoutExpired:
+            if asked:
+                stop.touch()
+
+
+def _threads(devices: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // devices)
+
+
+def _raise_found(folder: Path) -> None:
+    """Raise what the processes could not go on from."""
+    for path in sorted(folder.glob("error-*.json")):
+        problems = json.loads(path.read_text("utf-8"))
+        raise UserError(Problem(p["what"], Location(**p["where"]) if p["where"] else None, p["hint"]) for p in problems)
+    if (folder / "preempted.json").exists():
+        raise Preempted(json.loads((folder / "preempted.json").read_text("utf-8"))["what"])
+    if not (folder / "result.json").exists():
+        raise RuntimeError("a process of the training has ended without a result; what it said stands above")
+
+
+def problems_text(error: UserError) -> str:
+    """The problems of ERROR as JSON."""
+    return json.dumps([asdict(problem) for problem in error.problems])
+
+
+def _read_result(folder: Path) -> "Result":
+    from safetensors.torch import load_file
+
+    from stages.train.record import Point
+    from stages.train.work import Result
+
+    values = json.loads((folder / "result.json").read_text("utf-8"))
+    curve = [Point(**point) for point in values.pop("curve")]
+    return Result(curve, weights=load_file(folder / "result.safetensors"), **values)

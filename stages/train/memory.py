@@ -1,0 +1,31 @@
+"""Memory of a training: how much it took, and what to do when it runs out."""
+
+import gc
+import resource
+import sys
+
+import torch
+
+_SAYINGS = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch says it, as a RuntimeError without a class of its own on the CPU."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ERROR means that a device, or main memory, is full."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(saying in str(error) for saying in _SAYINGS)
+
+
+def release() -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """The largest amount of memory that this process has held, in bytes: of the device, or main memory where that is the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes: getrusage(2) of each.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,95 @@
+"""One process of a training on several devices: `python -m stages.train.worker FOLDER`, started by torchrun."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from engine.part import with_tuples
+from stages.common.job import PREEMPTED, Job, Preempted
+from stages.common.models import prepare_process
+from stages.train import Parameters
+from stages.train.launch import problems_text
+from stages.train.torchrun import die_with_parent
+
+
+def main(folder: Path) -> int:
+    """Do this process's part of the work that FOLDER describes, and leave the outcome there; the exit code."""
+    die_with_parent()
+    content = json.loads((folder / "work.json").read_text("utf-8"))
+    parameters = Parameters.model_validate(with_tuples(content["parameters"]))
+    prepare_process(int(os.environ["OMP_NUM_THREADS"]))
+    from stages.train.trainer import OutOfMemory
+
+    try:
+        _work(folder, parameters, _job(content["job"]), content["micro_rows"])
+    except UserError as error:
+        _leave(folder / f"error-{os.environ['RANK']}.json", problems_text(error))
+        return 1
+    except OutOfMemory as error:
+        _leave(folder / "out-of-memory.json", json.dumps({"rows": error.rows}))
+        # The other processes wait for this one inside an exchange: nothing can be taken down in order.
+        os._exit(1)
+    except Preempted as stopped:
+        _leave(folder / "preempted.json", json.dumps({"what": str(stopped)}))
+        return PREEMPTED
+    return 0
+
+
+def _job(fields: dict[str, Any]) -> Job:
+    paths = {key: Path(fields[key]) if fields[key] else None for key in ("output", "plot", "scratch", "live")}
+    return Job(name=fields["name"], inputs={role: Path(path) for role, path in fields["inputs"].items()}, **paths)  # type: ignore[arg-type]
+
+
+def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
+    from stages.train.checkpoints import write_whole
+    from stages.train.division import Share
+    from stages.train.work import default_device, matter, work
+
+    device = default_device(int(os.environ["LOCAL_RANK"]))
+    with _group(parameters, device) as (rank, count):
+        result = work(parameters, job, matter(parameters, job), Share(count, rank), device, micro_rows)
+        if rank == 0:
+            assert result.weights is not None
+            write_whole(folder / "result.safetensors", result.weights, {})
+            values = {key: value for key, value in vars(result).items() if key != "weights"}
+            _leave(folder / "result.json", json.dumps(values | {"curve": [asdict(point) for point in result.curve]}))
+
+
+@contextmanager
+def _group(parameters: Parameters, device: Any) -> Iterator[tuple[int, int]]:
+    """The group of all processes: made before the model, as ZeRO-3 needs it, and ended before the process, which may crash else."""
+    import torch
+    from torch import distributed
+
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if parameters.zero.stage:
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    else:
+        distributed.init_process_group(backend)
+    try:
+        yield distributed.get_rank(), distributed.get_world_size()
+    finally:
+        distributed.destroy_process_group()
+
+
+def _leave(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    # Until the loop listens, a wish to stop ends the process: nothing is lost yet.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(main(Path(sys.argv[1])))
