@@ -39,6 +39,8 @@ class Result:
     best_step: int | None
     """The step whose weights are the result, where validations decide that."""
     peak_memory_bytes: int
+    micro_rows: int | None
+    """Rows that a device computed at once at most; None: its whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
     """The weights by name, where they are others than the model's own."""
 
@@ -140,7 +142,7 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Res
     elif not model_is_whole:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
-    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), weights)
+    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), trainer.progress.micro_rows, weights)
 
 
 def default_device(number: int = 0) -> torch.device:
