@@ -24,6 +24,10 @@ def misfits(graph: Graph, root: Path) -> list[Problem]:
 def _misfits(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     parameters = step.parameters
     assert isinstance(parameters, train.Parameters)
+    # Where rows lie one behind another, the virtual tokens would stand before the first of them only.
+    if not parameters.method.packs and getattr(getattr(parameters, "batching", None), "flat", False):
+        what = f"{parameters.method.kind} does not go with rows that share a sequence: its virtual tokens stand before the first row only"
+        yield Problem(what, step.locate(("batching",)), 'set training.batching to "padded", or take method "lora"')
     if parameters.gradient_checkpointing and not parameters.method.checkpoints_layers:
         what = f"{parameters.method.kind} does not go with gradient_checkpointing: it turns off the cache that holds the prefix"
         yield Problem(what, step.locate(("gradient_checkpointing",)), "leave resources.gradient_checkpointing out, or take prompt_tuning")

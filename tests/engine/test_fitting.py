@@ -11,6 +11,7 @@ from engine.compile import compile_graph
 from engine.errors import Problem, UserError
 from engine.fitting import misfits
 from engine.graph import Graph
+from engine.machine import has_gpu
 from engine.spec.load import load_specs
 from stages.train.methods import Ia3, Lora
 from tests.stages.train.matrix import FAMILIES, METHODS, TRAINS, outcome
@@ -221,3 +222,14 @@ def test_betas_without_use_are_refused(graph):
 
 def test_the_light_list_of_methods_is_whole():
     assert {Lora, Ia3} <= {type(method) for method in METHODS.values()} and get_args(Lora.model_fields["kind"].annotation) == ("lora",)
+
+
+def test_a_gpu_is_seen_by_what_its_driver_shows(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert has_gpu(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert not has_gpu(tmp_path)
