@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -12,14 +13,27 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], accepted: Sequence[int] = (0,)) -> tuple[float, str]:
+class Seconds(float):
+    """Wall seconds of a command, with those of the processor (user and system) beside them."""
+
+    processor: float = 0.0
+
+
+def timed(command: Sequence[str], folder: Path, environment: Mapping[str, str], accepted: Sequence[int] = (0,)) -> tuple[Seconds, str]:
     """The seconds that COMMAND takes in FOLDER, and its standard output; raises RuntimeError on another exit code than ACCEPTED."""
+    before = _processor_of_children()
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=dict(environment), capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
+    seconds = Seconds(time.perf_counter() - start)
+    seconds.processor = _processor_of_children() - before
     if done.returncode not in accepted:
         raise RuntimeError(f"`{' '.join(command)}` exits with {done.returncode}:\n{done.stderr or done.stdout}")
     return seconds, done.stdout
+
+
+def _processor_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def median(measure: Callable[[], float], repeats: int) -> float:

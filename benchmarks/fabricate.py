@@ -6,7 +6,7 @@ and records, only the processes that it would start are replaced by a few small 
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,6 +142,12 @@ class Silence:
 
     def ended(self, finished: Finished) -> None:
         """A step has ended."""
+
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """Some steps wait."""
+
+    def moved(self, step: Step) -> None:
+        """What a step read has changed."""
 
 
 def inside(project: Project) -> dict[str, set[str]]:

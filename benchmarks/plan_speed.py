@@ -1,6 +1,6 @@
 """The time of `engine plan` beside `dvc repro --dry` and `dvc status` on the same, fully built graph, and of the start of light verbs.
 
-    python benchmarks/plan_speed.py [--quick] [--steps N] [--json] [--dvc-up-to N] [--repeats N]
+    python benchmarks/plan_speed.py [--quick] [--steps N ...] [--json] [--dvc-up-to N] [--repeats N]
 
 Each size is a workspace in a temporary folder with a copy of the code. Every measured command must say that there is nothing to do.
 """
@@ -8,7 +8,6 @@ Each size is a workspace in a temporary folder with a copy of the code. Every me
 import argparse
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
-from benchmarks.common import ROOT, environment, machine, median, seconds, table, timed
+from benchmarks.common import ROOT, Seconds, environment, machine, median, seconds, table, timed
 
 SIZES = (10, 100, 1_000, 10_000)
 QUICK_SIZES = (10, 30)
@@ -51,7 +50,7 @@ def workspace(steps: int) -> Iterator[tuple[Path, dict[str, str]]]:
         yield root, env
 
 
-def plan_seconds(root: Path, env: Mapping[str, str], steps: int) -> float:
+def plan_seconds(root: Path, env: Mapping[str, str], steps: int) -> Seconds:
     """The seconds of one whole `engine plan --json`, which must keep every step."""
     taken, output = timed([sys.executable, "-m", "engine", "plan", "--json"], root, env)
     kept = [step["action"] == "keep" for step in json.loads(output)["steps"]]
@@ -59,7 +58,7 @@ def plan_seconds(root: Path, env: Mapping[str, str], steps: int) -> float:
     return taken
 
 
-def dvc_seconds(root: Path, env: Mapping[str, str], *command: str) -> float:
+def dvc_seconds(root: Path, env: Mapping[str, str], *command: str) -> Seconds:
     """The seconds of one DVC command, which must find everything up to date."""
     taken, output = timed([sys.executable, "-m", "dvc", *command], root, env)
     assert UP_TO_DATE in output or command[0] == "repro", output[:2000]
@@ -74,12 +73,15 @@ def measure(steps: int, repeats: int, with_dvc: bool) -> tuple[dict[str, Any], d
         first = plan_seconds(root, env, steps)
         plan = median(lambda: plan_seconds(root, env, steps), repeats)
         row: dict[str, Any] = {"steps": steps, "plan_s": plan, "dvc_repro_dry_s": None, "dvc_status_s": None}
+        processor = {"plan": plan_seconds(root, env, steps).processor, "dvc_repro_dry": None}
         if with_dvc:
             dvc_seconds(root, env, "status")  # DVC remembers hashes too
             row["dvc_status_s"] = median(lambda: dvc_seconds(root, env, "status"), repeats)
+            processor["dvc_repro_dry"] = dvc_seconds(root, env, "repro", "--dry").processor
             row["dvc_repro_dry_s"] = median(lambda: dvc_seconds(root, env, "repro", "--dry"), repeats)
         phases = json.loads(timed([sys.executable, str(ROOT / "benchmarks" / "phases.py"), str(root)], root, env)[1])
-        return row, {"steps": steps, "first_plan_s": first, "edited_plan_s": edited_plan(root, env), "phases_s": phases}
+        more = {"processor_s": processor, "first_plan_s": first, "edited_plan_s": edited_plan(root, env), "phases_s": phases}
+        return row, {"steps": steps, **more}
 
 
 def edited_plan(root: Path, env: Mapping[str, str]) -> float:
@@ -93,7 +95,9 @@ def edited_plan(root: Path, env: Mapping[str, str]) -> float:
 
 
 def start_up(repeats: int) -> dict[str, float]:
-    """The seconds of each light verb on this repository's own specs, and of the yardstick, interleaved; medians."""
+    """Processor seconds of each light verb on this repository's own specs, and of the yardstick, interleaved; the least of many.
+
+    Not wall seconds, and not medians: other work on the machine lengthens both."""
     taken: dict[str, list[float]] = {"yardstick": [], **{name: [] for name in LIGHT_VERBS}}
     with tempfile.TemporaryDirectory(prefix="plan-speed-") as cache:
         env = environment(Path(cache), ROOT)
@@ -101,8 +105,8 @@ def start_up(repeats: int) -> dict[str, float]:
             for name, command in {"yardstick": YARDSTICK, **LIGHT_VERBS}.items():
                 spent, _ = timed(command, ROOT, env, accepted=(0, 2))
                 if number:  # the first round warms what is remembered
-                    taken[name].append(spent)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                    taken[name].append(spent.processor)
+    return {name: min(values) for name, values in taken.items()}
 
 
 def report(content: Mapping[str, Any]) -> str:
@@ -112,21 +116,24 @@ def report(content: Mapping[str, Any]) -> str:
             f"{row['steps']:,}",
             *(seconds(row[key]) for key in ("plan_s", "dvc_repro_dry_s", "dvc_status_s")),
             *(f"{row[key] / row['plan_s']:.0f}" if row[key] else "–" for key in ("dvc_repro_dry_s", "dvc_status_s")),
+            seconds(more["processor_s"]["plan"]),
+            seconds(more["processor_s"]["dvc_repro_dry"]),
             seconds(more["first_plan_s"]),
             seconds(more["edited_plan_s"]),
         ]
         for row, more in zip(content["rows"], content["details"], strict=True)
     ]
-    columns = ["steps", "engine plan", "dvc repro --dry", "dvc status", "--dry / plan", "status / plan", "first plan", "plan after an edit"]
+    columns = ["steps", "engine plan", "dvc repro --dry", "dvc status", "--dry / plan", "status / plan"]
+    columns += ["plan, processor", "--dry, processor", "first plan", "plan after an edit"]
     yardstick = content["start_up_s"]["yardstick"]
     starts = [[name, seconds(value), f"{value / yardstick:.2f}"] for name, value in content["start_up_s"].items()]
-    return "\n\n".join([content["machine"], table(columns, rows), table(["start-up", "time", "/ yardstick"], starts)])
+    return "\n\n".join([content["machine"], table(columns, rows), table(["start-up", "processor time", "/ yardstick"], starts)])
 
 
 def options() -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, metavar="N", help="only a graph of N steps")
+    parser.add_argument("--steps", type=int, nargs="+", metavar="N", help="only graphs of N steps")
     parser.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     parser.add_argument("--quick", action="store_true", help=f"only graphs of {' and '.join(map(str, QUICK_SIZES))} steps")
     parser.add_argument("--dvc-up-to", type=int, default=1_000, metavar="N", help="measure DVC up to N steps (default: 1000)")
@@ -137,7 +144,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure all sizes in one run and print them."""
     chosen = options()
-    sizes = (chosen.steps,) if chosen.steps else QUICK_SIZES if chosen.quick else SIZES
+    sizes = chosen.steps if chosen.steps else QUICK_SIZES if chosen.quick else SIZES
     measured = []
     for steps in sizes:
         print(f"{steps} steps ...", file=sys.stderr)

@@ -13,14 +13,11 @@ from engine.errors import Problem, UserError
 from engine.graph import Graph, Step
 from engine.identity import digest
 from engine.locks import build_lock
-from engine.plan import Action, Decision, Plan, Planner, Reason
+from engine.plan import Action, Decision, Planner, Reason
 from engine.project import Project, write_text
 from engine.recording import Recorder
 from engine.store import Disk, Store
-from engine.why import check_step
-
-HARMLESS = ("code", "environment")
-"""Causes that a person may know to be harmless; a recipe or an input never is."""
+from engine.why import HARMLESS, check_step
 
 
 @dataclass(frozen=True)
@@ -52,19 +49,6 @@ def accept(project: Project, names: Sequence[str]) -> tuple[Acceptance, ...]:
         if accepted:
             _record(project, store, accepted)
         return accepted
-
-
-def acceptable(plan: Plan) -> list[str]:
-    """The steps that run for nothing but changes of code or versions, as `accept` takes them; those below follow by themselves."""
-    names: list[str] = []
-    settled: set[str] = set()
-    for decision in plan.decisions:
-        own = [reason for reason in decision.reasons if reason.cause != "upstream"]
-        followed = {reason.subject for reason in decision.reasons if reason.cause == "upstream"}
-        if followed <= settled and all(reason.cause in HARMLESS for reason in own):
-            settled.add(decision.name)
-            names += [decision.name] if own else []
-    return names
 
 
 def judge(graph: Graph, store: Store, identities: Mapping[str, str], names: Iterable[str]) -> tuple[Acceptance, ...]:

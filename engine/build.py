@@ -3,9 +3,12 @@
 import os
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +30,10 @@ class BuildPreempted(UserError):
     """Steps were asked to stop, and have saved what they had."""
 
 
+_NAMED_WAITS = 3
+_SLOTS = {"cpu": "process"}
+
+
 class View(Protocol):
     """Shows a build as it goes on."""
 
@@ -38,6 +45,9 @@ class View(Protocol):
 
     def ended(self, finished: Finished) -> None:
         """A step has ended."""
+
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
 
     def moved(self, step: Step) -> None:
         """What a step read has changed since it started, so that its result is not kept."""
@@ -97,20 +107,28 @@ class _Build:
     recorder: Recorder
     executor: Executor
     view: View
-    settled: set[str] = field(default_factory=set)
-    ready: list[Step] = field(default_factory=list)
-    """Steps that will run as soon as there is room."""
+    unsettled: dict[str, set[str]] = field(default_factory=dict)
+    """What each undecided step reads of steps that are not settled yet."""
+    decidable: list[int] = field(default_factory=list)
+    """A heap of the steps, by place in the graph, whose producers are all settled."""
+    ready: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """For each slot a heap of the steps that will run as soon as there is room."""
     read: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
     """What each step that has started reads, by path."""
     failed: list[Finished] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.unsettled = {step.name: set(step.producers) for step in self.graph}
+        self.places = {step.name: place for place, step in enumerate(self.graph)}
+        self.decidable = [place for place, step in enumerate(self.graph) if not step.producers]
+
     def go(self) -> None:
         """Settle every step, or all that do not follow a failed one."""
-        waiting = list(self.graph)
         running = 0
         while True:
             if not self.failed:
-                waiting = self._decide_all(waiting)
+                while self.decidable:
+                    self._decide(self.graph.steps[heappop(self.decidable)])
                 running += self._start_all()
             if not running:
                 break
@@ -128,21 +146,11 @@ class _Build:
             return BuildPreempted(f"{names} was asked to stop and has saved its state", hint=hint)
         return UserError(f"{names} failed", hint=hint)
 
-    def _decide_all(self, waiting: Sequence[Step]) -> list[Step]:
-        """Decide every step whose producers are settled; those that still wait."""
-        left = []
-        for step in waiting:
-            if set(step.producers) <= self.settled:
-                self._decide(step)
-            else:
-                left.append(step)
-        return left
-
     def _decide(self, step: Step) -> None:
         decision = self.planner.decide(step)
         self.view.decided(decision)
         if decision.action is Action.RUN:
-            self.ready.append(step)
+            heappush(self.ready[step.kind.slot], self.places[step.name])
             return
         if decision.action is Action.RESTORE:
             needs = self._read_now(step)
@@ -150,22 +158,34 @@ class _Build:
             assert run
             self.recorder.restore(step, run, needs)
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
-        self.settled.add(step.name)
+        self._settle(step)
+
+    def _settle(self, step: Step) -> None:
+        """What STEP leaves is known: those that waited for nothing else can be decided."""
+        del self.unsettled[step.name]
+        for name in self.graph.consumers[step.name]:
+            self.unsettled[name].discard(step.name)
+            if not self.unsettled[name]:
+                heappush(self.decidable, self.places[name])
 
     def _start_all(self) -> int:
-        """Start ready steps while there is room; how many started."""
-        started = [step for step in self.ready if self._start(step)]
-        self.ready = [step for step in self.ready if step not in started]
-        return len(started)
+        """Start ready steps while there is room, the first of the graph first; how many started."""
+        started = 0
+        while heaps := [heap for heap in self.ready.values() if heap and self.executor.free(self.graph.steps[heap[0]])]:
+            step = self.graph.steps[heappop(min(heaps))]
+            self._drop_damaged(step)
+            self.read[step.name] = self._read_now(step)
+            self.executor.start(step)
+            self.view.started(step)
+            started += 1
+        self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
+        return started
 
-    def _start(self, step: Step) -> bool:
-        if not self.executor.free(step):
-            return False
-        self._drop_damaged(step)
-        self.read[step.name] = self._read_now(step)
-        self.executor.start(step)
-        self.view.started(step)
-        return True
+    def _waiting(self) -> Iterator[tuple[str, str]]:
+        """The steps that wait, and for what: first those that only wait for room."""
+        for slot, heap in self.ready.items():
+            yield from ((self.graph.steps[place].name, f"a free {_SLOTS.get(slot, slot)}") for place in nsmallest(_NAMED_WAITS, heap))
+        yield from ((name, ", ".join(sorted(producers))) for name, producers in self.unsettled.items() if producers)
 
     def _read_now(self, step: Step) -> dict[str, Entry]:
         """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""
@@ -203,7 +223,7 @@ class _Build:
                 self.failed.append(finished)
                 continue
             self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
-            self.settled.add(step.name)
+            self._settle(step)
         self.recorder.flush()
 
 

@@ -14,15 +14,19 @@ app = typer.Typer(
     help="Bazel for fine-tuned models: TOML specs in, a DVC pipeline out, and a plan that says what would run, why and at what cost.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # help as plain text: the other sort imports a whole Markdown parser
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_NAMED_STEPS = 40
+"""A command with more steps than this is not printed whole."""
+
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 
-Specs = Annotated[list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Specs of the workspace; none given: all of them.")]
+Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace; none given: all of them.")]
 Targets = Annotated[
-    list[str] | None, typer.Argument(metavar="[SPEC|STEP]...", help="Specs, or names of steps; none given: everything.", show_default=False)
+    list[str] | None, typer.Argument(metavar="SPEC|STEP", help="Specs, or names of steps; none given: everything.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 
@@ -66,8 +70,10 @@ def check(specs: Specs = None) -> None:
     from engine import render
 
     project = load_project()
-    chosen = project.chosen(specs or [])
+    chosen = project.named(specs or [])
     steps = project.select([str(path) for path in specs or []]).graph
+    for remark in project.outline.remarks:
+        render.warn(remark)
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(steps)} steps")
 
 
@@ -106,7 +112,7 @@ def show(
         return
     values = explain(chosen)
     if json:
-        render.as_json([{"key": v.key, "value": v.value, "from": str(v.where) if v.where else "default"} for v in values])
+        render.as_json([{"key": v.key, "value": v.data, "from": str(v.where) if v.where else "default"} for v in values])
     else:
         render.lines((f"{v.key} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
 
@@ -143,30 +149,33 @@ def plan(
     ] = False,
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
-    from engine import dvcfile, render
-    from engine.accept import acceptable
-    from engine.facts import device_limits, facts_of, shortages, unchecked
+    from engine import render
+    from engine.costs import costs_of
+    from engine.why import acceptable
 
     project = load_project()
     selected = project.select(targets or [])
-    decided = project.plan(selected.graph)
     store = project.store()
-    facts = {d.name: facts_of(project.graph[d.name], decided, project.graph, store) for d in decided.decisions if d.name in project.graph}
-    limits = device_limits(project.specs)
-    too_large = shortages(decided, facts, limits)
+    decided = project.plan(selected.graph, store)
+    costs = costs_of(project, decided, store)
     if json:
-        render.plan_as_json(decided, facts)
+        render.plan_as_json(decided, costs)
     else:
-        if dvcfile.PIPELINE in project.stale():
+        if project.pipeline_is_stale:
             render.warn("dvc.yaml is not what the specs say yet; `engine build` writes it, plain `dvc repro` needs: engine compile")
-        render.plan(selected.title, decided, facts)
+        render.plan(selected.title, decided, costs)
         if names := acceptable(decided):
-            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(names)}")
-    for name in unchecked(decided, facts, limits):
+            shown = (
+                names
+                if len(names) <= _NAMED_STEPS
+                else [*names[:_NAMED_STEPS], f"... ({len(names)} steps; all of them: engine plan --json)"]
+            )
+            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(shown)}")
+    for name in costs.unchecked:
         render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
-    for text in too_large:
+    for text in (*project.outline.remarks, *costs.shortages):
         render.warn(text)
-    if strict and too_large:
+    if strict and costs.shortages:
         raise typer.Exit(MISTAKE)
     raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)
 
@@ -200,7 +209,7 @@ def build(
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
     if selected.specs:
-        _print_results(project, selected.specs, None)
+        _print_results(project, [spec for spec in project.specs if spec.path in selected.specs], None)
 
 
 @app.command(hidden=True)
@@ -264,12 +273,13 @@ def adapters(
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
     from engine import cli_history  # noqa: F401 - adds its verbs to the app
+    from engine.cli_values import command_of
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of guides
     try:
-        app()
+        command_of(app)()
     except UserError as error:
         from engine import render
 

@@ -28,7 +28,7 @@ def why(
 def diff(
     old: Annotated[str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit.")],
     new: Annotated[
-        str | None, typer.Argument(metavar="[REV2]", help="Another one; none given: the working tree.", show_default=False)
+        str | None, typer.Argument(metavar="REV2", help="Another one; none given: the working tree.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
@@ -47,7 +47,7 @@ def diff(
 
 @app.command()
 def accept(
-    steps: Annotated[list[str], typer.Argument(metavar="STEP...", help="Steps whose only reasons are changes of code or versions.")],
+    steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps whose only reasons are changes of code or versions.")],
     json: Json = False,
 ) -> None:
     """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the provenance."""

@@ -58,15 +58,36 @@ class Compilation:
         return known
 
 
-@without_collection
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    steps, problems = compile_each(specs)
+    if problems:
+        raise UserError(problems)
+    return Graph(steps)
+
+
+@without_collection
+def compile_each(specs: Iterable[Spec], whole: bool = True) -> tuple[tuple[Step, ...], list[Problem]]:
+    """The steps of SPECS as far as they can be told, producers first, and every problem.
+
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
     compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
     for spec in compilation.specs.values():
-        _experiment(compilation, spec, ())
-    if compilation.problems:
-        raise UserError(dict.fromkeys(compilation.problems))
-    return Graph(compilation.steps.values())
+        try:
+            _experiment(compilation, spec, ())
+        except UserError as error:
+            compilation.problems += error.problems if whole else ()
+    return tuple(compilation.steps.values()), list(dict.fromkeys(compilation.problems))
+
+
+def remarks(spec: Spec) -> list[str]:
+    """What may be meant and is probably not: a person should read it, and nothing is refused."""
+    model, longest = spec.experiment.model, spec.experiment.tokenization.max_length
+    place = spec.origins.get(("tokenization", "max_length"))
+    if not isinstance(model, ScratchModel) or place is None or longest <= model.architecture.max_length:
+        return []
+    positions = f"model {model.name} has {model.architecture.max_length} positions"
+    return [f"tokenization.max_length is {longest}, but {positions}: a row that is longer would end the training ({place})"]
 
 
 def targets(spec: Spec) -> tuple[str, ...]:

@@ -5,13 +5,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-
-import yaml
 
 from engine.collection import without_collection
 from engine.graph import Graph, Step
-from engine.identity import recipe_of, resources_of
 
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
@@ -22,6 +20,7 @@ PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
+"""Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
 TEMPORARY = ".dvc/tmp"
 FORMAT = 1
 """Raised when `packed` changes its meaning."""
@@ -55,7 +54,7 @@ class Record:
 
 
 def command(step: Step) -> str:
-    return f"python -m stages {step.kind.name} {step.name}"
+    return f"python -m stages {step.kind_name} {step.name}"
 
 
 def dependencies(step: Step) -> tuple[str, ...]:
@@ -105,8 +104,8 @@ def changed_sections(old: str, new: str) -> set[str]:
 
     def sections(text: str) -> dict[str, Any]:
         try:
-            content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
-        except yaml.YAMLError:
+            content = parse_yaml(text) or {}
+        except ValueError:
             return {}
         return dict(content.get("stages", content)) if isinstance(content, dict) else {}
 
@@ -121,37 +120,57 @@ def params_text(graph: Graph) -> str:
 
 
 def _params(step: Step) -> dict[str, Any]:
+    from engine.identity import recipe_of, resources_of
+
     resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
     return recipe_of(step.parameters) | ({"resources": resources} if resources else {})
 
 
 def _dump(value: Any) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
+    import yaml  # not needed for a plan that finds what `dvc.lock` holds remembered
+
+    text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
     return text
 
 
-class _Dumper(yaml.CSafeDumper):
+@cache
+def _dumper() -> Any:
     """PyYAML's safe dumper without anchors: the same value twice is written twice."""
+    import yaml
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    class Dumper(yaml.CSafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return Dumper
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What YAML text says; raises ValueError where it is none."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 @without_collection
 def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
+    content = parse_yaml(text) or {}
     try:
-        content = yaml.load(text, Loader=yaml.CSafeLoader) or {}
         return {name: _record(stage) for name, stage in (content.get("stages") or {}).items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
 
 
 def parse_record(text: str | bytes) -> Record:
     """One entry of the run cache; raises ValueError where it is none, such as the half of one that a killed DVC left behind."""
+    content = parse_yaml(text)
     try:
-        return _record(yaml.load(text, Loader=yaml.CSafeLoader))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        return _record(content)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
 
 
@@ -201,12 +220,33 @@ def _item(path: str, entry: Entry) -> dict[str, Any]:
     return item | ({"isexec": True} if entry.executable else {})
 
 
+class LockText:
+    """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
+
+    def __init__(self, text: str | bytes | None) -> None:
+        content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
+        stages = content.pop("stages", None) or {}
+        self.head = _dump(content).encode()
+        self.stages = {name: self._piece(name, stage) for name, stage in stages.items()}
+
+    @staticmethod
+    def _piece(name: str, stage: Mapping[str, Any]) -> bytes:
+        return _dump({"stages": {name: stage}}).partition("\n")[2].encode()
+
+    def update(self, records: Mapping[str, Record]) -> None:
+        """Put RECORDS in; entries of other steps stay as they are."""
+        self.stages |= {name: self._piece(name, lock_stage(record)) for name, record in records.items()}
+
+    def text(self) -> bytes:
+        """The whole file."""
+        return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *self.stages.values()])
+
+
 def updated_lock(text: str | bytes | None, records: Mapping[str, Record]) -> str:
     """The text of `dvc.lock` with RECORDS in it; entries of other steps stay as they are."""
-    content: dict[str, Any] = (yaml.load(text, Loader=yaml.CSafeLoader) if text else None) or {"schema": "2.0"}
-    stages = content.setdefault("stages", {}) or {}
-    content["stages"] = stages | {name: lock_stage(record) for name, record in records.items()}
-    return _dump(content)
+    lock = LockText(text)
+    lock.update(records)
+    return lock.text().decode()
 
 
 def run_text(record: Record) -> str:
@@ -246,13 +286,13 @@ def _dependency(path: str, entry: Entry) -> dict[str, Any]:
 
 
 def run_folder(key: str) -> str:
-    """Where the run cache keeps the entries of a key."""
-    return f"{CACHE}/runs/{key[:2]}/{key}"
+    """Where the run cache keeps the entries of a key, inside the cache."""
+    return f"runs/{key[:2]}/{key}"
 
 
 def object_path(md5: str) -> str:
-    """Where the cache keeps an object."""
-    return f"{CACHE}/files/md5/{md5[:2]}/{md5[2:]}"
+    """Where the cache keeps an object, inside the cache."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def tree_bytes(files: Mapping[str, str]) -> bytes:

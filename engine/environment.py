@@ -1,9 +1,8 @@
 """Versions of the packages that decide results: those of the lock file where the workspace has one, else those installed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 
 from engine.errors import UserError
@@ -16,6 +15,8 @@ class Environment:
     """The environment that a workspace declares; DVC can watch a lock file, but not what pip has installed."""
 
     root: Path
+    unlocked: dict[str, str] = field(default_factory=dict)
+    """The versions that were asked for and that the lock file does not name."""
 
     @cached_property
     def _locked(self) -> dict[str, str]:
@@ -27,11 +28,17 @@ class Environment:
 
     def version(self, package: str) -> str:
         """The version that counts for identities, without a local label: `2.13.0` is the same for every device's build."""
-        return self._locked.get(_normal(package)) or installed(package)
+        if locked := self._locked.get(_normal(package)):
+            return locked
+        if package not in self.unlocked:
+            self.unlocked[package] = installed(package)
+        return self.unlocked[package]
 
 
 def installed(package: str) -> str:
     """The installed version of PACKAGE without its local label; raises UserError where it is missing."""
+    from importlib import metadata  # not needed where the lock names everything
+
     try:
         return _public(metadata.version(package))
     except metadata.PackageNotFoundError:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 from engine.dvcfile import TEMPORARY
 from engine.graph import Step
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0
 
 
@@ -62,6 +62,7 @@ class Local:
     environment: Mapping[str, str]
     jobs: int = 1
     slots: Mapping[str, int] = field(default_factory=dict)
+    command: Callable[[Step], list[str]] = lambda step: [sys.executable, "-m", "stages", step.kind_name, step.name]
     _running: list[_Process] = field(default_factory=list)
 
     def free(self, step: Step) -> bool:
@@ -71,12 +72,11 @@ class Local:
 
     def start(self, step: Step) -> None:
         """Start a process; it ends with this one, however that ends (see the runner)."""
-        command = [sys.executable, "-m", "stages", step.kind.name, step.name]
         log = self._log(step)
         output = log.open("wb") if log else None
         try:
             process = subprocess.Popen(
-                command, cwd=self.root, env=dict(self.environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL
+                self.command(step), cwd=self.root, env=dict(self.environment), stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
         finally:
             if output:

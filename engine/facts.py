@@ -134,9 +134,3 @@ def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
     rows = parameters.rows or store.metrics(order.metrics).get("rows")
     batch = step.parameters.global_batch.rows
     return (f"{-(-rows // batch):,} steps of {batch} rows",) if isinstance(rows, int) else ()
-
-
-def expected_seconds(plan: Plan, facts: Mapping[str, Facts]) -> tuple[float, int]:
-    """The seconds that earlier runs give for what may run now, and the number of steps that have no earlier run."""
-    todo = [facts[d.name] for d in plan.decisions if d.action in (Action.RUN, Action.MAYBE) and d.name in facts]
-    return sum(fact.seconds or 0.0 for fact in todo), sum(fact.seconds is None for fact in todo)

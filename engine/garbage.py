@@ -12,10 +12,11 @@ from typing import Any
 
 from engine import dvcfile, git
 from engine.build import check_repository
+from engine.digests import scratch_name
+from engine.dvcconfig import cache_folder
 from engine.dvcfile import Record
 from engine.errors import UserError
-from engine.graph import ARTIFACTS, Step
-from engine.identity import digest, short
+from engine.graph import ARTIFACTS
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
@@ -72,20 +73,26 @@ class Area:
         return found if levels == 0 else [path for child in found for path in self.below(str(child.relative_to(self.root)), levels - 1)]
 
     @cached_property
+    def cache(self) -> str:
+        """The folder of DVC's cache, relative to the workspace where it lies inside; elsewhere others may use it too."""
+        folder = cache_folder(self.root)
+        return str(folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """Every entry of the run cache."""
-        return tuple(Run(path, _record(path)) for path in self.below(f"{dvcfile.CACHE}/runs", 2))
+        return tuple(Run(path, _record(path)) for path in self.below(f"{self.cache}/runs", 2))
 
     @cached_property
     def objects(self) -> dict[Path, str]:
         """Every file among the cache's objects, and the md5 that its name says."""
-        return {path: path.parent.name + path.name for path in self.below(f"{dvcfile.CACHE}/files/md5", 1)}
+        return {path: path.parent.name + path.name for path in self.below(f"{self.cache}/files/md5", 1)}
 
 
 def _record(path: Path) -> Record | None:
     try:
         return None if path.name.startswith(".") else dvcfile.parse_record(path.read_bytes())
-    except (dvcfile.yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         return None
 
 
@@ -113,7 +120,7 @@ class Garbage:
     def remarks(self) -> list[tuple[str, str]]:
         """What stays although one might expect it to go, and why."""
         going_on = [(f"stays: checkpoint {name}", "the next build goes on from it") for name in self.resumable]
-        return going_on + [(f"not looked at: {name}", "it lies outside the workspace") for name in self.skipped]
+        return going_on + [(f"not looked at: {name}", "it lies outside the workspace; others may use it") for name in self.skipped]
 
     def summary(self, removed: bool) -> str:
         """The line that says how many bytes are free now, or would be."""
@@ -250,12 +257,8 @@ def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool
     if step is None:
         return False
     needs, unknown = planner.needs(step)
-    return bool(unknown) or name == scratch_name(step, planner.identities[step.name], {path: entry.md5 for path, entry in needs.items()})
-
-
-def scratch_name(step: Step, identity: str, read: Mapping[str, str]) -> str:
-    """Where the runner keeps checkpoints of a step that reads this (path to md5): one folder for each state of what it reads."""
-    return f"{step.name}-{short(digest(identity + json.dumps(dict(read), sort_keys=True)))}"
+    read = {path: entry.md5 for path, entry in needs.items()}
+    return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
 
 
 def _md5s(run: Record) -> set[str]:
@@ -309,7 +312,7 @@ def _remove_all(garbage: Garbage, root: Path) -> None:
 
 def _prune(garbage: Garbage, root: Path) -> None:
     """Remove the folders of the cache that this has emptied."""
-    cache = root / dvcfile.CACHE
+    cache = cache_folder(root)
     parents = {parent for group in garbage.groups for path in group.paths for parent in path.parents if cache in parent.parents}
     for parent in sorted(parents, key=lambda path: -len(path.parts)):
         if parent.is_dir() and not any(parent.iterdir()):

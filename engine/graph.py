@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from engine.errors import Location
-from engine.part import Kind, Part
+
+if TYPE_CHECKING:
+    from engine.part import Kind, Part  # pydantic, which takes longer to import than a whole plan takes
 
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
@@ -27,14 +30,19 @@ class Step:
     """One node of the DAG: a kind with its parameters and inputs."""
 
     name: str
-    kind: Kind
-    parameters: Part
+    kind: "Kind"
+    parameters: "Part"
     inputs: Mapping[str, Input]
     description: str
     origin: Location
     """Where the specs ask for this step."""
     locate: Callable[[tuple[str | int, ...]], Location | None] = field(default=lambda path: None, compare=False, repr=False)
     """Where the specs give a field of the recipe, by the field's path."""
+
+    @property
+    def kind_name(self) -> str:
+        """The name of its kind."""
+        return self.kind.name
 
     @property
     def artifact(self) -> str:

@@ -1,4 +1,4 @@
-"""Hashes of files and folders as DVC computes them, remembered by (path, inode, size, mtime_ns)."""
+"""Hashes of files and folders as DVC computes them, remembered by path, inode, size and times."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from engine.memo import memo_path
 __all__ = ["Hashes", "memo_path"]
 
 Known = list[int | str]
-"""Inode, size, mtime_ns and md5 of a file."""
+"""The stamp of a file, and its md5."""
 
 
 @dataclass
@@ -50,22 +50,24 @@ class Hashes:
         """The md5 of every file of a folder, by its path inside the folder."""
         return {name: md5 for name, (md5, _) in self._files(str(self.root / path), lambda name: True)}
 
-    def _files(self, folder: str, keep: Callable[[str], bool]) -> Iterator[tuple[str, tuple[str, int]]]:
-        for where, folders, files in os.walk(folder):
+    def _files(self, folder: str, keep: Callable[[str], bool], inside: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
+        # os.walk costs more than all that is done with what it finds.
+        with os.scandir(folder) as found:
+            entries = list(found)
+        for item in entries:
+            if not item.is_dir():
+                if keep(item.name):
+                    status = os.stat(item.path)  # noqa: PTH116
+                    yield f"{inside}{item.name}", (self._md5(item.path, status), status.st_size)
             # DVC leaves a workspace inside a workspace alone.
-            folders[:] = [name for name in folders if keep(name + "/") and not os.path.exists(f"{where}/{name}/.dvc")]  # noqa: PTH110
-            inside = where[len(folder) + 1 :].replace(os.sep, "/")
-            for name in files:
-                if keep(name):
-                    full = f"{where}{os.sep}{name}"
-                    status = os.stat(full)  # noqa: PTH116
-                    yield f"{inside}/{name}" if inside else name, (self._md5(full, status), status.st_size)
+            elif not item.is_symlink() and keep(item.name + "/") and not os.path.exists(f"{item.path}/.dvc"):  # noqa: PTH110
+                yield from self._files(item.path, keep, f"{inside}{item.name}/")
 
     def _md5(self, full: str, status: os.stat_result) -> str:
-        stamp = [status.st_ino, status.st_size, status.st_mtime_ns]
+        stamp = memo.stamp(status)
         known = self._known.get(full)
-        if known and known[:3] == stamp:
-            return str(known[3])
+        if known and known[:-1] == stamp:
+            return str(known[-1])
         with open(full, "rb") as file:  # noqa: PTH123 - a string path saves a third of the time here
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if memo.settled(status):

@@ -1,6 +1,5 @@
-"""What makes a step the same step: the only place where canonical form and digests of recipe, code and environment are defined."""
+"""What makes a step the same step: the only place where its recipe, wiring, code and environment become one text."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +8,13 @@ from typing import Any
 
 from engine.code import Code
 from engine.collection import without_collection
+from engine.digests import canonical, digest, folder_digest, short
 from engine.environment import Environment
 from engine.graph import Graph, Step
 from engine.memo import memo_path
 from engine.part import Part, is_resource
+
+__all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 
 FORMAT = 1
 """Raised when the meaning of an identity changes; every step then runs again."""
@@ -55,21 +57,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def canonical(value: Any) -> str:
-    """One text for one value: keys sorted, `1`, `1.0`, `true` and `"1"` kept apart, NaN refused with ValueError."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-
-
-def digest(data: bytes | str) -> str:
-    """`sha256:<hex>` of DATA."""
-    return "sha256:" + hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
-
-
-def short(text: str) -> str:
-    """A digest as people see it: its first 12 hex digits."""
-    return text.removeprefix("sha256:")[:12]
 
 
 @dataclass
@@ -135,13 +122,3 @@ def resources_text(step: Step) -> str:
     """What the runner reads beside the identity and no step depends on: resources, and where the specs ask for the step."""
     content = {"origin": str(step.origin), "resources": resources_of(step.parameters)}
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
-
-
-def folder_digest(folder: Path) -> str:
-    """Content address of an artifact: a digest over the names and bytes of all its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = []
-    for path in files:
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-    return digest("".join(lines))

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import Problem, UserError
-from engine.graph import Graph
+from engine.graph import Graph, Step
 from engine.plan import Action
-from engine.project import Project
-from stages import train
+
+if TYPE_CHECKING:
+    from engine.project import Project
 
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 """What the drivers of NVIDIA, of AMD, and of Windows' Linux show below /dev."""
@@ -19,26 +21,19 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     return not hidden and any(True for pattern in _DEVICES for _ in devices.glob(pattern))
 
 
-def refuse_impossible(project: Project, graph: Graph) -> None:
+def refuse_impossible(project: "Project", graph: Graph) -> None:
     """Raise UserError where a training that would run computes in numbers that this machine has not."""
-    problems = {} if has_gpu() else dict(_without_gpu(graph))
-    if not problems:
+    if has_gpu():
         return
-    plan = project.plan(graph)
-    if wanted := [problem for name, problem in problems.items() if plan[name].action in (Action.RUN, Action.MAYBE)]:
-        raise UserError(wanted)
+    running = [d.name for d in project.plan(graph).decisions if d.name in graph and d.action in (Action.RUN, Action.MAYBE)]
+    # Steps that are kept are not asked for their parameters, which would load every spec.
+    if problems := [problem for name in running if name.startswith("train-") for problem in _without_gpu(graph[name])]:
+        raise UserError(problems)
 
 
-def _without_gpu(graph: Graph) -> list[tuple[str, Problem]]:
-    return [
-        (
-            step.name,
-            Problem(
-                f"precision {step.parameters.precision} needs a GPU, and this machine has none",
-                step.locate(("precision",)),
-                'set training.precision to "bfloat16" or "float32", or build on a machine with a GPU',
-            ),
-        )
-        for step in graph
-        if isinstance(step.parameters, train.Parameters) and step.parameters.precision in ("float16", "tf32")
-    ]
+def _without_gpu(step: Step) -> list[Problem]:
+    precision = getattr(step.parameters, "precision", None)
+    if precision not in ("float16", "tf32"):
+        return []
+    hint = 'set training.precision to "bfloat16" or "float32", or build on a machine with a GPU'
+    return [Problem(f"precision {precision} needs a GPU, and this machine has none", step.locate(("precision",)), hint)]

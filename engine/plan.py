@@ -9,10 +9,10 @@ from typing import Any
 
 from engine import dvcfile
 from engine.collection import without_collection
+from engine.digests import canonical
 from engine.dvcfile import Entry, Record
 from engine.errors import Location
 from engine.graph import Graph, Step
-from engine.identity import canonical
 from engine.store import Store
 
 
@@ -111,9 +111,11 @@ class Plan:
 
 
 @without_collection
-def make_plan(graph: Graph, store: Store, identities: Mapping[str, str], resolve: Decision | None = None) -> Plan:
-    """Decide every step of GRAPH; IDENTITIES holds each step's identity file as `resolve` would write it."""
-    planner = Planner(graph, store, identities)
+def make_plan(
+    graph: Graph, store: Store, identities: Mapping[str, str], resolve: Decision | None = None, digests: Mapping[str, str] | None = None
+) -> Plan:
+    """Decide every step of GRAPH; IDENTITIES holds each step's identity file as `resolve` would write it, DIGESTS their md5."""
+    planner = Planner(graph, store, identities, digests or {})
     decisions = tuple(planner.decide(step) for step in graph)
     return Plan(((resolve,) if resolve else ()) + decisions)
 
@@ -125,6 +127,8 @@ class Planner:
     graph: Graph
     store: Store
     identities: Mapping[str, str]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The md5 of identities that are known already; of the others the text is taken."""
     outcomes: dict[str, Mapping[str, Entry] | None] = field(default_factory=dict)
     """What each decided step's outputs will hold, by path; None where only running tells."""
 
@@ -163,11 +167,12 @@ class Planner:
 
     def _outcome(self, step: Step, action: Action, reasons: tuple[Reason, ...], outputs: Mapping[str, Entry] | None) -> Decision:
         self.outcomes[step.name] = outputs
-        return Decision(step.name, step.kind.name, action, reasons)
+        return Decision(step.name, step.kind_name, action, reasons)
 
     def needs(self, step: Step) -> tuple[dict[str, Entry], tuple[str, ...]]:
         """What the step will read, by path, and the producers of what cannot be known yet."""
-        needs = {step.identity: Entry(dvcfile.text_md5(self.identities[step.name]))}
+        digest = self.digests.get(step.name) or dvcfile.text_md5(self.identities[step.name])
+        needs = {step.identity: Entry(digest)}
         unknown: dict[str, None] = {}
         for item in step.inputs.values():
             entry = self._produced(item.producer, item.path) if item.producer else self.store.entry(item.path)

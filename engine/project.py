@@ -1,35 +1,34 @@
 """A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
 
-import difflib
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import dvcfile
-from engine.compile import compile_graph, targets
+from engine.digests import canonical, digest
 from engine.environment import Environment
 from engine.errors import Location, Problem, UserError
-from engine.fitting import misfits
-from engine.graph import Graph
+from engine.graph import Graph, Step
 from engine.hashing import Hashes, memo_path
-from engine.identity import Identities, resources_text
+from engine.outline import Outline, SpecName, State, recall, remember
 from engine.plan import Decision, Plan, make_plan, plan_resolve
-from engine.spec.load import Spec, load_specs
-from engine.spec.sections import LocalModel
 from engine.store import Disk
 from engine.workspace import CODE_ROOT, Workspace, select
+
+if TYPE_CHECKING:
+    from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
 
 _WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a verb is about: its title, its specs, and the steps that must exist for it."""
+    """What a verb is about: its title, the paths of its specs, and the steps that must exist for it."""
 
     title: str
-    specs: tuple[Spec, ...]
+    specs: tuple[str, ...]
     graph: Graph
 
 
@@ -44,55 +43,131 @@ class Project:
         return self.workspace.root
 
     @cached_property
-    def specs(self) -> tuple[Spec, ...]:
-        """Every spec of the default DAG, in order of name."""
-        return load_specs(self.workspace.spec_paths(), self.root)
+    def specs(self) -> "tuple[Spec, ...]":
+        """Every spec of the default DAG, in order of name; raises UserError with all problems of all of them."""
+        specs, problems = self._loaded
+        if problems:
+            raise UserError(problems)
+        return specs
 
     @cached_property
+    def _loaded(self) -> "tuple[tuple[Spec, ...], list[Problem]]":
+        from engine.spec.load import load_each
+
+        return load_each(self.workspace.spec_paths(), self.root)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """The steps and their identities, remembered where specs, code and versions are as they were, else compiled."""
+        outline = recall(self._memo, self._state, lambda name: self._whole[name]) or self._compiled_outline()
+        self.hashes.save()
+        return outline
+
+    @property
     def graph(self) -> Graph:
         """The graph of all specs; raises UserError where a file that a step reads is missing."""
-        graph = compile_graph(self.specs)
-        problems = [
+        return self.outline.graph
+
+    @cached_property
+    def _whole(self) -> Graph:
+        """The graph with every step's parameters."""
+        from engine.compile import compile_each
+        from engine.fitting import misfits
+
+        specs, problems = self._loaded
+        steps, found = compile_each(specs, whole=not problems)
+        missing = self._missing_inputs(steps)
+        if problems := [*problems, *found, *(missing or self._models_without_config())]:
+            raise UserError(dict.fromkeys(problems))
+        graph = Graph(steps)
+        if problems := misfits(graph, self.root):
+            raise UserError(problems)
+        return graph
+
+    def _missing_inputs(self, steps: Iterable[Step]) -> list[Problem]:
+        return [
             Problem(f"there is no {item.path}", item.where, "paths are relative to the workspace")
-            for step in graph
+            for step in steps
             for item in step.inputs.values()
             if item.producer is None and not (self.root / item.path).exists()
         ]
-        if problems := problems or self._models_without_config() or misfits(graph, self.root):
-            raise UserError(dict.fromkeys(problems))
-        return graph
+
+    def _local_models(self) -> "Iterator[tuple[Spec, str]]":
+        from engine.spec.sections import LocalModel
+
+        for spec in self._loaded[0]:
+            if isinstance(model := spec.experiment.model, LocalModel):
+                yield spec, model.path
 
     def _models_without_config(self) -> list[Problem]:
         hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"
         return [
-            Problem(f"{model.path} holds no config.json, so it is no model", spec.where("model", "path"), hint)
-            for spec in self.specs
-            if isinstance(model := spec.experiment.model, LocalModel) and not (self.root / model.path / "config.json").exists()
+            Problem(f"{path} holds no config.json, so it is no model", spec.where("model", "path"), hint)
+            for spec, path in self._local_models()
+            if not (self.root / path / "config.json").exists()
         ]
 
-    def chosen(self, paths: Iterable[Path]) -> tuple[Spec, ...]:
+    @property
+    def _memo(self) -> Path:
+        return memo_path(self.root, "outline")
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """Hashes of the workspace's files."""
+        return Hashes(self.root, memo_path(self.root))
+
+    @cached_property
+    def _state(self) -> State:
+        return State(self.hashes, CODE_ROOT, self.workspace.spec_paths(), self.environment.version)
+
+    def _compiled_outline(self) -> Outline:
+        """The outline of the specs as they are now, which is remembered for the next run."""
+        from engine.compile import remarks, targets
+
+        graph = self._whole
+        digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
+        files = tuple(dict.fromkeys(file for spec in self.specs for file in spec.files))
+        read = {item.path for step in graph for item in step.inputs.values() if item.producer is None}
+        read |= {f"{path}/config.json" for _, path in self._local_models()}
+        state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
+        names = tuple(SpecName(spec.path, spec.experiment.experiment.name, targets(spec)) for spec in self.specs)
+        pipeline = dvcfile.text_md5(self._pipeline_text(graph, files))
+        told = tuple(dict.fromkeys(remark for spec in self.specs for remark in remarks(spec)))
+        outline = Outline(names, files, graph, digests, pipeline, told, digest(canonical(state)))
+        if self._state.settled(state):
+            remember(self._memo, outline, state)
+        return outline
+
+    def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
         """The specs that the user named; all of them when none is named."""
+        wanted = {spec.path for spec in self.named(paths)}
+        return tuple(spec for spec in self.specs if spec.path in wanted)
+
+    def named(self, paths: Iterable[Path]) -> tuple[SpecName, ...]:
+        """As `chosen`, by name only."""
         known = self.workspace.spec_paths()
         wanted = {self.workspace.display(path) for path in select(paths, known, self.workspace)}
-        return tuple(spec for spec in self.specs if not wanted or spec.path in wanted)
+        return tuple(spec for spec in self.outline.specs if not wanted or spec.path in wanted)
 
     def select(self, names: Sequence[str]) -> Selection:
         """What the user asked for by specs and names of steps; everything when nothing is named."""
         if not names:
-            return Selection("all specs", self.specs, self.graph)
-        by_name = {spec.experiment.experiment.name: str(self.root / spec.path) for spec in self.specs}
+            return Selection("all specs", tuple(spec.path for spec in self.outline.specs), self.graph)
+        by_name = {spec.experiment: str(self.root / spec.path) for spec in self.outline.specs}
         names = [by_name.get(name, name) for name in names]
         steps = [name for name in names if name in self.graph]
-        specs = self.chosen(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
-        wanted = [*steps, *(name for spec in specs for name in targets(spec))]
-        title = ", ".join([*(spec.experiment.experiment.name for spec in specs), *steps])
-        return Selection(title, specs, self.graph.needed_for(wanted))
+        specs = self.named(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
+        wanted = [*steps, *(name for spec in specs for name in spec.targets)]
+        title = ", ".join([*(spec.experiment for spec in specs), *steps])
+        return Selection(title, tuple(spec.path for spec in specs), self.graph.needed_for(wanted))
 
     @cached_property
     def watched(self) -> tuple[str, ...]:
         """What DVC watches for `resolve`: the workspace's folders, and every file that a spec extends elsewhere."""
+        return self._watched(self.outline.files)
+
+    def _watched(self, files: Iterable[str]) -> tuple[str, ...]:
         folders = self.workspace.watched()
-        files = {file for spec in self.specs for file in spec.files}
         return (*folders, *sorted(file for file in files if not any(file == f or file.startswith(f"{f}/") for f in folders)))
 
     @cached_property
@@ -102,16 +177,29 @@ class Project:
     @cached_property
     def identities(self) -> dict[str, str]:
         """Every step's identity file, by the step's name."""
-        return Identities(CODE_ROOT, self.environment).texts(self.graph)
+        from engine.identity import Identities
+
+        return Identities(CODE_ROOT, self.environment).texts(self._whole)
 
     @cached_property
     def compiled(self) -> dict[str, str]:
         """What `engine compile` writes: file to text."""
-        pipeline = dvcfile.pipeline_text(self.graph, self.watched, always_resolve=not self.workspace.holds_code)
-        return {dvcfile.PIPELINE: pipeline, dvcfile.PARAMS: dvcfile.params_text(self.graph)}
+        pipeline = self._pipeline_text(self.graph, self.outline.files)
+        return {dvcfile.PIPELINE: pipeline, dvcfile.PARAMS: dvcfile.params_text(self._whole)}
+
+    def _pipeline_text(self, graph: Graph, files: Iterable[str]) -> str:
+        return dvcfile.pipeline_text(graph, self._watched(files), always_resolve=not self.workspace.holds_code)
+
+    @property
+    def pipeline_is_stale(self) -> bool:
+        """Whether `dvc.yaml` is not what the specs say."""
+        path = self.root / dvcfile.PIPELINE
+        return not path.exists() or dvcfile.text_md5(path.read_text("utf-8")) != self.outline.pipeline
 
     def stale(self) -> dict[str, str]:
         """The compiled files that are not what the specs say, each with the first lines of the difference."""
+        import difflib
+
         found = {}
         for name, text in self.compiled.items():
             path = self.root / name
@@ -152,6 +240,8 @@ class Project:
         memory = self.root / _WRITTEN / name
         if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
             return True
+        import subprocess
+
         committed = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=self.root, capture_output=True, check=False)
         return committed.returncode == 0 and committed.stdout == text.encode()
 
@@ -179,19 +269,21 @@ class Project:
             for file in (self.root / folder).glob("*.json"):
                 if file.stem not in self.graph:
                     file.unlink()
-        for step in self.graph:
+        from engine.identity import resources_text
+
+        for step in self._whole:
             write_text(self.root / step.identity, self.identities[step.name])
             write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
         self._write(dvcfile.PARAMS)
 
     def store(self) -> Disk:
         """The workspace's disk as it is now."""
-        return Disk(self.root, Hashes(self.root, memo_path(self.root)))
+        return Disk(self.root, self.hashes)
 
-    def plan(self, graph: Graph | None = None) -> Plan:
+    def plan(self, graph: Graph | None = None, store: Disk | None = None) -> Plan:
         """What `dvc repro` of GRAPH (all when none is given) will do; reads the disk, writes nothing into the workspace."""
-        store = self.store()
-        plan = make_plan(graph or self.graph, store, self.identities, self.plan_resolve(store))
+        store = store or self.store()
+        plan = make_plan(graph or self.graph, store, _Texts(self), self.plan_resolve(store), self.outline.digests)
         store.hashes.save()
         return plan
 
@@ -203,12 +295,30 @@ class Project:
             {path: store.entry(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES, dvcfile.PARAMS)},
             store.holds,
             # Code outside the workspace is not among what DVC watches, and `resolve` always runs there: only what it would write tells.
-            all(self._on_disk(step.identity) == self.identities[step.name] for step in self.graph),
+            self._resolved(store),
         )
 
-    def _on_disk(self, path: str) -> str | None:
-        full = self.root / path
-        return full.read_text("utf-8") if full.exists() else None
+    def _resolved(self, store: Disk) -> bool:
+        """Whether the identities on the disk are those that `resolve` would write."""
+        folder = store.entry(dvcfile.IDENTITIES)
+        found = self.hashes.trees[folder.md5] if folder and folder.is_folder else {}
+        return all(found.get(f"{name}.json") == md5 for name, md5 in self.outline.digests.items())
+
+
+@dataclass(frozen=True)
+class _Texts(Mapping[str, str]):
+    """The identity files of a project, which are computed when somebody looks into one."""
+
+    project: Project
+
+    def __getitem__(self, name: str) -> str:
+        return self.project.identities[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.project.outline.digests)
+
+    def __len__(self) -> int:
+        return len(self.project.outline.digests)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,9 +5,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from engine import dvcfile
+from engine import dvcfile, memo
+from engine.dvcconfig import cache_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.graph import Step
@@ -22,6 +24,15 @@ class Recorder:
     root: Path
     hashes: Hashes
     _unwritten: dict[str, Record] = field(default_factory=dict)
+    _lock: dvcfile.LockText | None = None
+    """What `dvc.lock` says since this was last here."""
+    _written: list[int] | None = None
+    """The stamp of `dvc.lock` as this left it; another one means that somebody else has written it since."""
+
+    @cached_property
+    def cache(self) -> Path:
+        """The folder of DVC's cache."""
+        return cache_folder(self.root)
 
     def finish(self, step: Step, read: Mapping[str, Entry]) -> Record:
         """Put the outputs of a step that has just run into the cache, and the run into the run cache; READ is what it read."""
@@ -48,8 +59,11 @@ class Recorder:
             return
         path = self.root / dvcfile.LOCK
         with dvc_lock(self.root):
-            text = path.read_bytes() if path.exists() else None
-            replace_with(path, dvcfile.updated_lock(text, self._unwritten).encode())
+            if self._lock is None or self._written != _stamp(path):
+                self._lock = dvcfile.LockText(path.read_bytes() if path.exists() else None)
+            self._lock.update(self._unwritten)
+            replace_with(path, self._lock.text())
+            self._written = _stamp(path)
         self._unwritten.clear()
 
     def keep(self, path: str) -> Entry:
@@ -62,14 +76,14 @@ class Recorder:
         listing = self.hashes.listing(path)
         for name, md5 in listing.items():
             self._keep(self.root / path / name, md5)
-        target = self.root / dvcfile.object_path(entry.md5)
+        target = self.cache / dvcfile.object_path(entry.md5)
         if not target.exists():
             replace_with(target, dvcfile.tree_bytes(listing), dvcfile.OBJECT_MODE)
         return entry
 
     def _keep(self, file: Path, md5: str) -> None:
         """Copy FILE into the cache; the object gets its name only when it is whole and what its name says."""
-        target = self.root / dvcfile.object_path(md5)
+        target = self.cache / dvcfile.object_path(md5)
         if target.exists():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +96,7 @@ class Recorder:
         temporary.replace(target)
 
     def _write_run(self, record: Record) -> None:
-        folder = self.root / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
+        folder = self.cache / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
         path = folder / dvcfile.run_value(record)
         if not path.exists():
             replace_with(path, dvcfile.run_text(record).encode())
@@ -93,7 +107,7 @@ class Recorder:
         temporary = target.with_name(f".{target.name}.restored")
         remove(temporary)
         if entry.is_folder:
-            data = (self.root / dvcfile.object_path(entry.md5)).read_bytes()
+            data = (self.cache / dvcfile.object_path(entry.md5)).read_bytes()
             temporary.mkdir(parents=True)
             for name, md5 in dvcfile.parse_tree(data).items():
                 self._copy_out(md5, temporary / name)
@@ -104,7 +118,11 @@ class Recorder:
 
     def _copy_out(self, md5: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.root / dvcfile.object_path(md5), target)
+        shutil.copyfile(self.cache / dvcfile.object_path(md5), target)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    return memo.stamp(path.stat()) if path.exists() else None
 
 
 def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:

@@ -1,54 +1,72 @@
-"""How things look in a terminal; the only file that imports rich."""
+"""How things look in a terminal; the only file that imports rich, and only where somebody sees colours, tables or what moves."""
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
+from engine.costs import Costs, Known, expected_seconds
 from engine.errors import UserError
-from engine.facts import Facts, expected_seconds
 from engine.plan import Action, Decision, Plan, Reason
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # A pipe or a file has no width: nothing is wrapped there.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
+_NARROWEST = 28
+"""Columns that reasons need beside the names of steps; where there are fewer, they stand below them."""
+
+Span = tuple[str, str]
+"""A piece of a line, and its style."""
+Line = Sequence[Span]
 
 
-def out() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED)
+def _shows_styles(stream: TextIO) -> bool:
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
 @cache
-def err() -> Console:
-    # One console for all: what moves at the bottom of a terminal then makes way for lines.
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _UNBOUNDED)
+def _console(stderr: bool) -> "Console":
+    """One console for each stream: what moves at the bottom of a terminal then makes way for lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _UNBOUNDED)
+
+
+def _print(lines: Iterable[Line], stderr: bool = False) -> None:
+    """Write lines; without colours rich is not needed, whose import takes longer than a plan."""
+    stream = sys.stderr if stderr else sys.stdout
+    if not _shows_styles(stream):
+        stream.writelines("".join(text for text, _ in line) + "\n" for line in lines)
+        return
+    from rich.text import Text
+
+    for line in lines:
+        _console(stderr).print(Text.assemble(*line), soft_wrap=True)
 
 
 def error(problem: UserError) -> None:
     """Print what, where and hint of every problem to stderr."""
-    console = err()
     for number, item in enumerate(problem.problems):
         for line in ([""] if number else []) + str(item).splitlines():
             style = "bold red" if line.startswith("error:") else "cyan" if line.startswith("  hint:") else ""
-            console.print(Text(line, style=style), soft_wrap=True)
+            _print([[(line, style)]], stderr=True)
 
 
 def note(text: str) -> None:
     """A line for people, beside the data: to stderr."""
-    err().print(Text(text, style="dim"), soft_wrap=True)
+    _print([[(text, "dim")]], stderr=True)
 
 
 def warn(text: str) -> None:
     """Something that people must see: to stderr."""
-    err().print(Text(f"warning: {text}", style="bold yellow"), soft_wrap=True)
+    _print([[(f"warning: {text}", "bold yellow")]], stderr=True)
 
 
 def as_json(value: Any) -> None:
@@ -56,39 +74,58 @@ def as_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def plan(title: str, decided: Plan, facts: Mapping[str, Facts]) -> None:
+def plan(title: str, decided: Plan, costs: Costs) -> None:
     """The plan as a tree: action, step, and its reasons or its size; then one line that sums up."""
-    console = out()
-    console.print(Text(title, style="bold"))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
     width = max((len(d.name) for d in decided.decisions), default=0) + 2
     last = len(decided.decisions) - 1
+    lines: list[Line] = [[(title, "bold")]]
     for number, decision in enumerate(decided.decisions):
-        _branch(console, decision, facts.get(decision.name, Facts()), width, number == last)
-    console.print(Text(_summary(decided, facts), style="bold"))
+        lines += _branch(decision, costs.steps[decision.name], width, columns, number == last)
+    _print([*lines, [(_summary(decided, costs), "bold")]])
 
 
-def plan_as_json(decided: Plan, facts: Mapping[str, Facts]) -> None:
-    """The plan as one JSON value, with each step's facts."""
-    steps = [{**decision.as_data(), "facts": facts.get(decision.name, Facts()).as_data()} for decision in decided.decisions]
-    as_json({**decided.as_data(), "steps": steps})
+def plan_as_json(decided: Plan, costs: Costs) -> None:
+    """The plan as one JSON value, with each step's facts; a line for each step, since thousands of them are written."""
+    steps = ({**decision.as_data(), "facts": costs.steps[decision.name]} for decision in decided.decisions)
+    lines = ",\n".join(json.dumps(step, ensure_ascii=False, allow_nan=False) for step in steps)
+    sys.stdout.write(f'{{"steps": [\n{lines}\n]}}\n')
 
 
-def _branch(console: Console, decision: Decision, facts: Facts, width: int, is_last: bool) -> None:
-    lines = [_reason(reason) for reason in _telling(decision.reasons)]
-    sizes = [*facts.sizes, *_time(facts, decision.action)]
-    if sizes:
-        lines.append(Text(" · ".join(sizes), style="dim"))
-    for number, line in enumerate(lines or [Text()]):
-        guide = ("└─ " if is_last else "├─ ") if number == 0 else ("   " if is_last else "│  ")
-        head = f"{decision.action:<9}{decision.name:<{width}}" if number == 0 else " " * (9 + width)
-        console.print(Text(guide, style="dim") + Text(head, style=_STYLES[decision.action]) + line, soft_wrap=True)
+def _branch(decision: Decision, known: Known, width: int, columns: int, is_last: bool) -> list[Line]:
+    """One step: its reasons and sizes beside its name, or below it where there are too few columns."""
+    remarks = [_reason(reason) for reason in _telling(decision.reasons)]
+    if sizes := [*known["sizes"], *_time(known, decision.action)]:
+        remarks.append([(" · ".join(sizes), "dim")])
+    beside = columns - 3 - 9 - width >= _NARROWEST
+    indent = 9 + width if beside else 2
+    found = [line for remark in remarks for line in _wrapped(remark, columns - 3 - indent)]
+    style, more = _STYLES[decision.action], "   " if is_last else "│  "
+    head: list[Span] = [("└─ " if is_last else "├─ ", "dim"), (f"{decision.action:<9}{decision.name:<{width if beside else 0}}", style)]
+    below = found[1:] if beside else found
+    return [[*head, *(found[0] if beside and found else ())], *([(more + " " * indent, "dim"), *line] for line in below)]
 
 
-def _time(facts: Facts, action: Action) -> list[str]:
+def _wrapped(line: Line, width: int) -> list[list[Span]]:
+    """LINE in as many lines as WIDTH columns ask for, broken between words."""
+    if sum(len(text) for text, _ in line) <= width:
+        return [list(line)]
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for word, style in ((word, style) for text, style in line for word in text.split(" ") if word):
+        if used and used + 1 + len(word) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((f" {word}" if used else word, style))
+        used += len(word) + bool(used)
+    return lines
+
+
+def _time(known: Known, action: Action) -> list[str]:
     """How long the last run took; for a training that nobody has timed here, that this is unknown."""
-    if facts.seconds and action is not Action.KEEP:
-        return [f"{duration(facts.seconds)} last time"]
-    return ["time unknown"] if facts.estimate and action in (Action.RUN, Action.MAYBE) else []
+    if known["seconds"] and action is not Action.KEEP:
+        return [f"{duration(known['seconds'])} last time"]
+    return ["time unknown"] if known["memory"] and action in (Action.RUN, Action.MAYBE) else []
 
 
 def _telling(reasons: Sequence[Reason]) -> list[Reason]:
@@ -100,20 +137,18 @@ def _telling(reasons: Sequence[Reason]) -> list[Reason]:
     return [*others, Reason("upstream", ", ".join(followed))]
 
 
-def _reason(reason: Reason) -> Text:
-    text = Text(str(reason))
-    if reason.where:
-        text.append(f"   ({reason.where.file}:{reason.where.line})", style="dim")
-    return text
+def _reason(reason: Reason) -> list[Span]:
+    place: list[Span] = [(f"   ({reason.where.file}:{reason.where.line})", "dim")] if reason.where else []
+    return [(str(reason), ""), *place]
 
 
-def _summary(decided: Plan, facts: Mapping[str, Facts]) -> str:
+def _summary(decided: Plan, costs: Costs) -> str:
     counts = {action: decided.count(action) for action in Action}
     words = [f"{counts[Action.RUN]} to run"]
     if counts[Action.MAYBE]:
         words.append(f"{counts[Action.MAYBE]} that may run")
     words += [f"{counts[Action.KEEP]} kept", f"{counts[Action.RESTORE]} restored"]
-    seconds, unknown = expected_seconds(decided, facts)
+    seconds, unknown = expected_seconds(decided, costs)
     time = ""
     if counts[Action.RUN] + counts[Action.MAYBE]:
         known = f"about {duration(seconds)}" if seconds else ""
@@ -135,20 +170,23 @@ _STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "fail
 
 def step_line(word: str, name: str, remark: str) -> None:
     """What has just happened to a step: one line on stderr."""
-    err().print(Text(f"{word:<9}", style=_STEP_STYLES[word]) + Text(name) + Text(f"   {remark}", style="dim"), soft_wrap=True)
+    _print([[(f"{word:<9}", _STEP_STYLES[word]), (name, ""), (f"   {remark}", "dim")]], stderr=True)
 
 
 def plain(text: str) -> None:
     """Text of another program, as it is, to stderr."""
-    err().print(Text(text), soft_wrap=True)
+    _print([[(line, "")] for line in text.splitlines()], stderr=True)
 
 
 class Moving:
     """A few lines at the bottom of a terminal that are kept up to date; nothing at all where stderr is no terminal."""
 
     def __init__(self, rows: Callable[[], list[str]]) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
         moving = lambda: Text("\n".join(rows()), style="bold", no_wrap=True, overflow="ellipsis")  # noqa: E731
-        self._live = Live(get_renderable=moving, console=err(), refresh_per_second=4, transient=True)
+        self._live = Live(get_renderable=moving, console=_console(True), refresh_per_second=4, transient=True)
 
     def start(self) -> None:
         if sys.stderr.isatty():
@@ -160,6 +198,10 @@ class Moving:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
     """A table to stdout; the first column is a name, the others are set to the right where they are numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
     rows = [tuple(row) for row in rows]
     view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
     for number, column in enumerate(columns):
@@ -167,11 +209,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], cap
         view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold")
     for row in rows:
         view.add_row(*(escape(cell) for cell in row))
-    out().print(view)
+    _console(False).print(view)
 
 
 def lines(items: Iterable[tuple[str, str]]) -> None:
     """Plain lines with a dim remark at the end of each."""
-    console = out()
-    for text, remark in items:
-        console.print(Text(text) + Text(f"   {remark}" if remark else "", style="dim"), soft_wrap=True)
+    _print([(text, ""), (f"   {remark}" if remark else "", "dim")] for text, remark in items)

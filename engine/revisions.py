@@ -144,10 +144,7 @@ def _parse_json(data: bytes) -> Any:
 
 
 def _parse_params(data: bytes) -> dict[str, Any]:
-    try:
-        return dvcfile.yaml.load(data, Loader=dvcfile.yaml.CSafeLoader) or {}
-    except dvcfile.yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+    return dvcfile.parse_yaml(data) or {}
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes, name: str) -> dict[str, Any]:

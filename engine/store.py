@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine import dvcfile, memo
+from engine.dvcconfig import cache_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
 from engine.hashing import Hashes
@@ -60,6 +61,11 @@ class Disk:
     """The recorded runs that were asked for."""
     _trees: dict[str, Mapping[str, str]] = field(default_factory=dict)
     """The listings of folders that the cache holds, by md5."""
+
+    @cached_property
+    def cache(self) -> Path:
+        """The folder of DVC's cache."""
+        return cache_folder(self.root)
 
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
@@ -125,7 +131,7 @@ class Disk:
 
     def run(self, key: str) -> Record | None:
         """The newest run that the run cache holds for a key."""
-        folder = self.root / dvcfile.run_folder(key)
+        folder = self.cache / dvcfile.run_folder(key)
         if not folder.is_dir():
             return None
         entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -136,7 +142,7 @@ class Disk:
     def _runs_naming(self) -> Mapping[str, list[Path]]:
         """The entries of the run cache by the md5s in their text; parsing all of them would take seconds for a thousand."""
         found: dict[str, list[Path]] = defaultdict(list)
-        for path in (self.root / dvcfile.CACHE / "runs").glob("*/*/*"):
+        for path in (self.cache / "runs").glob("*/*/*"):
             for md5 in dvcfile.md5s_in(path.read_bytes()):
                 found[md5].append(path)
         return found
@@ -160,18 +166,18 @@ class Disk:
         return found is not None and found.md5 == folder[-2:] + name.removesuffix(".dir")
 
     def _each_object(self, entry: Entry, test: Callable[[str], bool]) -> bool:
-        if not test(f"{self.root}/{dvcfile.object_path(entry.md5)}"):
+        if not test(f"{self.cache}/{dvcfile.object_path(entry.md5)}"):
             return False
         if entry.is_folder and entry.md5 in self.hashes.trees:
             # A folder that was just hashed lists what its object in the cache lists: both have this md5.
             self._trees[entry.md5] = self.hashes.trees[entry.md5]
         files = self.tree(entry.md5) if entry.is_folder else {}
-        return files is not None and all(test(f"{self.root}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
+        return files is not None and all(test(f"{self.cache}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
 
     def damaged(self, entry: Entry) -> list[Path]:
         """The objects of this content that are not what their names say."""
         files = (self.tree(entry.md5) or {}) if entry.is_folder else {}
-        paths = [self.root / dvcfile.object_path(md5) for md5 in (entry.md5, *files.values())]
+        paths = [self.cache / dvcfile.object_path(md5) for md5 in (entry.md5, *files.values())]
         return [path for path in dict.fromkeys(paths) if path.exists() and not self._intact(str(path))]
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
@@ -182,7 +188,7 @@ class Disk:
 
     def read(self, md5: str) -> bytes | None:
         """A file's content from the cache."""
-        return _content(f"{self.root}/{dvcfile.object_path(md5)}")
+        return _content(f"{self.cache}/{dvcfile.object_path(md5)}")
 
     def metrics(self, path: str) -> Mapping[str, Any]:
         """A metrics file of the workspace, empty where there is none."""

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,8 @@ class View:
         self.steps = steps
         self.done = 0
         self.running: dict[str, float] = {}
+        self.first: Sequence[tuple[str, str]] = ()
+        self.undone = 0
         self.moving = render.Moving(self.rows) if live else None
 
     def __enter__(self) -> Self:
@@ -36,8 +39,15 @@ class View:
     def rows(self) -> list[str]:
         """What runs now, and since when."""
         now = time.monotonic()
-        names = [f"{name} ({render.duration(now - since)})" for name, since in self.running.items()]
-        return [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
+        names = [f"{name} ({render.duration(now - since)})" for name, since in list(self.running.items())]
+        rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
+        waits = [f"{name} for {what}" for name, what in self.first]
+        more = self.undone - len(self.running) - len(waits)
+        return [*rows, *([f"waiting: {' · '.join(waits)}{f' · {more} more' if more > 0 else ''}"] if waits else [])]
+
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
+        self.first, self.undone = first, undone
 
     def decided(self, decision: Decision) -> None:
         """A step was kept or restored, or may start."""

@@ -9,6 +9,8 @@ from engine.errors import Location, UserError, did_you_mean
 from engine.graph import Graph
 from engine.plan import Action, Decision, Plan, Reason
 
+HARMLESS = ("code", "environment")
+"""Causes that a person may know to be harmless; a recipe or an input never is."""
 _NAMED_STEPS = 4
 """How many steps a root cause names before it counts the rest."""
 _VERBS = {Action.RUN: "would run", Action.MAYBE: "may run", Action.RESTORE: "would be restored"}
@@ -124,3 +126,16 @@ def _follows(reason: Reason, decisions: dict[str, Decision]) -> bool:
 def _own(reasons: Sequence[Reason]) -> list[Reason]:
     """That an earlier run is in the cache says where a result comes from, not why it is wanted."""
     return [reason for reason in reasons if reason.cause not in ("cached", "perhaps-cached")]
+
+
+def acceptable(plan: Plan) -> list[str]:
+    """The steps that run for nothing but changes of code or versions, as `accept` takes them; those below follow by themselves."""
+    names: list[str] = []
+    settled: set[str] = set()
+    for decision in plan.decisions:
+        own = [reason for reason in decision.reasons if reason.cause != "upstream"]
+        followed = {reason.subject for reason in decision.reasons if reason.cause == "upstream"}
+        if followed <= settled and all(reason.cause in HARMLESS for reason in own):
+            settled.add(decision.name)
+            names += [decision.name] if own else []
+    return names

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.code import Code
+from engine.digests import digest, folder_digest, scratch_name
 from engine.dvcfile import RESOURCES, TEMPORARY
 from engine.environment import installed
 from engine.errors import Location, UserError, did_you_mean
 from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
-from engine.identity import digest, folder_digest, merge_resources, short
+from engine.identity import merge_resources
 from engine.part import Kind, with_tuples
 from engine.workspace import CODE_ROOT
 from stages.common.job import Job
@@ -91,7 +92,7 @@ def _run(run: Run) -> None:
     _check_environment(run)
     _check_code(run)
     before = run.read()
-    scratch = run.root / ARTIFACTS / "scratch" / f"{name}-{short(digest(run.identity_text + json.dumps(before, sort_keys=True)))}"
+    scratch = run.root / ARTIFACTS / "scratch" / scratch_name(name, run.identity_text, before)
     shutil.rmtree(run.temporary, ignore_errors=True)
     started, clock = datetime.now(UTC), time.monotonic()
     try:

@@ -27,6 +27,16 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     assert content["machine"]
 
 
+@pytest.mark.slow
+def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
+    command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [(row["steps"], row["jobs"]) for row in rows] == [(10, 2), (30, 2)]
+    assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
+
+
 @pytest.mark.parametrize("steps", [10, 14, 12, 30, 100, 1_000, 10_000])
 def test_every_size_has_experiments_and_tasks_that_add_up(steps: int):
     experiments, asked_only = shape(steps)

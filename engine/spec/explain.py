@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from engine.errors import Location
 from engine.part import Part
@@ -18,13 +19,20 @@ class Explained:
     """Dotted, as in TOML; elements of arrays of tables by index, such as `evaluation.metrics[0].kind`."""
     value: str
     """As TOML writes it; `none` where no value is given, which TOML cannot write."""
+    data: Any
+    """As JSON holds it."""
     where: Location | None
     """Where a file gives it; None: it is the default."""
 
 
 def explain(spec: Spec) -> list[Explained]:
     """Every single value of SPEC in the order of its sections; an array of single values is one of them."""
-    return [Explained(dotted(path), toml(value), spec.origins.get(path)) for path, value in _leaves((), spec.experiment)]
+    return [Explained(dotted(path), toml(value), _plain(value), spec.origins.get(path)) for path, value in _leaves((), spec.experiment)]
+
+
+def _plain(value: object) -> Any:
+    """VALUE with arrays as JSON's; a leaf holds no tables but the empty one."""
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _leaves(path: Key, value: object) -> Iterator[tuple[Key, object]]:

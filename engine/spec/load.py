@@ -56,9 +56,17 @@ def _load(file: Path, reader: "_Reader") -> Spec:
     return Spec(reader.name(file), experiment, document, tuple(reader.documents))
 
 
-@without_collection
 def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
     """The specs at PATHS, each file once; raises one UserError with every problem of all of them."""
+    specs, found = load_each(paths, workspace)
+    if found:
+        raise UserError(found)
+    return specs
+
+
+@without_collection
+def load_each(paths: Iterable[Path], workspace: Path) -> tuple[tuple[Spec, ...], list[Problem]]:
+    """The specs at PATHS that can be read, each file once, and every problem of the others."""
     specs: list[Spec] = []
     found: dict[Problem, None] = {}
     root, shared = _lexical(workspace), _Shared()
@@ -67,9 +75,7 @@ def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
             specs.append(_load(file, _Reader(root, shared)))
         except UserError as error:
             found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
-    if every := [*found, *_same_names(specs)]:
-        raise UserError(every)
-    return tuple(specs)
+    return tuple(specs), [*found, *_same_names(specs)]
 
 
 def _lexical(path: Path) -> Path:

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from engine import dvcfile
-from engine.accept import acceptable, as_data, judge
+from engine.accept import as_data, judge
 from engine.dvcfile import Entry
 from engine.errors import UserError
 from engine.graph import Graph, Input
 from engine.identity import digest
 from engine.plan import make_plan
+from engine.why import acceptable
 from tests.engine.memory import MemoryStore
 from tests.engine.test_plan import built, chain, identities, identity, step
 

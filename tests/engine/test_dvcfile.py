@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import dvcfile
 from engine.build import dvc_environment
+from engine.dvcfile import Entry, Record
 from engine.hashing import Hashes
 from engine.store import Disk
 
@@ -89,7 +92,7 @@ def test_a_folder_whose_file_is_gone_from_the_cache_is_not_held(repository, tmp_
     assert record and store.holds(record.outputs["out"])
     files = store.tree(record.outputs["out"].md5)
     assert files
-    (copy / dvcfile.object_path(files["a.b"])).unlink()
+    (copy / dvcfile.CACHE / dvcfile.object_path(files["a.b"])).unlink()
     assert not store.holds(record.outputs["out"])
 
 
@@ -139,5 +142,26 @@ def test_the_half_of_an_entry_that_a_killed_dvc_left_is_no_run(repository, tmp_p
     assert record
     key = dvcfile.run_key(record.command, record.dependencies, record.outputs)
     for half in ("", "cmd", "[1", "deps: 3"):
-        (copy / dvcfile.run_folder(key) / ".tmp").write_text(half)
+        (copy / dvcfile.CACHE / dvcfile.run_folder(key) / ".tmp").write_text(half)
         assert Disk(copy, Hashes(copy)).run(key) is None
+
+
+READ = st.dictionaries(st.text(), st.just(Entry("1" * 32, size=3)))
+RECORDS = st.dictionaries(
+    st.from_regex(r"[a-z][a-z0-9_-]{0,8}", fullmatch=True),
+    st.builds(
+        Record, st.text(), st.dictionaries(st.text(), st.just(Entry("1" * 32, size=3))), st.just({"out": Entry("2" * 32, True, 5, 2)})
+    ),
+)
+
+
+@given(RECORDS, st.lists(RECORDS, max_size=3))
+def test_a_lock_in_pieces_is_what_writing_all_of_it_gives(before: dict[str, Record], updates: list[dict[str, Record]]):
+    """The pieces are put together as PyYAML would write the whole."""
+    whole = {"schema": "2.0", "stages": {name: dvcfile.lock_stage(record) for name, record in before.items()}}
+    lock = dvcfile.LockText(dvcfile._dump(whole))
+    for records in updates:
+        lock.update(records)
+        whole["stages"] |= {name: dvcfile.lock_stage(record) for name, record in records.items()}
+    assert lock.text().decode() == dvcfile._dump(whole)
+    assert dvcfile.parse_lock(lock.text()) == before | {name: record for records in updates for name, record in records.items()}

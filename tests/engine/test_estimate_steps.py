@@ -150,8 +150,8 @@ def test_times_are_this_machines_own_or_unknown(graph, machine, seconds):
     files = KNOWN | {"artifacts/train-base.provenance.json": {"machine": machine, "measured": {"seconds": 164.0}}}
     facts = facts_of(base["train-base"], plan_of(base), base, MemoryStore(files=files))
     assert facts.seconds == seconds
-    assert _time(facts, Action.RUN) == (["2 min 44 s last time"] if seconds else ["time unknown"])
-    assert _time(facts, Action.KEEP) == []
+    assert _time(facts.as_data(), Action.RUN) == (["2 min 44 s last time"] if seconds else ["time unknown"])
+    assert _time(facts.as_data(), Action.KEEP) == []
 
 
 def test_a_training_that_will_run_is_told_in_words(graph):

@@ -132,7 +132,7 @@ def test_digests_of_code_are_remembered_and_every_edit_is_seen(tmp_path: Path):
 
 def test_runs_are_found_by_what_they_read(tmp_path: Path):
     record = Record("c", {"rows": Entry("1" * 32), "folder": Entry("ab" * 16 + ".dir", files=1)}, {"out": Entry("e" * 32)})
-    run = tmp_path / dvcfile.run_folder("5" * 64) / "value"
+    run = tmp_path / dvcfile.CACHE / dvcfile.run_folder("5" * 64) / "value"
     run.parent.mkdir(parents=True)
     run.write_text(dvcfile.run_text(record))
     store = Disk(tmp_path, Hashes(tmp_path))

@@ -157,6 +157,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(root)
 
 
+@pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The workspace of tests.road.light, with nothing built: not to be changed."""
+    from tests.road.light import lighten
+
+    place = make_place(tmp_path_factory.mktemp("light") / "workspace")
+    place.run("engine", "build", "initialize-toy", check=False)
+    return lighten(place)
+
+
+@pytest.fixture
+def light_place(light: Place, tmp_path: Path) -> Place:
+    """A copy of the light workspace."""
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(light.root), str(tmp_path / "workspace")], check=True)
+    return Place(tmp_path / "workspace")
+
+
 @pytest.fixture
 def copy_of(built: Place, tmp_path: Path) -> Callable[[], Place]:
     """Copies of the built workspace; the times of files are kept, so that nothing looks edited."""

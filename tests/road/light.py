@@ -38,7 +38,7 @@ def lighten(place: Place) -> Place:
     shutil.copytree(place.root / "artifacts/initialize-toy", place.root / "model")
     for folder in ("artifacts", "metrics", "plots", ".dvc/cache", "specs"):
         shutil.rmtree(place.root / folder, ignore_errors=True)
-    (place.root / "dvc.lock").unlink()
+    (place.root / "dvc.lock").unlink(missing_ok=True)
     place.write("specs/parts/common.toml", PART)
     place.write("specs/one.toml", spec("one", "a"))
     place.write("specs/two.toml", spec("two", "a", "b"))

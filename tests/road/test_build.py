@@ -2,13 +2,17 @@
 
 import fcntl
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from engine import dvcfile
+from engine.build import dvc_environment
 from engine.dvcfile import Record, parse_lock
 from tests.road.conftest import Place, make_place
+from tests.road.light import TARGETS
 
 pytestmark = pytest.mark.slow
 
@@ -83,8 +87,8 @@ def test_a_failed_step_stops_what_follows_and_loses_nothing(place: Place):
 
 def test_a_damaged_object_is_noticed_and_rebuilt(place: Place):
     record = parse_lock((place.root / "dvc.lock").read_text())["split-a"]
-    tree = dvcfile.parse_tree((place.root / dvcfile.object_path(record.outputs["artifacts/split-a"].md5)).read_bytes())
-    damaged = place.root / dvcfile.object_path(tree["train.jsonl"])
+    tree = dvcfile.parse_tree((place.root / dvcfile.CACHE / dvcfile.object_path(record.outputs["artifacts/split-a"].md5)).read_bytes())
+    damaged = place.root / dvcfile.CACHE / dvcfile.object_path(tree["train.jsonl"])
     good = damaged.read_bytes()
     damaged.chmod(0o644)
     damaged.write_bytes(bytes([good[0] ^ 1]) + good[1:])
@@ -111,3 +115,14 @@ def test_a_second_build_says_who_is_building(place: Place):
 def test_an_unknown_target_is_a_clear_error(place: Place):
     done = place.run("engine", "build", "train-on", check=False)
     assert done.returncode == 1 and "train-on" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_of_two_builds_at_once_one_is_refused_and_nothing_is_lost(light_place: Place):
+    command = [sys.executable, "-m", "engine", "build", *TARGETS]
+    both = [subprocess.Popen(command, cwd=light_place.root, env=dvc_environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    (refused,) = [error for error in errors if "another build is running" in error]
+    assert "Traceback" not in "".join(errors) and "run " not in refused
+    assert {light_place.plan(*TARGETS)[name] for name in TARGETS} == {"keep"}
+    assert light_place.run("engine", "build", *TARGETS, check=False).stderr.count("run ") == 0
+    assert {light_place.repro(*TARGETS)[name] for name in TARGETS} == {"keep"}

@@ -13,7 +13,7 @@ from benchmarks.plan_truth import Session, measure
 from benchmarks.truth_edits import EDITS
 from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
-from engine.dvcfile import object_path, parse_lock
+from engine.dvcfile import CACHE, object_path, parse_lock
 
 SEEDS, EDITS_EACH = range(4), 60
 
@@ -164,6 +164,6 @@ def test_a_table_that_is_new_in_a_recipe(session: Session):
 @pytest.mark.parametrize("folder", ["identity", "resources"])
 def test_what_resolve_wrote_is_gone_from_the_cache(session: Session, folder: str):
     record = parse_lock((session.root / "dvc.lock").read_bytes())["resolve"]
-    (session.root / object_path(record.outputs[f"artifacts/{folder}"].md5)).unlink()
+    (session.root / CACHE / object_path(record.outputs[f"artifacts/{folder}"].md5)).unlink()
     session._plan_and_build("cache object deleted", "dvc")
     assert session.problems == []

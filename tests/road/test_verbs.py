@@ -57,7 +57,7 @@ def named(root: Path) -> set[str]:
     records = parse_lock((root / "dvc.lock").read_bytes())
     # params.yaml is an output of `resolve` that git keeps and the cache does not.
     found = {entry.md5 for record in records.values() for path, entry in record.outputs.items() if path != dvcfile.PARAMS}
-    trees = [root / dvcfile.object_path(md5) for md5 in found if md5.endswith(".dir")]
+    trees = [root / dvcfile.CACHE / dvcfile.object_path(md5) for md5 in found if md5.endswith(".dir")]
     return found | {md5 for path in trees for md5 in dvcfile.parse_tree(path.read_bytes()).values()}
 
 
@@ -97,7 +97,7 @@ def test_diff_of_two_branches_names_rank_adapter_and_metrics(branched: Place):
 def test_diff_says_what_it_cannot_know(branched: Place):
     place = branched
     lock = parse_lock(place.git("show", "rank-4:dvc.lock"))
-    provenance = place.root / dvcfile.object_path(lock["train-one"].outputs["artifacts/train-one.provenance.json"].md5)
+    provenance = place.root / dvcfile.CACHE / dvcfile.object_path(lock["train-one"].outputs["artifacts/train-one.provenance.json"].md5)
     provenance.unlink()
     assert data(place, "diff", "rank-4")["adapters"][0]["old"] == "not in the cache"
     first = place.git("rev-list", "--max-parents=0", "HEAD").strip()
@@ -150,7 +150,7 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     assert refused.returncode == 1 and "follows train-one" in refused.stderr
     place.run("engine", "accept", "train-one", "train-two")
     assert "accepted" in json.loads(provenance.read_text())
-    assert dvcfile.text_md5((place.root / dvcfile.object_path(md5)).read_text()) == md5
+    assert dvcfile.text_md5((place.root / dvcfile.CACHE / dvcfile.object_path(md5)).read_text()) == md5
     assert set(place.plan().values()) == {"keep"}
     assert set(place.repro().values()) == {"keep"}
     # Accepted again for another change: both are on record.
@@ -206,7 +206,7 @@ def test_gc_keeps_an_adapter_by_its_address(branched: Place):
     trained = [run for run in runs if run.command.endswith("train-one")]
     addresses = {}
     for run in trained:
-        content = (place.root / dvcfile.object_path(run.outputs["artifacts/train-one.provenance.json"].md5)).read_bytes()
+        content = (place.root / dvcfile.CACHE / dvcfile.object_path(run.outputs["artifacts/train-one.provenance.json"].md5)).read_bytes()
         addresses[json.loads(content)["recipe"]["method"]["r"]] = json.loads(content)["digest"]
     assert set(addresses) == {2, 4, 8}
     wrong = place.run("engine", "gc", "--force", "--keep", "sha256:" + "0" * 64, check=False)

@@ -1,5 +1,6 @@
 """Every value of a resolved spec, as TOML writes it, and where it comes from."""
 
+import json
 import tomllib
 
 from hypothesis import given
@@ -22,6 +23,9 @@ def test_given_values_have_a_place_and_defaults_have_none(tmp_path, write, valid
     assert (found["tokenization.mask.kind"].value, found["tokenization.mask.kind"].where) == ('"completion"', None)
     assert (found["training.betas"].value, found["training.epochs"].value) == ("[0.9, 0.999]", "none")
     assert str(found["tasks.headline.prompts"].where) == "specs/a.toml:10:11"
+    # For programs the values themselves.
+    assert (found["training.betas"].data, found["training.epochs"].data, found["training.method.r"].data) == ([0.9, 0.999], None, 16)
+    assert json.loads(json.dumps([item.data for item in found.values()])) == [item.data for item in found.values()]
 
 
 def test_values_come_in_the_order_of_the_sections(tmp_path, write, valid):
