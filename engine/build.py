@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.executors import Executor, Finished
 from engine.graph import Graph, Step
 from engine.locks import build_lock
+from engine.machine import refuse_impossible
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
 from engine.recording import Recorder
@@ -67,6 +68,7 @@ def dvc_environment() -> dict[str, str]:
 def build(project: Project, graph: Graph, executor: Executor, view: View) -> None:
     """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
     check_repository(project.root)
+    refuse_impossible(project, graph)
     with build_lock(project.root), _interrupted_by_sigterm():
         project.write_compiled()
         store = project.store()

@@ -24,6 +24,8 @@ class Base:
     tokenizer: Mapping[str, Input]
     vocabulary: Input | None = None
     """The step that adds tokens of the spec's own to the tokenizer; the model lacks their embeddings until it is trained."""
+    adapter: Input | None = None
+    """The adapter that is trained further."""
 
     def reads(self) -> dict[str, Input]:
         """What a step reads that opens the model: its weights, and the tokens that are added to it."""

@@ -10,6 +10,7 @@ from engine.collection import without_collection
 from engine.compilation import Base, Compilation, Locate, chat_template
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
+from engine.continuing import not_continued
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
@@ -164,14 +165,12 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     other = c.specs.get(model.experiment)
     if other is None:
         raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, did_you_mean(model.experiment, c.specs))
-    if other.experiment.training.method.makes_adapter:
-        raise UserError(
-            f"experiment '{model.experiment}' trains an adapter, and an adapter cannot be trained further yet",
-            where,
-            f'name an experiment whose training.method is "full", or the one that {model.experiment} itself starts from',
-        )
     base = _base(c, other, (*chain, model.experiment))
-    return Base(base.name, _train(c, other, base).output(), base.tokenizer)
+    trained = _train(c, other, base).output()
+    if not other.experiment.training.method.makes_adapter:
+        return Base(base.name, trained, base.tokenizer)
+    c.problems += not_continued(spec, other)
+    return replace(base, adapter=trained)
 
 
 def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
@@ -241,6 +240,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
+    reads |= {"adapter": base.adapter} if base.adapter else {}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     resources = experiment.resources
@@ -253,7 +253,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
-    locate = _locate(spec, ("training",), seed=("experiment", "seed"))
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _TRAINING_RESOURCES})
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate))
 
 

@@ -73,6 +73,7 @@ class Project:
         """The graph with every step's parameters."""
         from engine.benchmarks import benchmark_problems
         from engine.compile import compile_each
+        from engine.fitting import misfits
 
         specs, problems = self._loaded
         steps, found = compile_each(specs, whole=not problems)
@@ -80,7 +81,10 @@ class Project:
         unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
         if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
             raise UserError(dict.fromkeys(problems))
-        return Graph(steps)
+        graph = Graph(steps)
+        if problems := misfits(graph, self.root):
+            raise UserError(problems)
+        return graph
 
     def _missing_inputs(self, steps: Iterable[Step]) -> list[Problem]:
         return [

@@ -23,6 +23,7 @@ from engine.digests import digest, folder_digest, scratch_name
 from engine.dvcfile import RESOURCES, TEMPORARY
 from engine.environment import installed
 from engine.errors import Location, UserError, did_you_mean
+from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import merge_resources
@@ -179,6 +180,8 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     parameters = run.kind.parameters.model_validate(with_tuples(values))
     body = importlib.import_module(f"stages.{run.kind.name}.body")
     metrics: dict[str, Any] = body.run(parameters, Job(run.name, inputs, output, plot, scratch, Path(LIVE) / run.name))
+    if MEASURED in metrics:
+        metrics[MEASURED] |= estimated(parameters, inputs, metrics[MEASURED])
     return metrics
 
 

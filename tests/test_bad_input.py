@@ -189,3 +189,22 @@ def test_building_without_a_dvc_repository(tmp_path):
     (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     (tmp_path / "specs/toy.toml").write_text(SPEC)
     refused(engine(tmp_path, "build"), "no DVC repository", "engine init")
+
+
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_a_precision_of_gpus_where_there_is_none(workspace, precision, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    edit(workspace, 'method = "full"', f'method = "full"\nprecision = "{precision}"')
+    assert engine(workspace, "check").returncode == 0, "another machine may have one"
+    refused(engine(workspace, "build"), f"precision {precision} needs a GPU", "specs/toy.toml:19", "bfloat16")
+    assert not (workspace / "artifacts").exists()
+
+
+def test_layers_that_the_model_has_not(workspace):
+    edit(workspace, 'method = "full"', 'method = { kind = "lora", r = 4, target_modules = ["c_atn"] }')
+    refused(engine(workspace, "check"), "no linear layer 'c_atn'", "specs/toy.toml:18", "did you mean 'c_attn'?", "c_attn, c_fc, c_proj")
+
+
+def test_a_rank_above_the_layer(workspace):
+    edit(workspace, 'method = "full"', 'method = { kind = "lora", r = 17 }')
+    refused(engine(workspace, "plan"), "larger than the smaller side", "specs/toy.toml:18", "at most 16")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.part import Part
-from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
+from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
 
 
 def configuration(architecture: Part, vocab_size: int) -> dict[str, Any] | None:
@@ -15,8 +15,12 @@ def configuration(architecture: Part, vocab_size: int) -> dict[str, Any] | None:
             values = _falcon(architecture)
         case Gpt2():
             values = _gpt2(architecture)
-        case Llama():
+        case GptNeox():
+            values = _gpt_neox(architecture)
+        case Llama() | Mistral() | Qwen2() | Qwen3():
             values = _llama(architecture)
+        case T5():
+            values = _t5(architecture)
         case _:
             return None
     return {**values, "vocab_size": vocab_size, "tie_word_embeddings": True}
@@ -44,12 +48,42 @@ def _gpt2(a: Gpt2) -> dict[str, Any]:
     return {"model_type": "gpt2", "n_embd": a.hidden_size, "n_layer": a.layers, "n_head": a.heads, "n_positions": a.max_length}
 
 
-def _llama(a: Llama) -> dict[str, Any]:
+def _gpt_neox(a: GptNeox) -> dict[str, Any]:
     return {
-        "model_type": "llama",
+        "model_type": "gpt_neox",
         "hidden_size": a.hidden_size,
-        "intermediate_size": a.intermediate_size or -(-a.hidden_size * 8 // 3 // 8) * 8,
+        "intermediate_size": 4 * a.hidden_size,
+        "num_hidden_layers": a.layers,
+        "num_attention_heads": a.heads,
+    }
+
+
+def _llama(a: Llama | Mistral | Qwen2 | Qwen3) -> dict[str, Any]:
+    return {
+        "model_type": a.kind,
+        "hidden_size": a.hidden_size,
+        "intermediate_size": a.intermediate_size or _two_thirds(a.hidden_size),
         "num_hidden_layers": a.layers,
         "num_attention_heads": a.heads,
         "num_key_value_heads": a.kv_heads or a.heads,
+        **({"head_dim": a.hidden_size // a.heads} if isinstance(a, Qwen3) else {}),
     }
+
+
+def _t5(a: T5) -> dict[str, Any]:
+    return {
+        "model_type": "t5",
+        "d_model": a.hidden_size,
+        "d_kv": a.hidden_size // a.heads,
+        "d_ff": a.intermediate_size or _two_thirds(a.hidden_size),
+        "num_layers": a.layers,
+        "num_decoder_layers": a.layers,
+        "num_heads": a.heads,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": True,
+    }
+
+
+def _two_thirds(hidden_size: int) -> int:
+    """Two thirds of the usual four widths, since a gated layer has three matrices, rounded up to 8."""
+    return -(-hidden_size * 8 // 3 // 8) * 8

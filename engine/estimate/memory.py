@@ -11,13 +11,14 @@ allocator's fragments.
 from dataclasses import dataclass
 from math import ceil
 
-from engine.estimate.models import Model
+from engine.estimate.models import Model, Stack
 
 _FLOAT32 = 4
-_MOMENTS = 2
-"""AdamW keeps two running means for each trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
-_BITS = {4: 4.127, 8: 8.0}
-"""Bits per quantised weight; the constants of doubly quantised 4-bit blocks take 0.127 (Dettmers et al., 2023, arXiv:2305.14314)."""
+_ADAMW = 8.0
+"""Bytes of AdamW's two running means for each trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+_BITS = {(4, True): 4.127, (4, False): 4.5, (8, True): 8.0, (8, False): 8.0}
+"""Bits per quantised weight, by bits and double quantisation; a block of 64 has a constant of 32 bits, which double quantisation makes
+8.127 (Dettmers et al., 2023, arXiv:2305.14314)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ class Layout:
     """How the numbers of a training are kept, and how they are spread over devices; as it stands: float32 on one device."""
 
     weight_bytes: int = _FLOAT32
-    """Bytes of a weight, a gradient and an activation."""
+    """Bytes of a weight of the model, and, where nothing else is said, of all else but the optimizer's states."""
+    trained_bytes: int | None = None
+    """Bytes of a weight that is added, and of a gradient."""
+    activation_bytes: int | None = None
+    optimizer_bytes: float = _ADAMW
+    """Bytes of the optimizer's states for each trained number."""
     zero_stage: int = 0
     """What the devices share: 1 the optimizer states, 2 the gradients too, 3 the weights too."""
     devices: int = 1
@@ -58,15 +64,27 @@ class Layout:
     offload_parameters: bool = False
     """Stage 3 only: the weights lie in main memory, save for the module at work."""
     quantisation_bits: int | None = None
-    """4 or 8: the frozen matrices of the decoder layers are kept so."""
+    """4 or 8: the frozen matrices of the layers are kept so."""
+    double_quant: bool = True
+    """Whether the constants of 4-bit blocks are quantised as well."""
     gradient_checkpointing: bool = False
     """Only the layers' inputs are kept; each layer is computed again in the backward pass."""
 
     def __post_init__(self) -> None:
         assert self.zero_stage in (0, 1, 2, 3) and self.devices > 0
-        assert self.quantisation_bits in (None, *_BITS)
+        assert self.quantisation_bits in (None, 4, 8)
         assert not self.offload_optimizer or self.zero_stage >= 1
         assert not self.offload_parameters or self.zero_stage == 3
+
+    @property
+    def trained(self) -> int:
+        """Bytes of a trained weight and of its gradient."""
+        return self.trained_bytes or self.weight_bytes
+
+    @property
+    def activation(self) -> int:
+        """Bytes of an activation."""
+        return self.activation_bytes or self.weight_bytes
 
 
 def memory(model: Model, trainable: int, added: int, rows: int, length: int, layout: Layout | None = None) -> Memory:
@@ -81,8 +99,10 @@ def memory(model: Model, trainable: int, added: int, rows: int, length: int, lay
 
 
 def _weights(model: Model, added: int, layout: Layout) -> int:
-    quantised = model.layers * sum(layer.weights for layer in model.block) if layout.quantisation_bits else 0
-    size = layout.weight_bytes * (model.parameters + added - quantised) + quantised * _BITS[layout.quantisation_bits or 8] / 8
+    plain = layout.weight_bytes * model.parameters + layout.trained * added
+    quantised = sum(count * layer.weights for layer, count in model.inside if layer.quantisable) if layout.quantisation_bits else 0
+    saved = layout.weight_bytes - _BITS.get((layout.quantisation_bits or 8, layout.double_quant), 0.0) / 8
+    size = plain - saved * quantised
     if layout.zero_stage < 3:
         return ceil(size)
     # A module's shares are brought together while it is at work.
@@ -92,22 +112,29 @@ def _weights(model: Model, added: int, layout: Layout) -> int:
 def _gradients(trainable: int, layout: Layout) -> int:
     if layout.offload_optimizer and layout.zero_stage >= 2:
         return 0
-    return -(-layout.weight_bytes * trainable // (layout.devices if layout.zero_stage >= 2 else 1))
+    return -(-layout.trained * trainable // (layout.devices if layout.zero_stage >= 2 else 1))
 
 
 def _optimizer(trainable: int, layout: Layout) -> int:
     if layout.offload_optimizer:
         return 0
     # Weights of half precision are learned through a float32 copy (Micikevicius et al., 2018, arXiv:1710.03740).
-    copies = _MOMENTS + (layout.weight_bytes < _FLOAT32)
-    return -(-_FLOAT32 * copies * trainable // (layout.devices if layout.zero_stage >= 1 else 1))
+    each = layout.optimizer_bytes + (_FLOAT32 if layout.trained < _FLOAT32 else 0)
+    return ceil(each * trainable / (layout.devices if layout.zero_stage >= 1 else 1))
 
 
 def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
     """What the backward pass needs of the forward pass, and the logits with their gradient, both in float32."""
     tokens = rows * length
-    layer = tokens * (model.stored + length * model.matrices)
-    kept = layer + model.layers * tokens * model.hidden if layout.gradient_checkpointing else model.layers * layer
+    kept = sum(_kept(stack, tokens, length, model.hidden, layout) for stack in model.stacks)
     # The embeddings' result and the last norm's, which the output layer reads.
     kept += 2 * tokens * model.hidden
-    return layout.weight_bytes * kept + 2 * _FLOAT32 * tokens * model.vocabulary
+    # A matrix of 4 bits is unpacked while it is multiplied.
+    unpacked = layout.activation * max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
+    return layout.activation * kept + unpacked + 2 * _FLOAT32 * tokens * model.vocabulary
+
+
+def _kept(stack: Stack, tokens: int, length: int, hidden: int, layout: Layout) -> int:
+    """Numbers that the layers of STACK keep."""
+    layer = tokens * (stack.stored + length * stack.matrices)
+    return layer + stack.layers * tokens * hidden if layout.gradient_checkpointing else stack.layers * layer

@@ -17,6 +17,8 @@ class Linear:
     inputs: int
     outputs: int
     bias: bool = False
+    quantisable: bool = True
+    """Whether it may be kept in few bits; T5 must keep one of its layers in full precision."""
 
     @property
     def weights(self) -> int:
@@ -30,38 +32,69 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Layers that are all alike: a decoder's, or an encoder's."""
+
+    prefix: str
+    """Name of the list of layers: a linear layer's full name is `<prefix>.<number>.<name>`."""
+    layers: int
+    block: tuple[Linear, ...]
+    """The linear layers of one layer, by their names inside it."""
+    stored: int
+    """Numbers per token that one layer keeps for the backward pass (see engine.estimate.memory)."""
+    matrices: int = 1
+    """Matrices [length, length] per row that one layer keeps: fused attention the mask, other attention each head's shares."""
+
+
+@dataclass(frozen=True)
 class Model:
     """What a configuration says of a model's size."""
 
     vocabulary: int
     hidden: int
-    layers: int
     heads: int
-    block: tuple[Linear, ...]
-    """The linear layers of one decoder layer, by their names inside it; all decoder layers are alike."""
-    prefix: str
-    """Name of the list of decoder layers: a layer's full name is `<prefix>.<number>.<name>`."""
+    kv_width: int
+    """Width of the keys that generation keeps, which is that of the values, of all heads together."""
+    stacks: tuple[Stack, ...]
     head: Linear
     """The output layer."""
+    embedding: str
+    """Name of the embeddings, inside the model."""
     tied: bool
     """Whether the output layer shares the matrix of the embeddings."""
     other: int
     """Parameters outside of linear layers: embeddings, learned positions, norms."""
-    stored: int
-    """Numbers per token that one decoder layer keeps for the backward pass (see engine.estimate.memory)."""
-    matrices: int = 1
-    """Matrices [length, length] per row that one decoder layer keeps: fused attention the mask, other attention each head's shares."""
+    norm_biases: int = 0
+    """Those of them that are biases of norms."""
+    model_type: str = ""
+    """transformers' name of the architecture."""
+
+    @property
+    def inside(self) -> tuple[tuple[Linear, int], ...]:
+        """Every linear layer but the output layer, and how often it is there."""
+        return tuple((layer, stack.layers) for stack in self.stacks for layer in stack.block)
 
     @property
     def parameters(self) -> int:
         """All of them, a shared matrix counted once."""
-        inside = self.layers * sum(layer.parameters for layer in self.block)
+        inside = sum(count * layer.parameters for layer, count in self.inside)
         return self.other + inside + (0 if self.tied else self.head.parameters)
+
+    @property
+    def biases(self) -> int:
+        """All parameters that are biases."""
+        return self.norm_biases + sum(count * layer.outputs for layer, count in self.inside if layer.bias)
 
     @property
     def largest(self) -> int:
         """Parameters of the largest single module."""
-        return max(self.head.weights, *(layer.parameters for layer in self.block))
+        return max(self.head.weights, *(layer.parameters for layer, _ in self.inside))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The full names of all linear layers."""
+        inside = (f"{s.prefix}.{number}.{layer.name}" for s in self.stacks for number in range(s.layers) for layer in s.block)
+        return (*inside, self.head.name)
 
 
 class _Incomplete(Exception):
@@ -73,7 +106,7 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
     model_type = config.get("model_type")
     read = _READERS.get(model_type) if isinstance(model_type, str) else None
     try:
-        return read(config) if read else None
+        return replace(read(config), model_type=model_type) if read and isinstance(model_type, str) else None
     except _Incomplete:
         return None
 
@@ -93,6 +126,24 @@ def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
     return default if value is None else value
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """The sizes that all architectures have."""
+
+    vocabulary: int
+    hidden: int
+    depth: int
+    heads: int
+    tied: bool
+
+    def model(self, stack: Stack, embedding: str, norms: int, biased: bool = False, extra: int = 0, kv_width: int | None = None) -> Model:
+        """A model with STACK, NORMS norms in all, with biases where BIASED, and EXTRA parameters beside them and the embeddings."""
+        head = Linear("lm_head", self.hidden, self.vocabulary)
+        biases = norms * self.hidden if biased else 0
+        other = self.vocabulary * self.hidden + norms * self.hidden + biases + extra
+        return Model(self.vocabulary, self.hidden, self.heads, kv_width or self.hidden, (stack,), head, embedding, self.tied, other, biases)
+
+
 def _bloom(config: Mapping[str, Any]) -> Model:
     """BLOOM (Le Scao et al., 2022, arXiv:2211.05100)."""
     hidden = _size(config, "hidden_size", "n_embed")
@@ -105,9 +156,9 @@ def _bloom(config: Mapping[str, Any]) -> Model:
     sizes = _decoder(config, hidden, ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads"), True)
     # A layer norm has a weight and a bias; besides the layers' two there are one after the embeddings and one at the end.
     stored = _stored(2, hidden, hidden, 2 * 4 * hidden)
-    model = _assembled(sizes, "transformer.h", block, 4 * hidden, outside=4 * hidden, stored=stored)
     # transformers has no fused attention for it.
-    return replace(model, matrices=sizes.heads)
+    stack = Stack("transformer.h", sizes.depth, block, stored, sizes.heads)
+    return sizes.model(stack, "word_embeddings", norms=2 * sizes.depth + 2, biased=True)
 
 
 def _falcon(config: Mapping[str, Any]) -> Model:
@@ -125,13 +176,15 @@ def _falcon(config: Mapping[str, Any]) -> Model:
     norms = _falcon_norms(config)
     # Attention and feed-forward layer side by side have the same input before the norms, or after the norm where there is but one.
     stored = _stored(norms - _flag(config, "parallel_attn", True), hidden, hidden, 2 * inner)
-    model = _assembled(sizes, "transformer.h", block, norms=2 * norms * hidden, outside=2 * hidden, stored=stored)
     # ALiBi makes a mask for each head, and torch has no fused attention for heads that share one key and value by broadcasting.
     shared = _flag(config, "multi_query", True) and not _flag(config, "new_decoder_architecture", False)
-    return replace(model, matrices=sizes.heads) if shared or _flag(config, "alibi", False) else model
+    stack = Stack("transformer.h", sizes.depth, block, stored, sizes.heads if shared or _flag(config, "alibi", False) else 1)
+    # The newer layer repeats shared keys and values for every head before they are kept.
+    kv_width = hidden // sizes.heads if shared else hidden
+    return sizes.model(stack, "word_embeddings", norms=norms * sizes.depth + 1, biased=True, kv_width=kv_width)
 
 
-def _falcon_attention(config: Mapping[str, Any], sizes: Model) -> int:
+def _falcon_attention(config: Mapping[str, Any], sizes: _Sizes) -> int:
     """Width of query, key and value together."""
     width = sizes.hidden // sizes.heads
     if _flag(config, "new_decoder_architecture", False):
@@ -160,9 +213,63 @@ def _gpt2(config: Mapping[str, Any]) -> Model:
         Linear("mlp.c_proj", inner, hidden, True),
     )
     sizes = _decoder(config, hidden, ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads"), True)
-    outside = _size(config, "n_positions", "max_position_embeddings") * hidden + 2 * hidden
+    positions = _size(config, "n_positions", "max_position_embeddings") * hidden
     # Its activation is written out as a formula, whose four intermediate results are kept beside the outcome.
-    return _assembled(sizes, "transformer.h", block, norms=4 * hidden, outside=outside, stored=_stored(2, hidden, hidden, 5 * inner))
+    stack = Stack("transformer.h", sizes.depth, block, _stored(2, hidden, hidden, 5 * inner))
+    return sizes.model(stack, "wte", norms=2 * sizes.depth + 1, biased=True, extra=positions)
+
+
+def _gpt_neox(config: Mapping[str, Any]) -> Model:
+    """GPT-NeoX (Black et al., 2022, arXiv:2204.06745) and Pythia."""
+    hidden, inner = _size(config, "hidden_size"), _size(config, "intermediate_size")
+    bias = _flag(config, "attention_bias", True)
+    block = (
+        Linear("attention.query_key_value", hidden, 3 * hidden, bias),
+        Linear("attention.dense", hidden, hidden, bias),
+        Linear("mlp.dense_h_to_4h", hidden, inner, True),
+        Linear("mlp.dense_4h_to_h", inner, hidden, True),
+    )
+    sizes = _decoder(config, hidden, ("num_hidden_layers",), ("num_attention_heads",), False)
+    # Queries and keys are put together anew where a part of them was turned, and those from before are kept with the values.
+    stored = _stored(2 - _flag(config, "use_parallel_residual", True), hidden, hidden, 2 * inner) + 2 * hidden
+    return sizes.model(Stack("gpt_neox.layers", sizes.depth, block, stored), "embed_in", norms=2 * sizes.depth + 1, biased=True)
+
+
+def _t5(config: Mapping[str, Any]) -> Model:
+    """T5 (Raffel et al., 2019, arXiv:1910.10683) and its version 1.1; encoder and decoder read rows of the same length."""
+    hidden, inner = _size(config, "d_model"), _size(config, "d_ff")
+    sizes = _decoder(config, hidden, ("num_layers",), ("num_heads",), True)
+    width = sizes.heads * _size(config, "d_kv", default=hidden // sizes.heads)
+    activation = config.get("feed_forward_proj", "relu")
+    gated = isinstance(activation, str) and activation.startswith("gated-")
+    buckets = _size(config, "relative_attention_num_buckets", default=32) * sizes.heads
+    depth = _size(config, "num_decoder_layers", default=sizes.depth)
+    # A formula's intermediate results, where the activation is one, beside both branches and their product.
+    kept = (8 if "gelu" in activation else 4) * inner if gated else 2 * inner
+    attention = hidden + 4 * width
+    encoder = (*_t5_attention("layer.0.SelfAttention", hidden, width), *_t5_feed_forward(1, hidden, inner, gated))
+    decoder = (
+        *_t5_attention("layer.0.SelfAttention", hidden, width),
+        *_t5_attention("layer.1.EncDecAttention", hidden, width),
+        *_t5_feed_forward(2, hidden, inner, gated),
+    )
+    # An RMS norm keeps its input and the normed values; no fused attention takes distances that are learnt.
+    stacks = (
+        Stack("encoder.block", sizes.depth, encoder, 5 * hidden + attention + kept, sizes.heads),
+        Stack("decoder.block", depth, decoder, 7 * hidden + 2 * attention + kept, 2 * sizes.heads),
+    )
+    norms = 2 * sizes.depth + 3 * depth + 2
+    return replace(sizes.model(stacks[0], "shared", norms=norms, extra=2 * buckets, kv_width=width), stacks=stacks)
+
+
+def _t5_attention(name: str, hidden: int, width: int) -> tuple[Linear, ...]:
+    return (*(Linear(f"{name}.{letter}", hidden, width) for letter in "qkv"), Linear(f"{name}.o", width, hidden))
+
+
+def _t5_feed_forward(number: int, hidden: int, inner: int, gated: bool) -> tuple[Linear, ...]:
+    name = f"layer.{number}.DenseReluDense"
+    first = ("wi_0", "wi_1") if gated else ("wi",)
+    return (*(Linear(f"{name}.{wi}", hidden, inner) for wi in first), Linear(f"{name}.wo", inner, hidden, quantisable=False))
 
 
 @dataclass(frozen=True)
@@ -209,21 +316,17 @@ def _llama(config: Mapping[str, Any]) -> Model:
         Linear("mlp.down_proj", inner, hidden, mlp_bias),
     )
     # An RMS norm has a weight only, and keeps its input and the normed values; SwiGLU keeps both branches, their product and one SiLU.
-    stored = _stored(4, hidden, sizes.heads * width, 4 * inner)
-    return _assembled(sizes, "model.layers", block, 2 * hidden + family.head_norms * width, outside=hidden, stored=stored)
+    normed = (2 * sizes.heads + kv_heads) * width if family.head_norms else 0
+    stored = _stored(4, hidden, sizes.heads * width, 4 * inner) + normed
+    stack = Stack("model.layers", sizes.depth, block, stored)
+    extra = sizes.depth * family.head_norms * width
+    return sizes.model(stack, "embed_tokens", norms=2 * sizes.depth + 1, extra=extra, kv_width=kv_heads * width)
 
 
-def _decoder(config: Mapping[str, Any], hidden: int, layers: Sequence[str], heads: Sequence[str], tied: bool) -> Model:
-    """The sizes that all architectures have, without layers yet; TIED is the architecture's own default."""
+def _decoder(config: Mapping[str, Any], hidden: int, layers: Sequence[str], heads: Sequence[str], tied: bool) -> _Sizes:
+    """The sizes that all architectures have; TIED is the architecture's own default."""
     vocabulary, depth, count = _size(config, "vocab_size"), _size(config, *layers), _size(config, *heads)
-    head = Linear("lm_head", hidden, vocabulary)
-    return Model(vocabulary, hidden, depth, count, (), "", head, _flag(config, "tie_word_embeddings", tied), vocabulary * hidden, 0)
-
-
-def _assembled(sizes: Model, prefix: str, block: Sequence[Linear], norms: int, outside: int, stored: int) -> Model:
-    """SIZES with BLOCK in each decoder layer; NORMS: a layer's parameters in norms, OUTSIDE: those of no layer, embeddings aside."""
-    other = sizes.other + sizes.layers * norms + outside
-    return replace(sizes, prefix=prefix, block=tuple(block), other=other, stored=stored)
+    return _Sizes(vocabulary, hidden, depth, count, _flag(config, "tie_word_embeddings", tied))
 
 
 def _stored(norms: int, hidden: int, attention: int, feed_forward: int) -> int:
@@ -235,5 +338,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Model]] = {
     "bloom": _bloom,
     "falcon": _falcon,
     "gpt2": _gpt2,
+    "gpt_neox": _gpt_neox,
+    "t5": _t5,
     **dict.fromkeys(_FAMILIES, _llama),
 }

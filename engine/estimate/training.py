@@ -1,13 +1,14 @@
 """What one training takes: parameters, memory of a device, disk; and what to change where a device is too small."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.estimate.memory import Layout, Memory, memory
-from engine.estimate.methods import trainable_parameters
+from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
 from stages.train import Parameters
+from stages.train.methods import Qlora
 
 GIGABYTE = 1e9
 _FLOAT32 = 4
@@ -50,18 +51,49 @@ class Estimate:
 def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
     """What a training with PARAMETERS takes; None where its model or its method is not known here."""
     model = model_of(matter.config)
-    trainable = trainable_parameters(model, parameters.method) if model else None
-    if model is None or trainable is None:
+    counted = counts(model, parameters.method) if model else None
+    if model is None or counted is None:
         return None
-    added = trainable if parameters.method.makes_adapter else 0
-    rows = min(parameters.micro_batch or parameters.global_batch.rows, parameters.global_batch.rows)
-    needed = memory(model, trainable, added, rows, matter.length, Layout())
-    return Estimate(model.parameters + added, trainable, needed, _disk(model, added), rows, parameters.method.makes_adapter, matter)
+    rows = _rows(parameters, matter.length)
+    length = matter.length + parameters.method.virtual_tokens
+    needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout_of(parameters))
+    makes_adapter = parameters.method.makes_adapter
+    return Estimate(model.parameters + counted.added, counted.trained, needed, _FLOAT32 * counted.saved, rows, makes_adapter, matter)
 
 
-def _disk(model: Model, added: int) -> int:
-    """An adapter's weights, or the whole model's."""
-    return _FLOAT32 * (added or model.parameters)
+def _rows(parameters: Parameters, length: int) -> int:
+    """Rows that a device computes at once: its share of the global batch, or its micro-batch where that is smaller."""
+    batch = parameters.global_batch
+    rows = max(1, batch.tokens // length) if batch.tokens else batch.rows
+    share = -(-rows // (parameters.devices * parameters.nodes))
+    return min(parameters.micro_batch or share, share)
+
+
+def layout_of(parameters: Parameters) -> Layout:
+    """How a training with PARAMETERS keeps its numbers: frozen weights in its precision, trained ones in float32."""
+    half = 2 if parameters.precision in ("bfloat16", "float16") else _FLOAT32
+    method = parameters.method
+    bits = method.bits if isinstance(method, Qlora) else None
+    return Layout(
+        weight_bytes=half if method.makes_adapter else _FLOAT32,
+        trained_bytes=_FLOAT32,
+        activation_bytes=half,
+        optimizer_bytes=parameters.optimizer.state_bytes,
+        quantisation_bits=bits,
+        double_quant=isinstance(method, Qlora) and method.double_quant,
+        gradient_checkpointing=parameters.gradient_checkpointing,
+        zero_stage=parameters.zero.stage,
+        devices=parameters.devices * parameters.nodes,
+        offload_optimizer=parameters.zero.offload_optimizer is not None,
+        offload_parameters=parameters.zero.offload_parameters is not None,
+    )
+
+
+def _with_attention(model: Model, parameters: Parameters) -> Model:
+    """MODEL with the shares of each head kept, where attention is asked for that keeps them."""
+    if parameters.attention != "eager":
+        return model
+    return replace(model, stacks=tuple(replace(stack, matrices=model.heads) for stack in model.stacks))
 
 
 def too_large(estimated: Estimate, device_memory: float) -> bool:

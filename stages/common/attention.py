@@ -42,16 +42,26 @@ def _obstacle(name: str, model_class: Any, dtype: str) -> str | None:
     """Why an implementation cannot run here; None where it can."""
     if name in _FLASH:
         return _flash_obstacle(name, model_class, dtype)
-    return f"is not there for {model_class.__name__} in transformers" if not getattr(model_class, _SUPPORT.get(name, ""), True) else None
+    if name in _SUPPORT and not getattr(model_class, _SUPPORT[name]):
+        return f"is not there for {model_class.__name__} in transformers"
+    if name == "flex_attention" and not _has_gpu():
+        # torch 2.13: NotImplementedError: FlexAttention does not support backward on CPU.
+        return "has no backward pass on the CPU"
+    return None
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def _flash_obstacle(name: str, model_class: Any, dtype: str) -> str | None:
-    import torch
     from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
     if not model_class._supports_flash_attn:
         return f"is not there for {model_class.__name__} in transformers"
-    if not torch.cuda.is_available():
+    if not _has_gpu():
         return "needs a GPU"
     if not (is_flash_attn_2_available() if name == "flash_attention_2" else is_flash_attn_3_available()):
         return "is not installed"

@@ -145,19 +145,39 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> Any:
-    """MODEL with the adapter in FOLDER on it, for inference or to be trained further; raises UserError where the two do not fit."""
+def load_adapter(model: "PreTrainedModel", folder: Path) -> Any:
+    """MODEL with the adapter in FOLDER on it, for inference; raises UserError where the two do not fit."""
     from peft import PeftModel
     from safetensors import SafetensorError
 
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no adapter: it has no adapter_config.json", hint=_ADAPTER_HINT)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
+        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the adapter in {folder} cannot be loaded: {_first_line(error)}", hint=_ADAPTER_HINT) from error
     adapted.eval()
     return adapted
+
+
+def load_updates(model: Any, folder: Path) -> None:
+    """Give the fresh adapter of a peft MODEL the weights of the one in FOLDER; raises UserError where they are not of one form.
+
+    peft's own loader refuses to train prompts and prefixes further.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the adapter in {folder} cannot be loaded: {_first_line(error)}", hint=_ADAPTER_HINT) from error
+    own = {name: weight.shape for name, weight in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    if misfit := next((name for name in sorted({*own, *weights}) if name not in weights or own.get(name) != weights[name].shape), None):
+        hint = "it was made for another model or by another method; method and target modules must be those of the adapter"
+        raise UserError(f"the adapter in {folder} does not fit the one that is to be trained further: {misfit}", hint=hint)
+    set_peft_model_state_dict(model, weights)
 
 
 _ADAPTER_HINT = "adapter_config.json and adapter_model.safetensors are needed, made for this very model"

@@ -47,6 +47,9 @@ class Training(Part):
     weight_decay: float = recipe(0.0, "Decoupled weight decay of matrices.", ge=0)
     max_grad_norm: float = recipe(1.0, "The gradient is scaled down to this norm.", gt=0)
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = recipe("float32", "In what numbers matrices are multiplied.")
+    neftune_noise_alpha: float | None = recipe(
+        None, "Size of the noise that is added to embeddings while training (Jain et al., 2023, arXiv:2310.05914).", gt=0
+    )
     validation: Validation | None = recipe(
         None, "Validations during the training; none given: one after it, and the last weights are kept."
     )

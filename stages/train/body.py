@@ -1,6 +1,7 @@
 """The work of train: a model or an adapter learns from the rows of a mixture, in the mixture's order."""
 
 import time
+from importlib import import_module
 from typing import Any
 
 from stages.common.job import Job, Metrics
@@ -18,10 +19,16 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     """
     prepare_process(parameters.threads)
     from stages.train.early import refuse_impossible
+    from stages.train.memory import peak_memory
     from stages.train.processes import put
     from stages.train.record import write_curve
+    from stages.train.work import default_device
 
     refuse_impossible(parameters)
+    # What the libraries themselves take is no part of the training.
+    for library in ("transformers.modeling_utils", *parameters.method.environment):
+        import_module(library)
+    before = peak_memory(default_device())
     started = time.monotonic()
     model, rows, result = _trained(parameters, job)
     seconds = time.monotonic() - started
@@ -33,7 +40,20 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         copy_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]), job.output)
     if job.plot:
         write_curve(result.curve, job.plot)
-    return _metrics(parameters, model, rows, result, seconds)
+    metrics = _metrics(parameters, model, rows, result)
+    speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
+    return metrics | {"_measured": speed | _memory(model, rows, result, before)}
+
+
+def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
+    """The peak, what the process held before the model came, and for which row and micro-batch an estimate can be compared with it."""
+    return {
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "memory_before_bytes": before,
+        "longest_row": int(rows.lengths().max()),
+        "micro_batch_rows": result.micro_rows,
+        "attention": model.config._attn_implementation,
+    }
 
 
 def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
@@ -50,7 +70,7 @@ def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
     return found.model, found.rows, work(parameters, job, found, Share(), default_device())
 
 
-def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any, seconds: float) -> Metrics:
+def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any) -> Metrics:
     from stages.train.data import global_batches
     from stages.train.record import final_loss
 
@@ -66,9 +86,4 @@ def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any, seconds
         "train_loss": round(final_loss(result.curve), DIGITS),
         "validation_loss": {task: round(loss, DIGITS) for task, loss in result.validation_loss.items()},
         **({"best_step": result.best_step} if result.best_step is not None else {}),
-        "_measured": {
-            "training_seconds": round(seconds, 3),
-            "tokens_per_second": round(tokens / seconds, 1),
-            "peak_memory_bytes": result.peak_memory_bytes,
-        },
     }

@@ -68,6 +68,13 @@ class RowDropout(torch.nn.Module):
         return values * (_draw(_low32(tokens)[..., None], _low32(features)) >= _threshold(self.p)).to(values.dtype) / (1 - self.p)
 
 
+def noise_of(keys: RowKeys, length: int, width: int, layer: int, device: torch.device) -> torch.Tensor:
+    """Evenly distributed numbers between -1 and 1 for each token and feature of the present micro-batch, [rows, LENGTH, WIDTH]."""
+    tokens = _mixed64(keys.of(length).to(device) + _wrapped((layer + 1) * _GOLDEN))
+    features = _mixed64(torch.arange(width, device=device) + _wrapped((layer + 1) << 32))
+    return _draw(_low32(tokens)[..., None], _low32(features)) / 2**31
+
+
 def _draw(tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """Evenly distributed int32 for each pair."""
     drawn = tokens ^ features

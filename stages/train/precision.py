@@ -20,7 +20,10 @@ def weights_dtype(parameters: Parameters) -> Dtype:
 
 
 def autocast(parameters: Parameters, device: str) -> AbstractContextManager[Any]:
-    """Where matrices are multiplied in the training's precision; DEVICE is a torch device type, `cpu` or `cuda`."""
+    """Where matrices are multiplied in the training's precision; DEVICE is a torch device type, `cpu` or `cuda`.
+
+    To be left before the optimizer's step: inside, torch remembers the weights' copies in half precision.
+    """
     import torch
 
     half = _HALF.get(parameters.precision)

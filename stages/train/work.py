@@ -20,6 +20,7 @@ from stages.train.dropout import install
 from stages.train.guards import StopRequest
 from stages.train.isolation import PADDED, isolate
 from stages.train.memory import peak_memory
+from stages.train.noise import add_noise
 from stages.train.precision import autocast, scales_loss
 from stages.train.processes import Processes, Replicated, put, trained
 from stages.train.record import Point
@@ -41,6 +42,8 @@ class Result:
     best_step: int | None
     """The step whose weights are the result, where validations decide that."""
     peak_memory_bytes: int
+    micro_rows: int | None
+    """Rows that a device computed at once at most; None: its whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
     """The weights by name, where they are others than the model's own."""
 
@@ -106,6 +109,8 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
     decoder_start = getattr(matter.model.config, "decoder_start_token_id", None)
     maker = Batches(matter.rows, parameters.batching, Bound(parameters.micro_batch), arrangement, decoder_start)
     keys = install(matter.model, parameters.seed)
+    if parameters.neftune_noise_alpha:
+        add_noise(matter.model, parameters.neftune_noise_alpha, keys, torch.from_numpy(matter.rows.lengths()))
     parameters_count = count_parameters(matter.model)
     processes = _processes(matter.model, parameters, share)
     section = parameters.validation
@@ -146,7 +151,7 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Res
     elif not model_is_whole:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
-    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), weights)
+    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), trainer.progress.micro_rows, weights)
 
 
 def default_device(number: int = 0) -> torch.device:

@@ -1,21 +1,23 @@
 """Parameters and linear layers from configurations alone, against real modules of every architecture and method."""
 
+import json
 from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from engine.estimate.configurations import configuration
-from engine.estimate.methods import targets, trainable_parameters
+from engine.estimate.methods import counts, targets, trainable_parameters
 from engine.estimate.models import Model, model_of
 from engine.part import Part
 from stages.common.layers import linear_layers
-from stages.common.models import count_parameters
-from stages.initialize.architectures import Architecture, Bloom, Falcon, Gpt2, Llama
-from stages.train.methods import Full, Lora, Method
+from stages.common.models import auto_class, count_parameters, load_model, save_model, write_json
+from stages.initialize.architectures import T5, Architecture, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
+from stages.train.methods import Full, Ia3, Lora, Method, PrefixTuning, PromptTuning, Qlora
 
 VOCABULARY = 300
 SMALL = {"hidden_size": 24, "layers": 2, "heads": 6, "max_length": 40}
@@ -33,9 +35,24 @@ ARCHITECTURES = {
     "llama": Llama(**SMALL),
     "llama, two key/value heads": Llama(**SMALL, kv_heads=2),
     "llama, odd width": Llama(**SMALL, intermediate_size=37, kv_heads=3),
+    "gpt_neox": GptNeox(**SMALL, rotary_pct=1.0),
+    "mistral": Mistral(**SMALL, kv_heads=3),
+    "qwen2": Qwen2(**SMALL),
+    "qwen3": Qwen3(**SMALL, kv_heads=2),
+    "t5": T5(**SMALL),
 }
 
-METHODS = [Full(), Lora(r=1), Lora(r=5, lora_dropout=0.1)]
+METHODS = [
+    Full(),
+    Lora(r=1),
+    Lora(r=5, lora_dropout=0.1, use_dora=True, bias="all"),
+    Lora(r=4, init_lora_weights="mica", bias="lora_only"),
+    Lora(r=2, init_lora_weights="pissa", modules_to_save=("lm_head",)),
+    Qlora(r=3),
+    PromptTuning(num_virtual_tokens=5),
+    PrefixTuning(num_virtual_tokens=5),
+    Ia3(),
+]
 
 _LLAMA = {"hidden_size": 64, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 32, "max_position_embeddings": 40}
 SIZES: dict[str, dict[str, Any]] = {
@@ -46,13 +63,16 @@ SIZES: dict[str, dict[str, Any]] = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "gpt_neox": {"hidden_size": 24, "intermediate_size": 50, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "t5": {"d_model": 24, "d_ff": 40, "d_kv": 6, "num_layers": 2, "num_heads": 4},
 }
 """What a published configuration always says; all else may be left out where it is the architecture's default."""
 
 # An ellipsis takes a key away: some publish a size under another name.
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((model_type, {}) for model_type in SIZES),
-    *((model_type, {"tie_word_embeddings": tied}) for model_type in SIZES for tied in (True, False)),
+    # transformers takes this key of a T5 for another one, and lets the weights decide.
+    *((model_type, {"tie_word_embeddings": tied}) for model_type in SIZES for tied in (True, False) if model_type != "t5"),
     ("bloom", {"n_layer": ..., "num_hidden_layers": 3}),
     ("bloom", {"hidden_size": ..., "n_embed": 36}),
     ("falcon", {"bias": True}),
@@ -74,20 +94,31 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("qwen2", {"num_key_value_heads": 16}),
     ("qwen3", {"num_key_value_heads": 4, "head_dim": 6}),
     ("qwen3", {"attention_bias": True}),
+    ("gpt_neox", {"use_parallel_residual": False}),
+    ("gpt_neox", {"attention_bias": False}),
+    ("t5", {"feed_forward_proj": "gated-gelu"}),
+    ("t5", {"num_decoder_layers": 3, "d_kv": 10}),
 ]
 
 
 def real(config: Any) -> Any:
     """The real module of CONFIG, without memory for its weights."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_class(config).from_config(config, dtype=torch.float32)
     model.tie_weights()
     return model
 
 
+def fresh(architecture: Any) -> Any:
+    """The real model of ARCHITECTURE, with random weights."""
+    config = architecture.config(VOCABULARY, 0, 1)
+    return auto_class(config).from_config(config)
+
+
 def layers(model: Model) -> dict[str, tuple[int, int, bool]]:
     """Every linear layer by its full name: inputs, outputs, and whether it has a bias."""
-    named = {f"{model.prefix}.{number}.{layer.name}": layer for number in range(model.layers) for layer in model.block}
+    named = {f"{s.prefix}.{number}.{layer.name}": layer for s in model.stacks for number in range(s.layers) for layer in s.block}
+    assert tuple(named) == model.names[:-1]
     return {name: (layer.inputs, layer.outputs, layer.bias) for name, layer in (named | {model.head.name: model.head}).items()}
 
 
@@ -130,14 +161,18 @@ def test_a_spec_alone_gives_the_sizes_of_the_real_model(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_trainable_parameters_are_those_of_the_prepared_model(name, method):
+def test_trainable_parameters_are_those_of_the_prepared_model(tmp_path, name, method):
     architecture = ARCHITECTURES[name]
     size = model_of(configuration(architecture, VOCABULARY) or {})
     assert size is not None
-    trainable = trainable_parameters(size, method)
-    model = method.prepare(AutoModelForCausalLM.from_config(architecture.config(VOCABULARY, 0, 1)))
-    assert trainable == count_parameters(model, trainable=True)
-    assert size.parameters + (trainable if method.makes_adapter else 0) == count_parameters(model)
+    counted = counts(size, method)
+    model = method.prepare(fresh(architecture))
+    assert counted is not None
+    assert counted.trained == count_parameters(model, trainable=True)
+    assert size.parameters + counted.added == count_parameters(model)
+    method.save(model, tmp_path)
+    saved = [load_file(file) for file in tmp_path.glob("*.safetensors")]
+    assert counted.saved == sum(tensor.numel() for tensors in saved for tensor in tensors.values())
 
 
 NAMES = {
@@ -155,7 +190,7 @@ def test_named_layers_are_chosen_as_peft_chooses_them(name, names):
     architecture = ARCHITECTURES[name]
     size = model_of(configuration(architecture, VOCABULARY) or {})
     assert size is not None
-    model = AutoModelForCausalLM.from_config(architecture.config(VOCABULARY, 0, 1))
+    model = fresh(architecture)
     adapted = get_peft_model(model, LoraConfig(r=3, target_modules=list(names), fan_in_fan_out=name == "gpt2"))
     updates = [module for path, module in adapted.named_modules() if path.endswith("lora_A.default")]
     assert sum(count for _, count in targets(size, names)) == len(updates) > 0
@@ -198,6 +233,17 @@ def test_any_sizes_give_the_parameters_of_the_real_model(data):
     check(architecture.config(vocabulary, 0, 1), model_of(configuration(architecture, vocabulary) or {}))
 
 
+def test_a_t5_that_has_an_output_layer_of_its_own_keeps_it_as_its_configuration_says(tmp_path):
+    values = {"vocab_size": 50, **SIZES["t5"], "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    model = auto_class(config := AutoConfig.for_model("t5", **values)).from_config(config)
+    save_model(model, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(weights | {"lm_head.weight": weights["shared.weight"] * 2}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    write_json(tmp_path / "config.json", json.loads((tmp_path / "config.json").read_text()) | {"tie_word_embeddings": False})
+    size = model_of({"model_type": "t5", **values})
+    assert size is not None and size.parameters == count_parameters(load_model(tmp_path))
+
+
 PUBLISHED = {
     # As their authors or the hub's file listings count them.
     "gpt2": (124_439_808, {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024}),
@@ -236,7 +282,7 @@ def test_published_models_have_their_published_size(name):
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"model_type": "t5"}, {"model_type": "llama"}, {"model_type": ["llama"]}, {"model_type": None}], ids=str
+    "config", [{}, {"model_type": "opt"}, {"model_type": "llama"}, {"model_type": ["llama"]}, {"model_type": None}], ids=str
 )
 def test_what_is_not_known_gives_nothing(config):
     assert model_of(config) is None

@@ -1,7 +1,7 @@
 """What every training method answers: what it makes, how it prepares a model, and what it writes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engine.errors import UserError
 from engine.part import Part
@@ -24,6 +24,9 @@ class TrainingMethod(Part):
     refused_families: ClassVar[dict[str, str]] = {}
     """Model types that it cannot train, each with the reason and the nearest thing that works."""
 
+    free_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may change when an adapter is trained further."""
+
     @property
     def dropout(self) -> float:
         """Share of numbers that the method itself drops while training."""
@@ -38,6 +41,14 @@ class TrainingMethod(Part):
     def quantisation(self) -> "Quantisation | None":
         """How the frozen weights are kept; None: as they are."""
         return None
+
+    def as_saved(self) -> Self:
+        """The method whose fresh adapter has the form of what this one saves."""
+        return self
+
+    def continued_fields(self) -> tuple[str, ...]:
+        """The fields that must stay when an adapter is trained further."""
+        return tuple(name for name in type(self).model_fields if name not in self.free_fields)
 
     def refused(self, model_type: str) -> str | None:
         """Why it cannot train a model of this type, and what can; None where it can."""
@@ -68,12 +79,12 @@ class AdapterMethod(TrainingMethod):
 
         if reason := self.refused(model.config.model_type):
             raise UserError(reason)
-        configuration = self.configuration(model)
+        prepared = get_peft_model(model, self.configuration(model))
         if adapter is not None:
-            from stages.common.models import load_adapter
+            from stages.common.models import load_updates
 
-            return load_adapter(model, adapter, trainable=True)
-        return get_peft_model(model, configuration)
+            load_updates(prepared, adapter)
+        return prepared
 
     def save(self, model: Any, folder: Path) -> None:
         """Write peft's two adapter files, normalised so that their bytes depend on nothing but weights and meaning."""

@@ -50,6 +50,15 @@ class LowRank(AdapterMethod):
         """The dropout before the updates."""
         return self.lora_dropout
 
+    free_fields: ClassVar[frozenset[str]] = frozenset({"lora_dropout", "compute_dtype"})
+
+    def as_saved(self) -> Self:
+        """Updates that began in the frozen weights are saved with twice the rank, at the same scale."""
+        if not self.moves_base:
+            return self.model_copy(update={"init_lora_weights": "default"})
+        alpha = self.lora_alpha * (2**0.5 if self.use_rslora else 2)
+        return self.model_copy(update={"r": 2 * self.r, "lora_alpha": alpha, "init_lora_weights": "default"})
+
     @property
     def moves_base(self) -> bool:
         """Whether the first updates are taken out of the frozen weights."""

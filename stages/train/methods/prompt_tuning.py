@@ -16,6 +16,7 @@ class PromptTuning(AdapterMethod):
     num_virtual_tokens: int = recipe(20, "Number of learnt embeddings.", gt=0)
     init: Literal["random", "vocabulary"] = recipe("vocabulary", "The first embeddings: random numbers, or those of random tokens.")
     packs: ClassVar[bool] = False
+    free_fields: ClassVar[frozenset[str]] = frozenset({"init"})
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     @property

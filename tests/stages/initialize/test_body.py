@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from engine.errors import UserError
 from stages.common.models import load_tokenizer
 from stages.initialize.body import run, texts
-from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_job, make_model, parameters, write_lines
+from tests.stages.initialize.tiny import DECODERS, contents, make_job, make_model, parameters, write_lines
 from tests.stages.initialize.tiny import texts as rows
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_transformers_loads_model_and_tokenizer(tmp_path, architecture):
     job = make_job(tmp_path, {"rows/words": write_lines(tmp_path / "rows.jsonl", rows())})
     metrics = run(parameters(architecture), job)
@@ -31,7 +31,7 @@ def test_transformers_loads_model_and_tokenizer(tmp_path, architecture):
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_sizes_are_those_asked_for(tmp_path, architecture):
     model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path, architecture, layers=3, heads=2), local_files_only=True)
     config = model.config
@@ -40,7 +40,7 @@ def test_sizes_are_those_asked_for(tmp_path, architecture):
     assert model.get_input_embeddings().weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", DECODERS)
 def test_a_later_token_changes_no_earlier_logits(tmp_path, architecture):
     model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path, architecture), local_files_only=True).eval()
     one, other = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[5, 6, 7, 200]])
@@ -106,3 +106,15 @@ def test_our_reading_of_the_tokenizer_agrees_with_transformers(tmp_path: Path):
         assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
         assert ours.decode(ours.encode(text)) == text.removesuffix("<|endoftext|>")
     assert ours.eos == theirs.eos_token_id
+
+
+def test_an_encoder_and_a_decoder_load_as_what_answers_a_text(tmp_path):
+    from transformers import AutoModelForSeq2SeqLM
+
+    folder = make_model(tmp_path, "t5", heads=2, layers=3)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True), AutoTokenizer.from_pretrained(folder)
+    assert (model.config.num_layers, model.config.num_decoder_layers, model.config.d_model) == (3, 3, 32)
+    assert (model.config.eos_token_id, model.config.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert model.config.decoder_start_token_id == tokenizer.pad_token_id
+    answer = model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=3, do_sample=False)
+    assert answer[0, 0] == tokenizer.pad_token_id and answer.shape[1] <= 4

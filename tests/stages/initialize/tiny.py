@@ -7,10 +7,20 @@ from typing import Any
 
 from stages.common.job import Job
 from stages.initialize import Parameters
-from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
+from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
 from stages.initialize.body import run
 from stages.initialize.tokenizers import Tokenizer
 
+DECODERS = {
+    "bloom": Bloom,
+    "falcon": Falcon,
+    "gpt2": Gpt2,
+    "gpt_neox": GptNeox,
+    "llama": Llama,
+    "mistral": Mistral,
+    "qwen2": Qwen2,
+    "qwen3": Qwen3,
+}
 ARCHITECTURES = {"bloom": Bloom, "falcon": Falcon, "gpt2": Gpt2, "llama": Llama}
 WORDS = "red green blue one two three four five cat dog bird fish tree house river stone".split()
 
@@ -38,7 +48,7 @@ def make_job(folder: Path, inputs: Mapping[str, Path], plot: bool = False) -> Jo
 
 
 def parameters(architecture: str = "falcon", **sizes: Any) -> Parameters:
-    made = ARCHITECTURES[architecture](**({"hidden_size": 32, "layers": 2, "heads": 4, "max_length": 64} | sizes))
+    made = (DECODERS | {"t5": T5})[architecture](**({"hidden_size": 32, "layers": 2, "heads": 4, "max_length": 64} | sizes))
     return Parameters(architecture=made, tokenizer=Tokenizer(vocab_size=300), seed=3)
 
 

@@ -1,5 +1,7 @@
 """Every training method on every model family: tiny models, real optimizer steps, and what is saved loaded again."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -91,16 +93,17 @@ def loss_of(model: Any) -> torch.Tensor:
         logits = model(input_ids=IDS, attention_mask=MASK, labels=IDS[:, 1:].contiguous(), use_cache=False).logits
     else:
         logits = model(input_ids=IDS, attention_mask=MASK, use_cache=False).logits[:, -IDS.shape[1] :][:, :-1]
-    return cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    return cross_entropy(logits.float().reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
 
-def train(model: Any, steps: int = 3, learning_rate: float = 0.03) -> list[float]:
-    """The losses of a few steps of AdamW."""
+def train(model: Any, steps: int = 3, learning_rate: float = 0.03, around: Callable[[], Any] = nullcontext) -> list[float]:
+    """The losses of a few steps of AdamW; AROUND is entered for each forward pass."""
     model.train()
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=learning_rate)
     losses = []
     for _ in range(steps):
-        loss = loss_of(model)
+        with around():
+            loss = loss_of(model)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

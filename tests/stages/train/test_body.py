@@ -201,8 +201,11 @@ def test_metrics_count_what_was_learnt_from(tmp_path, falcon):
     lengths = [len(rows[index][0]) for index in range(len(rows))]
     assert metrics["tokens"] == sum(lengths)
     assert metrics["supervised_tokens"] == sum(int(rows[index][1].sum()) for index in range(len(rows)))
-    assert set(metrics["_measured"]) == {"training_seconds", "tokens_per_second", "peak_memory_bytes"}
-    assert metrics["_measured"]["peak_memory_bytes"] > 50e6
+    measured = metrics["_measured"]
+    memory = {"peak_memory_bytes", "memory_before_bytes", "longest_row", "micro_batch_rows", "attention"}
+    assert set(measured) == {"training_seconds", "tokens_per_second"} | memory
+    assert measured["peak_memory_bytes"] >= measured["memory_before_bytes"] > 50e6
+    assert measured["longest_row"] == max(lengths) and measured["attention"] == "sdpa"
 
 
 def test_curve_has_a_line_per_step_with_the_rate_that_the_step_used(tmp_path, falcon):

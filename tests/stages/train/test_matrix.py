@@ -71,3 +71,21 @@ def test_the_table_shows_what_these_tests_ran():
 def test_every_member_of_the_families_is_in_the_matrix():
     assert parts(METHODS) == set(get_args(get_args(Method)[0]))
     assert {type(architecture) for architecture in FAMILIES.values()} == set(get_args(get_args(Architecture)[0]))
+
+
+@pytest.mark.parametrize("method", ["prompt_tuning", "prefix_tuning"])
+def test_virtual_tokens_stand_before_a_sequence_not_before_each_of_its_rows(method):
+    """Why rows that share a sequence are refused: a second row that is told apart from the first sees nothing of what was learnt."""
+    model = prepared("Llama", METHODS[method]).eval()
+    assert not METHODS[method].packs
+    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
+    apart = torch.full((6, 6), float("-inf")).triu(1)
+    apart[3:, :3] = float("-inf")
+    virtual = METHODS[method].virtual_tokens
+    with torch.no_grad():
+        alone = model(input_ids=ids[:, 3:]).logits[:, -3:]
+        assert model(input_ids=ids).logits.shape[1] in (6, 6 + virtual), "one prompt for the whole sequence"
+        packed = model.get_base_model()(
+            input_ids=ids, attention_mask=apart[None, None], position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]])
+        ).logits
+    assert not torch.allclose(alone, packed[:, 3:], atol=1e-4)

@@ -1,0 +1,28 @@
+"""What the memory of a training was estimated at, to stand beside what was measured."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.estimate.training import Matter, estimate
+from engine.part import Part
+from stages import train
+
+
+def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The estimate for the longest row and the micro-batch that the training really had; nothing for other kinds and unknown models."""
+    longest = measured.get("longest_row")
+    if not isinstance(parameters, train.Parameters) or not isinstance(longest, int):
+        return {}
+    config = json.loads((inputs["model"] / "config.json").read_text("utf-8"))
+    rows = measured.get("micro_batch_rows") or parameters.micro_batch
+    found = estimate(parameters.model_copy(update={"micro_batch": rows}), Matter(config, longest))
+    return {"estimated": found.as_data()} if found else {}
+
+
+def error(measured: Mapping[str, Any]) -> float | None:
+    """By which share the estimate is above what was measured (below: negative); None where one of them is not there."""
+    total = measured.get("estimated", {}).get("total")
+    peak = measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
+    return total / peak - 1 if total and peak > 0 else None
