@@ -28,8 +28,9 @@ class Base:
     """The adapter that is trained further."""
 
     def reads(self) -> dict[str, Input]:
-        """What a step reads that opens the model: its weights, and the tokens that are added to it."""
-        return {"model": self.weights} | ({"vocabulary": self.vocabulary} if self.vocabulary else {})
+        """What a step reads that opens the model: its weights, the tokens that are added to it, and the adapter on it."""
+        more = {"vocabulary": self.vocabulary, "adapter": self.adapter}
+        return {"model": self.weights} | {role: item for role, item in more.items() if item}
 
 
 @dataclass

@@ -240,7 +240,6 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
-    reads |= {"adapter": base.adapter} if base.adapter else {}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     resources = experiment.resources

@@ -182,7 +182,7 @@ class _Comparison:
 
     def _ask_base(self, name: str, task: str) -> Step:
         parameters = self._only([task])
-        reads = {**self.subject.base.reads(), f"test/{task}": self.own.inputs[f"test/{task}"]}
+        reads = self.subject.base.reads() | {f"test/{task}": self.own.inputs[f"test/{task}"]} | chat_template(self.subject.spec)
         description = f"Answers of {name} to the test rows of {task}."
         return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description))
 

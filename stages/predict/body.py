@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.common.job import Job, Metrics
-from stages.common.models import TextTokenizer, load_model, load_tokenizer, longest_sequence, prepare_process
+from stages.common.models import TextTokenizer, load_tokenizer, longest_sequence, prepare_process
 from stages.common.predictions import FinishReason, Prediction, write_predictions
 from stages.common.progress import Progress, progress
 from stages.common.questions import Questions
@@ -19,16 +19,15 @@ LOSS_DIGITS = 4
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `predictions-TASK.jsonl` for each task (below `NAME/` for each of several adapters); raises UserError for unusable rows."""
     prepare_process(parameters.threads)
-    from stages.predict.entrants import entrants, folder_of
+    from stages.predict.entrants import entrants, folder_of, load, virtual_tokens
 
     tokenizer = load_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]))
-    model = load_model(job.inputs["model"])
+    model = load(job.inputs["model"])
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
-    asking = Questions(
-        parameters.format, tokenizer.encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder
-    )
-    reader = Reader(parameters, asking, longest_sequence(model.config))
+    template = job.inputs.get("chat_template")
+    asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder)
+    reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before the first one is asked: a mistake should show up early.
     exams = {task: reader.read(task, path) for task, path in sorted(job.group("test").items())}
     metrics: dict[str, Any] = {}

@@ -1,11 +1,20 @@
 """Who answers: a model by itself, with one adapter, or with several in turn; the model is loaded once."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.common.job import Job
-from stages.common.models import load_adapter
+from stages.common.models import load_adapter, load_model
+
+
+def load(folder: Path) -> Any:
+    """The model in FOLDER, on the first device where there is one."""
+    import torch
+
+    model = load_model(folder)
+    return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
@@ -26,6 +35,15 @@ def take_off(adapted: Any) -> Any:
     if getattr(adapted.active_peft_config, "is_prompt_learning", False):
         return adapted.get_base_model()  # such an adapter stands beside the model
     return adapted.unload()
+
+
+def virtual_tokens(job: Job) -> int:
+    """Positions that the largest of the adapters takes for itself, before the row: prompts and prefixes that were learned."""
+    folders = [*job.group("adapter").values(), *([job.inputs["adapter"]] if "adapter" in job.inputs else [])]
+    files = [folder / "adapter_config.json" for folder in folders]
+    # One that is not there is told of when the adapter is loaded.
+    configurations = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+    return max((int(one.get("num_virtual_tokens") or 0) for one in configurations), default=0)
 
 
 def folder_of(job: Job, entrant: str) -> Path:

@@ -114,6 +114,17 @@ def test_a_trained_base_is_asked_by_its_own_experiment(graph):
     assert compared(found, "one") == {"compare/base/a": "predict-base/predictions-a.jsonl"}
 
 
+def test_an_adapter_that_is_trained_further_is_compared_with_itself_before(graph):
+    further = spec("two", ["b"], 'tasks = ["a", "b"]\ncompare = ["base"]', more='model = { experiment = "one" }')
+    found = graph(spec("one", ["a"]), further)
+    assert compared(found, "two") == {
+        "compare/base/a": "predict-one/predictions-a.jsonl",
+        "compare/base/b": "predict-one-b/predictions-b.jsonl",
+    }
+    assert found["predict-one-b"].inputs["adapter"].path == "artifacts/train-one"
+    assert found["predict-two"].inputs["adapter"].path == "artifacts/train-two"
+
+
 def test_a_list_that_all_experiments_share_may_name_each_of_them(graph):
     both = 'tasks = ["a"]\ncompare = ["one", "two"]'
     found = graph(spec("one", ["a"], both), spec("two", ["b"], both))

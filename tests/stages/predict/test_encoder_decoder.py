@@ -1,0 +1,47 @@
+"""Models with an encoder answer and are measured as those without: T5 against a plain loop."""
+
+import json
+
+import pytest
+import torch
+
+from stages.common.models import load_model, load_tokenizer
+from stages.initialize import Parameters as Made
+from stages.initialize.architectures import T5
+from stages.initialize.body import run as initialize
+from stages.initialize.tokenizers import Tokenizer
+from stages.predict import Parameters, TaskPrediction
+from stages.predict.body import run
+from tests.stages.initialize.tiny import make_job, texts, write_lines
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("t5")
+    job = make_job(folder, {"rows/words": write_lines(folder / "rows.jsonl", texts())})
+    architecture = T5(hidden_size=32, layers=1, heads=2, max_length=64)
+    initialize(Made(architecture=architecture, tokenizer=Tokenizer(vocab_size=300), seed=3), job)
+    return job.output
+
+
+def test_answers_and_likelihoods_are_those_of_a_plain_loop(tmp_path, model):
+    found = []
+    for size in (1, 64):
+        test = write_lines(tmp_path / "test.jsonl", texts(6))
+        job = make_job(tmp_path / str(size), {"model": model, "test/words": test})
+        tasks = {"words": TaskPrediction(max_new_tokens=5)}
+        run(Parameters(tasks=tasks, likelihood=True, encoder_decoder=True, threads=1, batch_rows=size), job)
+        found.append([json.loads(line) for line in (job.output / "predictions-words.jsonl").read_text().splitlines()])
+    assert [row["answer"] for row in found[0]] == [row["answer"] for row in found[1]]
+    loaded, tokenizer = load_model(model), load_tokenizer(model)
+    for row in found[1]:
+        source = [*tokenizer.encode(row["prompt"]), *(tokenizer.encoder.suffix or (tokenizer.eos,))]
+        target = [*tokenizer.encode(row["reference"]), tokenizer.eos]
+        with torch.no_grad():
+            loss = float(loaded(input_ids=torch.tensor([source]), labels=torch.tensor([target])).loss)
+            ids = [loaded.config.decoder_start_token_id]
+            while len(ids) < 6 and ids[-1] != tokenizer.eos:
+                logits = loaded(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([ids]), use_cache=False).logits
+                ids.append(int(logits[0, -1].argmax()))
+        assert row["loss"] / row["loss_tokens"] == pytest.approx(loss, abs=1e-4) and row["loss_tokens"] == len(target)
+        assert row["answer"] == tokenizer.decode(ids[1:])
