@@ -19,6 +19,7 @@ from engine.identity import digest, short
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
+from engine.provenance import parse
 from engine.recording import remove
 from engine.store import Store
 
@@ -217,10 +218,8 @@ def _address(run: Record, store: Store) -> str:
     """Content address of a run's artifact, from its provenance; empty where the cache does not hold that."""
     for path, entry in run.outputs.items():
         if path.endswith(".provenance.json") and (data := store.read(entry.md5)) is not None:
-            try:
-                return str(json.loads(data)["digest"]).removeprefix("sha256:")
-            except (ValueError, KeyError, TypeError):
-                return ""  # a damaged file names no artifact
+            found = parse(data)
+            return found.digest.removeprefix("sha256:") if found else ""  # a damaged file names no artifact
     return ""
 
 
