@@ -15,6 +15,7 @@ from engine.executors import Finished
 from engine.graph import Step
 from engine.plan import Decision
 from engine.project import Project
+from engine.provenance import Provenance
 from engine.workspace import Workspace
 
 SHARED_STEPS = 7
@@ -117,7 +118,10 @@ class Fabricator:
         for name in self.files[step.name]:
             self._write(f"{step.artifact}/{name}", f"{name} of {step.name}\n")
         digest = step.name.encode().hex()
-        self._write(step.provenance, json.dumps({"digest": f"sha256:{digest:0<64}", "step": step.name, "measured": {"seconds": 1.5}}))
+        self._write(
+            step.provenance,
+            Provenance(step.name, step.kind.name, f"sha256:{digest:0<64}", {}, "", {}, {}, measured={"seconds": 1.5}).text(),
+        )
         self._write(step.metrics, json.dumps({"rows_out": 40, "step": step.name}))
         if step.plots:
             self._write(step.plots, "step,loss\n1,2.0\n2,1.0\n")

@@ -1,6 +1,5 @@
 """Takes a step's result for that of changed code or other versions, on a person's word, and writes down that it was so."""
 
-import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from engine.identity import digest
 from engine.locks import build_lock
 from engine.plan import Action, Decision, Planner, Reason
 from engine.project import Project, write_text
+from engine.provenance import parse
 from engine.recording import Recorder
 from engine.store import Disk, Store
 from engine.why import HARMLESS, check_step
@@ -129,7 +129,11 @@ def _read(acceptance: Acceptance, identity: Entry) -> dict[str, Entry]:
 def _note_in_provenance(project: Project, acceptance: Acceptance) -> None:
     """Say it in the file beside the artifact; a new file takes the place of the old one, which may be a link into DVC's cache."""
     path = project.root / acceptance.step.provenance
-    content: dict[str, Any] = json.loads(path.read_bytes())
+    found = parse(path.read_bytes())
+    if found is None:
+        raise UserError(
+            f"{acceptance.step.provenance} cannot be read", hint=f"another version wrote it; run: engine build {acceptance.step.name}"
+        )
     note = {
         "from": acceptance.before,
         "to": acceptance.now,
@@ -137,7 +141,7 @@ def _note_in_provenance(project: Project, acceptance: Acceptance) -> None:
         "git_commit": git.commit_of(project.root, "HEAD") if git.has_commits(project.root) else None,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_text(path, json.dumps(content | {"accepted": [*content.get("accepted", []), note]}, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, found.accept(note).text())
 
 
 def as_data(accepted: Iterable[Acceptance]) -> list[dict[str, Any]]:

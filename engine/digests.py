@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
@@ -29,9 +29,18 @@ def scratch_name(step: str, identity: str, read: Mapping[str, str]) -> str:
 
 def folder_digest(folder: Path) -> str:
     """Content address of an artifact: a digest over the names and bytes of all its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = []
-    for path in files:
+    return listing_digest(file_digests(folder))
+
+
+def listing_digest(files: Mapping[str, str]) -> str:
+    """Content address of an artifact whose files have these digests, by their paths inside it."""
+    return digest("".join(f"{files[name]}  {name}\n" for name in sorted(files, key=PurePosixPath)))
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of an artifact, in hex, by its path inside it."""
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.relative_to(folder).as_posix()}\n")
-    return digest("".join(lines))
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

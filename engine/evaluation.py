@@ -6,7 +6,7 @@ loaded base.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.compilation import Base, Compilation, chat_template, locate_below, narrow
@@ -219,7 +219,8 @@ class _Comparison:
         if not subjects or any(not self._shares_base(other) for other in subjects.values()):
             return {}
         tasks = [task for task in self._all_tasks() if any(task in missing for missing in lacking.values())]
-        reads = {**self.subject.base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
+        base = replace(self.subject.base, adapter=None)
+        reads = {**base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
         reads |= {f"test/{task}": self.own.inputs[f"test/{task}"] for task in tasks}
         name, whom = f"predict-{self.subject.name}-others", ", ".join(subjects)
         step = self.c.add(

@@ -1,7 +1,6 @@
 """What a workspace can do without: leftovers of builds, and results that no spec, git revision or kept adapter refers to."""
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from engine.graph import ARTIFACTS
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
+from engine.provenance import parse
 from engine.recording import remove
 from engine.store import Store
 
@@ -224,10 +224,8 @@ def _address(run: Record, store: Store) -> str:
     """Content address of a run's artifact, from its provenance; empty where the cache does not hold that."""
     for path, entry in run.outputs.items():
         if path.endswith(".provenance.json") and (data := store.read(entry.md5)) is not None:
-            try:
-                return str(json.loads(data)["digest"]).removeprefix("sha256:")
-            except (ValueError, KeyError, TypeError):
-                return ""  # a damaged file names no artifact
+            found = parse(data)
+            return found.digest.removeprefix("sha256:") if found else ""  # a damaged file names no artifact
     return ""
 
 

@@ -8,6 +8,7 @@ from engine.errors import UserError, did_you_mean
 from engine.graph import Graph, Step
 from engine.identity import short
 from engine.plan import Action, Plan
+from engine.provenance import from_statement
 from engine.spec.load import Spec
 from engine.store import Store
 from stages import train
@@ -162,8 +163,8 @@ def _digest(step: Step, store: Store) -> str | None:
     entry = store.entry(step.provenance)
     if record is None or entry is None or record.outputs.get(step.provenance) != entry:
         return None
-    digest = store.metrics(step.provenance).get("digest")
-    return digest if isinstance(digest, str) else None
+    found = from_statement(store.metrics(step.provenance))
+    return found.digest if found else None
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from engine.graph import ARTIFACTS, METRICS
 from engine.identity import short
 from engine.plan import differences
 from engine.project import Project
+from engine.provenance import parse
 from engine.store import Store
 from stages import train
 
@@ -202,10 +203,8 @@ def _digest(state: State, step: str, store: Store) -> str | None:
     data = store.read(entry.md5) if entry else None
     if data is None:
         return LOST
-    try:
-        return str(json.loads(data)["digest"])
-    except (ValueError, KeyError, TypeError):
-        return "damaged in the cache"
+    found = parse(data)
+    return found.digest if found else "damaged in the cache"
 
 
 def _numbers(state: State, step: str) -> dict[str, Any]:

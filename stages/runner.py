@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.code import Code
-from engine.digests import digest, folder_digest, scratch_name
+from engine.digests import digest, file_digests, listing_digest, scratch_name
 from engine.dvcfile import RESOURCES, TEMPORARY
 from engine.environment import installed
 from engine.errors import Location, UserError, did_you_mean
@@ -28,6 +28,7 @@ from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import merge_resources
 from engine.part import Kind, with_tuples
+from engine.provenance import Provenance
 from engine.workspace import CODE_ROOT
 from stages.common.job import Job
 from stages.kinds import KINDS
@@ -185,24 +186,27 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     return metrics
 
 
-def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> Provenance:
     """Where the result came from; it stands beside the artifact, so that the artifact itself depends on nothing of this."""
-    return {
-        "step": run.name,
-        "kind": run.kind.name,
-        "digest": folder_digest(run.temporary / "artifact"),
-        "identity": digest(run.identity_text),
-        "spec": run.resources.get("origin"),
-        "recipe": run.identity["recipe"],
-        "resources": run.resources.get("resources", {}),
-        "inputs": {role: {"path": path, "md5": read[path]} for role, path in run.identity["inputs"].items()},
-        "code": run.identity["code"],
-        "environment": run.identity["environment"],
-        "git_commit": _git_commit(run.root),
-        "machine": {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()},
-        "started": started.isoformat(timespec="seconds"),
-        "measured": measured,
-    }
+    files = file_digests(run.temporary / "artifact")
+    return Provenance(
+        step=run.name,
+        kind=run.kind.name,
+        digest=listing_digest(files),
+        files=files,
+        identity=digest(run.identity_text),
+        recipe=run.identity["recipe"],
+        inputs={role: {"path": path, "md5": read[path]} for role, path in run.identity["inputs"].items()},
+        code=run.identity["code"],
+        environment=run.identity["environment"],
+        resources=run.resources.get("resources", {}),
+        spec=run.resources.get("origin"),
+        git_commit=_git_commit(run.root),
+        machine={"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()},
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        measured=measured,
+    )
 
 
 def _git_commit(root: Path) -> str | None:
@@ -211,24 +215,24 @@ def _git_commit(root: Path) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _move_into_place(run: Run, metrics: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+def _move_into_place(run: Run, metrics: Mapping[str, Any], provenance: Provenance) -> None:
     """The small files first, the artifact last: where the artifact is, the step is whole."""
     artifact = run.root / ARTIFACTS / run.name
-    _write(run.root / METRICS / f"{run.name}.json", metrics)
+    _write(run.root / METRICS / f"{run.name}.json", json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     if run.kind.plots:
         plot = run.root / PLOTS / f"{run.name}.csv"
         plot.parent.mkdir(exist_ok=True)
         (run.temporary / "plot.csv").replace(plot)
-    _write(artifact.with_name(f"{run.name}.provenance.json"), provenance)
+    _write(artifact.with_name(f"{run.name}.provenance.json"), provenance.text())
     if artifact.exists():
         shutil.rmtree(artifact)
     (run.temporary / "artifact").replace(artifact)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+    temporary.write_text(text, "utf-8")
     temporary.replace(path)
 
 

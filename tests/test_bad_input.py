@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.build import dvc_environment
+from engine.identity import folder_digest
+from engine.provenance import parse
 
 SPEC = """\
 [experiment]
@@ -163,8 +165,9 @@ def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
     assert run_first_step(workspace).returncode == 0
     rows = [json.loads(line) for line in (workspace / "artifacts/generate-answer/rows.jsonl").read_text().splitlines()]
     assert [(row["prompt"], row["completion"]) for row in rows] == [("Say a:", "b"), ("Say c:", "d")]
-    provenance = json.loads((workspace / "artifacts/generate-answer.provenance.json").read_text())
-    assert provenance["digest"].startswith("sha256:") and provenance["spec"] == "specs/toy.toml:9:8"
+    provenance = parse((workspace / "artifacts/generate-answer.provenance.json").read_text())
+    assert provenance and provenance.digest == folder_digest(workspace / "artifacts/generate-answer")
+    assert provenance.spec == "specs/toy.toml:9:8"
     assert json.loads((workspace / "metrics/generate-answer.json").read_text())["rows_in"] == 2
 
 

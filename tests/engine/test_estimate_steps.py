@@ -19,7 +19,7 @@ from engine.graph import Graph
 from engine.plan import Action, Decision, Plan
 from engine.render import _time
 from engine.spec.load import load_specs
-from tests.engine.memory import MemoryStore
+from tests.engine.memory import MemoryStore, statement
 
 BASE = """
 [experiment]
@@ -147,7 +147,7 @@ HERE = {"platform": platform.platform(), "cores": os.cpu_count()}
 )
 def test_times_are_this_machines_own_or_unknown(graph, machine, seconds):
     base = graph(base=BASE)
-    files = KNOWN | {"artifacts/train-base.provenance.json": {"machine": machine, "measured": {"seconds": 164.0}}}
+    files = KNOWN | {"artifacts/train-base.provenance.json": json.loads(statement(machine=machine, measured={"seconds": 164.0}))}
     facts = facts_of(base["train-base"], plan_of(base), base, MemoryStore(files=files))
     assert facts.seconds == seconds
     assert _time(facts.as_data(), Action.RUN) == (["2 min 44 s last time"] if seconds else ["time unknown"])

@@ -14,7 +14,7 @@ from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.garbage import Area, Garbage, _files, _measured, documents, expanded, forgotten, kept_by_digest, kept_by_plan, referred
 from engine.plan import Planner
-from tests.engine.memory import MemoryStore
+from tests.engine.memory import MemoryStore, statement
 from tests.engine.test_plan import built, chain, identities, identity
 
 MD5 = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -81,7 +81,7 @@ def test_earlier_runs_of_a_recipe_whose_inputs_are_not_known_yet_are_kept():
 def trained(store: MemoryStore, name: str, digest: str) -> Record:
     outs = {
         f"artifacts/{name}": store.put_folder({"w": name}),
-        f"artifacts/{name}.provenance.json": store.put(json.dumps({"digest": digest})),
+        f"artifacts/{name}.provenance.json": store.put(statement(digest)),
     }
     return Record("x", {}, outs)
 

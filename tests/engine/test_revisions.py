@@ -11,7 +11,7 @@ from engine import dvcfile, git
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.revisions import LOST, compare, read_state, state_at
-from tests.engine.memory import MemoryStore
+from tests.engine.memory import MemoryStore, statement
 
 Git = Callable[..., str]
 
@@ -43,7 +43,7 @@ def store() -> MemoryStore:
 
 
 def provenance(store: MemoryStore, digest: str) -> str:
-    return store.put(json.dumps({"digest": digest})).md5
+    return store.put(statement(digest)).md5
 
 
 def test_a_state_does_not_differ_from_itself(store: MemoryStore):

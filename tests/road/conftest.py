@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from engine.build import dvc_environment
+from engine.provenance import Provenance, parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,6 +110,18 @@ class Place:
     def commit(self, message: str = "state") -> None:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def told(path: Path) -> Provenance:
+    """What the file beside an artifact says."""
+    found = parse(path.read_bytes())
+    assert found, f"{path} is no provenance"
+    return found
+
+
+def address(path: Path) -> str:
+    """The content address that the file beside an artifact says."""
+    return told(path).digest
 
 
 def actions(output: str) -> dict[str, str]:

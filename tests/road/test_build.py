@@ -1,7 +1,6 @@
 """`engine build` against `dvc repro`: the same artifacts, records and run cache; side by side, failing, damaged, locked."""
 
 import fcntl
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from engine import dvcfile
 from engine.build import dvc_environment
 from engine.dvcfile import Record, parse_lock
-from tests.road.conftest import Place, make_place
+from tests.road.conftest import Place, address, make_place
 from tests.road.light import TARGETS
 
 pytestmark = pytest.mark.slow
@@ -46,10 +45,7 @@ def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built
     again = make_place(tmp_path / "again")
     done = again.run("engine", "build", "--jobs", "2")
     assert "evaluate-two" in done.stderr and "exact_match on unseen rows" in done.stdout
-    digests = [
-        {p.name: json.loads(p.read_text())["digest"] for p in sorted((root / "artifacts").glob("*.provenance.json"))}
-        for root in (built.root, again.root)
-    ]
+    digests = [{p.name: address(p) for p in sorted((root / "artifacts").glob("*.provenance.json"))} for root in (built.root, again.root)]
     assert digests[0] == digests[1] and len(digests[0]) == 15
     assert records(again.root) == records(built.root)
     assert sizes(again.root) == sizes(built.root)

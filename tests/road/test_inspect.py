@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.road.conftest import Place
+from tests.road.conftest import Place, address
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ def test_inspect_by_name_and_by_address(built: Place):
     assert "learned" in shown and '"<|endoftext|>"' in shown and "\x1b" not in shown
     answer = json.loads(built.run("engine", "inspect", "two", "1", "--task", "b", "--json").stdout)
     assert answer["positions"][-1]["supervised"] and not answer["positions"][0]["supervised"]
-    digest = json.loads((built.root / "artifacts/train-two.provenance.json").read_text())["digest"]
+    digest = address(built.root / "artifacts/train-two.provenance.json")
     by_address = built.run("engine", "inspect", digest.removeprefix("sha256:")[:12], "1", "--task", "b", "--json").stdout
     assert json.loads(by_address) == answer
     validation = json.loads(built.run("engine", "inspect", "specs/one.toml", "--split", "validation", "--json").stdout)

@@ -4,13 +4,15 @@ import fcntl
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine import dvcfile
 from engine.dvcfile import parse_lock
-from tests.road.conftest import Place
+from engine.provenance import parse
+from tests.road.conftest import Place, address, told
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +83,7 @@ def test_diff_of_two_branches_names_rank_adapter_and_metrics(branched: Place):
     assert found["steps"] == {"added": [], "removed": []}
     assert {"train-one"} <= {c["step"] for c in found["artifacts"]} <= {"train-one", "predict-one", "evaluate-one"}
     (adapter,) = found["adapters"]
-    now = json.loads((place.root / "artifacts/train-one.provenance.json").read_text())["digest"]
+    now = address(place.root / "artifacts/train-one.provenance.json")
     assert adapter["old"] == now != adapter["new"] and adapter["new"].startswith("sha256:")
     changed = {(c["step"], c["subject"]): c for c in found["metrics"]}
     parameters = changed["train-one", "trainable_parameters"]
@@ -122,10 +124,10 @@ def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
     assert set(place.plan().values()) == {"keep"}
     assert set(place.repro().values()) == {"keep"}
     assert "Data and pipelines are up to date" in place.run("dvc", "status").stdout
-    old = json.loads(before["evaluate-one.provenance.json"])
-    new = json.loads((place.root / "artifacts/evaluate-one.provenance.json").read_text())
-    (accepted,) = new.pop("accepted")
-    assert new == old and accepted["from"] == old["identity"] != accepted["to"]
+    old = parse(before["evaluate-one.provenance.json"])
+    new = told(place.root / "artifacts/evaluate-one.provenance.json")
+    (accepted,) = new.accepted
+    assert replace(new, accepted=()) == old and accepted["from"] == new.identity != accepted["to"]
     assert accepted["reasons"] == ["code of stages.evaluate.metrics.exact_match changed"]
     assert accepted["git_commit"] == place.git("rev-parse", "HEAD").strip() and accepted["time"].endswith("+00:00")
     assert (place.root / "artifacts/train-one.provenance.json").read_bytes() == before["train-one.provenance.json"]
@@ -149,14 +151,14 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     refused = place.run("engine", "accept", "predict-one", check=False)
     assert refused.returncode == 1 and "follows train-one" in refused.stderr
     place.run("engine", "accept", "train-one", "train-two")
-    assert "accepted" in json.loads(provenance.read_text())
+    assert told(provenance).accepted
     assert dvcfile.text_md5((place.root / dvcfile.CACHE / dvcfile.object_path(md5)).read_text()) == md5
     assert set(place.plan().values()) == {"keep"}
     assert set(place.repro().values()) == {"keep"}
     # Accepted again for another change: both are on record.
     place.edit("stages/train/schedule.py", "UNUSED = 1", "UNUSED = 2")
     assert len(data(place, "accept", "train-one")) == 1
-    assert len(json.loads(provenance.read_text())["accepted"]) == 2
+    assert len(told(provenance).accepted) == 2
 
 
 def test_a_recipe_is_not_accepted_and_nothing_is_written(place: Place):
@@ -205,7 +207,9 @@ def test_gc_keeps_an_adapter_by_its_address(branched: Place):
     addresses = {}
     for run in trained:
         content = (place.root / dvcfile.CACHE / dvcfile.object_path(run.outputs["artifacts/train-one.provenance.json"].md5)).read_bytes()
-        addresses[json.loads(content)["recipe"]["method"]["r"]] = json.loads(content)["digest"]
+        found = parse(content)
+        assert found
+        addresses[found.recipe["method"]["r"]] = found.digest
     assert set(addresses) == {2, 4, 8}
     wrong = place.run("engine", "gc", "--force", "--keep", "sha256:" + "0" * 64, check=False)
     assert wrong.returncode == 1 and "no artifact with the content address" in wrong.stderr
