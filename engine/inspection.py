@@ -12,6 +12,7 @@ from engine.errors import UserError, did_you_mean
 from engine.graph import Graph, Step
 from engine.identity import short
 from engine.project import Project
+from engine.provenance import from_statement
 from engine.spec.load import Spec
 from engine.workspace import CODE_ROOT
 
@@ -55,13 +56,13 @@ def _spec(project: Project, target: str) -> Spec:
 
 def _digests(project: Project) -> list[tuple[str, str]]:
     """The content address of everything that was trained, and its experiment."""
-    store, found = project.store(), []
+    store, known = project.store(), []
     for spec in project.specs:
         name = spec.experiment.experiment.name
-        digest = store.metrics(project.graph[f"train-{name}"].provenance).get("digest")
-        if isinstance(digest, str):
-            found.append((digest.removeprefix("sha256:"), name))
-    return found
+        found = from_statement(store.metrics(project.graph[f"train-{name}"].provenance))
+        if found:
+            known.append((found.digest.removeprefix("sha256:"), name))
+    return known
 
 
 def _task(spec: Spec, wanted: str | None) -> str:
