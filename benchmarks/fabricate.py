@@ -4,8 +4,13 @@ Run as `python fabricate.py FOLDER STEPS` with FOLDER (which holds a copy of the
 and records, only the processes that it would start are replaced by a few small files.
 """
 
-import json
 import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched, where a benchmark of tokenize would stand before Python's own module.
+    del sys.path[0]
+
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,18 +5,21 @@
 Each size is a workspace in a temporary folder with a copy of the code. Every measured command must say that there is nothing to do.
 """
 
+import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched, where a benchmark of tokenize would stand before Python's own module.
+    sys.path[0] = __file__.rpartition("/benchmarks/")[0] or "."
+
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
 from benchmarks.common import ROOT, Seconds, environment, machine, median, seconds, table, timed
 

@@ -6,18 +6,21 @@ The last line of stdout is {"edits", "steps", "disagreements", "stale", "needles
 The oracle knows by hand what each step reads (truth_world.py) and asks neither the plan nor DVC.
 """
 
+import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched, where a benchmark of tokenize would stand before Python's own module.
+    sys.path[0] = __file__.rpartition("/benchmarks/")[0] or "."
+
 import argparse
 import copy
 import json
 import random
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 
 from benchmarks.truth_edits import DAMAGES, EDITS
 from benchmarks.truth_oracle import Oracle, compare

@@ -6,23 +6,26 @@ arrays: this project's token files (flat arrays in one safetensors file, memory-
 memory-mapped, as `datasets` has it. parquet: the same columns compressed; it has to be read before rows can be.
 """
 
+import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched, where a benchmark of tokenize would stand before Python's own module.
+    sys.path[0] = __file__.rpartition("/benchmarks/")[0] or "."
+
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # run as a script
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-import numpy as np  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-
-from benchmarks.common import machine, table  # noqa: E402
-from stages.common.tokens import Array, Tokens, TokenWriter  # noqa: E402
+from benchmarks.common import machine, table
+from stages.common.tokens import Array, Tokens, TokenWriter
 
 BATCH = 1_024
 Batch = tuple[Array, Array, Array]

@@ -1,9 +1,14 @@
 """DVC's own command line in forks of a process that has imported it: what a cold start would do, without a second of imports each time."""
 
+import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched, where a benchmark of tokenize would stand before Python's own module.
+    del sys.path[0]
+
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO

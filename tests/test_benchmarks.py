@@ -33,7 +33,7 @@ def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert [(row["steps"], row["jobs"]) for row in rows] == [(10, 2), (30, 2)]
+    assert [(row["steps"], row["jobs"]) for row in rows] == [(11, 2), (30, 2)]
     assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
 
 

@@ -149,7 +149,7 @@ def test_an_adapter_is_trained_further_on_the_same_base(graph):
     both = graph(spec('{ kind = "lora", r = 8 }'), further('{ kind = "lora", r = 8, lora_dropout = 0.1 }'))
     steps = both["train-further"].inputs
     assert steps["model"] == both["train-toy"].inputs["model"] and steps["adapter"].path == "artifacts/train-toy"
-    assert both["evaluate-further"].inputs["adapter"].path == "artifacts/train-further"
+    assert both["predict-further"].inputs["adapter"].path == "artifacts/train-further"
     assert "adapter" not in both["train-toy"].inputs
 
 

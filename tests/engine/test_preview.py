@@ -76,6 +76,7 @@ def test_a_template_file_is_checked_before_anything_runs(workspace):
 def test_without_a_tokenizer_there_is_text_and_a_sentence(workspace):
     spec = workspace / "specs/answer.toml"
     text = spec.read_text("utf-8").replace('path = "models/mine"', MODEL)
+    text = text.replace('["q_proj", "v_proj"]', '"all-linear"')
     assert MODEL in text
     spec.write_text(text, "utf-8")
     found = look(workspace, TASK, "-n", "1")
