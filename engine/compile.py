@@ -15,6 +15,7 @@ from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
+from engine.merging import add_merge
 from engine.reads import Makers, needed_by
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
@@ -65,7 +66,8 @@ def remarks(spec: Spec) -> list[str]:
 def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the steps that a spec is built for."""
     name = spec.experiment.experiment.name
-    return (f"evaluate-{name}", *([f"benchmark-{name}"] if spec.experiment.benchmarks else []))
+    sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
+    return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
 
 
 def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
@@ -264,7 +266,9 @@ def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
 
     subject = Subject(spec, base, trained)
     add_benchmarks(c, subject)
-    return add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
+    evaluated = add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
+    add_merge(c, subject, lambda of, task: _task(c, of, task), subject_of)
+    return evaluated
 
 
 def _as_name(text: str) -> str:

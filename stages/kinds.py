@@ -1,8 +1,8 @@
 """Every kind of step, by name, in the order in which a pipeline runs them."""
 
 from engine.part import Kind
-from stages import benchmark, evaluate, fetch, generate, initialize, mix, predict, split, tokenize, train, vocabulary
+from stages import benchmark, evaluate, fetch, generate, initialize, merge, mix, predict, split, tokenize, train, vocabulary
 
-_MODULES = (generate, split, fetch, initialize, vocabulary, tokenize, mix, train, predict, evaluate, benchmark)
+_MODULES = (generate, split, fetch, initialize, vocabulary, tokenize, mix, train, predict, evaluate, benchmark, merge)
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in _MODULES}

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
-from stages import benchmark, evaluate, generate, predict, tokenize, train
+from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
 from stages.common.attention import Attention
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
@@ -244,6 +244,10 @@ class Benchmarks(benchmark.Benchmarks):
     folder: str | None = recipe(None, "A folder with definitions of your own (YAML) and their data.", min_length=1)
 
 
+class Merge(merge.Merging):
+    """Adapters that become part of the weights of their base."""
+
+
 class Resources(Part):
     """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
 
@@ -276,6 +280,7 @@ class Experiment(Part):
     training: Training = recipe(description="How the model is trained.")
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
+    merge: Merge | None = recipe(None, "Adapters that become part of the weights of their base.")
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")

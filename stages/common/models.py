@@ -145,15 +145,19 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load_adapter(model: "PreTrainedModel", folder: Path) -> Any:
-    """MODEL with the adapter in FOLDER on it, for inference; raises UserError where the two do not fit."""
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """MODEL with the adapter in FOLDER on it, beside others that it has, for inference; raises UserError where the two do not fit."""
     from peft import PeftModel
     from safetensors import SafetensorError
 
     if not (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} holds no adapter: it has no adapter_config.json", hint=_ADAPTER_HINT)
     try:
-        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+        if isinstance(model, PeftModel):
+            adapted = model
+            adapted.load_adapter(folder, name, local_files_only=True)
+        else:
+            adapted = PeftModel.from_pretrained(model, folder, adapter_name=name, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the adapter in {folder} cannot be loaded: {_first_line(error)}", hint=_ADAPTER_HINT) from error
     adapted.eval()
@@ -183,12 +187,15 @@ def load_updates(model: Any, folder: Path) -> None:
 _ADAPTER_HINT = "adapter_config.json and adapter_model.safetensors are needed, made for this very model"
 
 
-def save_model(model: "PreTrainedModel", folder: Path) -> None:
-    """Write MODEL as a `from_pretrained` folder, safetensors only, whose bytes depend on the model alone."""
+def save_model(model: "PreTrainedModel", folder: Path, max_shard_size: str | None = None) -> None:
+    """Write MODEL as a `from_pretrained` folder, safetensors only, whose bytes depend on the model alone.
+
+    Files of weights are at most MAX_SHARD_SIZE large, such as `5GB`, save for one that holds a single larger matrix.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **({"max_shard_size": max_shard_size} if max_shard_size else {}))
     for name in ("config.json", "generation_config.json"):
         if (folder / name).exists():
             values = json.loads((folder / name).read_text("utf-8"))

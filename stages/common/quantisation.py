@@ -35,6 +35,24 @@ def quantise(model: "PreTrainedModel", quantisation: Quantisation) -> None:
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantisation.bits == 4, quantisation.bits == 8
 
 
+def round_weights(model: "PreTrainedModel", quantisation: Quantisation) -> None:
+    """Give the layers of MODEL that QUANTISATION would keep in few bits the numbers that these bits stand for, in the model's own type."""
+    from transformers.pytorch_utils import Conv1D
+
+    for layer in quantisable(model).values():
+        weight = _dequantised(_replacement(layer, quantisation).to(layer.weight.device), quantisation)
+        layer.weight.data = (weight.T if isinstance(layer, Conv1D) else weight).to(layer.weight.dtype).contiguous()
+
+
+def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
+    """The weights of a layer of bitsandbytes as numbers."""
+    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+
+    if quantisation.bits == 4:
+        return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return int8_vectorwise_dequant(layer.weight.data, layer.weight.SCB)
+
+
 def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
     """The linear layers of MODEL that are kept in few bits, by full name."""
     from stages.common.layers import linear_layers

@@ -1,0 +1,140 @@
+"""The step that merges adapters into their base, and the checks that they can be merged."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from engine.compilation import Compilation, chat_template, locate_below, narrow
+from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.evaluation import Subject, TaskOf
+from engine.graph import Input, Step
+from engine.spec.load import Spec
+from stages import merge
+from stages.merge.quantised import Quantised
+from stages.train.methods import Method
+from stages.train.methods.lora import LowRank
+
+
+def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> Step | None:
+    """Add the step in which adapters become part of the weights of the model of SUBJECT, where its spec has `[merge]`.
+
+    Raises UserError where it names an experiment that no spec is.
+    """
+    spec = subject.spec
+    section = spec.experiment.merge
+    if section is None:
+        return None
+    adapters = section.adapters or {subject.name: 1.0}
+    _refuse_strangers(c, spec)
+    merged = {name: subject if name == subject.name else subject_of(name) for name in sorted(adapters)}
+    if problems := _problems(subject, section, list(merged.values())):
+        c.problems += problems
+        return None
+    first = next(iter(merged.values()))
+    quantisation = _method(first).quantisation
+    experiment = spec.experiment
+    parameters = narrow(
+        merge.Parameters,
+        section,
+        adapters=adapters,
+        quantised=Quantised(**asdict(quantisation)) if quantisation else None,
+        format=experiment.tokenization.format,
+        boundary=experiment.tokenization.boundary,
+        encoder_decoder=experiment.tokenization.encoder_decoder,
+        threads=experiment.resources.threads,
+    )
+    reads = {role: item for role, item in first.base.reads().items() if role != "adapter"}
+    reads |= {f"adapter/{name}": other.trained.output() for name, other in merged.items()}
+    reads |= {f"rows/{task}": _rows(spec, task, task_of) for task in experiment.mixture.tasks} | chat_template(spec)
+    moved = {name: ("tokenization", name) for name in ("format", "boundary", "encoder_decoder")}
+    locate = locate_below(spec, ("merge",), quantised=("training", "method"), threads=("resources", "threads"), **moved)
+    description = f"{first.base.name} with {', '.join(merged)} merged into it."
+    return c.add(Step(f"merge-{subject.name}", merge.KIND, parameters, reads, description, spec.where("merge"), locate))
+
+
+def _rows(spec: Spec, task: str, task_of: TaskOf) -> Input:
+    """The rows that the merged model is checked on: test rows, where there are none validation rows, else those of the training."""
+    split = spec.experiment.tasks[task].split
+    validation, test = split.shares
+    name = "test" if test or split.fixed else "validation" if validation else "train"
+    return task_of(spec, task).output(f"{name}.jsonl")
+
+
+def _method(subject: Subject) -> Method:
+    return subject.spec.experiment.training.method
+
+
+def _where(spec: Spec, name: str) -> Location:
+    """Where SPEC asks for an adapter: its line, or the section where none is named."""
+    section = spec.experiment.merge
+    return spec.where("merge", "adapters", name) if section and section.adapters else spec.where("merge")
+
+
+def _refuse_strangers(c: Compilation, spec: Spec) -> None:
+    section = spec.experiment.merge
+    unknown = [name for name in (section.adapters if section else ()) if name not in c.specs]
+    if unknown:
+        what = "no spec of this workspace is experiment '{}'"
+        raise UserError([Problem(what.format(name), _where(spec, name), did_you_mean(name, c.specs)) for name in unknown])
+
+
+def _problems(subject: Subject, section: merge.Merging, merged: list[Subject]) -> list[Problem]:
+    """Why adapters cannot be merged; empty where they can."""
+    found = [problem for other in merged for problem in _unmergeable(subject, other)]
+    if not found and len(merged) > 1:
+        found = [problem for other in merged for problem in _uncombinable(subject.spec, other)]
+        found = found or list(_unlike(subject.spec, section, merged))
+    return found
+
+
+def _unmergeable(subject: Subject, other: Subject) -> Iterator[Problem]:
+    """What keeps one adapter from becoming part of the weights."""
+    where, method = _where(subject.spec, other.name), _method(other)
+    if not method.makes_adapter:
+        what = f"'{other.name}' is trained by {method.kind}, which makes a whole model: there is no adapter to merge"
+        yield Problem(what, where, "leave [merge] out, or name experiments that train adapters in merge.adapters")
+    elif method.virtual_tokens:
+        what = f"'{other.name}' is trained by {method.kind}, whose adapter stands before the text and changes no weights"
+        yield Problem(what, where, "only the adapters of lora, qlora and ia3 can be merged")
+    elif other.base.weights != subject.base.weights:
+        what = f"'{other.name}' is an adapter on {other.base.name}, and '{subject.name}' starts from {subject.base.name}"
+        if other.base.name == subject.base.name:
+            what = f"'{other.name}' is an adapter on other weights than those that '{subject.name}' starts from"
+        yield Problem(what, where, "adapters can be merged into the model that they were trained on alone")
+
+
+def _uncombinable(spec: Spec, other: Subject) -> Iterator[Problem]:
+    """What keeps an adapter from being combined with others: all that is no low-rank update."""
+    method = _method(other)
+    where = _where(spec, other.name)
+    if not isinstance(method, LowRank):
+        yield Problem(f"'{other.name}' is trained by {method.kind}, which cannot be combined with others", where, "take lora or qlora")
+        return
+    more = {"use_dora": method.use_dora, "modules_to_save": method.modules_to_save, "bias": method.bias != "none"}
+    learnt = [f"method.{name}" for name, given in more.items() if given]
+    learnt += ["tokenization.special_tokens"] if other.base.vocabulary else []
+    if learnt:
+        what = f"'{other.name}' learns more than low-rank updates ({', '.join(learnt)}), which cannot be combined with others"
+        yield Problem(what, where, "merge it alone, or train it without")
+
+
+def _unlike(spec: Spec, section: merge.Merging, merged: list[Subject]) -> Iterator[Problem]:
+    """In what adapters differ that are to be combined."""
+    first, *others = merged
+    for other in others:
+        where = _where(spec, other.name)
+        if _method(other).quantisation != _method(first).quantisation:
+            what = f"'{first.name}' and '{other.name}' were trained on differently quantised bases"
+            yield Problem(
+                what, where, "adapters that are merged together need one base: train both by qlora with the same bits, or by lora"
+            )
+        ranks = [_rank(first), _rank(other)]
+        if section.combination.equal_ranks and ranks[0] != ranks[1]:
+            what = f"{section.combination.kind} needs adapters of one rank, and '{first.name}' has {ranks[0]}, '{other.name}' {ranks[1]}"
+            yield Problem(what, where, 'take combination "linear" or "svd", or train both with the same r')
+
+
+def _rank(subject: Subject) -> int:
+    """The rank of the saved adapter."""
+    method = _method(subject).as_saved()
+    assert isinstance(method, LowRank)
+    return method.r

@@ -1,0 +1,76 @@
+"""The work of merge: adapters become part of the weights, and the written model is compared with the adapters on their base."""
+
+from typing import Any
+
+from engine.errors import UserError
+from stages.common.job import Job, Metrics
+from stages.common.models import (
+    copy_tokenizer,
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    longest_sequence,
+    prepare_process,
+    save_model,
+)
+from stages.common.questions import Questions
+from stages.merge import Parameters
+from stages.merge.probing import Probe, difference, logits, read_probes
+
+DIGITS = 3
+"""Differences are rounded to so many significant digits: what stands behind is noise."""
+
+
+def run(parameters: Parameters, job: Job) -> Metrics:
+    """Write the merged model as a `from_pretrained` folder; raises UserError where its logits are not those of the adapters."""
+    prepare_process(parameters.threads)
+    from stages.merge.combining import open_base
+
+    tokenizer_folder = job.inputs.get("vocabulary", job.inputs["model"])
+    encoder = load_tokenizer(tokenizer_folder).encoder
+    asking = Questions(parameters.format, encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder)
+    probes = read_probes([path for _, path in sorted(job.group("rows").items())], parameters.check_rows, asking)
+    model = open_base(parameters, job)
+    longest = longest_sequence(model.config)
+    wanted = _merge(model, parameters, job, probes, longest)
+    copy_tokenizer(tokenizer_folder, job.output)
+    # What was written is asked, not what was meant to be written.
+    written = load_model(job.output)
+    found = logits(written, probes, longest)
+    apart = difference(found, wanted)
+    if not apart <= parameters.tolerance:
+        what = f"the logits of the merged model differ from those of the adapters on their base by {apart:.3g} of the largest one"
+        raise UserError(f"{what}, and merge.tolerance is {parameters.tolerance:g}", hint="raise merge.tolerance, or merge fewer adapters")
+    metrics = {
+        "parameters": count_parameters(written),
+        "shards": len(list(job.output.glob("*.safetensors"))),
+        "rows": len(probes),
+        "logit_difference": _rounded(apart),
+        "tolerance": parameters.tolerance,
+    }
+    return metrics | _to_training(parameters, job, probes, found, longest)
+
+
+def _merge(model: Any, parameters: Parameters, job: Job, probes: list[Probe], longest: int | None) -> Any:
+    """Write MODEL with the adapters merged into it; gives the logits of the adapters beside it."""
+    from stages.merge.combining import adapt
+
+    adapted = adapt(model, parameters, job.group("adapter"))
+    wanted = logits(adapted, probes, longest)
+    merged = adapted.merge_and_unload(adapter_names=list(adapted.active_adapters))
+    save_model(merged, job.output, parameters.max_shard_size)
+    return wanted
+
+
+def _to_training(parameters: Parameters, job: Job, probes: list[Probe], found: Any, longest: int | None) -> Metrics:
+    """How far the merged model is from the adapters on the quantised base that they were trained on: measured, not judged."""
+    from stages.merge.combining import adapt, open_quantised
+
+    if parameters.quantised is None:
+        return {}
+    trained = adapt(open_quantised(parameters, job), parameters, job.group("adapter"))
+    return {"difference_to_quantised": _rounded(difference(found, logits(trained, probes, longest)))}
+
+
+def _rounded(share: float) -> float:
+    return float(f"{share:.{DIGITS}g}")

@@ -1,0 +1,15 @@
+"""The weighted sum of the updates."""
+
+from typing import Any, Literal
+
+from stages.merge.combinations.base import Combining
+
+
+class Linear(Combining):
+    """The weighted sum of the updates, exactly; ranks may differ."""
+
+    kind: Literal["linear"] = "linear"
+
+    def options(self) -> dict[str, Any]:
+        """peft's `cat`: its `linear` sums the factors apart, whose product is another update than the sum of the products."""
+        return {"combination_type": "cat"}

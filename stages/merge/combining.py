@@ -1,0 +1,56 @@
+"""Adapters on their base: one as it is, or several that become one."""
+
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from stages.common.job import Job
+from stages.common.models import load_adapter, load_model
+from stages.common.quantisation import round_weights
+from stages.common.vocabulary import extend
+from stages.merge import Parameters
+
+COMBINED = "combined"
+
+
+def open_base(parameters: Parameters, job: Job) -> Any:
+    """The model that adapters are merged into: in full precision, rounded where they were trained on a quantised one."""
+    model = load_model(job.inputs["model"])
+    if "vocabulary" in job.inputs:
+        extend(model, job.inputs["vocabulary"])
+    if parameters.quantised:
+        round_weights(model, parameters.quantised.quantisation())
+    return model
+
+
+def open_quantised(parameters: Parameters, job: Job) -> Any:
+    """The base as it was in the training."""
+    assert parameters.quantised
+    return load_model(job.inputs["model"], quantisation=parameters.quantised.quantisation())
+
+
+def adapt(model: Any, parameters: Parameters, folders: dict[str, Path]) -> Any:
+    """MODEL with one adapter on it that does what all of FOLDERS do together; raises UserError for those that cannot be combined."""
+    first, *others = sorted(folders)
+    adapted = load_adapter(model, folders[first], first)
+    if not others and parameters.adapters[first] == 1:
+        return adapted
+    for name in others:
+        adapted = load_adapter(adapted, folders[name], name)
+    _combine(adapted, parameters, [first, *others])
+    return adapted
+
+
+def _combine(adapted: Any, parameters: Parameters, names: list[str]) -> None:
+    import torch
+
+    # The new adapter takes its configuration from the first one, and is scaled already: by 1, where it is not scaled by roots of ranks.
+    adapted.peft_config[names[0]].use_rslora = False
+    weights = [parameters.adapters[name] for name in names]
+    torch.manual_seed(parameters.seed)
+    try:
+        adapted.base_model.add_weighted_adapter(names, weights, COMBINED, **parameters.combination.options())
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"the adapters {', '.join(names)} cannot be combined: {error}") from error
+    adapted.set_adapter(COMBINED)
+    adapted.eval()

@@ -1,0 +1,82 @@
+"""Real rows that two models are asked, and how far their logits are apart."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import UserError
+from stages.common.questions import Questions
+from stages.common.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POSITIONS = 32
+"""Of each row the logits of so many last positions are compared: those of a whole text would fill the memory."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The tokens of one row: what is asked, and the answer."""
+
+    question: list[int]
+    answer: list[int]
+
+
+def read_probes(paths: Sequence[Path], rows: int, asking: Questions) -> list[Probe]:
+    """Probes of at most ROWS rows of each file, chosen by content; raises UserError where there is none at all."""
+    probes = []
+    for path in paths:
+        usable = [row for row in read_rows(path, unanswered=True) if row.is_well_formed()]
+        chosen = sorted(usable, key=_hash)[:rows]
+        probes += [found for row in chosen if (found := _probe(row, asking))]
+    if not probes:
+        hint = "raise split.test or split.validation of a task in the mixture, or give it more rows"
+        raise UserError("there are no held-out rows to compare the merged model on", hint=hint)
+    return probes
+
+
+def _hash(row: Row) -> bytes:
+    return hashlib.sha256(f"{row.id}\n{row.asked}".encode()).digest()
+
+
+def _probe(row: Row, asking: Questions) -> Probe | None:
+    answer = asking.references([row])[0] if row.answered else []
+    found = Probe(asking.ids([row])[0], answer)
+    return found if found.question or found.answer else None
+
+
+def logits(model: Any, probes: Sequence[Probe], longest: int | None) -> "list[Tensor]":
+    """The last logits of each probe, (positions, vocabulary), in float32; what has no room in the model is cut."""
+    import torch
+
+    with torch.inference_mode():
+        return [_ask(model, _inputs(model.config, probe, longest)) for probe in probes]
+
+
+def _ask(model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
+    # A quantised model lies on the GPU, where there is one.
+    device = next(model.parameters()).device
+    found: Tensor = model(**{name: ids.to(device) for name, ids in inputs.items()}).logits
+    return found[0, -POSITIONS:].float().cpu()
+
+
+def _inputs(config: Any, probe: Probe, longest: int | None) -> "dict[str, Tensor]":
+    import torch
+
+    if not config.is_encoder_decoder:
+        return {"input_ids": torch.tensor([[*probe.question, *probe.answer][:longest]])}
+    answer = [config.decoder_start_token_id, *probe.answer]
+    return {"input_ids": torch.tensor([probe.question[:longest]]), "decoder_input_ids": torch.tensor([answer[:longest]])}
+
+
+def difference(ours: "Sequence[Tensor]", theirs: "Sequence[Tensor]") -> float:
+    """The largest difference of two logits, as a share of the largest of THEIRS; infinite where one of them is no number."""
+    import torch
+
+    apart = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+    scale = max(float(b.abs().max()) for b in theirs)
+    whole = all(bool(torch.isfinite(tensor).all()) for tensor in (*ours, *theirs))
+    return apart / scale if whole and scale else (0.0 if whole and not apart else float("inf"))
