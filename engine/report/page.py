@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from engine.report.blocks import Picture, Section
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
@@ -62,11 +63,14 @@ def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
 
 
 def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
-    """Write both pages and the pictures into FOLDER; the files, the HTML page first."""
+    """Write both pages and the pictures into FOLDER; the files, the HTML page first. Raises UserError where it cannot be one."""
     pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
     texts = {HTML: html(title, sections), MARKDOWN: markdown(title, sections)}
     texts |= {f"{PICTURES}/{picture.name}.svg": _alone(picture.svg) for picture in pictures}
-    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{folder} is no folder to write into: {error.strerror}", hint="give another one with --output") from None
     for stale in set((folder / PICTURES).glob("*.svg")) - {folder / name for name in texts}:
         stale.unlink()
     for name, text in texts.items():

@@ -128,7 +128,7 @@ def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour:
 
     corner = (place[0], place[1] - _BOX / 2)
     axes.add_patch(Rectangle(corner, width, _BOX, facecolor=_GROUND, edgecolor=colour, linewidth=1.8, zorder=2))
-    axes.text(place[0] + width / 2, place[1], name, ha="center", va="center", fontsize=8, zorder=3)
+    axes.text(place[0] + width / 2, place[1], name, ha="center", va="center", fontsize=8, color=_INK, zorder=3)
 
 
 def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -169,4 +169,4 @@ def _cell(axes: Any, x: int, y: int, share: float, text: str) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=COLOURS["restore"], alpha=0.08 + 0.52 * share, linewidth=0))
-    axes.text(x, y, text, ha="center", va="center")
+    axes.text(x, y, text, ha="center", va="center", color=_INK)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.errors import UserError
 from engine.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import Remark, Table, TokenRow
@@ -249,3 +250,19 @@ def test_the_report_is_imported_without_what_draws_and_renders():
 def test_only_pictures_names_matplotlib():
     found = [path.name for path in sorted((ROOT / "engine").rglob("*.py")) if re.search(r"(import|from) matplotlib", path.read_text())]
     assert found == ["pictures.py"]
+
+
+def test_all_text_of_pictures_has_the_colour_of_the_page(matter: Matter):
+    """Text without a fill is black, which nobody sees on dark ground."""
+    found = {"a": [(1.0, 2.0), (2.0, 1.0)], "b": [(1.0, 2.0)]}
+    for svg in (pictures.graph(matter.nodes), pictures.curves("loss", found), pictures.heat_map("heat", {"m": {"a": 0.5}})):
+        texts = list(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
+        assert texts and all("fill: currentColor" in one.get("style", "") for one in texts)
+
+
+def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match="is no folder to write into"):
+            write(folder, "Report", sections(matter)[:1])
+    assert (tmp_path / "file").read_text() == "mine"
