@@ -1,0 +1,141 @@
+"""Gathers what the report tells, as plain values: from the plan, metrics, plots, provenance, token files and predictions."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from engine.costs import costs_of
+from engine.project import Project
+from engine.provenance import Provenance, from_statement
+from engine.results import Result, results
+from engine.spec.load import Spec
+
+ROWS_SHOWN = 3
+"""Sample rows of each task."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step, what the plan says of it, and what its last run left."""
+
+    name: str
+    kind: str
+    action: str
+    producers: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """By role: a path, relative to the workspace or absolute."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance | None = None
+    plots: str | None = None
+    estimated_bytes: float | None = None
+    """Peak memory that the estimate gives for a training."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One experiment: its spec and what it trains."""
+
+    name: str
+    spec: str
+    tasks: tuple[str, ...]
+    method: str
+
+
+@dataclass(frozen=True)
+class Matter:
+    """All that the report is made of."""
+
+    root: Path
+    nodes: Mapping[str, Node]
+    experiments: Sequence[Trained]
+    results: Sequence[Result] = ()
+
+    def of(self, kind: str) -> list[Node]:
+        """The steps of KIND, in order of the plan."""
+        return [node for node in self.nodes.values() if node.kind == kind]
+
+    def built(self, kind: str) -> list[Node]:
+        """Those that have metrics."""
+        return [node for node in self.of(kind) if node.metrics]
+
+
+def gather(project: Project, paths: Sequence[Path]) -> Matter:
+    """What is known of the specs at PATHS, all of them where none is given."""
+    store, specs = project.store(), project.chosen(paths)
+    graph = project.select([str(path) for path in paths]).graph
+    plan = project.plan(graph, store)
+    costs = costs_of(project, plan, store)
+    nodes = {}
+    for step in graph:
+        memory = (costs.steps.get(step.name) or {}).get("memory") or {}
+        nodes[step.name] = Node(
+            name=step.name,
+            kind=step.kind_name,
+            action=str(plan[step.name].action),
+            producers=step.producers,
+            inputs={role: item.path for role, item in step.inputs.items()},
+            metrics=store.metrics(step.metrics),
+            provenance=from_statement(store.metrics(step.provenance)),
+            plots=step.plots,
+            estimated_bytes=memory.get("total"),
+        )
+    return Matter(project.root, nodes, [_trained(spec) for spec in specs], results(specs, graph, store, plan))
+
+
+def _trained(spec: Spec) -> Trained:
+    values = spec.experiment
+    return Trained(values.experiment.name, spec.path, tuple(values.mixture.tasks), values.training.method.kind)
+
+
+def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
+    """The curves of a training's plot, by column: step and value."""
+    wanted = ("loss", "validation_loss")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in _table(root, node):
+        for name in row:
+            if name.startswith(wanted) and row[name]:
+                found.setdefault(name, []).append((float(row["step"]), float(row[name])))
+    return found
+
+
+def scores(root: Path, node: Node) -> list[dict[str, str]]:
+    """Every value of an evaluation's plot: model, task, metric, value, low, high."""
+    return [row for row in _table(root, node) if {"model", "task", "metric", "value"} <= row.keys()]
+
+
+def _table(root: Path, node: Node) -> list[dict[str, str]]:
+    path = root / node.plots if node.plots else None
+    if path is None or not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def predictions(root: Path, path: str, rows: int | None = None) -> Iterator[dict[str, Any]]:
+    """The first ROWS of a file of predictions, none where it is not there."""
+    file = root / path
+    if file.exists():
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, islice(lines, rows))
+
+
+def token_rows(matter: Matter, node: Node) -> list[list[tuple[str, bool]]] | None:
+    """The first rows of a token file as text and whether it is supervised; None where file or tokenizer cannot be read here."""
+    tokens = matter.root / "artifacts" / node.name / "train.safetensors"
+    tokenizer = next((matter.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
+    if tokenizer is None or not tokenizer.exists() or not tokens.exists():
+        return None
+    from tokenizers import Tokenizer
+
+    from stages.common.tokens import Tokens
+
+    encoder, found = Tokenizer.from_file(str(tokenizer)), Tokens.open(tokens)
+    rows = [found.row(number) for number in range(min(ROWS_SHOWN, len(found)))]
+    return [
+        [(encoder.decode([int(token)], skip_special_tokens=False), bool(learned)) for token, learned in zip(*row, strict=True)]
+        for row in rows
+    ]

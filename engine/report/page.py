@@ -1,0 +1,84 @@
+"""Renders the sections as HTML and as Markdown, and writes both; Jinja is imported when a page is made."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from engine.report.blocks import Picture, Section
+
+HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
+
+
+def html(title: str, sections: Sequence[Section]) -> str:
+    """The page: one file, no network; every value is escaped."""
+    from markupsafe import Markup
+
+    return _render("page.html.jinja", True, title, sections, picture=lambda picture: Markup(picture.svg))
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """The twin: its pictures lie in files beside it."""
+    return _render("page.md.jinja", False, title, sections, picture=lambda picture: f"{PICTURES}/{picture.name}.svg")
+
+
+def _render(template: str, escapes: bool, title: str, sections: Sequence[Section], **helpers: Any) -> str:
+    from jinja2 import PackageLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        loader=PackageLoader("engine.report", "."), autoescape=escapes, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.tests["numeric"] = _is_number
+    environment.filters |= {"cell": _cell, "fenced": _fenced, "bold": _bold}
+    return environment.get_template(template).render(title=title, sections=sections, **helpers).rstrip("\n") + "\n"
+
+
+def _is_number(text: str) -> bool:
+    return re.match(r"^[+-]?[<\s]*[\d.,]+( ?%| [GMK]iB| \[.*\])?$|^–$", text) is not None
+
+
+def _cell(text: str) -> str:
+    """TEXT inside a line of Markdown: no markup of its own, no line ends."""
+    flat = re.sub(r"\s*\n\s*", " ↵ ", text)
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _fenced(text: str) -> str:
+    """TEXT as a block that shows it as it stands: the fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
+    """Tokens in a line, neighbours of one sort together, the supervised ones bold."""
+    runs: list[tuple[str, bool]] = []
+    for text, learned in pieces:
+        if runs and runs[-1][1] == learned:
+            runs[-1] = (runs[-1][0] + text, learned)
+        else:
+            runs.append((text, learned))
+    return "".join(f"<b>{_cell(text)}</b>" if learned else _cell(text) for text, learned in runs)
+
+
+def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
+    """Write both pages and the pictures into FOLDER; the files, the HTML page first. Raises UserError where it cannot be one."""
+    pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
+    texts = {HTML: html(title, sections), MARKDOWN: markdown(title, sections)}
+    texts |= {f"{PICTURES}/{picture.name}.svg": _alone(picture.svg) for picture in pictures}
+    try:
+        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{folder} is no folder to write into: {error.strerror}", hint="give another one with --output") from None
+    for stale in set((folder / PICTURES).glob("*.svg")) - {folder / name for name in texts}:
+        stale.unlink()
+    for name, text in texts.items():
+        (folder / name).write_text(text, "utf-8")
+    return [folder / name for name in texts]
+
+
+def _alone(svg: str) -> str:
+    """A picture that is a file: in light or dark ink, as its reader prefers."""
+    style = "<style>svg{color:#1c2733}@media(prefers-color-scheme:dark){svg{color:#dde3ea;--ground:#14191f}}</style>"
+    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + style, svg, count=1)

@@ -1,0 +1,172 @@
+"""The report's pictures as SVG: the graph, loss curves, the heat-map; the same bytes for the same values."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.report.collect import Node
+
+_INK = "#010203"
+"""Drawn in place of the page's own colour of text, which an SVG calls currentColor."""
+_GROUND = "#030201"
+"""Drawn in place of the page's own ground."""
+COLOURS = {"keep": "#2e8b57", "restore": "#3b7dd8", "run": "#d9822b", "maybe": "#9467bd"}
+"""By plan action; readable on light and on dark ground."""
+_LINES = ("#3b7dd8", "#d9822b", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16fb0", "#6f7b87")
+_MOST_STEPS = 80
+"""A graph of more steps is drawn by kind."""
+_BOX = 0.34
+"""Height of a step's box, inches."""
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of these inches without a window, in the page's ink."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_settings("report")):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _settings(name: str) -> dict[str, Any]:
+    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return dict.fromkeys(inks, _INK) | {
+        "svg.hashsalt": name,
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.parse_math": False,
+        "legend.frameon": False,
+    }
+
+
+def _svg(figure: Any, name: str) -> str:
+    """The picture as an element of a page: no XML header, no date, no maker, ids of its own."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_settings(name)):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground, #ffffff)")
+    # Several pictures stand in one page, whose names must differ.
+    for before in (' id="', "url(#", 'href="#'):
+        text = text.replace(before, f"{before}{name}-")
+    return text
+
+
+def graph(nodes: Mapping[str, Node]) -> str:
+    """The steps in layers from left to right, coloured by what the plan says of each."""
+    edges = {name: node.producers for name, node in nodes.items()}
+    actions = {name: node.action for name, node in nodes.items()}
+    if len(nodes) > _MOST_STEPS:
+        edges, actions = _by_kind(nodes)
+    layers = _layers(edges)
+    width, height = (max(0.085 * max(map(len, layer)) + 0.25 for layer in layers) + 0.45), _BOX * 1.5
+    deepest = max(map(len, layers))
+    figure, axes = _figure(width * len(layers), height * deepest + 0.3)
+    places = {
+        name: (column * width, -height * (row + (deepest - len(layer)) / 2))
+        for column, layer in enumerate(layers)
+        for row, name in enumerate(layer)
+    }
+    for name, producers in edges.items():
+        for producer in producers:
+            _edge(axes, places[producer], places[name], width - 0.45)
+    for name, place in places.items():
+        _box(axes, name, place, width - 0.45, COLOURS[actions[name]])
+    axes.set(xlim=(-0.1, width * len(layers) - 0.35), ylim=(-height * deepest + _BOX / 2, _BOX))
+    axes.axis("off")
+    return _svg(figure, "graph")
+
+
+def _by_kind(nodes: Mapping[str, Node]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """One box for each kind, numbered; its colour is of its step that has most to do."""
+    members: dict[str, list[Node]] = {}
+    for node in nodes.values():
+        members.setdefault(node.kind, []).append(node)
+    titles = {kind: f"{len(found)} × {kind}" for kind, found in members.items()}
+    order, edges = list(members), {}
+    for kind, found in members.items():
+        before = {nodes[p].kind for node in found for p in node.producers}
+        # A kind that reads itself (adapters that go on from others) or one named later would make a circle of kinds.
+        edges[titles[kind]] = tuple(titles[other] for other in order if other in before and order.index(other) < order.index(kind))
+    return edges, {titles[kind]: max((n.action for n in found), key=list(COLOURS).index) for kind, found in members.items()}
+
+
+def _layers(edges: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """The names by how many steps lie before them; inside a layer near those that they read."""
+    depth: dict[str, int] = {}
+    for name, producers in edges.items():
+        depth[name] = 1 + max((depth[p] for p in producers), default=-1)
+    layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for name in edges:
+        layers[depth[name]].append(name)
+    row: dict[str, float] = {}
+    for layer in layers:
+        layer.sort(key=lambda name: sum(row[p] for p in edges[name]) / max(1, len(edges[name])))
+        row |= {name: (place + 0.5) / len(layer) for place, name in enumerate(layer)}
+    return layers
+
+
+def _edge(axes: Any, start: tuple[float, float], end: tuple[float, float], width: float) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    (x, y), (to_x, to_y) = (start[0] + width, start[1]), end
+    bend = min(0.4, (to_x - x) / 2)
+    path = Path([(x, y), (x + bend, y), (to_x - bend, to_y), (to_x, to_y)], [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+    axes.add_patch(PathPatch(path, fill=False, edgecolor=_INK, alpha=0.35, linewidth=0.8))
+
+
+def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (place[0], place[1] - _BOX / 2)
+    axes.add_patch(Rectangle(corner, width, _BOX, facecolor=_GROUND, edgecolor=colour, linewidth=1.8, zorder=2))
+    axes.text(place[0] + width / 2, place[1], name, ha="center", va="center", fontsize=8, color=_INK, zorder=3)
+
+
+def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Loss against optimizer step, one line for each of FOUND."""
+    figure, axes = _figure(5.6, 3.0)
+    for number, (label, points) in enumerate(found.items()):
+        style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
+        axes.plot(*zip(*points, strict=True), label=label, color=_LINES[number % len(_LINES)], linewidth=1.4, **style)
+    axes.set(xlabel="optimizer step", ylabel="loss (nats a supervised token)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    if len(found) > 1:
+        axes.legend(fontsize=8, labelcolor=_INK)
+    return _svg(figure, name)
+
+
+def heat_map(name: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Values of models (rows) on tasks (columns); a cell that was not measured stays empty."""
+    tasks = list(dict.fromkeys(task for values in rows.values() for task in values))
+    figure, axes = _figure(2.0 + 0.95 * len(tasks), 0.9 + 0.42 * len(rows))
+    known = [value for values in rows.values() for value in values.values()]
+    low, high = min([0.0, *known]), max([*known, 1e-9])
+    for y, values in enumerate(rows.values()):
+        for x, task in enumerate(tasks):
+            if task in values:
+                share = (values[task] - low) / (high - low)
+                _cell(axes, x, y, share, f"{values[task]:.2f}")
+    axes.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xticks(range(len(tasks)), tasks, rotation=30 if max(map(len, tasks)) > 10 else 0)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return _svg(figure, name)
+
+
+def _cell(axes: Any, x: int, y: int, share: float, text: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=COLOURS["restore"], alpha=0.08 + 0.52 * share, linewidth=0))
+    axes.text(x, y, text, ha="center", va="center", color=_INK)
