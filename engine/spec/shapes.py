@@ -19,7 +19,7 @@ class Scalar:
 
     @property
     def words(self) -> str:
-        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Any: "any value"}
         return names.get(self.type, "another sort of value")
 
 
