@@ -23,6 +23,7 @@ from engine.workspace import CODE_ROOT
 
 COLUMNS = ("what", "holds", "detail")
 _SHORTEST_ADDRESS = 6
+_ACCEPTED = "a change of code or versions was accepted"
 _BUILT = (ARTIFACTS, METRICS, PLOTS, dvcfile.LOCK, ".git", ".venv")
 """What a clean workspace begins without."""
 
@@ -78,13 +79,15 @@ def _checks(project: Project, step: Step, told: Provenance) -> Iterator[Check]:
     yield Check("files", not wrong, wrong or f"{len(files)} files, {short(listing_digest(files))}")
     yield Check("content address", listing_digest(files) == told.digest, short(told.digest))
     yield _recorded(store, step)
-    yield _identity(project, step, told)
+    identity = _identity(project, step, told)
+    yield identity
+    accepted = identity.detail == _ACCEPTED
     moved = [f"{role} ({read['path']})" for role, read in told.inputs.items() if _md5(store, read["path"]) != read["md5"]]
     yield Check("inputs", not moved, f"changed since: {', '.join(moved)}" if moved else f"{len(told.inputs)} as they were read")
     edited = _different(Code(CODE_ROOT).closure(told.code), told.code)
-    yield Check("code", not edited, edited or f"{len(told.code)} modules")
+    yield Check("code", accepted or not edited, f"{edited}; accepted" if edited and accepted else edited or f"{len(told.code)} modules")
     others = [f"{name} {have} (was {was})" for name, was in told.environment.items() if (have := installed(name)) != was]
-    yield Check("environment", not others, ", ".join(others) or f"{len(told.environment)} packages")
+    yield Check("environment", accepted or not others, ", ".join(others) or f"{len(told.environment)} packages")
 
 
 def _different(now: Mapping[str, str], then: Mapping[str, str]) -> str:
@@ -112,7 +115,7 @@ def _identity(project: Project, step: Step, told: Provenance) -> Check:
     now = digest(project.identities[step.name])
     accepted = [str(note.get("to")) for note in told.accepted]
     detail = (
-        "as the specs ask now" if now == told.identity else "accepted" if now in accepted else "the specs, code or versions have moved on"
+        "as the specs ask now" if now == told.identity else _ACCEPTED if now in accepted else "the specs, code or versions have moved on"
     )
     return Check("identity", now in (told.identity, *accepted), detail)
 

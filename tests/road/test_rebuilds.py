@@ -58,7 +58,7 @@ def test_a_new_member_of_a_family_reruns_nothing(place: Place):
     text = (place.root / "stages/tokenize/masks/full.py").read_text().replace('"full"', '"other"').replace("Full", "Other")
     place.write("stages/tokenize/masks/other.py", text)
     place.edit("stages/tokenize/masks/__init__.py", "import Full\n", "import Full\nfrom stages.tokenize.masks.other import Other\n")
-    place.edit("stages/tokenize/masks/__init__.py", "Completion | Full", "Completion | Full | Other")
+    place.edit("stages/tokenize/masks/__init__.py", "Delimited | Full", "Delimited | Full | Other")
     assert place.repro_as_planned() == {"resolve"}
 
 
