@@ -44,6 +44,7 @@ KIND_MODULES: dict[str, tuple[str, ...]] = {
     "split": (*COMMON_TEXT, "stages/common/hashing.py", "stages/common/splits.py", "stages/split/body.py"),
     "tokenize": (
         *COMMON_TEXT,
+        "stages/common/ahead.py",
         "stages/common/encoder.py",
         "stages/common/encoding.py",
         "stages/common/formats/plain.py",
@@ -228,7 +229,7 @@ class World:
         text = original(SAMPLERS)
         for n in range(1, self.members + 1):
             text = text.replace("import Equal\n", f"import Equal\nfrom stages.mix.samplers.extra{n} import Extra{n}\n")
-            text = text.replace("Annotated[Equal", f"Annotated[Extra{n} | Equal")
+            text = text.replace("Annotated[Curriculum", f"Annotated[Extra{n} | Curriculum")
         return text
 
     def truths(self) -> dict[str, tuple[Any, tuple[str, ...]]]:

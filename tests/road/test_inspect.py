@@ -26,7 +26,7 @@ def test_inspect_by_name_and_by_address(built: Place):
     ("arguments", "messages"),
     [
         (["tow"], ["no experiment, spec or adapter tow", "did you mean 'two'?"]),
-        (["one", "--task", "b"], ["does not train on task 'b'", "specs/one.toml:7"]),
+        (["one", "--task", "b"], ["does not train on task 'b'", "specs/one.toml:8"]),
         (["one", "100000"], ["there is no row 100000", "give a number from 0 to"]),
     ],
 )
