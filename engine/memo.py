@@ -24,6 +24,11 @@ def stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def stamp_of(path: Path) -> list[int] | None:
+    """The stamp of what is at PATH; None where nothing is."""
+    return stamp(path.stat()) if path.exists() else None
+
+
 def settled(status: os.stat_result) -> bool:
     """Whether the file's time is old enough that a later edit must get another one; to be asked after the file was read."""
     return time.time_ns() - status.st_mtime_ns > RACY_NANOSECONDS

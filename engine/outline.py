@@ -108,7 +108,7 @@ class State:
             "versions": [sys.version, str(self.code), _pydantic()],
             "specs": [str(path) for path in self.specs],
             "files": {name: entry.md5 if (entry := self.hashes.entry(name, _is_source)) else None for name in read},
-            "inputs": {name: _stamp(self.hashes.root / name) for name in inputs},
+            "inputs": {name: memo.stamp_of(self.hashes.root / name) for name in inputs},
             "packages": {name: self.version(name) for name in packages},
         }
 
@@ -123,10 +123,6 @@ class State:
 
 def _is_source(name: str) -> bool:
     return name != "__pycache__/"
-
-
-def _stamp(path: Path) -> list[int] | None:
-    return memo.stamp(path.stat()) if path.exists() else None
 
 
 def _files(path: Path) -> Iterator[Path]:

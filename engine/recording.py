@@ -59,11 +59,11 @@ class Recorder:
             return
         path = self.root / dvcfile.LOCK
         with dvc_lock(self.root):
-            if self._lock is None or self._written != _stamp(path):
+            if self._lock is None or self._written != memo.stamp_of(path):
                 self._lock = dvcfile.LockText(path.read_bytes() if path.exists() else None)
             self._lock.update(self._unwritten)
             replace_with(path, self._lock.text())
-            self._written = _stamp(path)
+            self._written = memo.stamp_of(path)
         self._unwritten.clear()
 
     def keep(self, path: str) -> Entry:
@@ -119,10 +119,6 @@ class Recorder:
     def _copy_out(self, md5: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.cache / dvcfile.object_path(md5), target)
-
-
-def _stamp(path: Path) -> list[int] | None:
-    return memo.stamp(path.stat()) if path.exists() else None
 
 
 def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:

@@ -1,13 +1,11 @@
 """BLEU (Papineni et al., 2002, https://aclanthology.org/P02-1040), through sacrebleu (Post, 2018, arXiv:1804.08771)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.part import Part, recipe
+from stages.evaluate.metrics.sacrebleu_sums import scores_of
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
-
-if TYPE_CHECKING:
-    from stages.evaluate.metrics.statistic import Array
 
 
 class Bleu(Part):
@@ -29,7 +27,7 @@ class Bleu(Part):
         answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
         # What `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
         counts = scorer._extract_corpus_statistics(answers, [references])
-        return [Statistic("bleu", counts, lambda sums: _each(scorer, sums), str(scorer.get_signature()))]
+        return [Statistic("bleu", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]
 
     def _scorer(self) -> Any:
         from sacrebleu.metrics import BLEU
@@ -42,11 +40,3 @@ class Bleu(Part):
             effective_order=self.effective_order,
             max_ngram_order=self.max_order,
         )
-
-
-def _each(scorer: Any, sums: "Array") -> "Array":
-    """sacrebleu's own formula over each vector of sums."""
-    import numpy as np
-
-    flat = np.rint(sums.reshape(-1, sums.shape[-1])).astype(int).tolist()
-    return np.array([scorer._compute_score_from_stats(row).score for row in flat]).reshape(sums.shape[:-1])

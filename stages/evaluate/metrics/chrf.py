@@ -1,13 +1,11 @@
 """chrF (Popović, 2015, https://aclanthology.org/W15-3049), through sacrebleu."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
+from stages.evaluate.metrics.sacrebleu_sums import scores_of
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
-
-if TYPE_CHECKING:
-    from stages.evaluate.metrics.statistic import Array
 
 
 class Chrf(Part):
@@ -36,12 +34,4 @@ class Chrf(Part):
         answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
         # What `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
         counts = scorer._extract_corpus_statistics(answers, [references])
-        return [Statistic("chrf", counts, lambda sums: _each(scorer, sums), str(scorer.get_signature()))]
-
-
-def _each(scorer: Any, sums: "Array") -> "Array":
-    """sacrebleu's own formula over each vector of sums."""
-    import numpy as np
-
-    flat = np.rint(sums.reshape(-1, sums.shape[-1])).astype(int).tolist()
-    return np.array([scorer._compute_score_from_stats(row).score for row in flat]).reshape(sums.shape[:-1])
+        return [Statistic("chrf", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]
