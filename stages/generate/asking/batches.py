@@ -62,17 +62,13 @@ class BatchSession:
         for question in todo:
             slot = Slot(question.where, self._rules.converse(question))
             slot.advance(None)
-            self._advance(slot)
+            slot.advance_from(self._answers)
             self.counts.cached += slot.request is None
             yield slot
             if slot.request:
                 waiting, size = waiting + 1, size + len(_line(slot.request))
             if waiting >= LARGEST or size >= _LARGEST_FILE:
                 return
-
-    def _advance(self, slot: Slot) -> None:
-        while slot.request and (reply := self._answers.find(slot.request.key)):
-            slot.advance(reply)
 
     def _settle(self, slots: Sequence[Slot]) -> None:
         """Batch after batch, until every row has its answer; each ordinarily needs one, a second where JSON was asked for again."""
@@ -81,7 +77,7 @@ class BatchSession:
             before = len(requests)
             fault = self._loop.run_until_complete(self._one(list(requests.values())))
             for slot in slots:
-                self._advance(slot)
+                slot.advance_from(self._answers)
             if fault:
                 failed += 1
                 if failed >= _ROUNDS or sum(slot.request is not None for slot in slots) == before:

@@ -43,6 +43,11 @@ class Slot:
         except StopIteration as finished:
             self.answer, self.request = finished.value, None
 
+    def advance_from(self, answers: Answers) -> None:
+        """Go on for as long as ANSWERS keeps what is asked next."""
+        while self.request and (reply := answers.find(self.request.key)):
+            self.advance(reply)
+
 
 @dataclass
 class Limits:
@@ -131,7 +136,7 @@ class Session:
     def _begin(self, question: Question) -> Slot:
         slot = Slot(question.where, self._rules.converse(question))
         slot.advance(None)
-        self._advance_from_cache(slot)
+        slot.advance_from(self._answers)
         if slot.answer is None:
             task = self._loop.create_task(self._pursue(slot))
             self._tasks[task] = False
@@ -139,10 +144,6 @@ class Session:
         else:
             self.counts.cached += 1
         return slot
-
-    def _advance_from_cache(self, slot: Slot) -> None:
-        while slot.request and (reply := self._answers.find(slot.request.key)):
-            slot.advance(reply)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
@@ -162,7 +163,7 @@ class Session:
         try:
             while slot.request:
                 slot.advance(await self._reply(slot.request))
-                self._advance_from_cache(slot)
+                slot.advance_from(self._answers)
         except UserError as error:
             raise UserError(_at(problem, slot.where) for problem in error.problems) from None
 
