@@ -3,6 +3,7 @@
 import gc
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,13 @@ def peak_memory(device: torch.device) -> int:
     """The largest amount of memory that this process has held, in bytes: of the device, or main memory where that is the device."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes: getrusage(2) of each.
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "linux":
+        return _high_water_mark()
+    # macOS counts in bytes: getrusage(2).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _high_water_mark() -> int:
+    """VmHWM of proc(5), in bytes. Linux's ru_maxrss would not do: across exec it keeps what the process that started this one held."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
