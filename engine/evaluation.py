@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.compilation import Base, Compilation, chat_template, locate_below, narrow
+from engine.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Problem, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
@@ -87,7 +87,7 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     c.problems += [problem for task in asked for problem in _unanswerable(spec, task)]
     reads = subject.reads()
     reads |= {f"test/{task}": task_of(spec, task).output("test.jsonl") for task in asked}
-    return c.add(_step(spec, f"predict-{subject.name}", _parameters(spec), reads, f"Answers of {subject.name} to the test rows."))
+    return c.add(_step(spec, f"predict-{subject.name}", _parameters(subject), reads, f"Answers of {subject.name} to the test rows."))
 
 
 def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
@@ -106,7 +106,8 @@ def _tasks(spec: Spec) -> tuple[str, ...]:
     return spec.experiment.evaluation.tasks or spec.experiment.mixture.tasks
 
 
-def _parameters(spec: Spec) -> predict.Parameters:
+def _parameters(subject: Subject) -> predict.Parameters:
+    spec = subject.spec
     experiment = spec.experiment
     over_length = experiment.tokenization.over_length
     return narrow(
@@ -116,7 +117,7 @@ def _parameters(spec: Spec) -> predict.Parameters:
         likelihood=any(getattr(metric, "needs_likelihood", False) for metric in experiment.evaluation.metrics),
         format=experiment.tokenization.format,
         boundary=experiment.tokenization.boundary,
-        encoder_decoder=experiment.tokenization.encoder_decoder,
+        encoder_decoder=encoder_decoder(spec, subject.base),
         over_length=_PROMPT_POLICIES.get(over_length, "error"),
         batch_rows=experiment.resources.evaluation_batch,
         threads=experiment.resources.threads,
@@ -257,8 +258,10 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
     if task.split.shares[1] == 0 and not task.split.fixed:
         what = f"task '{name}' is evaluated, but its split holds out no test rows"
         found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
-    if name not in section.held_out and isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:
-        positions = f"the model has {model.architecture.max_length} positions"
+    # An encoder and a decoder have positions of their own.
+    shared = model.architecture.max_length if isinstance(model, ScratchModel) and not model.architecture.encoder_decoder else None
+    if name not in section.held_out and shared is not None and task.max_new_tokens >= shared:
+        positions = f"the model has {shared} positions"
         what = f"max_new_tokens {task.max_new_tokens} of task '{name}' leaves no room for a prompt: {positions}"
         found.append(
             Problem(what, spec.where("tasks", name, "max_new_tokens"), "lower max_new_tokens, or raise model.architecture.max_length")
