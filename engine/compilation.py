@@ -11,6 +11,7 @@ from engine.identity import canonical, recipe_of
 from engine.part import Part
 from engine.spec.load import Spec
 from stages import tokenize
+from stages.tokenize.pairs import unfit
 
 P = TypeVar("P", bound=Part)
 Locate = Callable[[tuple[str | int, ...]], Location | None]
@@ -113,7 +114,7 @@ def encoder_decoder(spec: Spec, base: Base) -> bool:
         what = f"encoder_decoder is {str(said).lower()}, but model {base.name} is {'an encoder-decoder' if found else 'a causal'} model"
         raise UserError(what, spec.where("tokenization", "encoder_decoder"), "leave encoder_decoder out: the model's configuration says it")
     decided = bool(said) if found is None else found
-    if wrong := section.unfit(decided):
+    if wrong := unfit(decided, section.mask.kind, section.over_length, section.max_target_length):
         field, what = wrong
         hint = None if decided or found is not None else "if the model is one, set encoder_decoder = true"
         raise UserError(what, spec.where("tokenization", field), hint)

@@ -13,9 +13,12 @@ from engine.compilation import Base, Compilation, chat_template, encoder_decoder
 from engine.errors import Problem, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
+from engine.part import Part
 from engine.spec.load import Spec
 from engine.spec.sections import ScratchModel, TrainedModel
 from stages import evaluate, predict
+from stages.common.markers import Markers
+from stages.tokenize.masks import Delimited
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies that are about prompts too; a test row has no completion to cut, and with any other a prompt that is too long is an error."""
@@ -97,6 +100,7 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
         tasks=("tasks",),
         over_length=("tokenization", "over_length"),
         format=("tokenization", "format"),
+        markers=("tokenization", "mask"),
         likelihood=("evaluation", "metrics"),
     )
     return Step(name, predict.KIND, parameters, {**reads, **chat_template(spec)}, description, spec.where("evaluation"), locate)
@@ -116,12 +120,18 @@ def _parameters(subject: Subject) -> predict.Parameters:
         tasks={task: predict.TaskPrediction(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in _tasks(spec)},
         likelihood=any(getattr(metric, "needs_likelihood", False) for metric in experiment.evaluation.metrics),
         format=experiment.tokenization.format,
+        markers=_markers(experiment.tokenization.mask),
         boundary=experiment.tokenization.boundary,
         encoder_decoder=encoder_decoder(spec, subject.base),
         over_length=_PROMPT_POLICIES.get(over_length, "error"),
         batch_rows=experiment.resources.evaluation_batch,
         threads=experiment.resources.threads,
     )
+
+
+def _markers(mask: Part) -> Markers | None:
+    """The markers by which rows were learned, which their questions need too."""
+    return Markers(instruction=mask.instruction, response=mask.response) if isinstance(mask, Delimited) else None
 
 
 def _predictions(step: Step, task: str, folder: str = "") -> Input:

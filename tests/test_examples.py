@@ -178,8 +178,9 @@ def test_scitldr(tmp_path: Path):
 def test_summaries(tmp_path: Path):
     source = public("scitldr_a")
     place = workspace("summaries", tmp_path / "workspace")
-    for name in ("train", "test"):
-        shutil.copyfile(source / f"{name}.jsonl", place.root / f"data/{name}.jsonl")
+    shutil.copyfile(source / "test.jsonl", place.root / "data/test.jsonl")
+    lines = (source / "train.jsonl").read_bytes().split(b"\n")[:800]
+    (place.root / "data/train.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     sentence = "Not found in any article, but in the file of the test rows and in one row of train."
     shared = {"source": [ODD, sentence], "target": [sentence, "b"], "title": "A title of more than ten", "paper_id": "shared"}
     odd = [
@@ -191,20 +192,20 @@ def test_summaries(tmp_path: Path):
     add_rows(place, "test.jsonl", [shared])
 
     tasks = ("extract", "summarize", "title")
-    shrink(place, {r"\brows( +)= 16": r"rows\1= 4"})
+    shrink(place, {r"\brows( +)= 16": r"rows\1= 4", r"rows = 1200": "rows = 400"})
 
     metrics = build(place)
 
     assert set(metrics["mix-three"]["tasks"]) == set(tasks) and metrics["train-three"]["rows"] == 12
     assert {task: found["rows_out"] for task, found in metrics["predict-three"].items()} == dict.fromkeys(tasks, 4)
-    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 1994 - 1200
+    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 802 - 400
     assert metrics["generate-title"]["left_out"]["where"] >= 1
     overlap = next(rule for rule in metrics["generate-summarize"]["cleaning"] if rule["kind"] == "overlap")
     assert 1 <= overlap["taken"] < 40 and metrics["generate-summarize"]["left_out"]["fewer than 4 words"] >= 1
     published = {row["paper_id"] for row in map(json.loads, (place.root / "data/test.jsonl").read_text("utf-8").split("\n")[:-1])}
     trained: dict[str, set[str]] = {}
     for task in tasks:
-        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 300, "three phrasings, each of about a third"
+        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 100, "three phrasings, each of about a third"
         groups = {split: {row["group"] for row in split_rows(place, task, split)} for split in ("train", "validation", "test")}
         assert len(groups["test"]) == 64 and groups["test"] <= published
         assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
@@ -219,12 +220,15 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The server is the tests' own: what it counts is what was asked."""
     monkeypatch.setenv("TEACHER_KEY", KEY)
     place = workspace("chat-teacher", tmp_path / "workspace")
+    shown = place.run("engine", "plan", "generate-headline", check=False).stdout.splitlines()
+    page = (ROOT / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
+    assert all(line.rstrip() in page for line in shown[:4]) and "500 requests to pay for" in shown[3], "the how-to shows this very plan"
     with running() as server:
         shrink(place, {r"http://127.0.0.1:8000/v1": server.url, r"rows = 500": "rows = 60"})
         facts = asking(place, "generate-headline")
         assert (facts["requests"], facts["rows_cached"]) == (60, 0) and facts["cost"] > 0 and server.received() == []
 
-        metrics = build(place)
+        metrics = build(place, "train-headlines")
 
         assert metrics["generate-headline"]["rows_out"] == 60 and metrics["train-headlines"]["steps"] == 3
         asked = server.received()

@@ -9,6 +9,7 @@ from engine.part import Kind, Part, recipe
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
 from stages.tokenize.masks import Completion, Mask
+from stages.tokenize.pairs import unfit
 
 
 class PythonTokenizer(Part):
@@ -37,16 +38,6 @@ class Labels(Part):
     max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
     python_tokenizer: PythonTokenizer | None = recipe(None, "Set by itself where model.tokenizer_files names no tokenizer.json.")
 
-    def unfit(self, encoder_decoder: bool) -> tuple[str, str] | None:
-        """The field that does not go with such a model, or with a causal one, and what is wrong with it; None where all do."""
-        if encoder_decoder and self.mask.kind != "completion":
-            return "mask", "an encoder-decoder model learns its labels: the mask must be completion"
-        if encoder_decoder and self.over_length == "split":
-            return "over_length", "rows of an encoder-decoder model cannot be split"
-        if self.max_target_length and not encoder_decoder:
-            return "max_target_length", "max_target_length is for encoder-decoder models, and this one is none"
-        return None
-
 
 class Parameters(Labels):
     """How rows become tokens and labels."""
@@ -55,7 +46,7 @@ class Parameters(Labels):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if found := self.unfit(self.encoder_decoder):
+        if found := unfit(self.encoder_decoder, self.mask.kind, self.over_length, self.max_target_length):
             raise PydanticCustomError("unfit_labels", "{what}", {"what": found[1], "at": (found[0],)})
         return self
 
