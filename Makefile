@@ -1,4 +1,4 @@
-# Two lines are all you need: `make quickstart` builds the example, `make test` runs all tests. Each sets up what it needs.
+# Two lines are all you need: `make quickstart` builds the example, `make test` runs the tests (CI=1: also those that take minutes each). Each sets up what it needs.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -11,7 +11,7 @@ quickstart: setup
 	@engine build
 
 test: setup lint
-	@python -m pytest --numprocesses 2 --dist worksteal
+	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
 
 setup: .venv/.installed
 
