@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from engine.errors import UserError
 from stages.common.tokens import Tokens, TokenWriter, memory_map
 
 row = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 1)), min_size=1, max_size=20)
@@ -142,3 +143,29 @@ def test_rows_with_and_without_a_source_do_not_mix(tmp_path):
     with pytest.raises(AssertionError), TokenWriter(tmp_path / "t") as writer:
         writer.write(np.array([5, 6]), np.array([0, 1], np.uint8), source_length=1)
         writer.write(np.array([5, 6]), np.array([0, 1], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"supervised": np.ones(2, np.uint8)}, "has 3 tokens, labels for 2, and rows of 3"),
+        ({"offsets": np.array([0, 2])}, "has 3 tokens, labels for 3, and rows of 2"),
+        ({"offsets": np.zeros(0, np.int64)}, "rows of 0"),
+        ({"source_lengths": np.ones(2, np.int32)}, "has 1 rows, and says of 2"),
+    ],
+)
+def test_labels_of_another_length_are_the_users_matter(tmp_path, changed, said):
+    whole = {"input_ids": np.arange(3, dtype=np.int32), "supervised": np.ones(3, np.uint8), "offsets": np.array([0, 3])}
+    save_file(whole | changed, tmp_path / "t")
+    with pytest.raises(UserError, match=said) as caught:
+        Tokens.open(tmp_path / "t")
+    assert caught.value.problems[0].where.file == str(tmp_path / "t")
+
+
+def test_a_file_that_is_cut_is_the_users_matter(tmp_path):
+    write(tmp_path / "t", [[(5, 0), (6, 1)]])
+    whole = (tmp_path / "t").read_bytes()
+    for length in (0, 4, 30, len(whole) - 3):
+        (tmp_path / "t").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="token file"):
+            Tokens.open(tmp_path / "t")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.initialize.tokenizers import Tokenizer
-from stages.initialize.tokenizers.special import EOS, PAD
+from stages.initialize.tokenizers.special import BOS, EOS, PAD
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café"] * 3
 TRAINED = Tokenizer(vocab_size=280).train(TEXTS)
@@ -43,3 +43,8 @@ def test_special_tokens_are_marked_so():
 def test_a_vocabulary_too_small_for_the_bytes_is_refused():
     with pytest.raises(ValidationError):
         Tokenizer(vocab_size=257)
+
+
+def test_a_begin_token_comes_behind_the_others_and_only_where_it_is_asked_for():
+    assert Tokenizer(vocab_size=280, begin_token=True).train(TEXTS).token_to_id(BOS) == 2
+    assert TRAINED.token_to_id(BOS) is None
