@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 from engine.errors import UserError
 from stages.common.models import load_model
 from stages.train import GlobalBatch, Schedule
-from stages.train.batches import collate
 from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
 from stages.train.body import run
 from stages.train.data import Row, Rows, global_batches
 from stages.train.methods import Full, Lora
 from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
-from tests.stages.train.tiny import mean_loss, settings, training_job
+from tests.stages.train.tiny import collate, mean_loss, settings, training_job
 
 
 def trained(folder, model, **values):
