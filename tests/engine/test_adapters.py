@@ -143,7 +143,7 @@ def test_a_damaged_object_is_no_adapter(place: Place, tmp_path: Path):
 def test_an_address_that_only_a_remote_could_know_says_so(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     shutil.rmtree(place.root / dvcfile.CACHE)
-    with pytest.raises(UserError, match=r"of 1 on record the provenance is not in DVC's cache, and its remote cannot be asked: .*no remote"):
+    with pytest.raises(UserError, match=r"of 1 on record the provenance is not in DVC's cache, .* asked: .*no remote"):
         fetch(place.root, place.store(), early, tmp_path / "out")
 
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from engine.errors import UserError
-from stages.train import Checkpoints, GlobalBatch
+from stages.train import Checkpoints, GlobalBatch, Schedule
 from stages.train.body import run
 from stages.train.guards import WINDOW, StopRequest, refuse_bad_course
 from stages.train.methods import Lora
@@ -71,8 +71,8 @@ def test_steps_of_the_warm_up_are_no_lack_of_progress():
 def test_a_training_that_learns_nothing_keeps_its_checkpoints(tmp_path, falcon):
     job = training_job(tmp_path, falcon, {"copy": 64})
     chosen = {"method": Lora(r=4), "learning_rate": 1e-12, "checkpoints": Checkpoints(every_steps=8), "global_batch": GlobalBatch(rows=2)}
-    with pytest.raises(UserError, match=r"flat since the beginning: 5\.68\d* at first, 5\.69\d* by step 30"):
-        run(settings(**chosen, stop_without_progress=30), job)
+    with pytest.raises(UserError, match=r"flat since the beginning: 5\.68\d* at first, 5\.69\d* by step 31"):
+        run(settings(**chosen, schedule=Schedule(kind="constant", warmup_ratio=0.0), stop_without_progress=31), job)
     assert list((job.scratch / "checkpoints").glob("step-*.safetensors")) and list(job.output.iterdir()) == []
 
 

@@ -1,8 +1,5 @@
 """Whatever the processes share, and however many there are, each step's loss and the trained weights are those of one process."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -127,13 +124,3 @@ def test_a_stopped_training_goes_on_at_the_same_row_under_another_number_of_proc
     there = launch(tmp_path / "one", [case("moved", job, tmp_path / "moved", settings(zero=ZEROS["1"], **LORA))], 1)["moved"]
     assert [loss for _, loss, _, _ in there["curve"]] == pytest.approx([point.loss for point in result.curve], rel=1e-4)
     assert distance(load_file(tmp_path / "one" / "moved.safetensors"), weights) < 1e-4
-
-
-def test_a_training_on_one_device_imports_no_deepspeed(tmp_path, falcon):
-    script = (
-        "import sys; from pathlib import Path; from stages.train.body import run; from stages.train.methods import Lora; "
-        "from tests.stages.train.tiny import settings, training_job; "
-        "run(settings(method=Lora(r=2)), training_job(Path(sys.argv[1]), Path(sys.argv[2]))); assert 'deepspeed' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(falcon)], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
