@@ -371,10 +371,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     mine = {_key(row): row for row in rows if row["loop"] == "ours"}
     pairs = [(mine[_key(row)], row) for row in rows if row["loop"] != "ours" and _key(row) in mine]
     apart = [abs(a / b - 1) for one, other in pairs for a, b in zip(one["losses"], other["losses"], strict=True)]
-    errors = [row["estimated_bytes"] / row["peak_memory_bytes"] - 1 for row in mine.values() if row["estimated_bytes"]]
+    # What a tiny model takes may have lain free in the process before.
+    told = [row for row in mine.values() if row["estimated_bytes"] and row["peak_memory_bytes"]]
+    errors = [row["estimated_bytes"] / row["peak_memory_bytes"] - 1 for row in told]
+    peaks = [(one["peak_memory_bytes"], other["peak_memory_bytes"]) for one, other in pairs if other["peak_memory_bytes"]]
     return {
         "least_speed_ratio": min((one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs), default=None),
-        "largest_memory_ratio": max((one["peak_memory_bytes"] / other["peak_memory_bytes"] for one, other in pairs), default=None),
+        "largest_memory_ratio": max((one / other for one, other in peaks), default=None),
         "loss_max_relative_difference": max(apart, default=None),
         "estimate_max_error": max(errors, key=abs, default=None),
     }

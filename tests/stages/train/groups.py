@@ -41,7 +41,8 @@ def forked(work: Callable[[], object], log: Path | None = None) -> int:
                 with path.open("ab") as file:
                     os.dup2(file.fileno(), stream)
         torch.set_num_threads(1)
-        os._exit(work() or 0)  # type: ignore[arg-type]
+        code = work()
+        os._exit(code if isinstance(code, int) else 0)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
