@@ -24,11 +24,16 @@ from stages.train.torchrun import die_with_parent
 from stages.train.zero import Zero
 
 
-def forked(work: Callable[[], object], log: Path | None = None) -> int:
-    """Run WORK in a child process, which shares what is imported already; stderr goes to LOG, stdout beside it; its process id."""
+def ready() -> None:
+    """Import here what every child would import."""
     prepare_process(1)
     for library in ("deepspeed", "peft", "stages.train.work"):
         import_module(library)
+
+
+def forked(work: Callable[[], object], log: Path | None = None) -> int:
+    """Run WORK in a child process, which shares what is imported already; stderr goes to LOG, stdout beside it; its process id."""
+    ready()
     child = os.fork()
     if child:
         return child

@@ -18,7 +18,7 @@ from stages.train.body import run
 from stages.train.methods import Lora
 from stages.train.zero import Zero
 from tests.stages.initialize.tiny import make_model
-from tests.stages.train.groups import ended, forked, group
+from tests.stages.train.groups import ended, forked, group, ready
 from tests.stages.train.tiny import settings, training_job
 
 
@@ -53,6 +53,7 @@ def wait_for(condition, log):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, model):
     """What two processes leave that nobody disturbs, and how many seconds they took."""
+    ready()
     job, started = training_job(tmp_path_factory.mktemp("whole"), model, SIZES), time.monotonic()
     children, folder = workers(job)
     assert [ended(child) for child in children] == [0, 0], (job.scratch / "log").read_text()
@@ -68,18 +69,17 @@ def outcome(folder):
 @pytest.mark.slow
 def test_killed_under_zero_2_on_two_processes_it_goes_on_with_the_same_bits(tmp_path, model, undisturbed):
     whole, seconds = undisturbed
-    job, draw, killed = training_job(tmp_path, model, SIZES), random.Random(3), 0
-    while killed < 6:
+    job, draw, killed, reaching = training_job(tmp_path, model, SIZES), random.Random(3), 0, 0
+    while killed < 6 or not reaching:
         children, folder = workers(job)
         time.sleep(draw.uniform(0.2, 0.9) * seconds)
         for child in children:
             os.kill(child, signal.SIGKILL)
         if [ended(child) for child in children] == [-signal.SIGKILL] * 2:
-            killed += 1
+            killed, reaching = killed + 1, reaching + bool(reached(job))
         elif (folder / "result.json").exists():  # done before its moment: the next one begins anew
             shutil.rmtree(job.scratch)
             job.scratch.mkdir()
-    assert reached(job), "some of them came as far as a checkpoint"
     children, folder = workers(job)
     assert [ended(child) for child in children] == [0, 0], (job.scratch / "log").read_text()
     assert outcome(folder) == outcome(whole)
