@@ -80,13 +80,6 @@ class Tokens:
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.input_ids[span], self.supervised[span]
 
-    def source_and_labels(self, index: int) -> tuple[Array, Array]:
-        """The encoder's input and the decoder's labels of a row (both int32), views of the file; for encoder-decoder models."""
-        assert self.source_lengths is not None, "these rows are for a causal model"
-        input_ids, _ = self.row(index)
-        source = int(self.source_lengths[index])
-        return input_ids[:source], input_ids[source:]
-
     @cached_property
     def lengths(self) -> Array:
         """Tokens of each row, int64 [rows]."""
