@@ -1,6 +1,7 @@
 """Builds the tiny twins of the published experiments, one workspace after another, and says which published outcomes they show.
 
-`make experiments`, or `python -m benchmarks.experiments [NAME...]`. What was built stays below `artifacts/experiments`: stopped, it goes on where it was.
+`make experiments`, or `python -m benchmarks.experiments [NAME...]`. What was built stays below `artifacts/experiments`: stopped, it
+goes on where it was.
 """
 
 import argparse

@@ -63,9 +63,7 @@ TASKS = ("extract", "headline", "topic")
 def falcon_7b_summaries(folder: Path) -> list[Outcome]:
     """Three single-task adapters, and one for all three tasks."""
     here = Workspace(folder)
-    match = {
-        name: {task: here.value(f"{name}-tiny", task, "exact_match") for task in TASKS} for name in ("base", *TASKS, "multitask")
-    }
+    match = {name: {task: here.value(f"{name}-tiny", task, "exact_match") for task in TASKS} for name in ("base", *TASKS, "multitask")}
     ends = [here.value("base-tiny", task, "eos_rate") for task in TASKS]
     copies = [here.value("extract-tiny", task, "copy_rate") for task in TASKS]
     own = [match[task][task] for task in TASKS]
@@ -92,12 +90,13 @@ def falcon_180b_dolly(folder: Path) -> list[Outcome]:
     mixed, merged, trained = (here.metrics(f"{kind}-adapter-tiny") for kind in ("mix", "merge", "train"))
     adapter, whole = here.size("train-adapter-tiny"), here.size("merge-adapter-tiny")
     share = trained["trainable_parameters"] / trained["parameters"]
+    packed, apart = mixed["packing_efficiency"], merged["logit_difference"]
     return [
         Outcome("instructions are learned", f"perplexity {before:.0f} before, {after:.0f} after", after < before),
         Outcome("a small share of the weights is trained", f"{share:.1%}", share < 0.2),
         Outcome("only the adapter is saved", f"{adapter / 1e6:.2f} MB, merged {whole / 1e6:.2f} MB", adapter < whole / 2),
-        Outcome("rows fill sequences of 2,048", f"{mixed['packing_efficiency']:.1%} of the tokens are rows", mixed["packing_efficiency"] > 0.8),
-        Outcome("merged and adapted agree", f"largest difference {merged['logit_difference']:.1e}", merged["difference"] <= 1e-4),
+        Outcome("rows fill sequences of 2,048", f"{packed:.1%} of the tokens are rows", packed > 0.8),
+        Outcome("merged and adapted agree", f"largest difference of logits {apart:.1e}", apart <= 1e-4),
     ]
 
 
@@ -106,7 +105,8 @@ def bloom_560m_chat(folder: Path) -> list[Outcome]:
     here = Workspace(folder)
     right = {name: here.value(f"{name}-tiny", "recall", "exact_match") for name in ("base", "full", "full-twice", "masked", "trl")}
     epochs = {name: here.metrics(f"train-{name}-tiny")["steps"] // 5 for name in ("full", "full-twice", "masked", "trl")}
-    masked, trl = (folder / f"artifacts/tokenize-{name}/train.safetensors" for name in ("unmarked-tiny-masked", "translate-tiny-completion"))
+    tokens = [folder / f"artifacts/tokenize-{name}/train.safetensors" for name in ("unmarked-tiny-masked", "translate-tiny-completion")]
+    same = tokens[0].read_bytes() == tokens[1].read_bytes()
 
     def learned(name: str) -> str:
         return f"{5 * right[name]:.0f} of 5 answers after {epochs[name]} epochs"
@@ -117,7 +117,7 @@ def bloom_560m_chat(folder: Path) -> list[Outcome]:
         Outcome("masked labels reach the answers", learned("masked"), right["masked"] == 1),
         Outcome("full labels do not, in that time", learned("full"), right["full"] < 1),
         Outcome("in twice the time they do", learned("full-twice"), right["full-twice"] == 1),
-        Outcome("the third way learns the same labels", learned("trl"), masked.read_bytes() == trl.read_bytes() and right["trl"] == 1),
+        Outcome("the third way learns the same labels", learned("trl"), same and right["trl"] == 1),
         Outcome("seconds per epoch", ", ".join(f"{name} {seconds:.2f}" for name, seconds in times.items()), True),
     ]
 
@@ -132,33 +132,51 @@ def flan_t5_methods(folder: Path) -> list[Outcome]:
     def rouge(name: str) -> float:
         return here.value(f"{name}-tiny", "summary", "rouge1")
 
-    def topic(name: str) -> float:
-        return here.value(f"{name}-tiny", "topic", "exact_match")
+    def around(name: str) -> str:
+        return here.interval(f"{name}-tiny", "summary", "rouge1")
 
-    base, full = rouge("base"), rouge("full")
-    ranks = {r: rouge(f"lora-{r}") for r in RANKS}
-    best = max(ranks.values())
-    enough = next(r for r, value in ranks.items() if value >= best - 0.03)
-    parameters = {name: here.metrics(f"train-{name}-tiny")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
-    shares = {size: rouge(f"prompt{size}") / rouge(f"full{size}") for size in ("-small", "", "-large")}
-    return [
-        Outcome("full fine-tuning is far above the base", f"ROUGE-1 {base:.2f}, {here.interval('full-tiny', 'summary', 'rouge1')}", full > 1.5 * base),
-        Outcome("LoRA is nearly as far", f"ROUGE-1 {here.interval('lora-8-tiny', 'summary', 'rouge1')} at r = 8", ranks[8] - base > 0.7 * (full - base)),
-        Outcome("quality saturates at a small rank", ", ".join(f"{r}: {v:.2f}" for r, v in ranks.items()), enough <= 16),
-        Outcome("with a small share of the parameters", f"{_counts(parameters)} trained", parameters["lora-8"] < parameters["full"] / 2),
-        Outcome("prompt tuning comes closer to full with size", ", ".join(f"{v:.0%}" for v in shares.values()), shares["-large"] >= shares["-small"]),
-        Outcome("single-task full fine-tuning forgets", f"topics named {topic('base'):.2f} before, {topic('full'):.2f} after", topic("full") < topic("base") - 0.2),
-        Outcome("LoRA leaves the base as it was", f"{topic('lora-8'):.2f} with the adapter, {topic('base'):.2f} without", topic("lora-8") <= topic("base")),
-        Outcome("the multi-task model keeps both", f"topics {topic('multitask'):.2f}, ROUGE-1 {rouge('multitask'):.2f}", topic("multitask") > topic("full")),
-    ]
+    return [*_methods(rouge, around), *_ranks(rouge), *_sizes(rouge), _parameters(here), *_forgotten(here)]
+
+
+Score = Callable[[str], float]
+
+
+def _methods(rouge: Score, around: Callable[[str], str]) -> Iterator[Outcome]:
+    base, full, low = rouge("base"), rouge("full"), rouge("lora-8")
+    yield Outcome("full fine-tuning is far above the base", f"ROUGE-1 {around('full')}, base {around('base')}", full > 1.5 * base)
+    yield Outcome("LoRA is nearly as far", f"ROUGE-1 {around('lora-8')} at r = 8", low - base > 0.7 * (full - base))
+    yield Outcome("prompt tuning is above the base", f"ROUGE-1 {around('prompt')}", rouge("prompt") > base)
+
+
+def _ranks(rouge: Score) -> Iterator[Outcome]:
+    values = {r: rouge(f"lora-{r}") for r in RANKS}
+    enough = next(r for r, value in values.items() if value >= max(values.values()) - 0.03)
+    told = ", ".join(f"{r}: {value:.2f}" for r, value in values.items())
+    yield Outcome("quality saturates at a small rank", f"{told}; within 0.03 of the best from r = {enough}", enough <= 16)
+
+
+def _sizes(rouge: Score) -> Iterator[Outcome]:
+    shares = [rouge(f"prompt{size}") / rouge(f"full{size}") for size in ("-small", "", "-large")]
+    told = ", ".join(f"{share:.0%}" for share in shares)
+    yield Outcome("prompt tuning comes closer to full with size", f"{told} of full's ROUGE-1", shares[-1] > shares[0])
+
+
+def _parameters(here: Workspace) -> Outcome:
+    found = {name: here.metrics(f"train-{name}-tiny")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
+    told = ", ".join(f"{name} {count:,}" for name, count in found.items())
+    return Outcome("few parameters are trained", told, found["prompt"] < found["lora-8"] < found["full"] / 2)
+
+
+def _forgotten(here: Workspace) -> Iterator[Outcome]:
+    named = {name: here.value(f"{name}-tiny", "topic", "exact_match") for name in ("base", "full", "lora-8", "multitask")}
+    base, full = named["base"], named["full"]
+    yield Outcome("single-task full fine-tuning forgets", f"topics named {base:.2f} before, {full:.2f} after", full < base - 0.2)
+    yield Outcome("LoRA forgets no more than that", f"topics named {named['lora-8']:.2f}", named["lora-8"] >= full)
+    yield Outcome("the multi-task model forgets little", f"topics named {named['multitask']:.2f}", named["multitask"] > full + 0.2)
 
 
 def _each(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
-
-
-def _counts(values: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {value:,}" for name, value in values.items())
 
 
 OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {

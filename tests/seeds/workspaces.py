@@ -11,7 +11,7 @@ UNKNOWN = 'revision = "main"'
 DATA = {
     "published/data/dialogsum.train.jsonl": '{"fname": "train_0", "dialogue": "Hello", "summary": "A hello.", "topic": "hello"}\n',
     "data/mts_dialog/MTS-Dialog-TrainingSet.csv": "ID,section_header,section_text,dialogue\n0,CC,Cough.,Doctor: Hello\n",
-    "data/self_instruct/user_oriented_instructions.jsonl": '{"instruction": "Say hello", "instances": [{"input": "", "output": "Hello"}]}\n',
+    "data/self_instruct/user_oriented_instructions.jsonl": '{"instruction": "Say hello", "instances": [{"output": "Hello"}]}\n',
     "data/wikitext2/valid.txt": "A line.\n",
 }
 """Files that nobody has from git, one row each, by their places."""

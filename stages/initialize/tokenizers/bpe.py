@@ -32,7 +32,9 @@ class Bpe(Part):
     @model_validator(mode="after")
     def _begin_is_no_end(self) -> Self:
         if self.bos in (EOS, PAD):
-            raise PydanticCustomError("bos", "'{bos}' is the end or the padding: a begin needs a text of its own", {"bos": self.bos, "at": ("bos",)})
+            raise PydanticCustomError(
+                "bos", "'{bos}' is the end or the padding: a begin needs a text of its own", {"bos": self.bos, "at": ("bos",)}
+            )
         if self.bos and self.vocab_size < 256 + len(self.special_tokens):
             raise PydanticCustomError("bos", "with a begin-of-sequence token vocab_size is at least 259", {"at": ("vocab_size",)})
         return self
