@@ -90,9 +90,10 @@ def falcon_180b_dolly(folder: Path) -> list[Outcome]:
     mixed, merged, trained = (here.metrics(f"{kind}-adapter-tiny") for kind in ("mix", "merge", "train"))
     adapter, whole = here.size("train-adapter-tiny"), here.size("merge-adapter-tiny")
     share = trained["trainable_parameters"] / trained["parameters"]
+    told = " → ".join(here.interval(name, "dolly", "perplexity") for name in ("base-tiny", "adapter-tiny"))
     packed, apart = mixed["packing_efficiency"], merged["logit_difference"]
     return [
-        Outcome("instructions are learned", f"perplexity {before:.0f} before, {after:.0f} after", after < before),
+        Outcome("instructions are learned", f"perplexity {told}", after < before),
         Outcome("a small share of the weights is trained", f"{share:.1%}", share < 0.2),
         Outcome("only the adapter is saved", f"{adapter / 1e6:.2f} MB, merged {whole / 1e6:.2f} MB", adapter < whole / 2),
         Outcome("rows fill sequences of 2,048", f"{packed:.1%} of the tokens are rows", packed > 0.8),

@@ -35,7 +35,7 @@ def rows(tmp_path_factory):
 
 def made(parameters, folder):
     (folder / "out").mkdir()
-    generate(parameters, Job("generate", {"source/path": EXPERIMENT / "data/translations.jsonl"}, folder / "out", None, folder))
+    generate(parameters, Job("generate", {"source": EXPERIMENT / "data/translations.jsonl"}, folder / "out", None, folder))
     found = [json.loads(line) for line in (folder / "out/rows.jsonl").read_text("utf-8").splitlines()]
     return [{"prompt": row["prompt"].replace("<s>", BOS), "completion": row["completion"]} for row in found]
 
