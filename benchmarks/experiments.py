@@ -6,6 +6,7 @@ goes on where it was.
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,8 @@ class Built:
     experiment: str
     state: str
     seconds: float = 0.0
+    processor: float = 0.0
+    """Seconds of the processor, which other work on the machine does not lengthen."""
     outcomes: list[Outcome] = field(default_factory=list)
 
 
@@ -68,22 +71,32 @@ def build(name: str, jobs: int) -> Built:
     """Build the twins of NAME and look at what came out."""
     if missing := missing_data(name):
         return Built(name, f"skipped: {', '.join(missing)} not in {DATA.name}")
-    folder, started = BUILT / name, time.monotonic()
+    folder, started, used = BUILT / name, time.monotonic(), processor()
     prepare(name, folder)
     code = run(folder, "build", "-j", str(jobs))
-    seconds = time.monotonic() - started
+    spent = time.monotonic() - started, processor() - used
     if code:
-        return Built(name, f"failed (exit code {code})", seconds)
-    return Built(name, "built", seconds, OUTCOMES[name](folder))
+        return Built(name, f"failed (exit code {code})", *spent)
+    return Built(name, "built", *spent, OUTCOMES[name](folder))
+
+
+def processor() -> float:
+    """Seconds of the processor that children have used so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def rows(found: Sequence[Built]) -> list[list[str]]:
     """A line for each outcome of each experiment."""
     lines = []
     for one in found:
-        lines.append([one.experiment, f"{one.state}, {one.seconds:.0f} s" if one.seconds else one.state, "", ""])
+        lines.append([one.experiment, _spent(one), "", ""])
         lines += [["", each.claim, each.measured, "yes" if each.holds else "NO"] for each in one.outcomes]
     return lines
+
+
+def _spent(one: Built) -> str:
+    return f"{one.state}, {one.seconds:.0f} s ({one.processor:.0f} s of the processor)" if one.seconds else one.state
 
 
 def main() -> int:
