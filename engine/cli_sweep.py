@@ -39,10 +39,10 @@ def pick(
         raise UserError("--max and --min contradict each other", hint="give one of them, or neither: most metrics know what is better")
     project = load_project()
     direction = "max" if highest else "min" if lowest else None
-    picked = choose(project, spec, Question(metric, task, direction), output, force)
+    choice, path = choose(project, spec, Question(metric, task, direction), output, force)
+    written = project.workspace.display(path)
     if json:
-        render.as_json(picked.as_data(project.root))
+        render.as_json(choice.as_data() | {"written": written})
         return
-    render.table(f"{picked.metric} on {', '.join(picked.tasks)}, the best point first ({picked.direction})", *picked.table())
-    written = project.workspace.display(picked.path)
-    render.note(f"{written} written: {picked.best.point.name}; next: engine build {written}")
+    render.table(f"{choice.metric} on {', '.join(choice.tasks)}, the best point first ({choice.direction})", *choice.table())
+    render.note(f"{written} written: {choice.best.point.name}; next: engine build {written}")

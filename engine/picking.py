@@ -6,7 +6,7 @@ Ties, of values that are equal to six digits, go to the fewest trainable paramet
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,9 +18,8 @@ from engine.project import Project, write_text
 from engine.results import results
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
-from engine.sweeps import VALIDATION_LOSS, Reached, Sweep, sweeps
+from engine.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, sweeps
 
-SEED = "experiment.seed"
 LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
 WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
 """Metrics of which neither more nor less is better by itself."""
@@ -49,8 +48,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Picked:
-    """The choice, and the text of the spec that it makes."""
+class Choice:
+    """The points of a sweep in order, and what they were ordered by."""
 
     sweep: Sweep
     metric: str
@@ -58,48 +57,49 @@ class Picked:
     direction: str
     candidates: tuple[Candidate, ...]
     """The best one first."""
-    path: Path
-    text: str
 
     @property
     def best(self) -> Candidate:
+        """The point that is written."""
         return self.candidates[0]
 
-    def as_data(self, root: Path) -> dict[str, Any]:
+    def as_data(self) -> dict[str, Any]:
         """Plain JSON values."""
         points = [{"point": c.point.name, "values": dict(c.point.values), "value": c.value, "mean": c.mean} for c in self.candidates]
         head = {"sweep": self.sweep.name, "spec": self.sweep.spec, "metric": self.metric, "tasks": list(self.tasks)}
-        chosen = {"best": self.best.point.name, "written": os.path.relpath(self.path, root)}
-        return head | {"direction": self.direction, "points": points} | chosen
+        return head | {"direction": self.direction, "points": points, "best": self.best.point.name}
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows, the best point first."""
         seeds = self.best.seeds > 1
         columns = ["point", *self.sweep.fields, self.metric, *(["mean over seeds"] if seeds else [])]
         rows = [
-            [c.point.name, *map(str, c.point.values.values()), f"{c.value:.6g}", *([f"{c.mean:.6g}"] if seeds else [])]
+            [c.point.name, *map(given, c.point.values.values()), f"{c.value:.6g}", *([f"{c.mean:.6g}"] if seeds else [])]
             for c in self.candidates
         ]
         return columns, rows
 
 
-def pick(project: Project, target: Path, question: Question, output: Path | None, force: bool) -> Picked:
-    """Choose among the points of the spec TARGET and write the best one; raises UserError where there is nothing to choose by or from."""
-    specs = project.chosen([target])
-    if len({spec.path for spec in specs}) != 1 or not (specs[0].point and specs[0].point.labels):
-        raise UserError(f"{target} has no sweep of several points: there is nothing to pick from", hint="see docs/how-to/sweep.md")
-    specs = tuple(spec for spec in project.specs if spec.path == specs[0].path)
-    path = _output(project, specs[0], output, force)
-    store, plan = project.store(), project.plan()
-    (sweep,) = sweeps(specs, results(specs, project.graph, store, plan), project.graph, store, plan)
-    metric = _metric(specs[0], sweep, question.metric)
+def chosen(spec: Spec, sweep: Sweep, question: Question) -> Choice:
+    """The order of the points of SWEEP, of which SPEC is one; raises UserError where some lack what the question asks for."""
+    metric = _metric(spec, sweep, question.metric)
     tasks = _tasks(sweep, metric, question.task)
     direction = question.direction or _direction(metric)
-    candidates = _ranked(_candidates(sweep, metric, tasks), direction)
-    by_name = {spec.name: spec for spec in specs}
-    text = _text(project.root, by_name[candidates[0].point.name], path, f"{metric} ({direction}, on {', '.join(tasks)})", candidates[0])
-    write_text(path, text)
-    return Picked(sweep, metric, tasks, direction, candidates, path, text)
+    return Choice(sweep, metric, tasks, direction, _ranked(_candidates(sweep, metric, tasks), direction))
+
+
+def pick(project: Project, target: Path, question: Question, output: Path | None, force: bool) -> tuple[Choice, Path]:
+    """Choose among the points of the spec TARGET and write the best one; raises UserError where there is nothing to choose by or from."""
+    named = project.chosen([target])
+    if len({spec.path for spec in named}) != 1 or not (named[0].point and named[0].point.labels):
+        raise UserError(f"{target} has no sweep of several points: there is nothing to pick from", hint="see docs/how-to/sweep.md")
+    specs = {spec.name: spec for spec in project.specs if spec.path == named[0].path}
+    path = _output(project, named[0], output, force)
+    store, plan = project.store(), project.plan()
+    (sweep,) = sweeps(specs.values(), results(specs.values(), project.graph, store, plan), project.graph, store, plan)
+    choice = chosen(named[0], sweep, question)
+    write_text(path, spec_text(project.root, specs[choice.best.point.name], path, choice))
+    return choice, path
 
 
 def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> Path:
@@ -189,10 +189,11 @@ def _ranked(candidates: Sequence[Candidate], direction: str) -> tuple[Candidate,
     return tuple(sorted(candidates, key=key))
 
 
-def _text(root: Path, spec: Spec, path: Path, by: str, best: Candidate) -> str:
-    """A spec that extends the swept one with the values of a point, and is asked test rows."""
+def spec_text(root: Path, spec: Spec, path: Path, choice: Choice) -> str:
+    """The text of a spec at PATH that extends the swept one with the values of its point SPEC, and is asked test rows."""
     assert spec.point
-    given: Mapping[str, Any] = {dotted(key): value for key, value in spec.point.values.items()}
+    best, by = choice.best, f"{choice.metric} ({choice.direction}, on {', '.join(choice.tasks)})"
+    values = {dotted(key): value for key, value in spec.point.values.items()}
     seeds = f", mean of {best.seeds} seeds {best.mean:.6g}" if best.seeds > 1 else ""
     lines = [
         f"# The best point of {spec.path} by {by}: {spec.name}, {best.value:.6g}{seeds}. Written by `engine pick`.",
@@ -200,7 +201,7 @@ def _text(root: Path, spec: Spec, path: Path, by: str, best: Candidate) -> str:
         "sweep = false",
         "",
         f"experiment.name = {toml(path.stem)}",
-        *(f"{field} = {toml(value)}" for field, value in given.items()),
+        *(f"{field} = {toml(value)}" for field, value in values.items()),
     ]
     lines += ['evaluation.split = "test"'] if spec.experiment.evaluation.split != "test" else []
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
 from engine.store import Store
 
+SEED = "experiment.seed"
 VALIDATION_LOSS = "validation_loss"
 """What a training measures at its end, by task."""
 
@@ -25,7 +26,7 @@ class Measured:
 
     def __str__(self) -> str:
         interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low is not None and self.high is not None else ""
-        return f"{self.value:.2f}{interval}" if interval else f"{self.value:.4g}"
+        return f"{self.value:.2f}{interval}" if interval else f"{self.value:.4f}"
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,18 @@ def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, s
     every = sorted({field for point in values for field in point})
     fields = tuple(field for field in every if len({toml(point.get(field)) for point in values}) > 1)
     points = []
-    for spec, given in zip(specs, values, strict=True):
+    for spec, own in zip(specs, values, strict=True):
         training = graph[f"train-{spec.name}"]
         measured = store.metrics(training.metrics)
         metrics = dict(_scores(results.get(spec.name)))
         if isinstance(losses := measured.get(VALIDATION_LOSS), dict):
             metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
         trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in ("train", "evaluate"))
-        own = {field: given.get(field) for field in fields}
-        points.append(Reached(spec.name, own, metrics, trained, evaluated, measured.get("trainable_parameters")))
+        points.append(
+            Reached(
+                spec.name, {field: own.get(field) for field in fields}, metrics, trained, evaluated, measured.get("trainable_parameters")
+            )
+        )
     return Sweep(specs[0].stem, specs[0].path, fields, tuple(points))
 
 
@@ -110,7 +114,7 @@ def sweep_table(sweep: Sweep, metric: str) -> tuple[list[str], list[list[str]]]:
     rows = []
     for point in sweep.points:
         cells = [str(found) if (found := point.metrics.get(name, {}).get(task)) else "–" for name, task in shown]
-        rows.append([point.name, *map(_given, point.values.values()), *cells, _state(point)])
+        rows.append([point.name, *map(given, point.values.values()), *cells, _state(point)])
     return columns, rows
 
 
@@ -120,7 +124,8 @@ def short_field(field: str, fields: Sequence[str]) -> str:
     return last if sum(other.rsplit(".", 1)[-1] == last for other in fields) == 1 and last != "kind" else field
 
 
-def _given(value: object) -> str:
+def given(value: object) -> str:
+    """A swept value for people."""
     return "–" if value is None else value if isinstance(value, str) else toml(value)
 
 
@@ -143,7 +148,7 @@ def lines(sweep: Sweep, field: str, metric: str) -> list[Line]:
     """METRIC against FIELD: one line for each task and for each combination of the other fields' values."""
     found: dict[str, list[tuple[Any, Measured]]] = {}
     for point in sweep.points:
-        others = [f"{short_field(other, sweep.fields)} {_given(value)}" for other, value in point.values.items() if other != field]
+        others = [f"{short_field(other, sweep.fields)} {given(value)}" for other, value in point.values.items() if other != field]
         for task, measured in point.metrics.get(metric, {}).items():
             if point.values[field] is not None:
                 found.setdefault(", ".join([task, *others]), []).append((point.values[field], measured))

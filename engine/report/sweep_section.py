@@ -3,7 +3,7 @@
 from engine.report import pictures
 from engine.report.blocks import Block, Picture, Remark, Section, Table
 from engine.report.collect import Matter
-from engine.sweeps import VALIDATION_LOSS, Sweep, lines, sweep_table
+from engine.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 
 
 def sweep_section(matter: Matter, metrics: list[str]) -> list[Section]:
@@ -17,7 +17,8 @@ def _blocks(sweep: Sweep, main: str) -> list[Block]:
         return [Remark(f"Not built yet: the points of {sweep.name}. Run: engine build {sweep.spec}")]
     shown = main if main in sweep.metrics else sweep.metrics[0]
     blocks: list[Block] = [Table(f"{sweep.name}: {shown} of its points [interval]", *sweep_table(sweep, shown))]
-    for field in sweep.fields:
+    # Against a seed nothing grows: where other fields are swept too, it only makes lines.
+    for field in [field for field in sweep.fields if field != SEED] or sweep.fields:
         for metric in dict.fromkeys((shown, VALIDATION_LOSS)):
             if found := [line for line in lines(sweep, field, metric) if line.points]:
                 name = f"sweep-{sweep.name}-{field.replace('.', '-')}-{metric}"
