@@ -115,16 +115,23 @@ class State:
             "versions": [sys.version, str(self.code), _pydantic()],
             "specs": [str(path) for path in self.specs],
             "files": {name: entry.md5 if (entry := self.hashes.entry(name, _is_source)) else None for name in read},
-            "inputs": {name: memo.stamp_of(self.hashes.root / name) for name in inputs},
+            "inputs": {name: self._touched(name) for name in inputs},
             "packages": {name: self.version(name) for name in packages},
         }
+
+    def _touched(self, name: str) -> object:
+        """What changes when NAME does, without reading a file; of a folder, whose time tells nothing of what lies below, the content."""
+        path = self.hashes.root / name
+        return entry.md5 if path.is_dir() and (entry := self.hashes.entry(name)) else memo.stamp_of(path)
 
     def _always(self) -> tuple[str, ...]:
         return ("pyproject.toml", "requirements.lock", str(self.code / "engine"), str(self.code / "stages"))
 
     def settled(self, state: Mapping[str, Any]) -> bool:
         """Whether nothing of STATE changed since this process began to read: what was compiled then is of what is there now."""
-        paths = (path for name in (*state["files"], *state["inputs"]) for path in _files(self.hashes.root / name))
+        root = self.hashes.root
+        read = ((root / name, suffix) for names, suffix in ((state["files"], ".py"), (state["inputs"], "")) for name in names)
+        paths = (path for name, suffix in read for path in _files(name, suffix))
         return all(max(status.st_mtime_ns, status.st_ctime_ns) < _STARTED - _MARGIN for path in paths if (status := path.stat()))
 
 
@@ -132,10 +139,10 @@ def _is_source(name: str) -> bool:
     return name != "__pycache__/"
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """PATH, where it is there, and the modules below it."""
+def _files(path: Path, suffix: str) -> Iterator[Path]:
+    """PATH, where it is there, and the files below it whose names end in SUFFIX."""
     yield from ([path] if path.exists() else [])
-    yield from path.rglob("*.py") if path.is_dir() else ()
+    yield from path.rglob(f"*{suffix}") if path.is_dir() else ()
 
 
 def _writer() -> list[int]:

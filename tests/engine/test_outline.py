@@ -31,7 +31,10 @@ def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN / "local-model", tmp_path / "workspace"))
+    root = Path(shutil.copytree(GOLDEN / "local-model", tmp_path / "workspace"))
+    (root / "models/mine/vocabulary").mkdir()
+    (root / "models/mine/vocabulary/words.txt").write_text("a\n")
+    return root
 
 
 def project(root: Path) -> Project:
@@ -93,6 +96,7 @@ EDITS = {
     "a lock file": lambda root: (root / "requirements.lock").write_text("torch==9.9.9\n"),
     "what counts as a spec": lambda root: (root / "pyproject.toml").write_text('[tool.adapterbuild]\nspecs = ["specs/a*.toml"]\n'),
     "rows": edit("data/rows.jsonl"),
+    "a file below a folder": edit("models/mine/vocabulary/words.txt"),
     "a model's configuration gone": lambda root: (root / "models/mine/config.json").unlink(),
 }
 
