@@ -1,10 +1,10 @@
 """What compiling gathers: steps by name, equal ones once, and problems; and how a section becomes a step's parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from engine.errors import Location, Problem
+from engine.errors import Location, Problem, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
@@ -49,6 +49,11 @@ class Compilation:
 
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The names that sharing will give them, once they are known."""
+
+    def meant(self, name: str, known: Iterable[str]) -> str | None:
+        """A hint for an experiment NAME that no spec has, of those that are KNOWN: a sweep is none, its points are."""
+        points = [spec.name for spec in self.specs.values() if spec.stem == name]
+        return f"'{name}' is a sweep; name one of its points, such as '{points[0]}'" if points else did_you_mean(name, known)
 
     def same(self, one: Input | None, other: Input | None) -> bool:
         """Whether two steps read the same, also where it is a step of a sweep that is not one step yet."""

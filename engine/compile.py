@@ -11,7 +11,7 @@ from engine.compilation import Base, Compilation, Locate, chat_template
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
 from engine.continuing import not_continued
-from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
 from engine.graph import Graph, Input, Step
@@ -192,7 +192,7 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
         raise UserError(f"experiments train each other's models in a circle: {' -> '.join((*chain, model.experiment))}", where)
     other = c.specs.get(model.experiment)
     if other is None:
-        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, did_you_mean(model.experiment, c.specs))
+        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, c.meant(model.experiment, c.specs))
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:

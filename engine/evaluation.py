@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.compilation import Base, Compilation, chat_template, locate_below, narrow
-from engine.errors import Problem, did_you_mean
+from engine.errors import Problem
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.spec.load import Spec
@@ -180,7 +180,7 @@ class _Comparison:
         started = model.experiment if isinstance(model, TrainedModel) else None
         if name != BASE and name not in self.c.specs:
             what = f"no spec of this workspace is experiment '{name}'"
-            yield Problem(what, where, did_you_mean(name, {*self.c.specs, BASE} - {self.subject.name}))
+            yield Problem(what, where, self.c.meant(name, {*self.c.specs, BASE} - {self.subject.name}))
         elif name == BASE and BASE in self.c.specs and started != BASE and self.subject.name != BASE:
             what = f"'{BASE}' is both an experiment and the model that '{self.subject.name}' starts from, and these are two"
             yield Problem(what, where, "give the experiment another name")

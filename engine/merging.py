@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from engine.compilation import Compilation, chat_template, locate_below, narrow
-from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, TaskOf
 from engine.graph import Input, Step
 from engine.spec.load import Spec
@@ -75,7 +75,7 @@ def _refuse_strangers(c: Compilation, spec: Spec) -> None:
     unknown = [name for name in (section.adapters if section else ()) if name not in c.specs and name != spec.stem]
     if unknown:
         what = "no spec of this workspace is experiment '{}'"
-        raise UserError([Problem(what.format(name), _where(spec, name), did_you_mean(name, c.specs)) for name in unknown])
+        raise UserError([Problem(what.format(name), _where(spec, name), c.meant(name, c.specs)) for name in unknown])
 
 
 def _problems(c: Compilation, subject: Subject, section: merge.Merging, merged: list[Subject]) -> list[Problem]:

@@ -198,7 +198,7 @@ def against(name: str, field: str, metric: str, found: Sequence[Line]) -> str:
     axes.set(xlabel=field, ylabel=metric)
     axes.grid(alpha=0.25)
     if len(found) > 1:
-        axes.legend(fontsize=8, labelcolor=_INK)
+        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
     return _svg(figure, name)
 
 

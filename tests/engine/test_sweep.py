@@ -54,7 +54,7 @@ def problem_of(project: Project) -> str:
     with pytest.raises(UserError) as caught:
         project.graph  # noqa: B018 - compiling is what fails
     (problem,) = caught.value.problems
-    return f"{problem.what} | {problem.where}"
+    return f"{problem.what} | {problem.where} | {problem.hint}"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,7 @@ def test_points_are_compared_and_trained_further_by_name(project):
     assert further.graph["train-y"].inputs["model"].producer == "train-x-steps_2"
     text = problem_of(project(x=x, y='evaluation.compare = ["x"]'))
     assert text.startswith("no spec of this workspace is experiment 'x'")
+    assert text.endswith("| 'x' is a sweep; name one of its points, such as 'x-r_1'")
 
 
 def test_points_may_compare_themselves_with_each_other(project):
