@@ -105,7 +105,7 @@ def _funnel(matter: Matter) -> list[Block]:
         for node in matter.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    return [*blocks, Table("Test rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
+    return [*blocks, Table("Rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

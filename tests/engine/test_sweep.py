@@ -1,11 +1,16 @@
 """The steps of sweeps: equal ones are one, the others carry the labels of what they depend on, and everything finds them."""
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.errors import UserError
+from engine.identity import canonical, recipe_of
 from engine.project import Project
+from engine.spec.notation import dotted, toml
 from engine.workspace import Workspace
 
 PART = """
@@ -186,3 +191,36 @@ def test_what_is_remembered_knows_the_points(project):
     again = Project(first.workspace)
     assert dict(again.graph.aliases) == dict(wanted)
     assert again.select(["x-metrics_length"]).graph["train-x-metrics_length"].name == "train-x"
+
+
+FIELDS = {
+    "training.method.r": ["1", "4"],
+    "experiment.seed": ["0", "1", "2"],
+    "tokenization.max_length": ["32", "64"],
+    "tasks.a.split.seed": ["0", "7"],
+    "evaluation.metrics": ["['length']", "['exact_match']"],
+}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.sampled_from(sorted(FIELDS)), min_size=1, max_size=3))
+def test_every_point_is_what_the_plain_spec_with_its_values_would_be(project, fields):
+    swept = project(x="\n".join(f"sweep.grid.{field} = [{', '.join(FIELDS[field])}]" for field in fields))
+    graph, specs = swept.graph, swept.specs
+    assert len(specs) == math.prod(len(FIELDS[field]) for field in fields)
+    assert len({recipe_and_inputs(step) for step in graph}) == len(graph), "no step is there twice"
+    for spec in specs[:: max(1, len(specs) // 2)]:
+        values = "\n".join(f"{dotted(path)} = {toml(value)}" for path, value in spec.point.values.items())
+        plain = project(x=values).graph
+        part = graph.needed_for([f"evaluate-{spec.name}"])
+        assert len(part) == len(plain)
+        for step in plain:
+            found = graph.find(spec.name, step.name)
+            assert found.name in part and found.parameters == step.parameters
+            assert {role: item.path.split("/", 2)[2:] for role, item in found.inputs.items()} == {
+                role: item.path.split("/", 2)[2:] for role, item in step.inputs.items()
+            }
+
+
+def recipe_and_inputs(step) -> str:
+    return canonical([step.kind_name, recipe_of(step.parameters), {role: item.path for role, item in step.inputs.items()}])
