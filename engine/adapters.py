@@ -78,7 +78,7 @@ def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> t
     """The adapter of every spec that trains one, built or not."""
     found = []
     for spec in specs:
-        name, method = spec.experiment.experiment.name, spec.experiment.training.method
+        name, method = spec.name, spec.experiment.training.method
         step = graph[f"train-{name}"]
         if not method.makes_adapter:
             continue

@@ -34,10 +34,11 @@ def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
         reads["tasks"] = Input(section.folder, where=spec.where("benchmarks", "folder"))
     resources = spec.experiment.resources
     parameters = narrow(benchmark.Parameters, section, batch_rows=resources.evaluation_batch, threads=resources.threads)
-    description = f"Benchmarks of {subject.name}."
+    description = f"Benchmarks of {subject.stem}."
     where = spec.where("benchmarks")
     return c.add(
-        Step(f"benchmark-{subject.name}", benchmark.KIND, parameters, reads, description, where, locate_below(spec, ("benchmarks",)))
+        Step(f"benchmark-{subject.stem}", benchmark.KIND, parameters, reads, description, where, locate_below(spec, ("benchmarks",))),
+        spec,
     )
 
 

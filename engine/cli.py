@@ -102,19 +102,20 @@ def show(
 ) -> None:
     """The resolved spec: every value, and the file and line that it comes from."""
     from engine import render
-    from engine.spec.explain import explain
+    from engine.spec.explain import explain_all
 
-    (chosen,) = load_project().chosen([spec])
+    chosen = load_project().chosen([spec])
     if deepspeed:
         from engine.deepspeed import configuration
 
-        render.as_json(configuration(chosen))
+        # No resource can be swept: the configuration of all points is the same.
+        render.as_json(configuration(chosen[0]))
         return
-    values = explain(chosen)
+    values = explain_all(chosen)
     if json:
-        render.as_json([{"key": v.key, "value": v.data, "from": str(v.where) if v.where else "default"} for v in values])
+        render.as_json([v.as_data() for v in values])
     else:
-        render.lines((f"{v.key} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
+        render.lines((f"{v.named} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
 
 
 @app.command()
@@ -208,8 +209,8 @@ def build(
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
-    if selected.specs:
-        _print_results(project, [spec for spec in project.specs if spec.path in selected.specs], None)
+    if selected.experiments:
+        _print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)
 
 
 @app.command(hidden=True)
@@ -242,19 +243,23 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
     from engine import render
     from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table
     from engine.results import results as collect
+    from engine.sweeps import sweep_table, sweeps
 
-    found = collect(specs, project.graph, project.store(), project.plan())
+    store, plan = project.store(), project.plan()
+    found = collect(specs, project.graph, store, plan)
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
     render.table(f"{shown} on unseen rows", *score_table(found, shown, intervals))
+    for sweep in sweeps(specs, found, project.graph, store, plan):
+        render.table(f"sweep {sweep.name}: {shown} of its points", *sweep_table(sweep, shown))
     if rows := comparison_table(found, shown):
         render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 
 
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
-    from engine import cli_artifacts, cli_history, cli_inspect, cli_preview, cli_report  # noqa: F401 - add their verbs to the app
+    from engine import cli_artifacts, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
     from engine.cli_values import command_of
 
     for stream in (sys.stdout, sys.stderr):

@@ -20,7 +20,9 @@ def preview(
     from engine.preview import preview as look
 
     project = load_project()
-    (chosen,) = project.chosen([spec])
+    chosen, *others = project.chosen([spec])
+    if others:
+        render.note(f"{spec} is a sweep; this is its first point, {chosen.name}")
     found = look(project, chosen, task, rows)
     if json:
         render.as_json(found.as_data())

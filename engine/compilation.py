@@ -1,11 +1,11 @@
 """What compiling gathers: steps by name, equal ones once, and problems; and how a section becomes a step's parameters."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.errors import Location, Problem, UserError
+from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
@@ -14,6 +14,8 @@ from stages import tokenize
 from stages.tokenize.pairs import unfit
 
 P = TypeVar("P", bound=Part)
+OF = "@"
+"""Between a step's name and that of the point of a sweep that asks for it, until sharing gives the step its own name; no name holds it."""
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
 
@@ -47,14 +49,46 @@ class Compilation:
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
-    """The split step of each task, by the spec's path and the task's name."""
+    """The split step of each task, by the experiment's name and the task's."""
+    told_apart: dict[str, tuple[str, Spec]] = field(default_factory=dict)
+    """The steps that sharing names anew: each one's name as its spec would have it alone, and the spec."""
 
-    def add(self, step: Step) -> Step:
-        """STEP, or the equal one that another spec asked for before."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """The names that sharing will give them, once they are known."""
+
+    def meant(self, name: str, known: Iterable[str]) -> str | None:
+        """A hint for an experiment NAME that no spec has, of those that are KNOWN: a sweep is none, its points are."""
+        points = [spec.name for spec in self.specs.values() if spec.stem == name]
+        return f"'{name}' is a sweep; name one of its points, such as '{points[0]}'" if points else did_you_mean(name, known)
+
+    def same(self, one: Input | None, other: Input | None) -> bool:
+        """Whether two steps read the same, also where it is a step of a sweep that is not one step yet."""
+        return self._settled(one) == self._settled(other)
+
+    def _settled(self, item: Input | None) -> Input | None:
+        if item is None or item.producer is None or item.producer not in self.renamed:
+            return item
+        return rewritten(item, self.steps[item.producer], replace(self.steps[item.producer], name=self.renamed[item.producer]))
+
+    def add(self, step: Step, spec: Spec) -> Step:
+        """STEP, which SPEC asks for, or the equal one that another spec asked for before."""
+        if (spec.point and spec.point.labels) or spec.takes_back:
+            name = f"{step.name}{OF}{spec.name}"
+            self.told_apart[name] = step.name, spec
+            step = replace(step, name=name)
+        return self.put(step)
+
+    def put(self, step: Step) -> Step:
+        """STEP under its own name."""
         known = self.steps.setdefault(step.name, step)
         if known is not step and (difference := _difference(known, step)):
             self.problems.append(_clash(known, step, difference))
         return known
+
+
+def rewritten(item: Input, before: Step, after: Step) -> Input:
+    """ITEM of the step BEFORE as an input of the same step under another name."""
+    return replace(item, path=after.artifact + item.path.removeprefix(before.artifact), producer=after.name)
 
 
 def narrow(parameters: type[P], section: Part, **more: Any) -> P:

@@ -1,7 +1,7 @@
 """Specs become one graph: each section a step or several, equal steps one, clashes refused."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from engine.batching import bin_tokens, unpackable
@@ -11,13 +11,14 @@ from engine.compilation import Base, Compilation, Locate, chat_template, encoder
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
 from engine.continuing import not_continued
-from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
 from engine.fitting import read_config
 from engine.graph import Graph, Input, Step
 from engine.merging import add_merge
 from engine.reads import Makers, needed_by
+from engine.sharing import share
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
@@ -34,25 +35,49 @@ SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 def compile_graph(specs: Iterable[Spec]) -> Graph:
     """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
-    steps, problems = compile_each(specs)
-    if problems:
-        raise UserError(problems)
-    return Graph(steps)
+    compiled = compile_each(specs)
+    if compiled.problems:
+        raise UserError(compiled.problems)
+    return compiled.graph()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The steps that specs give, producers first, as far as they can be told, and every problem."""
+
+    steps: tuple[Step, ...]
+    problems: list[Problem]
+    aliases: Mapping[str, str]
+
+    def graph(self) -> Graph:
+        """The steps as a graph, where there are no problems."""
+        return Graph(self.steps, self.aliases)
 
 
 @without_collection
-def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> tuple[tuple[Step, ...], list[Problem]]:
-    """The steps of SPECS as far as they can be told, producers first, and every problem.
+def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> Compiled:
+    """The steps of SPECS as far as they can be told, and every problem.
 
     Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
     that lie below ROOT, the workspace, the configuration is read."""
-    compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs}, root)
-    for spec in compilation.specs.values():
+    by_name = {spec.name: spec for spec in specs}
+    compilation = _compiled(by_name, whole, root, {})
+    if compilation.told_apart:
+        # Only now is it known which steps of a sweep are one, on which it depends who needs to be asked.
+        compilation = _compiled(by_name, whole, root, share(compilation).aliases)
+    shared = share(compilation)
+    return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
+
+
+def _compiled(specs: Mapping[str, Spec], whole: bool, root: Path | None, renamed: Mapping[str, str]) -> Compilation:
+    """All steps of SPECS and every problem, with those of each point of a sweep by themselves."""
+    compilation = Compilation(specs, root, renamed=renamed)
+    for spec in specs.values():
         try:
             _experiment(compilation, spec, ())
         except UserError as error:
             compilation.problems += error.problems if whole else ()
-    return tuple(compilation.steps.values()), list(dict.fromkeys(compilation.problems))
+    return compilation
 
 
 def remarks(spec: Spec) -> list[str]:
@@ -67,15 +92,14 @@ def remarks(spec: Spec) -> list[str]:
 
 def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the steps that a spec is built for."""
-    name = spec.experiment.experiment.name
+    name = spec.name
     sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
     return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
 
 
 def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
     """Add all steps of SPEC; CHAIN holds the experiments that wait for this one's model."""
-    name = spec.experiment.experiment.name
-    base = _base(c, spec, (*chain, name))
+    base = _base(c, spec, (*chain, spec.name))
     trained = _train(c, spec, base)
     _evaluate(c, spec, base, trained)
     return trained
@@ -83,7 +107,7 @@ def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
 
 def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
     """The rows of one task, generated and split; gives the split step. CHAIN holds the tasks that wait for this one's rows."""
-    if known := c.tasks.get((spec.path, name)):
+    if known := c.tasks.get((spec.name, name)):
         return known
     task = spec.experiment.tasks[name]
     where = spec.where("tasks", name)
@@ -102,13 +126,13 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
     c.problems += unknown_fields(spec, name)
     makers = Makers(
-        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, *model, where, lambda path: where)
+        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, spec, *model, where, lambda path: where)
     )
     reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
     c.problems += wrong
-    rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate))
+    rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate), spec)
     shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
-    c.tasks[spec.path, name] = c.add(
+    c.tasks[spec.name, name] = c.add(
         Step(
             f"split-{name}",
             split.KIND,
@@ -117,9 +141,10 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
             f"Train, validation and test of {name}.",
             where,
             _locate(spec, below),
-        )
+        ),
+        spec,
     )
-    return c.tasks[spec.path, name]
+    return c.tasks[spec.name, name]
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
@@ -140,16 +165,16 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files, encoder_decoder=pairs)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
-        step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
+        step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     return _trained(c, spec, model, chain)
 
 
-def _fetched(c: Compilation, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+def _fetched(c: Compilation, spec: Spec, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
     """One revision of a model of the hub."""
     parameters = fetch.Parameters(id=model, revision=revision)
     name = name or _as_name(model.rsplit("/", 1)[-1])
-    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate))
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate), spec)
 
 
 def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
@@ -158,7 +183,8 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
     parameters = _narrow(initialize.Parameters, model)
     description = f"Tokenizer and random weights of {model.name}."
     step = c.add(
-        Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",)))
+        Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
+        spec,
     )
     files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
     return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder)
@@ -171,7 +197,7 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
         raise UserError(f"experiments train each other's models in a circle: {' -> '.join((*chain, model.experiment))}", where)
     other = c.specs.get(model.experiment)
     if other is None:
-        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, did_you_mean(model.experiment, c.specs))
+        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, c.meant(model.experiment, c.specs))
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:
@@ -195,7 +221,8 @@ def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
     reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
     parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
     step = c.add(
-        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",)))
+        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",))),
+        spec,
     )
     return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
 
@@ -212,14 +239,15 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=pairs)
     where = spec.where("tokenization")
     return c.add(
-        Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))
+        Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
+        spec,
     )
 
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     experiment = spec.experiment
     training, mixture = experiment.training, experiment.mixture
-    name = experiment.experiment.name
+    name = spec.stem
     parameters = mix.Parameters(
         sampler=mixture.sampler,
         # The mixture is as long as the training: it orders every row that the training will see.
@@ -239,12 +267,12 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
         tokens=("mixture", "total_tokens"),
         bin_tokens=("training", "batching"),
     )
-    return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate))
+    return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate), spec)
 
 
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
-    name = experiment.experiment.name
+    name = spec.stem
     c.problems += unpackable(spec)
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
@@ -262,7 +290,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     what = "Adapter" if parameters.method.makes_adapter else "Model"
     resources_at = {name: ("resources", name) for name in (*_TRAINING_RESOURCES, "zero", "micro_batch")}
     locate = _locate(spec, ("training",), seed=("experiment", "seed"), **resources_at)
-    return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate))
+    return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate), spec)
 
 
 def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:

@@ -7,7 +7,7 @@ from engine.spec.load import Spec
 def not_continued(spec: Spec, other: Spec) -> list[Problem]:
     """Why the method of SPEC cannot go on from the adapter of OTHER; empty where it can."""
     method, before = spec.experiment.training.method, other.experiment.training.method.as_saved()
-    name = other.experiment.experiment.name
+    name = other.name
     if method.kind != before.kind:
         what = f"experiment '{name}' trains an adapter by {before.kind}, which {method.kind} cannot train further"
         hint = f'take method "{before.kind}", or start from a model that {name} is merged into'

@@ -72,7 +72,7 @@ def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
     graph = project.graph
     facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}
     facts = with_asking(facts, plan, graph, project.root)
-    limits = device_limits(project.specs)
+    limits = device_limits(project.specs, graph)
     steps = {decision.name: facts.get(decision.name, Facts()).as_data() for decision in plan.decisions}
     return Costs(steps, tuple(shortages(plan, facts, limits)), tuple(unchecked(plan, facts, limits)))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
-from engine.errors import Problem, did_you_mean
+from engine.errors import Problem
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
@@ -38,7 +38,12 @@ class Subject:
     @property
     def name(self) -> str:
         """The experiment's name."""
-        return self.spec.experiment.experiment.name
+        return self.spec.name
+
+    @property
+    def stem(self) -> str:
+        """The name that its steps have: that of all points of a sweep, so that equal steps of theirs are one."""
+        return self.spec.stem
 
     @property
     def makes_adapter(self) -> bool:
@@ -70,7 +75,7 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
     for name, found in _Comparison(c, subject, own, task_of, subject_of).answers().items():
         reads |= {f"compare/{name}/{task}": item for task, item in found.items()}
     parameters = evaluate.Parameters(
-        model=subject.name,
+        model=subject.stem,
         tasks=tasks,
         held_out=section.held_out,
         trained_on=subject.spec.experiment.mixture.tasks,
@@ -80,7 +85,8 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
     )
     locate = locate_below(subject.spec, ("evaluation",), trained_on=("mixture", "tasks"), model=("experiment", "name"))
     where = subject.spec.where("evaluation")
-    return c.add(Step(f"evaluate-{subject.name}", evaluate.KIND, parameters, reads, f"Metrics of {subject.name}.", where, locate))
+    name, description = f"evaluate-{subject.stem}", f"Metrics of {subject.stem}."
+    return c.add(Step(name, evaluate.KIND, parameters, reads, description, where, locate), subject.spec)
 
 
 def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
@@ -89,8 +95,16 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     asked = (*_tasks(spec), *spec.experiment.evaluation.held_out)
     c.problems += [problem for task in asked for problem in _unanswerable(spec, task)]
     reads = subject.reads()
-    reads |= {f"test/{task}": task_of(spec, task).output("test.jsonl") for task in asked}
-    return c.add(_step(spec, f"predict-{subject.name}", _parameters(subject), reads, f"Answers of {subject.name} to the test rows."))
+    split = spec.experiment.evaluation.split
+    reads |= {_role(spec, task): task_of(spec, task).output(f"{split}.jsonl") for task in asked}
+    return c.add(
+        _step(spec, f"predict-{subject.stem}", _parameters(subject), reads, f"Answers of {subject.stem} to the {split} rows."), spec
+    )
+
+
+def _role(spec: Spec, task: str) -> str:
+    """What a step calls the rows of a task that it asks."""
+    return f"{spec.experiment.evaluation.split}/{task}"
 
 
 def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
@@ -179,7 +193,7 @@ class _Comparison:
         started = model.experiment if isinstance(model, TrainedModel) else None
         if name != BASE and name not in self.c.specs:
             what = f"no spec of this workspace is experiment '{name}'"
-            yield Problem(what, where, did_you_mean(name, {*self.c.specs, BASE} - {self.subject.name}))
+            yield Problem(what, where, self.c.meant(name, {*self.c.specs, BASE} - {self.subject.name}))
         elif name == BASE and BASE in self.c.specs and started != BASE and self.subject.name != BASE:
             what = f"'{BASE}' is both an experiment and the model that '{self.subject.name}' starts from, and these are two"
             yield Problem(what, where, "give the experiment another name")
@@ -193,9 +207,11 @@ class _Comparison:
 
     def _ask_base(self, name: str, task: str) -> Step:
         parameters = self._only([task])
-        reads = self.subject.base.reads() | {f"test/{task}": self.own.inputs[f"test/{task}"]} | chat_template(self.subject.spec)
-        description = f"Answers of {name} to the test rows of {task}."
-        return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description))
+        spec = self.subject.spec
+        role = _role(spec, task)
+        reads = self.subject.base.reads() | {role: self.own.inputs[role]} | chat_template(spec)
+        description = f"Answers of {name} to the {spec.experiment.evaluation.split} rows of {task}."
+        return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description), self.subject.spec)
 
     def _recorded(self, other: Subject) -> dict[str, Input]:
         """The predictions that OTHER's own evaluation makes of the same rows in the same way."""
@@ -205,7 +221,8 @@ class _Comparison:
     def _asks_as_we_do(self, step: Step, task: str) -> bool:
         mine, theirs = self._parameters, step.parameters
         assert isinstance(theirs, predict.Parameters)
-        if step.inputs.get(f"test/{task}") != self.own.inputs[f"test/{task}"] or (task in mine.held_out) != (task in theirs.held_out):
+        role = _role(self.subject.spec, task)
+        if not self.c.same(step.inputs.get(role), self.own.inputs[role]) or (task in mine.held_out) != (task in theirs.held_out):
             return False
         # Likelihoods that nobody asks for do no harm.
         likelihood = mine.likelihood or task in mine.held_out
@@ -232,15 +249,18 @@ class _Comparison:
         tasks = [task for task in self._all_tasks() if any(task in missing for missing in lacking.values())]
         base = replace(self.subject.base, adapter=None)
         reads = {**base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
-        reads |= {f"test/{task}": self.own.inputs[f"test/{task}"] for task in tasks}
-        name, whom = f"predict-{self.subject.name}-others", ", ".join(subjects)
+        spec = self.subject.spec
+        reads |= {_role(spec, task): self.own.inputs[_role(spec, task)] for task in tasks}
+        split = spec.experiment.evaluation.split
+        name, whom = f"predict-{self.subject.stem}-others", ", ".join(subjects)
         step = self.c.add(
-            _step(self.subject.spec, name, self._only(tasks), reads, f"Answers of {whom} to the test rows of {self.subject.name}.")
+            _step(self.subject.spec, name, self._only(tasks), reads, f"Answers of {whom} to the {split} rows of {self.subject.stem}."),
+            self.subject.spec,
         )
         return {name: {task: _predictions(step, task, name) for task in missing} for name, missing in lacking.items()}
 
     def _shares_base(self, other: Subject) -> bool:
-        return other.makes_adapter and other.base.weights == self.subject.base.weights
+        return other.makes_adapter and self.c.same(other.base.weights, self.subject.base.weights)
 
     def _unaskable(self, other: Subject, task: str) -> Iterator[Problem]:
         if not self._shares_base(other):
@@ -265,9 +285,12 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
         what = f"task '{name}' has an empty prompt, so there is nothing to ask"
         hint = "give it prompts, leave it out of evaluation.tasks, or name it in evaluation.held_out, to be read alone"
         found.append(Problem(what, spec.where("tasks", name), hint))
-    if task.split.shares[1] == 0 and not task.split.fixed:
-        what = f"task '{name}' is evaluated, but its split holds out no test rows"
-        found.append(Problem(what, spec.where("tasks", name, "split", "test"), "raise split.test, or leave it out of evaluation.tasks"))
+    split = task.split
+    share, given = (split.shares[1], split.fixed) if section.split == "test" else (split.shares[0], split.column is not None)
+    if share == 0 and not given:
+        what = f"task '{name}' is evaluated, but its split holds out no {section.split} rows"
+        hint = f"raise split.{section.split}, or leave it out of evaluation.tasks"
+        found.append(Problem(what, spec.where("tasks", name, "split", section.split), hint))
     # An encoder and a decoder have positions of their own.
     shared = model.architecture.max_length if isinstance(model, ScratchModel) and not model.architecture.encoder_decoder else None
     if name not in section.held_out and shared is not None and task.max_new_tokens >= shared:

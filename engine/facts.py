@@ -82,10 +82,10 @@ def _cost(estimate: Estimate) -> tuple[str, ...]:
     return f"{_rounded(estimate.trainable)} trainable of {total}", memory
 
 
-def device_limits(specs: Iterable[Spec]) -> dict[str, float]:
+def device_limits(specs: Iterable[Spec], graph: Graph) -> dict[str, float]:
     """The memory of one device in GB that specs state, by the name of the training step."""
-    stated = {spec.experiment.experiment.name: spec.experiment.resources.device_memory for spec in specs}
-    return {f"{train.KIND.name}-{name}": limit for name, limit in stated.items() if limit is not None}
+    stated = {spec.name: spec.experiment.resources.device_memory for spec in specs}
+    return {graph[f"{train.KIND.name}-{name}"].name: limit for name, limit in stated.items() if limit is not None}
 
 
 def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:

@@ -81,8 +81,10 @@ class Step:
 class Graph:
     """Steps in topological order, by name; built once, never changed."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
+    def __init__(self, steps: Iterable[Step], aliases: Mapping[str, str] | None = None) -> None:
         self.steps: tuple[Step, ...] = tuple(steps)
+        self.aliases: Mapping[str, str] = aliases or {}
+        """Other names of steps: a point of a sweep has each sort of step by its own name, also where several points share the step."""
         self._by_name = {step.name: step for step in self.steps}
         seen: set[str] = set()
         for step in self.steps:
@@ -90,10 +92,14 @@ class Graph:
             seen.add(step.name)
 
     def __getitem__(self, name: str) -> Step:
-        return self._by_name[name]
+        return self._by_name[self.aliases.get(name, name)]
+
+    def find(self, experiment: str, name: str) -> Step | None:
+        """The step that EXPERIMENT has in the place of NAME (a point of a sweep perhaps one of its own), None where there is none."""
+        return self._by_name.get(self.aliases.get(f"{name}@{experiment}", name))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name
+        return self.aliases.get(name, name) in self._by_name
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -115,8 +121,9 @@ class Graph:
         wanted: set[str] = set()
         todo = list(names)
         while todo:
-            name = todo.pop()
+            name = self[todo.pop()].name
             if name not in wanted:
                 wanted.add(name)
                 todo += self[name].producers
-        return Graph(step for step in self.steps if step.name in wanted)
+        aliases = {alias: name for alias, name in self.aliases.items() if name in wanted}
+        return Graph((step for step in self.steps if step.name in wanted), aliases)

@@ -23,19 +23,19 @@ SPLITS = ("train", "validation")
 def inspect(project: Project, target: str, row: int, task: str | None, split: str) -> dict[str, Any]:
     """Each position of a row as the training of TARGET sees it; raises UserError for what is unknown or not built."""
     spec = _spec(project, target)
-    step = project.graph[f"train-{spec.experiment.experiment.name}"]
+    step = project.graph[f"train-{spec.name}"]
     chosen = _task(spec, task)
     request = _request(step, project.graph, spec, chosen, split) | {"row": row}
     paths = [request[key] for key in ("model", "adapter", "trained", "tokens") if key in request]
     missing = [path for path in paths if not (project.root / path).exists()]
     if missing:
         raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there", hint=f"run: engine build {step.name}")
-    return {"experiment": spec.experiment.experiment.name, "task": chosen, "split": split, **_ask(project.root, request)}
+    return {"experiment": spec.name, "task": chosen, "split": split, **_ask(project.root, request)}
 
 
 def _spec(project: Project, target: str) -> Spec:
     """The spec that TARGET names: an experiment, a spec's file, or an adapter by its content address."""
-    by_name = {spec.experiment.experiment.name: spec for spec in project.specs}
+    by_name = {spec.name: spec for spec in project.specs}
     if target in by_name:
         return by_name[target]
     addresses = of_steps(project.root, (project.graph[f"train-{name}"] for name in by_name))

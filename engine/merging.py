@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
-from engine.errors import Location, Problem, UserError, did_you_mean
+from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, TaskOf
 from engine.graph import Input, Step
 from engine.spec.load import Spec
@@ -21,10 +21,10 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
     section = spec.experiment.merge
     if section is None:
         return None
-    adapters = section.adapters or {subject.name: 1.0}
+    adapters = section.adapters or {subject.stem: 1.0}
     _refuse_strangers(c, spec)
-    merged = {name: subject if name == subject.name else subject_of(name) for name in sorted(adapters)}
-    if problems := _problems(subject, section, list(merged.values())):
+    merged = {name: subject if name in (subject.name, subject.stem) else subject_of(name) for name in sorted(adapters)}
+    if problems := _problems(c, subject, section, list(merged.values())):
         c.problems += problems
         return None
     first = next(iter(merged.values()))
@@ -45,7 +45,7 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
     moved = {name: ("tokenization", name) for name in ("format", "boundary", "encoder_decoder")}
     locate = locate_below(spec, ("merge",), quantised=("training", "method"), threads=("resources", "threads"), **moved)
     description = f"{first.base.name} with {', '.join(merged)} merged into it."
-    return c.add(Step(f"merge-{subject.name}", merge.KIND, parameters, reads, description, spec.where("merge"), locate))
+    return c.add(Step(f"merge-{subject.stem}", merge.KIND, parameters, reads, description, spec.where("merge"), locate), spec)
 
 
 def _rows(spec: Spec, task: str, task_of: TaskOf) -> Input:
@@ -63,27 +63,28 @@ def _method(subject: Subject) -> Method:
 def _where(spec: Spec, name: str) -> Location:
     """Where SPEC asks for an adapter: its line, or the section where none is named."""
     section = spec.experiment.merge
-    return spec.where("merge", "adapters", name) if section and section.adapters else spec.where("merge")
+    adapters = section.adapters if section else {}
+    return spec.where("merge", "adapters", name if name in adapters else spec.stem) if adapters else spec.where("merge")
 
 
 def _refuse_strangers(c: Compilation, spec: Spec) -> None:
     section = spec.experiment.merge
-    unknown = [name for name in (section.adapters if section else ()) if name not in c.specs]
+    unknown = [name for name in (section.adapters if section else ()) if name not in c.specs and name != spec.stem]
     if unknown:
         what = "no spec of this workspace is experiment '{}'"
-        raise UserError([Problem(what.format(name), _where(spec, name), did_you_mean(name, c.specs)) for name in unknown])
+        raise UserError([Problem(what.format(name), _where(spec, name), c.meant(name, c.specs)) for name in unknown])
 
 
-def _problems(subject: Subject, section: merge.Merging, merged: list[Subject]) -> list[Problem]:
+def _problems(c: Compilation, subject: Subject, section: merge.Merging, merged: list[Subject]) -> list[Problem]:
     """Why adapters cannot be merged; empty where they can."""
-    found = [problem for other in merged for problem in _unmergeable(subject, other)]
+    found = [problem for other in merged for problem in _unmergeable(c, subject, other)]
     if not found and len(merged) > 1:
         found = [problem for other in merged for problem in _uncombinable(subject.spec, other)]
         found = found or list(_unlike(subject.spec, section, merged))
     return found
 
 
-def _unmergeable(subject: Subject, other: Subject) -> Iterator[Problem]:
+def _unmergeable(c: Compilation, subject: Subject, other: Subject) -> Iterator[Problem]:
     """What keeps one adapter from becoming part of the weights."""
     where, method = _where(subject.spec, other.name), _method(other)
     if not method.makes_adapter:
@@ -92,7 +93,7 @@ def _unmergeable(subject: Subject, other: Subject) -> Iterator[Problem]:
     elif method.virtual_tokens:
         what = f"'{other.name}' is trained by {method.kind}, whose adapter stands before the text and changes no weights"
         yield Problem(what, where, "only the adapters of lora, qlora and ia3 can be merged")
-    elif other.base.weights != subject.base.weights:
+    elif not c.same(other.base.weights, subject.base.weights):
         what = f"'{other.name}' is an adapter on {other.base.name}, and '{subject.name}' starts from {subject.base.name}"
         if other.base.name == subject.base.name:
             what = f"'{other.name}' is an adapter on other weights than those that '{subject.name}' starts from"

@@ -29,6 +29,13 @@ class SpecName:
     path: str
     experiment: str
     targets: tuple[str, ...]
+    stem: str
+    """The experiment's name as the file gives it; several points of a sweep have the same."""
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it is one of several points of a sweep."""
+        return self.experiment != self.stem
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,8 @@ def _pydantic() -> list[int]:
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
     value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "files": outline.files, "remarks": outline.remarks}
-    specs = [[spec.path, spec.experiment, spec.targets] for spec in outline.specs]
-    memo.save(path, value | {"specs": specs, **_packed(outline)})
+    specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
+    memo.save(path, value | {"specs": specs, "aliases": outline.graph.aliases, **_packed(outline)})
 
 
 def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
@@ -165,7 +172,7 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
     before = found["state"]
     if state.of(found["files"], before["inputs"], before["packages"]) != before:
         return None
-    specs = tuple(SpecName(spec, experiment, tuple(targets)) for spec, experiment, targets in found["specs"])
+    specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
     graph, digests = _unpacked(found, whole)
     return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], tuple(found["remarks"]), digest(canonical(before)))
 
@@ -192,7 +199,7 @@ def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[G
         by_role = {role: inputs[number] for role, number in reads.items()}
         steps.append(RememberedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
         digests[name] = identity
-    return Graph(steps), digests
+    return Graph(steps, found["aliases"]), digests
 
 
 def _place(where: Location | None) -> list[Any] | None:

@@ -118,5 +118,6 @@ def _from_name(value: object) -> object:
 named = BeforeValidator(_from_name)
 """Lets a member of a family be written by its name alone: `mask = "full"` for `mask = { kind = "full" }`."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$", max_length=60)]
+NAME_PATTERN, LONGEST_NAME = r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$", 60
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 """A name that ends up in step names and paths: lower case, digits, `-` and `_`."""

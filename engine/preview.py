@@ -34,15 +34,14 @@ def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
     """The first ROWS rows of TASK; raises UserError where there is no such task, or what the step itself would say of these rows."""
     if task not in spec.experiment.tasks:
         raise UserError(f"{spec.path} has no task '{task}'", hint=did_you_mean(task, spec.experiment.tasks))
-    name = f"generate-{task}"
-    if name not in project.graph:
+    step = project.graph.find(spec.name, f"generate-{task}")
+    if step is None:
         raise UserError(f"no experiment uses task '{task}'", spec.where("tasks", task), "name it in mixture.tasks or evaluation.tasks")
-    step = project.graph[name]
     _refuse_missing(project, step)
     tokens, why = _tokens(project, spec, task)
     built = project.root / step.artifact / "rows.jsonl"
     request = {
-        "name": name,
+        "name": step.name,
         "rows": rows,
         "generate": recipe_of(step.parameters),
         "inputs": {role: item.path for role, item in step.inputs.items()},
@@ -60,9 +59,10 @@ def _refuse_missing(project: Project, step: Step) -> None:
 
 def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str | None]:
     """The step that tokenizes the task for this spec, and why its tokens cannot be shown, if they cannot."""
-    trained = project.graph.needed_for([f"train-{spec.experiment.experiment.name}"])
-    rows = f"artifacts/split-{task}/train.jsonl"
-    own = f"mix-{spec.experiment.experiment.name}"
+    trained = project.graph.needed_for([f"train-{spec.name}"])
+    split = project.graph.find(spec.name, f"split-{task}")
+    rows = split.output("train.jsonl").path if split else None
+    own = project.graph[f"mix-{spec.name}"].name
     found = [
         step
         for step in trained

@@ -25,10 +25,10 @@ _WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a verb is about: its title, the paths of its specs, and the steps that must exist for it."""
+    """What a verb is about: its title, the names of its experiments, and the steps that must exist for it."""
 
     title: str
-    specs: tuple[str, ...]
+    experiments: tuple[str, ...]
     graph: Graph
 
 
@@ -76,12 +76,13 @@ class Project:
         from engine.fitting import misfits
 
         specs, problems = self._loaded
-        steps, found = compile_each(specs, whole=not problems, root=self.root)
+        compiled = compile_each(specs, whole=not problems, root=self.root)
+        steps, found = compiled.steps, compiled.problems
         missing = self._missing_inputs(steps)
         unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
         if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
             raise UserError(dict.fromkeys(problems))
-        graph = Graph(steps)
+        graph = compiled.graph()
         if problems := misfits(graph, self.root):
             raise UserError(problems)
         return graph
@@ -144,7 +145,7 @@ class Project:
         read = {item.path for step in graph for item in step.inputs.values() if item.producer is None}
         read |= {f"{path}/config.json" for _, path in self._local_models()}
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
-        names = tuple(SpecName(spec.path, spec.experiment.experiment.name, targets(spec)) for spec in self.specs)
+        names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(self._pipeline_text(graph, files))
         told = tuple(dict.fromkeys(remark for spec in self.specs for remark in remarks(spec)))
         outline = Outline(names, files, graph, digests, pipeline, told, digest(canonical(state)))
@@ -154,26 +155,30 @@ class Project:
 
     def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
         """The specs that the user named; all of them when none is named."""
-        wanted = {spec.path for spec in self.named(paths)}
-        return tuple(spec for spec in self.specs if spec.path in wanted)
+        wanted = {spec.experiment for spec in self.named(paths)}
+        return tuple(spec for spec in self.specs if spec.name in wanted)
 
     def named(self, paths: Iterable[Path]) -> tuple[SpecName, ...]:
-        """As `chosen`, by name only."""
+        """As `chosen`, by name only; a spec with a sweep is all its points, and the name of a point is that one."""
+        points = {name for spec in self.outline.specs if spec.is_point for name in (spec.experiment, spec.stem)}
+        given = list(paths)
+        files = [path for path in given if str(path) not in points]
         known = self.workspace.spec_paths()
-        wanted = {self.workspace.display(path) for path in select(paths, known, self.workspace)}
-        return tuple(spec for spec in self.outline.specs if not wanted or spec.path in wanted)
+        wanted = {self.workspace.display(path) for path in select(files, known, self.workspace)}
+        chosen = {str(path) for path in given if str(path) in points}
+        return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
 
     def select(self, names: Sequence[str]) -> Selection:
         """What the user asked for by specs and names of steps; everything when nothing is named."""
         if not names:
-            return Selection("all specs", tuple(spec.path for spec in self.outline.specs), self.graph)
-        by_name = {spec.experiment: str(self.root / spec.path) for spec in self.outline.specs}
+            return Selection("all specs", tuple(spec.experiment for spec in self.outline.specs), self.graph)
+        by_name = {spec.stem: str(self.root / spec.path) for spec in self.outline.specs}
         names = [by_name.get(name, name) for name in names]
         steps = [name for name in names if name in self.graph]
         specs = self.named(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
         wanted = [*steps, *(name for spec in specs for name in spec.targets)]
         title = ", ".join([*(spec.experiment for spec in specs), *steps])
-        return Selection(title, tuple(spec.path for spec in specs), self.graph.needed_for(wanted))
+        return Selection(title, tuple(spec.experiment for spec in specs), self.graph.needed_for(wanted))
 
     @cached_property
     def watched(self) -> tuple[str, ...]:

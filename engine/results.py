@@ -35,14 +35,15 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
     """The experiments of SPECS that have been evaluated, models trained in full before adapters, in order of name."""
     found = []
     for spec in specs:
-        name = spec.experiment.experiment.name
-        scores = scores_of(graph[f"evaluate-{name}"], store)
+        name = spec.name
+        evaluation = graph[f"evaluate-{name}"]
+        scores = scores_of(evaluation, store)
         if scores:
             digest = digest_of(graph[f"train-{name}"], store)
             method = spec.experiment.training.method
-            current = plan[f"evaluate-{name}"].action is Action.KEEP
-            folder = graph[f"evaluate-{name}"].artifact
-            intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(name, {})
+            current = plan[evaluation.name].action is Action.KEEP
+            folder = evaluation.artifact
+            intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(spec.stem, {})
             compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
             found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, intervals, compared, current))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))

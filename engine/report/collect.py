@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.costs import costs_of
+from engine.graph import Graph
 from engine.project import Project
 from engine.provenance import Provenance, from_statement
 from engine.results import Result, results
 from engine.spec.load import Spec
+from engine.sweeps import Sweep, sweeps
 
 ROWS_SHOWN = 3
 """Sample rows of each task."""
@@ -43,6 +45,8 @@ class Trained:
     spec: str
     tasks: tuple[str, ...]
     method: str
+    step: str
+    """The step that trains it, which several points of a sweep may share."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Matter:
     nodes: Mapping[str, Node]
     experiments: Sequence[Trained]
     results: Sequence[Result] = ()
+    sweeps: Sequence[Sweep] = ()
 
     def of(self, kind: str) -> list[Node]:
         """The steps of KIND, in order of the plan."""
@@ -83,12 +88,15 @@ def gather(project: Project, paths: Sequence[Path]) -> Matter:
             plots=step.plots,
             estimated_bytes=memory.get("total"),
         )
-    return Matter(project.root, nodes, [_trained(spec) for spec in specs], results(specs, graph, store, plan))
+    found = results(specs, graph, store, plan)
+    trained = [_trained(spec, graph) for spec in specs]
+    return Matter(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
 
 
-def _trained(spec: Spec) -> Trained:
+def _trained(spec: Spec, graph: Graph) -> Trained:
     values = spec.experiment
-    return Trained(values.experiment.name, spec.path, tuple(values.mixture.tasks), values.training.method.kind)
+    step = graph[f"train-{spec.name}"].name
+    return Trained(spec.name, spec.path, tuple(values.mixture.tasks), values.training.method.kind, step)
 
 
 def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
@@ -104,7 +112,7 @@ def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
 
 def scores(root: Path, node: Node) -> list[dict[str, str]]:
     """Every value of an evaluation's plot: model, task, metric, value, low, high."""
-    return [row for row in _table(root, node) if {"model", "task", "metric", "value"} <= row.keys()]
+    return [row for row in _table(root, node) if {"score", "model", "task", "metric", "value"} <= row.keys()]
 
 
 def _table(root: Path, node: Node) -> list[dict[str, str]]:

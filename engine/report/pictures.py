@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.collect import Node
+from engine.spec.notation import toml
+from engine.sweeps import Line
 
 _INK = "#010203"
 """Drawn in place of the page's own colour of text, which an SVG calls currentColor."""
@@ -170,3 +172,40 @@ def _cell(axes: Any, x: int, y: int, share: float, text: str) -> None:
 
     axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=COLOURS["restore"], alpha=0.08 + 0.52 * share, linewidth=0))
     axes.text(x, y, text, ha="center", va="center", color=_INK)
+
+
+def against(name: str, field: str, metric: str, found: Sequence[Line]) -> str:
+    """A metric against a swept field, one line for each of FOUND, with intervals where there are some; words stand side by side."""
+    figure, axes = _figure(5.6, 3.0)
+    values: list[Any] = list(dict.fromkeys(value if _is_number(value) else _word(value) for line in found for value, _ in line.points))
+    numeric = all(_is_number(value) for value in values)
+    for number, line in enumerate(found):
+        points = sorted(line.points, key=lambda point: point[0]) if numeric else line.points
+        xs = [value if numeric else values.index(value if _is_number(value) else _word(value)) for value, _ in points]
+        ys = [measured.value for _, measured in points]
+        below = [measured.value - (measured.value if measured.low is None else measured.low) for _, measured in points]
+        above = [(measured.value if measured.high is None else measured.high) - measured.value for _, measured in points]
+        style = {"marker": "o", "markersize": 3, "linewidth": 1.4, "capsize": 2, "elinewidth": 0.8}
+        # A percentile interval may lie beside its value by a rounding.
+        around = [[max(0.0, width) for width in widths] for widths in (below, above)]
+        axes.errorbar(xs, ys, yerr=around, label=line.label, color=_LINES[number % len(_LINES)], **style)
+    if not numeric:
+        axes.set_xticks(range(len(values)), [str(value) for value in values])
+    elif min(values) > 0 and max(values) / min(values) >= 8:
+        axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.minorticks_off()
+    axes.set(xlabel=field, ylabel=metric)
+    axes.grid(alpha=0.25)
+    if len(found) > 1:
+        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+    return _svg(figure, name)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _word(value: object) -> str:
+    text = value if isinstance(value, str) else toml(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"

@@ -9,6 +9,7 @@ from engine.digests import short
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
+from engine.report.sweep_section import sweep_section
 from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -24,6 +25,7 @@ def sections(matter: Matter) -> list[Section]:
         Section("tokens", "Tokens and labels", _tokens(matter)),
         Section("loss", "Loss curves", _losses(matter)),
         Section("scores", "Comparison", _scores(matter)),
+        *sweep_section(matter, _metrics(matter)),
         Section("heat-map", "Across tasks", _across(matter)),
         Section("answers", "Sample predictions", _answers(matter)),
         Section("cost", "Cost", _cost(matter)),
@@ -39,7 +41,7 @@ def _built(matter: Matter) -> list[Block]:
     """Experiments with their content addresses, then every step with its own."""
     rows = []
     for one in matter.experiments:
-        node = matter.nodes.get(f"train-{one.name}")
+        node = matter.nodes.get(one.step)
         metrics = node.metrics if node else {}
         sizes = [_count(metrics.get(key)) for key in ("trainable_parameters", "parameters")]
         rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _digest(node, whole=True), _state(node), one.spec])
@@ -103,7 +105,7 @@ def _funnel(matter: Matter) -> list[Block]:
         for node in matter.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    return [*blocks, Table("Test rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
+    return [*blocks, Table("Rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -220,6 +222,8 @@ def _across(matter: Matter) -> list[Block]:
     rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in matter.results}
     for node in matter.of("evaluate"):
         for one in scores(matter.root, node):
+            if one["score"] == f"{one['task']} {one['metric']}":
+                continue  # the model's own value, which is among the results
             # Two experiments may start from different bases; a model of another name is the same one everywhere.
             model = f"base of {node.name.removeprefix('evaluate-')}" if one["model"] == "base" and "base" not in rows else one["model"]
             if one["metric"] == names[0] and one["value"]:

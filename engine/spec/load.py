@@ -5,19 +5,23 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from os.path import normpath
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from engine.collection import without_collection
 from engine.errors import Location, Problem, UserError, did_you_mean
-from engine.part import Part
+from engine.part import LONGEST_NAME, Part
 from engine.spec import tree
 from engine.spec.notation import described
 from engine.spec.positions import Key
 from engine.spec.problems import problems
 from engine.spec.references import reference_problems
-from engine.spec.sections import Experiment
+from engine.spec.sections import Experiment, Sweep
+from engine.spec.sweep import Point, expanded, resource_problems
 from engine.spec.tree import Node
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,23 @@ class Spec:
     document: Node
     files: tuple[str, ...]
     """All TOML files that were read, in that order."""
+    point: Point | None = None
+    """Which point of a sweep it is."""
+
+    @property
+    def stem(self) -> str:
+        """The experiment's name as the file gives it; all points of a sweep have the same."""
+        return self.experiment.experiment.name
+
+    @property
+    def name(self) -> str:
+        """The experiment's name; a point of a sweep is named by its values too."""
+        return "-".join((self.stem, *(self.point.labels if self.point else ())))
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether it takes back the sweep of a spec that it extends: then it is a point in all but name."""
+        return "sweep" in self.document.content
 
     def where(self, *path: str | int) -> Location:
         """Where the value at PATH stands, or the nearest table around it that a file gives, or else the spec itself."""
@@ -43,17 +64,66 @@ class Spec:
 
 
 def load_spec(path: Path, workspace: Path) -> Spec:
-    """The spec at PATH; raises UserError with every problem that its files have."""
+    """The spec at PATH, of a sweep its first point; raises UserError with every problem that its files have."""
     root = _lexical(workspace)
-    return _load(_anchored(path, root), _Reader(root, _Shared()))
+    return _load(_anchored(path, root), _Reader(root, _Shared()))[0]
 
 
-def _load(file: Path, reader: "_Reader") -> Spec:
+def _load(file: Path, reader: "_Reader") -> tuple[Spec, ...]:
+    """The spec in FILE, or one for each point of its sweep."""
     if not file.exists():
         raise UserError(f"no such file: {reader.name(file)}", hint=_neighbour(file))
     document = reader.read(file, ())
-    experiment = _validated(document, tuple(reader.documents))
-    return Spec(reader.name(file), experiment, document, tuple(reader.documents))
+    name, files = reader.name(file), tuple(reader.documents)
+    sweep = document.child("sweep")
+    if sweep is None or not isinstance(sweep.content, dict):
+        return (Spec(name, _validated(document, files), document, files),)
+    return _swept(name, document, files)
+
+
+def _swept(name: str, document: Node, files: tuple[str, ...]) -> tuple[Spec, ...]:
+    """A spec for each point of the sweep of DOCUMENT; raises UserError with the problems of all of them, each once."""
+    section = replace(document, content={"sweep": document.content["sweep"]})
+    _valid(section, files, _SweepAlone)
+    specs, found = [], dict[tuple[str, Location | None], Problem]()
+    for point, laid_over in expanded(document):
+        try:
+            spec = Spec(name, _validated(laid_over, files), laid_over, files, point)
+            specs.append(spec)
+            wrong = [*resource_problems(point, laid_over, spec.experiment)]
+        except UserError as error:
+            wrong = [_at_point(problem, point) for problem in error.problems]
+        for problem in wrong:
+            found.setdefault((problem.what, problem.where), problem)
+    if wrong := [*found.values()] or [*_alike(specs)]:
+        raise UserError(wrong)
+    return tuple(specs)
+
+
+def _at_point(problem: Problem, point: Point) -> Problem:
+    """PROBLEM, which may stand far from the sweep that makes it, with the first point that has it."""
+    return problem if problem.hint or not point.labels else replace(problem, hint=f"at the point {'-'.join(point.labels)} of the sweep")
+
+
+class _SweepAlone(Part):
+    """A spec of which nothing but the sweep is looked at: only with the values of a point is the rest whole."""
+
+    sweep: Sweep
+
+
+def _alike(specs: Sequence[Spec]) -> Iterator[Problem]:
+    """Points that are the same although they are written in another way, and names that are too long."""
+    first: dict[str, Spec] = {}
+    for spec in specs:
+        where = spec.where(*next(iter(spec.point.values))) if spec.point and spec.point.values else Location(spec.path)
+        other = first.setdefault(spec.experiment.model_dump_json(serialize_as_any=True), spec)
+        if other is not spec:
+            yield Problem(
+                f"the points {other.name} and {spec.name} are the same: all their values are equal", where, "leave one of them out"
+            )
+        elif len(spec.name) > LONGEST_NAME:
+            what = f"the name {spec.name} has {len(spec.name)} characters, and {LONGEST_NAME} is the most"
+            yield Problem(what, where, 'list the points under [[sweep.points]], each with a short `name = "..."`')
 
 
 def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
@@ -72,7 +142,7 @@ def load_each(paths: Iterable[Path], workspace: Path) -> tuple[tuple[Spec, ...],
     root, shared = _lexical(workspace), _Shared()
     for file in dict.fromkeys(_anchored(path, root) for path in paths):
         try:
-            specs.append(_load(file, _Reader(root, shared)))
+            specs += _load(file, _Reader(root, shared))
         except UserError as error:
             found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
     return tuple(specs), [*found, *_same_names(specs)]
@@ -94,10 +164,10 @@ def _anchored(path: Path, workspace: Path) -> Path:
 def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
     """Two specs with one name would make the same steps of different things."""
     first: dict[str, Spec] = {}
-    for spec in specs:
-        name = spec.experiment.experiment.name
+    named = [(name, spec) for spec in specs for name in dict.fromkeys((spec.stem, spec.name))]
+    for name, spec in named:
         other = first.setdefault(name, spec)
-        if other is not spec:
+        if other.path != spec.path:
             where = spec.where("experiment", "name")
             hint = f"the name stands at {other.where('experiment', 'name')} too; give one of the two specs another name"
             yield Problem(f"{other.path} and {spec.path} are both named '{name}'", where, hint)
@@ -105,11 +175,15 @@ def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
 
 def _validated(document: Node, files: tuple[str, ...]) -> Experiment:
     """The experiment that DOCUMENT describes; raises UserError with all problems, ordered as they stand in FILES."""
+    return _valid(document, files, Experiment)
+
+
+def _valid(document: Node, files: tuple[str, ...], part: type[P]) -> P:
     data, found, experiment = document.plain(), [], None
     try:
-        experiment = Experiment.model_validate(data)
+        experiment = part.model_validate(data)
     except ValidationError as error:
-        found = problems(error.errors(), document, Experiment)
+        found = problems(error.errors(), document, part)
     paths = {path for path, _ in found}
     found += [(path, problem) for path, problem in reference_problems(document) if path not in paths]
     if experiment is None or found:

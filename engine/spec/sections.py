@@ -1,7 +1,7 @@
 """The sections of a spec; those that configure one kind alone are that kind's own parameter models."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
@@ -226,6 +226,9 @@ class Evaluation(predict.Asking):
         (), "The tasks whose test rows are only read: how likely the model finds them, in loss and perplexity."
     )
     metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "What is measured on the answers.", min_length=1)
+    split: Literal["test", "validation"] = recipe(
+        "test", "The rows that are asked: `validation` where points of a sweep are to be chosen, which must not be done by test rows."
+    )
     compare: tuple[Name, ...] = recipe(
         (), "Other experiments whose models answer the same rows; `base` is the model that this experiment starts from."
     )
@@ -252,6 +255,15 @@ class Benchmarks(benchmark.Benchmarks):
 
 class Merge(merge.Merging):
     """Adapters that become part of the weights of their base."""
+
+
+class Sweep(Part):
+    """Values of fields of this spec; every combination is a point, which is built as an experiment of its own."""
+
+    grid: dict[str, Any] = recipe({}, "Fields as in the spec, each with an array of values: `training.learning_rate = [1e-4, 1e-3]`.")
+    points: tuple[dict[str, Any], ...] = recipe(
+        (), "Points listed one by one: each a table of fields and their values, with a `name` where its values do not name it well."
+    )
 
 
 class Resources(Part):
@@ -288,6 +300,7 @@ class Experiment(Part):
     evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
     benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
     merge: Merge | None = recipe(None, "Adapters that become part of the weights of their base.")
+    sweep: Sweep | Literal[False] = recipe(False, "Fields with lists of values; false takes back the sweep of a spec that is extended.")
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")

@@ -29,7 +29,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder, parameters.markers)
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before the first one is asked: a mistake should show up early.
-    exams = {task: reader.read(task, path) for task, path in sorted(job.group("test").items())}
+    split = "validation" if job.group("validation") else "test"
+    exams = {task: reader.read(task, path, split) for task, path in sorted(job.group(split).items())}
     metrics: dict[str, Any] = {}
     for name, entrant in entrants(model, job):
         found = {task: _answer_all(entrant, tokenizer, asking.stops, exam, parameters, task) for task, exam in exams.items()}

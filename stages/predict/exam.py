@@ -70,8 +70,8 @@ class Reader:
     longest: int | None
     """The model's positions; None where it does not say."""
 
-    def read(self, task: str, path: Path) -> Exam:
-        """The rows of a test split that will be asked, or only read; raises UserError where none is left."""
+    def read(self, task: str, path: Path, split: str) -> Exam:
+        """The rows of a held-out split that will be asked, or only read; raises UserError where none is left."""
         exam = Exam()
         for row in read_rows(path, unanswered=True):
             exam.rows_in += 1
@@ -86,8 +86,8 @@ class Reader:
                 exam.left_out["over length"] += 1
         if not exam.questions:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(exam.left_out.items()))
-            hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
-            what = f"task '{task}' has no test rows to evaluate on"
+            hint = f"set tasks.{task}.split.{split} higher, give the task more rows, or leave it out of evaluation.tasks"
+            what = f"task '{task}' has no {split} rows to evaluate on"
             raise UserError(f"{what}: left out are {reasons}" if reasons else what, Location(str(path)), hint)
         exam.limit(self.parameters.rows)
         return exam

@@ -55,6 +55,20 @@ def graph(tmp_path):
     return make
 
 
+def test_validation_rows_are_asked_where_the_spec_says_so(graph):
+    found = graph(spec("one", ["a"], 'split = "validation"\ncompare = ["base", "two"]'), spec("two", ["a"]))
+    asked = {role: item.path for role, item in found["predict-one"].inputs.items() if item.path.startswith("artifacts/split")}
+    assert asked == {"validation/a": "artifacts/split-a/validation.jsonl"}
+    # The other experiment answers test rows itself: it is asked again.
+    assert compared(found, "one") == {
+        "compare/base/a": "predict-tiny-a/predictions-a.jsonl",
+        "compare/two/a": "predict-one-others/two/predictions-a.jsonl",
+    }
+    with pytest.raises(UserError, match="its split holds out no validation rows") as caught:
+        graph(spec("one", ["a"], 'split = "validation"', more="tasks.a.split.validation = 0.0"))
+    assert caught.value.problems[0].where.line
+
+
 def compared(graph, experiment):
     return {
         role: item.path.removeprefix("artifacts/") for role, item in graph[f"evaluate-{experiment}"].inputs.items() if "compare/" in role

@@ -106,7 +106,7 @@ def matter(tmp_path: Path) -> Matter:
     comparison |= {"low": 0.25, "high": 0.75, "p_corrected": 0.031, "real": True, "trained_on": True}
     around = {"a": {"exact_match": {"value": 0.75, "low": 0.5, "high": 1.0}}}
     result = Result("one", ("a",), "lora", "sha256:" + "ab" * 32, {"a": {"exact_match": 0.75, "rows": 4}}, around, (comparison,), True)
-    return Matter(tmp_path, {one.name: one for one in nodes}, [Trained("one", "specs/one two.toml", ("a",), "lora")], [result])
+    return Matter(tmp_path, {one.name: one for one in nodes}, [Trained("one", "specs/one two.toml", ("a",), "lora", "train-one")], [result])
 
 
 def tokenizer(folder: Path) -> None:

@@ -40,7 +40,8 @@ method = "{method}"
 def graph(folder, tokenization, method="lora", model=None):
     text = SPEC.format(tokenization=tokenization, method=method)
     (folder / "toy.toml").write_text(text.replace('path = "model"\n', model).replace(FILES, "") if model else text)
-    steps, problems = compile_each([load_spec(folder / "toy.toml", folder)], root=folder)
+    compiled = compile_each([load_spec(folder / "toy.toml", folder)], root=folder)
+    steps, problems = compiled.steps, compiled.problems
     if problems:
         raise UserError(problems)
     return {step.name: step for step in steps}

@@ -21,7 +21,7 @@ def projects(tmp_path_factory):
 
 
 def experiments(project):
-    return {spec.experiment.experiment.name: spec.experiment for spec in project.specs}
+    return {spec.name: spec.experiment for spec in project.specs}
 
 
 def test_there_are_four():

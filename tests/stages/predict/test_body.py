@@ -167,6 +167,16 @@ def test_an_empty_test_split_says_what_to_change(tmp_path, parrot):
     assert "tasks.words.split.test" in caught.value.problems[0].hint
 
 
+def test_validation_rows_are_asked_as_test_rows_are(tmp_path, parrot):
+    test = asking_job(tmp_path / "test", parrot)
+    same = make_job(tmp_path / "job", {"model": parrot, "validation/words": test.inputs["test/words"]})
+    assert run(settings(), same) == run(settings(), test) and contents(same.output) == contents(test.output)
+    empty = make_job(tmp_path / "empty", {"model": parrot, "validation/words": write_lines(tmp_path / "none.jsonl", [])})
+    with pytest.raises(UserError, match="no validation rows") as caught:
+        run(settings(), empty)
+    assert "tasks.words.split.validation" in caught.value.problems[0].hint
+
+
 def test_an_empty_prompt_is_located(tmp_path, parrot):
     with pytest.raises(UserError, match="empty prompt") as caught:
         run(settings(), asking_job(tmp_path, parrot, [*texts(2), {"id": "x", "prompt": "", "completion": "a"}]))

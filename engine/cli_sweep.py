@@ -1,0 +1,48 @@
+"""The verb about sweeps: pick; thin, as those of `engine.cli`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli import Json, app, load_project
+from engine.errors import UserError
+
+
+@app.command()
+def pick(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec with a sweep.")],
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="A metric of validation rows; none given: the first where evaluation.split is validation, else validation_loss.",
+            show_default=False,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Of one task; none given: the mean over all.", show_default=False)
+    ] = None,
+    highest: Annotated[bool, typer.Option("--max", help="More is better.")] = False,
+    lowest: Annotated[bool, typer.Option("--min", help="Less is better.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The spec to write; none given: beside SPEC.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
+    json: Json = False,
+) -> None:
+    """Choose the best point of a sweep by a metric of validation rows, and write it as a spec that extends the swept one."""
+    from engine import render
+    from engine.picking import Question
+    from engine.picking import pick as choose
+
+    if highest and lowest:
+        raise UserError("--max and --min contradict each other", hint="give one of them, or neither: most metrics know what is better")
+    project = load_project()
+    direction = "max" if highest else "min" if lowest else None
+    choice, path = choose(project, spec, Question(metric, task, direction), output, force)
+    written = project.workspace.display(path)
+    if json:
+        render.as_json(choice.as_data() | {"written": written})
+        return
+    render.table(f"{choice.metric} on {', '.join(choice.tasks)}, the best point first ({choice.direction})", *choice.table())
+    render.note(f"{written} written: {choice.best.point.name}; next: engine build {written}")

@@ -1,0 +1,232 @@
+"""Sweeps: a spec with lists of values for some fields becomes one spec for each point.
+
+A point is laid over the spec as the spec is laid over what it extends, so that every value is checked, and found wrong, where it stands.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import product
+from typing import Any
+
+from engine.digests import canonical
+from engine.errors import Location, Problem, UserError
+from engine.part import NAME_PATTERN, Part, is_resource
+from engine.spec.notation import described, dotted, toml
+from engine.spec.positions import Key
+from engine.spec.tree import Node, override
+
+LISTED = "points"
+"""The name of the axis whose points are listed one by one."""
+_LONGEST_LABEL = 24
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of an axis: how names call it, and what it lays over the spec."""
+
+    label: str
+    fragment: Node
+    where: Location
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What varies by itself: a field of the grid, or the listed points."""
+
+    name: str
+    where: Location
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Which point of a sweep a spec is."""
+
+    labels: tuple[str, ...]
+    """How names call its choice on each axis; an axis of one choice tells nothing apart and is left out."""
+    axes: tuple[str, ...]
+    """The fields that the labels are about."""
+    wheres: tuple[Location, ...] = field(compare=False)
+    """Where each axis stands."""
+    values: Mapping[Key, Any] = field(compare=False)
+    """Every swept field and the value that it has here, axes of one choice among them."""
+
+
+def expanded(document: Node) -> list[tuple[Point, Node]]:
+    """The points of DOCUMENT, each with the document that it makes; raises UserError for a `sweep` that cannot be meant."""
+    sweep = document.content["sweep"]
+    rest = replace(document, content={key: node for key, node in document.content.items() if key != "sweep"})
+    axes = _axes(sweep)
+    told_apart = [axis for axis in axes if len(axis.choices) > 1]
+    found = []
+    for choices in product(*(axis.choices for axis in axes)):
+        fragments = [choice.fragment for choice in choices]
+        labels = tuple(choice.label for choice, axis in zip(choices, axes, strict=True) if axis in told_apart)
+        values = {path: node.plain() for fragment in fragments for path, node in _values(fragment)}
+        point = Point(labels, tuple(axis.name for axis in told_apart), tuple(axis.where for axis in told_apart), values)
+        found.append((point, reduce(override, [rest, *fragments])))
+    return found
+
+
+def _axes(sweep: Node) -> list[Axis]:
+    """The listed points, then the fields of the grid, in order of name: a table's keys have none."""
+    grid, points = sweep.child("grid"), sweep.child(LISTED)
+    fields = sorted(_fields(grid), key=lambda item: dotted(item[0])) if grid else []
+    listed = points.content if points else ()
+    found = [problem for path, node in fields for problem in _grid_problems(path, node)]
+    found += [problem for node in listed for problem in _point_problems(node)]
+    if not fields and not listed:
+        hint = "write the fields under [sweep.grid], as in training.learning_rate = [1e-4, 1e-3], or list [[sweep.points]]"
+        found.append(Problem("a sweep needs fields to vary", sweep.key, hint))
+    if found:
+        raise UserError(found)
+    names = _short_names([path for path, _ in fields] + [path for node in listed for path, _ in _values(_fragment_of(node))])
+    axes = [_listed_axis(points, names)] if points and listed else []
+    axes += [_grid_axis(sweep.content["grid"], path, node, names[path]) for path, node in fields]
+    if twice := [problem for axis in axes for problem in _clashes(axis)]:
+        raise UserError(twice)
+    return axes
+
+
+def _fields(table: Node, path: Key = ()) -> Iterator[tuple[Key, Node]]:
+    """The fields of a grid, each with its array of values; a table on the way is a part of the path."""
+    for key, node in table.content.items():
+        if isinstance(node.content, dict) and node.content:
+            yield from _fields(node, (*path, key))
+        else:
+            yield (*path, key), node
+
+
+def _values(fragment: Node, path: Key = ()) -> Iterator[tuple[Key, Node]]:
+    """The values that a fragment gives; a member of a family with its keys is one value."""
+    for key, node in fragment.content.items():
+        if isinstance(node.content, dict) and node.content and "kind" not in node.content:
+            yield from _values(node, (*path, key))
+        else:
+            yield (*path, key), node
+
+
+def _grid_problems(path: Key, node: Node) -> Iterator[Problem]:
+    name = dotted(path)
+    if path == ("experiment", "name"):
+        yield _named_by_values(node)
+    elif not isinstance(node.content, tuple):
+        what = f"sweep.grid.{name} must be an array of values, not {described(node.plain())}"
+        yield Problem(what, node.value, f"each value makes a point: {name} = [{toml(node.plain())}]")
+    elif not node.content:
+        yield Problem(f"sweep.grid.{name} has no values", node.value, "each value makes a point; leave the field out, or list its values")
+
+
+def _point_problems(node: Node) -> Iterator[Problem]:
+    name, experiment = node.child("name"), node.child("experiment")
+    if name and not (isinstance(name.content, str) and re.fullmatch(NAME_PATTERN, name.content)):
+        hint = "a name is made of lower-case letters and digits, with '-' or '_' between them"
+        yield Problem(f"{described(name.plain())} is no name for a point", name.value, hint)
+    if experiment and (given := experiment.child("name")):
+        yield _named_by_values(given)
+
+
+def _named_by_values(node: Node) -> Problem:
+    return Problem(
+        "experiment.name cannot be swept: the points are named by their values", node.key, 'a listed point may have a `name = "..."`'
+    )
+
+
+def _grid_axis(grid: Node, path: Key, node: Node, name: str) -> Axis:
+    choices = tuple(Choice(_label(name, item.plain()), _at(grid, path, replace(item, key=node.key)), item.value) for item in node.content)
+    return Axis(dotted(path), node.key, choices)
+
+
+def _at(grid: Node, path: Key, node: Node) -> Node:
+    """NODE inside the tables of GRID that lead to it."""
+    for length in range(len(path) - 1, -1, -1):
+        node = replace(grid.nearest(path[:length]), content={path[length]: node})
+    return node
+
+
+def _fragment_of(point: Node) -> Node:
+    return replace(point, content={key: node for key, node in point.content.items() if key != "name"})
+
+
+def _listed_axis(points: Node, names: Mapping[Key, str]) -> Axis:
+    choices = []
+    for node in points.content:
+        fragment, name = _fragment_of(node), node.child("name")
+        label = (
+            "-".join(_label(names[path], item.plain()) for path, item in sorted(_values(fragment), key=lambda item: dotted(item[0])))
+            or "plain"
+        )
+        choices.append(Choice(name.content if name else label, fragment, node.value))
+    return Axis(LISTED, points.key, tuple(choices))
+
+
+def _clashes(axis: Axis) -> Iterator[Problem]:
+    """Two values that names would not tell apart."""
+    first: dict[str, Choice] = {}
+    for choice in axis.choices:
+        other = first.setdefault(choice.label, choice)
+        if other is not choice:
+            same = canonical(other.fragment.plain()) == canonical(choice.fragment.plain())
+            what = f"the same point stands here twice: {choice.label}" if same else f"two points would both be named {choice.label}"
+            hint = f"the other one stands at {other.where}"
+            yield Problem(what, choice.where, hint if same else f'{hint}; list them under [[sweep.points]], each with a `name = "..."`')
+
+
+def _short_names(paths: Sequence[Key]) -> dict[Key, str]:
+    """The last word of each field, with as many of those before it as tell the swept fields apart; of a family's `kind`, the family."""
+    plain = {path: [str(key) for key in (path[:-1] if path[-1] == "kind" else path)] for path in dict.fromkeys(paths)}
+    found = {}
+    for path, words in plain.items():
+        others = [other for other in plain.values() if other is not words]
+        length = next((n for n in range(1, len(words)) if all(other[-n:] != words[-n:] for other in others)), len(words))
+        found[path] = _cleaned("_".join(words[-length:]))
+    return found
+
+
+def _label(name: str, value: object) -> str:
+    """A field and a value as names call them, such as `r_4`; what would be long or empty is called by a digest."""
+    text = _words(value)
+    if not text or len(text) > _LONGEST_LABEL:
+        text = hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
+    return f"{name}_{text}"
+
+
+def _words(value: object) -> str:
+    match value:
+        case str():
+            return _cleaned(value)
+        case tuple():
+            return "_".join(_words(item) for item in value)
+        case dict():
+            rest = [f"{_cleaned(str(key))}_{_words(item)}" for key, item in sorted(value.items()) if key != "kind"]
+            return "_".join([*([_words(value["kind"])] if "kind" in value else []), *rest])
+        case bool():
+            return "true" if value else "false"
+        case int() | float() if value < 0:
+            return f"minus_{_words(-value)}"
+    return str(value).replace("+", "").replace(".", "_")  # 2e-05 keeps its minus: it is no 2e05
+
+
+def _cleaned(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def resource_problems(point: Point, document: Node, experiment: Part) -> Iterator[Problem]:
+    """A swept field that only decides how steps run: all its values build the same."""
+    for path in point.values:
+        for length in range(1, len(path) + 1):
+            if _is_resource(experiment, path[:length]):
+                hint = "sweep what decides the result; set this one in the spec"
+                what = f"{dotted(path)} cannot be swept: it only decides how steps run, so that all its values build the same"
+                yield Problem(what, document.nearest(path).key, hint)
+                break
+
+
+def _is_resource(value: object, path: Key) -> bool:
+    for key in path[:-1]:
+        value = getattr(value, str(key), None) if isinstance(value, Part) else value.get(key) if isinstance(value, dict) else None
+    found = type(value).model_fields.get(str(path[-1])) if isinstance(value, Part) else None
+    return found is not None and is_resource(found)
