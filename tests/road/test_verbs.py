@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import dvcfile
+from engine.digests import folder_digest
 from engine.dvcfile import parse_lock
 from engine.provenance import parse
 from tests.road.conftest import Place, address, told
@@ -110,6 +111,24 @@ def test_diff_says_what_it_cannot_know(branched: Place):
     shutil.rmtree(place.root / ".git")
     wrong = place.run("engine", "diff", "main", check=False)
     assert wrong.returncode == 1 and "no git repository" in wrong.stderr
+
+
+def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(branched: Place):
+    place = branched
+    now = [one["digest"] for one in data(place, "adapters")]
+    found = data(place, "adapters", "--all")
+    past = [one for one in found if one["state"] == "past"]
+    assert [one["digest"] for one in found][: len(now)] == now and len(past) == 2, "rank 4 of the branch, rank 8 that nothing names"
+    assert {(one["step"], one["method"], one["base"], one["in_cache"]) for one in past} == {("train-one", "lora", "initialize-toy", True)}
+    ranks = set()
+    for number, one in enumerate(found):
+        folder = f"out/{number}"
+        assert data(place, "adapters", "--fetch", one["digest"][7:19], "--output", folder)["digest"] == one["digest"]
+        assert folder_digest(place.root / folder) == one["digest"] == address(place.root / f"{folder}.provenance.json")
+        ranks.add(json.loads((place.root / folder / "adapter_config.json").read_text())["r"])
+    assert ranks == {2, 4, 8}
+    (two,) = data(place, "adapters", "--all", "--step", "train-t*", "--digest", now[1][:15])
+    assert two["step"] == "train-two" and two["current"]
 
 
 def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
