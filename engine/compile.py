@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from engine.batching import bin_tokens, unpackable
 from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
-from engine.compilation import Base, Compilation, Locate, chat_template
+from engine.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
 from engine.continuing import not_continued
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
+from engine.fitting import read_config
 from engine.graph import Graph, Input, Step
 from engine.merging import add_merge
 from engine.reads import Makers, needed_by
@@ -40,11 +41,12 @@ def compile_graph(specs: Iterable[Spec]) -> Graph:
 
 
 @without_collection
-def compile_each(specs: Iterable[Spec], whole: bool = True) -> tuple[tuple[Step, ...], list[Problem]]:
+def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> tuple[tuple[Step, ...], list[Problem]]:
     """The steps of SPECS as far as they can be told, producers first, and every problem.
 
-    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
-    compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs})
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
+    that lie below ROOT, the workspace, the configuration is read."""
+    compilation = Compilation({spec.experiment.experiment.name: spec for spec in specs}, root)
     for spec in compilation.specs.values():
         try:
             _experiment(compilation, spec, ())
@@ -133,7 +135,9 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
         files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
-        return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
+        config = read_config(c.root / folder) if c.root else None
+        pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
+        return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files, encoder_decoder=pairs)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
@@ -156,7 +160,8 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
     step = c.add(
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",)))
     )
-    return Base(model.name, step.output(), {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES})
+    files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
+    return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder)
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -170,7 +175,7 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:
-        return Base(base.name, trained, base.tokenizer)
+        return Base(base.name, trained, base.tokenizer, encoder_decoder=base.encoder_decoder)
     c.problems += not_continued(spec, other)
     return replace(base, adapter=trained)
 
@@ -203,7 +208,8 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     reads |= chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
-    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer)
+    pairs = encoder_decoder(spec, base)
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=pairs)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",)))

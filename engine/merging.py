@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
-from engine.compilation import Compilation, chat_template, locate_below, narrow
+from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.evaluation import Subject, TaskOf
 from engine.graph import Input, Step
@@ -39,7 +39,7 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
         quantised=Quantised(**asdict(quantisation)) if quantisation else None,
         format=experiment.tokenization.format,
         boundary=experiment.tokenization.boundary,
-        encoder_decoder=experiment.tokenization.encoder_decoder,
+        encoder_decoder=encoder_decoder(spec, subject.base),
         threads=experiment.resources.threads,
     )
     reads = {role: item for role, item in first.base.reads().items() if role != "adapter"}

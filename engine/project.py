@@ -76,7 +76,7 @@ class Project:
         from engine.fitting import misfits
 
         specs, problems = self._loaded
-        steps, found = compile_each(specs, whole=not problems)
+        steps, found = compile_each(specs, whole=not problems, root=self.root)
         missing = self._missing_inputs(steps)
         unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
         if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.road.conftest import Place
+from tests.road.conftest import Place, told
+from tests.road.test_chat_teacher import KEY, asking, files_with
+from tests.stages.generate.chat_server import running
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "specs" / "examples"
@@ -42,7 +44,7 @@ def workspace(example: str, root: Path) -> Place:
 
 def shrink(place: Place, more: dict[str, str]) -> None:
     """Make the trainings of all specs tiny; MORE holds replacements by pattern, each of which must match somewhere."""
-    wanted = {r"\bsteps( *)= \d+": r"steps\1= 3", r"hidden_size = \d+": "hidden_size = 32", r"layers = \d+": "layers = 1"} | more
+    wanted = {r"\b(steps|epochs)( *)= \d+": r"steps\2= 3", r"hidden_size = \d+": "hidden_size = 32", r"layers = \d+": "layers = 1"} | more
     wanted |= {r"vocab_size = \d+": "vocab_size = 300", r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
     used = set()
     for path in sorted(place.root.glob("specs/**/*.toml")):
@@ -64,11 +66,11 @@ def add_rows(place: Place, file: str, rows: list[dict[str, Any]]) -> None:
     path.write_bytes(lines.encode("utf-8") + path.read_bytes())
 
 
-def build(place: Place) -> dict[str, dict[str, Any]]:
-    """Build the workspace and give the metrics of every step, by name, after what holds for every build was checked."""
-    planned = place.plan()
+def build(place: Place, *targets: str) -> dict[str, dict[str, Any]]:
+    """Build the workspace, or TARGETS alone, and give the metrics of every step, after what holds for every build was checked."""
+    planned = place.plan(*targets)
     assert set(planned.values()) == {"run"}
-    done = place.run("engine", "build")
+    done = place.run("engine", "build", *targets)
     assert "Traceback" not in done.stderr
     metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(place.root.glob("metrics/*.json"))}
     assert set(metrics) == set(planned) - {"resolve"}
@@ -77,7 +79,7 @@ def build(place: Place) -> dict[str, dict[str, Any]]:
     for name, counts in counted:
         assert counts["rows_in"] == rows_out(counts) + sum(counts.get("left_out", {}).values()), (name, counts)
     # 0, not 2: nothing is left to do, although DVC will run `resolve` here again, whose output stays the same.
-    again = json.loads(place.run("engine", "plan", "--json").stdout)["steps"]
+    again = json.loads(place.run("engine", "plan", "--json", *targets).stdout)["steps"]
     assert {step["name"]: step["action"] for step in again} == dict.fromkeys(planned, "keep")
     return metrics
 
@@ -123,7 +125,8 @@ def test_instruction_induction(tmp_path: Path):
     add_rows(place, "antonyms.jsonl", odd)
     shrink(place, {r'\.jsonl" \}': '.jsonl", limit = 150 }', r"\[evaluation\]\n": "[evaluation]\nrows = 4\n"})
 
-    metrics = build(place)
+    # What `plural` adds is its training: the base and its answers are asked elsewhere.
+    metrics = build(place, "evaluate-multitask", "train-plural")
 
     assert metrics["generate-antonyms"]["rows_in"] == 150
     assert metrics["generate-antonyms"]["left_out"] == {"empty completion": 2}
@@ -134,8 +137,8 @@ def test_instruction_induction(tmp_path: Path):
     assert set(metrics["mix-plural"]["tasks"]) == {"singular_to_plural"}
     shares = {task["rows"] for task in metrics["mix-multitask"]["tasks"].values()}
     assert max(shares) - min(shares) <= 12, "three steps of four rows, and no task is left out by more than chance"
+    assert {task["rows_out"] for task in metrics["predict-multitask"].values()} == {4}
     for experiment in ("base", "multitask", "plural"):
-        assert {task["rows_out"] for task in metrics[f"predict-{experiment}"].values()} == {4}
         assert metrics[f"train-{experiment}"]["steps"] == 3
     for experiment in ("multitask", "plural"):
         adapter = place.root / f"artifacts/train-{experiment}"
@@ -156,7 +159,7 @@ def test_scitldr(tmp_path: Path):
     add_rows(place, "train.jsonl", odd)
     shrink(place, {r"limit = \d+": "limit = 200", r"\brows( +)= 32": r"rows\1= 4", r"max_length( *)= 1024": r"max_length\1= 4096"})
 
-    metrics = build(place)
+    metrics = build(place, "evaluate-title")
 
     assert metrics["generate-title"]["rows_in"] == 200
     assert metrics["generate-title"]["left_out"] == {"empty completion": 2, "empty field 'source'": 1}
@@ -173,11 +176,11 @@ def test_scitldr(tmp_path: Path):
 
 
 def test_summaries(tmp_path: Path):
-    """The data steps alone: what they make is what the other examples' trainings read."""
     source = public("scitldr_a")
     place = workspace("summaries", tmp_path / "workspace")
-    for name in ("train", "test"):
-        shutil.copyfile(source / f"{name}.jsonl", place.root / f"data/{name}.jsonl")
+    shutil.copyfile(source / "test.jsonl", place.root / "data/test.jsonl")
+    lines = (source / "train.jsonl").read_bytes().split(b"\n")[:800]
+    (place.root / "data/train.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     sentence = "Not found in any article, but in the file of the test rows and in one row of train."
     shared = {"source": [ODD, sentence], "target": [sentence, "b"], "title": "A title of more than ten", "paper_id": "shared"}
     odd = [
@@ -189,20 +192,20 @@ def test_summaries(tmp_path: Path):
     add_rows(place, "test.jsonl", [shared])
 
     tasks = ("extract", "summarize", "title")
-    place.run("engine", "build", *(f"split-{task}" for task in tasks))
+    shrink(place, {r"\brows( +)= 16": r"rows\1= 4", r"rows = 1200": "rows = 400"})
 
-    metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in place.root.glob("metrics/*.json")}
-    for name, content in metrics.items():
-        for counts in countings(content):
-            assert counts["rows_in"] == rows_out(counts) + sum(counts["left_out"].values()), name
-    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 1994 - 1200
+    metrics = build(place)
+
+    assert set(metrics["mix-three"]["tasks"]) == set(tasks) and metrics["train-three"]["rows"] == 12
+    assert {task: found["rows_out"] for task, found in metrics["predict-three"].items()} == dict.fromkeys(tasks, 4)
+    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 802 - 400
     assert metrics["generate-title"]["left_out"]["where"] >= 1
     overlap = next(rule for rule in metrics["generate-summarize"]["cleaning"] if rule["kind"] == "overlap")
     assert 1 <= overlap["taken"] < 40 and metrics["generate-summarize"]["left_out"]["fewer than 4 words"] >= 1
     published = {row["paper_id"] for row in map(json.loads, (place.root / "data/test.jsonl").read_text("utf-8").split("\n")[:-1])}
     trained: dict[str, set[str]] = {}
     for task in tasks:
-        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 300, "three phrasings, each of about a third"
+        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 100, "three phrasings, each of about a third"
         groups = {split: {row["group"] for row in split_rows(place, task, split)} for split in ("train", "validation", "test")}
         assert len(groups["test"]) == 64 and groups["test"] <= published
         assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
@@ -211,6 +214,35 @@ def test_summaries(tmp_path: Path):
     assert not held_out & set().union(*trained.values()), "an article is in one split for every task"
     rows = [row for row in made_rows(place, "title") if row["prompt"].endswith("A good title for the text above:")]
     assert rows and all(not row["prompt"].startswith(("\n", "{#")) for row in rows)
+
+
+def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The server is the tests' own: what it counts is what was asked."""
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    place = workspace("chat-teacher", tmp_path / "workspace")
+    shown = place.run("engine", "plan", "generate-headline", check=False).stdout.splitlines()
+    page = (ROOT / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
+    assert all(line.rstrip() in page for line in shown[:4]) and "500 requests to pay for" in shown[3], "the how-to shows this very plan"
+    with running() as server:
+        shrink(place, {r"http://127.0.0.1:8000/v1": server.url, r"rows = 500": "rows = 60"})
+        facts = asking(place, "generate-headline")
+        assert (facts["requests"], facts["rows_cached"]) == (60, 0) and facts["cost"] > 0 and server.received() == []
+
+        metrics = build(place, "train-headlines")
+
+        assert metrics["generate-headline"]["rows_out"] == 60 and metrics["train-headlines"]["steps"] == 3
+        asked = server.received()
+        assert len(asked) == len(set(asked)) == 60 and server.journal()["keys"] == [f"Bearer {KEY}"]
+        rows = made_rows(place, "headline")
+        assert sorted(row["prompt"] for row in rows) == sorted(asked)
+        assert all(row["completion"] == f" {row['prompt'].upper()}" for row in rows), "the server answers in capitals"
+        assert told(place.root / "artifacts/generate-headline.provenance.json").measured["teacher"]["requests"] == 60
+        # Built again from nothing: the answers are paid for.
+        for folder in ("artifacts", ".dvc/cache", "dvc.lock"):
+            subprocess.run(["rm", "-rf", str(place.root / folder)], check=True)
+        place.run("engine", "build", "generate-headline")
+        assert server.received() == asked and made_rows(place, "headline") == rows
+    assert files_with(KEY, place.root) == []
 
 
 def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:

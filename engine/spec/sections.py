@@ -141,8 +141,14 @@ class Task(generate.Rows):
     max_new_tokens: int = recipe(64, "An answer is cut off after this many tokens.", gt=0)
 
 
-class Tokenization(tokenize.Parameters):
+class Tokenization(tokenize.Labels):
     """How rows become tokens and labels."""
+
+    encoder_decoder: bool | None = recipe(
+        None,
+        "Inputs and labels of their own, as T5 wants them; max_length then bounds the input. None given: what the model's configuration "
+        "says; a model of the hub must be told of.",
+    )
 
     name: Name | None = recipe(None, "Ends the names of the token steps, where a workspace tokenizes one task in several ways.")
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
