@@ -1,5 +1,9 @@
+<<<<<<< HEAD
 # Two lines are all you need: `make quickstart` builds the example, `make test` runs all tests. Each sets up what it needs.
 # `make experiments` builds the tiny twins of the published experiments (specs/seeds); stopped, it goes on where it was.
+=======
+# Two lines are all you need: `make quickstart` builds the example, `make test` runs the tests (CI=1: also those that take minutes each). Each sets up what it needs.
+>>>>>>> main
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -12,7 +16,7 @@ quickstart: setup
 	@engine build
 
 test: setup lint
-	@python -m pytest --numprocesses 2 --dist worksteal
+	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
 
 experiments: setup
 	@python -m benchmarks.experiments

@@ -24,7 +24,7 @@ from stages import fetch, generate, initialize, mix, split, tokenize, train, voc
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
-    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence"),
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence", "stop_without_progress"),
     *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
 )
 """The resources that say how a training runs, by the same name in a spec and in the step."""
@@ -260,7 +260,8 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
-    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _TRAINING_RESOURCES})
+    resources_at = {name: ("resources", name) for name in (*_TRAINING_RESOURCES, "zero", "micro_batch")}
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **resources_at)
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate))
 
 

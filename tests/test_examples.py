@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from stages.common.encoder import Encoder
+from stages.common.tokens import Tokens
 from tests.road.conftest import Place, told
+from tests.road.one_process import build_in_one_process
 from tests.road.test_chat_teacher import KEY, asking, files_with
 from tests.stages.generate.chat_server import running
 
@@ -44,8 +49,9 @@ def workspace(example: str, root: Path) -> Place:
 
 def shrink(place: Place, more: dict[str, str]) -> None:
     """Make the trainings of all specs tiny; MORE holds replacements by pattern, each of which must match somewhere."""
-    wanted = {r"\b(steps|epochs)( *)= \d+": r"steps\2= 3", r"hidden_size = \d+": "hidden_size = 32", r"layers = \d+": "layers = 1"} | more
-    wanted |= {r"vocab_size = \d+": "vocab_size = 300", r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
+    wanted = {r"(?m)^(steps|epochs)( *)= \d+": r"steps\2= 3", r"hidden_size = \d+": "hidden_size = 32"}
+    wanted |= more | {r"layers = \d+": "layers = 1", r"vocab_size = \d+": "vocab_size = 300"}
+    wanted |= {r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
     used = set()
     for path in sorted(place.root.glob("specs/**/*.toml")):
         text = path.read_text("utf-8")
@@ -214,6 +220,88 @@ def test_summaries(tmp_path: Path):
     assert not held_out & set().union(*trained.values()), "an article is in one split for every task"
     rows = [row for row in made_rows(place, "title") if row["prompt"].endswith("A good title for the text above:")]
     assert rows and all(not row["prompt"].startswith(("\n", "{#")) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The example of conversations, built: not to be changed."""
+    place = workspace("chats", tmp_path_factory.mktemp("chats") / "workspace")
+    trees = public("oasst_sample") / "en_100_tree.jsonl"
+    (place.root / "data/en_100_tree.jsonl").write_bytes(b"".join(trees.read_bytes().splitlines(keepends=True)[:24]))
+    rows = json.loads((public("fastchat") / "dummy_conversation.json").read_text("utf-8"))
+    (place.root / "data/dummy_conversation.json").write_text(json.dumps(rows[:40]), "utf-8")
+    small = {r"max_new_tokens = \d+": "max_new_tokens = 8", r"\brows( +)= 8": r"rows\1= 3", r"heads = 4": "heads = 2"}
+    shrink(place, small)
+    build_in_one_process(place)
+    return place
+
+
+def metrics_of(place: Place, step: str) -> dict[str, Any]:
+    return json.loads((place.root / f"metrics/{step}.json").read_text("utf-8"))
+
+
+def learned(place: Place, tokens: str, tokenizer: str) -> list[list[str]]:
+    """The text of each stretch of supervised tokens, row by row."""
+    folder = place.root / f"artifacts/{tokenizer}"
+    encoder = Encoder.open({name: folder / name for name in ("tokenizer.json", "tokenizer_config.json")})
+    found = Tokens.open(place.root / f"artifacts/{tokens}/train.safetensors")
+    rows = []
+    for number in range(len(found)):
+        ids, supervised = found.row(number)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], supervised, [0]])))
+        rows.append(encoder.decode([ids[a:b].tolist() for a, b in zip(edges[::2], edges[1::2], strict=True)]))
+    return rows
+
+
+def said(place: Place, task: str) -> list[list[str]]:
+    """What the assistant says in each row of a task's train split, turn by turn."""
+    rows = split_rows(place, task, "train")
+    return [
+        [message["content"] for message in row["messages"] if message["role"] == "assistant"] if "messages" in row else [row["completion"]]
+        for row in rows
+    ]
+
+
+def test_chats_learn_what_the_assistant_says(chats: Place):
+    for step in ("tokenize-identity-tiny-chatml", "tokenize-identity-tiny-marked", "tokenize-threads-tiny-chatml"):
+        counts = metrics_of(chats, step)["train"]
+        assert counts["rows_in"] == rows_out(counts) + sum(counts["left_out"].values()) and counts["supervised_tokens"] > 0
+    for tokens, tokenizer, end in (
+        ("tokenize-identity-tiny-chatml", "vocabulary-tiny-chatml", "<|im_end|>"),
+        ("tokenize-identity-tiny-marked", "initialize-tiny", "<|endoftext|>"),
+    ):
+        assert not metrics_of(chats, tokens)["train"]["left_out"]
+        texts = [[answer + end for answer in answers] for answers in said(chats, "identity")]
+        whole = [row for row, found in zip(texts, learned(chats, tokens, tokenizer), strict=True) if row == found]
+        # A row that was cut has lost its first turns; all others are learned to the letter.
+        assert len(texts) - len(whole) <= metrics_of(chats, tokens)["train"]["truncated"] < len(texts)
+    assert any(len(answers) > 1 for answers in said(chats, "identity"))
+
+
+def test_chats_save_the_new_tokens_with_the_adapter(chats: Place):
+    ids = sorted(json.loads((chats.root / "artifacts/vocabulary-tiny-chatml/new_tokens.json").read_text("utf-8")).values())
+    weights = load_file(chats.root / "artifacts/train-assistant/adapter_model.safetensors")
+    (rows,) = (weight for name, weight in weights.items() if "trainable_tokens" in name)
+    base = load_file(chats.root / "artifacts/train-base/model.safetensors")["model.embed_tokens.weight"]
+    assert rows.shape == (2, 32) and len(ids) == 2 and ids[0] == len(base), "the embeddings were resized"
+    before = base.mean(0)
+    assert all(np.abs(row - before).max() > 1e-4 for row in rows), "both were trained"
+    assert {found["rows_out"] for found in metrics_of(chats, "predict-assistant").values()} == {3}
+    other = load_file(chats.root / "artifacts/train-marked/adapter_model.safetensors")
+    assert not any("trainable_tokens" in name for name in other)
+
+
+def test_chats_are_pairs_for_a_model_with_an_encoder(chats: Place):
+    tokens = Tokens.open(chats.root / "artifacts/tokenize-identity-tiny-t5/train.safetensors")
+    assert tokens.source_lengths is not None and all(tokens.supervised[tokens.offsets[1:] - 1])
+    assert metrics_of(chats, "train-t5")["steps"] == 3
+    assert {found["rows_out"] for found in metrics_of(chats, "predict-t5").values()} == {3}
+
+
+def test_chats_are_mixed_as_the_samplers_say(chats: Place):
+    base, assistant, marked = (metrics_of(chats, f"mix-{name}")["tasks"] for name in ("base", "assistant", "marked"))
+    assert metrics_of(chats, "mix-base")["packing_efficiency"] > 0.9
+    assert set(base) | set(assistant) | set(marked) == {"threads", "identity"}
 
 
 def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

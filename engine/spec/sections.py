@@ -267,6 +267,7 @@ class Resources(Part):
     checkpoints: train.Checkpoints = resource(train.Checkpoints(), "When the state of a training is written to the disk.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
     stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
+    stop_without_progress: int = resource(1000, "Stop a training that has learnt nothing so many steps after the warm-up; 0: never.", ge=0)
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
     attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
     gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")

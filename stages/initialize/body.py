@@ -9,7 +9,7 @@ from stages.common.job import Job, Metrics
 from stages.common.models import auto_class, count_parameters, prepare_process, save_model, write_json
 from stages.common.rows import read_rows
 from stages.initialize import Parameters
-from stages.initialize.tokenizers.special import EOS, PAD
+from stages.initialize.tokenizers.special import BOS, EOS, PAD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -62,4 +62,5 @@ def _save_tokenizer(tokenizer: "Tokenizer", parameters: Parameters, folder: Path
         "pad_token": PAD,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
-    write_json(folder / "tokenizer_config.json", description)
+    begin = {"bos_token": BOS} if tokenizer.token_to_id(BOS) is not None else {}
+    write_json(folder / "tokenizer_config.json", description | begin)

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Part, recipe
-from stages.initialize.tokenizers.special import EOS, PAD
+from stages.initialize.tokenizers.special import BOS, EOS, PAD
 
 if TYPE_CHECKING:
     import tokenizers
@@ -20,6 +20,7 @@ class Bpe(Part):
     vocab_size: int = recipe(
         4096, "Number of tokens at most (little text gives fewer), the 256 bytes and the special tokens included.", ge=258, le=1_000_000
     )
+    begin_token: bool = recipe(False, "Whether there is a begin-of-sequence token, as the mask `delimited` wants one.")
     tasks: tuple[str, ...] = recipe((), "Tasks whose train split the tokenizer is trained on; empty: all tasks of the spec.")
 
     bos: str | None = recipe(None, "Text of a begin-of-sequence token, such as `<s>`; none given: there is none.", min_length=1)
@@ -48,7 +49,11 @@ class Bpe(Part):
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
+<<<<<<< HEAD
             special_tokens=self.special_tokens,
+=======
+            special_tokens=[EOS, PAD, BOS] if self.begin_token else [EOS, PAD],
+>>>>>>> main
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )

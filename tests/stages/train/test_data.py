@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from stages.common.tokens import Tokens
-from stages.train.batches import IGNORED, collate
+from stages.train.batches import IGNORED
 from stages.train.data import Row, Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
-from tests.stages.train.tiny import SIZES, write_order, write_tokens
+from tests.stages.train.tiny import SIZES, collate, write_order, write_tokens
 
 
 @pytest.fixture
