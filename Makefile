@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-# Two lines are all you need: `make quickstart` builds the example, `make test` runs all tests. Each sets up what it needs.
-# `make experiments` builds the tiny twins of the published experiments (specs/seeds); stopped, it goes on where it was.
-=======
 # Two lines are all you need: `make quickstart` builds the example, `make test` runs the tests (CI=1: also those that take minutes each). Each sets up what it needs.
->>>>>>> main
+# `make experiments` builds the tiny twins of the published experiments (specs/seeds); stopped, it goes on where it was.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
