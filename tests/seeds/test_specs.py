@@ -8,7 +8,6 @@ from engine.estimate.models import model_of
 from engine.project import Project
 from engine.spec.sections import HubModel, TrainedModel
 from engine.workspace import Workspace
-from stages.initialize.tokenizers.special import BOS
 from stages.train.methods import Lora
 from stages.train.zero import as_zero
 from tests.seeds.workspaces import NAMES, SEEDS, UNKNOWN, copied
@@ -44,20 +43,13 @@ def test_every_other_commit_is_known():
     assert [path.relative_to(SEEDS).as_posix() for path in unknown] == ["falcon-180b-dolly/published/specs/adapter.toml"]
 
 
-def _as_bloom(prompt):
-    """The begin-of-sequence token of tokenizers from scratch has another text than Bloom's."""
-    return prompt.replace(BOS, "<s>")
-
-
 def road(experiment, project):
     """What decides which code an experiment runs through, models, data and sizes aside."""
     training, tokenization, resources = experiment.training, experiment.tokenization, experiment.resources
     return {
         "tasks": sorted(experiment.tasks),
         "mixture": (experiment.mixture.tasks, experiment.mixture.sampler.kind),
-        "prompts": {
-            name: ([_as_bloom(text) for text in task.prompts], task.answer_prefix, task.layout) for name, task in experiment.tasks.items()
-        },
+        "prompts": {name: (task.prompts, task.answer_prefix, task.layout) for name, task in experiment.tasks.items()},
         "tokens": (tokenization.mask, tokenization.format, tokenization.over_length, tokenization.encoder_decoder, tokenization.boundary),
         "training": (training.method.kind, training.optimizer, training.schedule, training.batching.kind, training.max_grad_norm),
         "asked": (experiment.evaluation.tasks, experiment.evaluation.metrics, len(experiment.evaluation.compare)),
