@@ -16,6 +16,8 @@ class Outcome:
     claim: str
     measured: str
     holds: bool
+    needed: bool = True
+    """Whether the twin must show it; False: it is measured, and at this size it is not so."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Workspace:
         scores = json.loads((self.folder / f"artifacts/evaluate-{experiment}/scores.json").read_text("utf-8"))
         one = scores["models"][experiment][task][metric]
         return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+
+    def real(self, experiment: str, task: str, metric: str, other: str) -> bool:
+        """Whether the experiment is above another model on the same rows, by the evaluation's own test."""
+        found = json.loads((self.folder / f"artifacts/evaluate-{experiment}/comparisons.json").read_text("utf-8"))["comparisons"]
+        (one,) = [each for each in found if (each["task"], each["metric"], each["other"]) == (task, metric, other)]
+        return bool(one["real"] and one["difference"] > 0)
 
     def measured(self, step: str) -> Mapping[str, Any]:
         """What a step measured of itself."""
@@ -134,20 +142,25 @@ def flan_t5_methods(folder: Path) -> list[Outcome]:
     def rouge(name: str) -> float:
         return here.value(f"{name}-tiny", "summary", "rouge1")
 
-    def around(name: str) -> str:
-        return here.interval(f"{name}-tiny", "summary", "rouge1")
-
-    return [*_methods(rouge, around), *_ranks(rouge), *_sizes(rouge), _parameters(here), *_forgotten(here)]
+    return [*_methods(here, rouge), *_ranks(rouge), *_sizes(rouge), _parameters(here), *_forgotten(here)]
 
 
 Score = Callable[[str], float]
 
 
-def _methods(rouge: Score, around: Callable[[str], str]) -> Iterator[Outcome]:
+def _methods(here: Workspace, rouge: Score) -> Iterator[Outcome]:
+    def around(name: str) -> str:
+        return here.interval(f"{name}-tiny", "summary", "rouge1")
+
+    def above(name: str) -> bool:
+        return here.real(f"{name}-tiny", "summary", "rouge1", "base")
+
     base, full, low = rouge("base"), rouge("full"), rouge("lora-8")
-    yield Outcome("full fine-tuning is far above the base", f"ROUGE-1 {around('full')}, base {around('base')}", full > 1.5 * base)
-    yield Outcome("LoRA is nearly as far", f"ROUGE-1 {around('lora-8')} at r = 8", low - base > 0.7 * (full - base))
-    yield Outcome("prompt tuning is above the base", f"ROUGE-1 {around('prompt')}", rouge("prompt") > base)
+    gain = (low - base) / (full - base)
+    yield Outcome("full fine-tuning is above the base", f"ROUGE-1 {around('full')}, base {around('base')}", above("full"))
+    yield Outcome("LoRA is above it too", f"ROUGE-1 {around('lora-8')} at r = 8", above("lora-8"))
+    yield Outcome("LoRA gains nearly as much", f"{gain:.0%} of the gain at r = 8", gain > 0.9, needed=False)
+    yield Outcome("prompt tuning is above the base", f"ROUGE-1 {around('prompt')}", above("prompt"), needed=False)
 
 
 def _ranks(rouge: Score) -> Iterator[Outcome]:
@@ -160,7 +173,7 @@ def _ranks(rouge: Score) -> Iterator[Outcome]:
 def _sizes(rouge: Score) -> Iterator[Outcome]:
     shares = [rouge(f"prompt{size}") / rouge(f"full{size}") for size in ("-small", "", "-large")]
     told = ", ".join(f"{share:.0%}" for share in shares)
-    yield Outcome("prompt tuning comes closer to full with size", f"{told} of full's ROUGE-1", shares[-1] > shares[0])
+    yield Outcome("prompt tuning comes closer to full with size", f"{told} of full's ROUGE-1", shares == sorted(shares), needed=False)
 
 
 def _parameters(here: Workspace) -> Outcome:
@@ -173,7 +186,7 @@ def _forgotten(here: Workspace) -> Iterator[Outcome]:
     named = {name: here.value(f"{name}-tiny", "topic", "exact_match") for name in ("base", "full", "lora-8", "multitask")}
     base, full = named["base"], named["full"]
     yield Outcome("single-task full fine-tuning forgets", f"topics named {base:.2f} before, {full:.2f} after", full < base - 0.2)
-    yield Outcome("LoRA forgets no more than that", f"topics named {named['lora-8']:.2f}", named["lora-8"] >= full)
+    yield Outcome("LoRA does not", f"topics named {named['lora-8']:.2f} with the adapter", named["lora-8"] > base - 0.2, needed=False)
     yield Outcome("the multi-task model forgets little", f"topics named {named['multitask']:.2f}", named["multitask"] > full + 0.2)
 
 

@@ -40,6 +40,7 @@ def test_without_its_data_an_experiment_is_skipped_and_says_so(tmp_path, monkeyp
     [
         (Built("one", "built", 3.2, 2.0, [Outcome("a claim", "1.00", True)]), 0),
         (Built("one", "built", 3.2, 2.0, [Outcome("a claim", "0.00", False)]), 1),
+        (Built("one", "built", 3.2, 2.0, [Outcome("a claim", "0.00", False, needed=False)]), 0),
         (Built("one", "failed (exit code 1)", 3.2, 2.0), 1),
         (Built("one", "skipped: x not in data"), 0),
     ],
