@@ -9,7 +9,7 @@ from stages.common.job import Job, Metrics
 from stages.common.models import auto_class, count_parameters, prepare_process, save_model, write_json
 from stages.common.rows import read_rows
 from stages.initialize import Parameters
-from stages.initialize.tokenizers.special import BOS, EOS, PAD
+from stages.initialize.tokenizers.special import EOS, PAD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,7 +23,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     tokenizer = parameters.tokenizer.train(texts(job.group("rows")))
     model = _random_model(parameters, tokenizer)
     save_model(model, job.output)
-    _save_tokenizer(tokenizer, parameters.architecture.max_length, job.output)
+    _save_tokenizer(tokenizer, parameters, job.output)
     return {"parameters": count_parameters(model), "vocab_size": tokenizer.get_vocab_size()}
 
 
@@ -51,15 +51,15 @@ def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrained
     return model
 
 
-def _save_tokenizer(tokenizer: "Tokenizer", max_length: int, folder: Path) -> None:
+def _save_tokenizer(tokenizer: "Tokenizer", parameters: Parameters, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
     # By hand: the class that transformers 5 would name is unknown to transformers 4.
     description = {
+        **({"bos_token": parameters.tokenizer.bos} if parameters.tokenizer.bos else {}),
         "clean_up_tokenization_spaces": False,
         "eos_token": EOS,
-        "model_max_length": max_length,
+        "model_max_length": parameters.architecture.max_length,
         "pad_token": PAD,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
-    begin = {"bos_token": BOS} if tokenizer.token_to_id(BOS) is not None else {}
-    write_json(folder / "tokenizer_config.json", description | begin)
+    write_json(folder / "tokenizer_config.json", description)

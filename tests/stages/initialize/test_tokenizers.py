@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.initialize.tokenizers import Tokenizer
-from stages.initialize.tokenizers.special import BOS, EOS, PAD
+from stages.initialize.tokenizers.special import EOS, PAD
 
 TEXTS = ["the cat sat on the mat", "the dog sat on the log", "naïve café"] * 3
 TRAINED = Tokenizer(vocab_size=280).train(TEXTS)
@@ -45,6 +45,15 @@ def test_a_vocabulary_too_small_for_the_bytes_is_refused():
         Tokenizer(vocab_size=257)
 
 
-def test_a_begin_token_comes_behind_the_others_and_only_where_it_is_asked_for():
-    assert Tokenizer(vocab_size=280, begin_token=True).train(TEXTS).token_to_id(BOS) == 2
-    assert TRAINED.token_to_id(BOS) is None
+def test_a_begin_token_is_one_token_wherever_it_stands():
+    bpe = Tokenizer(vocab_size=280, bos="<s>")
+    trained = bpe.train(["answer:<s> yes"] * 3)
+    ids = trained.encode("answer:<s> yes", add_special_tokens=False)
+    assert trained.token_to_id("<s>") == 2 and ids.tokens.count("<s>") == 1
+    assert trained.get_vocab_size() <= 280 and bpe.special_tokens == [EOS, PAD, "<s>"]
+
+
+@pytest.mark.parametrize("values", [{"bos": EOS}, {"bos": PAD}, {"bos": "<s>", "vocab_size": 258}, {"bos": ""}])
+def test_a_begin_token_that_cannot_be_is_refused(values):
+    with pytest.raises(ValidationError):
+        Tokenizer(**values)
