@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tests.road.conftest import Place
 from tests.road.one_process import errors_of
 
+pytestmark = pytest.mark.slow
+
 SPEC = """\
 [experiment]
 name = "{name}"
