@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 from engine.build import dvc_environment
+from engine.project import Project
+from engine.workspace import Workspace
 from tests.road.conftest import Place
 
 _SCRIPT = """
@@ -25,8 +27,8 @@ def errors_of(place: Place, *kinds: str) -> dict[str, str]:
     """Compile, resolve, and run every step (of KINDS, where any are given) in its order; what those say that cannot be built."""
     place.run("engine", "compile")
     place.run("engine", "resolve")
-    steps = json.loads(place.run("engine", "plan", "--json", check=False).stdout)["steps"]
-    todo = [(step["kind"], step["name"]) for step in steps if step["kind"] in kinds or (not kinds and step["kind"] != "resolve")]
+    steps = Project(Workspace.at(place.root)).graph
+    todo = [(step.kind_name, step.name) for step in steps if not kinds or step.kind_name in kinds]
     command = [sys.executable, "-c", _SCRIPT, json.dumps(todo)]
     done = subprocess.run(command, cwd=place.root, env=dvc_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
