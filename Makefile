@@ -1,17 +1,21 @@
-# Two lines are all you need: `make quickstart` builds the example, `make test` runs all tests. Each sets up what it needs.
+# Two lines are all you need: `make quickstart` builds the example, `make test` runs the tests (CI=1: also those that take minutes each). Each sets up what it needs.
+# `make experiments` builds the tiny twins of the published experiments (specs/seeds); stopped, it goes on where it was.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 # Two test processes on two cores: threads that spin while they wait would take the core from each other.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test setup lint clean
+.PHONY: quickstart test experiments setup lint clean
 
 quickstart: setup
 	@engine build
 
 test: setup lint
-	@python -m pytest --numprocesses 2 --dist worksteal
+	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
+
+experiments: setup
+	@python -m benchmarks.experiments
 
 setup: .venv/.installed
 

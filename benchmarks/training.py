@@ -60,8 +60,8 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
     return folder
 
 
-def make_job(folder: Path, model: Path, rows: int, longest: int) -> Job:
-    """ROWS rows of up to LONGEST random tokens, the second half of each supervised, in random order."""
+def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int | None = None) -> Job:
+    """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order."""
     from safetensors.numpy import save_file
 
     from stages.common.tokens import TokenWriter
@@ -71,7 +71,7 @@ def make_job(folder: Path, model: Path, rows: int, longest: int) -> Job:
         (folder / name).mkdir(parents=True)
     with TokenWriter(folder / "tokens.safetensors") as writer:
         for _ in range(rows):
-            ids = draw.integers(2, VOCABULARY, draw.integers(longest // 2, longest + 1)).astype(np.int32)
+            ids = draw.integers(2, VOCABULARY, draw.integers(shortest or longest // 2, longest + 1)).astype(np.int32)
             writer.write(ids, (np.arange(len(ids)) * 2 >= len(ids)).astype(np.uint8))
     order = {"task": np.zeros(rows, np.int16), "row": draw.permutation(rows).astype(np.int32)}
     save_file(order, folder / "order" / "order.safetensors")
@@ -204,7 +204,7 @@ def bare(job: Job, parameters: Parameters) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from stages.train.batches import collate
+    from stages.train.batches import below
     from stages.train.work import matter
 
     found = matter(parameters, job)
@@ -212,9 +212,10 @@ def bare(job: Job, parameters: Parameters) -> float:
     optimizer = torch.optim.AdamW(model.parameters(), lr=parameters.learning_rate, fused=True)
     size, started = parameters.global_batch.rows, time.process_time()
     for start in range(0, len(rows), size):
-        inputs = collate([rows[position] for position in range(start, min(start + size, len(rows)))])
-        labels = inputs.pop("labels")[:, 1:]
-        logits = model(**inputs, use_cache=False).logits[:, :-1]
+        positions = range(start, min(start + size, len(rows)))
+        batch = below(positions, [rows[position] for position in positions])
+        labels = batch.labels[:, 1:]
+        logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
         cross_entropy(logits[labels >= 0], labels[labels >= 0]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

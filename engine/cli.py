@@ -257,27 +257,6 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
         render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 
 
-@app.command()
-def adapters(
-    specs: Specs = None,
-    metric: Annotated[str | None, typer.Option(help="The metric in the list; none given: the first one.", show_default=False)] = None,
-    json: Json = False,
-) -> None:
-    """List adapters: content address, spec, step, scores, and whether DVC's cache holds them."""
-    from engine import render
-    from engine.results import adapter_rows, as_data, chosen_metric
-    from engine.results import adapters as collect
-
-    project = load_project()
-    found = collect(project.chosen(specs or []), project.graph, project.store(), project.plan())
-    if json:
-        render.as_json(as_data(found))
-    elif found:
-        render.table("adapters", *adapter_rows(found, chosen_metric(found, metric)))
-    else:
-        render.note("none of these specs trains an adapter")
-
-
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
     from engine import cli_artifacts, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app

@@ -1,10 +1,62 @@
-"""The verb about what lies under artifacts: verify; thin, as those of `engine.cli`."""
+"""The verbs about what lies under artifacts: adapters, verify; thin, as those of `engine.cli`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from engine.cli import MISTAKE, Json, app, load_project
+from engine.cli import MISTAKE, Json, Specs, app, load_project
+
+
+@app.command()
+def adapters(
+    specs: Specs = None,
+    metric: Annotated[str | None, typer.Option(help="The metric in the list; none given: the first one.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those of git's history and of the cache, too.")] = False,
+    step: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only steps of this name, such as 'train-topic*'.")] = None,
+    method: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters trained by this method, such as lora.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters of this base, as the list shows it.")] = None,
+    digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="Only adapters whose content address begins so.")] = None,
+    fetch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Write this one to a folder, from DVC's cache or remote.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --fetch writes it.")] = None,
+    json: Json = False,
+) -> None:
+    """List adapters: content address, base, spec, scores, whether the cache holds them; or fetch one, even after its spec moved on."""
+    from engine import render
+    from engine.adapters import Choice, as_data, past, rows
+    from engine.adapters import adapters as collect
+    from engine.results import measured_metric
+
+    project = load_project()
+    if fetch:
+        _fetch(project, fetch, output, json)
+        return
+    store, chosen = project.store(), project.chosen(specs or [])
+    found = collect(chosen, project.graph, store, project.plan())
+    if everything:
+        named = {spec.path for spec in chosen}
+        known = collect(project.specs, project.graph, store, project.plan()) if specs else found
+        found += tuple(one for one in past(project.root, store, [one.digest for one in known]) if not specs or one.spec in named)
+    found = tuple(one for one in found if one in Choice(step, method, base, digest))
+    if json:
+        render.as_json(as_data(found))
+    elif found:
+        render.table("adapters", *rows(found, measured_metric([one.metrics for one in found], metric)))
+    else:
+        render.note("there is no such adapter" if step or method or base or digest else "none of these specs trains an adapter")
+
+
+def _fetch(project: Any, digest: str, output: Path | None, json: bool) -> None:
+    from engine import render
+    from engine.digests import short
+    from engine.fetching import fetch
+
+    folder = output or Path(f"adapter-{short(digest)}")
+    told = fetch(project.root, project.store(), digest, folder)
+    if json:
+        render.as_json({"digest": told.digest, "step": told.step, "folder": str(folder), "git_commit": told.git_commit})
+    else:
+        render.note(f"{folder} is {told.step} {short(told.digest)}, for the base {told.inputs['model']['path']}")
 
 
 @app.command()

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.errors import Location, Problem, did_you_mean
+from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
 from engine.spec.load import Spec
 from stages import tokenize
+from stages.tokenize.pairs import unfit
 
 P = TypeVar("P", bound=Part)
 OF = "@"
@@ -28,6 +30,8 @@ class Base:
     """The step that adds tokens of the spec's own to the tokenizer; the model lacks their embeddings until it is trained."""
     adapter: Input | None = None
     """The adapter that is trained further."""
+    encoder_decoder: bool | None = None
+    """Whether an encoder reads the prompt and a decoder writes the completion; None where its configuration is not here."""
 
     def reads(self) -> dict[str, Input]:
         """What a step reads that opens the model: its weights, the tokens that are added to it, and the adapter on it."""
@@ -40,13 +44,14 @@ class Compilation:
     """Steps as they are found, by name; a name that comes again must mean the same step."""
 
     specs: Mapping[str, Spec]
+    root: Path | None = None
+    """The workspace, whose models' configurations are looked at; none given: nothing is read."""
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
     """The split step of each task, by the experiment's name and the task's."""
     told_apart: dict[str, tuple[str, Spec]] = field(default_factory=dict)
     """The steps that sharing names anew: each one's name as its spec would have it alone, and the spec."""
-
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The names that sharing will give them, once they are known."""
 
@@ -132,3 +137,18 @@ def chat_template(spec: Spec) -> dict[str, Input]:
     """The file with the chat template, where the spec names one."""
     file = getattr(spec.experiment.tokenization.format, "template_file", None)
     return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
+
+
+def encoder_decoder(spec: Spec, base: Base) -> bool:
+    """Whether the rows of SPEC have inputs and labels of their own, as its model wants them; raises UserError where SPEC says otherwise."""
+    section = spec.experiment.tokenization
+    said, found = section.encoder_decoder, base.encoder_decoder
+    if said is not None and found is not None and said != found:
+        what = f"encoder_decoder is {str(said).lower()}, but model {base.name} is {'an encoder-decoder' if found else 'a causal'} model"
+        raise UserError(what, spec.where("tokenization", "encoder_decoder"), "leave encoder_decoder out: the model's configuration says it")
+    decided = bool(said) if found is None else found
+    if wrong := unfit(decided, section.mask.kind, section.over_length, section.max_target_length):
+        field, what = wrong
+        hint = None if decided or found is not None else "if the model is one, set encoder_decoder = true"
+        raise UserError(what, spec.where("tokenization", field), hint)
+    return decided

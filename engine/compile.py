@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from engine.batching import bin_tokens, unpackable
 from engine.benchmarks import add_benchmarks
 from engine.collection import without_collection
-from engine.compilation import Base, Compilation, Locate, chat_template
+from engine.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
 from engine.continuing import not_continued
 from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
+from engine.fitting import read_config
 from engine.graph import Graph, Input, Step
 from engine.merging import add_merge
 from engine.reads import Makers, needed_by
@@ -24,7 +25,7 @@ from stages import fetch, generate, initialize, mix, split, tokenize, train, voc
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
-    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence"),
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence", "stop_without_progress"),
     *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
 )
 """The resources that say how a training runs, by the same name in a spec and in the step."""
@@ -54,23 +55,23 @@ class Compiled:
 
 
 @without_collection
-def compile_each(specs: Iterable[Spec], whole: bool = True) -> Compiled:
+def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> Compiled:
     """The steps of SPECS as far as they can be told, and every problem.
 
-    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own."""
-    by_name = {spec.name: spec for spec in specs}
-    compilation = _compiled(by_name, whole, {})
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
+    that lie below ROOT, the workspace, the configuration is read."""
+    first = Compilation({spec.name: spec for spec in specs}, root)
+    compilation = _compiled(first, whole)
     if compilation.told_apart:
         # Only now is it known which steps of a sweep are one, on which it depends who needs to be asked.
-        compilation = _compiled(by_name, whole, share(compilation).aliases)
+        compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
     shared = share(compilation)
     return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
 
 
-def _compiled(specs: Mapping[str, Spec], whole: bool, renamed: Mapping[str, str]) -> Compilation:
-    """All steps of SPECS and every problem, with those of each point of a sweep by themselves."""
-    compilation = Compilation(specs, renamed=renamed)
-    for spec in specs.values():
+def _compiled(compilation: Compilation, whole: bool) -> Compilation:
+    """COMPILATION with all steps of its specs and every problem, those of each point of a sweep by themselves."""
+    for spec in compilation.specs.values():
         try:
             _experiment(compilation, spec, ())
         except UserError as error:
@@ -158,7 +159,9 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
         files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
-        return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files)
+        config = read_config(c.root / folder) if c.root else None
+        pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
+        return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files, encoder_decoder=pairs)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
@@ -182,7 +185,8 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
         spec,
     )
-    return Base(model.name, step.output(), {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES})
+    files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
+    return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder)
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -196,7 +200,7 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:
-        return Base(base.name, trained, base.tokenizer)
+        return Base(base.name, trained, base.tokenizer, encoder_decoder=base.encoder_decoder)
     c.problems += not_continued(spec, other)
     return replace(base, adapter=trained)
 
@@ -230,7 +234,8 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     reads |= chat_template(spec)
     name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
     python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
-    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer)
+    pairs = encoder_decoder(spec, base)
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=pairs)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
@@ -282,7 +287,8 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
         **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
     )
     what = "Adapter" if parameters.method.makes_adapter else "Model"
-    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **{name: ("resources", name) for name in _TRAINING_RESOURCES})
+    resources_at = {name: ("resources", name) for name in (*_TRAINING_RESOURCES, "zero", "micro_batch")}
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **resources_at)
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate), spec)
 
 

@@ -242,13 +242,6 @@ class LockText:
         return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *self.stages.values()])
 
 
-def updated_lock(text: str | bytes | None, records: Mapping[str, Record]) -> str:
-    """The text of `dvc.lock` with RECORDS in it; entries of other steps stay as they are."""
-    lock = LockText(text)
-    lock.update(records)
-    return lock.text().decode()
-
-
 def run_text(record: Record) -> str:
     """The text of a run-cache entry."""
     return _dump(lock_stage(record))

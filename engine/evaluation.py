@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.compilation import Base, Compilation, chat_template, locate_below, narrow
+from engine.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Problem
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
+from engine.part import Part
 from engine.spec.load import Spec
 from engine.spec.sections import ScratchModel, TrainedModel
 from stages import evaluate, predict
+from stages.common.markers import Markers
+from stages.tokenize.masks import Delimited
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies that are about prompts too; a test row has no completion to cut, and with any other a prompt that is too long is an error."""
@@ -94,7 +97,9 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     reads = subject.reads()
     split = spec.experiment.evaluation.split
     reads |= {_role(spec, task): task_of(spec, task).output(f"{split}.jsonl") for task in asked}
-    return c.add(_step(spec, f"predict-{subject.stem}", _parameters(spec), reads, f"Answers of {subject.stem} to the {split} rows."), spec)
+    return c.add(
+        _step(spec, f"predict-{subject.stem}", _parameters(subject), reads, f"Answers of {subject.stem} to the {split} rows."), spec
+    )
 
 
 def _role(spec: Spec, task: str) -> str:
@@ -109,6 +114,7 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
         tasks=("tasks",),
         over_length=("tokenization", "over_length"),
         format=("tokenization", "format"),
+        markers=("tokenization", "mask"),
         likelihood=("evaluation", "metrics"),
     )
     return Step(name, predict.KIND, parameters, {**reads, **chat_template(spec)}, description, spec.where("evaluation"), locate)
@@ -118,7 +124,8 @@ def _tasks(spec: Spec) -> tuple[str, ...]:
     return spec.experiment.evaluation.tasks or spec.experiment.mixture.tasks
 
 
-def _parameters(spec: Spec) -> predict.Parameters:
+def _parameters(subject: Subject) -> predict.Parameters:
+    spec = subject.spec
     experiment = spec.experiment
     over_length = experiment.tokenization.over_length
     return narrow(
@@ -127,12 +134,18 @@ def _parameters(spec: Spec) -> predict.Parameters:
         tasks={task: predict.TaskPrediction(max_new_tokens=experiment.tasks[task].max_new_tokens) for task in _tasks(spec)},
         likelihood=any(getattr(metric, "needs_likelihood", False) for metric in experiment.evaluation.metrics),
         format=experiment.tokenization.format,
+        markers=_markers(experiment.tokenization.mask),
         boundary=experiment.tokenization.boundary,
-        encoder_decoder=experiment.tokenization.encoder_decoder,
+        encoder_decoder=encoder_decoder(spec, subject.base),
         over_length=_PROMPT_POLICIES.get(over_length, "error"),
         batch_rows=experiment.resources.evaluation_batch,
         threads=experiment.resources.threads,
     )
+
+
+def _markers(mask: Part) -> Markers | None:
+    """The markers by which rows were learned, which their questions need too."""
+    return Markers(instruction=mask.instruction, response=mask.response) if isinstance(mask, Delimited) else None
 
 
 def _predictions(step: Step, task: str, folder: str = "") -> Input:
@@ -278,8 +291,10 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
         what = f"task '{name}' is evaluated, but its split holds out no {section.split} rows"
         hint = f"raise split.{section.split}, or leave it out of evaluation.tasks"
         found.append(Problem(what, spec.where("tasks", name, "split", section.split), hint))
-    if name not in section.held_out and isinstance(model, ScratchModel) and task.max_new_tokens >= model.architecture.max_length:
-        positions = f"the model has {model.architecture.max_length} positions"
+    # An encoder and a decoder have positions of their own.
+    shared = model.architecture.max_length if isinstance(model, ScratchModel) and not model.architecture.encoder_decoder else None
+    if name not in section.held_out and shared is not None and task.max_new_tokens >= shared:
+        positions = f"the model has {shared} positions"
         what = f"max_new_tokens {task.max_new_tokens} of task '{name}' leaves no room for a prompt: {positions}"
         found.append(
             Problem(what, spec.where("tasks", name, "max_new_tokens"), "lower max_new_tokens, or raise model.architecture.max_length")

@@ -46,7 +46,7 @@ def _config(step: Step, graph: Graph, root: Path) -> Mapping[str, Any] | None:
     """The configuration of the model that a training starts from; None where it is not here, or cannot be read."""
     model = step.inputs["model"]
     if model.producer is None:
-        return _read(root / model.path / "config.json")
+        return read_config(root / model.path)
     producer = graph[model.producer]
     if isinstance(producer.parameters, initialize.Parameters):
         return configuration(producer.parameters.architecture, producer.parameters.tokenizer.vocab_size)
@@ -54,9 +54,10 @@ def _config(step: Step, graph: Graph, root: Path) -> Mapping[str, Any] | None:
     return _config(producer, graph, root) if producer.kind is train.KIND else None
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def read_config(model: Path) -> Mapping[str, Any] | None:
+    """The configuration of the model in a folder; None where it is not here, or cannot be read."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads((model / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
         # The step that loads the model says what is wrong with it.
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import dvcfile, git
+from engine.addresses import SHORTEST, matching, provenance_of
 from engine.build import check_repository
 from engine.digests import scratch_name
 from engine.dvcconfig import cache_folder
@@ -19,7 +20,6 @@ from engine.graph import ARTIFACTS
 from engine.locks import build_lock, dvc_lock
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
-from engine.provenance import parse
 from engine.recording import remove
 from engine.store import Store
 
@@ -28,7 +28,6 @@ _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
 _NAMED_ARTIFACT = re.compile(rb"\bartifacts/([A-Za-z0-9_-]+)")
 _SCRATCH = re.compile(r"(.+)-[0-9a-f]{12}")
 _LEFT_BEHIND = re.compile(r"\..+\.(tmp|restored)")
-_SHORTEST_ADDRESS = 6
 GROUP_COLUMNS = ("what", "files", "bytes")
 
 
@@ -208,25 +207,19 @@ def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable
 
 def kept_by_digest(digests: Iterable[str], runs: Iterable[Record], store: Store) -> set[str]:
     """Content of the runs whose artifact has one of the content addresses; raises UserError for an address that no run has."""
-    wanted = {address: address.removeprefix("sha256:") for address in digests}
-    addresses = [(run, _address(run, store)) for run in runs] if wanted else []
+    chosen = list(digests)
+    known = list(runs) if chosen else []
+    told = {str(number): provenance_of(run, store) for number, run in enumerate(known)}
+    addresses = {number: provenance.digest for number, provenance in told.items() if provenance}
     kept: set[str] = set()
-    for given, prefix in wanted.items():
-        found = [run for run, address in addresses if address.startswith(prefix)] if len(prefix) >= _SHORTEST_ADDRESS else []
+    for given in chosen:
+        # All of them where there are several: too much kept costs room, too little a result.
+        found = [known[int(number)] for number in matching(given, addresses)]
         if not found:
-            hint = f"give at least {_SHORTEST_ADDRESS} digits of a digest that this prints: engine adapters"
+            hint = f"give at least {SHORTEST} digits of a digest that this prints: engine adapters"
             raise UserError(f"the cache holds no artifact with the content address {given}", hint=hint)
         kept |= {md5 for run in found for md5 in _md5s(run)}
     return kept
-
-
-def _address(run: Record, store: Store) -> str:
-    """Content address of a run's artifact, from its provenance; empty where the cache does not hold that."""
-    for path, entry in run.outputs.items():
-        if path.endswith(".provenance.json") and (data := store.read(entry.md5)) is not None:
-            found = parse(data)
-            return found.digest.removeprefix("sha256:") if found else ""  # a damaged file names no artifact
-    return ""
 
 
 def expanded(named: Iterable[str], store: Store) -> set[str]:

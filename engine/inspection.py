@@ -8,18 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.addresses import of_steps, only
 from engine.errors import UserError, did_you_mean
 from engine.graph import Graph, Step
 from engine.identity import short
 from engine.project import Project
-from engine.provenance import from_statement
 from engine.spec.load import Spec
 from engine.workspace import CODE_ROOT
 
 COLUMNS = ("", "token", "learned", "base says", "truth", "trained says", "truth")
 SPLITS = ("train", "validation")
-
-_SHORTEST_DIGEST = 6
 
 
 def inspect(project: Project, target: str, row: int, task: str | None, split: str) -> dict[str, Any]:
@@ -40,29 +38,15 @@ def _spec(project: Project, target: str) -> Spec:
     by_name = {spec.name: spec for spec in project.specs}
     if target in by_name:
         return by_name[target]
-    digests = dict(_digests(project))
-    wanted = target.removeprefix("sha256:")
-    found = [name for digest, name in digests.items() if len(wanted) >= _SHORTEST_DIGEST and digest.startswith(wanted)]
-    if len(found) == 1:
-        return by_name[found[0]]
-    if found:
-        raise UserError(f"{target} is the beginning of several content addresses: {', '.join(found)}", hint="give more of its digits")
+    by_step = {project.graph[f"train-{name}"].name: spec for name, spec in by_name.items()}
+    addresses = of_steps(project.root, (project.graph[name] for name in by_step))
+    if found := only(target, addresses):
+        return by_step[found]
     spec = next((spec for spec in project.specs if spec.path == os.path.normpath(target)), None)
     if spec is None:
-        known = [*by_name, *(short(digest) for digest in digests)]
+        known = [*by_name, *(short(address) for address in addresses.values())]
         raise UserError(f"there is no experiment, spec or adapter {target}", hint=did_you_mean(target, known))
     return spec
-
-
-def _digests(project: Project) -> list[tuple[str, str]]:
-    """The content address of everything that was trained, and its experiment."""
-    store, known = project.store(), []
-    for spec in project.specs:
-        name = spec.name
-        found = from_statement(store.metrics(project.graph[f"train-{name}"].provenance))
-        if found:
-            known.append((found.digest.removeprefix("sha256:"), name))
-    return known
 
 
 def _task(spec: Spec, wanted: str | None) -> str:

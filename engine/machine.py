@@ -1,6 +1,7 @@
 """What a graph asks of the machine that builds it, found before any step runs."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,19 +22,36 @@ def has_gpu(devices: Path = Path("/dev")) -> bool:
     return not hidden and any(True for pattern in _DEVICES for _ in devices.glob(pattern))
 
 
+def devices_here(devices: Path = Path("/dev")) -> int | None:
+    """How many devices a training can have: GPUs, or cores where there is none; None where a driver other than NVIDIA's has to be asked."""
+    if not has_gpu(devices):
+        return len(os.sched_getaffinity(0))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = len(visible.split(",")) if visible else len(list(devices.glob(_DEVICES[0])))
+    return found or None
+
+
 def refuse_impossible(project: "Project", graph: Graph) -> None:
-    """Raise UserError where a training that would run computes in numbers that this machine has not."""
-    if has_gpu():
-        return
+    """Raise UserError where a training that would run asks for numbers, devices or folders that this machine has not."""
     running = [d.name for d in project.plan(graph).decisions if d.name in graph and d.action in (Action.RUN, Action.MAYBE)]
     # Steps that are kept are not asked for their parameters, which would load every spec.
-    if problems := [problem for name in running if name.startswith("train-") for problem in _without_gpu(graph[name])]:
+    if problems := [problem for name in running if name.startswith("train-") for problem in missing(graph[name])]:
         raise UserError(problems)
 
 
-def _without_gpu(step: Step) -> list[Problem]:
-    precision = getattr(step.parameters, "precision", None)
-    if precision not in ("float16", "tf32"):
-        return []
-    hint = 'set training.precision to "bfloat16" or "float32", or build on a machine with a GPU'
-    return [Problem(f"precision {precision} needs a GPU, and this machine has none", step.locate(("precision",)), hint)]
+def missing(step: Step) -> Iterator[Problem]:
+    """What a training asks for and this machine has not."""
+    parameters = step.parameters
+    precision = getattr(parameters, "precision", None)
+    if precision in ("float16", "tf32") and not has_gpu():
+        hint = 'set training.precision to "bfloat16" or "float32", or build on a machine with a GPU'
+        yield Problem(f"precision {precision} needs a GPU, and this machine has none", step.locate(("precision",)), hint)
+    wanted, here = getattr(parameters, "devices", 1), devices_here()
+    if here is not None and wanted > here:
+        what = f"resources.devices asks for {wanted}, and this machine has {here} {'GPUs' if has_gpu() else 'processor cores and no GPU'}"
+        hint = f"set resources.devices to {here} or less; it changes nothing about the result"
+        yield Problem(what, step.locate(("devices",)), hint)
+    path = getattr(getattr(parameters, "zero", None), "path", None)
+    if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
+        what = f"{path} {'cannot be written to' if Path(path).is_dir() else 'is no folder'}, and tensors are to be offloaded to it"
+        yield Problem(what, step.locate(("zero", "path")), "name a folder on an NVMe disk, or offload to cpu")

@@ -1,15 +1,13 @@
 """The step that merges adapters into their base, and the checks that they can be merged."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
-from engine.compilation import Compilation, chat_template, locate_below, narrow
+from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, TaskOf
 from engine.graph import Input, Step
 from engine.spec.load import Spec
 from stages import merge
-from stages.merge.quantised import Quantised
 from stages.train.methods import Method
 from stages.train.methods.lora import LowRank
 
@@ -30,16 +28,15 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
         c.problems += problems
         return None
     first = next(iter(merged.values()))
-    quantisation = _method(first).quantisation
     experiment = spec.experiment
     parameters = narrow(
         merge.Parameters,
         section,
         adapters=adapters,
-        quantised=Quantised(**asdict(quantisation)) if quantisation else None,
+        quantised=_method(first).quantisation,
         format=experiment.tokenization.format,
         boundary=experiment.tokenization.boundary,
-        encoder_decoder=experiment.tokenization.encoder_decoder,
+        encoder_decoder=encoder_decoder(spec, subject.base),
         threads=experiment.resources.threads,
     )
     reads = {role: item for role, item in first.base.reads().items() if role != "adapter"}

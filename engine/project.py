@@ -76,7 +76,7 @@ class Project:
         from engine.fitting import misfits
 
         specs, problems = self._loaded
-        compiled = compile_each(specs, whole=not problems)
+        compiled = compile_each(specs, whole=not problems, root=self.root)
         steps, found = compiled.steps, compiled.problems
         missing = self._missing_inputs(steps)
         unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]

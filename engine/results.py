@@ -1,4 +1,4 @@
-"""What was built: the table of experiments against tasks, and the list of adapters; read from metrics and provenance."""
+"""What was built: the table of experiments against tasks, read from metrics and provenance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,29 +31,15 @@ class Result:
     """Whether the scores are those of the specs, code and data as they are now."""
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """One trained adapter of the graph."""
-
-    digest: str | None
-    experiment: str
-    spec: str
-    step: str
-    in_cache: bool
-    metrics: Mapping[str, Any]
-    current: bool
-    """Whether the adapter is that of the specs, code and data as they are now."""
-
-
 def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
     """The experiments of SPECS that have been evaluated, models trained in full before adapters, in order of name."""
     found = []
     for spec in specs:
         name = spec.name
         evaluation = graph[f"evaluate-{name}"]
-        scores = _scores(evaluation, store)
+        scores = scores_of(evaluation, store)
         if scores:
-            digest = _digest(graph[f"train-{name}"], store)
+            digest = digest_of(graph[f"train-{name}"], store)
             method = spec.experiment.training.method
             current = plan[evaluation.name].action is Action.KEEP
             folder = evaluation.artifact
@@ -63,9 +49,13 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
-def chosen_metric(found: Sequence[Result | Adapter], wanted: str | None) -> str:
+def chosen_metric(found: Sequence[Result], wanted: str | None) -> str:
     """The metric that the user wants, or the first that was measured; raises UserError for one that was not."""
-    tables = [result.scores if isinstance(result, Result) else result.metrics for result in found]
+    return measured_metric([result.scores for result in found], wanted)
+
+
+def measured_metric(tables: Iterable[Mapping[str, Mapping[str, Any]]], wanted: str | None) -> str:
+    """The same of TABLES with values by task and metric."""
     names = dict.fromkeys(
         name for table in tables for scores in table.values() for name, value in scores.items() if isinstance(value, float)
     )
@@ -74,7 +64,7 @@ def chosen_metric(found: Sequence[Result | Adapter], wanted: str | None) -> str:
     return wanted or next(iter(names), "exact_match")
 
 
-def _scores(step: Step, store: Store) -> dict[str, Any]:
+def scores_of(step: Step, store: Store) -> dict[str, Any]:
     """The metrics of an evaluation, by task."""
     return {task: values for task, values in store.metrics(step.metrics).items() if isinstance(values, dict)}
 
@@ -90,15 +80,15 @@ def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -
         trained_on = ", ".join(result.tasks)
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
-        mean = _number(sum(ended) / len(ended) if ended else None)
+        mean = number(sum(ended) / len(ended) if ended else None)
         rows.append([result.experiment, trained_on, result.method, address, *cells, mean, *state])
     return columns, rows
 
 
 def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
-    value = _number(result.scores.get(task, {}).get(metric))
+    value = number(result.scores.get(task, {}).get(metric))
     around = result.intervals.get(task, {}).get(metric)
-    return f"{value} [{_number(around['low'])}, {_number(around['high'])}]" if with_interval and around else value
+    return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
 
 
 COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")
@@ -111,7 +101,7 @@ def comparison_table(found: Sequence[Result], metric: str) -> list[list[str]]:
         for one in result.comparisons:
             if one["metric"] == metric:
                 interval = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
-                values = [_number(one["value"]), _number(one["other_value"]), f"{one['difference']:+.2f}", interval, _p(one["p_corrected"])]
+                values = [number(one["value"]), number(one["other_value"]), f"{one['difference']:+.2f}", interval, _p(one["p_corrected"])]
                 trained_on, real = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
                 rows.append([result.experiment, one["task"], trained_on, one["other"], *values, real])
     return rows
@@ -125,39 +115,12 @@ def _any_stale(found: Sequence[Result]) -> bool:
     return not all(result.current for result in found)
 
 
-def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Adapter, ...]:
-    """The adapter of every spec that trains one, built or not."""
-    found = []
-    for spec in specs:
-        name = spec.name
-        step = graph[f"train-{name}"]
-        if not spec.experiment.training.method.makes_adapter:
-            continue
-        record = store.record(step.name)
-        entry = record.outputs.get(step.artifact) if record else None
-        metrics = _scores(graph[f"evaluate-{name}"], store)
-        current = plan[step.name].action is Action.KEEP
-        found.append(Adapter(_digest(step, store), name, spec.path, step.name, bool(entry and store.holds(entry)), metrics, current))
-    return tuple(found)
-
-
-def adapter_rows(found: Sequence[Adapter], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the list of adapters."""
-    rows = []
-    for adapter in found:
-        scores = ", ".join(f"{task} {_number(values.get(metric))}" for task, values in adapter.metrics.items())
-        digest = short(adapter.digest) if adapter.digest else "not built"
-        state = "current" if adapter.current else "stale" if adapter.digest else "–"
-        rows.append([digest, adapter.experiment, adapter.spec, adapter.step, "yes" if adapter.in_cache else "no", state, scores])
-    return ["digest", "experiment", "spec", "step", "in cache", "state", metric], rows
-
-
-def as_data(items: Iterable[Result | Adapter]) -> list[dict[str, Any]]:
+def as_data(items: Iterable[Result]) -> list[dict[str, Any]]:
     """Plain JSON values, for `--json`."""
     return [asdict(item) for item in items]
 
 
-def _digest(step: Step, store: Store) -> str | None:
+def digest_of(step: Step, store: Store) -> str | None:
     """Content address of what a training left, from its provenance, where that is the recorded one."""
     assert step.kind is train.KIND
     record = store.record(step.name)
@@ -168,5 +131,6 @@ def _digest(step: Step, store: Store) -> str | None:
     return found.digest if found else None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score as tables show it."""
     return "–" if value is None else f"{value:.2f}"

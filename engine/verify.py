@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import dvcfile
+from engine.addresses import of_steps, only
 from engine.build import dvc_environment
 from engine.code import Code
 from engine.digests import digest, file_digests, folder_digest, listing_digest, short
@@ -22,7 +23,6 @@ from engine.store import Disk
 from engine.workspace import CODE_ROOT
 
 COLUMNS = ("what", "holds", "detail")
-_SHORTEST_ADDRESS = 6
 _ACCEPTED = "a change of code or versions was accepted"
 _BUILT = (ARTIFACTS, METRICS, PLOTS, dvcfile.LOCK, ".git", ".venv")
 """What a clean workspace begins without."""
@@ -57,19 +57,12 @@ def find(project: Project, target: str) -> Step:
     for name in (target, f"train-{target}"):
         if name in project.graph:
             return project.graph[name]
-    wanted = target.removeprefix("sha256:")
-    addresses = _addresses(project) if len(wanted) >= _SHORTEST_ADDRESS else {}
-    found = [name for name, address in addresses.items() if address.removeprefix("sha256:").startswith(wanted)]
-    if not found:
+    addresses = of_steps(project.root, project.graph)
+    found = only(target, addresses)
+    if found is None:
         known = [*(step.name for step in project.graph), *(short(address) for address in addresses.values())]
         raise UserError(f"there is no step, experiment or content address {target}", hint=did_you_mean(target, known))
-    return project.graph[found[0]]
-
-
-def _addresses(project: Project) -> dict[str, str]:
-    paths = {step.name: project.root / step.provenance for step in project.graph}
-    statements = {name: parse(path.read_bytes()) for name, path in paths.items() if path.exists()}
-    return {name: statement.digest for name, statement in statements.items() if statement}
+    return project.graph[found]
 
 
 def _checks(project: Project, step: Step, told: Provenance) -> Iterator[Check]:

@@ -13,7 +13,7 @@ from benchmarks.fabricate import SMALLEST, shape
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     command = [sys.executable, "benchmarks/plan_speed.py", "--quick", "--json", "--repeats", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -77,7 +77,7 @@ def test_medians_and_tables():
     assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quick_training_prints_its_promises_as_the_last_line():
     done = subprocess.run(
         [sys.executable, "benchmarks/training.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -90,7 +90,24 @@ def test_quick_training_prints_its_promises_as_the_last_line():
     assert {"overhead", "trl_ratio"} <= found.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.long
+def test_quick_gpu_train_has_the_same_losses_in_all_loops():
+    command = [sys.executable, "benchmarks/gpu_train.py", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {(row["model"], row["method"], row["loop"]) for row in found["rows"]} == {
+        (model, method, loop)
+        for model in ("tiny Llama", "tiny Falcon")
+        for method in ("lora", "qlora")
+        for loop in ("ours", "trl", "trainer")
+    }
+    assert found["left_out"] == [] and all(len(row["losses"]) == 4 for row in found["rows"])
+    assert found["loss_max_relative_difference"] < 1e-4
+    assert all(row["tokens_per_second"] > 0 and row["peak_memory_bytes"] >= 0 and row["estimated_bytes"] > 0 for row in found["rows"])
+
+
+@pytest.mark.long
 def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
     done = subprocess.run(
         [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -9,9 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from tests.road.conftest import Place
+from stages.common.encoder import Encoder
+from stages.common.tokens import Tokens
+from tests.road.conftest import Place, told
+from tests.road.one_process import build_in_one_process
+from tests.road.test_chat_teacher import KEY, asking, files_with
+from tests.stages.generate.chat_server import running
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "specs" / "examples"
@@ -42,8 +49,9 @@ def workspace(example: str, root: Path) -> Place:
 
 def shrink(place: Place, more: dict[str, str]) -> None:
     """Make the trainings of all specs tiny; MORE holds replacements by pattern, each of which must match somewhere."""
-    wanted = {r"\bsteps( *)= \d+": r"steps\1= 3", r"hidden_size = \d+": "hidden_size = 32", r"layers = \d+": "layers = 1"} | more
-    wanted |= {r"vocab_size = \d+": "vocab_size = 300", r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
+    wanted = {r"(?m)^(steps|epochs)( *)= \d+": r"steps\2= 3", r"hidden_size = \d+": "hidden_size = 32"}
+    wanted |= more | {r"layers = \d+": "layers = 1", r"vocab_size = \d+": "vocab_size = 300"}
+    wanted |= {r"global_batch( *)= \{ rows = \d+ \}": r"global_batch\1= { rows = 4 }"}
     used = set()
     for path in sorted(place.root.glob("specs/**/*.toml")):
         text = path.read_text("utf-8")
@@ -64,11 +72,11 @@ def add_rows(place: Place, file: str, rows: list[dict[str, Any]]) -> None:
     path.write_bytes(lines.encode("utf-8") + path.read_bytes())
 
 
-def build(place: Place) -> dict[str, dict[str, Any]]:
-    """Build the workspace and give the metrics of every step, by name, after what holds for every build was checked."""
-    planned = place.plan()
+def build(place: Place, *targets: str) -> dict[str, dict[str, Any]]:
+    """Build the workspace, or TARGETS alone, and give the metrics of every step, after what holds for every build was checked."""
+    planned = place.plan(*targets)
     assert set(planned.values()) == {"run"}
-    done = place.run("engine", "build")
+    done = place.run("engine", "build", *targets)
     assert "Traceback" not in done.stderr
     metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(place.root.glob("metrics/*.json"))}
     assert set(metrics) == set(planned) - {"resolve"}
@@ -77,7 +85,7 @@ def build(place: Place) -> dict[str, dict[str, Any]]:
     for name, counts in counted:
         assert counts["rows_in"] == rows_out(counts) + sum(counts.get("left_out", {}).values()), (name, counts)
     # 0, not 2: nothing is left to do, although DVC will run `resolve` here again, whose output stays the same.
-    again = json.loads(place.run("engine", "plan", "--json").stdout)["steps"]
+    again = json.loads(place.run("engine", "plan", "--json", *targets).stdout)["steps"]
     assert {step["name"]: step["action"] for step in again} == dict.fromkeys(planned, "keep")
     return metrics
 
@@ -123,7 +131,8 @@ def test_instruction_induction(tmp_path: Path):
     add_rows(place, "antonyms.jsonl", odd)
     shrink(place, {r'\.jsonl" \}': '.jsonl", limit = 150 }', r"\[evaluation\]\n": "[evaluation]\nrows = 4\n"})
 
-    metrics = build(place)
+    # What `plural` adds is its training: the base and its answers are asked elsewhere.
+    metrics = build(place, "evaluate-multitask", "train-plural")
 
     assert metrics["generate-antonyms"]["rows_in"] == 150
     assert metrics["generate-antonyms"]["left_out"] == {"empty completion": 2}
@@ -134,8 +143,8 @@ def test_instruction_induction(tmp_path: Path):
     assert set(metrics["mix-plural"]["tasks"]) == {"singular_to_plural"}
     shares = {task["rows"] for task in metrics["mix-multitask"]["tasks"].values()}
     assert max(shares) - min(shares) <= 12, "three steps of four rows, and no task is left out by more than chance"
+    assert {task["rows_out"] for task in metrics["predict-multitask"].values()} == {4}
     for experiment in ("base", "multitask", "plural"):
-        assert {task["rows_out"] for task in metrics[f"predict-{experiment}"].values()} == {4}
         assert metrics[f"train-{experiment}"]["steps"] == 3
     for experiment in ("multitask", "plural"):
         adapter = place.root / f"artifacts/train-{experiment}"
@@ -156,7 +165,7 @@ def test_scitldr(tmp_path: Path):
     add_rows(place, "train.jsonl", odd)
     shrink(place, {r"limit = \d+": "limit = 200", r"\brows( +)= 32": r"rows\1= 4", r"max_length( *)= 1024": r"max_length\1= 4096"})
 
-    metrics = build(place)
+    metrics = build(place, "evaluate-title")
 
     assert metrics["generate-title"]["rows_in"] == 200
     assert metrics["generate-title"]["left_out"] == {"empty completion": 2, "empty field 'source'": 1}
@@ -173,11 +182,11 @@ def test_scitldr(tmp_path: Path):
 
 
 def test_summaries(tmp_path: Path):
-    """The data steps alone: what they make is what the other examples' trainings read."""
     source = public("scitldr_a")
     place = workspace("summaries", tmp_path / "workspace")
-    for name in ("train", "test"):
-        shutil.copyfile(source / f"{name}.jsonl", place.root / f"data/{name}.jsonl")
+    shutil.copyfile(source / "test.jsonl", place.root / "data/test.jsonl")
+    lines = (source / "train.jsonl").read_bytes().split(b"\n")[:800]
+    (place.root / "data/train.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     sentence = "Not found in any article, but in the file of the test rows and in one row of train."
     shared = {"source": [ODD, sentence], "target": [sentence, "b"], "title": "A title of more than ten", "paper_id": "shared"}
     odd = [
@@ -189,20 +198,20 @@ def test_summaries(tmp_path: Path):
     add_rows(place, "test.jsonl", [shared])
 
     tasks = ("extract", "summarize", "title")
-    place.run("engine", "build", *(f"split-{task}" for task in tasks))
+    shrink(place, {r"\brows( +)= 16": r"rows\1= 4", r"rows = 1200": "rows = 400"})
 
-    metrics = {path.stem: json.loads(path.read_text("utf-8")) for path in place.root.glob("metrics/*.json")}
-    for name, content in metrics.items():
-        for counts in countings(content):
-            assert counts["rows_in"] == rows_out(counts) + sum(counts["left_out"].values()), name
-    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 1994 - 1200
+    metrics = build(place)
+
+    assert set(metrics["mix-three"]["tasks"]) == set(tasks) and metrics["train-three"]["rows"] == 12
+    assert {task: found["rows_out"] for task, found in metrics["predict-three"].items()} == dict.fromkeys(tasks, 4)
+    assert metrics["generate-extract"]["left_out"]["not in the sample"] == 802 - 400
     assert metrics["generate-title"]["left_out"]["where"] >= 1
     overlap = next(rule for rule in metrics["generate-summarize"]["cleaning"] if rule["kind"] == "overlap")
     assert 1 <= overlap["taken"] < 40 and metrics["generate-summarize"]["left_out"]["fewer than 4 words"] >= 1
     published = {row["paper_id"] for row in map(json.loads, (place.root / "data/test.jsonl").read_text("utf-8").split("\n")[:-1])}
     trained: dict[str, set[str]] = {}
     for task in tasks:
-        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 300, "three phrasings, each of about a third"
+        assert min(metrics[f"generate-{task}"]["prompts"].values()) > 100, "three phrasings, each of about a third"
         groups = {split: {row["group"] for row in split_rows(place, task, split)} for split in ("train", "validation", "test")}
         assert len(groups["test"]) == 64 and groups["test"] <= published
         assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
@@ -211,6 +220,117 @@ def test_summaries(tmp_path: Path):
     assert not held_out & set().union(*trained.values()), "an article is in one split for every task"
     rows = [row for row in made_rows(place, "title") if row["prompt"].endswith("A good title for the text above:")]
     assert rows and all(not row["prompt"].startswith(("\n", "{#")) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The example of conversations, built: not to be changed."""
+    place = workspace("chats", tmp_path_factory.mktemp("chats") / "workspace")
+    trees = public("oasst_sample") / "en_100_tree.jsonl"
+    (place.root / "data/en_100_tree.jsonl").write_bytes(b"".join(trees.read_bytes().splitlines(keepends=True)[:24]))
+    rows = json.loads((public("fastchat") / "dummy_conversation.json").read_text("utf-8"))
+    (place.root / "data/dummy_conversation.json").write_text(json.dumps(rows[:40]), "utf-8")
+    small = {r"max_new_tokens = \d+": "max_new_tokens = 8", r"\brows( +)= 8": r"rows\1= 3", r"heads = 4": "heads = 2"}
+    shrink(place, small)
+    build_in_one_process(place)
+    return place
+
+
+def metrics_of(place: Place, step: str) -> dict[str, Any]:
+    return json.loads((place.root / f"metrics/{step}.json").read_text("utf-8"))
+
+
+def learned(place: Place, tokens: str, tokenizer: str) -> list[list[str]]:
+    """The text of each stretch of supervised tokens, row by row."""
+    folder = place.root / f"artifacts/{tokenizer}"
+    encoder = Encoder.open({name: folder / name for name in ("tokenizer.json", "tokenizer_config.json")})
+    found = Tokens.open(place.root / f"artifacts/{tokens}/train.safetensors")
+    rows = []
+    for number in range(len(found)):
+        ids, supervised = found.row(number)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], supervised, [0]])))
+        rows.append(encoder.decode([ids[a:b].tolist() for a, b in zip(edges[::2], edges[1::2], strict=True)]))
+    return rows
+
+
+def said(place: Place, task: str) -> list[list[str]]:
+    """What the assistant says in each row of a task's train split, turn by turn."""
+    rows = split_rows(place, task, "train")
+    return [
+        [message["content"] for message in row["messages"] if message["role"] == "assistant"] if "messages" in row else [row["completion"]]
+        for row in rows
+    ]
+
+
+def test_chats_learn_what_the_assistant_says(chats: Place):
+    for step in ("tokenize-identity-tiny-chatml", "tokenize-identity-tiny-marked", "tokenize-threads-tiny-chatml"):
+        counts = metrics_of(chats, step)["train"]
+        assert counts["rows_in"] == rows_out(counts) + sum(counts["left_out"].values()) and counts["supervised_tokens"] > 0
+    for tokens, tokenizer, end in (
+        ("tokenize-identity-tiny-chatml", "vocabulary-tiny-chatml", "<|im_end|>"),
+        ("tokenize-identity-tiny-marked", "initialize-tiny", "<|endoftext|>"),
+    ):
+        assert not metrics_of(chats, tokens)["train"]["left_out"]
+        texts = [[answer + end for answer in answers] for answers in said(chats, "identity")]
+        whole = [row for row, found in zip(texts, learned(chats, tokens, tokenizer), strict=True) if row == found]
+        # A row that was cut has lost its first turns; all others are learned to the letter.
+        assert len(texts) - len(whole) <= metrics_of(chats, tokens)["train"]["truncated"] < len(texts)
+    assert any(len(answers) > 1 for answers in said(chats, "identity"))
+
+
+def test_chats_save_the_new_tokens_with_the_adapter(chats: Place):
+    ids = sorted(json.loads((chats.root / "artifacts/vocabulary-tiny-chatml/new_tokens.json").read_text("utf-8")).values())
+    weights = load_file(chats.root / "artifacts/train-assistant/adapter_model.safetensors")
+    (rows,) = (weight for name, weight in weights.items() if "trainable_tokens" in name)
+    base = load_file(chats.root / "artifacts/train-base/model.safetensors")["model.embed_tokens.weight"]
+    assert rows.shape == (2, 32) and len(ids) == 2 and ids[0] == len(base), "the embeddings were resized"
+    before = base.mean(0)
+    assert all(np.abs(row - before).max() > 1e-4 for row in rows), "both were trained"
+    assert {found["rows_out"] for found in metrics_of(chats, "predict-assistant").values()} == {3}
+    other = load_file(chats.root / "artifacts/train-marked/adapter_model.safetensors")
+    assert not any("trainable_tokens" in name for name in other)
+
+
+def test_chats_are_pairs_for_a_model_with_an_encoder(chats: Place):
+    tokens = Tokens.open(chats.root / "artifacts/tokenize-identity-tiny-t5/train.safetensors")
+    assert tokens.source_lengths is not None and all(tokens.supervised[tokens.offsets[1:] - 1])
+    assert metrics_of(chats, "train-t5")["steps"] == 3
+    assert {found["rows_out"] for found in metrics_of(chats, "predict-t5").values()} == {3}
+
+
+def test_chats_are_mixed_as_the_samplers_say(chats: Place):
+    base, assistant, marked = (metrics_of(chats, f"mix-{name}")["tasks"] for name in ("base", "assistant", "marked"))
+    assert metrics_of(chats, "mix-base")["packing_efficiency"] > 0.9
+    assert set(base) | set(assistant) | set(marked) == {"threads", "identity"}
+
+
+def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The server is the tests' own: what it counts is what was asked."""
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    place = workspace("chat-teacher", tmp_path / "workspace")
+    shown = place.run("engine", "plan", "generate-headline", check=False).stdout.splitlines()
+    page = (ROOT / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
+    assert all(line.rstrip() in page for line in shown[:4]) and "500 requests to pay for" in shown[3], "the how-to shows this very plan"
+    with running() as server:
+        shrink(place, {r"http://127.0.0.1:8000/v1": server.url, r"rows = 500": "rows = 60"})
+        facts = asking(place, "generate-headline")
+        assert (facts["requests"], facts["rows_cached"]) == (60, 0) and facts["cost"] > 0 and server.received() == []
+
+        metrics = build(place, "train-headlines")
+
+        assert metrics["generate-headline"]["rows_out"] == 60 and metrics["train-headlines"]["steps"] == 3
+        asked = server.received()
+        assert len(asked) == len(set(asked)) == 60 and server.journal()["keys"] == [f"Bearer {KEY}"]
+        rows = made_rows(place, "headline")
+        assert sorted(row["prompt"] for row in rows) == sorted(asked)
+        assert all(row["completion"] == f" {row['prompt'].upper()}" for row in rows), "the server answers in capitals"
+        assert told(place.root / "artifacts/generate-headline.provenance.json").measured["teacher"]["requests"] == 60
+        # Built again from nothing: the answers are paid for.
+        for folder in ("artifacts", ".dvc/cache", "dvc.lock"):
+            subprocess.run(["rm", "-rf", str(place.root / folder)], check=True)
+        place.run("engine", "build", "generate-headline")
+        assert server.received() == asked and made_rows(place, "headline") == rows
+    assert files_with(KEY, place.root) == []
 
 
 def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:

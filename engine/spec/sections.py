@@ -141,8 +141,14 @@ class Task(generate.Rows):
     max_new_tokens: int = recipe(64, "An answer is cut off after this many tokens.", gt=0)
 
 
-class Tokenization(tokenize.Parameters):
+class Tokenization(tokenize.Labels):
     """How rows become tokens and labels."""
+
+    encoder_decoder: bool | None = recipe(
+        None,
+        "Inputs and labels of their own, as T5 wants them; max_length then bounds the input. None given: what the model's configuration "
+        "says; a model of the hub must be told of.",
+    )
 
     name: Name | None = recipe(None, "Ends the names of the token steps, where a workspace tokenizes one task in several ways.")
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
@@ -273,6 +279,7 @@ class Resources(Part):
     checkpoints: train.Checkpoints = resource(train.Checkpoints(), "When the state of a training is written to the disk.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
     stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
+    stop_without_progress: int = resource(1000, "Stop a training that has learnt nothing so many steps after the warm-up; 0: never.", ge=0)
     evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
     attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
     gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")

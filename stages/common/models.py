@@ -62,6 +62,9 @@ def prepare_process(threads: int | None = None) -> None:
     if not torch.cuda.is_available():
         # deepspeed, which accelerate imports where it is installed, would write its guess to stdout, which is for data.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        # bitsandbytes, which peft imports, would have its optimizers compiled where a C++ compiler is installed, and not elsewhere:
+        # other bits on another machine, and seconds of imports in every process.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory costs time and only helps code that reads it before it writes.

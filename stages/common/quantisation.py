@@ -4,25 +4,23 @@ Not through transformers' own `quantization_config`: that one replaces modules w
 Falcon's, which are of a class of their own, as they are, without a word (transformers 5.23, integrations/bitsandbytes.py).
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from engine.part import Part, recipe
 
 if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True)
-class Quantisation:
+class Quantisation(Part):
     """How frozen matrices are kept (Dettmers et al., 2023, arXiv:2305.14314; 8 bits: Dettmers et al., 2022, arXiv:2208.07339)."""
 
-    bits: Literal[4, 8] = 4
-    quant_type: Literal["nf4", "fp4"] = "nf4"
-    """The 16 numbers that 4 bits can name."""
-    double_quant: bool = True
-    """Whether the blocks' constants are quantised as well."""
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """In what the 4-bit weights are multiplied."""
+    bits: Literal[4, 8] = recipe(4, "Bits of a frozen weight.")
+    quant_type: Literal["nf4", "fp4"] = recipe("nf4", "The numbers that 4 bits stand for: quantiles of a normal distribution, or floats.")
+    double_quant: bool = recipe(True, "Quantise the blocks' constants as well (4 bits only).")
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "In what the 4-bit weights are multiplied.")
+    environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 
 
 def quantise(model: "PreTrainedModel", quantisation: Quantisation) -> None:

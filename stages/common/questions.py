@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from stages.common.encoder import Encoder
 from stages.common.encoding import Boundary, Pieces, encode
+from stages.common.markers import Markers
 from stages.common.rows import Row
+from stages.common.turns import Rendered
 
 if TYPE_CHECKING:
     from stages.common.formats import Format
@@ -17,9 +19,15 @@ class Questions:
     """Turns rows into the tokens that a model goes on from."""
 
     def __init__(
-        self, form: "Format", encoder: Encoder, template: Path | None = None, boundary: Boundary = "apart", encoder_decoder: bool = False
+        self,
+        form: "Format",
+        encoder: Encoder,
+        template: Path | None = None,
+        boundary: Boundary = "apart",
+        encoder_decoder: bool = False,
+        markers: Markers | None = None,
     ) -> None:
-        self._encoder, self._boundary, self._encoder_decoder = encoder, boundary, encoder_decoder
+        self._encoder, self._boundary, self._encoder_decoder, self._markers = encoder, boundary, encoder_decoder, markers
         self._renderer = form.renderer(encoder, template)
         self._front = self._renderer.starts and bool(encoder.prefix)
 
@@ -33,7 +41,7 @@ class Questions:
         """The token ids of each question; raises UserError, located at the row, where a row cannot be rendered."""
         pieces = Pieces()
         for row in rows:
-            rendered = self._renderer.render(row)
+            rendered = self._rendered(row)
             if self._encoder_decoder:
                 pieces.add_source(rendered, self._front)
             else:
@@ -44,12 +52,17 @@ class Questions:
         """The tokens of each answer that a training learns: the text and one end token."""
         pieces, edges = Pieces(), [0]
         for row in rows:
-            rendered = self._renderer.render(row)._replace(after="")
+            rendered = self._rendered(row)._replace(after="")
             add = pieces.add_pair if self._encoder_decoder else pieces.add_row
             add(rendered, self._encoder, self._front)
             # The last two pieces are the answer and its end.
             edges += [len(pieces.texts) - 2, len(pieces.texts)]
         return self._encoded(pieces, edges)[1::2]
+
+    def _rendered(self, row: Row) -> Rendered:
+        """The turns of ROW, as the training cut them."""
+        found = self._renderer.render(row)
+        return self._markers.asked(found, self._encoder.bos, self._encoder.eos) if self._markers else found
 
     def _encoded(self, pieces: Pieces, edges: Sequence[int]) -> list[list[int]]:
         """The tokens of the pieces between each two EDGES."""

@@ -16,6 +16,8 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from engine.errors import Location, UserError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _COLUMNS = {"offsets": "I64", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
@@ -52,8 +54,21 @@ class Tokens:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The rows of the token file at PATH."""
-        return cls(**memory_map(path))
+        """The rows of the token file at PATH; raises UserError where it is damaged, such as labels of another length than its tokens."""
+        hint = "it is no file that tokenize wrote; remove it, and build again"
+        try:
+            found = memory_map(path)
+        except (ValueError, KeyError, IndexError) as error:
+            raise UserError(f"this token file is damaged: {error}", Location(str(path)), hint) from None
+        rows, sources = found["offsets"], found.get("source_lengths")
+        ids, labels = len(found["input_ids"]), len(found["supervised"])
+        if not (len(rows) and ids == labels == rows[-1]):
+            what = f"this token file has {ids} tokens, labels for {labels}, and rows of {rows[-1] if len(rows) else 0}"
+            raise UserError(what, Location(str(path)), hint)
+        if sources is not None and len(sources) != len(rows) - 1:
+            what = f"this token file has {len(rows) - 1} rows, and says of {len(sources)} where their labels begin"
+            raise UserError(what, Location(str(path)), hint)
+        return cls(**found)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,13 +79,6 @@ class Tokens:
             raise IndexError(index)
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return self.input_ids[span], self.supervised[span]
-
-    def source_and_labels(self, index: int) -> tuple[Array, Array]:
-        """The encoder's input and the decoder's labels of a row (both int32), views of the file; for encoder-decoder models."""
-        assert self.source_lengths is not None, "these rows are for a causal model"
-        input_ids, _ = self.row(index)
-        source = int(self.source_lengths[index])
-        return input_ids[:source], input_ids[source:]
 
     @cached_property
     def lengths(self) -> Array:

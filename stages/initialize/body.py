@@ -23,7 +23,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     tokenizer = parameters.tokenizer.train(texts(job.group("rows")))
     model = _random_model(parameters, tokenizer)
     save_model(model, job.output)
-    _save_tokenizer(tokenizer, parameters.architecture.max_length, job.output)
+    _save_tokenizer(tokenizer, parameters, job.output)
     return {"parameters": count_parameters(model), "vocab_size": tokenizer.get_vocab_size()}
 
 
@@ -51,13 +51,14 @@ def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrained
     return model
 
 
-def _save_tokenizer(tokenizer: "Tokenizer", max_length: int, folder: Path) -> None:
+def _save_tokenizer(tokenizer: "Tokenizer", parameters: Parameters, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
     # By hand: the class that transformers 5 would name is unknown to transformers 4.
     description = {
+        **({"bos_token": parameters.tokenizer.bos} if parameters.tokenizer.bos else {}),
         "clean_up_tokenization_spaces": False,
         "eos_token": EOS,
-        "model_max_length": max_length,
+        "model_max_length": parameters.architecture.max_length,
         "pad_token": PAD,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }

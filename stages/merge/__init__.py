@@ -8,9 +8,9 @@ from pydantic_core import PydanticCustomError
 from engine.part import Kind, Name, Part, recipe, resource
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
+from stages.common.quantisation import Quantisation
 from stages.merge.combinations import Combination
 from stages.merge.combinations.linear import Linear
-from stages.merge.quantised import Quantised
 
 
 class Merging(Part):
@@ -34,7 +34,7 @@ class Merging(Part):
 class Parameters(Merging):
     """What is merged into what, and how the rows of the check become tokens."""
 
-    quantised: Quantised | None = recipe(None, "How the base was kept in the training; none given: in full precision.")
+    quantised: Quantisation | None = recipe(None, "How the base was kept in the training; none given: in full precision.")
     format: Format = recipe(Plain(), "How rows become text, as in the training.")
     boundary: Literal["apart", "shift"] = recipe("apart", "How texts are encoded together, as in the training.")
     encoder_decoder: bool = recipe(False, "Whether questions are the input of an encoder.")

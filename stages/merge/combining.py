@@ -19,14 +19,14 @@ def open_base(parameters: Parameters, job: Job) -> Any:
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
     if parameters.quantised:
-        round_weights(model, parameters.quantised.quantisation())
+        round_weights(model, parameters.quantised)
     return model
 
 
 def open_quantised(parameters: Parameters, job: Job) -> Any:
     """The base as it was in the training."""
     assert parameters.quantised
-    return load_model(job.inputs["model"], quantisation=parameters.quantised.quantisation())
+    return load_model(job.inputs["model"], quantisation=parameters.quantised)
 
 
 def adapt(model: Any, parameters: Parameters, folders: dict[str, Path]) -> Any:

@@ -5,6 +5,7 @@ from typing import Literal
 from engine.part import Kind, Part, recipe, resource
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
+from stages.common.markers import Markers
 from stages.predict.decoding import Decoding, Greedy
 
 
@@ -28,6 +29,7 @@ class Parameters(Asking):
     held_out: tuple[str, ...] = recipe((), "The tasks whose test rows are only read, for their likelihood.")
     likelihood: bool = recipe(False, "Whether the likelihood of the references is measured too.")
     format: Format = recipe(Plain(), "How rows become questions: as they became text for the training.")
+    markers: Markers | None = recipe(None, "Texts that mark whose turn it is, where the training learned by them.")
     boundary: Literal["apart", "shift"] = recipe("apart", "How texts are encoded together, as in the training.")
     encoder_decoder: bool = recipe(False, "Whether questions are the input of an encoder.")
     over_length: Literal["error", "drop", "truncate_prompt_left"] = recipe(

@@ -26,7 +26,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
     template = job.inputs.get("chat_template")
-    asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder)
+    asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder, parameters.markers)
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before the first one is asked: a mistake should show up early.
     split = "validation" if job.group("validation") else "test"

@@ -116,9 +116,9 @@ class Reader:
             return question
         asked = self.parameters.tasks.get(task)
         if asked is not None:
-            cut = self._fit_prompt(task, question, self.longest - asked.max_new_tokens)
+            cut = self._fit_prompt(task, question, self.longest - self._shared(asked.max_new_tokens))
             return cut and self._fit_reference(cut)
-        if len(question.input_ids) + len(question.reference_ids) > self.longest and self.parameters.over_length == "drop":
+        if len(question.input_ids) + self._shared(len(question.reference_ids)) > self.longest and self.parameters.over_length == "drop":
             return None
         return self._fit_reference(question)
 
@@ -137,4 +137,8 @@ class Reader:
     def _fit_reference(self, question: Question) -> Question:
         """As much of the reference as the model has room for: what comes later would be judged without its context."""
         assert self.longest is not None
-        return replace(question, reference_ids=question.reference_ids[: max(self.longest - len(question.input_ids), 0)])
+        return replace(question, reference_ids=question.reference_ids[: max(self.longest - self._shared(len(question.input_ids)), 0)])
+
+    def _shared(self, tokens: int) -> int:
+        """How many of TOKENS take room from the other part of a row: none where an encoder reads the one and a decoder writes the other."""
+        return 0 if self.parameters.encoder_decoder else tokens

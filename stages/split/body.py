@@ -20,14 +20,18 @@ HELD_OUT = ("test", "validation")
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows in the order of the input; raises UserError where train is empty."""
+    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows in the order of the input.
+
+    Raises UserError where train is empty, unless the source itself holds out every row: such a task is only asked.
+    """
     division = Division(parameters, job.inputs["rows"])
     left_out: Counter[str] = Counter()
-    rows_in = 0
+    rows_in = held_out = 0
     with ExitStack() as stack:
         writers = {split: stack.enter_context(Writer(job.output / f"{split}.jsonl")) for split in SPLITS}
         for row in progress(division.rows(), job.name):
             rows_in += 1
+            held_out += row.get("split") in HELD_OUT
             split, reason = division.place(row)
             if reason:
                 left_out[reason] += 1
@@ -36,7 +40,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
                 writers[split].write(row)
     counts = {split: writer.rows for split, writer in writers.items()}
     assert rows_in == sum(counts.values()) + left_out.total()
-    if not counts["train"]:
+    if not counts["train"] and not (rows_in and held_out == rows_in):
         what = f"none of {rows_in} rows is left to train on: test = {parameters.test} and validation = {parameters.validation} are held out"
         raise UserError(what, hint="make the shares smaller, or give more rows; rows of one group go together")
     return {"rows_in": rows_in, **counts, "left_out": dict(sorted(left_out.items()))}

@@ -9,6 +9,7 @@ from engine.part import Kind, Part, recipe
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
 from stages.tokenize.masks import Completion, Mask
+from stages.tokenize.pairs import unfit
 
 
 class PythonTokenizer(Part):
@@ -17,8 +18,8 @@ class PythonTokenizer(Part):
     environment: ClassVar[tuple[str, ...]] = ("transformers",)
 
 
-class Parameters(Part):
-    """How rows become tokens and labels."""
+class Labels(Part):
+    """How rows become tokens and labels, whatever model they are for."""
 
     format: Format = recipe(Plain(), "How system prompt, prompt and messages become text.")
     mask: Mask = recipe(Completion(), "Which tokens the model learns from.")
@@ -34,20 +35,19 @@ class Parameters(Part):
         "several rows, between turns where it has some.",
     )
     nothing_supervised: Literal["error", "drop"] = recipe("drop", "A row without anything to learn fails, or is left out (counted).")
-    encoder_decoder: bool = recipe(False, "Inputs and labels of their own, as T5 wants them; max_length then bounds the input.")
     max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
     python_tokenizer: PythonTokenizer | None = recipe(None, "Set by itself where model.tokenizer_files names no tokenizer.json.")
 
+
+class Parameters(Labels):
+    """How rows become tokens and labels."""
+
+    encoder_decoder: bool = recipe(False, "Inputs and labels of their own, as T5 wants them; max_length then bounds the input.")
+
     @model_validator(mode="after")
-    def _pairs_are_pairs(self) -> Self:
-        if self.encoder_decoder and self.mask.kind != "completion":
-            message = "an encoder-decoder model learns its labels: the mask must be completion"
-            raise PydanticCustomError("pair_mask", message, {"at": ("mask",)})
-        if self.encoder_decoder and self.over_length == "split":
-            raise PydanticCustomError("pair_split", "rows of an encoder-decoder model cannot be split", {"at": ("over_length",)})
-        if self.max_target_length and not self.encoder_decoder:
-            message = "max_target_length is for encoder-decoder models; set encoder_decoder = true, or leave it out"
-            raise PydanticCustomError("no_target", message, {"at": ("max_target_length",)})
+    def _fit(self) -> Self:
+        if found := unfit(self.encoder_decoder, self.mask.kind, self.over_length, self.max_target_length):
+            raise PydanticCustomError("unfit_labels", "{what}", {"what": found[1], "at": (found[0],)})
         return self
 
 

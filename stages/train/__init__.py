@@ -79,6 +79,7 @@ class Parameters(Training):
     checkpoints: Checkpoints = resource(Checkpoints(), "When the state of a training is written to the disk.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where the live metrics go beside DVCLive.")
     stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
+    stop_without_progress: int = resource(1000, "Stop a training that has learnt nothing so many steps after the warm-up; 0: never.", ge=0)
     attention: Attention = resource("auto", "Implementation of attention.")
     gradient_checkpointing: bool = resource(False, "Keep only the inputs of layers, and compute each again in the backward pass.")
     torch_compile: bool = resource(False, "Compile the model before training.")

@@ -149,12 +149,6 @@ def behind(lines: Sequence[Sequence[int]], rows: dict[int, Row], arrangement: Ar
     return _batch(arrays, tokens, ("input_ids", "position_ids"), arrangement.inputs(torch.from_numpy(arrays["offsets"])))
 
 
-def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-    """Tensors [rows, longest row] for a causal model: input_ids, attention_mask and labels (int64), padded on the right."""
-    batch = below(range(len(rows)), rows)
-    return {**batch.inputs, "labels": batch.labels}
-
-
 def translation(positions: Sequence[int], rows: Sequence[Row], start: int | None) -> Batch:
     """Rows of an encoder-decoder model; the decoder's input begins with the token START.
 

@@ -1,7 +1,7 @@
 """The rows of a training in the mixture's order, and the bins they are packed into."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +61,21 @@ class Rows:
         """Tokens of each row that something is learnt from, int64 [rows]; not the first one, which no token before it predicts."""
         return self._gather([tokens.supervised_lengths - tokens.supervised[tokens.offsets[:-1]] for tokens in self._tokens])
 
+    @property
+    def are_pairs(self) -> bool:
+        """Whether rows have inputs and labels of their own, as an encoder-decoder model wants them."""
+        return any(tokens.source_lengths is not None for tokens in self._tokens)
+
+    def longest(self) -> int:
+        """Tokens of the longest row; of pairs, of the longest input or labels, which no attention sees together; 0 where there are none."""
+        sides = [np.maximum(source, tokens.lengths - source) for tokens, source in self._with_sources()]
+        return int(self._gather(sides).max(initial=0))
+
+    def _with_sources(self) -> Iterator[tuple[Tokens, Array]]:
+        for tokens in self._tokens:
+            found = tokens.source_lengths
+            yield tokens, np.zeros(len(tokens), np.int64) if found is None else found
+
     def largest_id(self) -> int:
         """The largest token id in the token files, -1 where they are empty."""
         return max((int(tokens.input_ids.max()) for tokens in self._tokens if len(tokens)), default=-1)
@@ -96,9 +111,17 @@ def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) 
     if (largest := rows.largest_id()) >= vocab_size:
         hint = "they come from another model's tokenizer: tokenize with the tokenizer of the model that is trained"
         raise UserError(f"the {what} rows hold the token id {largest}, but the model knows {vocab_size} tokens", hint=hint)
-    if longest is not None and len(rows) and (length := int(rows.lengths().max())) > longest:
+    if longest is not None and (length := rows.longest()) > longest:
         hint = f"set tokenization.max_length to at most {longest}, or take a model with more positions"
         raise UserError(f"a {what} row has {length} tokens, but the model has {longest} positions", hint=hint)
+
+
+def refuse_other_pairs(rows: Rows, encoder_decoder: bool) -> None:
+    """Raise UserError where rows are tokenized for an encoder-decoder model and the model is none, or the other way round."""
+    if len(rows) and rows.are_pairs != encoder_decoder:
+        sort, other = ("an encoder-decoder", "a causal") if encoder_decoder else ("a causal", "an encoder-decoder")
+        hint = f"set tokenization.encoder_decoder = {str(encoder_decoder).lower()}"
+        raise UserError(f"the model is {sort} model, but its rows are tokenized for {other} one", hint=hint)
 
 
 def refuse_unsupervised(rows: Rows, batches: Sequence[range]) -> None:

@@ -8,12 +8,14 @@ import torch
 from engine.errors import UserError
 from stages.train import Parameters
 from stages.train.live import refuse_missing
+from stages.train.zero import Zero
 
 
 def refuse_impossible(parameters: Parameters) -> None:
     """Raise UserError where this machine cannot do what the resources ask for."""
     _refuse_devices(parameters.devices)
     _refuse_path(parameters.zero.path)
+    _refuse_nvme(parameters.zero)
     refuse_missing(parameters.report_to)
 
 
@@ -31,3 +33,14 @@ def _refuse_path(path: str | None) -> None:
     if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
         what = "is no folder" if not Path(path).is_dir() else "cannot be written to"
         raise UserError(f"resources.zero.path {path} {what}", hint="name a folder on the disk that tensors are to be offloaded to")
+
+
+def _refuse_nvme(zero: Zero) -> None:
+    """DeepSpeed reads and writes such a disk through libaio, which it compiles against; without it a training fails in its first step."""
+    if "nvme" not in (zero.offload_optimizer, zero.offload_parameters):
+        return
+    from deepspeed import ops
+
+    if not ops.__compatible_ops__.get("async_io", False):
+        what = "resources.zero offloads to nvme, and DeepSpeed cannot reach a disk here: it needs libaio with its headers"
+        raise UserError(what, hint="install it (Debian: apt install libaio-dev), or offload to cpu")

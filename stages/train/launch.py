@@ -17,6 +17,7 @@ from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
 from stages.train import Parameters
 from stages.train.hosts import Host, hosts
+from stages.train.torchrun import PARENT
 
 if TYPE_CHECKING:
     from stages.train.work import Result
@@ -85,6 +86,9 @@ def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
     asked = StopRequest()
     with asked.listening():
         environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
+        if parameters.nodes == 1:
+            # On several hosts schedulers and shells stand between.
+            environment[PARENT] = str(os.getpid())
         started = [
             # Our stdout is for data; the processes have none to give.
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())

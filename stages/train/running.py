@@ -1,5 +1,6 @@
 """How a prepared model runs: layers computed twice, compiled, or with fused kernels; the results differ by rounding at most."""
 
+import os
 import sys
 from typing import Any
 
@@ -22,6 +23,8 @@ def speed_up(model: Any, parameters: Parameters) -> Any:
         # Without reentry nothing before the first adapter needs a gradient: https://docs.pytorch.org/docs/stable/checkpoint.html
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if parameters.torch_compile:
+        # Only what is asked for is compiled (see prepare_process).
+        os.environ.pop("TORCHDYNAMO_DISABLE", None)
         # In place: the names of the weights, by which they are saved, stay what they are.
         model.compile(dynamic=True)
     return model

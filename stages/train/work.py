@@ -14,7 +14,7 @@ from stages.common.vocabulary import extend
 from stages.train import Parameters
 from stages.train.batches import Batches
 from stages.train.checkpoints import Checkpoints, refuse_no_space
-from stages.train.data import Rows, global_batches, refuse_misfits, refuse_unsupervised
+from stages.train.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
 from stages.train.division import Bound, Share
 from stages.train.dropout import install
 from stages.train.guards import StopRequest
@@ -73,6 +73,7 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
     opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
+    refuse_other_pairs(rows, bool(config.is_encoder_decoder))
     longest = longest_sequence(config, parameters.method.virtual_tokens)
     refuse_misfits(rows, config.vocab_size, longest, "training")
     for task, held_out in validation.items():

@@ -74,6 +74,8 @@ def _group(parameters: Parameters, device: Any) -> Iterator[tuple[int, int]]:
     if parameters.zero.stage:
         import deepspeed
 
+        # Else its first use on a machine compiles C++ for a minute, for an exchange that only its inference has (DeepSpeed 0.19).
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
     else:
         distributed.init_process_group(backend)

@@ -15,6 +15,13 @@ def statement(digest: str = "sha256:" + "0" * 64, **more: Any) -> str:
     return Provenance("train-one", "train", digest, {}, "sha256:1", {}, {}, **more).text()
 
 
+def lock_text(records: Mapping[str, Record]) -> bytes:
+    """A `dvc.lock` that has RECORDS, and nothing else."""
+    lock = dvcfile.LockText(None)
+    lock.update(records)
+    return lock.text()
+
+
 @dataclass
 class MemoryStore:
     entries: dict[str, Entry] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """What does not fit between method and model is told from the spec alone, at the line that asks for it, before any work."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -11,7 +12,7 @@ from engine.compile import compile_graph
 from engine.errors import Problem, UserError
 from engine.fitting import misfits
 from engine.graph import Graph
-from engine.machine import has_gpu
+from engine.machine import devices_here, has_gpu, missing
 from engine.spec.load import load_specs
 from stages.train.methods import Ia3, Lora
 from tests.stages.train.matrix import FAMILIES, METHODS, TRAINS, outcome
@@ -233,3 +234,37 @@ def test_a_gpu_is_seen_by_what_its_driver_shows(tmp_path, monkeypatch):
     assert has_gpu(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert not has_gpu(tmp_path)
+
+
+def test_devices_are_counted_by_what_shows_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert devices_here(tmp_path) == len(os.sched_getaffinity(0))
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert devices_here(tmp_path) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert devices_here(tmp_path) == 1
+    (tmp_path / "amd").mkdir()
+    (tmp_path / "amd/kfd").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert devices_here(tmp_path / "amd") is None, "their number is not to be seen there"
+
+
+@pytest.mark.parametrize(
+    ("resources", "at", "what", "hint"),
+    [
+        ('zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }', '"/no/such/disk"', "is no folder", "offload to cpu"),
+        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml is no folder", "NVMe"),
+        ("devices = 4096", "4096", "asks for 4096, and this machine has", "or less"),
+    ],
+)
+def test_disks_and_devices_that_are_not_there_are_told_at_their_line(graph, monkeypatch, resources, at, what, hint):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (problem,) = missing(graph(spec('"lora"') + f"\n[resources]\n{resources}\n")["train-toy"])
+    assert marked(problem) == at and what in problem.what and hint in problem.hint
+
+
+def test_a_disk_that_is_there_is_not_refused(graph, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    zero = f'zero = {{ stage = 3, offload_parameters = "nvme", path = "{tmp_path}" }}'
+    assert list(missing(graph(spec('"lora"') + f"\n[resources]\n{zero}\n")["train-toy"])) == []

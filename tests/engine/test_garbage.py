@@ -14,7 +14,7 @@ from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.garbage import Area, Garbage, _files, _measured, documents, expanded, forgotten, kept_by_digest, kept_by_plan, referred
 from engine.plan import Planner
-from tests.engine.memory import MemoryStore, statement
+from tests.engine.memory import MemoryStore, lock_text, statement
 from tests.engine.test_plan import built, chain, identities, identity
 
 MD5 = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -26,7 +26,7 @@ def test_everything_that_a_lock_names_is_found(named):
         name: Record(f"python -m stages x {name}", {"specs": Entry(dep + ".dir")}, {f"artifacts/{name}": Entry(out)})
         for name, (dep, out) in named.items()
     }
-    contents, artifacts = referred([dvcfile.updated_lock(None, records).encode()])
+    contents, artifacts = referred([lock_text(records)])
     assert contents == {md5 for dep, out in named.values() for md5 in (dep + ".dir", out)}
     assert artifacts == set(named)
 

@@ -14,6 +14,7 @@ from engine.code import Code
 from engine.dvcfile import Entry, Record
 from engine.hashing import Hashes
 from engine.store import Disk
+from tests.engine.memory import lock_text
 
 LONG_AGO = 1_600_000_000_000_000_000
 DIGESTS = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -23,7 +24,7 @@ RECORDS = st.builds(Record, st.text(), st.dictionaries(st.text(), ENTRIES), st.d
 
 def lock(digit: str) -> str:
     record = Record("python -m stages toy a", {"rows": Entry(digit * 32, size=1)}, {"out": Entry("b" * 32, size=1)})
-    return dvcfile.updated_lock(None, {"a": record})
+    return lock_text({"a": record}).decode()
 
 
 def write(path: Path, text: str, age: int = LONG_AGO) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import dvcfile, git
+from engine import git
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.revisions import LOST, compare, read_state, state_at
-from tests.engine.memory import MemoryStore, statement
+from tests.engine.memory import MemoryStore, lock_text, statement
 
 Git = Callable[..., str]
 
@@ -26,7 +26,7 @@ def lock(**artifacts: tuple[str, str]) -> bytes:
         )
         for name, (artifact, provenance) in artifacts.items()
     }
-    return dvcfile.updated_lock(None, records).encode()
+    return lock_text(records)
 
 
 def files(rank: int = 8, exact_match: float = 0.5, **artifacts: tuple[str, str]) -> dict[str, bytes]:

@@ -2,10 +2,12 @@
 
 import pytest
 
-from engine.compile import compile_graph
+from engine.compile import compile_each, compile_graph
 from engine.errors import UserError
 from engine.spec.load import load_spec
 
+FILES = 'tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]\n'
+T5 = 'name = "tiny"\narchitecture = { kind = "t5", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }\n'
 SPEC = """\
 [experiment]
 name = "toy"
@@ -35,9 +37,13 @@ method = "{method}"
 """
 
 
-def graph(folder, tokenization, method="lora"):
-    (folder / "toy.toml").write_text(SPEC.format(tokenization=tokenization, method=method))
-    return compile_graph([load_spec(folder / "toy.toml", folder)])
+def graph(folder, tokenization, method="lora", model=None):
+    text = SPEC.format(tokenization=tokenization, method=method)
+    (folder / "toy.toml").write_text(text.replace('path = "model"\n', model).replace(FILES, "") if model else text)
+    compiled = compile_each([load_spec(folder / "toy.toml", folder)], root=folder)
+    if compiled.problems:
+        raise UserError(compiled.problems)
+    return {step.name: step for step in compiled.steps}
 
 
 def test_the_same_format_and_template_reach_tokens_and_questions(tmp_path):
@@ -68,7 +74,7 @@ def test_a_fully_trained_model_has_its_new_tokens_itself(tmp_path):
 
 
 def test_without_special_tokens_there_is_no_such_step(tmp_path):
-    assert not [step.name for step in graph(tmp_path, "") if step.kind.name == "vocabulary"]
+    assert not [step.name for step in graph(tmp_path, "").values() if step.kind.name == "vocabulary"]
 
 
 def test_a_method_that_cannot_learn_new_tokens_refuses_them(tmp_path, monkeypatch):
@@ -89,6 +95,7 @@ def test_a_method_that_cannot_learn_new_tokens_refuses_them(tmp_path, monkeypatc
         ('encoder_decoder = true\nmask = "full"', "the mask must be completion"),
         ('mask = "asistant"', "did you mean 'assistant'?"),
         ("max_target_length = 9", "for encoder-decoder models"),
+        ("encoder_decoder = false\nmax_target_length = 9", "for encoder-decoder models"),
     ],
 )
 def test_what_a_spec_cannot_ask_for_is_located(tmp_path, tokenization, said):
@@ -112,3 +119,48 @@ def test_a_tokenizer_in_python_is_read_by_a_version_of_transformers(tmp_path):
     (tmp_path / "toy.toml").write_text(text.replace("[tokenization]", '[tokenization]\nspecial_tokens = ["<|a|>"]'))
     with pytest.raises(UserError, match=r"need a tokenizer\.json"):
         compile_graph([load_spec(tmp_path / "toy.toml", tmp_path)])
+
+
+def pairs(made):
+    """Whether each step that asks it takes its rows for pairs."""
+    return {name: step.parameters.encoder_decoder for name, step in made.items() if "encoder_decoder" in type(step.parameters).model_fields}
+
+
+def test_the_architecture_says_whether_rows_are_pairs(tmp_path):
+    found = pairs(graph(tmp_path, "max_target_length = 9", "full", T5))
+    assert found == {"tokenize-a-tiny": True, "tokenize-b-tiny": True, "predict-toy": True}
+    assert pairs(graph(tmp_path, "encoder_decoder = true", "full", T5)) == found
+    assert not any(pairs(graph(tmp_path, "", "full", T5.replace("t5", "llama").replace("64", "65"))).values())
+
+
+def test_so_does_the_configuration_of_a_model_that_is_here(tmp_path):
+    (tmp_path / "model").mkdir()
+    assert not any(pairs(graph(tmp_path, "")).values()), "the folder's problem, not this one's"
+    assert all(pairs(graph(tmp_path, "encoder_decoder = true")).values())
+    (tmp_path / "model/config.json").write_text('{"model_type": "t5", "is_encoder_decoder": true}')
+    assert all(pairs(graph(tmp_path, "")).values())
+    (tmp_path / "model/config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="encoder_decoder is true, but model model is a causal model"):
+        graph(tmp_path, "encoder_decoder = true")
+
+
+def test_a_model_that_is_trained_further_is_what_it_was(tmp_path):
+    graph(tmp_path, "", "full", T5)
+    text = (tmp_path / "toy.toml").read_text().replace('"toy"', '"next"').replace(T5, 'experiment = "toy"\n')
+    (tmp_path / "next.toml").write_text(text)
+    specs = [load_spec(tmp_path / name, tmp_path) for name in ("toy.toml", "next.toml")]
+    assert compile_graph(specs)["predict-next"].parameters.encoder_decoder
+
+
+@pytest.mark.parametrize(
+    ("tokenization", "said", "line"),
+    [
+        ("encoder_decoder = false", "encoder_decoder is false, but model tiny is an encoder-decoder model", 19),
+        ('nothing_supervised = "drop"\nmask = "full"', "the mask must be completion", 20),
+        ('over_length = "split"', "cannot be split", 19),
+    ],
+)
+def test_what_a_spec_says_against_its_model_is_located(tmp_path, tokenization, said, line):
+    with pytest.raises(UserError, match=said) as caught:
+        graph(tmp_path, tokenization, "full", T5)
+    assert [problem.where.line for problem in caught.value.problems] == [line]

@@ -41,6 +41,7 @@ def objects(root: Path) -> set[str]:
     return listed | {path.parent.name + path.name for path in (root / dvcfile.CACHE / "files/md5").glob("*/*.dir")}
 
 
+@pytest.mark.long
 def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built: Place, tmp_path):
     again = make_place(tmp_path / "again")
     done = again.run("engine", "build", "--jobs", "2")

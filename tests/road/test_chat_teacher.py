@@ -70,13 +70,15 @@ def write_rows(place: Place, count: int, *more: str) -> None:
     place.write("rows.jsonl", "".join(json.dumps({"word": word}) + "\n" for word in words))
 
 
-def asking(place: Place) -> dict:
-    done = place.run("engine", "plan", "generate-words", "--json", check=False)
-    return next(step["facts"]["asking"] for step in json.loads(done.stdout)["steps"] if step["name"] == "generate-words")
+def asking(place: Place, step: str = "generate-words") -> dict:
+    """What the plan says that a step would ask."""
+    done = place.run("engine", "plan", step, "--json", check=False)
+    return next(found["facts"]["asking"] for found in json.loads(done.stdout)["steps"] if found["name"] == step)
 
 
-def files_with_the_key(root: Path) -> list[str]:
-    return [str(path) for path in root.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+def files_with(key: str, root: Path) -> list[str]:
+    """The files below ROOT, databases and caches too, in which KEY stands."""
+    return [str(path) for path in root.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
 
 
 def test_the_plan_counts_what_is_paid_for_and_what_would_be(place: Place, server: Server):
@@ -108,14 +110,14 @@ def test_the_plan_counts_what_is_paid_for_and_what_would_be(place: Place, server
 
 def test_the_key_is_in_no_file_after_success_and_after_failures(place: Place, server: Server):
     place.run("engine", "build", "generate-words")
-    assert server.journal()["keys"] == [f"Bearer {KEY}"] and files_with_the_key(place.root) == []
+    assert server.journal()["keys"] == [f"Bearer {KEY}"] and files_with(KEY, place.root) == []
     for fault in ("401", "500", "timeout"):
         write_rows(place, 40, f"[{fault}] {fault}")
         if fault == "timeout":
             place.edit("specs/words.toml", "retries = 2", "retries = 0\ntimeout = 0.3")
         failed = place.run("engine", "build", "generate-words", check=False)
         assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
-        assert KEY not in failed.stdout + failed.stderr and files_with_the_key(place.root) == []
+        assert KEY not in failed.stdout + failed.stderr and files_with(KEY, place.root) == []
 
 
 def test_an_interrupted_build_keeps_what_was_answered(place: Place, server: Server):

@@ -69,6 +69,7 @@ def test_aside_the_workspace_stays_as_it_is(built_light: Place):
     assert {place.plan(*TARGETS)[step] for step in ("generate-a", "split-a", "tokenize-a-toy", "mix-two")} <= {"keep", "restore"}
 
 
+@pytest.mark.long
 def test_queued_experiments_run_each_with_its_own_value(built_light: Place):
     place = built_light
     place.run("dvc", "exp", "run", "--queue", "--set-param", "specs/two.toml:experiment.seed=11,12", *TARGETS)

@@ -25,7 +25,8 @@ COMMANDS = {
     "dvc repro": ["dvc", "repro", *TARGETS],
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-ROUNDS = 3
+CASES = [("engine build -j 2", 1), *(pytest.param(name, 3, marks=pytest.mark.long) for name in COMMANDS)]
+"""Commands, and how often each signal is sent to one."""
 
 
 def steps_alive(root: Path) -> list[int]:
@@ -65,10 +66,10 @@ def check_after_a_kill(place: Place) -> None:
             assert address(provenance) == folder_digest(place.root / "artifacts" / name), f"{name} is half there"
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_random_moments(name: str, copy_of: Callable[[], Place]):
+@pytest.mark.parametrize(("name", "rounds"), CASES)
+def test_killed_at_random_moments(name: str, rounds: int, copy_of: Callable[[], Place]):
     place = lighten(copy_of())
-    draw = random.Random(name)
+    draw = random.Random(f"{name} {rounds}")
     killed = 0
     command = [sys.executable, "-m", *COMMANDS[name]]
     place.run("engine", "build", *TARGETS)
@@ -76,7 +77,7 @@ def test_killed_at_random_moments(name: str, copy_of: Callable[[], Place]):
     started = time.monotonic()
     subprocess.run(command, cwd=place.root, env=dvc_environment(), check=True, capture_output=True)
     undisturbed = time.monotonic() - started  # the moments are spread over what such a build takes on this machine, as busy as it is
-    for count in range(1, ROUNDS * len(SIGNALS) + 1):
+    for count in range(1, rounds * len(SIGNALS) + 1):
         place.edit("specs/parts/common.toml", f"Say {count - 1} ", f"Say {count} ")
         process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(draw.uniform(0.1, 0.9) * undisturbed)
@@ -88,7 +89,7 @@ def test_killed_at_random_moments(name: str, copy_of: Callable[[], Place]):
             killed += 1
         process.wait(60)
         check_after_a_kill(place)
-    assert killed >= ROUNDS, "most builds ended before their moment: too little was killed"
+    assert killed >= rounds, "most builds ended before their moment: too little was killed"
     place.run("engine", "build", *TARGETS)
     after_kills = digests(place.root)
     for folder in ("artifacts", "metrics", ".dvc/cache", "dvc.lock"):

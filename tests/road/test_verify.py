@@ -48,6 +48,7 @@ def test_other_code_and_another_recipe_are_named(place: Place):
     assert set(failing(place, "train-one")) == {"identity"}
 
 
+@pytest.mark.long
 def test_a_build_from_nothing_gives_the_same_bytes(place: Place):
     assert failing(place, "mix-one", "--rebuild") == {}
     (place.root / "artifacts/generate-b.provenance.json").write_text("{}")

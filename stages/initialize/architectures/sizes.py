@@ -1,6 +1,6 @@
 """The sizes that all architectures have in common."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -24,6 +24,9 @@ def refuse_uneven_groups(heads: int, kv_heads: int | None) -> None:
 
 class Shape(Part):
     """Width, depth and heads of a model."""
+
+    encoder_decoder: ClassVar[bool] = False
+    """Whether an encoder reads the prompt and a decoder writes the completion."""
 
     hidden_size: int = recipe(128, "Width of the residual stream.", gt=0)
     layers: int = recipe(4, "Number of decoder layers.", gt=0)

@@ -1,6 +1,6 @@
 """T5 (Raffel et al., 2019, arXiv:1910.10683), version 1.1: an encoder reads the prompt, a decoder writes the completion."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.part import recipe
 from stages.initialize.architectures.sizes import Shape
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 class T5(Shape):
     """T5's encoder and decoder, with the gated feed-forward layer of version 1.1 and FLAN-T5, and relative positions."""
 
+    encoder_decoder: ClassVar[bool] = True
     kind: Literal["t5"] = "t5"
     intermediate_size: int | None = recipe(None, "Width of the feed-forward layer; none given: 8/3 of hidden_size, rounded up to 8.", gt=0)
     initializer_factor: float = recipe(1.0, "Scales the standard deviations that T5 gives each of its matrices.", gt=0)

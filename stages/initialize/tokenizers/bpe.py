@@ -1,7 +1,10 @@
 """Byte-level byte-pair encoding: every text can be encoded, and decodes back to itself."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from engine.part import Part, recipe
 from stages.initialize.tokenizers.special import EOS, PAD
@@ -19,6 +22,23 @@ class Bpe(Part):
     )
     tasks: tuple[str, ...] = recipe((), "Tasks whose train split the tokenizer is trained on; empty: all tasks of the spec.")
 
+    bos: str | None = recipe(None, "Text of a begin-of-sequence token, such as `<s>`; none given: there is none.", min_length=1)
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """The tokens that are found in a text before anything else is, in the order of their ids."""
+        return [EOS, PAD, *([self.bos] if self.bos else [])]
+
+    @model_validator(mode="after")
+    def _begin_is_no_end(self) -> Self:
+        if self.bos in (EOS, PAD):
+            raise PydanticCustomError(
+                "bos", "'{bos}' is the end or the padding: a begin needs a text of its own", {"bos": self.bos, "at": ("bos",)}
+            )
+        if self.bos and self.vocab_size < 256 + len(self.special_tokens):
+            raise PydanticCustomError("bos", "with a begin-of-sequence token vocab_size is at least 259", {"at": ("vocab_size",)})
+        return self
+
     def train(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
         """A tokenizer trained on TEXTS; the same texts in the same order give the same tokenizer."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,7 +48,7 @@ class Bpe(Part):
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
-            special_tokens=[EOS, PAD],
+            special_tokens=self.special_tokens,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )

@@ -1,25 +1,18 @@
 """QLoRA (Dettmers et al., 2023, arXiv:2305.14314): low-rank updates beside weights that are frozen in 4 or 8 bits, through bitsandbytes."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import recipe
+from stages.common.quantisation import Quantisation
 from stages.train.methods.lora import LowRank
 
-if TYPE_CHECKING:
-    from stages.common.quantisation import Quantisation
 
-
-class Qlora(LowRank):
+class Qlora(Quantisation, LowRank):
     """Low-rank updates beside weights that are frozen in few bits; the adapter is for the model in full precision."""
 
     kind: Literal["qlora"] = "qlora"
-    bits: Literal[4, 8] = recipe(4, "Bits of a frozen weight.")
-    quant_type: Literal["nf4", "fp4"] = recipe("nf4", "The numbers that 4 bits stand for: quantiles of a normal distribution, or floats.")
-    double_quant: bool = recipe(True, "Quantise the blocks' constants as well (4 bits only).")
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "In what the 4-bit weights are multiplied.")
     environment: ClassVar[tuple[str, ...]] = ("bitsandbytes", "peft")
 
     @model_validator(mode="after")
@@ -30,8 +23,6 @@ class Qlora(LowRank):
         return self
 
     @property
-    def quantisation(self) -> "Quantisation":
+    def quantisation(self) -> Quantisation:
         """How the frozen weights are kept."""
-        from stages.common.quantisation import Quantisation
-
-        return Quantisation(self.bits, self.quant_type, self.double_quant, self.compute_dtype)
+        return Quantisation(**{name: getattr(self, name) for name in Quantisation.model_fields})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from engine.errors import UserError
 from stages.common.tokens import Tokens, TokenWriter, memory_map
 
 row = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 1)), min_size=1, max_size=20)
@@ -130,7 +131,7 @@ def test_rows_of_encoder_decoder_models_say_where_their_labels_begin(tmp_path):
         writer.write_rows(np.array([8, 9, 9]), np.array([1, 0, 1], np.uint8), np.array([1, 2]), np.array([0, 1], np.int32))
     tokens = Tokens.open(tmp_path / "t")
     assert tokens.source_lengths.dtype == np.int32 and tokens.source_lengths.tolist() == [2, 0, 1]
-    assert [[part.tolist() for part in tokens.source_and_labels(i)] for i in range(3)] == [[[5, 6], [7]], [[], [8]], [[9], [9]]]
+    assert [tokens.row(number)[0].tolist() for number in range(3)] == [[5, 6, 7], [8], [9, 9]]
 
 
 def test_rows_of_causal_models_have_no_source(tmp_path):
@@ -142,3 +143,29 @@ def test_rows_with_and_without_a_source_do_not_mix(tmp_path):
     with pytest.raises(AssertionError), TokenWriter(tmp_path / "t") as writer:
         writer.write(np.array([5, 6]), np.array([0, 1], np.uint8), source_length=1)
         writer.write(np.array([5, 6]), np.array([0, 1], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"supervised": np.ones(2, np.uint8)}, "has 3 tokens, labels for 2, and rows of 3"),
+        ({"offsets": np.array([0, 2])}, "has 3 tokens, labels for 3, and rows of 2"),
+        ({"offsets": np.zeros(0, np.int64)}, "rows of 0"),
+        ({"source_lengths": np.ones(2, np.int32)}, "has 1 rows, and says of 2"),
+    ],
+)
+def test_labels_of_another_length_are_the_users_matter(tmp_path, changed, said):
+    whole = {"input_ids": np.arange(3, dtype=np.int32), "supervised": np.ones(3, np.uint8), "offsets": np.array([0, 3])}
+    save_file(whole | changed, tmp_path / "t")
+    with pytest.raises(UserError, match=said) as caught:
+        Tokens.open(tmp_path / "t")
+    assert caught.value.problems[0].where.file == str(tmp_path / "t")
+
+
+def test_a_file_that_is_cut_is_the_users_matter(tmp_path):
+    write(tmp_path / "t", [[(5, 0), (6, 1)]])
+    whole = (tmp_path / "t").read_bytes()
+    for length in (0, 4, 30, len(whole) - 3):
+        (tmp_path / "t").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="token file"):
+            Tokens.open(tmp_path / "t")

@@ -43,3 +43,17 @@ def test_special_tokens_are_marked_so():
 def test_a_vocabulary_too_small_for_the_bytes_is_refused():
     with pytest.raises(ValidationError):
         Tokenizer(vocab_size=257)
+
+
+def test_a_begin_token_is_one_token_wherever_it_stands():
+    bpe = Tokenizer(vocab_size=280, bos="<s>")
+    trained = bpe.train(["answer:<s> yes"] * 3)
+    ids = trained.encode("answer:<s> yes", add_special_tokens=False)
+    assert trained.token_to_id("<s>") == 2 and ids.tokens.count("<s>") == 1
+    assert trained.get_vocab_size() <= 280 and bpe.special_tokens == [EOS, PAD, "<s>"]
+
+
+@pytest.mark.parametrize("values", [{"bos": EOS}, {"bos": PAD}, {"bos": "<s>", "vocab_size": 258}, {"bos": ""}])
+def test_a_begin_token_that_cannot_be_is_refused(values):
+    with pytest.raises(ValidationError):
+        Tokenizer(**values)

@@ -9,18 +9,18 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import UserError
 from stages.common.models import load_adapter, load_model, load_tokenizer
+from stages.common.quantisation import Quantisation
 from stages.common.vocabulary import extend
 from stages.merge import Parameters
 from stages.merge.body import run
 from stages.merge.combinations import Combination, DareLinear, DareTies, Linear, Svd, Ties
 from stages.merge.probing import difference
-from stages.merge.quantised import Quantised
 from stages.train.methods import Ia3, Lora, Qlora
 from stages.vocabulary import Parameters as vocabulary_settings
 from stages.vocabulary.body import run as add_tokens
 from tests.stages.initialize.tiny import contents, make_job, make_model, texts, write_lines
 
-QUANTISED = Quantised(bits=4, quant_type="nf4", double_quant=True, compute_dtype="float32")
+QUANTISED = Quantisation(bits=4, quant_type="nf4", double_quant=True, compute_dtype="float32")
 
 
 @pytest.fixture(scope="module", params=["falcon", "gpt2"])

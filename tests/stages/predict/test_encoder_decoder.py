@@ -45,3 +45,11 @@ def test_answers_and_likelihoods_are_those_of_a_plain_loop(tmp_path, model):
                 ids.append(int(logits[0, -1].argmax()))
         assert row["loss"] / row["loss_tokens"] == pytest.approx(loss, abs=1e-4) and row["loss_tokens"] == len(target)
         assert row["answer"] == tokenizer.decode(ids[1:])
+
+
+def test_question_and_answer_each_have_all_the_positions(tmp_path, model):
+    longest = load_model(model).config.n_positions
+    asked = {"words": TaskPrediction(max_new_tokens=longest)}
+    job = make_job(tmp_path, {"model": model, "test/words": write_lines(tmp_path / "test.jsonl", texts(2))})
+    found = run(Parameters(tasks=asked, likelihood=True, encoder_decoder=True, over_length="drop", threads=1), job)["words"]
+    assert (found["rows_out"], found["truncated"], found["left_out"]) == (2, 0, {}) and "references_cut" not in found

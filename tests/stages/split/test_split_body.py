@@ -108,6 +108,17 @@ def test_an_empty_train_split_is_the_users_error(tmp_path, shares):
     assert "smaller" in caught.value.problems[0].hint
 
 
+def test_a_task_of_which_the_source_holds_out_every_row_is_only_asked(tmp_path):
+    metrics, splits = split(tmp_path, [row(n, str(n)) | {"split": "test"} for n in range(5)], validation=0.0, test=0.0, fixed=True)
+    assert metrics == {"rows_in": 5, "train": 0, "validation": 0, "test": 5, "left_out": {}} and splits["train"] == []
+
+
+def test_where_the_source_leaves_a_row_to_train_on_and_the_split_takes_it_the_user_hears_of_it(tmp_path):
+    rows = [row(n, "one group") | ({"split": "test"} if n else {}) for n in range(5)]
+    with pytest.raises(UserError, match="none of 5 rows is left to train on"):
+        split(tmp_path, rows, validation=0.0, test=0.0, fixed=True)
+
+
 def test_the_places_are_fixed_for_ever():
     # Another list here would move rows of every workspace between train and test.
     found = [split_of(str(number), Parameters(validation=0.25, test=0.25)) for number in range(24)]

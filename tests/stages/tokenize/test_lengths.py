@@ -152,7 +152,8 @@ PAIR = {"prompt": "????", "completion": "!!!"}
 
 
 def sides(encoder, tokens, index):
-    return [encoder.decode([part.tolist()])[0].replace(EOS, "E") for part in tokens.source_and_labels(index)]
+    ids, source = tokens.row(index)[0].tolist(), int(tokens.source_lengths[index])
+    return [encoder.decode([part])[0].replace(EOS, "E") for part in (ids[:source], ids[source:])]
 
 
 def test_inputs_and_labels_of_an_encoder_decoder_model(tmp_path, t5_files):

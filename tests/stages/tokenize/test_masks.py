@@ -7,11 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import UserError
+from engine.errors import Location, UserError
 from stages.common.formats.chat import Chat
 from stages.common.formats.plain import Plain
 from stages.common.job import Job
 from stages.common.jsonl import write_rows
+from stages.common.markers import Markers
+from stages.common.questions import Questions
+from stages.common.rows import parse_row
 from stages.common.tokens import Tokens
 from stages.tokenize import Parameters
 from stages.tokenize.body import run
@@ -31,6 +34,10 @@ def tokenize(folder, files, rows, **values):
     write_rows(inputs["validation"], [])
     metrics = run(Parameters(**values), Job("tokenize-x", inputs, folder / "out", None, folder))
     return metrics["train"], Tokens.open(folder / "out/train.safetensors")
+
+
+def row(found):
+    return parse_row({"id": "a", "group": "a", **found}, Location("rows.jsonl", 7))
 
 
 def messages(*texts, untrained=()):
@@ -150,6 +157,29 @@ def test_the_delimited_mask_gives_the_published_labels(tmp_path, chat_files, cha
 def test_the_delimited_mask_needs_a_begin_token(tmp_path, files):
     with pytest.raises(UserError, match="no bos_token"):
         tokenize(tmp_path, files, [{"prompt": "", "completion": ARTICLE[0]}], mask=Delimited())
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"prompt": "\n\n### Human: a\n\n### Assistant:", "completion": " b"},
+        {"prompt": "\n\n### Human: a\n\n### Assistant: b\n\n### Human: c\n\n### Assistant:", "completion": " d f"},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b"}]},
+    ],
+)
+def test_a_model_that_learned_by_markers_is_asked_behind_its_begin_token(tmp_path, chat_files, chat_encoder, found):
+    form = Plain(prompt="\n\n### Human: {{ prompt }}\n\n### Assistant:") if "messages" in found else Plain()
+    _, tokens = tokenize(tmp_path, chat_files, [found], mask=Delimited(), format=form)
+    asking, one = Questions(form, chat_encoder, markers=Markers()), row(found)
+    (question,), (answer,) = asking.ids([one]), asking.references([one])
+    learned, supervised = tokens.row(0)
+    assert question[-1] == chat_encoder.tokenizer.token_to_id(BOS)
+    assert [*question, *answer] == learned.tolist() and supervised[len(question) :].all()
+
+
+def test_without_a_marker_before_the_answer_the_question_stays_as_it_is(chat_encoder):
+    plain = row({"prompt": "Say fox:", "completion": " fox"})
+    assert Questions(Plain(), chat_encoder, markers=Markers()).ids([plain]) == Questions(Plain(), chat_encoder).ids([plain])
 
 
 # Boundaries, where a tokenizer would merge the end of the prompt with the beginning of the answer.

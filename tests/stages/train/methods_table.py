@@ -1,7 +1,7 @@
 """The table of training methods and model families in the reference, from what the tests ran.
 
-`UPDATE_METHODS=1 python -m pytest tests/stages/train/test_matrix.py` records what they ran; `python -m tests.stages.train.methods_table`
-prints the table, `--write` writes it, `--check` fails where it is not what was recorded.
+`UPDATE_METHODS=1 python -m pytest tests/stages/train/test_{matrix,partitioned}.py` records what they ran;
+`python -m tests.stages.train.methods_table` prints the table, `--write` writes it, `--check` fails where it is not what was recorded.
 """
 
 import json
@@ -15,12 +15,16 @@ from typing import Any
 _REFERENCE = Path(__file__).parents[3] / "docs/reference"
 OUTCOMES = _REFERENCE / "methods.json"
 TABLE = _REFERENCE / "methods.md"
+ZERO_COLUMNS = ("ZeRO 1", "ZeRO 2", "ZeRO 3", "ZeRO 3, offloaded")
 
 _HEAD = """# Training methods and model families
 
 Generated from what the tests ran (`tests/stages/train/test_matrix.py`). A tick is a real training of a tiny model from scratch on the
 CPU, after which the saved model or adapter was loaded again and gave the same logits. What is refused is refused before any work,
 by `engine check` where the architecture is known then, with the reason below.
+
+The columns of ZeRO (`tests/stages/train/test_partitioned.py`): two processes train a tiny Falcon, and every loss, the norm of every
+gradient and the trained weights are those of one process without DeepSpeed. Offloaded are optimizer states and weights, to main memory.
 
 """
 
@@ -44,7 +48,7 @@ def table(record: dict[str, Any]) -> str:
     """RECORD as Markdown: methods down, families and ZeRO stages across, reasons below."""
     families, zero = record["families"], record.get("zero", {})
     stages = list(next(iter(zero.values()), {}))
-    columns = [*next(iter(families.values()), {}), *(f"ZeRO {stage}" for stage in stages)]
+    columns = [*next(iter(families.values()), {}), *stages]
     rows = {
         name: [*(cells.get(family, "") for family in columns[: len(cells)]), *(zero.get(name, {}).get(stage, "") for stage in stages)]
         for name, cells in families.items()

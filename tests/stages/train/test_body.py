@@ -17,14 +17,13 @@ from safetensors.torch import load_file
 from engine.errors import UserError
 from stages.common.models import load_model
 from stages.train import GlobalBatch, Schedule
-from stages.train.batches import collate
 from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
 from stages.train.body import run
 from stages.train.data import Row, Rows, global_batches
 from stages.train.methods import Full, Lora
 from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
-from tests.stages.train.tiny import mean_loss, settings, training_job
+from tests.stages.train.tiny import collate, mean_loss, settings, training_job
 
 
 def trained(folder, model, **values):
@@ -148,7 +147,8 @@ def test_another_process_with_another_hash_seed_leaves_the_same_adapter(tmp_path
     script = (
         "import sys; from pathlib import Path; from stages.train.body import run; from stages.train.methods import Lora; "
         "from tests.stages.train.tiny import settings, training_job; "
-        "run(settings(method=Lora(r=4, lora_dropout=0.1)), training_job(Path(sys.argv[1]), Path(sys.argv[2])))"
+        "run(settings(method=Lora(r=4, lora_dropout=0.1)), training_job(Path(sys.argv[1]), Path(sys.argv[2]))); "
+        "assert 'deepspeed' not in sys.modules, 'it takes seconds, and one device has no use for it'"
     )
     for seed in ("1", "2"):
         command = [sys.executable, "-c", script, str(tmp_path / seed), str(falcon)]

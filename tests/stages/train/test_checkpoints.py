@@ -19,31 +19,11 @@ from stages.train.checkpoints import Checkpoints, Progress, Validated, refuse_no
 from stages.train.methods import Full, Lora
 from stages.train.optimizers import Adafactor, AdamW8bit
 from tests.stages.initialize.tiny import contents
+from tests.stages.train.groups import ended, forked
 from tests.stages.train.tiny import settings, training_job
 
 SIZES = {"copy": 40, "name": 24}
 CHOSEN = {"method": Lora(r=4, lora_dropout=0.1), "global_batch": GlobalBatch(rows=4), "checkpoints": Section(every_steps=1)}
-
-
-def forked(work):
-    """Run WORK in a child process, which shares what is imported already; its process id."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        torch.set_num_threads(1)
-        work()
-        os._exit(0)
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-
-
-def ended(child):
-    """How a child has ended: its exit code, or the negative number of the signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.fixture(scope="module")

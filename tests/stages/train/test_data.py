@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from stages.common.tokens import Tokens
-from stages.train.batches import IGNORED, collate
-from stages.train.data import Row, Rows, global_batches, refuse_misfits, refuse_unsupervised
-from tests.stages.train.tiny import SIZES, write_order, write_tokens
+from stages.train.batches import IGNORED
+from stages.train.data import Row, Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
+from tests.stages.train.tiny import SIZES, collate, write_order, write_tokens
 
 
 @pytest.fixture
@@ -106,6 +106,30 @@ def test_rows_longer_than_the_model_are_refused(rows):
     refuse_misfits(rows, 250, longest, "training")
     with pytest.raises(UserError, match=f"has {longest} tokens"):
         refuse_misfits(rows, 250, longest - 1, "training")
+
+
+def pairs(lengths, sources):
+    """Rows of the given lengths, of which SOURCES are the input of an encoder."""
+    tokens = ragged(lengths)._tokens[0]
+    tokens.source_lengths = np.array(sources, np.int32)
+    return Rows.all_of(tokens)
+
+
+def test_inputs_and_labels_of_pairs_are_each_as_long_as_the_model():
+    rows = pairs([9, 7], [4, 6])
+    assert (rows.longest(), ragged([9, 7]).longest()) == (6, 9)
+    refuse_misfits(rows, 250, 6, "training")
+    with pytest.raises(UserError, match="has 6 tokens"):
+        refuse_misfits(rows, 250, 5, "training")
+
+
+def test_rows_of_the_other_sort_of_model_are_refused(rows):
+    refuse_other_pairs(rows, False)
+    refuse_other_pairs(pairs([9], [4]), True)
+    for wrong, is_pair in ((rows, True), (pairs([9], [4]), False)):
+        with pytest.raises(UserError, match="its rows are tokenized for") as caught:
+            refuse_other_pairs(wrong, is_pair)
+        assert caught.value.problems[0].hint == f"set tokenization.encoder_decoder = {str(is_pair).lower()}"
 
 
 def test_a_step_without_supervised_tokens_is_refused(tmp_path, rows):

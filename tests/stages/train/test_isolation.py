@@ -50,7 +50,7 @@ def test_perturbing_one_row_changes_no_logit_of_its_neighbours(name, attention):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, alone, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flex_attention_keeps_rows_apart_or_says_why_it_cannot_run_here():
     model = model_of(MODELS["llama"], "flex_attention")
     try:

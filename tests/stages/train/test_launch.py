@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from engine.errors import UserError
+from stages.common.models import prepare_process
 from stages.train import Parameters
 from stages.train.body import run
 from stages.train.early import refuse_impossible
@@ -86,5 +87,27 @@ def test_what_this_machine_cannot_do_is_refused_before_any_work(tmp_path, values
     assert hint in caught.value.problems[0].hint
 
 
-def test_what_it_can_do_is_not_refused(tmp_path):
-    refuse_impossible(settings(zero=Zero(stage=3, offload_parameters="nvme", path=str(tmp_path))))
+NVME = settings(zero=Zero(stage=3, offload_parameters="nvme", path="."))
+
+
+@pytest.fixture
+def compatible():
+    """What DeepSpeed can compile on this machine, put back afterwards."""
+    prepare_process(1)
+    from deepspeed import ops
+
+    before = dict(ops.__compatible_ops__)
+    yield ops.__compatible_ops__
+    ops.__compatible_ops__.update(before)
+
+
+def test_what_it_can_do_is_not_refused(compatible):
+    compatible["async_io"] = True
+    refuse_impossible(NVME)
+
+
+def test_a_disk_that_deepspeed_cannot_reach_is_refused(compatible):
+    compatible["async_io"] = False
+    with pytest.raises(UserError, match="libaio") as caught:
+        refuse_impossible(NVME)
+    assert "offload to cpu" in caught.value.problems[0].hint

@@ -23,7 +23,7 @@ from tests.stages.train.matrix import (
     prepared,
     train,
 )
-from tests.stages.train.methods_table import OUTCOMES, TABLE, read, table, written
+from tests.stages.train.methods_table import OUTCOMES, TABLE, ZERO_COLUMNS, read, table, written
 
 PAIRS = [(method, family) for method in METHODS for family in FAMILIES]
 TRAINED = [pair for pair in PAIRS if outcome(*pair) == TRAINS]
@@ -63,8 +63,9 @@ def test_what_is_refused_is_refused_with_a_way_out_and_really_fails(monkeypatch,
 
 
 def test_the_table_shows_what_these_tests_ran():
-    recorded = json.loads(OUTCOMES.read_text())["families"]
-    assert recorded == {method: {family: outcome(method, family) for family in FAMILIES} for method in METHODS}
+    recorded = json.loads(OUTCOMES.read_text())
+    assert recorded["zero"] == {method: dict.fromkeys(ZERO_COLUMNS, TRAINS) for method in METHODS}
+    assert recorded["families"] == {method: {family: outcome(method, family) for family in FAMILIES} for method in METHODS}
     assert TABLE.read_text() == table(read()), "run: python -m tests.stages.train.methods_table --write"
 
 

@@ -1,18 +1,17 @@
 """Whatever the processes share, and however many there are, each step's loss and the trained weights are those of one process."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from stages.common.job import Job
-from stages.train.body import run
+from stages.train import GlobalBatch
 from stages.train.methods import Full, Lora
 from stages.train.zero import Zero
+from tests.stages.initialize.tiny import make_model
+from tests.stages.train.groups import launch
+from tests.stages.train.matrix import METHODS, TRAINS
+from tests.stages.train.methods_table import ZERO_COLUMNS, written
 from tests.stages.train.tiny import settings, training_job
 
 LORA = {"method": Lora(r=3, lora_dropout=0.1, target_modules=("query_key_value", "dense")), "weight_decay": 0.1}
@@ -24,17 +23,8 @@ ZEROS = {
     "2-offloaded": Zero(stage=2, offload_optimizer="cpu"),
     "3-offloaded": Zero(stage=3, offload_optimizer="cpu", offload_parameters="cpu"),
 }
-
-
-def launch(folder, cases, processes):
-    """Run CASES in one group of PROCESSES; the outcome of each by name, with the weights where there are any."""
-    folder.mkdir()
-    (folder / "cases.json").write_text(json.dumps(cases))
-    command = [sys.executable, "-m", "stages.train.torchrun", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "tests.stages.train.group_program", str(folder / "cases.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-5000:]
-    return {case["name"]: json.loads((folder / f"{case['name']}.json").read_text()) for case in cases}
+STAGES = ("1", "2", "3", "3-offloaded")
+TITLES = dict(zip(STAGES, ZERO_COLUMNS, strict=True))
 
 
 def case(name, job, scratch, parameters, **more):
@@ -68,6 +58,35 @@ def distance(one, other):
     return float((sum(part for part, _ in parts) / sum(whole for _, whole in parts)) ** 0.5)
 
 
+def assert_same(found, weights, result, those):
+    """A group's FOUND curve and validation, and its WEIGHTS, are those of one process."""
+    for place in (1, 3):
+        assert [point[place] for point in found["curve"]] == pytest.approx(
+            [(point.step, point.loss, point.learning_rate, point.grad_norm)[place] for point in result.curve], rel=1e-4
+        )
+    assert found["validation"] == pytest.approx(result.validation_loss, rel=1e-4)
+    assert distance(weights, those) < 1e-4
+
+
+@pytest.mark.slow
+def test_every_method_under_every_stage_gives_the_losses_and_weights_of_one_process(tmp_path):
+    """Frozen weights in 4 or 8 bits are partitioned as they are; what stands beside them learns the same."""
+    job = training_job(tmp_path / "job", make_model(tmp_path / "model", hidden_size=16, layers=1))
+    values = {"global_batch": GlobalBatch(rows=11)}
+    pairs = [(method, stage) for method in METHODS for stage in STAGES]
+    cases = [
+        case(f"{method}-{stage}", job, tmp_path / method / stage, settings(method=METHODS[method], zero=ZEROS[stage], **values))
+        for method, stage in pairs
+    ]
+    found = launch(tmp_path / "group", cases, 2)
+    ones = {method: alone(job, tmp_path / f"alone-{method}", method=METHODS[method], **values) for method in METHODS}
+    with written("zero") as outcomes:
+        for method, stage in pairs:
+            name = f"{method}-{stage}"
+            assert_same(found[name], load_file(tmp_path / "group" / f"{name}.safetensors"), *ones[method])
+            outcomes.setdefault(method, {})[TITLES[stage]] = TRAINS
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_stage_gives_the_losses_and_weights_of_one_process(tmp_path, falcon, processes):
@@ -83,12 +102,7 @@ def test_every_stage_gives_the_losses_and_weights_of_one_process(tmp_path, falco
     for method, values in methods.items():
         result, weights = alone(job, tmp_path / f"alone-{method}", **values)
         for name in (one["name"] for one in cases if one["name"].startswith(method)):
-            losses = [loss for _, loss, _, _ in found[name]["curve"]]
-            norms = [norm for _, _, _, norm in found[name]["curve"]]
-            assert losses == pytest.approx([point.loss for point in result.curve], rel=1e-4), name
-            assert norms == pytest.approx([point.grad_norm for point in result.curve], rel=1e-4), name
-            assert found[name]["validation"] == pytest.approx(result.validation_loss, rel=1e-4), name
-            assert distance(load_file(tmp_path / "group" / f"{name}.safetensors"), weights) < 1e-4, name
+            assert_same(found[name], load_file(tmp_path / "group" / f"{name}.safetensors"), result, weights)
 
 
 @pytest.mark.slow
@@ -110,25 +124,3 @@ def test_a_stopped_training_goes_on_at_the_same_row_under_another_number_of_proc
     there = launch(tmp_path / "one", [case("moved", job, tmp_path / "moved", settings(zero=ZEROS["1"], **LORA))], 1)["moved"]
     assert [loss for _, loss, _, _ in there["curve"]] == pytest.approx([point.loss for point in result.curve], rel=1e-4)
     assert distance(load_file(tmp_path / "one" / "moved.safetensors"), weights) < 1e-4
-
-
-@pytest.mark.slow
-def test_the_step_itself_starts_its_processes_and_leaves_the_same_adapter(tmp_path, falcon, capfd):
-    one, other = training_job(tmp_path / "one", falcon), training_job(tmp_path / "other", falcon)
-    metrics, again = run(settings(**LORA), one), run(settings(devices=2, zero=Zero(stage=2), **LORA), other)
-    assert again["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-4)
-    assert {key: again[key] for key in ("steps", "rows", "tokens")} == {key: metrics[key] for key in ("steps", "rows", "tokens")}
-    files = [load_file(job.output / "adapter_model.safetensors") for job in (one, other)]
-    assert distance(*files) < 1e-4
-    assert (one.output / "adapter_config.json").read_bytes() == (other.output / "adapter_config.json").read_bytes()
-    assert capfd.readouterr().out == "", "stdout is for data"
-
-
-def test_a_training_on_one_device_imports_no_deepspeed(tmp_path, falcon):
-    script = (
-        "import sys; from pathlib import Path; from stages.train.body import run; from stages.train.methods import Lora; "
-        "from tests.stages.train.tiny import settings, training_job; "
-        "run(settings(method=Lora(r=2)), training_job(Path(sys.argv[1]), Path(sys.argv[2]))); assert 'deepspeed' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(falcon)], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Tiny trainings: random rows of tokens, a mixture's order, and a model to train."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from safetensors.numpy import save_file
 from stages.common.job import Job
 from stages.common.tokens import TokenWriter
 from stages.train import GlobalBatch, Parameters, Schedule
-from stages.train.data import Rows
+from stages.train.batches import below
+from stages.train.data import Row, Rows
 from stages.train.division import Share
 from stages.train.methods import Full
 from stages.train.processes import Replicated
@@ -55,6 +57,12 @@ def settings(**values: Any) -> Parameters:
     """A short training with a visible effect; one thread, so that runs can be compared bit by bit."""
     given = {"method": Full(), "global_batch": GlobalBatch(rows=6), "learning_rate": 3e-3, "schedule": Schedule(), "threads": 1}
     return Parameters(**(given | values))
+
+
+def collate(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """Tensors [rows, longest row] for a causal model: input_ids, attention_mask and labels (int64), padded on the right."""
+    batch = below(range(len(rows)), rows)
+    return {**batch.inputs, "labels": batch.labels}
 
 
 def mean_loss(model: Any, rows: Rows) -> float:

@@ -1,0 +1,190 @@
+"""What the published experiments found, asked of the metrics of their tiny twins."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.provenance import parse
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One thing that was published, what the twin measured, and whether it is so here too."""
+
+    claim: str
+    measured: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a build left."""
+
+    folder: Path
+
+    def metrics(self, step: str) -> Any:
+        """The metrics of a step."""
+        return json.loads((self.folder / f"metrics/{step}.json").read_text("utf-8"))
+
+    def value(self, experiment: str, task: str, metric: str) -> float:
+        """One value of an evaluation."""
+        return float(self.metrics(f"evaluate-{experiment}")[task][metric])
+
+    def interval(self, experiment: str, task: str, metric: str) -> str:
+        """The value with its interval of 95 %."""
+        scores = json.loads((self.folder / f"artifacts/evaluate-{experiment}/scores.json").read_text("utf-8"))
+        one = scores["models"][experiment][task][metric]
+        return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+
+    def measured(self, step: str) -> Mapping[str, Any]:
+        """What a step measured of itself."""
+        found = parse((self.folder / f"artifacts/{step}.provenance.json").read_bytes())
+        assert found, f"{step} has no provenance"
+        return found.measured
+
+    def size(self, artifact: str) -> int:
+        """Bytes of the weights of an artifact."""
+        return sum(path.stat().st_size for path in (self.folder / f"artifacts/{artifact}").glob("*.safetensors"))
+
+    def unaccounted(self) -> Iterator[str]:
+        """Steps of tokens whose rows are not all there or counted, or whose answers do not all end in a learned end."""
+        for path in sorted((self.folder / "metrics").glob("tokenize-*.json")):
+            for counts in json.loads(path.read_text("utf-8")).values():
+                rows = counts["rows_out"] + sum(counts["left_out"].values()) - counts["rows_from_splits"]
+                if counts["rows_in"] != rows or counts["completions"] != counts["rows_out"]:
+                    yield path.stem
+
+
+TASKS = ("extract", "headline", "topic")
+
+
+def falcon_7b_summaries(folder: Path) -> list[Outcome]:
+    """Three single-task adapters, and one for all three tasks."""
+    here = Workspace(folder)
+    match = {name: {task: here.value(f"{name}-tiny", task, "exact_match") for task in TASKS} for name in ("base", *TASKS, "multitask")}
+    ends = [here.value("base-tiny", task, "eos_rate") for task in TASKS]
+    copies = [here.value("extract-tiny", task, "copy_rate") for task in TASKS]
+    own = [match[task][task] for task in TASKS]
+    others = [match[task][other] for task in TASKS for other in TASKS if other != task]
+    unaccounted = list(here.unaccounted())
+    return [
+        Outcome("the base does not know when to stop", f"ends {_each(ends)} of its answers", max(ends) <= 0.1),
+        Outcome("the adapter for extracts copies, whatever is asked", f"copied words {_each(copies)}", min(copies) >= 0.9),
+        Outcome("a single-task adapter does its own task", f"exact {_each(own)}", min(own) >= 0.9),
+        Outcome("and no other", f"exact at most {max(others):.2f}", max(others) <= 0.1),
+        Outcome(
+            "the multi-task adapter does all three",
+            "exact " + ", ".join(here.interval("multitask-tiny", task, "exact_match") for task in TASKS),
+            min(match["multitask"].values()) >= 0.9,
+        ),
+        Outcome("no row lost, every end learned", ", ".join(unaccounted) or "all rows and ends accounted for", not unaccounted),
+    ]
+
+
+def falcon_180b_dolly(folder: Path) -> list[Outcome]:
+    """LoRA with ZeRO-3, packed rows, adapter alone and merged."""
+    here = Workspace(folder)
+    before, after = (here.value(name, "dolly", "perplexity") for name in ("base-tiny", "adapter-tiny"))
+    mixed, merged, trained = (here.metrics(f"{kind}-adapter-tiny") for kind in ("mix", "merge", "train"))
+    adapter, whole = here.size("train-adapter-tiny"), here.size("merge-adapter-tiny")
+    share = trained["trainable_parameters"] / trained["parameters"]
+    told = " → ".join(here.interval(name, "dolly", "perplexity") for name in ("base-tiny", "adapter-tiny"))
+    packed, apart = mixed["packing_efficiency"], merged["logit_difference"]
+    return [
+        Outcome("instructions are learned", f"perplexity {told}", after < before),
+        Outcome("a small share of the weights is trained", f"{share:.1%}", share < 0.2),
+        Outcome("only the adapter is saved", f"{adapter / 1e6:.2f} MB, merged {whole / 1e6:.2f} MB", adapter < whole / 2),
+        Outcome("rows fill sequences of 2,048", f"{packed:.1%} of the tokens are rows", packed > 0.8),
+        Outcome("merged and adapted agree", f"largest difference of logits {apart:.1e}", apart <= 1e-4),
+    ]
+
+
+def bloom_560m_chat(folder: Path) -> list[Outcome]:
+    """Three ways of labels on five rows."""
+    here = Workspace(folder)
+    right = {name: here.value(f"{name}-tiny", "recall", "exact_match") for name in ("base", "full", "full-twice", "trl")}
+    right["masked"] = here.value("masked-tiny", "recall_unmarked", "exact_match")
+    epochs = {name: here.metrics(f"train-{name}-tiny")["steps"] // 5 for name in ("full", "full-twice", "masked", "trl")}
+    tokens = [folder / f"artifacts/tokenize-{name}/train.safetensors" for name in ("unmarked-tiny-masked", "translate-tiny-completion")]
+    same = tokens[0].read_bytes() == tokens[1].read_bytes()
+
+    def learned(name: str) -> str:
+        return f"{5 * right[name]:.0f} of 5 answers after {epochs[name]} epochs"
+
+    times = {name: here.measured(f"train-{name}-tiny")["training_seconds"] / count for name, count in epochs.items()}
+    return [
+        Outcome("the model does not know the words before", f"{5 * right['base']:.0f} of 5 answers", right["base"] < 1),
+        Outcome("masked labels reach the answers", learned("masked"), right["masked"] == 1),
+        Outcome("full labels do not, in that time", learned("full"), right["full"] < 1),
+        Outcome("in twice the time they do", learned("full-twice"), right["full-twice"] == 1),
+        Outcome("the third way learns the same labels", learned("trl"), same and right["trl"] == 1),
+        Outcome("seconds per epoch", ", ".join(f"{name} {seconds:.2f}" for name, seconds in times.items()), True),
+    ]
+
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def flan_t5_methods(folder: Path) -> list[Outcome]:
+    """Methods, ranks and sizes against each other, and what is forgotten."""
+    here = Workspace(folder)
+
+    def rouge(name: str) -> float:
+        return here.value(f"{name}-tiny", "summary", "rouge1")
+
+    def around(name: str) -> str:
+        return here.interval(f"{name}-tiny", "summary", "rouge1")
+
+    return [*_methods(rouge, around), *_ranks(rouge), *_sizes(rouge), _parameters(here), *_forgotten(here)]
+
+
+Score = Callable[[str], float]
+
+
+def _methods(rouge: Score, around: Callable[[str], str]) -> Iterator[Outcome]:
+    base, full, low = rouge("base"), rouge("full"), rouge("lora-8")
+    yield Outcome("full fine-tuning is far above the base", f"ROUGE-1 {around('full')}, base {around('base')}", full > 1.5 * base)
+    yield Outcome("LoRA is nearly as far", f"ROUGE-1 {around('lora-8')} at r = 8", low - base > 0.7 * (full - base))
+    yield Outcome("prompt tuning is above the base", f"ROUGE-1 {around('prompt')}", rouge("prompt") > base)
+
+
+def _ranks(rouge: Score) -> Iterator[Outcome]:
+    values = {r: rouge(f"lora-{r}") for r in RANKS}
+    enough = next(r for r, value in values.items() if value >= max(values.values()) - 0.03)
+    told = ", ".join(f"{r}: {value:.2f}" for r, value in values.items())
+    yield Outcome("quality saturates at a small rank", f"{told}; within 0.03 of the best from r = {enough}", enough <= 16)
+
+
+def _sizes(rouge: Score) -> Iterator[Outcome]:
+    shares = [rouge(f"prompt{size}") / rouge(f"full{size}") for size in ("-small", "", "-large")]
+    told = ", ".join(f"{share:.0%}" for share in shares)
+    yield Outcome("prompt tuning comes closer to full with size", f"{told} of full's ROUGE-1", shares[-1] > shares[0])
+
+
+def _parameters(here: Workspace) -> Outcome:
+    found = {name: here.metrics(f"train-{name}-tiny")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
+    told = ", ".join(f"{name} {count:,}" for name, count in found.items())
+    return Outcome("few parameters are trained", told, found["prompt"] < found["lora-8"] < found["full"] / 2)
+
+
+def _forgotten(here: Workspace) -> Iterator[Outcome]:
+    named = {name: here.value(f"{name}-tiny", "topic", "exact_match") for name in ("base", "full", "lora-8", "multitask")}
+    base, full = named["base"], named["full"]
+    yield Outcome("single-task full fine-tuning forgets", f"topics named {base:.2f} before, {full:.2f} after", full < base - 0.2)
+    yield Outcome("LoRA forgets no more than that", f"topics named {named['lora-8']:.2f}", named["lora-8"] >= full)
+    yield Outcome("the multi-task model forgets little", f"topics named {named['multitask']:.2f}", named["multitask"] > full + 0.2)
+
+
+def _each(values: list[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {
+    "bloom-560m-chat": bloom_560m_chat,
+    "falcon-180b-dolly": falcon_180b_dolly,
+    "falcon-7b-summaries": falcon_7b_summaries,
+    "flan-t5-methods": flan_t5_methods,
+}
+"""By the folder's name in specs/seeds."""

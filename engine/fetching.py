@@ -1,0 +1,115 @@
+"""An adapter by its content address, out of DVC's cache or its remote, even when no spec asks for it any more."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from engine import dvcfile
+from engine.adapters import Training, trainings
+from engine.addresses import PROVENANCE, SHORTEST, only, provenance_of
+from engine.digests import folder_digest, short
+from engine.errors import UserError
+from engine.provenance import Provenance
+from engine.recording import remove
+from engine.store import Disk
+
+_LIST = "this lists all that are known: engine adapters --all"
+
+
+def fetch(root: Path, store: Disk, target: str, folder: Path) -> Provenance:
+    """Write the trained artifact whose content address begins with TARGET to FOLDER, and its provenance beside it; what it says.
+
+    Raises UserError for an address that is unknown or ambiguous, and for content that neither the cache nor the remote has whole.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is there already", hint="name another folder: --output DIR")
+    training, told = _find(root, store, target)
+    _bring(root, store, training)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    remove(temporary)
+    try:
+        _write(store, training, temporary)
+        if (found := folder_digest(temporary)) != told.digest:
+            what = f"the cache's content of {training.step} is damaged: it has the address {short(found)}, not {short(told.digest)}"
+            raise UserError(what, hint="build it again, or pull it from a remote: dvc fetch")
+        remove(folder)
+        temporary.rename(folder)
+    finally:
+        remove(temporary)
+    folder.with_name(folder.name + PROVENANCE).write_text(told.text(), "utf-8")
+    return told
+
+
+def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
+    """The training that TARGET names; the remote is asked for what is told of trainings where the cache alone does not know it."""
+    known = list(trainings(root))
+    told = _told(known, store)
+    lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
+    if (chosen := only(target, _addresses(told))) is None and lost and len(target.removeprefix("sha256:")) >= SHORTEST:
+        try:
+            pull(root, lost)
+        except UserError as error:
+            what = f"no training with the content address {target} is known here; of {len(lost)} on record the provenance is"
+            raise UserError(f"{what} {error.problems[0].what}", hint=error.problems[0].hint) from None
+        told = _told(known, store)
+        chosen = only(target, _addresses(told))
+    if chosen is None:
+        raise UserError(f"no training with the content address {target} is known here", hint=_LIST)
+    return told[chosen]
+
+
+def _told(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
+    """The trainings by the short form of their content address; of several runs with one result the last."""
+    found = [(training, provenance_of(training.record, store)) for training in known]
+    return {short(provenance.digest): (training, provenance) for training, provenance in found if provenance}
+
+
+def _addresses(told: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
+    return {name: provenance.digest for name, (_, provenance) in told.items()}
+
+
+def _beside(training: Training) -> str:
+    return next(path for path, entry in training.record.outputs.items() if entry.md5 == training.provenance)
+
+
+def _bring(root: Path, store: Disk, training: Training) -> None:
+    """See to it that the cache holds the artifact."""
+    if store.holds(training.artifact):
+        return
+    if store.tree(training.artifact.md5) is None:
+        pull(root, [training.artifact.md5])
+    files = store.tree(training.artifact.md5) or {}
+    pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
+    if not store.holds(training.artifact):
+        what = f"neither DVC's cache nor its remote has all files of {training.step} any more"
+        raise UserError(what, hint="name a remote that has them: dvc remote default NAME")
+
+
+def _write(store: Disk, training: Training, folder: Path) -> None:
+    for name, md5 in (store.tree(training.artifact.md5) or {}).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A copy: the cache's own files are not to be written to.
+        shutil.copyfile(store.cache / dvcfile.object_path(md5), path)
+
+
+def pull(root: Path, md5s: Iterable[str]) -> None:
+    """Bring content from DVC's remote into its cache; what the remote lacks stays missing.
+
+    `dvc fetch` knows no content but that which the working tree names. Raises UserError where there is no remote, or it cannot be reached.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    wanted = [HashInfo("md5", md5) for md5 in md5s]
+    if not wanted:
+        return
+    try:
+        with Repo(str(root)) as repo:
+            repo.cloud.pull(wanted)
+    except DvcException as error:
+        first = str(error).splitlines()[0].partition(". ")[0]
+        raise UserError(f"not in DVC's cache, and its remote cannot be asked: {first}", hint="dvc remote add --default NAME URL") from None
+    except FileNotFoundError:
+        return  # a remote that lacks the listing of a folder; who asked looks what came
