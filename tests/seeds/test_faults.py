@@ -93,7 +93,7 @@ def files(model):
 
 def as_the_twin(twin, **values):
     """The twin's parameters of tokenize."""
-    made = narrow(tokenize_kind.Parameters, twin.tokenization, **values)
+    made = narrow(tokenize_kind.Parameters, twin.tokenization, encoder_decoder=False, **values)
     return {name: getattr(made, name) for name in tokenize_kind.Parameters.model_fields}
 
 
