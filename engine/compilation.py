@@ -52,7 +52,6 @@ class Compilation:
     """The split step of each task, by the experiment's name and the task's."""
     told_apart: dict[str, tuple[str, Spec]] = field(default_factory=dict)
     """The steps that sharing names anew: each one's name as its spec would have it alone, and the spec."""
-
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The names that sharing will give them, once they are known."""
 

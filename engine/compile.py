@@ -60,19 +60,18 @@ def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = 
 
     Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
     that lie below ROOT, the workspace, the configuration is read."""
-    by_name = {spec.name: spec for spec in specs}
-    compilation = _compiled(by_name, whole, root, {})
+    first = Compilation({spec.name: spec for spec in specs}, root)
+    compilation = _compiled(first, whole)
     if compilation.told_apart:
         # Only now is it known which steps of a sweep are one, on which it depends who needs to be asked.
-        compilation = _compiled(by_name, whole, root, share(compilation).aliases)
+        compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
     shared = share(compilation)
     return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
 
 
-def _compiled(specs: Mapping[str, Spec], whole: bool, root: Path | None, renamed: Mapping[str, str]) -> Compilation:
-    """All steps of SPECS and every problem, with those of each point of a sweep by themselves."""
-    compilation = Compilation(specs, root, renamed=renamed)
-    for spec in specs.values():
+def _compiled(compilation: Compilation, whole: bool) -> Compilation:
+    """COMPILATION with all steps of its specs and every problem, those of each point of a sweep by themselves."""
+    for spec in compilation.specs.values():
         try:
             _experiment(compilation, spec, ())
         except UserError as error:

@@ -38,9 +38,10 @@ def _spec(project: Project, target: str) -> Spec:
     by_name = {spec.name: spec for spec in project.specs}
     if target in by_name:
         return by_name[target]
-    addresses = of_steps(project.root, (project.graph[f"train-{name}"] for name in by_name))
+    by_step = {project.graph[f"train-{name}"].name: spec for name, spec in by_name.items()}
+    addresses = of_steps(project.root, (project.graph[name] for name in by_step))
     if found := only(target, addresses):
-        return by_name[found.removeprefix("train-")]
+        return by_step[found]
     spec = next((spec for spec in project.specs if spec.path == os.path.normpath(target)), None)
     if spec is None:
         known = [*by_name, *(short(address) for address in addresses.values())]

@@ -270,4 +270,5 @@ def test_a_device_without_memory_is_a_located_error(engine):
 def test_limits_are_those_of_each_spec(tmp_path):
     (tmp_path / "a.toml").write_text(f"{BASE}\n[resources]\ndevice_memory = 24\n")
     (tmp_path / "b.toml").write_text(BASE.replace('"base"', '"other"'))
-    assert device_limits(load_specs([tmp_path / "a.toml", tmp_path / "b.toml"], tmp_path)) == {"train-base": 24.0}
+    specs = load_specs([tmp_path / "a.toml", tmp_path / "b.toml"], tmp_path)
+    assert device_limits(specs, compile_graph(specs)) == {"train-base": 24.0}

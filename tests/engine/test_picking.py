@@ -94,6 +94,7 @@ def test_a_metric_of_which_neither_is_better_needs_a_direction(project):
 def test_points_that_are_not_built_or_stale_name_the_command(project):
     sweep = sweep_of(point("p", {"a": 1.0}, r=1), point("q", {"a": 1.0}, current=False, r=4))
     assert refusal(project(), sweep) == "1 of 2 points have no current validation_loss on a: q | run: engine build specs/x.toml"
+    assert refusal(project(), sweep, "rouge3") == "no point of 'x' was measured by 'rouge3' | run: engine build specs/x.toml"
     sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {}, False, False, None))
     assert refusal(project(), sweep) == "nothing of the sweep 'x' is built yet | run: engine build specs/x.toml"
     sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {"rouge1": {"a": Measured(0.1)}}, True, True, None))

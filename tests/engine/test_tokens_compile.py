@@ -41,10 +41,9 @@ def graph(folder, tokenization, method="lora", model=None):
     text = SPEC.format(tokenization=tokenization, method=method)
     (folder / "toy.toml").write_text(text.replace('path = "model"\n', model).replace(FILES, "") if model else text)
     compiled = compile_each([load_spec(folder / "toy.toml", folder)], root=folder)
-    steps, problems = compiled.steps, compiled.problems
-    if problems:
-        raise UserError(problems)
-    return {step.name: step for step in steps}
+    if compiled.problems:
+        raise UserError(compiled.problems)
+    return {step.name: step for step in compiled.steps}
 
 
 def test_the_same_format_and_template_reach_tokens_and_questions(tmp_path):
