@@ -28,7 +28,7 @@ def adapters(
     from engine.results import measured_metric
 
     project = load_project()
-    if fetch:
+    if fetch is not None:
         _fetch(project, fetch, output, json)
         return
     store, chosen = project.store(), project.chosen(specs or [])

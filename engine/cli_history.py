@@ -10,7 +10,10 @@ from engine.errors import UserError
 
 @app.command()
 def why(
-    step: Annotated[str, typer.Argument(metavar="STEP", help="The name of a step, as `engine plan` prints it.")], json: Json = False
+    step: Annotated[
+        str, typer.Argument(metavar="STEP|EXPERIMENT", help="A step, as `engine plan` prints it, or an experiment's training.")
+    ],
+    json: Json = False,
 ) -> None:
     """Say why one step would run: its own reasons, then those of the steps above it, up to the root causes."""
     from engine import render

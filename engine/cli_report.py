@@ -24,4 +24,5 @@ def report(
     matter = gather(load_project(), specs or [])
     title = "Report: " + ", ".join(one.name for one in matter.experiments)
     written = write(output, title, sections(matter))
-    render.note(f"{written[0]} and {written[1].name} written, {len(written) - 2} pictures")
+    pictures = len(written) - 2
+    render.note(f"{written[0]} and {written[1].name} written, {pictures} {'picture' if pictures == 1 else 'pictures'}")

@@ -45,4 +45,8 @@ def pick(
         render.as_json(choice.as_data() | {"written": written})
         return
     render.table(f"{choice.metric} on {', '.join(choice.tasks)}, the best point first ({choice.direction})", *choice.table())
+    if choice.equals > 1:
+        render.warn(
+            f"{choice.equals} choices are equal in {choice.metric}: taken is the one with the fewest trainable parameters, then the first"
+        )
     render.note(f"{written} written: {choice.best.point.name}; next: engine build {written}")

@@ -42,10 +42,12 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> Provenance:
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
     """The training that TARGET names; the remote is asked for what is told of trainings where the cache alone does not know it."""
+    if len(target.removeprefix("sha256:")) < SHORTEST:
+        raise UserError(f"'{target}' is too short for a content address", hint=f"give at least {SHORTEST} of its digits; {_LIST}")
     known = list(trainings(root))
     told = _told(known, store)
     lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
-    if (chosen := only(target, _addresses(told))) is None and lost and len(target.removeprefix("sha256:")) >= SHORTEST:
+    if (chosen := only(target, _addresses(told))) is None and lost:
         try:
             pull(root, lost)
         except UserError as error:

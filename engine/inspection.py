@@ -44,6 +44,7 @@ def _spec(project: Project, target: str) -> Spec:
         return by_step[found]
     spec = next((spec for spec in project.specs if spec.path == os.path.normpath(target)), None)
     if spec is None:
+        project.refuse_sweep(target)
         known = [*by_name, *(short(address) for address in addresses.values())]
         raise UserError(f"there is no experiment, spec or adapter {target}", hint=did_you_mean(target, known))
     return spec

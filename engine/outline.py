@@ -32,11 +32,6 @@ class SpecName:
     stem: str
     """The experiment's name as the file gives it; several points of a sweep have the same."""
 
-    @property
-    def is_point(self) -> bool:
-        """Whether it is one of several points of a sweep."""
-        return self.experiment != self.stem
-
 
 @dataclass(frozen=True)
 class Outline:

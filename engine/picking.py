@@ -63,6 +63,11 @@ class Choice:
         """The point that is written."""
         return self.candidates[0]
 
+    @property
+    def equals(self) -> int:
+        """How many choices, points that differ by seed alone being one, are as good as the best one."""
+        return len({_but_seed(one.point) for one in self.candidates if round(one.mean, DIGITS) == round(self.best.mean, DIGITS)})
+
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values."""
         points = [{"point": c.point.name, "values": dict(c.point.values), "value": c.value, "mean": c.mean} for c in self.candidates]
@@ -106,7 +111,7 @@ def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> P
     """Where the spec goes; refused early, before anything is read."""
     path = output.resolve() if output else (project.root / spec.path).with_name(f"{spec.stem}-best.toml")
     if not path.is_relative_to(project.root):
-        raise UserError(f"{output} is outside of the workspace", hint="a spec extends files of its own workspace alone")
+        raise UserError(f"{path} is outside of the workspace {project.root}", hint="a spec extends files of its own workspace alone")
     if path.suffix != ".toml" or not re.fullmatch(NAME_PATTERN, path.stem):
         hint = "the experiment is named as the file: lower-case letters and digits, with '-' or '_' between them, and .toml"
         raise UserError(f"{path.name} is no name for a spec", hint=hint)

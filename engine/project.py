@@ -160,22 +160,25 @@ class Project:
 
     def named(self, paths: Iterable[Path]) -> tuple[SpecName, ...]:
         """As `chosen`, by name only; a spec with a sweep is all its points, and the name of a point is that one."""
-        points = {name for spec in self.outline.specs if spec.is_point for name in (spec.experiment, spec.stem)}
+        names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
         given = list(paths)
-        files = [path for path in given if str(path) not in points]
-        known = self.workspace.spec_paths()
-        wanted = {self.workspace.display(path) for path in select(files, known, self.workspace)}
-        chosen = {str(path) for path in given if str(path) in points}
+        chosen = {str(path) for path in given} & names.keys()
+        files = [path for path in given if str(path) not in chosen]
+        wanted = {self.workspace.display(path) for path in select(files, self.workspace, names)}
         return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
+
+    def refuse_sweep(self, name: str) -> None:
+        """Raise UserError where NAME is a sweep, for those who want one of its points."""
+        if points := [spec.experiment for spec in self.outline.specs if spec.stem == name != spec.experiment]:
+            raise UserError(f"{name} is a sweep of {len(points)} points: name one of them", hint=f"the first one is {points[0]}")
 
     def select(self, names: Sequence[str]) -> Selection:
         """What the user asked for by specs and names of steps; everything when nothing is named."""
         if not names:
             return Selection("all specs", tuple(spec.experiment for spec in self.outline.specs), self.graph)
-        by_name = {spec.stem: str(self.root / spec.path) for spec in self.outline.specs}
-        names = [by_name.get(name, name) for name in names]
-        steps = [name for name in names if name in self.graph]
-        specs = self.named(Path(name) for name in names if name not in self.graph) if len(steps) < len(names) else ()
+        experiments = {spec.stem for spec in self.outline.specs}
+        steps = [name for name in names if name in self.graph and name not in experiments]
+        specs = self.named(Path(name) for name in names if name not in steps) if len(steps) < len(names) else ()
         wanted = [*steps, *(name for spec in specs for name in spec.targets)]
         title = ", ".join([*(spec.experiment for spec in specs), *steps])
         return Selection(title, tuple(spec.experiment for spec in specs), self.graph.needed_for(wanted))

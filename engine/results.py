@@ -29,6 +29,8 @@ class Result:
     """How each value differs from another model's on the same rows, and whether the difference is real."""
     current: bool
     """Whether the scores are those of the specs, code and data as they are now."""
+    split: str = "test"
+    """Of which rows the scores are."""
 
 
 def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
@@ -45,7 +47,8 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
             folder = evaluation.artifact
             intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(spec.stem, {})
             compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
-            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, intervals, compared, current))
+            split = spec.experiment.evaluation.split
+            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, intervals, compared, current, split))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
@@ -70,9 +73,14 @@ def scores_of(step: Step, store: Store) -> dict[str, Any]:
 
 
 def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself."""
+    """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself.
+
+    Where some are asked validation rows, a column says of which rows each is: values of different rows are not to be compared.
+    """
     tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
-    columns = ["experiment", "trained on", "method", "digest", *tasks, "ends by itself", *(["state"] if _any_stale(found) else [])]
+    told = any(result.split != "test" for result in found)
+    state = ["state"] if _any_stale(found) else []
+    columns = ["experiment", "trained on", "method", "digest", *(["rows"] if told else []), *tasks, "ends by itself", *state]
     rows = []
     for result in found:
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
@@ -81,7 +89,8 @@ def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
         mean = number(sum(ended) / len(ended) if ended else None)
-        rows.append([result.experiment, trained_on, result.method, address, *cells, mean, *state])
+        asked = [result.split] if told else []
+        rows.append([result.experiment, trained_on, result.method, address, *asked, *cells, mean, *state])
     return columns, rows
 
 

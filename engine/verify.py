@@ -60,6 +60,7 @@ def find(project: Project, target: str) -> Step:
     addresses = of_steps(project.root, project.graph)
     found = only(target, addresses)
     if found is None:
+        project.refuse_sweep(target)
         known = [*(step.name for step in project.graph), *(short(address) for address in addresses.values())]
         raise UserError(f"there is no step, experiment or content address {target}", hint=did_you_mean(target, known))
     return project.graph[found]

@@ -71,6 +71,12 @@ class Explanation:
         }
 
 
+def step_name(target: str, graph: Graph) -> str:
+    """The step that TARGET means: itself, or the training of the experiment of that name."""
+    training = f"train-{target}"
+    return graph[training].name if target not in graph and training in graph else target
+
+
 def check_step(name: str, graph: Graph) -> None:
     """Raise UserError where GRAPH has no step NAME."""
     if name not in graph:
@@ -78,8 +84,9 @@ def check_step(name: str, graph: Graph) -> None:
 
 
 def explain(name: str, plan: Plan, graph: Graph) -> Explanation:
-    """Why PLAN decides as it does for the step NAME; raises UserError where there is no such step."""
+    """Why PLAN decides so for the step NAME, or the training of the experiment NAME; raises UserError where there is neither."""
     if name != dvcfile.RESOLVE:
+        name = step_name(name, graph)
         check_step(name, graph)
     decisions = {decision.name: decision for decision in plan.decisions}
     links = tuple(_chain(name, decisions, graph))

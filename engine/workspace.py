@@ -77,17 +77,15 @@ class Workspace:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
-def select(paths: Iterable[Path], known: tuple[Path, ...], workspace: Workspace) -> tuple[Path, ...]:
-    """The specs that the user named, each resolved and checked to be one of the workspace's."""
-    chosen = []
+def select(paths: Iterable[Path], workspace: Workspace, experiments: Iterable[str] = ()) -> tuple[Path, ...]:
+    """The specs that the user named by file, each resolved and checked to be one of the workspace's; EXPERIMENTS might be meant instead."""
+    chosen, known = [], workspace.spec_paths()
     for path in paths:
         full = path if path.is_absolute() else Path.cwd() / path
         full = full if full.exists() else workspace.root / path
         if not full.exists():
-            specs = [workspace.display(p) for p in known]
-            raise UserError(
-                f"there is no spec, experiment or step {path}", hint=did_you_mean(str(path), [*specs, *(p.stem for p in known)])
-            )
+            names = [*(workspace.display(p) for p in known), *experiments]
+            raise UserError(f"there is no spec, experiment or step {path}", hint=did_you_mean(str(path), names))
         if full.resolve() not in known:
             raise UserError(
                 f"{path} is not one of this workspace's specs ({', '.join(workspace.patterns)})",

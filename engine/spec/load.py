@@ -168,9 +168,18 @@ def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
     for name, spec in named:
         other = first.setdefault(name, spec)
         if other.path != spec.path:
-            where = spec.where("experiment", "name")
-            hint = f"the name stands at {other.where('experiment', 'name')} too; give one of the two specs another name"
-            yield Problem(f"{other.path} and {spec.path} are both named '{name}'", where, hint)
+            what, where = f"{other.path} and {spec.path} are both named '{name}'", spec.where("experiment", "name")
+            if where != (there := other.where("experiment", "name")):
+                hint = f"the name stands at {there} too; give one of the two specs another name"
+            else:
+                # One extends the other, or both a part with the name: the line that they share is the one that is right.
+                nameless = spec if where.file != spec.path else other
+                what, where, hint = (
+                    f"{what}, which stands at {there}",
+                    Location(nameless.path),
+                    'give this file a name of its own: experiment.name = "..."',
+                )
+            yield Problem(what, where, hint)
 
 
 def _validated(document: Node, files: tuple[str, ...]) -> Experiment:

@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def words(self) -> str:
-        return " or ".join(f"'{value}'" for value in self.values)
+        return " or ".join(str(value).lower() if isinstance(value, bool) else f"'{value}'" for value in self.values)
 
 
 @dataclass(frozen=True)

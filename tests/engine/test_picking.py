@@ -76,6 +76,15 @@ def test_ties_go_to_the_fewest_parameters_then_to_the_first(project):
     assert best(project(), sweep_of(point("p", {"a": 1.0}, rate=2.0), point("q", {"a": 1.0}, rate=1.0))) == "p"
 
 
+def test_how_many_choices_tie_is_known(project):
+    losses = {"p": 1.0, "q": 1.0, "s": 2.0}
+    sweep = sweep_of(*(point(name, {"a": loss}, rate=rate) for rate, (name, loss) in enumerate(losses.items())))
+    assert chosen(project().specs[0], sweep, Question()).equals == 2
+    seeds = sweep_of(point("p", {"a": 1.0}, seed=0), point("q", {"a": 1.0}, seed=1))
+    seeds = Sweep(seeds.name, seeds.spec, ("experiment.seed",), seeds.points)
+    assert chosen(project().specs[0], seeds, Question()).equals == 1
+
+
 def test_metrics_of_test_rows_are_refused_and_those_of_validation_rows_are_not(project):
     sweep = sweep_of(point("p", {"a": 1.0}, {"rouge1": {"a": 0.1}}, r=1), point("q", {"a": 2.0}, {"rouge1": {"a": 0.2}}, r=4))
     assert refusal(project(), sweep, "rouge1").startswith("'rouge1' was measured on test rows")

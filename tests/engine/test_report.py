@@ -18,7 +18,7 @@ from engine.report.blocks import Remark, Table, TokenRow
 from engine.report.collect import Matter, Node, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
-from engine.results import Result
+from engine.results import Result, score_table
 from stages.common.tokens import TokenWriter
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +171,13 @@ def test_the_heat_map_has_experiments_and_bases(matter: Matter):
     page = html("Report", sections(matter))
     svg = page[page.index('role="img" aria-label="exact_match: models') :].split("</svg>")[0]
     assert "base of one" in svg and "0.75" in svg and "0.25" in svg
+
+
+def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: Matter):
+    (tested,) = matter.results
+    table = score_table([tested, replace(tested, experiment="two", split="validation")], "exact_match")
+    assert [dict(zip(table[0], row, strict=True))["rows"] for row in table[1]] == ["test", "validation"]
+    assert "rows" not in score_table([tested], "exact_match")[0]
 
 
 def test_values_are_escaped(matter: Matter):

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import UserError
+from engine.errors import UserError, did_you_mean
+from engine.graph import Graph
 from engine.identity import canonical, recipe_of
 from engine.project import Project
 from engine.spec.notation import dotted, toml
+from engine.verify import find
+from engine.why import step_name
 from engine.workspace import Workspace
+from tests.engine import test_plan as toys
 
 PART = """
 [model]
@@ -140,8 +144,32 @@ def test_points_are_found_by_name_and_by_file(project):
     assert "train-x-r_1" not in swept.select(["x-r_4"]).graph and "mix-x" in swept.select(["x-r_4"]).graph
     assert swept.select(["x"]).experiments == swept.select([str(swept.root / "specs/x.toml")]).experiments == ("x-r_1", "x-r_4")
     assert [spec.name for spec in swept.chosen([Path("x-r_4")])] == ["x-r_4"]
-    with pytest.raises(UserError, match="there is no spec, experiment or step x-r_5"):
-        swept.select(["x-r_5"])
+    assert [spec.name for spec in swept.chosen([Path("y")])] == ["y"]
+    for wrong, near in {"x-r_5": "x-r_4", "train-x-r": "x-r_1"}.items():
+        with pytest.raises(UserError, match=f"there is no spec, experiment or step {wrong}") as caught:
+            swept.select([wrong])
+        assert near in str(caught.value)
+
+
+def test_who_wants_one_point_is_told_of_them(project):
+    swept = project(x="sweep.grid.training.method.r = [1, 4]", y="")
+    swept.refuse_sweep("y")
+    for ask in (swept.refuse_sweep, lambda name: find(swept, name)):
+        with pytest.raises(UserError, match="x is a sweep of 2 points: name one of them"):
+            ask("x")
+
+
+def test_a_long_list_of_names_is_cut():
+    names = [f"x-r_{number}" for number in range(200)]
+    assert did_you_mean("what", [*names, *names]).endswith(", and 176 more")
+    assert did_you_mean("q", ["x", "y", "y"]) == "known: x, y"
+    assert did_you_mean("aa", [*names, "aaaaaaaaaaa"]) == "known: aaaaaaaaaaa, and 200 more"
+
+
+def test_why_takes_the_name_of_a_point():
+    graph = Graph([toys.step("train-x-r_1"), toys.step("mix-x")])
+    assert step_name("x-r_1", graph) == step_name("train-x-r_1", graph) == "train-x-r_1"
+    assert step_name("mix-x", graph) == "mix-x" and step_name("x", graph) == "x"
 
 
 def test_a_step_that_points_share_is_each_ones(project):

@@ -272,6 +272,16 @@ def test_two_specs_of_one_name_are_refused(tmp_path, write, valid):
     )
 
 
+def test_a_spec_that_takes_the_name_of_what_it_extends_is_the_one_to_mend(tmp_path, write, valid):
+    for names in (("a", "b"), ("b", "a")):
+        paths = [write(valid, f"specs/{names[0]}.toml"), write(f'extends = ["{names[0]}.toml"]', f"specs/{names[1]}.toml")]
+        with pytest.raises(UserError) as caught:
+            load_specs(sorted(paths), tmp_path)
+        (problem,) = caught.value.problems
+        assert problem.what.endswith(f"are both named 'headline', which stands at specs/{names[0]}.toml:2:8")
+        assert str(problem.where) == f"specs/{names[1]}.toml" and 'experiment.name = "..."' in str(problem.hint)
+
+
 def test_one_spec_given_twice_is_one_spec(tmp_path, write, valid):
     path = write(valid)
     assert len(load_specs([path, path.parent / ".." / "specs" / "a.toml"], tmp_path)) == 1

@@ -43,6 +43,7 @@ class Holder(Part):
         (int, Scalar(int), "a whole number"),
         (float | None, Scalar(float), "a number"),
         (Literal["a", "b"], Choice(("a", "b")), "'a' or 'b'"),
+        (Literal[False], Choice((False,)), "false"),
         (tuple[str, ...], Array((), Scalar(str)), "an array of text"),
         (tuple[float, float], Array((Scalar(float), Scalar(float)), None), "an array of 2 values"),
         (dict[str, Annotated[float, Field(gt=0)]], Map(Scalar(float)), "a table"),
