@@ -163,8 +163,7 @@ class Project:
         names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
         given = list(paths)
         chosen = {str(path) for path in given} & names.keys()
-        files = [path for path in given if str(path) not in chosen]
-        wanted = {self.workspace.display(path) for path in select(files, self.workspace, names)}
+        wanted = {self.workspace.display(path) for path in select([p for p in given if str(p) not in chosen], self.workspace, names)}
         return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
 
     def refuse_sweep(self, name: str) -> None:
