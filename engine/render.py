@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # A pipe or a file has no width: nothing is wrapped there.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
+_MODULES_NAMED = 3
+"""So many modules are named of those whose code changed; of more, one."""
 _NARROWEST = 28
 """Columns that reasons need beside the names of steps; where there are fewer, they stand below them."""
 
@@ -134,9 +137,15 @@ def _time(known: Known, action: Action) -> list[str]:
 
 
 def _telling(reasons: Sequence[Reason]) -> list[Reason]:
-    """What a person wants to read: all producers that a step follows in one line, and none where the step was never built anyway."""
+    """What a person wants to read: all producers that a step follows in one line, and none where the step was never built anyway.
+
+    Of many modules whose code changed the first is named; `engine why` and `--json` name all."""
     followed = [reason.subject for reason in reasons if reason.cause == "upstream"]
-    others = [reason for reason in reasons if reason.cause != "upstream"]
+    code = [reason for reason in reasons if reason.cause == "code"]
+    folded = code[1:] if len(code) > _MODULES_NAMED else []
+    others = [reason for reason in reasons if reason.cause != "upstream" and reason not in folded]
+    if folded:
+        others[others.index(code[0])] = replace(code[0], new=f"and of {len(folded)} more modules changed")
     if not followed or any(reason.cause == "never-built" for reason in others):
         return others
     return [*others, Reason("upstream", ", ".join(followed))]

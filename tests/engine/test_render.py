@@ -65,6 +65,17 @@ def test_a_pipe_is_never_wrapped(capsys: pytest.CaptureFixture[str]):
     assert len(lines) == 5 and "\x1b" not in "".join(lines) and max(map(len, lines)) > 120
 
 
+@pytest.mark.parametrize(("modules", "shown"), [(3, 3), (4, 1), (12, 1)])
+def test_of_many_modules_one_is_named_and_the_others_counted(modules: int, shown: int, capsys: pytest.CaptureFixture[str]):
+    reasons = tuple(Reason("code", f"stages.train.part{n}", new="changed") for n in range(modules))
+    decided = Plan((Decision("train-one", "train", Action.RUN, (*reasons, Reason("upstream", "mix-one"))),))
+    render.plan("all specs", decided, Costs({"train-one": NOTHING}, (), ()))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert len(lines) == shown + 1 and lines[-1] == "follows mix-one"
+    assert lines[0].endswith("code of stages.train.part0 changed" if shown == 3 else f"part0 and of {modules - 1} more modules changed")
+    assert len(decided.decisions[0].as_data()["reasons"]) == modules + 1
+
+
 def test_texts_and_paths_are_converted_without_typers_own_conversion_and_numbers_with_it():
     from engine import cli, cli_history  # noqa: F401 - its verbs
 
