@@ -26,7 +26,7 @@ def inspect(project: Project, target: str, row: int, task: str | None, split: st
     step = project.graph[f"train-{spec.name}"]
     chosen = _task(spec, task)
     request = _request(step, project.graph, spec, chosen, split) | {"row": row}
-    paths = [request[key] for key in ("model", "adapter", "trained", "tokens") if key in request]
+    paths = [request[key] for key in ("model", "vocabulary", "adapter", "trained", "tokens") if key in request]
     missing = [path for path in paths if not (project.root / path).exists()]
     if missing:
         raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there", hint=f"run: engine build {step.name}")
@@ -60,7 +60,8 @@ def _task(spec: Spec, wanted: str | None) -> str:
 def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dict[str, Any]:
     role = {"train": "tokens", "validation": "validation"}[split]
     trained = "adapter" if spec.experiment.training.method.makes_adapter else "trained"
-    paths = {"model": step.inputs["model"].path, trained: step.artifact, "tokens": step.inputs[f"{role}/{task}"].path}
+    base = {name: step.inputs[name].path for name in ("model", "vocabulary") if name in step.inputs}
+    paths = base | {trained: step.artifact, "tokens": step.inputs[f"{role}/{task}"].path}
     return paths | {"threads": spec.experiment.resources.threads}
 
 

@@ -1,6 +1,5 @@
 """Runs one step: checks that what it reads stays what it is, writes aside, and moves the finished result into place."""
 
-import ctypes
 import fcntl
 import importlib
 import json
@@ -9,7 +8,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
 from engine.workspace import CODE_ROOT
 from stages.common.job import Job
+from stages.common.parent import die_with_parent
 from stages.kinds import KINDS
 
 LIVE = f"{ARTIFACTS}/live"
@@ -72,7 +71,8 @@ class Run:
 
 def run_step(kind_name: str, name: str) -> None:
     """Build the step NAME in the current folder; raises UserError for whatever the user can mend."""
-    _die_with_parent()
+    # A training saves what it has when it is asked to end.
+    die_with_parent(signal.SIGTERM)
     run = _load(Path.cwd(), kind_name, name)
     try:
         with _only_writer(run):
@@ -234,10 +234,3 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)
-
-
-def _die_with_parent() -> None:
-    """A killed `dvc` must not leave this process behind as a second writer (Linux: prctl(2), PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

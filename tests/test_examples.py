@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,11 @@ def learned(place: Place, tokens: str, tokenizer: str) -> list[list[str]]:
     return rows
 
 
+def stretches(positions: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The supervised stretches of what `engine inspect` says of a row."""
+    return [list(group) for supervised, group in groupby(positions, lambda position: position["supervised"]) if supervised]
+
+
 def said(place: Place, task: str) -> list[list[str]]:
     """What the assistant says in each row of a task's train split, turn by turn."""
     rows = split_rows(place, task, "train")
@@ -289,12 +295,20 @@ def test_chats_save_the_new_tokens_with_the_adapter(chats: Place):
     assert {found["rows_out"] for found in metrics_of(chats, "predict-assistant").values()} == {3}
     other = load_file(chats.root / "artifacts/train-marked/adapter_model.safetensors")
     assert not any("trainable_tokens" in name for name in other)
+    seen = json.loads(chats.run("engine", "inspect", "assistant", "--task", "identity", "--json").stdout)
+    texts = ["".join(p["token"] for p in stretch) for stretch in stretches(seen["positions"])]
+    assert texts == learned(chats, "tokenize-identity-tiny-chatml", "vocabulary-tiny-chatml")[0]
+    assert set(ids) <= {p["id"] for p in seen["positions"]} and seen["loss"]["base"] != seen["loss"]["trained"]
 
 
 def test_chats_are_pairs_for_a_model_with_an_encoder(chats: Place):
     tokens = Tokens.open(chats.root / "artifacts/tokenize-identity-tiny-t5/train.safetensors")
     assert tokens.source_lengths is not None and all(tokens.supervised[tokens.offsets[1:] - 1])
     assert metrics_of(chats, "train-t5")["steps"] == 3
+    positions = json.loads(chats.run("engine", "inspect", "t5", "--json").stdout)["positions"]
+    source = int(tokens.source_lengths[0])
+    assert [p["supervised"] for p in positions] == [place >= source for place in range(len(positions))]
+    assert all((p["base"] is not None) == (p["trained"] is not None) == p["supervised"] for p in positions)
     assert {found["rows_out"] for found in metrics_of(chats, "predict-t5").values()} == {3}
 
 

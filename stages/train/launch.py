@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
+from stages.common.parent import PARENT
 from stages.train import Parameters
 from stages.train.hosts import Host, hosts
-from stages.train.torchrun import PARENT
 
 if TYPE_CHECKING:
     from stages.train.work import Result

@@ -14,14 +14,14 @@ from engine.errors import UserError
 from engine.part import with_tuples
 from stages.common.job import PREEMPTED, Job, Preempted
 from stages.common.models import prepare_process
+from stages.common.parent import die_with_parent
 from stages.train import Parameters
 from stages.train.launch import problems_text
-from stages.train.torchrun import die_with_parent
 
 
 def main(folder: Path) -> int:
     """Do this process's part of the work that FOLDER describes, and leave the outcome there; the exit code."""
-    die_with_parent()
+    die_with_parent(signal.SIGKILL)
     content = json.loads((folder / "work.json").read_text("utf-8"))
     parameters = Parameters.model_validate(with_tuples(content["parameters"]))
     prepare_process(int(os.environ["OMP_NUM_THREADS"]))

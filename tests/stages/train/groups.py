@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,10 +18,10 @@ from engine.errors import UserError
 from engine.part import with_tuples
 from stages.common.job import Job, Preempted
 from stages.common.models import prepare_process
+from stages.common.parent import die_with_parent
 from stages.train import Parameters
 from stages.train.division import Share
 from stages.train.launch import problems_text
-from stages.train.torchrun import die_with_parent
 from stages.train.zero import Zero
 
 
@@ -38,7 +39,7 @@ def forked(work: Callable[[], object], log: Path | None = None) -> int:
     if child:
         return child
     try:
-        die_with_parent()
+        die_with_parent(signal.SIGKILL)
         # DeepSpeed collects garbage again and again; what is imported is none.
         gc.freeze()
         if log is not None:
