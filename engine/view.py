@@ -73,7 +73,7 @@ class View:
             render.step_line("done", finished.step.name, f"{render.duration(finished.seconds)} · {self.done} of {self.steps}")
             return
         if finished.status in _STOPPED:
-            render.step_line("stopped", finished.step.name, "nothing of it was kept")
+            render.step_line("stopped", finished.step.name, "not finished; a training goes on from what it has saved")
             return
         render.step_line("failed", finished.step.name, f"status {finished.status}")
         if finished.log:

@@ -17,6 +17,7 @@ from engine.plan import Action
 from engine.project import Project
 from engine.view import View
 from engine.workspace import Workspace
+from tests.engine import test_plan as toys
 
 
 @dataclass
@@ -124,3 +125,10 @@ def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Proj
     assert waiting == "waiting: split-task-0 for generate-task-0 · train-run-00000 for a free device · 17 more"
     view.waiting([], 1)
     assert len(view.rows()) == 1
+
+
+def test_an_interrupted_training_is_not_said_to_be_lost(capsys):
+    view = View(1, live=False)
+    view.ended(Finished(toys.step("train-x"), 130, 1.0))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "stopped train-x not finished; a training goes on from what it has saved" in said and view.done == 0
