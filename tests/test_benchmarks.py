@@ -27,7 +27,7 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
     assert content["machine"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
     command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -39,6 +39,7 @@ def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "../shared/data/gsm8k").exists(), reason="the public rows are not beside the repository")
+@pytest.mark.long
 def test_quick_tokenize_measures_all_three_on_the_same_rows():
     command = [sys.executable, "benchmarks/tokenize.py", "--quick", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

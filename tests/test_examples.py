@@ -117,6 +117,7 @@ def convert(place: Place, source: Path) -> None:
     subprocess.run([sys.executable, "-c", snippet[1], str(source)], cwd=place.root, check=True)
 
 
+@pytest.mark.long
 def test_instruction_induction(tmp_path: Path):
     source = public("instruction_induction") / "induce"
     place = workspace("instruction-induction", tmp_path / "workspace")
@@ -152,6 +153,7 @@ def test_instruction_induction(tmp_path: Path):
         assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
+@pytest.mark.long
 def test_scitldr(tmp_path: Path):
     source = public("scitldr_a") / "train.jsonl"
     place = workspace("scitldr", tmp_path / "workspace")
@@ -182,6 +184,7 @@ def test_scitldr(tmp_path: Path):
     assert metrics["predict-title"]["title"]["rows_out"] == 4
 
 
+@pytest.mark.long
 def test_summaries(tmp_path: Path):
     source = public("scitldr_a")
     place = workspace("summaries", tmp_path / "workspace")
@@ -318,6 +321,7 @@ def test_chats_are_mixed_as_the_samplers_say(chats: Place):
     assert set(base) | set(assistant) | set(marked) == {"threads", "identity"}
 
 
+@pytest.mark.long
 def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The server is the tests' own: what it counts is what was asked."""
     monkeypatch.setenv("TEACHER_KEY", KEY)

@@ -51,7 +51,7 @@ def files_of(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plan_build_and_dvc_share_the_cache_that_is_configured(light_place: Place):
     place, shared = light_place, light_place.root.parent / "shared"
     place.run("dvc", "cache", "dir", "../shared")

@@ -62,6 +62,7 @@ def splits(root: Path, task: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_a_chain_of_tasks_over_many_files(tmp_path):
     root = tmp_path / "workspace"
     for folder in ("specs", "data/pages", "prompts"):

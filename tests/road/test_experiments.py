@@ -2,7 +2,9 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +20,24 @@ PROMPT = "specs/parts/common.toml:tasks.a.seed=7"
 """Concerns the rows of a, which both read; those of b are left alone."""
 
 
+@pytest.fixture(scope="module")
+def built_once(light: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The light workspace with its targets built and committed: not to be changed."""
+    place = copied(light, tmp_path_factory.mktemp("built-light"))
+    place.run("engine", "build", *TARGETS, check=False)
+    place.commit("built")
+    return place
+
+
 @pytest.fixture
-def built_light(light_place: Place) -> Place:
-    light_place.run("engine", "build", *TARGETS, check=False)
-    light_place.commit("built")
-    return light_place
+def built_light(built_once: Place, tmp_path: Path) -> Place:
+    """A copy of the built light workspace."""
+    return copied(built_once, tmp_path)
+
+
+def copied(place: Place, folder: Path) -> Place:
+    subprocess.run(["cp", "--archive", "--reflink=auto", str(place.root), str(folder / "workspace")], check=True)
+    return Place(folder / "workspace")
 
 
 def experiments(place: Place) -> Iterator[dict[str, Any]]:
@@ -52,6 +67,7 @@ def test_in_the_workspace_exactly_what_the_key_concerns_runs_and_the_plan_agrees
     assert ran(done.stdout + done.stderr) <= {"resolve"} and actions(done.stdout)["mix-two"] == "restore"
 
 
+@pytest.mark.long
 def test_aside_the_workspace_stays_as_it_is(built_light: Place):
     place = built_light
     before = {

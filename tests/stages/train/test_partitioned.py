@@ -68,7 +68,7 @@ def assert_same(found, weights, result, those):
     assert distance(weights, those) < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_method_under_every_stage_gives_the_losses_and_weights_of_one_process(tmp_path):
     """Frozen weights in 4 or 8 bits are partitioned as they are; what stands beside them learns the same."""
     job = training_job(tmp_path / "job", make_model(tmp_path / "model", hidden_size=16, layers=1))

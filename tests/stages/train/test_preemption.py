@@ -100,7 +100,7 @@ def alive(job):
     return subprocess.run(["pgrep", "-f", str(job.scratch)], capture_output=True, text=True, check=False).stdout.split()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_step_itself_starts_its_processes_ends_with_them_and_leaves_the_adapter_of_one(tmp_path, model, undisturbed):
     """The whole chain of step, torchrun and processes: killed, asked to stop, and left alone."""
     job, log = training_job(tmp_path / "job", model, SIZES), tmp_path / "log"
