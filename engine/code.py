@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,31 @@ from engine.errors import Location, UserError
 PACKAGE = "stages"
 
 Parsed = tuple[str, tuple[str, ...]]
-"""The digest of a module, and every name that it may import."""
+"""The digest of a module, and every name of ours that it may import."""
+
+_REMEMBERED = 2000
+"""Contents of modules that are remembered: those of a few states of the code."""
 
 
 @dataclass
 class Code:
-    """The modules below ROOT/stages; parsed once, remembered for the life of this object, and in a MEMO file also across runs."""
+    """The modules below ROOT/stages; parsed once for the life of this object, and with a MEMO file once for each content they have."""
 
     root: Path
     memo: Path | None = None
     _parsed: dict[str, Parsed | None] = field(default_factory=dict)
     _closures: dict[frozenset[str], dict[str, str]] = field(default_factory=dict)
     _known: dict[str, list[Any]] = field(default_factory=dict)
-    """Stamp, digest and imports of each file."""
+    """Digest and imports by name and content: a copy of a module, or one that is again as it was, is not parsed anew."""
     _moved: bool = False
 
     def __post_init__(self) -> None:
-        found = memo.load(self.memo)
-        self._known = found["files"] if found and found["by"] == _reader() else {}
+        self._known = memo.load(self.memo) or {}
 
     def save(self) -> None:
         """Remember what was parsed, for the next run."""
         if self._moved:
-            memo.save(self.memo, {"by": _reader(), "files": self._known})
+            memo.save(self.memo, dict(list(self._known.items())[-_REMEMBERED:]))
             self._moved = False
 
     def closure(self, modules: Iterable[str]) -> dict[str, str]:
@@ -69,30 +72,29 @@ class Code:
         path = self.root.joinpath(*name.split(".")).with_suffix(".py")
         if name.partition(".")[0] != PACKAGE or not path.is_file():
             return None
-        status = path.stat()
-        known = self._known.get(str(path))
-        if known and known[0] == memo.stamp(status):
-            return known[1], tuple(known[2])
-        parsed = _read(path, name)
-        if memo.settled(status):
-            self._known[str(path)] = [memo.stamp(status), *parsed]
+        text = path.read_bytes()
+        key = hashlib.sha256(b"\0".join((_reader(), name.encode(), text))).hexdigest()
+        if key not in self._known:
+            digest, imports = _read(text, path, name)
+            self._known[key] = [digest, imports]
             self._moved = True
-        return parsed
+        return self._known[key][0], tuple(self._known[key][1])
 
 
-def _reader() -> list[Any]:
-    """What a digest depends on beside the file itself: this module and Python."""
-    return [memo.stamp(Path(__file__).stat()), sys.version]
+@cache
+def _reader() -> bytes:
+    """What a digest depends on beside the module itself: this file and Python."""
+    return hashlib.sha256(sys.version.encode() + Path(__file__).read_bytes()).digest()
 
 
-def _read(path: Path, name: str) -> Parsed:
-    """Digest and imports of the module in PATH; raises UserError where that is no Python."""
+def _read(text: bytes, path: Path, name: str) -> Parsed:
+    """Digest and imports of a module; raises UserError where TEXT, which stands in PATH, is no Python."""
     try:
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = ast.parse(text, str(path))
     except SyntaxError as error:
         where = Location(str(path), error.lineno, error.offset, (error.text or "").rstrip("\n"))
         raise UserError(f"this module is no Python: {error.msg}", where) from None
-    return tree_digest(tree), tuple(_imports(tree, name))
+    return tree_digest(tree), tuple(dict.fromkeys(found for found in _imports(tree, name) if found.partition(".")[0] == PACKAGE))
 
 
 def _imports(tree: ast.Module, name: str) -> Iterator[str]:
@@ -116,14 +118,24 @@ def tree_digest(tree: ast.Module) -> str:
 def _shape(node: Any) -> Any:
     """A nested tuple of what the tree says; empty fields are left out, so that one text has one shape in every Python version."""
     if isinstance(node, ast.AST):
-        fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if name not in ("type_ignores", "kind", "ctx")]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            fields = [(name, _shape(_without_docstring(node.body)) if name == "body" else value) for name, value in fields]
-        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
+        shape: list[Any] = [type(node).__name__]
+        for name in _fields(type(node)):
+            value = getattr(node, name, None)
+            if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                value = _without_docstring(value)
+            if value is not None and value != [] and (inner := _shape(value)) is not None:
+                shape.append((name, inner))
+        return tuple(shape)
     if isinstance(node, list):
-        return tuple(_shape(item) for item in node)
+        return tuple([_shape(item) for item in node])
     # repr keeps 1, 1.0, True and "1" apart.
     return repr(node) if node is not None else None
+
+
+@cache
+def _fields(sort: type[ast.AST]) -> tuple[str, ...]:
+    """The fields of a SORT of nodes that say something."""
+    return tuple(name for name in sort._fields if name not in ("type_ignores", "kind", "ctx"))
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

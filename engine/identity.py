@@ -11,7 +11,7 @@ from engine.collection import without_collection
 from engine.digests import canonical, digest, folder_digest, short
 from engine.environment import Environment
 from engine.graph import Graph, Step
-from engine.memo import memo_path
+from engine.memo import shared_path
 from engine.part import Part, is_resource, parts_in
 
 __all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
@@ -79,7 +79,7 @@ class Identities:
     _texts: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._code = Code(self.code_root, memo_path(self.code_root, "code"))
+        self._code = Code(self.code_root, shared_path("code"))
 
     def of(self, step: Step) -> dict[str, Any]:
         """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""

@@ -14,9 +14,14 @@ _BASE = "adapterbuild"
 
 
 def memo_path(root: Path, sort: str = "hashes") -> Path:
-    """Where a SORT of things is remembered for the workspace, or the code, at ROOT."""
+    """Where a SORT of things is remembered for the workspace at ROOT."""
+    return shared_path(f"{sort}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}")
+
+
+def shared_path(sort: str) -> Path:
+    """Where a SORT of things is remembered that is the same for all workspaces."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / _BASE / f"{sort}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json"
+    return base / _BASE / f"{sort}.json"
 
 
 def stamp(status: os.stat_result) -> list[int]:

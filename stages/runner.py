@@ -25,6 +25,7 @@ from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import merge_resources
+from engine.memo import shared_path
 from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
 from engine.workspace import CODE_ROOT
@@ -65,8 +66,8 @@ class Run:
         return {path: entry.md5 for path, entry in entries.items() if entry}
 
     def code(self) -> dict[str, str]:
-        """The digests that the step's code has now."""
-        return Code(CODE_ROOT).closure(self.identity["code"])
+        """The digests that the step's code has now: of the files' content, read anew."""
+        return Code(CODE_ROOT, shared_path("code")).closure(self.identity["code"])
 
 
 def run_step(kind_name: str, name: str) -> None:

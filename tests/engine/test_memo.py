@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_a_memo_that_cannot_be_written_or_read_costs_nothing_but_time(tmp_path: 
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["memo"]
 
 
-def test_digests_of_code_are_remembered_and_every_edit_is_seen(tmp_path: Path):
+def test_digests_of_code_are_remembered_and_every_edit_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module = tmp_path / "stages" / "toy" / "body.py"
     module.parent.mkdir(parents=True)
     write(module, "import stages.toy.other\nx = 1\n")
@@ -124,7 +125,13 @@ def test_digests_of_code_are_remembered_and_every_edit_is_seen(tmp_path: Path):
 
     first = closure()
     assert set(first) == {"stages.toy.body", "stages.toy.other"} and closure() == first
-    assert str(module) in Code(tmp_path, tmp_path / "memo")._known
+    assert len(Code(tmp_path, tmp_path / "memo")._known) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.code.ast", None)
+        assert Code(tmp_path, tmp_path / "memo").closure(["stages.toy.body"]) == first, "nothing is parsed"
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "stages", copy / "stages")
+        assert Code(copy, tmp_path / "memo").closure(["stages.toy.body"]) == first, "nor in a copy"
     write(module, "import stages.toy.other\nx = 2\n")
     assert closure()["stages.toy.body"] != first["stages.toy.body"]
     other.unlink()
