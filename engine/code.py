@@ -119,8 +119,8 @@ def _shape(node: Any) -> Any:
     """A nested tuple of what the tree says; empty fields are left out, so that one text has one shape in every Python version."""
     if isinstance(node, ast.AST):
         shape: list[Any] = [type(node).__name__]
-        for name in _fields(type(node)):
-            value = getattr(node, name, None)
+        for name in _telling(node._fields):
+            value: Any = getattr(node, name, None)
             if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 value = _without_docstring(value)
             if value is not None and value != [] and (inner := _shape(value)) is not None:
@@ -133,9 +133,9 @@ def _shape(node: Any) -> Any:
 
 
 @cache
-def _fields(sort: type[ast.AST]) -> tuple[str, ...]:
-    """The fields of a SORT of nodes that say something."""
-    return tuple(name for name in sort._fields if name not in ("type_ignores", "kind", "ctx"))
+def _telling(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a node's FIELDS that say something of what it does."""
+    return tuple(name for name in fields if name not in ("type_ignores", "kind", "ctx"))
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

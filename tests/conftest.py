@@ -1,7 +1,29 @@
 """What all tests have in common."""
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is remembered between runs is shared by all processes of the tests, and no business of the user's cache."""
+    if not hasattr(config, "workerinput"):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        os.environ.setdefault("MPLCONFIGDIR", str(base / "matplotlib"))  # its list of fonts takes seconds to make
+        os.environ["XDG_CACHE_HOME"] = config.stash[_CACHE] = tempfile.mkdtemp(prefix="adapterbuild-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(_CACHE, None):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_CACHE = pytest.StashKey[str]()

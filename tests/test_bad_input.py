@@ -1,6 +1,7 @@
 """What a user can get wrong: one located error each, exit code 1, nothing half-written, no traceback."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from engine.build import dvc_environment
 from engine.identity import folder_digest
 from engine.provenance import parse
+from tests.commands import engine
 
 SPEC = """\
 [experiment]
@@ -33,18 +35,22 @@ method = "full"
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose spec is right: not to be changed."""
+    root = tmp_path_factory.mktemp("made") / "workspace"
+    (root / "specs").mkdir(parents=True)
+    (root / "data").mkdir()
+    (root / "specs/toy.toml").write_text(SPEC)
+    (root / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n')
+    assert module(root, "engine", "init", ".").returncode == 0
+    return root
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    (tmp_path / "specs").mkdir()
-    (tmp_path / "data").mkdir()
-    (tmp_path / "specs/toy.toml").write_text(SPEC)
-    (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n{"question": "c", "answer": "d"}\n')
-    engine(tmp_path, "init", ".")
-    return tmp_path
-
-
-def engine(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return module(root, "engine", *arguments)
+def workspace(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "workspace")
+    return tmp_path / "workspace"
 
 
 def module(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +85,9 @@ def test_a_missing_source_file(workspace):
 
 def test_a_misspelled_key(workspace):
     edit(workspace, "prompts", "promts")
-    refused(engine(workspace, "check"), "unknown key 'promts'", "specs/toy.toml:11:1", "did you mean 'prompts'?")
+    done = module(workspace, "engine", "check")
+    refused(done, "unknown key 'promts'", "specs/toy.toml:11:1", "did you mean 'prompts'?")
+    assert (done.stdout, done.stderr) == ("", engine(workspace, "check").stderr), "as in a process, so without one"
 
 
 def test_all_problems_of_a_file_at_once(workspace):

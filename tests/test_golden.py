@@ -21,6 +21,7 @@ from engine import dvcfile
 from engine.build import dvc_environment
 from engine.project import Project
 from engine.workspace import Workspace
+from tests.commands import engine
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -40,15 +41,17 @@ def compiled(root: Path) -> dict[str, str]:
     return Project(Workspace.at(root)).compiled
 
 
-def plan_output(root: Path, cache: Path) -> str:
+def plan_output(root: Path) -> str:
     """What `engine plan` writes to a pipe in a compiled workspace in which nothing was built."""
     Project(Workspace.at(root)).write_compiled()
-    environment = dvc_environment() | {"XDG_CACHE_HOME": str(cache), "PYTHONUTF8": "1"}
-    # A continuous integration may ask all programs for colour.
-    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
-        environment.pop(name, None)
+    done = engine(root.parent, "--workspace", str(root), "plan")
+    assert (done.returncode, done.stderr) == (2, ""), done.stderr
+    return done.stdout
+
+
+def plan_output_of_a_process(root: Path) -> str:
     command = [sys.executable, "-m", "engine", "--workspace", str(root), "plan"]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    done = subprocess.run(command, env=dvc_environment() | {"PYTHONUTF8": "1"}, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (2, b""), done.stderr.decode()
     return done.stdout.decode("utf-8")
 
@@ -74,8 +77,14 @@ def test_specs_compile_to_the_golden_files(case: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_plan_prints_the_golden_text(case: str, tmp_path: Path):
-    text = plan_output(workspace_of(case, tmp_path), tmp_path / "cache")
+def test_plan_prints_the_golden_text(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A continuous integration may ask all programs for colour.
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    root = workspace_of(case, tmp_path)
+    text = plan_output(root)
+    if case == CASES[0]:
+        assert plan_output_of_a_process(root) == text
     assert "\x1b" not in text and str(tmp_path) not in text
     compare(GOLDEN / case / PLAN, text)
 

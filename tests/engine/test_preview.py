@@ -1,14 +1,14 @@
 """`engine preview`: what the steps themselves would make of the first rows, tokens included, and nothing is written."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tests import commands
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden/local-model"
@@ -30,8 +30,7 @@ def workspace(tmp_path):
 
 
 def engine(workspace: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine", "--workspace", str(workspace), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    done = commands.engine(ROOT, "--workspace", str(workspace), *arguments)
     assert done.returncode == status, done.stderr
     return done
 

@@ -15,8 +15,10 @@ from filelock import FileLock
 
 from engine.build import dvc_environment
 from engine.provenance import Provenance, parse
+from tests.road.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
+_COLD = {("dvc", "exp"), ("dvc", "queue")}
 
 COMMON = """
 [model]
@@ -65,9 +67,12 @@ class Place:
     root: Path
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=self.root, env=dvc_environment(), capture_output=True, text=True, check=False
-        )
+        """What `python -m COMMAND` gives here, in a warm Python: the work is that of a process of its own, without the imports."""
+        # DVC runs experiments in processes that outlive the command.
+        python = Path(sys.executable) if command[:2] in _COLD else warm_python()
+        environment = dvc_environment()
+        environment["PATH"] = os.pathsep.join([str(python.parent), environment["PATH"]])
+        done = subprocess.run([python, "-m", *command], cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done
 

@@ -1,0 +1,134 @@
+"""Python in forks of a process that has imported the libraries: what a cold start does, without seconds of imports for each step.
+
+The warm `python` hands its `-m MODULE ...` to that process and waits for it; whatever is then started by this name, or as
+`sys.executable`, is handed over too. Nothing of ours is imported beforehand: each fork reads the workspace's own code. Tests of kills and
+of processes themselves start a Python of their own.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    # Run as a script: this folder itself must not be searched.
+    del sys.path[0]
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import traceback
+from functools import cache
+from pathlib import Path
+
+LIBRARIES = (
+    "dvc.cli dvc.repo dvc.commands.repro dvc.repo.reproduce dvc.stage.run dvc.stage.cache dvc.output typer pydantic yaml rich.console "
+    "jinja2 tokenizers safetensors.torch torch torch.optim transformers.models.llama.modeling_llama transformers.modeling_utils peft"
+)
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""As a step has it when it imports the libraries (stages.common.models.prepare_process)."""
+
+_CLIENT = """\
+#!{python} -IS
+import json, os, socket, sys
+if sys.argv[1:2] != ["-m"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+socket.send_fds(connection, [b"."], [0, 1, 2])
+connection.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+connection.shutdown(socket.SHUT_WR)
+sys.exit(int(connection.recv(9) or b"70"))
+"""
+
+
+@cache
+def warm_python() -> Path:
+    """The `python` of this test process, started when it is first asked for."""
+    # Not below pytest's folders: the address of a socket may have a hundred characters.
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    python, address = folder / "python", str(folder / "socket")
+    python.write_text(_CLIENT.format(python=sys.executable, address=address))
+    python.chmod(0o755)
+    command = [sys.executable, __file__, address, str(python)]
+    server = subprocess.Popen(command, env=os.environ | _ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout and server.stdout.readline() == b"ready\n"
+    atexit.register(_stop, server, folder)
+    return python
+
+
+def _stop(server: "subprocess.Popen[bytes]", folder: Path) -> None:
+    server.communicate(timeout=20)
+    shutil.rmtree(folder)
+
+
+def serve(address: str, python: str) -> None:
+    """Run each request in a fork, until stdin is closed."""
+    for name in LIBRARIES.split():
+        importlib.import_module(name)
+    sys.executable = python
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(64)
+        print("ready", flush=True)
+        while 0 not in (readable := select.select([listening, 0], [], [], 1.0)[0]):
+            if readable:
+                connection, _ = listening.accept()
+                if os.fork() == 0:
+                    listening.close()
+                    _answer(connection)
+                connection.close()
+            while _reaped():
+                pass
+
+
+def _reaped() -> bool:
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return False
+
+
+def _answer(connection: socket.socket) -> None:
+    """Run what is asked for with the files of the one who asks, and tell it the exit code."""
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as text:
+        arguments, cwd, environment = json.loads(text.read())
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    # The one who asks is its parent in all but name.
+    environment.pop("ADAPTERBUILD_PARENT", None)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path.insert(0, cwd)
+    code = _run(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(str(code).encode())
+    os._exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    sys.argv = arguments
+    try:
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
