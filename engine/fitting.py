@@ -1,10 +1,10 @@
 """Whether the trainings of a graph fit their models, told from configurations alone, before any work."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.context import read_config
 from engine.errors import Problem, did_you_mean
 from engine.estimate.configurations import configuration
 from engine.estimate.methods import targets
@@ -31,7 +31,7 @@ def _misfits(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     if parameters.gradient_checkpointing and not parameters.method.checkpoints_layers:
         what = f"{parameters.method.kind} does not go with gradient_checkpointing: it turns off the cache that holds the prefix"
         yield Problem(what, step.locate(("gradient_checkpointing",)), "leave resources.gradient_checkpointing out, or take prompt_tuning")
-    config = _config(step, graph, root)
+    config = model_configuration(step, graph, root)
     if config is None:
         return
     method, model_type = parameters.method, config.get("model_type")
@@ -42,7 +42,7 @@ def _misfits(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
         yield from _layers(step, method, model)
 
 
-def _config(step: Step, graph: Graph, root: Path) -> Mapping[str, Any] | None:
+def model_configuration(step: Step, graph: Graph, root: Path) -> Mapping[str, Any] | None:
     """The configuration of the model that a training starts from; None where it is not here, or cannot be read."""
     model = step.inputs["model"]
     if model.producer is None:
@@ -51,17 +51,7 @@ def _config(step: Step, graph: Graph, root: Path) -> Mapping[str, Any] | None:
     if isinstance(producer.parameters, initialize.Parameters):
         return configuration(producer.parameters.architecture, producer.parameters.tokenizer.vocab_size)
     # A training changes nothing of what is asked here.
-    return _config(producer, graph, root) if producer.kind is train.KIND else None
-
-
-def read_config(model: Path) -> Mapping[str, Any] | None:
-    """The configuration of the model in a folder; None where it is not here, or cannot be read."""
-    try:
-        values = json.loads((model / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        # The step that loads the model says what is wrong with it.
-        return None
-    return values if isinstance(values, dict) else None
+    return model_configuration(producer, graph, root) if producer.kind is train.KIND else None
 
 
 def _layers(step: Step, method: Part, model: Model) -> Iterator[Problem]:

@@ -1,16 +1,26 @@
 """What a graph asks of the machine that builds it, found before any step runs."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import Problem, UserError
+from engine.estimate.methods import counts
+from engine.estimate.models import model_of
+from engine.estimate.training import gigabytes
+from engine.fitting import model_configuration
 from engine.graph import Graph, Step
 from engine.plan import Action
+from stages import train
+from stages.train.room import checkpoint_bytes
 
 if TYPE_CHECKING:
     from engine.project import Project
+
+_FLOAT32 = 4
+"""Bytes of a weight that is learnt."""
 
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 """What the drivers of NVIDIA, of AMD, and of Windows' Linux show below /dev."""
@@ -35,7 +45,9 @@ def refuse_impossible(project: "Project", graph: Graph) -> None:
     """Raise UserError where a training that would run asks for numbers, devices or folders that this machine has not."""
     running = [d.name for d in project.plan(graph).decisions if d.name in graph and d.action in (Action.RUN, Action.MAYBE)]
     # Steps that are kept are not asked for their parameters, which would load every spec.
-    if problems := [problem for name in running if name.startswith("train-") for problem in missing(graph[name])]:
+    trainings = [graph[name] for name in running if name.startswith("train-")]
+    root = project.root
+    if problems := [problem for step in trainings for problem in (*missing(step), *crowded(step, graph, root))]:
         raise UserError(problems)
 
 
@@ -55,3 +67,16 @@ def missing(step: Step) -> Iterator[Problem]:
     if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
         what = f"{path} {'cannot be written to' if Path(path).is_dir() else 'is no folder'}, and tensors are to be offloaded to it"
         yield Problem(what, step.locate(("zero", "path")), "name a folder on an NVMe disk, or offload to cpu")
+
+
+def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
+    """The room that a training's checkpoints need and the disk has not; a model whose sizes are not known yet is asked when it is here."""
+    config = model_configuration(step, graph, root)
+    model = model_of(config) if config else None
+    counted = counts(model, step.parameters.method) if model and isinstance(step.parameters, train.Parameters) else None
+    if counted is None:
+        return
+    needed, free = checkpoint_bytes(_FLOAT32 * counted.trained), shutil.disk_usage(root).free
+    if free < needed:
+        what = f"checkpoints need {gigabytes(needed)}, and the disk of {root.resolve()} has {gigabytes(free)} left"
+        yield Problem(what, step.locate(("method",)), "make room (engine gc), or train fewer weights")

@@ -17,7 +17,8 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
         return {}
     config = json.loads((inputs["model"] / "config.json").read_text("utf-8"))
     rows = measured.get("micro_batch_rows") or parameters.micro_batch
-    found = estimate(parameters.model_copy(update={"micro_batch": rows}), Matter(config, longest))
+    matter = Matter(config, longest, supervised=measured.get("supervised_share", 1.0))
+    found = estimate(parameters.model_copy(update={"micro_batch": rows}), matter)
     return {"estimated": found.as_data()} if found else {}
 
 

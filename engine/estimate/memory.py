@@ -11,7 +11,7 @@ allocator's fragments.
 from dataclasses import dataclass
 from math import ceil
 
-from engine.estimate.models import Model, Stack
+from engine.estimate.models import Model
 
 _FLOAT32 = 4
 _ADAMW = 8.0
@@ -29,6 +29,8 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    together: bool = True
+    """Whether gradients lie beside activations; else they come as these go, which is so where a step is one micro-batch."""
 
     @property
     def states(self) -> int:
@@ -37,7 +39,9 @@ class Memory:
 
     @property
     def total(self) -> int:
-        return self.states + self.activations
+        """The peak."""
+        backward = self.gradients + self.activations if self.together else max(self.gradients, self.activations)
+        return self.weights + self.optimizer + backward
 
     def as_data(self) -> dict[str, int]:
         """Plain JSON values, for `--json`."""
@@ -69,6 +73,10 @@ class Layout:
     """Whether the constants of 4-bit blocks are quantised as well."""
     gradient_checkpointing: bool = False
     """Only the layers' inputs are kept; each layer is computed again in the backward pass."""
+    accumulates: bool = True
+    """Whether a step is several micro-batches, whose gradients are kept while the next one is computed."""
+    supervised: float = 1.0
+    """Share of the tokens that something is learnt from: the loss is taken of these alone."""
 
     def __post_init__(self) -> None:
         assert self.zero_stage in (0, 1, 2, 3) and self.devices > 0
@@ -95,6 +103,8 @@ def memory(model: Model, trainable: int, added: int, rows: int, length: int, lay
         _gradients(trainable, layout),
         _optimizer(trainable, layout),
         activations(model, rows, length, layout),
+        # ZeRO keeps room for what it exchanges from the first step on.
+        together=layout.accumulates or layout.zero_stage > 0,
     )
 
 
@@ -124,17 +134,27 @@ def _optimizer(trainable: int, layout: Layout) -> int:
 
 
 def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
-    """What the backward pass needs of the forward pass, and the logits with their gradient, both in float32."""
+    """What the backward pass needs of the forward pass, and beside it the largest of what is needed for a moment only.
+
+    The loss is computed first, then the layers backwards, the last one first: its logits are gone when a layer is computed again
+    (checkpointed), or a matrix of 4 bits is unpacked.
+    """
     tokens = rows * length
-    kept = sum(_kept(stack, tokens, length, model.hidden, layout) for stack in model.stacks)
     # The embeddings' result and the last norm's, which the output layer reads.
-    kept += 2 * tokens * model.hidden
-    # A matrix of 4 bits is unpacked while it is multiplied.
-    unpacked = layout.activation * max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
-    return layout.activation * kept + unpacked + 2 * _FLOAT32 * tokens * model.vocabulary
+    kept, again = 2 * tokens * model.hidden, 0
+    for stack in model.stacks:
+        layer = tokens * (stack.stored + length * stack.matrices)
+        kept += stack.layers * (tokens * model.hidden if layout.gradient_checkpointing else layer)
+        again = max(again, layer) if layout.gradient_checkpointing else 0
+    unpacked = max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
+    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), layout.activation * (again + unpacked))
 
 
-def _kept(stack: Stack, tokens: int, length: int, hidden: int, layout: Layout) -> int:
-    """Numbers that the layers of STACK keep."""
-    layer = tokens * (stack.stored + length * stack.matrices)
-    return layer + stack.layers * tokens * hidden if layout.gradient_checkpointing else stack.layers * layer
+def _loss(logits: int, layout: Layout) -> int:
+    """What the loss of so many LOGITS takes at most (stages/train/loss.py), in float32 but for the logits themselves.
+
+    Forwards the logits, a float32 copy of the supervised ones, and their logarithms of probabilities; backwards, when the logits are
+    gone, these logarithms with two gradients; at the end the gradient of the supervised logits, and that of all before and after a cut.
+    """
+    learnt = layout.supervised * _FLOAT32
+    return ceil(logits * max(layout.activation + 2 * learnt, 3 * learnt, layout.activation * (2 + layout.supervised)))

@@ -22,12 +22,14 @@ def _matter(step: Step, graph: Graph, plan: Plan, store: Store) -> Matter | None
     found = _config(step.inputs["model"], graph, plan, store)
     if found is None:
         return None
-    lengths = [_longest(item, graph, plan, store) for role, item in step.inputs.items() if role.startswith("tokens/")]
+    tokens = [item for role, item in step.inputs.items() if role.startswith("tokens/")]
+    lengths = [_longest(item, graph, plan, store) for item in tokens]
+    supervised = max(_supervised(item, graph, plan, store) for item in tokens)
     config, exact = found
     order = graph[str(step.inputs["order"].producer)].parameters
     if isinstance(order, mix.Parameters) and order.bin_tokens:
-        return Matter(config, order.bin_tokens, exact)
-    return Matter(config, max(length for length, _ in lengths), exact, all(measured for _, measured in lengths))
+        return Matter(config, order.bin_tokens, exact, supervised=supervised)
+    return Matter(config, max(length for length, _ in lengths), exact, all(measured for _, measured in lengths), supervised)
 
 
 def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mapping[str, Any], bool] | None:
@@ -62,9 +64,21 @@ def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int
     step = graph[tokens.producer]
     parameters = step.parameters
     assert step.kind is tokenize.KIND and isinstance(parameters, tokenize.Parameters)
-    split = store.metrics(step.metrics).get("train", {}) if _kept(step, plan) else {}
-    longest = split.get("longest") if isinstance(split, dict) else None
+    longest = _counted(step, plan, store).get("longest")
     return (longest, True) if isinstance(longest, int) and longest else (parameters.max_length, False)
+
+
+def _supervised(tokens: Input, graph: Graph, plan: Plan, store: Store) -> float:
+    """Share of the tokens to train on that something is learnt from; all of them where they were not counted."""
+    counted = _counted(graph[str(tokens.producer)], plan, store)
+    every, learnt = counted.get("tokens"), counted.get("supervised_tokens")
+    return min(1.0, learnt / every) if isinstance(every, int) and isinstance(learnt, int) and every else 1.0
+
+
+def _counted(step: Step, plan: Plan, store: Store) -> Mapping[str, Any]:
+    """What is recorded of the tokens to train on; nothing where the step may run again."""
+    split = store.metrics(step.metrics).get("train") if _kept(step, plan) else None
+    return split if isinstance(split, dict) else {}
 
 
 def _kept(step: Step, plan: Plan) -> bool:

@@ -25,6 +25,8 @@ class Matter:
     """Whether the vocabulary is the real one; little text gives fewer tokens than the recipe allows."""
     measured_length: bool = True
     """Whether LENGTH was measured; otherwise it is tokenization's max_length."""
+    supervised: float = 1.0
+    """Share of the tokens that something is learnt from."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,20 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
     counted = counts(model, parameters.method) if model else None
     if model is None or counted is None:
         return None
-    rows = _rows(parameters, matter.length)
+    share = _share(parameters, matter.length)
+    rows = min(parameters.micro_batch or share, share)
     length = matter.length + parameters.method.virtual_tokens
-    needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout_of(parameters))
+    layout = replace(layout_of(parameters), accumulates=rows < share, supervised=matter.supervised)
+    needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout)
     makes_adapter = parameters.method.makes_adapter
     return Estimate(model.parameters + counted.added, counted.trained, needed, _FLOAT32 * counted.saved, rows, makes_adapter, matter)
 
 
-def _rows(parameters: Parameters, length: int) -> int:
-    """Rows that a device computes at once: its share of the global batch, or its micro-batch where that is smaller."""
+def _share(parameters: Parameters, length: int) -> int:
+    """Rows of a global batch that a device computes, at once or one micro-batch after another."""
     batch = parameters.global_batch
     rows = max(1, batch.tokens // length) if batch.tokens else batch.rows
-    share = -(-rows // (parameters.devices * parameters.nodes))
-    return min(parameters.micro_batch or share, share)
+    return -(-rows // (parameters.devices * parameters.nodes))
 
 
 def layout_of(parameters: Parameters) -> Layout:

@@ -22,6 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _COLUMNS = {"offsets": "I64", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
 _COPIED_BYTES = 1 << 20
+_SUMMED_ROWS = 4096
 
 _DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
 
@@ -88,9 +89,13 @@ class Tokens:
     @cached_property
     def supervised_lengths(self) -> Array:
         """Supervised tokens of each row, int64 [rows]; no row is empty, which reduceat relies on."""
-        if not len(self):
-            return np.zeros(0, np.int64)
-        return np.add.reduceat(self.supervised, self.offsets[:-1], dtype=np.int64)
+        found = np.empty(len(self), np.int64)
+        # reduceat casts all that it is given to the type of the sums: block by block, that is little whatever the number of rows.
+        for start in range(0, len(self), _SUMMED_ROWS):
+            offsets = self.offsets[start : start + _SUMMED_ROWS + 1]
+            block = self.supervised[offsets[0] : offsets[-1]]
+            found[start : start + _SUMMED_ROWS] = np.add.reduceat(block, offsets[:-1] - offsets[0], dtype=np.int64)
+        return found
 
 
 class TokenWriter:

@@ -19,7 +19,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     """
     prepare_process(parameters.threads)
     from stages.train.early import refuse_impossible
-    from stages.train.memory import peak_memory
+    from stages.train.memory import held_memory
     from stages.train.processes import put
     from stages.train.record import write_curve
     from stages.train.work import default_device
@@ -28,7 +28,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     # What the libraries themselves take is no part of the training.
     for library in ("transformers.modeling_utils", *parameters.method.environment):
         import_module(library)
-    before = peak_memory(default_device())
+    before = held_memory(default_device())
     started = time.monotonic()
     model, rows, result = _trained(parameters, job)
     seconds = time.monotonic() - started
@@ -46,11 +46,14 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
-    """The peak, what the process held before the model came, and for which row and micro-batch an estimate can be compared with it."""
+    """The peak, what the process held before the model came, and for which row (or bin) and micro-batch an estimate can be compared."""
+    import numpy as np
+
     return {
         "peak_memory_bytes": result.peak_memory_bytes,
         "memory_before_bytes": before,
-        "longest_row": int(rows.lengths().max()),
+        "supervised_share": round(int(rows.supervised().sum()) / int(rows.lengths().sum()), 4),
+        "longest_row": int(np.add.reduceat(rows.lengths(), rows.units()[:-1]).max()),
         "micro_batch_rows": result.micro_rows,
         "attention": model.config._attn_implementation,
     }

@@ -19,11 +19,9 @@ from safetensors.torch import save_file
 
 from engine.errors import UserError
 from stages.train.processes import State
+from stages.train.room import KEPT, checkpoint_bytes
 
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
-_KEPT = 2
-_COPIES = 1 + 2
-"""What a checkpoint holds of each trained weight: itself, and AdamW's two moments."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Checkpoints:
                     numbers.setdefault(name, {})[key] = value
         state_text = json.dumps({"of": self._of, "progress": asdict(progress), "numbers": numbers}, allow_nan=False)
         write_whole(self.folder / f"step-{progress.step:08}.safetensors", tensors, {"state": state_text})
-        for _, path in self._files()[_KEPT:]:
+        for _, path in self._files()[KEPT:]:
             path.unlink(missing_ok=True)
 
     def latest(self) -> Checkpoint | None:
@@ -147,8 +145,7 @@ def _force(path: Path) -> None:
 
 def refuse_no_space(folder: Path, trained_bytes: int) -> None:
     """Raise UserError where the disk has no room for the checkpoints of TRAINED_BYTES of weights."""
-    # Two are kept while a third is written, and the best weights may stand beside them.
-    needed = trained_bytes * (_COPIES * (_KEPT + 1) + 1)
+    needed = checkpoint_bytes(trained_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed:
         what = f"checkpoints need {needed / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB left"

@@ -7,6 +7,7 @@ import torch
 
 from engine.errors import UserError
 from stages.train import Parameters
+from stages.train.hosts import hosts, patience
 from stages.train.live import refuse_missing
 from stages.train.zero import Zero
 
@@ -14,6 +15,9 @@ from stages.train.zero import Zero
 def refuse_impossible(parameters: Parameters) -> None:
     """Raise UserError where this machine cannot do what the resources ask for."""
     _refuse_devices(parameters.devices)
+    # Raises where nothing says which hosts these are.
+    hosts(parameters.nodes, os.environ)
+    patience(os.environ)
     _refuse_path(parameters.zero.path)
     _refuse_nvme(parameters.zero)
     refuse_missing(parameters.report_to)

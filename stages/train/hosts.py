@@ -10,6 +10,9 @@ from engine.errors import Location, UserError
 PORT = 29500
 """torchrun's own default."""
 
+_PATIENCE = 1800
+"""Seconds for which a host waits for the others: their steps before the training need not take equally long."""
+
 
 @dataclass(frozen=True)
 class Host:
@@ -27,14 +30,15 @@ class Host:
 def hosts(nodes: int, environment: Mapping[str, str]) -> Host:
     """The hosts of a training on NODES of them; raises UserError where nothing says which they are.
 
-    MASTER_ADDR with NODE_RANK is what schedulers set that start a command on each host themselves; SLURM_JOB_NODELIST is set inside an
-    allocation; ADAPTERBUILD_HOSTFILE names a file with a host in each line, as mpirun and DeepSpeed read it, this host first.
+    MASTER_ADDR with NODE_RANK is what schedulers set that start a command on each host themselves, where each has a workspace of its own;
+    SLURM_JOB_NODELIST is set inside an allocation; ADAPTERBUILD_HOSTFILE names a file with a host in each line, as mpirun and DeepSpeed
+    read it, this host first: with these two the others see this host's workspace.
     """
     if nodes == 1:
         return Host()
-    port = int(environment.get("MASTER_PORT", PORT))
+    port = number(environment, "MASTER_PORT", PORT, 1, 2**16)
     if "MASTER_ADDR" in environment and "NODE_RANK" in environment:
-        return Host(environment["MASTER_ADDR"], port, int(environment["NODE_RANK"]))
+        return Host(environment["MASTER_ADDR"], port, number(environment, "NODE_RANK", 0, 0, nodes))
     if "SLURM_JOB_NODELIST" in environment:
         return Host(environment.get("MASTER_ADDR", first_of_slurm(environment["SLURM_JOB_NODELIST"])), port, slurm=True)
     if "ADAPTERBUILD_HOSTFILE" in environment:
@@ -44,6 +48,19 @@ def hosts(nodes: int, environment: Mapping[str, str]) -> Host:
         f"resources.nodes is {nodes}, and nothing says which hosts these are",
         hint="set ADAPTERBUILD_HOSTFILE, run inside a Slurm allocation, or set MASTER_ADDR and NODE_RANK on each host",
     )
+
+
+def patience(environment: Mapping[str, str]) -> int:
+    """For how many seconds a host waits for the others."""
+    return number(environment, "ADAPTERBUILD_HOST_TIMEOUT", _PATIENCE, 1, 10**7)
+
+
+def number(environment: Mapping[str, str], name: str, default: int, least: int, end: int) -> int:
+    """The whole number in the variable NAME, at least LEAST and below END; raises UserError for anything else."""
+    value = environment.get(name, str(default))
+    if not (value.isdecimal() and least <= int(value) < end):
+        raise UserError(f"{name} is {value!r}, which is no whole number from {least} to {end - 1}", hint=f"set {name}, or unset it")
+    return int(value)
 
 
 def first_of_slurm(names: str) -> str:

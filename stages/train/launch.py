@@ -11,19 +11,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
 from stages.common.parent import PARENT
 from stages.train import Parameters
-from stages.train.hosts import Host, hosts
+from stages.train.hosts import Host, hosts, patience
 
 if TYPE_CHECKING:
     from stages.train.work import Result
 
 FOLDER = "processes"
 """The folder in scratch by which the step and its processes tell each other things."""
+
+
+_HANDED_ON = ("PATH", "PYTHONPATH", "OMP_", "GLOO_", "NCCL_")
+"""How the variables begin that hosts get which are started with ssh; a command line is no place for secrets."""
 
 
 def is_needed(parameters: Parameters) -> bool:
@@ -40,10 +45,18 @@ def train(parameters: Parameters, job: Job) -> "Result":
         _run(parameters, folder, job.scratch / "stop")
         if (folder / "out-of-memory.json").exists():
             micro_rows = json.loads((folder / "out-of-memory.json").read_text("utf-8"))["rows"]
+            _refuse_alone(parameters, micro_rows)
             print(f"train: out of memory, going on with {micro_rows} rows at once", file=sys.stderr, flush=True)
             continue
-        _raise_found(folder)
+        _raise_found(folder, parameters.nodes)
         return _read_result(folder)
+
+
+def _refuse_alone(parameters: Parameters, rows: int) -> None:
+    """Where somebody started the step on each host, this one cannot make the others begin anew."""
+    if hosts(parameters.nodes, os.environ).rank is not None:
+        hint = f"set resources.micro_batch = {rows} in the workspaces of all hosts, and start the step on each again"
+        raise UserError("out of memory on this host, and the others were not started from here", hint=hint)
 
 
 def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
@@ -52,7 +65,8 @@ def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int 
         path.unlink()
     fields = {key: str(value) if isinstance(value, Path) else value for key, value in vars(job).items()}
     fields["inputs"] = {role: str(path) for role, path in job.inputs.items()}
-    content = {"parameters": parameters.model_dump(mode="json"), "job": fields, "micro_rows": micro_rows}
+    # Hosts that find another mark in their folder have a disk of their own.
+    content = {"parameters": parameters.model_dump(mode="json"), "job": fields, "micro_rows": micro_rows, "mark": token_hex(16)}
     (folder / "work.json").write_text(json.dumps(content), "utf-8")
 
 
@@ -63,7 +77,8 @@ def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str
     worker = ["-m", "stages.train.worker", str(folder)]
     if parameters.nodes == 1:
         return [[*base, "--standalone", *worker]]
-    address = ["--rdzv-backend=static", f"--master-addr={found.address}", f"--master-port={found.port}"]
+    meeting = f"--rdzv-conf=timeout={patience(environment)}"
+    address = ["--rdzv-backend=static", meeting, f"--master-addr={found.address}", f"--master-port={found.port}"]
     if found.slurm:
         # srun starts one torchrun on each host of the allocation; each finds its own rank in Slurm's variables.
         return [["srun", f"--nodes={parameters.nodes}", "--ntasks-per-node=1", *base, *address, *worker]]
@@ -72,7 +87,7 @@ def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str
         return [[*here, f"--node-rank={found.rank}", *worker]]
     started = [[*here, "--node-rank=0", *worker]]
     for rank, name in enumerate(found.others, 1):
-        variables = [f"{key}={environment[key]}" for key in ("PATH", "PYTHONPATH") if key in environment]
+        variables = [f"{key}={value}" for key, value in sorted(environment.items()) if key.startswith(_HANDED_ON)]
         remote = shlex.join(["env", "-C", str(cwd), *variables, *here, f"--node-rank={rank}", *worker])
         started.append(["ssh", "-tt", "-o", "BatchMode=yes", name, remote])
     return started
@@ -92,7 +107,7 @@ def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
         started = [
             # Our stdout is for data; the processes have none to give.
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
-            for command in commands(parameters, folder, os.environ, Path.cwd())
+            for command in commands(parameters, folder, environment, Path.cwd())
         ]
         try:
             _wait(started, asked, stop)
@@ -117,13 +132,15 @@ def _threads(devices: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // devices)
 
 
-def _raise_found(folder: Path) -> None:
+def _raise_found(folder: Path, nodes: int) -> None:
     """Raise what the processes could not go on from."""
     for path in sorted(folder.glob("error-*.json")):
         problems = json.loads(path.read_text("utf-8"))
         raise UserError(Problem(p["what"], Location(**p["where"]) if p["where"] else None, p["hint"]) for p in problems)
     if (folder / "preempted.json").exists():
         raise Preempted(json.loads((folder / "preempted.json").read_text("utf-8"))["what"])
+    if (folder / "lost.json").exists():
+        raise UserError("the processes of another host have ended", hint=f"it says why; then start the step on all {nodes} hosts again")
     if not (folder / "result.json").exists():
         raise RuntimeError("a process of the training has ended without a result; what it said stands above")
 

@@ -1,5 +1,6 @@
 """Memory of a training: how much it took, and what to do when it runs out."""
 
+import contextlib
 import gc
 import resource
 import sys
@@ -28,12 +29,31 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "linux":
-        return _high_water_mark()
+        # Not ru_maxrss: across exec it keeps what the process that started this one held.
+        return _status("VmHWM")
     # macOS counts in bytes: getrusage(2).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _high_water_mark() -> int:
-    """VmHWM of proc(5), in bytes. Linux's ru_maxrss would not do: across exec it keeps what the process that started this one held."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+def held_memory(device: torch.device) -> int:
+    """What this process holds now, in bytes; the largest amount so far where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return _status("VmRSS") if sys.platform == "linux" else peak_memory(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let the peak count from now on, where main memory is the device: to load a model maps its file, and pages of files are no need.
+
+    On a GPU loading counts: what does not fit there fails.
+    """
+    if device.type == "cpu" and sys.platform == "linux":
+        # proc(5): 5 sets the high water mark back to what is held now. Where that is not allowed the peak of loading stays.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    """A size in /proc/self/status (proc(5)), in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

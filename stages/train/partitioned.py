@@ -25,10 +25,9 @@ class Partitioned:
         config = deepspeed_config(zero, max_grad_norm)
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._zero = self._engine.optimizer
-        self._stage, self._swapped = zero.stage, zero.offload_optimizer == "nvme"
+        self._stage = zero.stage
         self._device = self._engine.device
-        if not self._swapped:
-            self._prime()
+        self._prime()
 
     def forward(self, inputs: Mapping[str, Any]) -> Any:
         """The model's outputs."""
@@ -67,14 +66,25 @@ class Partitioned:
         base = self._zero.optimizer
         with _rate_of_zero(base):
             for number, flat in enumerate(self._flat()):
-                lent = flat.grad is None
-                flat.grad = torch.zeros_like(flat) if lent else flat.grad
-                self._zero._optimizer_step(number)
-                if lent:
-                    flat.grad = None
+                with self._at_hand(number):
+                    lent = flat.grad is None
+                    flat.grad = torch.zeros_like(flat) if lent else flat.grad
+                    self._zero._optimizer_step(number)
+                    if lent:
+                        flat.grad = None
         for flat in self._flat():
             self._reset_counters(base.state[flat])
         self._link()
+
+    @contextmanager
+    def _at_hand(self, number: int) -> Iterator[None]:
+        """While this lasts, a group of weights and states that lies on a disk is in memory; DeepSpeed leaves those below 1 MB there."""
+        if self._stage < 3 or not self._zero._swappable_optimizer_subgroup(number):
+            yield
+            return
+        self._zero._optimizer_states_and_gradient_swap_in(number)
+        yield
+        self._zero._optimizer_states_and_gradient_swap_out(number)
 
     @staticmethod
     def _reset_counters(state: dict[str, Any]) -> None:

@@ -4,7 +4,9 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
+from engine.errors import UserError
 from stages.common.parent import PARENT, die_with_parent
 
 
@@ -14,6 +16,7 @@ def main(arguments: list[str]) -> int:
     die_with_parent(signal.SIGKILL)
     os.environ[PARENT] = str(os.getpid())
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
@@ -23,7 +26,19 @@ def main(arguments: list[str]) -> int:
         torchrun(arguments)
     except ChildFailedError:
         return 1
+    except (DistNetworkError, DistStoreError) as error:
+        _leave_problem(Path(arguments[-1]), str(error).partition("\n")[0])
+        return 1
     return 0
+
+
+def _leave_problem(folder: Path, said: str) -> None:
+    """Tell the step, by the folder of its work, that the hosts have not met."""
+    from stages.train.launch import problems_text
+
+    hint = "start the step on every host within ADAPTERBUILD_HOST_TIMEOUT seconds (1800), each with its own NODE_RANK and one MASTER_ADDR"
+    text = problems_text(UserError(f"the hosts of this training have not met: {said}", hint=hint))
+    (folder / "error-meeting.json").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

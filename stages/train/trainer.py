@@ -141,6 +141,8 @@ class Trainer:
         with autocast(self.parameters, batch.labels.device.type):
             outputs = self.processes.forward({**batch.inputs, "use_cache": False})
         loss = token_loss(outputs, batch.labels, self.supervised[step])
+        # The logits, often the largest tensor of all, leave room for their gradient.
+        del outputs
         self.processes.backward(loss, last)
         return loss.detach()
 

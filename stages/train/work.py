@@ -19,7 +19,7 @@ from stages.train.division import Bound, Share
 from stages.train.dropout import install
 from stages.train.guards import StopRequest
 from stages.train.isolation import PADDED, isolate
-from stages.train.memory import peak_memory
+from stages.train.memory import forget_peak, peak_memory
 from stages.train.noise import add_noise
 from stages.train.precision import autocast, scales_loss
 from stages.train.processes import Processes, Replicated, put, trained
@@ -31,6 +31,10 @@ from stages.train.watching import Watcher
 
 STOP = "stop"
 """The file in the scratch folder by which the step's own process asks the others to stop."""
+
+
+CHECKPOINTS = "checkpoints"
+"""The folder in the scratch folder where the state of the training is."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def matter(parameters: Parameters, job: Job) -> Matter:
 def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
     """Train the model of MATTER, going on from the last checkpoint where there is one; the outcome."""
     model = matter.model.to(device)
-    checkpoints = Checkpoints(job.scratch / "checkpoints", job.scratch.name)
+    checkpoints = Checkpoints(job.scratch / CHECKPOINTS, job.scratch.name)
     refuse_no_space(checkpoints.folder, sum(weight.numel() * weight.element_size() for weight in trained(model).values()))
     checkpoint = checkpoints.latest()
     if checkpoint:
@@ -101,6 +105,7 @@ def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device:
     if checkpoint:
         trainer.resume(checkpoint)
     trainer.progress.micro_rows = micro_rows or trainer.progress.micro_rows
+    forget_peak(device)
     trainer.run()
     return _result(trainer, share.count == 1 and not parameters.zero.stage, device)
 
@@ -148,7 +153,8 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Res
     weights = None
     if trainer.validator.keeps_best:
         best = min(validations, key=lambda validation: validation.loss)
-        weights = trainer.checkpoints.best()
+        # Where hosts have disks of their own, only the first process's has them.
+        weights = trainer.checkpoints.best() if trainer.processes.share.index == 0 else None
     elif not model_is_whole:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))

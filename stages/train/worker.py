@@ -1,8 +1,10 @@
 """One process of a training on several devices: `python -m stages.train.worker FOLDER`, started by torchrun."""
 
+import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,9 @@ from stages.common.parent import die_with_parent
 from stages.train import Parameters
 from stages.train.launch import problems_text
 
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""How gloo says, in a RuntimeError without a class of its own, that a process of the group is gone."""
+
 
 def main(folder: Path) -> int:
     """Do this process's part of the work that FOLDER describes, and leave the outcome there; the exit code."""
@@ -28,7 +33,7 @@ def main(folder: Path) -> int:
     from stages.train.trainer import OutOfMemory
 
     try:
-        _work(folder, parameters, _job(content["job"]), content["micro_rows"])
+        _work(folder, parameters, _job(content["job"]), content["micro_rows"], content["mark"])
     except UserError as error:
         _leave(folder / f"error-{os.environ['RANK']}.json", problems_text(error))
         return 1
@@ -39,6 +44,12 @@ def main(folder: Path) -> int:
     except Preempted as stopped:
         _leave(folder / "preempted.json", json.dumps({"what": str(stopped)}))
         return PREEMPTED
+    except RuntimeError as error:
+        if parameters.nodes == 1 or not any(saying in str(error) for saying in _LOST):
+            raise
+        _leave(folder / "lost.json", json.dumps({"what": str(error)}))
+        # The group cannot be taken down in order any more.
+        os._exit(1)
     return 0
 
 
@@ -47,19 +58,32 @@ def _job(fields: dict[str, Any]) -> Job:
     return Job(name=fields["name"], inputs={role: Path(path) for role, path in fields["inputs"].items()}, **paths)  # type: ignore[arg-type]
 
 
-def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
+def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None, mark: str) -> None:
     from stages.train.checkpoints import write_whole
+    from stages.train.disks import Disks
     from stages.train.division import Share
-    from stages.train.work import default_device, matter, work
+    from stages.train.work import CHECKPOINTS, default_device, matter, work
 
     device = default_device(int(os.environ["LOCAL_RANK"]))
     with _group(parameters, device) as (rank, count):
+        disks = Disks(_here(parameters, job, mark), device)
+        disks.mirror(job.scratch / CHECKPOINTS)
         result = work(parameters, job, matter(parameters, job), Share(count, rank), device, micro_rows)
         if rank == 0:
             assert result.weights is not None
             write_whole(folder / "result.safetensors", result.weights, {})
             values = {key: value for key, value in vars(result).items() if key != "weights"}
             _leave(folder / "result.json", json.dumps(values | {"curve": [asdict(point) for point in result.curve]}))
+        for name in ("result.safetensors", "result.json"):
+            disks.bring(folder / name)
+
+
+def _here(parameters: Parameters, job: Job, mark: str) -> Any:
+    from stages.train.disks import Here
+
+    # The scratch folder is named by recipe and inputs.
+    work = json.dumps([job.name, job.scratch.name, parameters.model_dump(mode="json")])
+    return Here(mark, hashlib.sha256(work.encode()).hexdigest(), socket.gethostname())
 
 
 @contextmanager

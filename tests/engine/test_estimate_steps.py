@@ -157,8 +157,8 @@ def test_times_are_this_machines_own_or_unknown(graph, machine, seconds):
 def test_a_training_that_will_run_is_told_in_words(graph):
     both = graph(base=BASE, topic=ADAPTER)
     words = [facts_of(both["train-topic"], plan_of(both), both, MemoryStore(files=files)).sizes for files in (KNOWN, {})]
-    assert words[0] == ("750 steps of 16 rows", "98.3 k trainable of 780 k", "~0.03 GB")
-    assert words[1] == ("750 steps of 16 rows", "98.3 k trainable of at most 818 k", "~0.07 GB at max_length")
+    assert words[0] == ("750 steps of 16 rows", "98.3 k trainable of 780 k", "~0.04 GB")
+    assert words[1] == ("750 steps of 16 rows", "98.3 k trainable of at most 818 k", "~0.08 GB at max_length")
 
 
 def test_a_kept_training_is_told_by_its_own_metrics(graph):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -12,7 +13,7 @@ from engine.compile import compile_graph
 from engine.errors import Problem, UserError
 from engine.fitting import misfits
 from engine.graph import Graph
-from engine.machine import devices_here, has_gpu, missing
+from engine.machine import crowded, devices_here, has_gpu, missing
 from engine.spec.load import load_specs
 from stages.train.methods import Ia3, Lora
 from tests.stages.train.matrix import FAMILIES, METHODS, TRAINS, outcome
@@ -268,3 +269,14 @@ def test_a_disk_that_is_there_is_not_refused(graph, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     zero = f'zero = {{ stage = 3, offload_parameters = "nvme", path = "{tmp_path}" }}'
     assert list(missing(graph(spec('"lora"') + f"\n[resources]\n{zero}\n")["train-toy"])) == []
+
+
+def test_a_disk_without_room_for_checkpoints_is_told_before_anything_runs(graph, tmp_path, monkeypatch):
+    steps = graph(spec('"full"'), further('"lora"'))
+    assert all(list(crowded(steps[name], steps, tmp_path)) == [] for name in ("train-toy", "train-further"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    (problem,) = crowded(steps["train-toy"], steps, tmp_path)
+    # 19,296 weights of 4 bytes, with two moments each, three times, and the best ones.
+    assert marked(problem) == '"full"' and "checkpoints need" in problem.what and "engine gc" in problem.hint
+    assert list(crowded(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"

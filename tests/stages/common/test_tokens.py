@@ -32,6 +32,20 @@ def test_rows_come_back(tmp_path_factory, rows):
     assert tokens.supervised_lengths.tolist() == [sum(bit for _, bit in pairs) for pairs in rows]
 
 
+def test_many_rows_are_summed_in_little_memory():
+    lengths = np.random.default_rng(0).integers(1, 60, 50_000)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    supervised = np.random.default_rng(1).integers(0, 2, offsets[-1], dtype=np.uint8)
+    tokens = Tokens(np.zeros(offsets[-1], np.int32), supervised, offsets)
+    tracemalloc.start()
+    found = tokens.supervised_lengths
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    running = np.concatenate([[0], np.cumsum(supervised, dtype=np.int64)])
+    assert found.tolist() == (running[offsets[1:]] - running[offsets[:-1]]).tolist()
+    assert peak < len(supervised), "at least one sum for each token was held"
+
+
 def test_it_is_a_safetensors_file_with_the_documented_types(tmp_path):
     path = tmp_path / "train.safetensors"
     write(path, [[(5, 0), (6, 1)], [(7, 1)]])

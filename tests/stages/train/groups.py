@@ -59,21 +59,31 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def group(work: Callable[[], object], processes: int, log: Path) -> list[int]:
-    """Run WORK in PROCESSES children that find each other as those of torchrun do; their ids, by rank."""
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+        return int(free.getsockname()[1])
 
-    def one(rank: int) -> Callable[[], object]:
+
+def group(work: Callable[[], object], processes: int, log: Path) -> list[int]:
+    """Run WORK in PROCESSES children that find each other as those of torchrun do; their ids, by rank."""
+    return apart([work] * processes, log)
+
+
+def apart(works: Sequence[Callable[[], object]], log: Path) -> list[int]:
+    """Run each of WORKS in a child of its own; the children find each other as those of torchrun do; their ids, by rank."""
+    processes = len(works)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "OMP_NUM_THREADS": "1"}
+
+    def one(rank: int, work: Callable[[], object]) -> Callable[[], object]:
         def placed() -> object:
             os.environ.update(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
             return work()
 
         return placed
 
-    return [forked(one(rank), log) for rank in range(processes)]
+    return [forked(one(rank, work), log) for rank, work in enumerate(works)]
 
 
 def launch(folder: Path, cases: Sequence[dict[str, Any]], processes: int) -> dict[str, Any]:

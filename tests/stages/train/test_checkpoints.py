@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from engine.errors import UserError
 from stages.common.job import Preempted
 from stages.train import Checkpoints as Section
-from stages.train import GlobalBatch, Validation
+from stages.train import GlobalBatch, Validation, timing
 from stages.train import checkpoints as module
 from stages.train.body import run
 from stages.train.checkpoints import Checkpoints, Progress, Validated, refuse_no_space
@@ -192,3 +193,27 @@ def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(tm
     with pytest.raises(UserError, match="checkpoints need") as caught:
         refuse_no_space(tmp_path, 10**18)
     assert "engine gc" in caught.value.problems[0].hint
+
+
+def test_a_checkpoint_is_due_after_so_many_steps_or_minutes_since_the_last(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now)
+    due = timing.Due(Section(every_minutes=10, every_steps=50), step=7)
+    assert not due.now(56) and due.now(57), "by steps, counted from where the training went on"
+    now += 599
+    assert not due.now(8)
+    now += 1
+    assert due.now(8), "by minutes"
+    due.saved(8)
+    assert not due.now(9) and not due.now(57) and due.now(58)
+    assert not timing.Due(Section(every_minutes=10), step=0).now(10**6)
+
+
+def test_a_training_saves_itself_by_the_clock(tmp_path, falcon, monkeypatch):
+    """Every minute of a clock that runs a minute a look."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: 60.0 * next(ticks)))
+    saved = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, progress, *state: saved.append(progress.step))
+    run(settings(**(CHOSEN | {"checkpoints": Section(every_minutes=1)})), training_job(tmp_path, falcon, SIZES))
+    assert saved == list(range(1, sum(SIZES.values()) // 4)), "after each step but the last, which ends the training"

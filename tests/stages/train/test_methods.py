@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from engine.errors import UserError
 from stages.common.layers import linear_layers
 from stages.common.models import count_parameters, load_adapter, load_model
 from stages.train.methods import Full, Lora
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
+from tests.stages.train.matrix import folder_of
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -101,3 +103,38 @@ def test_an_adapter_for_another_model_is_refused(tmp_path, falcon):
 def test_a_folder_without_adapter_is_refused(tmp_path, falcon):
     with pytest.raises(UserError, match=r"no adapter_config\.json"):
         load_adapter(load_model(falcon), tmp_path)
+
+
+def as_vllm_reads(folder):
+    """What vLLM asks of an adapter's folder (`PEFTHelper` and `parse_fine_tuned_lora_name`, vLLM 0.8): the reasons to refuse it."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    wrong = [f"no {name}" for name in ("r", "lora_alpha", "target_modules") if name not in config]
+    wrong += ["modules_to_save"] * bool(config.get("modules_to_save")) + ["DoRA"] * bool(config.get("use_dora"))
+    wrong += ["bias"] * (config.get("bias", "none") != "none")
+    assert isinstance(config["r"], int) and isinstance(config["target_modules"], list)
+    for name, weight in load_file(folder / "adapter_model.safetensors").items():
+        *module, side, last = name.removeprefix("base_model.model.").split(".")
+        layer = f".{'.'.join(module)}"
+        if not name.startswith("base_model.model.") or last != "weight" or side not in ("lora_A", "lora_B"):
+            wrong.append(name)
+        elif not any(layer.endswith(f".{end}") for end in config["target_modules"]) or weight.shape[side == "lora_B"] != config["r"]:
+            wrong.append(f"{name} {tuple(weight.shape)}")
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [
+        ({}, False),
+        ({"use_rslora": True, "target_modules": ("q_proj", "v_proj")}, False),
+        ({"init_lora_weights": "pissa"}, False),
+        ({"use_dora": True}, True),
+        ({"modules_to_save": ("lm_head",)}, True),
+        ({"bias": "lora_only"}, True),
+    ],
+    ids=str,
+)
+def test_vllm_is_given_what_it_expects_or_the_docs_say_to_merge(tmp_path, values, refused):
+    method = Lora(r=4, **values)
+    method.save(disturbed(method.prepare(load_model(folder_of("Llama")))), tmp_path)
+    assert bool(as_vllm_reads(tmp_path)) == refused, as_vllm_reads(tmp_path)

@@ -1,5 +1,9 @@
 """Precision, layers that are computed twice, compiled and fused code: what they change, and what is said where they are not there."""
 
+import json
+import shutil
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -85,6 +89,33 @@ def test_compiled_models_keep_the_names_of_their_weights():
     model = prepared("Llama", Lora(r=4))
     names = list(model.state_dict())
     assert list(speed_up(model, parameters(torch_compile=True)).state_dict()) == names and model._compiled_call_impl is not None
+
+
+COMPILED = """
+import json
+from stages.common.models import prepare_process
+prepare_process(1)
+import torch
+from stages.train.methods import Lora
+from stages.train.running import speed_up
+from tests.stages.train.matrix import prepared, train
+from tests.stages.train.test_running import parameters
+
+plain = train(prepared("Llama", Lora(r=4)))
+model = speed_up(prepared("Llama", Lora(r=4)), parameters(torch_compile=True))
+print(json.dumps([plain, train(model), torch._dynamo.utils.counters["stats"].get("unique_graphs", 0)]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++ for the CPU, and there is none")
+def test_a_compiled_model_learns_the_same():
+    """In a process of its own: what is not asked for is never compiled, and this turns that off."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    plain, compiled, graphs = json.loads(done.stdout.splitlines()[-1])
+    assert graphs > 0, "something was compiled"
+    assert compiled == pytest.approx(plain, rel=1e-4) and compiled[-1] < compiled[0]
 
 
 @CPU_ONLY
