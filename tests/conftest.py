@@ -27,3 +27,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 _CACHE = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each of two processes its long modules first, and end with short tests, so that none waits for the other.
+
+    `--dist worksteal` begins with the first half of all tests in one process and the second in the other. Modules stay whole, for they
+    share what their tests build; those of `tests/road` share one workspace.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
+    road = [item for item in items if item.path in slow and item.path.parent.name == "road"]
+    others = [item for item in items if item.path in slow and item.path.parent.name != "road"]
+    short = [item for item in items if item.path not in slow]
+    room = max(0, len(items) // 2 - len(road))
+    items[:] = [*road, *short[:room], *others, *short[room:]]

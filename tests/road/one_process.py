@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 
 from engine.build import dvc_environment
 from engine.project import Project
 from engine.workspace import Workspace
 from tests.road.conftest import Place
+from tests.road.warm import warm_python
 
 _SCRIPT = """
 import json, sys
@@ -29,7 +29,7 @@ def errors_of(place: Place, *kinds: str) -> dict[str, str]:
     place.run("engine", "resolve")
     steps = Project(Workspace.at(place.root)).graph
     todo = [(step.kind_name, step.name) for step in steps if not kinds or step.kind_name in kinds]
-    command = [sys.executable, "-c", _SCRIPT, json.dumps(todo)]
+    command = [warm_python(), "-c", _SCRIPT, json.dumps(todo)]
     done = subprocess.run(command, cwd=place.root, env=dvc_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said: dict[str, str] = json.loads(done.stdout)
@@ -77,7 +77,7 @@ main()
 
 def build_recorded(place: Place, *targets: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """`engine build TARGETS`, records and all, but for its steps, which run in the build's own process: torch is imported once."""
-    command = [sys.executable, "-c", _BUILD, "build", *targets]
+    command = [warm_python(), "-c", _BUILD, "build", *targets]
     done = subprocess.run(command, cwd=place.root, env=dvc_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done

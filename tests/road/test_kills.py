@@ -15,7 +15,7 @@ from engine.build import dvc_environment
 from engine.dvcfile import parse_lock
 from engine.identity import folder_digest
 from tests.road.conftest import Place, address
-from tests.road.light import TARGETS, lighten
+from tests.road.light import TARGETS
 
 pytestmark = pytest.mark.slow
 
@@ -67,8 +67,8 @@ def check_after_a_kill(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("name", "rounds"), CASES)
-def test_killed_at_random_moments(name: str, rounds: int, copy_of: Callable[[], Place]):
-    place = lighten(copy_of())
+def test_killed_at_random_moments(name: str, rounds: int, light_place: Place):
+    place = light_place
     draw = random.Random(f"{name} {rounds}")
     killed = 0
     command = [sys.executable, "-m", *COMMANDS[name]]
@@ -98,9 +98,9 @@ def test_killed_at_random_moments(name: str, rounds: int, copy_of: Callable[[], 
     assert after_kills == digests(place.root), "a stale or damaged result was taken for good"
 
 
-def test_an_input_edited_while_a_step_runs_does_not_pass_for_built(copy_of: Callable[[], Place]):
-    place = lighten(copy_of())
-    big = "".join(f'{{"word": "w{n}"}}\n' for n in range(200_000))
+def test_an_input_edited_while_a_step_runs_does_not_pass_for_built(light_place: Place):
+    place = light_place
+    big = "".join(f'{{"word": "w{n}"}}\n' for n in range(60_000))
     place.write("data/a.jsonl", big)
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "generate-a"], cwd=place.root, env=dvc_environment(), stderr=subprocess.PIPE
@@ -116,9 +116,9 @@ def test_an_input_edited_while_a_step_runs_does_not_pass_for_built(copy_of: Call
     assert (place.root / "artifacts/generate-a/rows.jsonl").read_text().count("\n") == 1
 
 
-def test_a_full_disk_is_a_clear_error_and_leaves_the_cache_intact(copy_of: Callable[[], Place]):
+def test_a_full_disk_is_a_clear_error_and_leaves_the_cache_intact(light_place: Place):
     """The limit on file size stands in for a disk that is full: a write fails in the middle of a file in the same way."""
-    place = lighten(copy_of())
+    place = light_place
     place.run("engine", "build", *TARGETS)
     before = digests(place.root)
     place.write("data/a.jsonl", "".join(f'{{"word": "w{n}"}}\n' for n in range(40_000)))

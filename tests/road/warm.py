@@ -1,6 +1,6 @@
 """Python in forks of a process that has imported the libraries: what a cold start does, without seconds of imports for each step.
 
-The warm `python` hands its `-m MODULE ...` to that process and waits for it; whatever is then started by this name, or as
+The warm `python` hands its `-m MODULE ...` or `-c CODE ...` to that process and waits for it; whatever is then started by this name, or as
 `sys.executable`, is handed over too. Nothing of ours is imported beforehand: each fork reads the workspace's own code. Tests of kills and
 of processes themselves start a Python of their own.
 """
@@ -36,12 +36,12 @@ _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DIS
 _CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
-if sys.argv[1:2] != ["-m"]:
+if sys.argv[1:2] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
 socket.send_fds(connection, [b"."], [0, 1, 2])
-connection.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+connection.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
 connection.shutdown(socket.SHUT_WR)
 sys.exit(int(connection.recv(9) or b"70"))
 """
@@ -117,9 +117,13 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    sys.argv = arguments
+    sort, code, *_ = arguments
+    sys.argv = arguments[1:] if sort == "-m" else ["-c", *arguments[2:]]
     try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        if sort == "-m":
+            runpy.run_module(code, run_name="__main__", alter_sys=True)
+        else:
+            exec(code, {"__name__": "__main__"})
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from stages.common.vocabulary import extend
 from stages.train.methods import Lora, PromptTuning
 from stages.vocabulary import Parameters as Vocabulary
 from stages.vocabulary.body import run as add_tokens
+from tests.road.warm import warm_python
 from tests.stages.initialize.tiny import make_model, texts
 
 
@@ -142,7 +142,7 @@ def test_a_row_that_is_not_there(place):
 
 
 def test_as_a_process_of_its_own(place):
-    command = [sys.executable, "-m", "stages.common.inspection"]
+    command = [warm_python(), "-m", "stages.common.inspection"]
 
     def ask(**values):
         given = json.dumps({**place, **values})
