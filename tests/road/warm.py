@@ -36,7 +36,8 @@ _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DIS
 _CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
-if sys.argv[1:2] not in (["-m"], ["-c"]):
+# The hub's library reads where the hub is when it is imported.
+if sys.argv[1:2] not in (["-m"], ["-c"]) or "HF_ENDPOINT" in os.environ:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
