@@ -1,6 +1,7 @@
 """A build starts each step once, after all that it reads, as many at once as there is room for, the first of the graph first."""
 
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -63,15 +64,22 @@ class Watched(Silence):
         self.waits.append((first, undone))
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A workspace of 20 steps, nothing of it built."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    root = tmp_path / "workspace"
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of 20 steps, nothing of it built: not to be changed."""
+    root = tmp_path_factory.mktemp("repository") / "workspace"
     root.mkdir()
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
     write_specs(root, 20)
-    return Project(Workspace.at(root))
+    return root
+
+
+@pytest.fixture
+def project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the workspace."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(repository, tmp_path / "workspace")
+    return Project(Workspace.at(tmp_path / "workspace"))
 
 
 def room(project: Project, **more: object) -> Room:
