@@ -50,7 +50,10 @@ sys.exit(int(connection.recv(9) or b"70"))
 
 @cache
 def warm_python() -> Path:
-    """The `python` of this test process, started when it is first asked for."""
+    """The `python` of this test process, started when it is first asked for; an ordinary one on machines with a GPU."""
+    # Libraries look for GPUs when they are imported, and what was forked afterwards cannot use any.
+    if Path("/dev/nvidiactl").exists():
+        return Path(sys.executable)
     # Not below pytest's folders: the address of a socket may have a hundred characters.
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     python, address = folder / "python", str(folder / "socket")
