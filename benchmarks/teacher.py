@@ -1,8 +1,9 @@
 """The `chat` teacher under kills and at full speed: what is paid for twice, and how close it gets to an ideal rate.
 
-    python benchmarks/teacher.py [--quick] [--json]
+    python benchmarks/teacher.py [--quick] [--json] [--rows-streamed N]
 
-The server is the tests' own, a process beside it that answers after a fixed time. What is killed is the real step, in a workspace.
+The server is the tests' own, a process beside it that answers after a fixed time. What is killed is the real step, in a workspace. At last
+the real step streams N rows whose answers are kept, and its peak of memory is compared with that of a few rows.
 """
 
 import sys
@@ -23,7 +24,7 @@ import subprocess
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ from benchmarks.common import ROOT, machine, table
 from engine.errors import Location
 from stages.common.job import Job
 from stages.generate.asking import limits
-from stages.generate.asking.cache import answers_path
+from stages.generate.asking.cache import Answers, answers_path
+from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import opening
 from stages.generate.asking.teach import rules
 from stages.generate.question import Question, Tally
@@ -42,6 +44,8 @@ from tests.stages.generate.chat_server import Server, running
 IN_FLIGHT, DELAY = 64, 0.05
 IDEAL = IN_FLIGHT / DELAY
 LIMITED, WINDOW = 1_200, 6.0  # requests a window, and the seconds that stand for a minute
+STREAMED, FEW = 1_000_000, 20
+NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: whoever asked would be refused
 STEP = "generate-words"
 SPEC = """
 [experiment]
@@ -51,7 +55,7 @@ name = "tiny"
 architecture = {{ kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = 128 }}
 [tasks.words]
 source = {{ kind = "jsonl", path = "rows.jsonl" }}
-prompts = ["Say {{{{ word }}}}", "Repeat {{{{ word }}}}"]
+prompts = {prompts}
 teacher = {{ kind = "chat", model = "m", base_url = "{url}", api_key_env = "TEACHER_KEY", in_flight = 16 }}
 [mixture]
 tasks = ["words"]
@@ -60,10 +64,21 @@ method = "full"
 """
 
 
-def workspace(folder: Path, url: str, rows: int) -> None:
+PROMPTS = ("Say {{ word }}", "Repeat {{ word }}")
+PEAK = """
+import runpy
+from pathlib import Path
+try:
+    runpy.run_module("stages", run_name="__main__", alter_sys=True)
+finally:
+    print(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")).split()[1])
+"""
+
+
+def workspace(folder: Path, url: str, rows: int, prompts: Sequence[str] = PROMPTS) -> None:
     """A workspace with one chat task, ready for `python -m stages`."""
     (folder / "specs").mkdir(parents=True)
-    (folder / "specs" / "words.toml").write_text(SPEC.format(url=url))
+    (folder / "specs" / "words.toml").write_text(SPEC.format(url=url, prompts=json.dumps(prompts)))
     (folder / "rows.jsonl").write_text("".join(json.dumps({"word": f"word {number}"}) + "\n" for number in range(rows)))
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "engine", "compile"], [sys.executable, "-m", "engine", "resolve"]):
         subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)
@@ -188,6 +203,32 @@ def limited(server: Server, windows: float) -> dict[str, float]:
     return {"peak_rate": most / LIMITED, "mean_rate": (count - 1) / (times[-1] - times[0]) * WINDOW / LIMITED}
 
 
+def streamed(folder: Path, rows: int) -> dict[str, float]:
+    """Rows a second where every answer is kept, and the peak of memory (VmHWM of proc(5), MB) of so many rows over that of a few."""
+    peaks = []
+    for count in (FEW, rows):
+        place = folder / f"streamed-{count}"
+        workspace(place, NOWHERE, count, PROMPTS[:1])
+        keep_answers(place, count)
+        command, begun = [sys.executable, "-c", PEAK, "generate", STEP], time.perf_counter()
+        # Its progress goes to stderr, line by line.
+        said = subprocess.check_output(command, cwd=place, env=environment(), stderr=subprocess.DEVNULL, text=True)
+        seconds = time.perf_counter() - begun
+        peaks.append(int(said.split()[-1]) / 1024)
+        with (place / "artifacts" / STEP / "rows.jsonl").open("rb") as file:
+            assert sum(1 for _ in file) == count
+    return {"rows_streamed": rows, "streamed_base": peaks[0], "streamed_above_base": peaks[1] - peaks[0], "streamed_rate": rows / seconds}
+
+
+def keep_answers(folder: Path, rows: int) -> None:
+    """Keep an answer to every question of the workspace in FOLDER, as if each had been paid for."""
+    shape = rules(Chat(model="m", base_url=NOWHERE)).shape
+    with Answers(answers_path(folder)) as answers, answers.at_once():
+        for number in range(rows):
+            request = shape.request(opening("", f"Say word {number}"))
+            answers.keep(request, Reply(f"WORD {number}", None, "stop", 4, 2), STEP)
+
+
 @contextmanager
 def inside(folder: Path) -> Iterator[None]:
     """Work in FOLDER, where the answers then lie."""
@@ -199,7 +240,7 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def measure(quick: bool) -> dict[str, Any]:
+def measure(quick: bool, rows: int) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="teacher-")).resolve()
     try:
         with running(0.02) as server:
@@ -208,6 +249,7 @@ def measure(quick: bool) -> dict[str, Any]:
         with running(DELAY) as server, inside(folder / "speed"):
             result |= throughput(server, 1_500 if quick else 15_000)
             result |= limited(server, 1.5 if quick else 5.0)
+        result |= streamed(folder, rows)
     finally:
         shutil.rmtree(folder)
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in result.items()} | {"machine": machine()}
@@ -217,8 +259,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rows, few kills: whether it works, no numbers to publish")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--rows-streamed", type=int, metavar="N", help=f"rows whose answers are kept; none given: {STREAMED:,}")
     arguments = parser.parse_args()
-    result = measure(arguments.quick)
+    result = measure(arguments.quick, arguments.rows_streamed or (2_000 if arguments.quick else STREAMED))
     print(table(["measured", "value"], [[key, str(value)] for key, value in result.items()]))
     if arguments.json:
         print(json.dumps(result))

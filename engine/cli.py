@@ -71,10 +71,8 @@ def check(specs: Specs = None) -> None:
 
     project = load_project()
     chosen = project.named(specs or [])
-    steps = project.select([str(path) for path in specs or []]).graph
-    for remark in project.outline.remarks:
-        render.warn(remark)
-    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {len(steps)} steps")
+    steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
+    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
 
 
 @app.command()
@@ -138,7 +136,8 @@ def compile(
         render.note("dvc.yaml and params.yaml are what the specs say")
         return
     written = project.write_compiled(force)
-    render.note(f"{' and '.join(written)} written: {len(project.graph)} steps" if written else "dvc.yaml and params.yaml were up to date")
+    said = f"{' and '.join(written)} written: {len(project.graph) + 1} steps"
+    render.note(said if written else "dvc.yaml and params.yaml were up to date")
 
 
 @app.command()
@@ -174,7 +173,7 @@ def plan(
             render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(shown)}")
     for name in costs.unchecked:
         render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
-    for text in (*project.outline.remarks, *costs.shortages):
+    for text in costs.shortages:
         render.warn(text)
     if strict and costs.shortages:
         raise typer.Exit(MISTAKE)

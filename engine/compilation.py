@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.context import Context
 from engine.errors import Location, Problem, UserError, did_you_mean
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
@@ -32,6 +33,8 @@ class Base:
     """The adapter that is trained further."""
     encoder_decoder: bool | None = None
     """Whether an encoder reads the prompt and a decoder writes the completion; None where its configuration is not here."""
+    context: Context | None = None
+    """How many tokens it has positions for; None where that is not known yet, or nothing bounds them."""
 
     def reads(self) -> dict[str, Input]:
         """What a step reads that opens the model: its weights, the tokens that are added to it, and the adapter on it."""

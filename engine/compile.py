@@ -10,11 +10,11 @@ from engine.collection import without_collection
 from engine.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
 from engine.compilation import locate_below as _locate
 from engine.compilation import narrow as _narrow
+from engine.context import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
 from engine.continuing import not_continued
 from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, add_evaluation
 from engine.fields import unknown_fields
-from engine.fitting import read_config
 from engine.graph import Graph, Input, Step
 from engine.merging import add_merge
 from engine.reads import Makers, needed_by
@@ -79,16 +79,6 @@ def _compiled(compilation: Compilation, whole: bool) -> Compilation:
     return compilation
 
 
-def remarks(spec: Spec) -> list[str]:
-    """What may be meant and is probably not: a person should read it, and nothing is refused."""
-    model, longest = spec.experiment.model, spec.experiment.tokenization.max_length
-    place = spec.origins.get(("tokenization", "max_length"))
-    if not isinstance(model, ScratchModel) or place is None or longest <= model.architecture.max_length:
-        return []
-    positions = f"model {model.name} has {model.architecture.max_length} positions"
-    return [f"tokenization.max_length is {longest}, but {positions}: a row that is longer would end the training ({place})"]
-
-
 def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the steps that a spec is built for."""
     name = spec.name
@@ -123,7 +113,7 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     below = ("tasks", name, "split")
     moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
-    c.problems += unknown_fields(spec, name)
+    c.problems += [*unknown_fields(spec, name), *long_answer_of_teacher(spec, name, c.root)]
     makers = Makers(
         lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, spec, *model, where, lambda path: where)
     )
@@ -161,7 +151,8 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
         config = read_config(c.root / folder) if c.root else None
         pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
-        return Base(model.name or _as_name(folder.name), Input(str(folder), where=where), files, encoder_decoder=pairs)
+        name = model.name or _as_name(folder.name)
+        return Base(name, Input(str(folder), where=where), files, encoder_decoder=pairs, context=of_folder(name, model.path, config))
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
@@ -186,7 +177,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
         spec,
     )
     files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
-    return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder)
+    return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder, context=of_scratch(spec, model))
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
@@ -200,7 +191,7 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:
-        return Base(base.name, trained, base.tokenizer, encoder_decoder=base.encoder_decoder)
+        return replace(base, weights=trained, vocabulary=None, adapter=None)
     c.problems += not_continued(spec, other)
     return replace(base, adapter=trained)
 
@@ -272,7 +263,7 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
 def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     experiment = spec.experiment
     name = spec.stem
-    c.problems += unpackable(spec)
+    c.problems += [*unpackable(spec), *long_rows(spec, base.context)]
     tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}

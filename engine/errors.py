@@ -69,16 +69,16 @@ def no_room(error: OSError) -> UserError | None:
     return UserError(f"{_NO_ROOM[error.errno]}{what}", hint="make room (engine gc), then run the same command again")
 
 
-_MOST_WORDS = 24
-"""A longer list is not read."""
+_MOST_WORDS, _FEW = 24, 8
+"""A list of more words is not read; so many of them are shown then."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A hint that names the nearest known word, or lists them where none is near: those that begin alike first where they are many."""
+    """A hint that names the nearest known word, or lists them where none is near: the most similar ones where they are many."""
     words = sorted(set(known))
     if near := get_close_matches(word, words, n=1, cutoff=0.6):
         return f"did you mean '{near[0]}'?"
     if len(words) > _MOST_WORDS:
-        alike = [item for item in words if word and item.startswith(word)] or words
-        words = [*alike[:_MOST_WORDS], f"and {len(words) - len(alike[:_MOST_WORDS])} more"]
+        alike = [item for item in words if word and item.startswith(word)] or sorted(get_close_matches(word, words, n=_FEW, cutoff=0.0))
+        words = [*alike[:_FEW], f"and {len(words) - len(alike[:_FEW])} more"]
     return f"known: {', '.join(words)}" if words else None

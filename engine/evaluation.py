@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
+from engine.context import long_answer
 from engine.errors import Problem
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
 from engine.part import Part
 from engine.spec.load import Spec
-from engine.spec.sections import ScratchModel, TrainedModel
+from engine.spec.sections import TrainedModel
 from stages import evaluate, predict
 from stages.common.markers import Markers
 from stages.tokenize.masks import Delimited
@@ -93,7 +94,7 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     """Add the step in which the model of SUBJECT answers its own tasks."""
     spec = subject.spec
     asked = (*_tasks(spec), *spec.experiment.evaluation.held_out)
-    c.problems += [problem for task in asked for problem in _unanswerable(spec, task)]
+    c.problems += [problem for task in asked for problem in _unanswerable(subject, task)]
     reads = subject.reads()
     split = spec.experiment.evaluation.split
     reads |= {_role(spec, task): task_of(spec, task).output(f"{split}.jsonl") for task in asked}
@@ -277,9 +278,10 @@ def replace_fields(parameters: predict.Parameters, **values: object) -> predict.
     return parameters.model_copy(update=values)
 
 
-def _unanswerable(spec: Spec, name: str) -> list[Problem]:
+def _unanswerable(subject: Subject, name: str) -> list[Problem]:
     """Why a task cannot be evaluated, found before anything is trained."""
-    task, model, section = spec.experiment.tasks[name], spec.experiment.model, spec.experiment.evaluation
+    spec = subject.spec
+    task, section = spec.experiment.tasks[name], spec.experiment.evaluation
     found = []
     if "" in task.prompts and (task.layout is None or task.layout.kind == "text") and name not in section.held_out:
         what = f"task '{name}' has an empty prompt, so there is nothing to ask"
@@ -292,11 +294,6 @@ def _unanswerable(spec: Spec, name: str) -> list[Problem]:
         hint = f"raise split.{section.split}, or leave it out of evaluation.tasks"
         found.append(Problem(what, spec.where("tasks", name, "split", section.split), hint))
     # An encoder and a decoder have positions of their own.
-    shared = model.architecture.max_length if isinstance(model, ScratchModel) and not model.architecture.encoder_decoder else None
-    if name not in section.held_out and shared is not None and task.max_new_tokens >= shared:
-        positions = f"the model has {shared} positions"
-        what = f"max_new_tokens {task.max_new_tokens} of task '{name}' leaves no room for a prompt: {positions}"
-        found.append(
-            Problem(what, spec.where("tasks", name, "max_new_tokens"), "lower max_new_tokens, or raise model.architecture.max_length")
-        )
+    if name not in section.held_out and not subject.base.encoder_decoder:
+        found += long_answer(spec, name, subject.base.context)
     return found

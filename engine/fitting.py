@@ -1,10 +1,10 @@
 """Whether the trainings of a graph fit their models, told from configurations alone, before any work."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.context import read_config
 from engine.errors import Problem, did_you_mean
 from engine.estimate.configurations import configuration
 from engine.estimate.methods import targets
@@ -52,16 +52,6 @@ def model_configuration(step: Step, graph: Graph, root: Path) -> Mapping[str, An
         return configuration(producer.parameters.architecture, producer.parameters.tokenizer.vocab_size)
     # A training changes nothing of what is asked here.
     return model_configuration(producer, graph, root) if producer.kind is train.KIND else None
-
-
-def read_config(model: Path) -> Mapping[str, Any] | None:
-    """The configuration of the model in a folder; None where it is not here, or cannot be read."""
-    try:
-        values = json.loads((model / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        # The step that loads the model says what is wrong with it.
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _layers(step: Step, method: Part, model: Model) -> Iterator[Problem]:

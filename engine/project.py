@@ -74,11 +74,12 @@ class Project:
         from engine.benchmarks import benchmark_problems
         from engine.compile import compile_each
         from engine.fitting import misfits
+        from engine.missing import missing_inputs
 
         specs, problems = self._loaded
         compiled = compile_each(specs, whole=not problems, root=self.root)
         steps, found = compiled.steps, compiled.problems
-        missing = self._missing_inputs(steps)
+        missing = missing_inputs(steps, self.root)
         unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
         if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
             raise UserError(dict.fromkeys(problems))
@@ -86,14 +87,6 @@ class Project:
         if problems := misfits(graph, self.root):
             raise UserError(problems)
         return graph
-
-    def _missing_inputs(self, steps: Iterable[Step]) -> list[Problem]:
-        return [
-            Problem(f"there is no {item.path}", item.where, "paths are relative to the workspace")
-            for step in steps
-            for item in step.inputs.values()
-            if item.producer is None and not (self.root / item.path).exists()
-        ]
 
     def _local_models(self) -> "Iterator[tuple[Spec, str]]":
         from engine.spec.sections import LocalModel
@@ -137,7 +130,7 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """The outline of the specs as they are now, which is remembered for the next run."""
-        from engine.compile import remarks, targets
+        from engine.compile import targets
 
         graph = self._whole
         digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
@@ -147,8 +140,7 @@ class Project:
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(self._pipeline_text(graph, files))
-        told = tuple(dict.fromkeys(remark for spec in self.specs for remark in remarks(spec)))
-        outline = Outline(names, files, graph, digests, pipeline, told, digest(canonical(state)))
+        outline = Outline(names, files, graph, digests, pipeline, digest(canonical(state)))
         if self._state.settled(state):
             remember(self._memo, outline, state)
         return outline
@@ -158,12 +150,12 @@ class Project:
         wanted = {spec.experiment for spec in self.named(paths)}
         return tuple(spec for spec in self.specs if spec.name in wanted)
 
-    def named(self, paths: Iterable[Path]) -> tuple[SpecName, ...]:
-        """As `chosen`, by name only; a spec with a sweep is all its points, and the name of a point is that one."""
+    def named(self, paths: Iterable[Path], steps: Iterable[str] = ()) -> tuple[SpecName, ...]:
+        """As `chosen`, by name only; a spec with a sweep is all its points, and the name of a point is that one. STEPS might be meant too."""
         names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
         given = list(paths)
         chosen = {str(path) for path in given} & names.keys()
-        wanted = {self.workspace.display(path) for path in select([p for p in given if str(p) not in chosen], self.workspace, names)}
+        wanted = {self.workspace.display(path) for path in select([p for p in given if str(p) not in chosen], self.workspace, [*names, *steps])}
         return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
 
     def refuse_sweep(self, name: str) -> None:
@@ -177,7 +169,8 @@ class Project:
             return Selection("all specs", tuple(spec.experiment for spec in self.outline.specs), self.graph)
         experiments = {spec.stem for spec in self.outline.specs}
         steps = [name for name in names if name in self.graph and name not in experiments]
-        specs = self.named(Path(name) for name in names if name not in steps) if len(steps) < len(names) else ()
+        others = [Path(name) for name in names if name not in steps]
+        specs = self.named(others, (step.name for step in self.graph)) if others else ()
         wanted = [*steps, *(name for spec in specs for name in spec.targets)]
         title = ", ".join([*(spec.experiment for spec in specs), *steps])
         return Selection(title, tuple(spec.experiment for spec in specs), self.graph.needed_for(wanted))

@@ -59,12 +59,18 @@ class Workspace:
 
     def spec_paths(self) -> tuple[Path, ...]:
         """Every spec of the default DAG, in order of name; raises UserError where there is none."""
-        found = {path for pattern in self.patterns for path in self.root.glob(pattern) if path.is_file()}
+        matching = sorted({path for pattern in self.patterns for path in self.root.glob(pattern)})
+        for path in matching:
+            # Some editors lock a file by a hidden link that leads nowhere.
+            if path.is_symlink() and not path.exists() and not path.name.startswith("."):
+                what = f"{self.display(path)} is a link to {path.readlink()}, which is not there"
+                raise UserError(what, Location(self.display(path)), "mend the link, or remove it")
+        found = [path for path in matching if path.is_file()]
         if not found:
             raise UserError(
                 f"no spec matches {', '.join(self.patterns)} in {self.root}", hint="make a workspace with a first spec: engine init DIR"
             )
-        return tuple(sorted(found))
+        return tuple(found)
 
     def watched(self) -> tuple[str, ...]:
         """What DVC watches for the step `resolve`: the specs' folders, the code and the lock where they lie in the workspace."""
@@ -77,19 +83,20 @@ class Workspace:
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
 
 
-def select(paths: Iterable[Path], workspace: Workspace, experiments: Iterable[str] = ()) -> tuple[Path, ...]:
-    """The specs that the user named by file, each resolved and checked to be one of the workspace's; EXPERIMENTS might be meant instead."""
+def select(paths: Iterable[Path], workspace: Workspace, others: Iterable[str] = ()) -> tuple[Path, ...]:
+    """The specs that the user named by file, each resolved and checked to be one of the workspace's; OTHERS' names might be meant instead."""
     chosen, known = [], workspace.spec_paths()
+    meant = {path.resolve(): path for path in known}  # a spec may be a link, and named by where it leads
     for path in paths:
         full = path if path.is_absolute() else Path.cwd() / path
         full = full if full.exists() else workspace.root / path
         if not full.exists():
-            names = [*(workspace.display(p) for p in known), *experiments]
+            names = [*(workspace.display(p) for p in known), *others]
             raise UserError(f"there is no spec, experiment or step {path}", hint=did_you_mean(str(path), names))
-        if full.resolve() not in known:
+        if full.resolve() not in meant:
             raise UserError(
                 f"{path} is not one of this workspace's specs ({', '.join(workspace.patterns)})",
                 hint="give its own workspace with --workspace DIR, or add it under [tool.adapterbuild] specs in pyproject.toml",
             )
-        chosen.append(full.resolve())
+        chosen.append(meant[full.resolve()])
     return tuple(chosen)

@@ -67,7 +67,7 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
 
 def test_a_good_workspace_is_fine(workspace):
     done = engine(workspace, "check")
-    assert done.returncode == 0 and "1 spec is fine: 8 steps" in done.stderr
+    assert done.returncode == 0 and "1 spec is fine: 9 steps" in done.stderr
 
 
 def test_a_missing_source_file(workspace):
@@ -127,6 +127,7 @@ def test_a_workspace_that_is_none(tmp_path):
 
 def test_a_spec_that_is_none_of_the_workspaces(workspace):
     refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec, experiment or step specs/typo.toml", "specs/toy.toml")
+    refused(engine(workspace, "plan", "generate-anser"), "there is no spec, experiment or step generate-anser", "mean 'generate-answer'?")
 
 
 def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ def statements() -> Iterator[dict[str, Any]]:
             try:
                 found = tomllib.loads(lines)
             except tomllib.TOMLDecodeError:
-                continue
+                continue  # the statement goes on in the next line
             lines = ""
             if found:
                 yield found

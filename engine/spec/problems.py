@@ -202,7 +202,19 @@ def _wrong_value(found: _Found) -> Problem:
     if isinstance(found.shape, Family) and found.shape.key:
         what = f"{found.name} must be the name of a kind or a table with it, not {described(found.given)}"
         return found.problem(what, f"kind is one of: {', '.join(sorted(found.shape.members))}")
-    return found.problem(f"{found.name} must be {_words(found.shape)}, not {described(found.given)}", found.hint)
+    hints = [hint for hint in (_form(found.shape, found.given), found.hint) if hint]
+    return found.problem(f"{found.name} must be {_words(found.shape)}, not {described(found.given)}", "; ".join(hints) or None)
+
+
+def _form(shape: Shape | None, given: object) -> str | None:
+    """How to write what may stand here, where one value stands in place of several."""
+    if isinstance(given, dict | tuple):
+        return None
+    if isinstance(shape, AnyOf):
+        return next((form for item in shape.alternatives if (form := _form(item, given))), None)
+    if isinstance(shape, Table):
+        return f"write {{ key = ... }} with keys among {', '.join(shape.part.model_fields)}"
+    return "put it between brackets: [...]" if isinstance(shape, Array) else None
 
 
 def _fixed(shape: Shape | None) -> tuple[object, ...]:

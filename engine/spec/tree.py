@@ -108,7 +108,15 @@ def _syntax_error(error: tomllib.TOMLDecodeError, name: str, text: str) -> UserE
     else:  # at end of document
         line = max((number for number, content in enumerate(lines, 1) if content.strip()), default=1)
         column = len(lines[line - 1]) + 1
-    return UserError(f"not valid TOML: {what}", Location(name, line, column, lines[line - 1]))
+    hint = next((hint for pattern, hint in _SYNTAX_HINTS if re.search(pattern, what)), None)
+    return UserError(f"not valid TOML: {what}", Location(name, line, column, lines[line - 1]), hint)
+
+
+_SYNTAX_HINTS = (
+    ("overwrite|twice|Duplicate|immutable", "the same key or table stands twice: keep one of them"),
+    ("Invalid value", "a text stands between quotes; truth values are true and false"),
+)
+"""What may be done about what tomllib says, where its words alone do not tell."""
 
 
 def _unfit(node: Node) -> Problem | None:
@@ -116,7 +124,7 @@ def _unfit(node: Node) -> Problem | None:
     if isinstance(node.content, datetime.date | datetime.time):
         return Problem("a spec holds no dates or times", node.value, "write it as text, between quotes")
     if isinstance(node.content, float) and not math.isfinite(node.content):
-        return Problem("a spec holds finite numbers only", node.value)
+        return Problem("a spec holds finite numbers only", node.value, "write a number, or leave the key out")
     return None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from engine.errors import UserError
 from stages.common.adapters import for_untouched_base
 from stages.common.attention import Attention, choose, say
+from stages.common.positions import positions
 from stages.common.quantisation import quantise
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ _TOKENIZER_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-
-# Bloom's ALiBi has no hard limit; its configurations name the length that the model is made for.
-_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "seq_length")
 
 
 def prepare_process(threads: int | None = None) -> None:
@@ -242,9 +240,9 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 
 
 def longest_sequence(config: "PretrainedConfig", virtual_tokens: int = 0) -> int | None:
-    """Tokens that a model of this configuration is made for, less those that an adapter puts before a row; None where it does not say."""
-    longest = next((value for key in _LENGTH_KEYS if isinstance(value := getattr(config, key, None), int)), None)
-    return longest if longest is None else longest - virtual_tokens
+    """Tokens that a model of this configuration has positions for, less those that an adapter puts before a row; None: no bound."""
+    found = positions(config.to_dict())
+    return found and found[1] - virtual_tokens
 
 
 def count_parameters(model: Any, trainable: bool = False) -> int:

@@ -89,11 +89,16 @@ def _evaluated(compute: Callable[[], object], asked: Template | Expression, row:
     try:
         return compute()
     except UndefinedError as error:
-        raise _unknown(error, asked.name, row, where) from None
+        raise _unknown(error, asked, row, where) from None
     except Exception as error:  # an expression of the user's template can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
-        what = f"{asked.name} cannot be rendered over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
-        sort = "template" if isinstance(asked, Template) else "expression"
-        raise UserError(what, where, f"the {sort} is {ascii_surrogates(repr(asked.source))}") from None
+        verb = "rendered" if isinstance(asked, Template) else "computed"
+        what = f"{asked.name} cannot be {verb} over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+        raise UserError(what, where, _shown(asked)) from None
+
+
+def _shown(asked: Template | Expression) -> str:
+    sort = "template" if isinstance(asked, Template) else "expression"
+    return f"the {sort} is {ascii_surrogates(repr(asked.source))}"
 
 
 def _defined(value: object) -> object:
@@ -139,8 +144,8 @@ def _broken(error: TemplateSyntaxError, source: str, name: str, sort: str) -> Us
     return UserError(f"{name} is no valid Jinja {sort}: {error.message}", Location(name, error.lineno, None, line))
 
 
-def _unknown(error: UndefinedError, name: str, row: Row, where: Location) -> UserError:
+def _unknown(error: UndefinedError, asked: Template | Expression, row: Row, where: Location) -> UserError:
     found = _UNKNOWN_FIELD.fullmatch(error.message or "")
     if not found:
-        return UserError(f"{name} asks for something that this row lacks: {error.message}", where)
-    return UserError(f"{name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))
+        return UserError(f"{asked.name} asks for something that is not there in this row: {error.message}", where, _shown(asked))
+    return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))

@@ -135,7 +135,8 @@ class _Made:
         elif self._expression:
             found = self._expression.value(row, where)
         else:
-            hint = did_you_mean(self.column.of, row)
+            why = _no_expression(self.column.of)
+            hint = f"it is no valid expression either: {why}" if why else did_you_mean(self.column.of, row)
             raise UserError(f"{COLUMN.format(self.name)} is made of column '{self.column.of}', which this row does not have", where, hint)
         return found if found is None or self.column.type is None else _converted(found, self.column.type, self.name, where)
 
@@ -148,6 +149,21 @@ def _is_plain(text: str) -> bool:
         return Expression(text, "").fields == {text}
     except UserError:  # `section text` parses as no expression
         return True
+
+
+def _no_expression(text: str) -> str | None:
+    """Why TEXT, which is no column, is no expression; None where nobody would have meant one: it has words alone."""
+    from stages.common.templates import Expression
+
+    try:
+        Expression(text, "")
+    except UserError as error:
+        return error.problems[0].what.partition(": ")[2] if set(text) & _SIGNS else None
+    return None
+
+
+_SIGNS = frozenset("|()[]{}'\"<>=+*/%~")
+"""What stands in expressions and seldom in the names of columns."""
 
 
 _TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}

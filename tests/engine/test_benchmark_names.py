@@ -9,37 +9,21 @@ from engine.compile import targets
 from engine.errors import UserError
 from engine.project import Project
 from engine.workspace import Workspace
+from tests.toys import model, toy
 
-SPEC = """
-[experiment]
-name = "one"
-
-[model]
-name = "toy"
-architecture = {{ kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }}
-
-[tasks.a]
-source = {{ kind = "synthetic", generator = "reports", rows = 9 }}
-prompts = ["Say {{{{ text }}}}"]
-teacher = {{ kind = "gold", column = "text" }}
-max_new_tokens = 8
-
-[mixture]
-tasks = ["a"]
-
-[training]
-method = "lora"
-
-[benchmarks]
-{benchmarks}
-"""
+TASK = """\
+source = { kind = "synthetic", generator = "reports", rows = 9 }
+prompts = ["Say {{ text }}"]
+teacher = { kind = "gold", column = "text" }"""
 
 
 def project(folder: Path, benchmarks: str) -> Project:
     (folder / "specs").mkdir()
     (folder / "own").mkdir()
     (folder / "own/mine.yaml").write_text("task: my_words\ntag:\n  - my_tag\n")
-    (folder / "specs/one.toml").write_text(SPEC.format(benchmarks=benchmarks))
+    (folder / "specs/one.toml").write_text(
+        toy({"a": TASK}, "one", model(name="toy"), '"lora"', more=f"\n[benchmarks]\n{benchmarks}\n")
+    )
     return Project(Workspace.at(folder))
 
 

@@ -13,29 +13,12 @@ from engine.errors import UserError
 from engine.identity import Identities
 from engine.spec.load import Spec, load_spec, load_specs
 from engine.spec.references import PLAIN_TEMPLATE, template_error
+from tests.toys import toy
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.toml"))
 
-WHOLE = """
-[experiment]
-name = "one"
-
-[model]
-path = "models/base"
-
-[tasks.a]
-source = { kind = "jsonl", path = "a.jsonl" }
-prompts = ["{{ word }}"]
-teacher = { kind = "gold", column = "word" }
-
-[mixture]
-tasks = ["a"]
-
-[training]
-method = "lora"
-learning_rate = 1e-3
-"""
+WHOLE = toy(name="one", base='path = "models/base"', method='"lora"', more="learning_rate = 1e-3\n")
 
 
 def same(one: Spec, other: Spec) -> bool:

@@ -9,30 +9,16 @@ from engine.errors import UserError
 from engine.hub import commit_of
 from engine.spec.load import load_specs
 from tests.stages.generate.hub_server import COMMIT, HubServer
+from tests.toys import toy
 
-SPEC = """
-[experiment]
-name = "papers"
-
-[model]
-name = "tiny"
-architecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 128 }
-
-[tasks.title]
+TITLES = """\
 source = { kind = "hub", id = "me/papers", revision = "%s" }
 prompts = ["{{ text }}"]
-teacher = { kind = "gold", column = "title" }
-
-[mixture]
-tasks = ["title"]
-
-[training]
-method = "full"
-"""
+teacher = { kind = "gold", column = "title" }"""
 
 
 def compiled(folder: Path, revision: str):
-    (folder / "papers.toml").write_text(SPEC % revision, "utf-8")
+    (folder / "papers.toml").write_text(toy({"title": TITLES % revision}), "utf-8")
     return compile_graph(load_specs([folder / "papers.toml"], folder))
 
 
@@ -49,7 +35,7 @@ def test_a_branch_is_refused_with_the_commit_that_it_names_now(tmp_path, server)
         compiled(tmp_path, "main")
     (found,) = caught.value.problems
     assert "'main' of me/papers may move" in found.what and found.hint.endswith(f'revision = "{COMMIT}"')
-    assert (found.where.line, found.where.source[found.where.column - 1 :][:6]) == (10, '"main"')
+    assert (found.where.line, found.where.source[found.where.column - 1 :][:6]) == (9, '"main"')
 
 
 def test_a_branch_that_the_hub_does_not_know_is_refused_all_the_same(tmp_path, server):

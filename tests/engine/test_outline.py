@@ -219,12 +219,3 @@ def test_one_broken_spec_hides_neither_clashes_nor_missing_files_of_the_others(r
     assert not any("no spec of this workspace is experiment" in what for what in found), "three is there, only broken"
     (root / "specs/three.toml").unlink()
     assert "no spec of this workspace is experiment 'three'" in problems(root)
-
-
-def test_rows_that_a_model_from_scratch_has_no_positions_for_are_told_and_remembered(root: Path):
-    write(root, "short", positions=32)
-    (remark,) = project(root).outline.remarks
-    assert remark.startswith("tokenization.max_length is 64, but model own has 32 positions") and "specs/short.toml:17:14" in remark
-    assert remembered(root) and project(root).outline.remarks == (remark,)
-    write(root, "short", positions=64)
-    assert project(root).outline.remarks == ()

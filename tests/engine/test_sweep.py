@@ -161,7 +161,9 @@ def test_who_wants_one_point_is_told_of_them(project):
 
 def test_a_long_list_of_names_is_cut():
     names = [f"x-r_{number}" for number in range(200)]
-    assert did_you_mean("what", [*names, *names]).endswith(", and 176 more")
+    assert did_you_mean("what", [*names, *names]).endswith(", and 192 more")
+    shown = did_you_mean("evaluate", [*names, "predict-evalu", "train-x"])
+    assert "predict-evalu" in shown and "x-r_11" not in shown.split(", "), "the most similar ones"
     assert did_you_mean("q", ["x", "y", "y"]) == "known: x, y"
     assert did_you_mean("aa", [*names, "aaaaaaaaaaa"]) == "known: aaaaaaaaaaa, and 200 more"
 

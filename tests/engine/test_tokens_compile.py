@@ -5,41 +5,19 @@ import pytest
 from engine.compile import compile_each, compile_graph
 from engine.errors import UserError
 from engine.spec.load import load_spec
+from tests.toys import GOLD, toy
 
-FILES = 'tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]\n'
-T5 = 'name = "tiny"\narchitecture = { kind = "t5", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }\n'
-SPEC = """\
-[experiment]
-name = "toy"
-
-[model]
-path = "model"
-tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-
-[tasks.a]
-source = {{ kind = "jsonl", path = "a.jsonl" }}
-prompts = ["{{{{ q }}}}"]
-teacher = {{ kind = "gold", column = "a" }}
-
-[tasks.b]
-source = {{ kind = "jsonl", path = "b.jsonl" }}
-prompts = ["{{{{ q }}}}"]
-teacher = {{ kind = "gold", column = "a" }}
-
-[tokenization]
-{tokenization}
-
-[mixture]
-tasks = ["a", "b"]
-
-[training]
-method = "{method}"
-"""
+LOCAL = 'path = "model"\ntokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]'
+T5 = 'name = "tiny"\narchitecture = { kind = "t5", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }'
+TASKS = {name: GOLD.replace("a.jsonl", f"{name}.jsonl") for name in "ab"}
 
 
-def graph(folder, tokenization, method="lora", model=None):
-    text = SPEC.format(tokenization=tokenization, method=method)
-    (folder / "toy.toml").write_text(text.replace('path = "model"\n', model).replace(FILES, "") if model else text)
+def spec(tokenization="", method="lora", model=LOCAL):
+    return toy(TASKS, base=model, method=f'"{method}"', tokenization=tokenization or 'boundary = "apart"')
+
+
+def graph(folder, tokenization, method="lora", model=LOCAL):
+    (folder / "toy.toml").write_text(spec(tokenization, method, model))
     compiled = compile_each([load_spec(folder / "toy.toml", folder)], root=folder)
     if compiled.problems:
         raise UserError(compiled.problems)
@@ -105,13 +83,13 @@ def test_what_a_spec_cannot_ask_for_is_located(tmp_path, tokenization, said):
 
 
 def test_the_tokenizers_configuration_is_always_needed(tmp_path):
-    (tmp_path / "toy.toml").write_text(SPEC.format(tokenization="", method="lora").replace('"tokenizer_config.json", ', ""))
+    (tmp_path / "toy.toml").write_text(spec().replace('"tokenizer_config.json", ', ""))
     with pytest.raises(UserError, match=r"tokenizer_config\.json must be among them"):
         load_spec(tmp_path / "toy.toml", tmp_path)
 
 
 def test_a_tokenizer_in_python_is_read_by_a_version_of_transformers(tmp_path):
-    text = SPEC.format(tokenization="", method="lora").replace('"tokenizer.json", ', "").replace("chat_template.jinja", "vocab.txt")
+    text = spec().replace('"tokenizer.json", ', "").replace("chat_template.jinja", "vocab.txt")
     (tmp_path / "toy.toml").write_text(text)
     made = compile_graph([load_spec(tmp_path / "toy.toml", tmp_path)])
     assert any("transformers" in part.environment for part in made["tokenize-a-model"].parameters.parts())
@@ -146,7 +124,7 @@ def test_so_does_the_configuration_of_a_model_that_is_here(tmp_path):
 
 def test_a_model_that_is_trained_further_is_what_it_was(tmp_path):
     graph(tmp_path, "", "full", T5)
-    text = (tmp_path / "toy.toml").read_text().replace('"toy"', '"next"').replace(T5, 'experiment = "toy"\n')
+    text = (tmp_path / "toy.toml").read_text().replace('"toy"', '"next"').replace(T5, 'experiment = "toy"')
     (tmp_path / "next.toml").write_text(text)
     specs = [load_spec(tmp_path / name, tmp_path) for name in ("toy.toml", "next.toml")]
     assert compile_graph(specs)["predict-next"].parameters.encoder_decoder

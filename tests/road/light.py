@@ -16,12 +16,14 @@ name = "toy"
 source = { kind = "jsonl", path = "data/a.jsonl" }
 prompts = ["Say {{ word }}:"]
 teacher = { kind = "gold", column = "word" }
+max_new_tokens = 4
 seed = 0
 
 [tasks.b]
 source = { kind = "jsonl", path = "data/b.jsonl" }
 prompts = ["Double {{ word }}:"]
 teacher = { kind = "gold", column = "double" }
+max_new_tokens = 4
 
 [training]
 method = "lora"

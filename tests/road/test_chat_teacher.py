@@ -12,39 +12,25 @@ import pytest
 from engine.build import dvc_environment
 from tests.road.conftest import Place
 from tests.stages.generate.chat_server import Server, running
+from tests.toys import toy
 
 pytestmark = pytest.mark.slow
 
 KEY = "sk-road-0123456789abcdef"
-SPEC = """
-[experiment]
-name = "words"
-
-[model]
-name = "tiny"
-architecture = {{ kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = 128 }}
-
-[tasks.words]
-source = {{ kind = "jsonl", path = "rows.jsonl" }}
-prompts = ["Say {{{{ word }}}}", "Repeat {{{{ word }}}}"]
+TASK = """\
+source = { kind = "jsonl", path = "rows.jsonl" }
+prompts = ["Say {{ word }}", "Repeat {{ word }}"]
 
 [tasks.words.teacher]
 kind = "chat"
 model = "m"
-base_url = "{url}"
+base_url = "URL"
 api_key_env = "ROAD_KEY"
 max_tokens = 10
 in_flight = 4
 retries = 2
 input_price = 100.0
-output_price = 200.0
-
-[mixture]
-tasks = ["words"]
-
-[training]
-method = "full"
-"""
+output_price = 200.0"""
 
 
 @pytest.fixture
@@ -60,7 +46,7 @@ def place(tmp_path: Path, server: Server, monkeypatch) -> Place:
     made.root.mkdir()
     made.run("engine", "init", ".")
     (made.root / "specs/first.toml").unlink()
-    made.write("specs/words.toml", SPEC.format(url=server.url))
+    made.write("specs/words.toml", toy({"words": TASK.replace("URL", server.url)}))
     write_rows(made, 40)
     return made
 

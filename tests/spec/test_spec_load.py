@@ -63,19 +63,22 @@ def test_bytes_that_are_not_utf8(tmp_path, write, valid):
 
 
 @pytest.mark.parametrize(
-    ("text", "what", "place"),
+    ("text", "what", "place", "hint"),
     [
-        ("a = \n", "not valid TOML: Invalid value", "specs/a.toml:1:5"),
-        ("[a]\nb = 1\nb = 2\n", "not valid TOML: Cannot overwrite a value", "specs/a.toml:3:6"),
-        ("[a]\n[a]\n", "not valid TOML: Cannot declare", "specs/a.toml:2:3"),
-        ("a = 1\nb = [1,\n\n", "not valid TOML: ", "specs/a.toml:2:8"),
-        ("a = 'x\n", "not valid TOML: ", "specs/a.toml:1:7"),
-        ("a = " + "[" * 5000, "the tables or arrays are nested too deeply", "specs/a.toml"),
-        ("a = " + "1" * 5000, "a number has too many digits", "specs/a.toml"),
+        ("a = \n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "between quotes"),
+        ("a = True\n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "true and false"),
+        ("[a]\nb = 1\nb = 2\n", "not valid TOML: Cannot overwrite a value", "specs/a.toml:3:6", "stands twice"),
+        ("a = { b = 1, b = 2 }\n", "not valid TOML: Duplicate inline table key", "specs/a.toml:1:19", "stands twice"),
+        ("[a]\n[a]\n", "not valid TOML: Cannot declare", "specs/a.toml:2:3", "stands twice"),
+        ("a = 1\nb = [1,\n\n", "not valid TOML: ", "specs/a.toml:2:8", ""),
+        ("a = 'x\n", "not valid TOML: ", "specs/a.toml:1:7", ""),
+        ("a = " + "[" * 5000, "the tables or arrays are nested too deeply", "specs/a.toml", ""),
+        ("a = " + "1" * 5000, "a number has too many digits", "specs/a.toml", "64 bits"),
     ],
 )
-def test_what_is_no_toml(fails, text, what, place):
+def test_what_is_no_toml(fails, text, what, place, hint):
     (problem,) = fails(text)
+    assert hint in (problem.hint or "")
     assert problem.what.startswith(what) and "(at " not in problem.what
     assert str(problem.where) == place
 

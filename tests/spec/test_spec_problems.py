@@ -149,13 +149,13 @@ MISTAKES = {
         "weight_decay: Decoupled",
     ),
     "text": ('"title"', "['title']", "tasks.headline.teacher.column must be text, not an array", "['title']", "column:"),
-    "array": ('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'", '"headline"', "tasks: "),
+    "array": ('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'", '"headline"', "[...]; tasks: "),
     "table": (
         "[training]",
         "[training]\nglobal_batch = 3",
         "training.global_batch must be a table, not the whole number 3",
         "3",
-        "global_batch:",
+        "write { key = ... } with keys among rows, tokens; global_batch:",
     ),
     "too few values": ("[training]", "[training]\nbetas = [0.9]", "training.betas needs 2 values, not 1", "[0.9]", None),
     "too many values": (
@@ -246,7 +246,7 @@ MISTAKES = {
     ),
     "date": ('name = "headline"', "name = 1979-05-27", "a spec holds no dates or times", "1979-05-27", "between quotes"),
     "time inside an array": ('["headline"]', "[07:32:00]", "a spec holds no dates or times", "07:32:00", "between quotes"),
-    "no number": ("64", "nan", "a spec holds finite numbers only", "nan", None),
+    "no number": ("64", "nan", "a spec holds finite numbers only", "nan", "leave the key out"),
     "infinite": ("64", "-inf", "a spec holds finite numbers only", "-inf", None),
     "infinite by size": ("64", "1e999", "a spec holds finite numbers only", "1e999", None),
     "extends is a text": (

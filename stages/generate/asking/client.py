@@ -168,7 +168,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         try:
             return max(0.0, float(value) / scale)
         except ValueError:
-            pass
+            pass  # a date, then
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time())
         except ValueError:

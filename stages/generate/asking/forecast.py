@@ -95,6 +95,7 @@ def forecast(parameters: Parameters, name: str, inputs: dict[str, str]) -> dict[
         except TimeoutError:
             pass  # what was counted until now is said as `at least`
         except UserError:
+            # Once all rows are counted, that none of them is answered yet is no mistake of the user.
             if not forecaster.complete:
                 raise
     return _told(forecaster, teacher)

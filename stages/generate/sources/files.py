@@ -39,6 +39,13 @@ class Files(Selection):
             return (Need(("path",), path=_above(self.path)),)
         return tuple(Need(("path", index), path=_above(path), name=str(index)) for index, path in enumerate(self.path))
 
+    def unmatched(self, root: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """The patterns that match no file below ROOT although their folder is there, each with its place in this part."""
+        for need, path in zip(self.needs(), self.paths, strict=True):
+            above = _above(path)
+            if above != path and (root / above).is_dir() and not _found(path, root / above):
+                yield need.field, path
+
     def read(self, files: Sequence[Path]) -> Iterator[Located]:
         """Each row of FILES with its place; raises UserError where a file is unreadable or holds something else."""
         for given, file in zip(self.paths, files, strict=True):
@@ -64,10 +71,15 @@ def _matching(given: str, file: Path) -> list[Path]:
         if file.is_dir():
             raise UserError(f"{file} is a folder, not a file", Location(str(file)), f'name a file, or a pattern such as "{given}/*"')
         return [file]
-    found = sorted((path for path in file.glob(str(PurePosixPath(given).relative_to(above))) if path.is_file()), key=Path.as_posix)
-    if not found:
+    if not (found := _found(given, file)):
         raise UserError(f"no file matches {given}", Location(str(file)), "is the pattern right?")
     return found
+
+
+def _found(pattern: str, folder: Path) -> list[Path]:
+    """The files that PATTERN matches, where FOLDER is the one above its first part that is no plain name."""
+    below = str(PurePosixPath(pattern).relative_to(_above(pattern)))
+    return sorted((path for path in folder.glob(below) if path.is_file()), key=Path.as_posix)
 
 
 def opened(path: Path) -> Path:

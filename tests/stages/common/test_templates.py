@@ -50,7 +50,9 @@ def test_an_unknown_field_inside_a_condition_is_no_silent_false():
 
 
 def test_an_unknown_attribute_is_told():
-    assert "has no attribute 'kye'" in problem("{{ nested.kye }}", nested={"key": 1}).what
+    found = problem("{{ nested.kye }}", nested={"key": 1})
+    assert "is not there in this row" in found.what and "has no attribute 'kye'" in found.what
+    assert found.hint == "the template is '{{ nested.kye }}'"
 
 
 def test_a_syntax_error_shows_its_line():
@@ -139,7 +141,7 @@ def test_expressions_give_values(expression, value):
         ("yaer > 1", "did you mean 'year'?"),
         ("missing", "'missing', which this row does not have"),
         ("year / 0", "division by zero"),
-        ("text > year", "cannot be rendered"),
+        ("text > year", "cannot be computed"),
         ("text.__class__.__base__", "unsafe"),
         ("items.pop()", "pop"),
         ("items | random", "random"),

@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import unquote
 
-COMMIT = "c" * 40
+COMMIT, NEXT = "c" * 40, "d" * 40
+"""Two commits of the data set; `main` names the first one until `move`."""
 
 
 class HubServer(ThreadingHTTPServer):
@@ -19,6 +20,16 @@ class HubServer(ThreadingHTTPServer):
         self.files, self.cuts = files, cuts
         self.asked: Counter[str] = Counter()
         self.bytes_sent = 0
+        self.commits = [COMMIT]
+
+    @property
+    def main(self) -> str:
+        """The commit that the branch names now."""
+        return self.commits[-1]
+
+    def move(self) -> None:
+        """Let the branch name another commit, which holds the same files."""
+        self.commits.append(NEXT)
 
     @property
     def url(self) -> str:
@@ -58,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def api(self, path: str, body: bytes) -> None:
         parts = path.removeprefix("api/datasets/me/papers").strip("/").split("/")
-        if len(parts) > 1 and parts[1] not in (COMMIT, "main"):
+        if len(parts) > 1 and parts[1] not in (*self.server.commits, "main"):
             return self.reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if parts[0] == "tree":
             below = "/".join(parts[2:])
@@ -70,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = self.wanted(body)
             return self.json([_entry(name, data) for name, data in self.server.files.items() if name in wanted])
         siblings = [{"rfilename": name} for name in self.server.files]
-        return self.json({"id": "me/papers", "sha": COMMIT, "siblings": siblings, "private": False, "gated": False, "tags": []})
+        return self.json({"id": "me/papers", "sha": self.server.main, "siblings": siblings, "private": False, "gated": False, "tags": []})
 
     def wanted(self, body: bytes) -> list[str]:
         if "json" in self.headers.get("Content-Type", ""):
@@ -80,12 +91,12 @@ class _Handler(BaseHTTPRequestHandler):
     def file(self, path: str) -> None:
         _, _, rest = path.partition("resolve/")
         revision, _, name = rest.partition("/")
-        if revision != COMMIT:
+        if revision not in self.server.commits:
             return self.reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
         if name not in self.server.files:
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"})
         data = self.server.files[name]
-        headers = {"ETag": f'"{len(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{len(data)}"', "X-Repo-Commit": revision, "Accept-Ranges": "bytes"}
         asked = self.headers.get("Range")
         if not asked:
             return self.reply(200, data, headers)

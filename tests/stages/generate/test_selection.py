@@ -75,6 +75,15 @@ def test_a_missing_column_is_told_with_the_nearest():
     assert "'titel', which this row does not have" in str(caught.value) and "did you mean 'title'?" in str(caught.value)
 
 
+def test_an_expression_that_is_none_says_why_beside_being_no_column():
+    with pytest.raises(UserError, match="which this row does not have") as caught:
+        select([{"title": "x"}], columns={"new": "title.split('#')[1] | trimm"})
+    assert caught.value.problems[0].hint == "it is no valid expression either: No filter named 'trimm'."
+    with pytest.raises(UserError, match="section text") as caught:
+        select([{"title": "x"}], columns={"new": "section text"})
+    assert "expression" not in (caught.value.problems[0].hint or "")
+
+
 def test_a_filter_leaves_out_and_counts():
     found, selected = select(numbers(10), where="n % 3 == 0 and n > 0")
     assert found == [{"n": 3}, {"n": 6}, {"n": 9}] and selected.left_out == {"where": 7}

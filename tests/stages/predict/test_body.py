@@ -183,7 +183,14 @@ def test_an_empty_prompt_is_located(tmp_path, parrot):
     assert caught.value.problems[0].where.line == 3
 
 
-@pytest.mark.parametrize("architecture", ["bloom", "falcon", "gpt2", "llama"])
+def test_positions_without_end_go_as_far_as_the_answer(tmp_path):
+    model = make_model(tmp_path / "model", "bloom")
+    job = asking_job(tmp_path, model, texts(2))
+    run(settings(tasks={"words": TaskPrediction(max_new_tokens=70)}), job)
+    assert all(row["finish_reason"] == "stop" or row["tokens"] == 70 for row in made_by(job)), "64 is what the model was made for"
+
+
+@pytest.mark.parametrize("architecture", ["falcon", "gpt2", "llama"])
 def test_more_tokens_than_positions_are_refused(tmp_path, architecture):
     model = make_model(tmp_path / "model", architecture)
     with pytest.raises(UserError, match="has room for 4 before the answer"):

@@ -5,13 +5,16 @@ import json
 import pytest
 import torch
 
+from engine.errors import UserError
 from stages.common.models import load_model, load_tokenizer
+from stages.common.questions import Questions
 from stages.initialize import Parameters as Made
 from stages.initialize.architectures import T5
 from stages.initialize.body import run as initialize
 from stages.initialize.tokenizers import Tokenizer
 from stages.predict import Parameters, TaskPrediction
 from stages.predict.body import run
+from stages.predict.exam import Reader
 from tests.stages.initialize.tiny import make_job, texts, write_lines
 
 
@@ -47,9 +50,23 @@ def test_answers_and_likelihoods_are_those_of_a_plain_loop(tmp_path, model):
         assert row["answer"] == tokenizer.decode(ids[1:])
 
 
-def test_question_and_answer_each_have_all_the_positions(tmp_path, model):
-    longest = load_model(model).config.n_positions
-    asked = {"words": TaskPrediction(max_new_tokens=longest)}
-    job = make_job(tmp_path, {"model": model, "test/words": write_lines(tmp_path / "test.jsonl", texts(2))})
-    found = run(Parameters(tasks=asked, likelihood=True, encoder_decoder=True, over_length="drop", threads=1), job)["words"]
-    assert (found["rows_out"], found["truncated"], found["left_out"]) == (2, 0, {}) and "references_cut" not in found
+@pytest.mark.parametrize(("encoder_decoder", "kept"), [(True, 2), (False, 0)])
+def test_question_and_answer_each_have_all_the_positions(tmp_path, model, encoder_decoder, kept):
+    asked = {"words": TaskPrediction(max_new_tokens=40)}
+    parameters = Parameters(tasks=asked, likelihood=True, encoder_decoder=encoder_decoder, over_length="drop", rows=None)
+    asking = Questions(parameters.format, load_tokenizer(model).encoder, encoder_decoder=encoder_decoder)
+    rows = write_lines(tmp_path / "test.jsonl", [*texts(2), {"id": "long", "prompt": "say one " * 60, "completion": "one"}])
+    if not kept:
+        with pytest.raises(UserError, match="left out are 3 for over length"):
+            Reader(parameters, asking, 40).read("words", rows, "test")
+        return
+    found = Reader(parameters, asking, 40).read("words", rows, "test").counts()
+    assert (found["rows_out"], found["truncated"], found["left_out"]) == (kept, 0, {"over length": 1})
+    assert "references_cut" not in found
+
+
+def test_relative_positions_have_no_end(tmp_path, model):
+    rows = write_lines(tmp_path / "test.jsonl", [{"id": "long", "prompt": "say one two " * 100, "completion": "one"}])
+    asked = {"words": TaskPrediction(max_new_tokens=2)}
+    found = run(Parameters(tasks=asked, encoder_decoder=True, threads=1), make_job(tmp_path, {"model": model, "test/words": rows}))["words"]
+    assert (found["rows_out"], found["truncated"]) == (1, 0), "the model was made for 64 tokens, and reads more"

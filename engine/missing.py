@@ -1,0 +1,70 @@
+"""Files that steps read and that are not there: what may be meant, and which page tells where they come from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from os.path import relpath
+from pathlib import Path, PurePosixPath
+
+from engine.errors import Problem
+from engine.graph import Input, Step
+from stages.generate.sources.files import Files
+
+_PAGE = "README.md"
+
+
+def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
+    """A problem for each path that STEPS read, that no step makes, and that is not there, and for each pattern that matches nothing."""
+    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root)]
+
+
+def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
+    for step in steps:
+        for place, part in step.parameters.placed():
+            for field, pattern in part.unmatched(root) if isinstance(part, Files) else ():
+                hint = "is the pattern right? paths are relative to the workspace"
+                yield Problem(f"no file matches {pattern}", step.locate((*place, *field)), hint)
+
+
+def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
+    return [
+        Problem(f"there is no {item.path}", item.where, _hint(root, item))
+        for step in steps
+        for item in step.inputs.values()
+        if item.producer is None and not (root / item.path).exists()
+    ]
+
+
+def _hint(root: Path, item: Input) -> str:
+    folder = (root / item.path).parent
+    near = get_close_matches(PurePosixPath(item.path).name, _names(folder), n=1) if folder.is_dir() else []
+    page = _page(root, item)
+    said = [
+        *(f"did you mean '{PurePosixPath(item.path).with_name(name)}'?" for name in near),
+        *([f"{page} tells of it;"] if page and not near else []),
+        "paths are relative to the workspace",
+    ]
+    return " ".join(said)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _page(root: Path, item: Input) -> str | None:
+    """The nearest page beside or above the spec that names the missing file or the folder that it should lie in, seen from ROOT."""
+    parts = PurePosixPath(item.path).parts
+    named = (parts[-1], f"{parts[0]}/")
+    pages = (folder / _PAGE for folder in _upwards(root, item))
+    return next((relpath(page, root) for page in pages if page.is_file() and _names_any(page, named)), None)
+
+
+def _names_any(page: Path, named: Iterable[str]) -> bool:
+    text = page.read_text("utf-8", "replace")
+    return any(name in text for name in named)
+
+
+def _upwards(root: Path, item: Input) -> Iterator[Path]:
+    """The folders from that of the spec up to the top of the repository, which may hold the workspace."""
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
+    start = (root / item.where.file).parent if item.where else root
+    return (folder for folder in (start, *start.parents) if folder.is_relative_to(top))
