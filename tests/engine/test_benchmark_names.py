@@ -21,9 +21,7 @@ def project(folder: Path, benchmarks: str) -> Project:
     (folder / "specs").mkdir()
     (folder / "own").mkdir()
     (folder / "own/mine.yaml").write_text("task: my_words\ntag:\n  - my_tag\n")
-    (folder / "specs/one.toml").write_text(
-        toy({"a": TASK}, "one", model(name="toy"), '"lora"', more=f"\n[benchmarks]\n{benchmarks}\n")
-    )
+    (folder / "specs/one.toml").write_text(toy({"a": TASK}, "one", model(name="toy"), '"lora"', more=f"\n[benchmarks]\n{benchmarks}\n"))
     return Project(Workspace.at(folder))
 
 
