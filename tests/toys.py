@@ -13,7 +13,7 @@ def model(kind: str = "llama", length: int = 128, name: str = "tiny") -> str:
 
 
 def toy(
-    tasks: Mapping[str, str] = {"a": GOLD},  # noqa: B006 - never changed
+    tasks: Mapping[str, str] = {"a": GOLD},
     name: str = "toy",
     base: str = model(),
     method: str = '"full"',

@@ -21,9 +21,7 @@ def project(folder: Path, benchmarks: str) -> Project:
     (folder / "specs").mkdir()
     (folder / "own").mkdir()
     (folder / "own/mine.yaml").write_text("task: my_words\ntag:\n  - my_tag\n")
-    (folder / "specs/one.toml").write_text(
-        toy({"a": TASK}, "one", model(name="toy"), '"lora"', more=f"\n[benchmarks]\n{benchmarks}\n")
-    )
+    (folder / "specs/one.toml").write_text(toy({"a": TASK}, "one", model(name="toy"), '"lora"', more=f"\n[benchmarks]\n{benchmarks}\n"))
     return Project(Workspace.at(folder))
 
 
@@ -42,10 +40,10 @@ def test_the_step_reads_the_model_the_adapter_and_the_definitions(tmp_path: Path
 @pytest.mark.parametrize(
     ("benchmarks", "messages"),
     [
-        ('tasks = ["my_wrods"]\nfolder = "own"', ["no task 'my_wrods'", "specs/one.toml:22:10", "did you mean 'my_words'?"]),
-        ('tasks = ["my_words"]\nfolder = "ownn"', ["there is no ownn", "specs/one.toml:23:10"]),
-        ('tasks = ["my_words"]\nfolder = "../own"', ["leads out of the workspace", "specs/one.toml:23:10"]),
-        ("tasks = []", ["specs/one.toml:22"]),
+        ('tasks = ["my_wrods"]\nfolder = "own"', ["no task 'my_wrods'", "specs/one.toml:20:10", "did you mean 'my_words'?"]),
+        ('tasks = ["my_words"]\nfolder = "ownn"', ["there is no ownn", "specs/one.toml:21:10"]),
+        ('tasks = ["my_words"]\nfolder = "../own"', ["leads out of the workspace", "specs/one.toml:21:10"]),
+        ("tasks = []", ["specs/one.toml:20"]),
         ('task = ["my_words"]', ["unknown key 'task'", "did you mean 'tasks'?"]),
     ],
 )

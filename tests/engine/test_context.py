@@ -86,9 +86,7 @@ def test_virtual_tokens_take_positions(found):
     method = '{ kind = "prompt_tuning", num_virtual_tokens = 10 }'
     (problem,) = found(scratch(), "max_length = 60", method)
     assert "64 positions, of which the adapter's virtual tokens take 10" in problem.what and "at most 54" in problem.hint
-    assert len(found(scratch(), "", method, asked=54)) == 1 and not found(
-        scratch(), "", method, asked=53
-    )
+    assert len(found(scratch(), "", method, asked=54)) == 1 and not found(scratch(), "", method, asked=53)
 
 
 def test_a_model_that_is_trained_further_has_the_positions_of_the_first(found):

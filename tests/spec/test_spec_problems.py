@@ -149,7 +149,13 @@ MISTAKES = {
         "weight_decay: Decoupled",
     ),
     "text": ('"title"', "['title']", "tasks.headline.teacher.column must be text, not an array", "['title']", "column:"),
-    "array": ('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'", '"headline"', "[...]; tasks: "),
+    "array": (
+        '["headline"]',
+        '"headline"',
+        "mixture.tasks must be an array of text, not the text 'headline'",
+        '"headline"',
+        "[...]; tasks: ",
+    ),
     "table": (
         "[training]",
         "[training]\nglobal_batch = 3",
