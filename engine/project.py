@@ -151,12 +151,12 @@ class Project:
         return tuple(spec for spec in self.specs if spec.name in wanted)
 
     def named(self, paths: Iterable[Path], steps: Iterable[str] = ()) -> tuple[SpecName, ...]:
-        """As `chosen`, by name only; a spec with a sweep is all its points, and the name of a point is that one. STEPS may be meant."""
+        """As `chosen`, by name only; a sweep is all its points, and the name of a point is that one. STEPS might be meant too."""
         names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
         given = list(paths)
         chosen = {str(path) for path in given} & names.keys()
-        files = select([path for path in given if str(path) not in chosen], self.workspace, [*names, *steps])
-        wanted = {self.workspace.display(path) for path in files}
+        files = [path for path in given if str(path) not in chosen]
+        wanted = {self.workspace.display(path) for path in select(files, self.workspace, [*names, *steps])}
         return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
 
     def refuse_sweep(self, name: str) -> None:

@@ -84,7 +84,7 @@ class Workspace:
 
 
 def select(paths: Iterable[Path], workspace: Workspace, others: Iterable[str] = ()) -> tuple[Path, ...]:
-    """The specs that the user named by file, each resolved and checked to be one of the workspace's; OTHERS may be meant instead."""
+    """The specs that the user named by file, each resolved and checked to be the workspace's; OTHERS' names might be meant instead."""
     chosen, known = [], workspace.spec_paths()
     meant = {path.resolve(): path for path in known}  # a spec may be a link, and named by where it leads
     for path in paths:

@@ -92,6 +92,17 @@ def test_quick_training_prints_its_promises_as_the_last_line():
 
 
 @pytest.mark.long
+def test_quick_memory_has_both_measurements_beside_the_estimate():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/memory.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["rows"]) == 8 and found["largest_tensor_error"] < 0.2
+    assert all(row["measured_bytes"] > 0 and row["estimated_bytes"] > sum(row["parts"].values()) / 2 for row in found["rows"])
+
+
+@pytest.mark.long
 def test_quick_gpu_train_has_the_same_losses_in_all_loops():
     command = [sys.executable, "benchmarks/gpu_train.py", "--quick", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

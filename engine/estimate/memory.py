@@ -11,7 +11,7 @@ allocator's fragments.
 from dataclasses import dataclass
 from math import ceil
 
-from engine.estimate.models import Model
+from engine.estimate.models import Model, Stack
 
 _FLOAT32 = 4
 _ADAMW = 8.0
@@ -31,6 +31,8 @@ class Memory:
     activations: int
     together: bool = True
     """Whether gradients lie beside activations; else they come as these go, which is so where a step is one micro-batch."""
+    layer: int = 0
+    """What the backward pass of one layer needs for a moment, the first one's too, when nearly all gradients are there."""
 
     @property
     def states(self) -> int:
@@ -40,7 +42,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak."""
-        backward = self.gradients + self.activations if self.together else max(self.gradients, self.activations)
+        backward = self.gradients + self.activations if self.together else max(self.gradients + self.layer, self.activations)
         return self.weights + self.optimizer + backward
 
     def as_data(self) -> dict[str, int]:
@@ -105,6 +107,7 @@ def memory(model: Model, trainable: int, added: int, rows: int, length: int, lay
         activations(model, rows, length, layout),
         # ZeRO keeps room for what it exchanges from the first step on.
         together=layout.accumulates or layout.zero_stage > 0,
+        layer=_momentary(model, rows * length, length, layout),
     )
 
 
@@ -141,13 +144,22 @@ def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
     """
     tokens = rows * length
     # The embeddings' result and the last norm's, which the output layer reads.
-    kept, again = 2 * tokens * model.hidden, 0
+    kept = 2 * tokens * model.hidden
     for stack in model.stacks:
-        layer = tokens * (stack.stored + length * stack.matrices)
-        kept += stack.layers * (tokens * model.hidden if layout.gradient_checkpointing else layer)
-        again = max(again, layer) if layout.gradient_checkpointing else 0
+        kept += stack.layers * (tokens * model.hidden if layout.gradient_checkpointing else _layer(stack, tokens, length))
+    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), _momentary(model, tokens, length, layout))
+
+
+def _layer(stack: Stack, tokens: int, length: int) -> int:
+    """Numbers that one layer of STACK keeps for its backward pass."""
+    return tokens * (stack.stored + length * stack.matrices)
+
+
+def _momentary(model: Model, tokens: int, length: int, layout: Layout) -> int:
+    """A layer that is computed again, and a matrix of 4 bits that is unpacked."""
+    again = max(_layer(stack, tokens, length) for stack in model.stacks) if layout.gradient_checkpointing else 0
     unpacked = max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
-    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), layout.activation * (again + unpacked))
+    return layout.activation * (again + unpacked)
 
 
 def _loss(logits: int, layout: Layout) -> int:

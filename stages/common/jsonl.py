@@ -40,8 +40,8 @@ def read_document(path: Path) -> object:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
-        where = Location(str(path), error.lineno, error.colno, _excerpt(line))
         hint = 'where each line is a JSON object, take kind = "jsonl"' if error.msg == "Extra data" else None
+        where = Location(str(path), error.lineno, error.colno, _excerpt(line))
         raise UserError(f"this file is no JSON: {error.msg}", where, hint) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"this file is no JSON: {error}", Location(str(path))) from None

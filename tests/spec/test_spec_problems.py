@@ -150,11 +150,8 @@ MISTAKES = {
     ),
     "text": ('"title"', "['title']", "tasks.headline.teacher.column must be text, not an array", "['title']", "column:"),
     "array": (
-        '["headline"]',
-        '"headline"',
-        "mixture.tasks must be an array of text, not the text 'headline'",
-        '"headline"',
-        "[...]; tasks: ",
+        *('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'"),
+        *('"headline"', "[...]; tasks: "),
     ),
     "table": (
         "[training]",
