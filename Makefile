@@ -10,6 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 quickstart: setup
 	@engine build
+	@engine report
 
 test: setup lint
 	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
