@@ -261,10 +261,11 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
     # Experiments that start from the same base read one file of its answers; where the base is an experiment too, it has that name.
     models: dict[str, str] = {}
     for model, path in paths.items():
-        if path not in models or not model.startswith(_BASE_OF):
+        is_base, before = model.startswith(_BASE_OF), models.get(path)
+        if before is None or (before.startswith(_BASE_OF) and not is_base):
             models[path] = model
-        elif models[path].startswith(_BASE_OF):
-            models[path] += f", {model.removeprefix(_BASE_OF)}"
+        elif before.startswith(_BASE_OF) == is_base:
+            models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
     for path, model in models.items():
         for row in predictions(matter.root, path, None if shown else ROWS_SHOWN):
             if row["id"] in shown or len(shown) < ROWS_SHOWN:
