@@ -128,3 +128,4 @@ def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
     content = json.loads(done.stdout.splitlines()[-1])
     assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
     assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150
+    assert content["rows_streamed"] == 2_000 and content["streamed_base"] > 10 and content["streamed_above_base"] < 50

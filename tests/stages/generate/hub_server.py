@@ -80,8 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[0] == "paths-info":
             wanted = self.wanted(body)
             return self.json([_entry(name, data) for name, data in self.server.files.items() if name in wanted])
+        commit = parts[1] if len(parts) > 1 and parts[1] in self.server.commits else self.server.main
         siblings = [{"rfilename": name} for name in self.server.files]
-        return self.json({"id": "me/papers", "sha": self.server.main, "siblings": siblings, "private": False, "gated": False, "tags": []})
+        return self.json({"id": "me/papers", "sha": commit, "siblings": siblings, "private": False, "gated": False, "tags": []})
 
     def wanted(self, body: bytes) -> list[str]:
         if "json" in self.headers.get("Content-Type", ""):

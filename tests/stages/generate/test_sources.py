@@ -79,6 +79,7 @@ def test_several_files_are_read_in_their_order_and_a_pattern_by_name(tmp_path):
         (Json(path="x"), b"{}", "holds an object, not a list of rows", None),
         (Json(path="x"), b"[1]", "this row is a number", None),
         (Json(path="x"), b'[{"a": 1},\n {"a": }]', "no JSON", 2),
+        (Json(path="x"), b'{"a": 1}\n{"a": 2}', 'each line is a JSON object, take kind = "jsonl"', 2),
         (Json(path="x", rows="dat"), b'{"data": []}', "did you mean 'data'?", None),
         (Csv(path="x"), b"", "no header line", 1),
         (Csv(path="x"), b"a,a\n1,2\n", "names column 'a' twice", 1),

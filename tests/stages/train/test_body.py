@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,6 +88,8 @@ def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path
         save_numpy({**order, "bins": bins}, job.inputs["order"] / "order.safetensors")
         metrics = run(settings(**{"global_batch": GlobalBatch(rows=3), "batching": Packed(), **values}), job)
         assert metrics["steps"] == 3, "7 bins are 2 batches of 3 and one of 1"
+        lengths = Rows.open(job.inputs["order"], job.group("tokens")).lengths()
+        assert metrics["_measured"]["longest_row"] == max(int(lengths[a:b].sum()) for a, b in pairwise(bins)), "a bin is computed whole"
         found[name] = load_file(job.output / "model.safetensors")
     assert difference(found["whole"], found["single"]) < 1e-5
     assert difference(found["whole"], found["rows"]) < 1e-5
@@ -202,10 +205,11 @@ def test_metrics_count_what_was_learnt_from(tmp_path, falcon):
     assert metrics["tokens"] == sum(lengths)
     assert metrics["supervised_tokens"] == sum(int(rows[index][1].sum()) for index in range(len(rows)))
     measured = metrics["_measured"]
-    memory = {"peak_memory_bytes", "memory_before_bytes", "longest_row", "micro_batch_rows", "attention"}
+    memory = {"peak_memory_bytes", "memory_before_bytes", "longest_row", "supervised_share", "micro_batch_rows", "attention"}
     assert set(measured) == {"training_seconds", "tokens_per_second"} | memory
     assert measured["peak_memory_bytes"] >= measured["memory_before_bytes"] > 50e6
     assert measured["longest_row"] == max(lengths) and measured["attention"] == "sdpa"
+    assert measured["supervised_share"] == pytest.approx(metrics["supervised_tokens"] / metrics["tokens"], abs=1e-4)
 
 
 def test_curve_has_a_line_per_step_with_the_rate_that_the_step_used(tmp_path, falcon):
