@@ -10,6 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 quickstart: setup
 	@engine build
+	@engine report
 
 # The lint runs beside the first tests: together they keep two cores busy.
 test: setup

@@ -37,7 +37,8 @@ class Workspace:
     def interval(self, experiment: str, task: str, metric: str) -> str:
         """The value with its interval of 95 %."""
         scores = json.loads((self.folder / f"artifacts/evaluate-{experiment}/scores.json").read_text("utf-8"))
-        one = scores["models"][experiment][task][metric]
+        own = next(iter(scores["models"].values()))  # then those that it is compared with
+        one = own[task][metric]
         return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
 
     def real(self, experiment: str, task: str, metric: str, other: str) -> bool:
@@ -135,12 +136,18 @@ def bloom_560m_chat(folder: Path) -> list[Outcome]:
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
+def _twin(name: str) -> str:
+    """The twin of an experiment; a point of the sweep of ranks is named behind its spec."""
+    stem, _, rank = name.partition("lora-")
+    return f"{stem}lora-tiny-{rank}" if rank else f"{name}-tiny"
+
+
 def flan_t5_methods(folder: Path) -> list[Outcome]:
     """Methods, ranks and sizes against each other, and what is forgotten."""
     here = Workspace(folder)
 
     def rouge(name: str) -> float:
-        return here.value(f"{name}-tiny", "summary", "rouge1")
+        return here.value(_twin(name), "summary", "rouge1")
 
     return [*_methods(here, rouge), *_ranks(rouge), *_sizes(rouge), _parameters(here), *_forgotten(here)]
 
@@ -150,10 +157,10 @@ Score = Callable[[str], float]
 
 def _methods(here: Workspace, rouge: Score) -> Iterator[Outcome]:
     def around(name: str) -> str:
-        return here.interval(f"{name}-tiny", "summary", "rouge1")
+        return here.interval(_twin(name), "summary", "rouge1")
 
     def above(name: str) -> bool:
-        return here.real(f"{name}-tiny", "summary", "rouge1", "base")
+        return here.real(_twin(name), "summary", "rouge1", "base")
 
     base, full, low = rouge("base"), rouge("full"), rouge("lora-8")
     gain = (low - base) / (full - base)
@@ -177,13 +184,13 @@ def _sizes(rouge: Score) -> Iterator[Outcome]:
 
 
 def _parameters(here: Workspace) -> Outcome:
-    found = {name: here.metrics(f"train-{name}-tiny")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
+    found = {name: here.metrics(f"train-{_twin(name)}")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
     told = ", ".join(f"{name} {count:,}" for name, count in found.items())
     return Outcome("few parameters are trained", told, found["prompt"] < found["lora-8"] < found["full"] / 2)
 
 
 def _forgotten(here: Workspace) -> Iterator[Outcome]:
-    named = {name: here.value(f"{name}-tiny", "topic", "exact_match") for name in ("base", "full", "lora-8", "multitask")}
+    named = {name: here.value(_twin(name), "topic", "exact_match") for name in ("base", "full", "lora-8", "multitask")}
     base, full = named["base"], named["full"]
     yield Outcome("single-task full fine-tuning forgets", f"topics named {base:.2f} before, {full:.2f} after", full < base - 0.2)
     yield Outcome("LoRA does not", f"topics named {named['lora-8']:.2f} with the adapter", named["lora-8"] > base - 0.2, needed=False)

@@ -1,5 +1,6 @@
 """The adapters of a workspace: those that its specs ask for, and those that git's history or the cache still knows of."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -9,6 +10,7 @@ from typing import Any
 from engine import dvcfile
 from engine.addresses import PROVENANCE, provenance_of
 from engine.dvcfile import Entry, Record
+from engine.errors import UserError
 from engine.garbage import Area, documents
 from engine.graph import ARTIFACTS, Graph
 from engine.identity import short
@@ -19,6 +21,7 @@ from engine.spec.load import Spec
 from engine.store import Store
 
 _TRAININGS = f"{ARTIFACTS}/train-"
+_DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
 _WHOLE = "full"
 """The method that makes a model and no adapter."""
 
@@ -55,6 +58,13 @@ class Choice:
     method: str | None = None
     base: str | None = None
     digest: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.digest is not None and not _DIGITS.fullmatch(self.digest):
+            hint = "give its first hexadecimal digits, as `engine adapters` lists them, or leave --digest out"
+            raise UserError(f"'{self.digest}' is the beginning of no content address", hint=hint)
+        if empty := [name for name in ("step", "method", "base") if getattr(self, name) == ""]:
+            raise UserError(f"--{empty[0]} is empty, and no adapter has an empty one", hint=f"give a pattern, or leave --{empty[0]} out")
 
     def __contains__(self, adapter: object) -> bool:
         assert isinstance(adapter, Adapter)

@@ -27,6 +27,7 @@ def adapters(
     from engine.adapters import adapters as collect
     from engine.results import measured_metric
 
+    wanted = Choice(step, method, base, digest)
     project = load_project()
     if fetch is not None:
         _fetch(project, fetch, output, json)
@@ -37,7 +38,7 @@ def adapters(
         named = {spec.path for spec in chosen}
         known = collect(project.specs, project.graph, store, project.plan()) if specs else found
         found += tuple(one for one in past(project.root, store, [one.digest for one in known]) if not specs or one.spec in named)
-    found = tuple(one for one in found if one in Choice(step, method, base, digest))
+    found = tuple(one for one in found if one in wanted)
     if json:
         render.as_json(as_data(found))
     elif found:

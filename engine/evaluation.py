@@ -14,6 +14,7 @@ from engine.context import long_answer
 from engine.errors import Problem
 from engine.graph import Input, Step
 from engine.identity import canonical, recipe_of
+from engine.judging import Answers, add_judgements, judge_metric
 from engine.part import Part
 from engine.spec.load import Spec
 from engine.spec.sections import TrainedModel
@@ -57,6 +58,10 @@ class Subject:
             return {**self.base.reads(), "adapter": self.trained.output()}
         return {"model": self.trained.output()}
 
+    def answers(self, step: Step, task: str) -> Answers:
+        """This model's answers to TASK, which STEP makes for its own evaluation."""
+        return Answers(task, self.stem, self.spec, _predictions(step, task))
+
 
 def _others(subject: Subject) -> tuple[str, ...]:
     """Whom a model is compared with; a list that several experiments share names each of them, itself too."""
@@ -72,15 +77,18 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
     own = add_predictions(c, subject, task_of)
     section = subject.spec.experiment.evaluation
     tasks = _tasks(subject.spec)
-    reads = {f"predictions/{task}": _predictions(own, task) for task in (*tasks, *section.held_out)}
+    answers = {f"predictions/{task}": subject.answers(own, task) for task in (*tasks, *section.held_out)}
     for name, found in _Comparison(c, subject, own, task_of, subject_of).answers().items():
-        reads |= {f"compare/{name}/{task}": item for task, item in found.items()}
+        answers |= {f"compare/{name}/{task}": one for task, one in found.items()}
+    reads = {role: one.file for role, one in answers.items()}
+    rows = {task: own.inputs[_role(subject.spec, task)] for task in tasks}
+    reads |= add_judgements(c, subject.spec, {role: one for role, one in answers.items() if one.task in rows}, rows)
     parameters = evaluate.Parameters(
         model=subject.stem,
         tasks=tasks,
         held_out=section.held_out,
         trained_on=subject.spec.experiment.mixture.tasks,
-        metrics=section.metrics,
+        metrics=(*section.metrics, *([judge_metric(section.judge)] if section.judge else [])),
         compare=_others(subject),
         statistics=section.statistics,
     )
@@ -163,7 +171,7 @@ class _Comparison:
     task_of: TaskOf
     subject_of: Callable[[str], Subject]
 
-    def answers(self) -> dict[str, dict[str, Input]]:
+    def answers(self) -> dict[str, dict[str, Answers]]:
         """Each model's predictions, by its name and by task."""
         known = {name for name in _others(self.subject) if self._is_known(name)}
         found = {name: self._base() if name == BASE else self._recorded(self.subject_of(name)) for name in sorted(known)}
@@ -199,12 +207,15 @@ class _Comparison:
             what = f"'{BASE}' is both an experiment and the model that '{self.subject.name}' starts from, and these are two"
             yield Problem(what, where, "give the experiment another name")
 
-    def _base(self) -> dict[str, Input]:
+    def _base(self) -> dict[str, Answers]:
         """The predictions of the model that the experiment starts from: those of its own experiment, else of a step a task."""
         model = self.subject.spec.experiment.model
         has = self._recorded(self.subject_of(model.experiment)) if isinstance(model, TrainedModel) else {}
         name = model.experiment if isinstance(model, TrainedModel) else self.subject.base.name
-        return {task: has[task] if task in has else _predictions(self._ask_base(name, task), task) for task in self._all_tasks()}
+        return {task: has[task] if task in has else self._asked_of_base(name, task) for task in self._all_tasks()}
+
+    def _asked_of_base(self, name: str, task: str) -> Answers:
+        return Answers(task, f"{name}-{BASE}", self.subject.spec, _predictions(self._ask_base(name, task), task))
 
     def _ask_base(self, name: str, task: str) -> Step:
         parameters = self._only([task])
@@ -214,10 +225,10 @@ class _Comparison:
         description = f"Answers of {name} to the {spec.experiment.evaluation.split} rows of {task}."
         return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description), self.subject.spec)
 
-    def _recorded(self, other: Subject) -> dict[str, Input]:
+    def _recorded(self, other: Subject) -> dict[str, Answers]:
         """The predictions that OTHER's own evaluation makes of the same rows in the same way."""
         step = add_predictions(self.c, other, self.task_of)
-        return {task: _predictions(step, task) for task in self._all_tasks() if self._asks_as_we_do(step, task)}
+        return {task: other.answers(step, task) for task in self._all_tasks() if self._asks_as_we_do(step, task)}
 
     def _asks_as_we_do(self, step: Step, task: str) -> bool:
         mine, theirs = self._parameters, step.parameters
@@ -241,7 +252,7 @@ class _Comparison:
         held_out = tuple(task for task in mine.held_out if task in tasks)
         return replace_fields(mine, tasks={task: one for task, one in mine.tasks.items() if task in tasks}, held_out=held_out)
 
-    def _asked_together(self, lacking: Mapping[str, list[str]]) -> dict[str, dict[str, Input]]:
+    def _asked_together(self, lacking: Mapping[str, list[str]]) -> dict[str, dict[str, Answers]]:
         """The predictions of adapters whose own evaluations lack some tasks: one step asks them all on one loaded base."""
         subjects = {name: self.subject_of(name) for name in lacking}
         self.c.problems += [problem for name, tasks in lacking.items() for problem in self._unaskable(subjects[name], tasks[0])]
@@ -258,7 +269,11 @@ class _Comparison:
             _step(self.subject.spec, name, self._only(tasks), reads, f"Answers of {whom} to the {split} rows of {self.subject.stem}."),
             self.subject.spec,
         )
-        return {name: {task: _predictions(step, task, name) for task in missing} for name, missing in lacking.items()}
+        whose = f"{self.subject.stem}-others"
+        return {
+            name: {task: Answers(task, f"{whose}-{name}", spec, _predictions(step, task, name)) for task in missing}
+            for name, missing in lacking.items()
+        }
 
     def _shares_base(self, other: Subject) -> bool:
         return other.makes_adapter and self.c.same(other.base.weights, self.subject.base.weights)

@@ -18,7 +18,7 @@ from engine.project import Project, write_text
 from engine.results import results
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
-from engine.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, sweeps
+from engine.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
 
 LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
 WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
@@ -77,7 +77,8 @@ class Choice:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows, the best point first."""
         seeds = self.best.seeds > 1
-        columns = ["point", *self.sweep.fields, self.metric, *(["mean over seeds"] if seeds else [])]
+        fields = (short_field(field, self.sweep.fields) for field in self.sweep.fields)
+        columns = ["point", *fields, self.metric, *(["mean over seeds"] if seeds else [])]
         rows = [
             [c.point.name, *map(given, c.point.values.values()), f"{c.value:.6g}", *([f"{c.mean:.6g}"] if seeds else [])]
             for c in self.candidates

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts; a cell that is a number is set to the right."""
+    """Rows of texts; a column of numbers is set to the right."""
 
     sort: ClassVar[str] = "table"
     caption: str

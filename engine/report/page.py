@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.report.blocks import Picture, Section
+from engine.report.blocks import Picture, Section, Table
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
 
@@ -30,9 +30,13 @@ def _render(template: str, escapes: bool, title: str, sections: Sequence[Section
     environment = ImmutableSandboxedEnvironment(
         loader=PackageLoader("engine.report", "."), autoescape=escapes, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.tests["numeric"] = _is_number
-    environment.filters |= {"cell": _cell, "fenced": _fenced, "bold": _bold}
+    environment.filters |= {"numeric": _numeric, "cell": _cell, "fenced": _fenced, "bold": _bold}
     return environment.get_template(template).render(title=title, sections=sections, **helpers).rstrip("\n") + "\n"
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Whether each column holds numbers alone: a content address of nothing but digits is none, since others in its column have letters."""
+    return [all(_is_number(row[place]) for row in table.rows) for place in range(len(table.columns))]
 
 
 def _is_number(text: str) -> bool:

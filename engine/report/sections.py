@@ -44,8 +44,8 @@ def _built(matter: Matter) -> list[Block]:
         node = matter.nodes.get(one.step)
         metrics = node.metrics if node else {}
         sizes = [_count(metrics.get(key)) for key in ("trainable_parameters", "parameters")]
-        rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _digest(node, whole=True), _state(node), one.spec])
-    columns = ("experiment", "trained on", "method", "trainable", "parameters", "content address", "state", "spec")
+        rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _state(node), one.spec, _digest(node, whole=True)])
+    columns = ("experiment", "trained on", "method", "trainable", "parameters", "state", "spec", "content address")
     blocks: list[Block] = [Table("Experiments", columns, rows)]
     waiting = [node for node in matter.nodes.values() if node.action != "keep"]
     if waiting:
@@ -214,6 +214,9 @@ def _not_evaluated(matter: Matter) -> list[Block]:
     return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in matter.experiments if one.name not in done]
 
 
+_BASE_OF = "base of "
+
+
 def _across(matter: Matter) -> list[Block]:
     """Every model on every task by the main metric: experiments, then those that they were compared with."""
     names = _metrics(matter)
@@ -225,7 +228,7 @@ def _across(matter: Matter) -> list[Block]:
             if one["score"] == f"{one['task']} {one['metric']}":
                 continue  # the model's own value, which is among the results
             # Two experiments may start from different bases; a model of another name is the same one everywhere.
-            model = f"base of {node.name.removeprefix('evaluate-')}" if one["model"] == "base" and "base" not in rows else one["model"]
+            model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
             if one["metric"] == names[0] and one["value"]:
                 rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
@@ -244,7 +247,7 @@ def _answers(matter: Matter) -> list[Block]:
             if first == "predictions":
                 files.setdefault(task, {})[own] = path
             elif first == "compare":
-                files.setdefault(other, {}).setdefault(f"base of {own}" if model == "base" else model, path)
+                files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
     blocks: list[Block] = []
     for task, paths in files.items():
         found = _side_by_side(matter, task, paths)
@@ -255,10 +258,14 @@ def _answers(matter: Matter) -> list[Block]:
 def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[Block]:
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
-    # Experiments that start from the same base read one file of its answers.
+    # Experiments that start from the same base read one file of its answers; where the base is an experiment too, it has that name.
     models: dict[str, str] = {}
     for model, path in paths.items():
-        models[path] = model if path not in models else f"{models[path]}, {model.removeprefix('base of ')}"
+        is_base, before = model.startswith(_BASE_OF), models.get(path)
+        if before is None or (before.startswith(_BASE_OF) and not is_base):
+            models[path] = model
+        elif before.startswith(_BASE_OF) == is_base:
+            models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
     for path, model in models.items():
         for row in predictions(matter.root, path, None if shown else ROWS_SHOWN):
             if row["id"] in shown or len(shown) < ROWS_SHOWN:

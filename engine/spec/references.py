@@ -53,7 +53,8 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     """A relative path that leaves the workspace would mean another file on every machine."""
     tasks = _exactly(document, ("tasks",))
     named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
-    places = [("model", "path"), ("benchmarks", "folder"), *(("tasks", *place) for place, _ in named)]
+    judge = [("evaluation", "judge", key, "file") for key in ("prompt", "system")]
+    places = [("model", "path"), ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
     for path in dict.fromkeys(places):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
@@ -62,11 +63,12 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 
 def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
+    templates = [("tasks", task, key) for task in _tasks(document) for key in ("prompts", "system")]
+    for path in (*templates, *(("evaluation", "judge", key) for key in ("prompt", "system"))):
+        for place, node, template in _texts(document, path):
+            if "{" in template and (why := template_error(template)):
+                yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
     for task in _tasks(document):
-        for key in ("prompts", "system"):
-            for place, node, template in _texts(document, ("tasks", task, key)):
-                if "{" in template and (why := template_error(template)):
-                    yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
         for place, node, expression in _texts(document, ("tasks", task, "source", "where")):
             if why := _expression_error(expression):
                 yield place, Problem(f"this expression is no valid Jinja: {why}", node.value)

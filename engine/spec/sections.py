@@ -7,6 +7,8 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Name, Part, recipe, resource
+from engine.spec.judge import Judge
+from engine.spec.sweep import MOST_POINTS
 from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
 from stages.common.attention import Attention
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
@@ -233,6 +235,7 @@ class Evaluation(predict.Asking):
         (), "Other experiments whose models answer the same rows; `base` is the model that this experiment starts from."
     )
     statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "How sure the numbers are.")
+    judge: Judge | None = recipe(None, "A chat model that gives every answer scores.")
 
     @model_validator(mode="after")
     def _asked_or_read(self) -> Self:
@@ -264,6 +267,7 @@ class Sweep(Part):
     points: tuple[dict[str, Any], ...] = recipe(
         (), "Points listed one by one: each a table of fields and their values, with a `name` where its values do not name it well."
     )
+    max_points: int = recipe(MOST_POINTS, "More points than this are taken for a mistake.", gt=0)
 
 
 class Resources(Part):

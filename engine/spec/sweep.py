@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import product
+from math import prod
 from typing import Any
 
 from engine.digests import canonical
@@ -21,6 +22,8 @@ from engine.spec.tree import Node, override
 LISTED = "points"
 """The name of the axis whose points are listed one by one."""
 _LONGEST_LABEL = 24
+MOST_POINTS = 1_000
+"""A sweep of more points is refused unless it says that they are meant: the lists of a grid multiply faster than one thinks."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def expanded(document: Node) -> list[tuple[Point, Node]]:
     sweep = document.content["sweep"]
     rest = replace(document, content={key: node for key, node in document.content.items() if key != "sweep"})
     axes = _axes(sweep)
+    _refuse_many(sweep, axes)
     told_apart = [axis for axis in axes if len(axis.choices) > 1]
     found = []
     for choices in product(*(axis.choices for axis in axes)):
@@ -69,6 +73,16 @@ def expanded(document: Node) -> list[tuple[Point, Node]]:
         point = Point(labels, tuple(axis.name for axis in told_apart), tuple(axis.where for axis in told_apart), values)
         found.append((point, reduce(override, [rest, *fragments])))
     return found
+
+
+def _refuse_many(sweep: Node, axes: Sequence[Axis]) -> None:
+    """Told before a single point is made: thousands would take minutes, and hours to build."""
+    count, given = prod(len(axis.choices) for axis in axes), sweep.child("max_points")
+    most = given.content if given and isinstance(given.content, int) else MOST_POINTS
+    if count > most:
+        lists = " x ".join(f"{len(axis.choices):,} of {axis.name}" for axis in axes)
+        hint = f"shorten the lists, or list the points that matter under [[sweep.points]]; if all are meant: sweep.max_points = {count}"
+        raise UserError(f"this sweep has {count:,} points ({lists}), each an experiment of its own; {most:,} are allowed", sweep.key, hint)
 
 
 def _axes(sweep: Node) -> list[Axis]:

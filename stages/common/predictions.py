@@ -1,6 +1,6 @@
 """Files of predictions: what a model answered to the test rows of one task, one JSON object a line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -56,7 +56,13 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
 
 def read_predictions(path: Path, task: str) -> list[Prediction]:
     """The predictions in PATH, in order; raises UserError, located, where a line is none or is about another task than TASK."""
-    return [_prediction(row, task, where) for where, row in read_objects(path)]
+    return [prediction for _, prediction in located_predictions(path, task)]
+
+
+def located_predictions(path: Path, task: str) -> Iterator[tuple[Location, Prediction]]:
+    """As `read_predictions`, one by one, each with the line it stands on."""
+    for where, row in read_objects(path):
+        yield where, _prediction(row, task, where)
 
 
 def _prediction(row: dict[str, object], task: str, where: Location) -> Prediction:

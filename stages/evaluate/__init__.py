@@ -3,7 +3,7 @@
 from typing import Literal
 
 from engine.part import Kind, Part, recipe
-from stages.evaluate.metrics import Metric
+from stages.evaluate.metrics import AnyMetric
 
 
 class Statistics(Part):
@@ -26,7 +26,7 @@ class Parameters(Part):
     tasks: tuple[str, ...] = recipe(description="The tasks that were asked.", min_length=1)
     held_out: tuple[str, ...] = recipe((), "The tasks that were only read.")
     trained_on: tuple[str, ...] = recipe((), "The tasks that the model was trained on: what becomes of the others is forgetting.")
-    metrics: tuple[Metric, ...] = recipe(description="What is measured on the answers.", min_length=1)
+    metrics: tuple[AnyMetric, ...] = recipe(description="What is measured on the answers.", min_length=1)
     compare: tuple[str, ...] = recipe((), "The models whose answers to the same rows are compared, by name.")
     statistics: Statistics = recipe(Statistics(), "How sure the numbers are.")
 

@@ -12,6 +12,8 @@ from stages.common.job import Job, Metrics
 from stages.common.predictions import Prediction, read_predictions
 from stages.common.resampling import CORRECTIONS
 from stages.evaluate import Parameters
+from stages.evaluate.judgements import with_judgements
+from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.evaluate.pairing import Pair
 from stages.evaluate.scores import Difference, Measured, Score, measure
 
@@ -37,12 +39,12 @@ class Compared:
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `scores.json`, `comparisons.json` and the plot of all values; raises UserError for predictions that do not fit together."""
     tasks = (*parameters.tasks, *parameters.held_out)
-    found = {task: _open(job.inputs[f"predictions/{task}"], task) for task in tasks}
+    found = {task: _open(parameters, job, f"predictions/{task}", task) for task in tasks}
     measured = {task: measure(rows, parameters.metrics, job.inputs[f"predictions/{task}"]) for task, rows in found.items()}
     scores = {parameters.model: {task: one.scores(parameters.statistics) for task, one in measured.items()}}
     compared: list[Compared] = []
     for name in parameters.compare:
-        others = {task: _open(job.inputs[f"compare/{name}/{task}"], task) for task in tasks}
+        others = {task: _open(parameters, job, f"compare/{name}/{task}", task) for task in tasks}
         theirs = {task: measure(rows, parameters.metrics, job.inputs[f"compare/{name}/{task}"]) for task, rows in others.items()}
         scores[name] = {task: one.scores(parameters.statistics) for task, one in theirs.items()}
         for task in tasks:
@@ -53,12 +55,16 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     return {task: _metrics(task, values, compared) for task, values in scores[parameters.model].items()}
 
 
-def _open(path: Path, task: str) -> list[Prediction]:
+def _open(parameters: Parameters, job: Job, role: str, task: str) -> list[Prediction]:
+    """The predictions of ROLE, with the judge's scores where it was asked."""
+    path = job.inputs[role]
     predictions = read_predictions(path, task)
     if not predictions:
         hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
         raise UserError(f"there are no predictions for task '{task}'", Location(str(path)), hint)
-    return predictions
+    judge = next((metric for metric in parameters.metrics if isinstance(metric, JudgeScores)), None)
+    judgements = job.inputs.get(f"judge/{role}")
+    return with_judgements(predictions, judgements, judge) if judge and judgements else predictions
 
 
 def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Measured) -> dict[str, Difference]:

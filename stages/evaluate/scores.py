@@ -12,7 +12,7 @@ from engine.errors import Location, UserError
 from stages.common.predictions import Prediction
 from stages.common.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 from stages.evaluate import Statistics
-from stages.evaluate.metrics import Metric
+from stages.evaluate.metrics import AnyMetric
 from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.statistic import Statistic
 
@@ -88,7 +88,7 @@ class Measured:
         return permutation_differences(self.rows, other.rows, settings.resamples, settings.seed, difference)
 
 
-def measure(predictions: Sequence[Prediction], metrics: Sequence[Metric], path: Path) -> Measured:
+def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], path: Path) -> Measured:
     """What METRICS say of PREDICTIONS; raises UserError where one of them lacks what it needs."""
     # A row that was only read has no answer: nothing but its likelihood can be measured.
     asked = all(prediction.answer is not None for prediction in predictions)

@@ -9,7 +9,7 @@ from engine.part import Kind, Part, named, recipe
 from stages.generate.cleaning import CleaningRule
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
-from stages.generate.sources import Source
+from stages.generate.sources import AnySource, Source
 from stages.generate.teachers import Teacher
 
 
@@ -61,6 +61,7 @@ class HeldOut(Part):
 class Parameters(Rows):
     """What the rows of a task are made of, and what will keep them together."""
 
+    source: AnySource = recipe(description="Where the rows come from.")  # type: ignore[assignment]  # frozen: nobody puts one in
     group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split.")
     split_column: str | None = recipe(None, "Column in which the source itself says which split a row belongs to.")
     test_source: Source | None = recipe(None, "Where the rows of a fixed test split come from.")

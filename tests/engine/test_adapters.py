@@ -155,6 +155,13 @@ def test_what_is_no_known_address_is_refused(place: Place, tmp_path: Path, targe
     assert "engine adapters --all" in caught.value.problems[0].hint
 
 
+@pytest.mark.parametrize("asked", [{"digest": ""}, {"digest": "sha256:"}, {"digest": "train-x"}, {"step": ""}, {"base": ""}])
+def test_a_choice_that_says_nothing_is_refused(asked: dict[str, str]):
+    with pytest.raises(UserError, match=r"is the beginning of no content address|is empty") as caught:
+        Choice(**asked)
+    assert caught.value.problems[0].hint
+
+
 def test_a_state_in_a_word():
     one = Adapter(None, "e", "s", "t", "lora", "b", False, {}, False)
     assert one.state == "–" and one not in Choice(digest="123456")

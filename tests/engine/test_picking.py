@@ -68,6 +68,7 @@ def test_points_that_differ_by_seed_alone_count_by_their_mean(project):
     choice = chosen(project().specs[0], sweep, Question())
     assert [candidate.point.name for candidate in choice.candidates] == ["r_4-1", "r_4-0", "r_1-0", "r_1-1"]
     assert choice.best.mean == pytest.approx(1.5) and choice.table()[0][-1] == "mean over seeds"
+    assert "seed" in choice.table()[0], "as `engine results` calls the field"
 
 
 def test_ties_go_to_the_fewest_parameters_then_to_the_first(project):

@@ -14,7 +14,7 @@ import pytest
 from engine.errors import UserError
 from engine.provenance import Provenance
 from engine.report import pictures
-from engine.report.blocks import Remark, Table, TokenRow
+from engine.report.blocks import Remark, Section, Table, TokenRow
 from engine.report.collect import Matter, Node, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
@@ -239,6 +239,24 @@ def test_a_large_graph_is_drawn_by_kind():
     nodes = {f"split-{n}": node(f"split-{n}") for n in range(90)} | {"mix-x": node("mix-x", "split-0", "split-89", action="run")}
     svg = pictures.graph(nodes)
     assert "90 × split" in svg and "1 × mix" in svg and "split-7" not in svg
+
+
+def test_only_columns_of_numbers_are_set_to_the_right():
+    table = Table("Steps", ("step", "content address", "rows"), [["a", "166158932347", "1,024"], ["b", "d3435fcdb208", "–"]])
+    page = html("Report", [Section("steps", "Steps", [table])])
+    assert "<td>166158932347</td>" in page and '<td class="number">1,024</td>' in page and '<th scope="col" class="number">rows' in page
+
+
+def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: Matter):
+    """Two experiments read the answers of their bases in one file."""
+    base = replace(matter.nodes["evaluate-one"], name="evaluate-base", inputs={"predictions/a": "base.jsonl"}, producers=())
+    for nodes, names in (
+        ({"evaluate-base": base, **matter.nodes}, ["base", "one"]),
+        ({**matter.nodes, "evaluate-base": base}, ["one", "base"]),
+        ({**matter.nodes, "evaluate-two": replace(matter.nodes["evaluate-one"], name="evaluate-two")}, ["one, two", "base of one, two"]),
+    ):
+        (section,) = [one for one in sections(replace(matter, nodes=nodes)) if one.title == "Sample predictions"]
+        assert [model for model, _ in section.blocks[0].answers] == names
 
 
 def test_markdown_cells():

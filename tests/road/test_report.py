@@ -25,7 +25,7 @@ def written(built: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_of_a_build(built: Place, written: Path):
     twin = (written / "report.md").read_text()
     assert "Not built yet" not in twin
-    assert re.search(r"\| one \| a \| lora \| 640 \| 8,608 \| sha256:[0-9a-f]{64} \| current \|", twin)
+    assert re.search(r"\| one \| a \| lora \| 640 \| 8,608 \| current \| specs/one.toml \| sha256:[0-9a-f]{64} \|", twin)
     assert "| split-a | 40 | none | 40 | 27 | 3 | 10 |" in twin
     assert re.search(r"<b>w0 ?w0&lt;", twin) and "![train-two: 2 steps;" in twin
     assert f"git checkout {built.git('rev-parse', 'HEAD~1').strip()}" in twin

@@ -58,14 +58,19 @@ def road(experiment, project):
     }
 
 
+def twin_of(spec):
+    """The name of a spec's twin; a point of a sweep is named behind its spec."""
+    return f"{spec.stem}-tiny{spec.name.removeprefix(spec.stem)}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_replaces_model_data_and_sizes_only(projects, name):
-    published, twins = map(experiments, projects[name])
-    assert {f"{each}-tiny" for each in published} == {each for each in twins if not each.startswith("base")}
-    for each, experiment in published.items():
-        twin = twins[f"{each}-tiny"]
+    published, twins = projects[name][0].specs, experiments(projects[name][1])
+    assert {twin_of(spec) for spec in published} == {each for each in twins if not each.startswith("base")}
+    for spec in published:
+        experiment, twin = spec.experiment, twins[twin_of(spec)]
         assert isinstance(experiment.model, HubModel) and isinstance(twin.model, TrainedModel)
-        assert road(twin, projects[name][1]) == road(experiment, projects[name][0]), each
+        assert road(twin, projects[name][1]) == road(experiment, projects[name][0]), spec.name
 
 
 def test_a_model_whose_commit_is_not_known_says_so_at_its_line():

@@ -40,6 +40,16 @@ def test_every_combination_of_a_grid_is_a_point(points):
     assert {spec.stem for spec in specs} == {"headline"} and {spec.path for spec in specs} == {"specs/a.toml"}
 
 
+def test_a_huge_grid_is_refused_with_its_number_before_it_is_compiled(points, refused):
+    lists = "\n".join(f"{name} = {list(range(1, 12))}" for name in ("experiment.seed", "training.method.r", "training.epochs"))
+    (problem,) = refused(f"[sweep.grid]\n{lists}\n")
+    assert problem.what.startswith("this sweep has 1,331 points (11 of experiment.seed x 11 of training.epochs x 11 of training.method.r)")
+    assert problem.where.line and "sweep.max_points = 1331" in problem.hint
+    few = "[sweep]\nmax_points = {}\n[sweep.grid]\nexperiment.seed = [0, 1, 2]\n"
+    assert len(points(few.format(3))) == 3
+    assert "3 points" in refused(few.format(2))[0].what
+
+
 def test_the_order_of_fields_says_nothing(points):
     one = points("[sweep.grid]\ntraining.method.r = [1, 4]\nexperiment.seed = [0, 1]\n")
     other = points("[sweep.grid]\nexperiment.seed = [0, 1]\ntraining.method.r = [1, 4]\n")

@@ -15,6 +15,7 @@ from stages.evaluate.metrics.copy_rate import CopyRate
 from stages.evaluate.metrics.eos_rate import EosRate
 from stages.evaluate.metrics.exact_match import ExactMatch
 from stages.evaluate.metrics.json_validity import JsonValidity
+from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.evaluate.metrics.length import Length
 from stages.evaluate.metrics.novelty import Novelty
 from stages.evaluate.metrics.perplexity import Perplexity
@@ -22,7 +23,7 @@ from stages.evaluate.metrics.rouge import Rouge
 from stages.evaluate.metrics.runaway_rate import RunawayRate
 from stages.evaluate.metrics.token_f1 import TokenF1
 
-Metric = Annotated[
+_Given = (
     Bleu
     | Chrf
     | Classification
@@ -35,7 +36,11 @@ Metric = Annotated[
     | Perplexity
     | Rouge
     | RunawayRate
-    | TokenF1,
-    Field(discriminator="kind"),
-    named,
-]
+    | TokenF1
+)
+
+Metric = Annotated[_Given, Field(discriminator="kind"), named]
+"""What a spec may name."""
+
+AnyMetric = Annotated[_Given | JudgeScores, Field(discriminator="kind"), named]
+"""What a step may measure: a judge's scores are there where `[evaluation.judge]` asks for them."""

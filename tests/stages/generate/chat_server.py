@@ -48,8 +48,16 @@ def answer_to(body: dict[str, Any]) -> str:
     """What the server says to a request: JSON where a schema asks for it, else the question in capitals."""
     prompt = question(body)
     if "response_format" in body:
-        return json.dumps({"title": _MARK.sub("", prompt).strip().upper()})
+        said = _MARK.sub("", prompt).strip().upper()
+        properties = body["response_format"]["json_schema"]["schema"]["properties"]
+        return json.dumps({name: _value(schema, said) for name, schema in properties.items()})
     return _MARK.sub("", prompt).strip().upper() or "YES"
+
+
+def _value(schema: dict[str, Any], said: str) -> str | int:
+    """SAID, or one of the numbers that the schema allows, decided by it."""
+    allowed: list[int] = schema.get("enum", [])
+    return allowed[sum(said.encode()) % len(allowed)] if allowed else said
 
 
 def _fail(status: int, headers: str = "", code: str | None = None) -> Handler:

@@ -1,0 +1,74 @@
+"""The section of a spec that asks a chat model to judge answers."""
+
+from typing import Any, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.part import Name, Part, recipe
+from stages.generate.prompts import TemplateFile
+from stages.generate.teachers.chat import Chat
+
+PROMPT = """# Question
+{{ prompt }}
+
+{% if reference %}# A good answer
+{{ reference }}
+
+{% endif %}# The answer to judge
+{{ prediction }}{% if finish_reason == "length" %} [it never ended, and was cut off here]{% endif %}
+"""
+
+_SYSTEM = """You judge answers to questions. Give the answer {names}: {each} whole number from {lowest} (worst) to {highest} (best). \
+Say why in one or two sentences first. Answer with JSON alone: {form}"""
+
+_MOST_SCORES = 101
+
+
+class Judge(Part):
+    """A chat model that reads every answer, of this model and of those that it is compared with, and gives it scores."""
+
+    teacher: Chat = recipe(description="The chat model that judges, with its limits and budget; equal answers are paid for once.")
+    prompt: str | TemplateFile = recipe(
+        PROMPT,
+        "Jinja template over prompt, reference, prediction, finish_reason and `fields`, the columns that the task carries.",
+    )
+    system: str | TemplateFile | None = recipe(None, "Jinja template of the system prompt; none given: it asks for the scores, as JSON.")
+    scores: tuple[Name, ...] = recipe(("score",), "The names of the scores that an answer gets.", min_length=1)
+    lowest: int = recipe(1, "The worst score.")
+    highest: int = recipe(5, "The best score.")
+    name: Name | None = recipe(None, "Ends the names of the judge's steps, where a workspace has several judges.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.lowest < self.highest < self.lowest + _MOST_SCORES:
+            raise _problem("highest", f"highest must be above lowest, by {_MOST_SCORES - 1} at most")
+        if len(set(self.scores)) != len(self.scores) or "reason" in self.scores:
+            raise _problem("scores", "each score needs a name of its own, and none may be named reason: the judge's words stand there")
+        for field in ("json_schema", "json_field"):
+            if getattr(self.teacher, field) is not None:
+                raise _problem("teacher", f"a judge's answer has the form that scores, lowest and highest give it: leave out {field}")
+        return self
+
+    def asked(self) -> Chat:
+        """The teacher, from whom the scores are wanted."""
+        return self.teacher.model_copy(update={"json_schema": self._schema()})
+
+    def instruction(self) -> str | TemplateFile:
+        """The system prompt."""
+        if self.system is not None:
+            return self.system
+        form = ", ".join(['"reason": "..."', *(f'"{name}": {self.lowest}' for name in self.scores)])
+        names = f"the scores {', '.join(self.scores)}" if len(self.scores) > 1 else f"a {self.scores[0]}"
+        each = "each a" if len(self.scores) > 1 else "a"
+        return _SYSTEM.format(names=names, each=each, lowest=self.lowest, highest=self.highest, form="{" + form + "}")
+
+    def _schema(self) -> dict[str, Any]:
+        """What an answer must be; the reason comes first, so that the scores follow from it."""
+        score = {"type": "integer", "enum": tuple(range(self.lowest, self.highest + 1))}
+        properties = {"reason": {"type": "string"}} | {name: dict(score) for name in self.scores}
+        return {"type": "object", "properties": properties, "required": tuple(properties), "additionalProperties": False}
+
+
+def _problem(field: str, text: str) -> PydanticCustomError:
+    return PydanticCustomError("judge", "{text}", {"text": text, "at": (field,)})
