@@ -15,6 +15,7 @@ settings.load_profile("untimed")
 
 def pytest_configure(config: pytest.Config) -> None:
     """What is remembered between runs is shared by all processes of the tests, and no business of the user's cache."""
+    os.environ["DVC_NO_ANALYTICS"] = "1"  # each `dvc` would start a process that reports to its makers
     if not hasattr(config, "workerinput"):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         os.environ.setdefault("MPLCONFIGDIR", str(base / "matplotlib"))  # its list of fonts takes seconds to make
