@@ -73,6 +73,7 @@ def test_plan_build_and_dvc_share_the_cache_that_is_configured(light_place: Plac
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_gc_follows_a_cache_that_lies_in_the_workspace(light_place: Place):
     place, cache = light_place, light_place.root / "store"
     place.run("dvc", "cache", "dir", "store")

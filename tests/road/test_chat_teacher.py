@@ -67,6 +67,7 @@ def files_with(key: str, root: Path) -> list[str]:
     return [str(path) for path in root.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_the_plan_counts_what_is_paid_for_and_what_would_be(place: Place, server: Server):
     before = asking(place)
     assert (before["requests"], before["rows"], before["rows_cached"], before["complete"]) == (40, 40, 0, True) and before[

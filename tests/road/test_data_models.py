@@ -61,6 +61,7 @@ def metrics(place: Place, task: str) -> dict[str, Any]:
     return json.loads((place.root / f"metrics/generate-{task}.json").read_text("utf-8"))
 
 
+@pytest.mark.long
 def test_rows_of_the_hub_and_answers_of_models_on_this_machine(place: Place, hub: HubServer):
     # A branch is refused, and the refusal says the commit that it names at this moment.
     place.write("specs/papers.toml", SPEC.replace("REVISION", "main"))

@@ -56,6 +56,7 @@ def parameters(experiment: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_in_the_workspace_exactly_what_the_key_concerns_runs_and_the_plan_agrees(built_light: Place):
     place = built_light
     done = place.run("dvc", "exp", "run", "--set-param", SEED, *TARGETS)
@@ -98,6 +99,7 @@ def test_queued_experiments_run_each_with_its_own_value(built_light: Place):
     assert set(place.plan(*TARGETS).values()) == {"keep"}
 
 
+@pytest.mark.long
 def test_a_key_that_adds_steps_is_refused_with_the_sentence_that_says_what_to_run(built_light: Place):
     place = built_light
     done = place.run("dvc", "exp", "run", "--set-param", 'specs/one.toml:mixture.tasks=["a","b"]', *TARGETS, check=False)

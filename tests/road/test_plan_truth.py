@@ -15,7 +15,7 @@ from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
 from engine.dvcfile import CACHE, object_path, parse_lock
 
-COURSES = [(0, 20), *(pytest.param(seed, 60, marks=pytest.mark.long) for seed in (1, 2, 3))]
+COURSES = [(0, 10), *(pytest.param(seed, 70, marks=pytest.mark.long) for seed in (1, 2, 3))]
 
 
 @pytest.mark.slow
@@ -139,6 +139,7 @@ def test_the_modules_that_are_edited_are_those_of_this_repository():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_last_line_is_the_count():
     command = [sys.executable, str(ROOT / "benchmarks/plan_truth.py"), "--seed", "7", "--edits", "2", "--builder", "dvc", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -119,6 +119,7 @@ def test_an_edit_of_a_generated_file_is_named_and_neither_used_nor_wiped(place: 
     assert "dvc.yaml was edited by hand" in place.run("engine", "compile", check=False).stderr
 
 
+@pytest.mark.long
 def test_a_part_outside_the_specs_folder_is_watched(place: Place):
     (place.root / "specs/parts/common.toml").rename(place.root / "common.toml")
     for name in ("one", "two"):

@@ -113,6 +113,7 @@ def test_diff_says_what_it_cannot_know(branched: Place):
     assert wrong.returncode == 1 and "no git repository" in wrong.stderr
 
 
+@pytest.mark.long
 def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(branched: Place):
     place = branched
     now = [one["digest"] for one in data(place, "adapters")]
@@ -158,6 +159,7 @@ def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
     assert place.plan()["evaluate-one"] == "restore"
 
 
+@pytest.mark.long
 def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: Place):
     place.run("dvc", "config", "cache.type", "hardlink")
     place.run("dvc", "checkout", "--relink")

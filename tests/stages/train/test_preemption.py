@@ -67,6 +67,7 @@ def outcome(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_under_zero_2_on_two_processes_it_goes_on_with_the_same_bits(tmp_path, model, undisturbed):
     whole, seconds = undisturbed
     job, draw, killed, reaching = training_job(tmp_path, model, SIZES), random.Random(3), 0, 0
