@@ -53,7 +53,8 @@ print(json.dumps(measured | {"error": error(measured)}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "most"), [("full", 0.35), pytest.param("lora", 0.6, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("method", "most"), [("full", 0.35), ("lora", 0.6)])
 def test_it_is_near_what_a_real_training_takes(tmp_path, method, most):
     """On the CPU the peak is that of the whole process, with what the allocator holds back; a GPU's is counted by the byte."""
     model = make_model(tmp_path / "model", "llama", hidden_size=256, layers=6, max_length=512)  # here: its peak is not the training's

@@ -95,6 +95,7 @@ def test_the_plan_counts_what_is_paid_for_and_what_would_be(place: Place, server
     assert len(server.received()) == 40 + changed and (place.root / "artifacts/generate-words/rows.jsonl").read_bytes() == rows
 
 
+@pytest.mark.long
 def test_the_key_is_in_no_file_after_success_and_after_failures(place: Place, server: Server):
     place.run("engine", "build", "generate-words")
     assert server.journal()["keys"] == [f"Bearer {KEY}"] and files_with(KEY, place.root) == []

@@ -98,6 +98,7 @@ def test_killed_at_random_moments(name: str, rounds: int, light_place: Place):
     assert after_kills == digests(place.root), "a stale or damaged result was taken for good"
 
 
+@pytest.mark.long
 def test_an_input_edited_while_a_step_runs_does_not_pass_for_built(light_place: Place):
     place = light_place
     big = "".join(f'{{"word": "w{n}"}}\n' for n in range(60_000))
@@ -116,6 +117,7 @@ def test_an_input_edited_while_a_step_runs_does_not_pass_for_built(light_place: 
     assert (place.root / "artifacts/generate-a/rows.jsonl").read_text().count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_full_disk_is_a_clear_error_and_leaves_the_cache_intact(light_place: Place):
     """The limit on file size stands in for a disk that is full: a write fails in the middle of a file in the same way."""
     place = light_place

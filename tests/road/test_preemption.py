@@ -23,6 +23,7 @@ global_batch = { rows = 2 }
 """
 
 
+@pytest.mark.long
 def test_a_build_that_is_preempted_says_so_and_goes_on_from_the_checkpoint(place: Place):
     place.write("specs/long.toml", spec("long", "a", more=LONG))
     reached = [_preempted(place), _preempted(place)]

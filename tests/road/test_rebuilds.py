@@ -62,6 +62,7 @@ def test_a_new_member_of_a_family_reruns_nothing(place: Place):
     assert place.repro_as_planned() == {"resolve"}
 
 
+@pytest.mark.long
 def test_a_new_spec_shares_data_and_tokens_and_needs_a_compile(place: Place):
     place.write("specs/three.toml", spec("three", "b", "a"))
     refused = place.run("dvc", "repro", check=False)

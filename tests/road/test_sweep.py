@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 TRAININGS = ("train-rank-r_1", "train-rank-r_4")
 
 
+@pytest.mark.long
 def test_a_sweep_is_built_and_its_best_point_is_picked(place: Place):
     place.write("specs/rank.toml", spec("rank", "a", more="\n[sweep.grid]\ntraining.method.r = [1, 4]\n"))
     done = place.run("engine", "build", *TRAININGS)

@@ -136,6 +136,7 @@ def test_what_is_offloaded_to_a_disk_gives_the_weights_of_one_process(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_training_goes_on_at_the_same_row_under_another_number_of_processes_and_another_stage(tmp_path, falcon):
     job = training_job(tmp_path / "job", falcon)
     whole = [case(f"whole-{name}", job, tmp_path / f"whole-{name}", settings(zero=zero, **LORA)) for name, zero in ZEROS.items()]
