@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import Problem, UserError
-from engine.estimate.methods import counts
-from engine.estimate.models import model_of
-from engine.estimate.training import gigabytes
-from engine.fitting import model_configuration
 from engine.graph import Graph, Step
 from engine.plan import Action
-from stages import train
-from stages.train.room import checkpoint_bytes
 
 if TYPE_CHECKING:
     from engine.project import Project
-
-_FLOAT32 = 4
-"""Bytes of a weight that is learnt."""
 
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 """What the drivers of NVIDIA, of AMD, and of Windows' Linux show below /dev."""
@@ -71,12 +62,21 @@ def missing(step: Step) -> Iterator[Problem]:
 
 def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     """The room that a training's checkpoints need and the disk has not; a model whose sizes are not known yet is asked when it is here."""
+    # These bring pydantic, which a build that trains nothing does not need.
+    from engine.estimate.memory import FLOAT32
+    from engine.estimate.methods import counts
+    from engine.estimate.models import model_of
+    from engine.estimate.training import gigabytes
+    from engine.fitting import model_configuration
+    from stages import train
+    from stages.train.room import checkpoint_bytes
+
     config = model_configuration(step, graph, root)
     model = model_of(config) if config else None
     counted = counts(model, step.parameters.method) if model and isinstance(step.parameters, train.Parameters) else None
     if counted is None:
         return
-    needed, free = checkpoint_bytes(_FLOAT32 * counted.trained), shutil.disk_usage(root).free
+    needed, free = checkpoint_bytes(FLOAT32 * counted.trained), shutil.disk_usage(root).free
     if free < needed:
         what = f"checkpoints need {gigabytes(needed)}, and the disk of {root.resolve()} has {gigabytes(free)} left"
         yield Problem(what, step.locate(("method",)), "make room (engine gc), or train fewer weights")

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from engine.errors import Problem
 from engine.graph import Input, Step
+from stages import generate
 from stages.generate.sources.files import Files
 
 _PAGE = "README.md"
@@ -19,7 +20,7 @@ def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
 
 def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
     for step in steps:
-        for place, part in step.parameters.placed():
+        for place, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
             for field, pattern in part.unmatched(root) if isinstance(part, Files) else ():
                 hint = "is the pattern right? paths are relative to the workspace"
                 yield Problem(f"no file matches {pattern}", step.locate((*place, *field)), hint)

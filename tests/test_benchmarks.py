@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,18 @@ from benchmarks.fabricate import SMALLEST, shape
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.long
-def test_quick_plan_speed_prints_its_rows_as_the_last_line():
-    command = [sys.executable, "benchmarks/plan_speed.py", "--quick", "--json", "--repeats", "1"]
+def quick(benchmark: str, *more: str) -> dict[str, Any]:
+    """What the quick version of BENCHMARK prints as its last line."""
+    command = [sys.executable, f"benchmarks/{benchmark}.py", "--quick", "--json", *more]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.long
+def test_quick_plan_speed_prints_its_rows_as_the_last_line():
+    content = quick("plan_speed", "--repeats", "1")
     assert [row["steps"] for row in content["rows"]] == [11, 30]
     for row in content["rows"]:
         assert set(row) == {"steps", "plan_s", "dvc_repro_dry_s", "dvc_status_s"}
@@ -29,10 +36,7 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
 
 @pytest.mark.long
 def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
-    command = [sys.executable, "benchmarks/build_overhead.py", "--quick", "--json", "--jobs", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    rows = quick("build_overhead", "--jobs", "2")["rows"]
     assert [(row["steps"], row["jobs"]) for row in rows] == [(11, 2), (30, 2)]
     assert all(0 < row["overhead_s"] < row["wall_s"] and row["processes_s"] > 0 for row in rows)
 
@@ -41,10 +45,7 @@ def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
 @pytest.mark.skipif(not (ROOT / "../shared/data/gsm8k").exists(), reason="the public rows are not beside the repository")
 @pytest.mark.long
 def test_quick_tokenize_measures_all_three_on_the_same_rows():
-    command = [sys.executable, "benchmarks/tokenize.py", "--quick", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout.splitlines()[-1])
+    content = quick("tokenize")
     assert all(content[name] > 0 for name in ("floor", "trl", "ours"))
     assert content["trl_packing_efficiency"] <= content["packing_efficiency"] <= 1
     floor, ours = (content["parts"][name]["tokens"] for name in ("floor", "ours"))
@@ -53,10 +54,7 @@ def test_quick_tokenize_measures_all_three_on_the_same_rows():
 
 
 def test_quick_storage_reads_the_same_rows_from_every_format():
-    command = [sys.executable, "benchmarks/storage.py", "--quick", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout.splitlines()[-1])
+    content = quick("storage")
     assert content["ways"].keys() == {"arrays", "arrow", "parquet"} and content["rows"] == 1_000
 
 
@@ -80,11 +78,7 @@ def test_medians_and_tables():
 
 @pytest.mark.long
 def test_quick_training_prints_its_promises_as_the_last_line():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/training.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = quick("training")
     assert found["resume_identical"] is True and found["kills"] >= 1
     assert 0 < found["zero_max_relative_difference"] < 1e-4
     assert 0 < found["gradient_max_relative_difference"] < 1e-5
@@ -93,21 +87,14 @@ def test_quick_training_prints_its_promises_as_the_last_line():
 
 @pytest.mark.long
 def test_quick_memory_has_both_measurements_beside_the_estimate():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/memory.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = quick("memory")
     assert len(found["rows"]) == 8 and found["largest_tensor_error"] < 0.2
     assert all(row["measured_bytes"] > 0 and row["estimated_bytes"] > sum(row["parts"].values()) / 2 for row in found["rows"])
 
 
 @pytest.mark.long
 def test_quick_gpu_train_has_the_same_losses_in_all_loops():
-    command = [sys.executable, "benchmarks/gpu_train.py", "--quick", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = quick("gpu_train")
     assert {(row["model"], row["method"], row["loop"]) for row in found["rows"]} == {
         (model, method, loop)
         for model in ("tiny Llama", "tiny Falcon")
@@ -121,11 +108,7 @@ def test_quick_gpu_train_has_the_same_losses_in_all_loops():
 
 @pytest.mark.long
 def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/teacher.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout.splitlines()[-1])
+    content = quick("teacher")
     assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
     assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150
     assert content["rows_streamed"] == 2_000 and content["streamed_base"] > 10 and content["streamed_above_base"] < 50

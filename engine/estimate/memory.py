@@ -13,7 +13,8 @@ from math import ceil
 
 from engine.estimate.models import Model, Stack
 
-_FLOAT32 = 4
+FLOAT32 = 4
+"""Bytes of a number, which each weight that is learnt has."""
 _ADAMW = 8.0
 """Bytes of AdamW's two running means for each trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
 _BITS = {(4, True): 4.127, (4, False): 4.5, (8, True): 8.0, (8, False): 8.0}
@@ -55,7 +56,7 @@ class Memory:
 class Layout:
     """How the numbers of a training are kept, and how they are spread over devices; as it stands: float32 on one device."""
 
-    weight_bytes: int = _FLOAT32
+    weight_bytes: int = FLOAT32
     """Bytes of a weight of the model, and, where nothing else is said, of all else but the optimizer's states."""
     trained_bytes: int | None = None
     """Bytes of a weight that is added, and of a gradient."""
@@ -132,7 +133,7 @@ def _optimizer(trainable: int, layout: Layout) -> int:
     if layout.offload_optimizer:
         return 0
     # Weights of half precision are learned through a float32 copy (Micikevicius et al., 2018, arXiv:1710.03740).
-    each = layout.optimizer_bytes + (_FLOAT32 if layout.trained < _FLOAT32 else 0)
+    each = layout.optimizer_bytes + (FLOAT32 if layout.trained < FLOAT32 else 0)
     return ceil(each * trainable / (layout.devices if layout.zero_stage >= 1 else 1))
 
 
@@ -168,5 +169,5 @@ def _loss(logits: int, layout: Layout) -> int:
     Forwards the logits, a float32 copy of the supervised ones, and their logarithms of probabilities; backwards, when the logits are
     gone, these logarithms with two gradients; at the end the gradient of the supervised logits, and that of all before and after a cut.
     """
-    learnt = layout.supervised * _FLOAT32
+    learnt = layout.supervised * FLOAT32
     return ceil(logits * max(layout.activation + 2 * learnt, 3 * learnt, layout.activation * (2 + layout.supervised)))

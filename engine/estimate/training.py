@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.estimate.memory import Layout, Memory, memory
+from engine.estimate.memory import FLOAT32, Layout, Memory, memory
 from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
 from stages.train import Parameters
 from stages.train.methods import Qlora
 
 GIGABYTE = 1e9
-_FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
     layout = replace(layout_of(parameters), accumulates=rows < share, supervised=matter.supervised)
     needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout)
     makes_adapter = parameters.method.makes_adapter
-    return Estimate(model.parameters + counted.added, counted.trained, needed, _FLOAT32 * counted.saved, rows, makes_adapter, matter)
+    return Estimate(model.parameters + counted.added, counted.trained, needed, FLOAT32 * counted.saved, rows, makes_adapter, matter)
 
 
 def _share(parameters: Parameters, length: int) -> int:
@@ -74,12 +73,12 @@ def _share(parameters: Parameters, length: int) -> int:
 
 def layout_of(parameters: Parameters) -> Layout:
     """How a training with PARAMETERS keeps its numbers: frozen weights in its precision, trained ones in float32."""
-    half = 2 if parameters.precision in ("bfloat16", "float16") else _FLOAT32
+    half = 2 if parameters.precision in ("bfloat16", "float16") else FLOAT32
     method = parameters.method
     bits = method.bits if isinstance(method, Qlora) else None
     return Layout(
-        weight_bytes=half if method.makes_adapter else _FLOAT32,
-        trained_bytes=_FLOAT32,
+        weight_bytes=half if method.makes_adapter else FLOAT32,
+        trained_bytes=FLOAT32,
         activation_bytes=half,
         optimizer_bytes=parameters.optimizer.state_bytes,
         quantisation_bits=bits,

@@ -160,6 +160,13 @@ def test_light_verbs_of_a_remembered_workspace_import_no_heavy_library(root: Pat
         assert not HEAVY & loaded(root, *verb), verb
 
 
+def test_building_brings_no_heavy_library_before_it_is_needed():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, engine.build; print(*sys.modules)"], cwd=ROOT, capture_output=True, check=True
+    )
+    assert not HEAVY & set(done.stdout.decode().split())
+
+
 def packages(root: Path) -> set[str]:
     """The packages that any identity names."""
     texts = project(root).identities.values()

@@ -108,6 +108,11 @@ class Place:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    def copy_to(self, root: Path) -> "Place":
+        """A copy of all of it at ROOT; the times of files are kept, so that nothing looks edited."""
+        subprocess.run(["cp", "--archive", "--reflink=auto", str(self.root), str(root)], check=True)
+        return Place(root)
+
     def git(self, *command: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         return subprocess.run(["git", *identity, *command], cwd=self.root, capture_output=True, text=True, check=True).stdout
@@ -188,19 +193,17 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def light_place(light: Place, tmp_path: Path) -> Place:
     """A copy of the light workspace."""
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(light.root), str(tmp_path / "workspace")], check=True)
-    return Place(tmp_path / "workspace")
+    return light.copy_to(tmp_path / "workspace")
 
 
 @pytest.fixture
 def copy_of(built: Place, tmp_path: Path) -> Callable[[], Place]:
-    """Copies of the built workspace; the times of files are kept, so that nothing looks edited."""
+    """Copies of the built workspace."""
 
     def copy() -> Place:
-        root = tmp_path / "workspace"
-        subprocess.run(["cp", "--archive", "--reflink=auto", str(built.root), str(root)], check=True)
-        (root / "finished").unlink()
-        return Place(root)
+        place = built.copy_to(tmp_path / "workspace")
+        (place.root / "finished").unlink()
+        return place
 
     return copy
 

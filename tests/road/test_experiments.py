@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ PROMPT = "specs/parts/common.toml:tasks.a.seed=7"
 @pytest.fixture(scope="module")
 def built_once(light: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The light workspace with its targets built and committed: not to be changed."""
-    place = copied(light, tmp_path_factory.mktemp("built-light"))
+    place = light.copy_to(tmp_path_factory.mktemp("built-light") / "workspace")
     place.run("engine", "build", *TARGETS, check=False)
     place.commit("built")
     return place
@@ -32,12 +31,7 @@ def built_once(light: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def built_light(built_once: Place, tmp_path: Path) -> Place:
     """A copy of the built light workspace."""
-    return copied(built_once, tmp_path)
-
-
-def copied(place: Place, folder: Path) -> Place:
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(place.root), str(folder / "workspace")], check=True)
-    return Place(folder / "workspace")
+    return built_once.copy_to(tmp_path / "workspace")
 
 
 def experiments(place: Place) -> Iterator[dict[str, Any]]:

@@ -23,8 +23,7 @@ METRIC = "stages/evaluate/metrics/exact_match.py"
 @pytest.fixture(scope="module")
 def branches(built: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Two branches with other ranks of one adapter, both built, and a third rank that no branch has: not to be changed."""
-    place = Place(tmp_path_factory.mktemp("branches") / "workspace")
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(built.root), str(place.root)], check=True)
+    place = built.copy_to(tmp_path_factory.mktemp("branches") / "workspace")
     (place.root / "finished").unlink()
     place.git("branch", "--move", "main")
     place.edit("specs/one.toml", "[mixture]", '[training]\nmethod = { kind = "lora", r = 8, lora_alpha = 4 }\n\n[mixture]')
@@ -41,9 +40,7 @@ def branches(built: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def branched(branches: Place, tmp_path: Path) -> Place:
-    root = tmp_path / "workspace"
-    subprocess.run(["cp", "--archive", "--reflink=auto", str(branches.root), str(root)], check=True)
-    return Place(root)
+    return branches.copy_to(tmp_path / "workspace")
 
 
 def data(place: Place, *command: str) -> dict:
