@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 # Two test processes on two cores: threads that spin while they wait would take the core from each other.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: quickstart test suite experiments setup lint clean
+.PHONY: quickstart behaviours test suite experiments setup lint clean
 
 quickstart: setup
 	@engine build
@@ -18,6 +18,10 @@ test: setup
 
 suite: setup
 	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
+
+# Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision).
+behaviours: setup
+	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)")
 
 experiments: setup
 	@python -m benchmarks.experiments

@@ -152,6 +152,8 @@ class _Build:
         if decision.action is Action.RUN:
             heappush(self.ready[step.kind.slot], self.places[step.name])
             return
+        if decision.action is Action.KEEP:
+            self._renew(step)
         if decision.action is Action.RESTORE:
             needs = self._read_now(step)
             run = self.planner.earlier_run(step, needs) or self.store.record(step.name)
@@ -159,6 +161,13 @@ class _Build:
             self.recorder.restore(step, run, needs)
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self._settle(step)
+
+    def _renew(self, step: Step) -> None:
+        """Record a kept result for the identity of today, where it was recorded for another text of the same behaviour."""
+        record, (needs, _) = self.store.record(step.name), self.planner.needs(step)
+        assert record
+        if record.dependencies[step.identity].md5 != needs[step.identity].md5:
+            self.recorder.renew(step, record, self._read_now(step))
 
     def _settle(self, step: Step) -> None:
         """What STEP leaves is known: those that waited for nothing else can be decided."""

@@ -1,11 +1,12 @@
 """What makes a step the same step: the only place where its recipe, wiring, code and environment become one text."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.behaviours import Behaviours, Code as UnitCode, module_of, unit_of
 from engine.code import Code
 from engine.collection import without_collection
 from engine.digests import canonical, digest, folder_digest, short
@@ -16,7 +17,7 @@ from engine.part import Part, is_resource, parts_in
 
 __all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of an identity changes; every step then runs again."""
 
 
@@ -74,11 +75,13 @@ class Identities:
 
     code_root: Path
     environment: Environment
+    behaviours: Behaviours = field(init=False)
     _code: Code = field(init=False)
     _versions: dict[str, str] = field(default_factory=dict)
-    _texts: dict[tuple[tuple[str, str], ...], str] = field(default_factory=dict)
+    _units: dict[str, UnitCode] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.behaviours = Behaviours.of(self.code_root)
         self._code = Code(self.code_root, shared_path("code"))
 
     def of(self, step: Step) -> dict[str, Any]:
@@ -86,15 +89,27 @@ class Identities:
         parts = list(recipe_parts(step.parameters))
         # A member of a family is a part that the stages package defines below a kind; the kind's own parameters live in its __init__.
         modules = [f"stages.{step.kind.name}.body", *(type(part).__module__ for part in parts)]
+        units = self.code(map(unit_of, modules))
         packages = dict.fromkeys([*step.kind.environment, *(name for part in parts for name in part.environment)])
         return {
             "format": FORMAT,
             "kind": step.kind.name,
             "recipe": recipe_of(step.parameters),
             "inputs": {role: item.path for role, item in sorted(step.inputs.items())},
-            "code": self._code.closure(modules),
-            "environment": {name: self._version(name) for name in sorted(packages)},
+            "code": units,
+            "environment": self.behaviours.environment({name: self._version(name) for name in sorted(packages)}, units),
         }
+
+    def code(self, units: Iterable[str]) -> dict[str, UnitCode]:
+        """What identities say of UNITS now: the revision of each, or the digests of its modules; those without code of their own left out."""
+        found: dict[str, UnitCode] = {}
+        for unit in sorted(set(units)):
+            if unit not in self._units:
+                closure = self._code.closure([module_of(unit)])
+                self._units[unit] = self.behaviours.code(unit, closure) if closure else {}
+            if self._units[unit] != {}:
+                found[unit] = self._units[unit]
+        return found
 
     def _version(self, package: str) -> str:
         if package not in self._versions:
@@ -102,17 +117,8 @@ class Identities:
         return self._versions[package]
 
     def text(self, step: Step) -> str:
-        """The identity as the file that the step depends on: `json.dumps` with indent 1, where most of it is the same for a whole kind."""
-        content = self.of(step)
-        shared = {key: self._shared_text(content[key]) for key in ("code", "environment")}
-        lines = (f' "{key}": {shared[key] if key in shared else _inner_text(content[key])}' for key in sorted(content))
-        return "{\n" + ",\n".join(lines) + "\n}\n"
-
-    def _shared_text(self, value: Mapping[str, str]) -> str:
-        key = tuple(value.items())
-        if key not in self._texts:
-            self._texts[key] = _inner_text(value)
-        return self._texts[key]
+        """The identity as the file that the step depends on."""
+        return json.dumps(self.of(step), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @without_collection
     def texts(self, graph: Graph) -> dict[str, str]:
@@ -120,11 +126,6 @@ class Identities:
         texts = {step.name: self.text(step) for step in graph}
         self._code.save()
         return texts
-
-
-def _inner_text(value: Any) -> str:
-    """VALUE as indented JSON one level deep; the strings of JSON hold no line ends."""
-    return json.dumps(value, sort_keys=True, indent=1, allow_nan=False).replace("\n", "\n ")
 
 
 def resources_text(step: Step) -> str:

@@ -8,12 +8,14 @@ from functools import cached_property
 from typing import Any
 
 from engine import dvcfile
+from engine.behaviours import Behaviours, Code
 from engine.collection import without_collection
 from engine.digests import canonical
 from engine.dvcfile import Entry, Record
 from engine.errors import Location
 from engine.graph import Graph, Step
 from engine.store import Store
+from engine.workspace import CODE_ROOT
 
 
 class Action(StrEnum):
@@ -34,11 +36,13 @@ class Reason:
     """One cause of a decision: its sort, what it is about, and old and new value where there are any."""
 
     cause: str
-    """never-built, recipe, wiring, code, environment, input, upstream, output, command, cached"""
+    """never-built, recipe, wiring, code, revision, environment, input, upstream, output, command, cached"""
     subject: str
     old: Any = None
     new: Any = None
     where: Location | None = None
+    note: str = ""
+    """What a person should know of it, such as the changelog's line of a new revision."""
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
@@ -46,7 +50,8 @@ class Reason:
         return {"cause": self.cause, "subject": self.subject, "old": self.old, "new": self.new, "where": where, "text": str(self)}
 
     def __str__(self) -> str:
-        return _SENTENCES[self.cause].format(subject=self.subject, old=_show(self.old), new=_show(self.new))
+        sentence = _SENTENCES[self.cause].format(subject=self.subject, old=_show(self.old), new=_show(self.new))
+        return f"{sentence}  ({self.note})" if self.note else sentence
 
 
 _SENTENCES = {
@@ -54,6 +59,7 @@ _SENTENCES = {
     "recipe": "{subject}  {old} → {new}",
     "wiring": "reads {subject}: {old} → {new}",
     "code": "code of {subject} {new}",
+    "revision": "code of {subject}  revision {old} → {new}",
     "environment": "{subject}  {old} → {new}",
     "identity": "recipe, code or environment changed (the old one is not in the cache)",
     "input": "input {subject} {new}",
@@ -218,7 +224,12 @@ class Planner:
         before = json.loads(data) if data else None
         if before is None:
             return [Reason("identity", step.name)]
-        return identity_changes(step, before, json.loads(self.identities[step.name]))
+        now = json.loads(self.identities[step.name])
+        return identity_changes(step, before, now, self._behaviours)
+
+    @cached_property
+    def _behaviours(self) -> Behaviours:
+        return Behaviours.of(CODE_ROOT)
 
     def _lost_outputs(self, step: Step, record: Record) -> tuple[Reason, ...]:
         """Outputs that are missing, edited, or gone from the cache."""
@@ -241,20 +252,48 @@ class Planner:
         return set(run.outputs) == set(step.outputs) and all(self.store.holds_intact(entry) for entry in run.outputs.values())
 
 
-def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Reason]:
-    """What differs between two identities of one step, as reasons."""
+def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any], behaviours: Behaviours) -> list[Reason]:
+    """What differs between two identities of one step, as reasons; none where both say the same behaviour by BEHAVIOURS.
+
+    The older one may have been written before its code or versions were listed, or in an older format.
+    """
+    before = behaviours.current(before, now["code"])
+    if before == now:
+        return []
     reasons = [
         Reason("recipe", ".".join(map(str, path)), old, new, step.locate(path))
         for path, old, new in differences(before["recipe"], now["recipe"])
     ]
     for path, old, new in differences(before["inputs"], now["inputs"]):
         reasons.append(Reason("wiring", "/".join(map(str, path)), old, new))
-    for path, old, new in differences(before["code"], now["code"]):
-        what = "changed" if old and new else "is new" if new else "is no longer used"
-        reasons.append(Reason("code", str(path[0]), old, what))
+    reasons += code_changes(before["code"], now["code"], behaviours)
     for path, old, new in differences(before["environment"], now["environment"]):
         reasons.append(Reason("environment", str(path[0]), old, new))
     return reasons or [Reason("identity", step.name)]
+
+
+def code_changes(before: Mapping[str, Code], now: Mapping[str, Code], behaviours: Behaviours) -> list[Reason]:
+    """What differs between what two identities say of their code: revisions by unit, edits by module."""
+    reasons: dict[str, Reason] = {}
+    for unit in {**before, **now}:
+        old, new = before.get(unit, {}), now.get(unit, {})
+        if old == new:
+            continue
+        if isinstance(old, int) and isinstance(new, int):
+            known = behaviours.units.get(unit)
+            notes = [line for revision, line in sorted(known.changes.items()) if old < int(revision) <= new] if known else []
+            reasons[unit] = Reason("revision", unit, old, new, note="; ".join(notes))
+            continue
+        # Of a revision the modules are known as they were listed last.
+        was = behaviours.listed(new) if isinstance(old, int) else old
+        is_now = behaviours.listed(old) if isinstance(new, int) else new
+        moved = differences(was, is_now)
+        for (module,), left, right in moved:
+            what = "changed" if left and right else "is new" if right else "is no longer used"
+            reasons[str(module)] = Reason("code", str(module), left, what)
+        if not moved:
+            reasons[unit] = Reason("code", unit, None, "changed")
+    return list(reasons.values())
 
 
 def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any, Any]]:

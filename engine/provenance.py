@@ -31,7 +31,8 @@ class Provenance:
     recipe: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, str]]
     """By role: `path`, and `md5` as DVC records it (`.dir` at its end for a folder)."""
-    code: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, Any] = field(default_factory=dict)
+    """By unit: its revision, or the digests of its modules, as in the identity file."""
     environment: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     spec: str | None = None

@@ -41,6 +41,12 @@ class Recorder:
         self._unwritten[step.name] = record
         return record
 
+    def renew(self, step: Step, record: Record, read: Mapping[str, Entry]) -> None:
+        """Record what RECORD says as read from READ; its outputs are as they were."""
+        renewed = Record(record.command, dict(read), record.outputs)
+        self._write_run(renewed)
+        self._unwritten[step.name] = renewed
+
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
         """Put the outputs of an earlier RUN back into the workspace."""
         for path, entry in run.outputs.items():

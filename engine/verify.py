@@ -11,12 +11,13 @@ from typing import Any
 
 from engine import dvcfile
 from engine.addresses import of_steps, only
+from engine.behaviours import Behaviours
 from engine.build import dvc_environment
-from engine.code import Code
 from engine.digests import digest, file_digests, folder_digest, listing_digest, short
 from engine.environment import installed
 from engine.errors import UserError, did_you_mean
 from engine.graph import ARTIFACTS, METRICS, PLOTS, Step
+from engine.identity import Identities
 from engine.project import Project
 from engine.provenance import Provenance, parse
 from engine.store import Disk
@@ -78,13 +79,15 @@ def _checks(project: Project, step: Step, told: Provenance) -> Iterator[Check]:
     accepted = identity.detail == _ACCEPTED
     moved = [f"{role} ({read['path']})" for role, read in told.inputs.items() if _md5(store, read["path"]) != read["md5"]]
     yield Check("inputs", not moved, f"changed since: {', '.join(moved)}" if moved else f"{len(told.inputs)} as they were read")
-    edited = _different(Code(CODE_ROOT).closure(told.code), told.code)
-    yield Check("code", accepted or not edited, f"{edited}; accepted" if edited and accepted else edited or f"{len(told.code)} modules")
-    others = [f"{name} {have} (was {was})" for name, was in told.environment.items() if (have := installed(name)) != was]
+    edited = _different(Identities(CODE_ROOT, project.environment).code(told.code), told.code)
+    yield Check("code", accepted or not edited, f"{edited}; accepted" if edited and accepted else edited or f"{len(told.code)} units")
+    have = {name: installed(name) for name in told.environment}
+    alike = Behaviours.of(CODE_ROOT).environment(have, told.code)
+    others = [f"{name} {have[name]} (was {was})" for name, was in told.environment.items() if alike[name] != was]
     yield Check("environment", accepted or not others, ", ".join(others) or f"{len(told.environment)} packages")
 
 
-def _different(now: Mapping[str, str], then: Mapping[str, str]) -> str:
+def _different(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The names whose digests differ, in words; empty where none do."""
     names = sorted(name for name in {**now, **then} if now.get(name) != then.get(name))
     return f"differ: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''}" if names else ""

@@ -9,7 +9,7 @@ from engine.errors import Location, UserError, did_you_mean
 from engine.graph import Graph
 from engine.plan import Action, Decision, Plan, Reason
 
-HARMLESS = ("code", "environment")
+HARMLESS = ("code", "revision", "environment")
 """Causes that a person may know to be harmless; a recipe or an input never is."""
 _NAMED_STEPS = 4
 """How many steps a root cause names before it counts the rest."""

@@ -16,16 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.code import Code
+from engine.behaviours import Behaviours
 from engine.digests import digest, file_digests, listing_digest, scratch_name
 from engine.dvcfile import RESOURCES, TEMPORARY
-from engine.environment import installed
+from engine.environment import Environment, installed
 from engine.errors import Location, UserError, did_you_mean
 from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
-from engine.identity import merge_resources
-from engine.memo import shared_path
+from engine.identity import Identities, merge_resources
 from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
 from engine.workspace import CODE_ROOT
@@ -65,9 +64,9 @@ class Run:
             raise UserError(f"{self.name} reads {', '.join(missing)}, which is not there", hint="run: engine build (or dvc repro)")
         return {path: entry.md5 for path, entry in entries.items() if entry}
 
-    def code(self) -> dict[str, str]:
-        """The digests that the step's code has now: of the files' content, read anew."""
-        return Code(CODE_ROOT, shared_path("code")).closure(self.identity["code"])
+    def code(self) -> dict[str, Any]:
+        """What the identity would say of the step's code now: of the files' content, read anew."""
+        return Identities(CODE_ROOT, Environment(self.root)).code(self.identity["code"])
 
 
 def run_step(kind_name: str, name: str) -> None:
@@ -143,10 +142,12 @@ def _only_writer(run: Run) -> Iterator[None]:
 
 def _check_environment(run: Run) -> None:
     """Refuse to work under other versions than those that the result would be recorded for."""
+    here = {package: installed(package) for package in run.identity["environment"]}
+    alike = Behaviours.of(CODE_ROOT).environment(here, run.identity["code"])
     wrong = [
-        f"{package} {found} is installed, the lock says {wanted}"
+        f"{package} {here[package]} is installed, the lock says {wanted}"
         for package, wanted in run.identity["environment"].items()
-        if (found := installed(package)) != wanted
+        if alike[package] != wanted
     ]
     if wrong:
         raise UserError(f"{run.name} would be recorded under wrong versions: {'; '.join(wrong)}", hint="run: make setup")
@@ -155,7 +156,7 @@ def _check_environment(run: Run) -> None:
 def _check_code(run: Run) -> None:
     """DVC hashes what a step depends on only after the step: code that moved meanwhile would pass for what made the result."""
     now, then = run.code(), run.identity["code"]
-    moved = [module for module in {*now, *then} if now.get(module) != then.get(module)]
+    moved = [unit for unit in {*now, *then} if now.get(unit) != then.get(unit)]
     if moved:
         raise UserError(
             f"the code of {run.name} was edited since its identity was taken: {', '.join(sorted(moved))}",

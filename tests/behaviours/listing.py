@@ -1,0 +1,146 @@
+"""What a run of the golden suite says of the code and the versions that it ran with: alike, or a new revision."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from engine.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
+from engine.code import Code
+from engine.environment import installed
+from engine.part import Part, is_resource
+from stages.kinds import KINDS
+from tests.behaviours.suite import Outcome
+
+
+def part_classes() -> list[type[Part]]:
+    """Every class of parts that the recipe of a kind can hold."""
+    found: dict[type[Part], None] = {}
+
+    def visit(annotation: Any) -> None:
+        if isinstance(annotation, type) and issubclass(annotation, Part) and annotation not in found:
+            found[annotation] = None
+            for info in annotation.model_fields.values():
+                if not is_resource(info):
+                    visit(info.annotation)
+        for argument in get_args(annotation):
+            visit(argument)
+
+    for kind in KINDS.values():
+        visit(kind.parameters)
+    return list(found)
+
+
+def closures(code_root: Path) -> dict[str, dict[str, str]]:
+    """Every unit that an identity can name, with the digests of the modules of its closure."""
+    code = Code(code_root)
+    modules = {*(f"stages.{kind}.body" for kind in KINDS), *(part.__module__ for part in part_classes())}
+    found = {unit_of(module): code.closure([module]) for module in sorted(modules)}
+    return {unit: closure for unit, closure in found.items() if closure and module_of(unit) in closure}
+
+
+def packages() -> dict[str, str]:
+    """The installed version of every package that an identity can name."""
+    names = {name for kind in KINDS.values() for name in kind.environment} | {name for part in part_classes() for name in part.environment}
+    return {name: installed(name) for name in sorted(names)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from one run of the suite."""
+
+    behaviours: Behaviours
+    alike: tuple[str, ...] = ()
+    """Units whose code has changed and whose steps left the same bytes."""
+    changed: Mapping[str, Sequence[str]] = None  # type: ignore[assignment]
+    """Units that get a new revision, with the steps of the suite that show it."""
+    uncovered: tuple[str, ...] = ()
+    """Units that no step of the suite runs: never listed."""
+    unexplained: tuple[str, ...] = ()
+    """Steps that left other bytes although neither their code nor what they read has changed: other versions, or another machine."""
+
+
+def judge(
+    old: Behaviours,
+    code: Mapping[str, Mapping[str, str]],
+    outcomes: Mapping[str, Outcome],
+    versions: Mapping[str, str],
+    line: str = "",
+) -> Verdict:
+    """Compare OUTCOMES of the suite, built with CODE (unit to closure) and VERSIONS, with what is listed.
+
+    A unit whose closure is not listed keeps its revision where every step that it decides could be compared and left the same bytes. A step
+    that read something else than before cannot be compared. LINE is the changelog's line of what gets a new revision.
+    """
+    covering: dict[str, list[str]] = {}
+    for name, outcome in outcomes.items():
+        for unit in outcome.units:
+            covering.setdefault(unit, []).append(name)
+    for name, golden in old.golden.items():
+        for unit in golden["units"]:
+            if name not in covering.setdefault(unit, []):
+                covering[unit].append(name)
+    digests = {unit: closure_digest(closure) for unit, closure in code.items()}
+    listed = {unit for unit, known in old.units.items() if digests.get(unit) in known.closures}
+
+    def same(name: str) -> bool:
+        golden, outcome = old.golden.get(name), outcomes.get(name)
+        return bool(golden and outcome and golden["read"] == outcome.read and golden["left"] == outcome.left)
+
+    units: dict[str, Unit] = dict(old.units)
+    alike, changed, uncovered = [], {}, []
+    for unit, found in digests.items():
+        known, steps = old.units.get(unit), [name for name in covering.get(unit, []) if name in outcomes]
+        if not steps:
+            uncovered.append(unit)
+        elif known is None:
+            units[unit] = Unit(1, {found: 1})
+        elif unit in listed:
+            units[unit] = replace(known, revision=known.closures[found])
+        elif differing := [name for name in covering[unit] if name in old.golden and not same(name)]:
+            revision = max(known.closures.values()) + 1
+            units[unit] = Unit(revision, {**known.closures, found: revision}, {**known.changes, str(revision): line})
+            changed[unit] = differing
+        else:
+            units[unit] = replace(known, closures={**known.closures, found: known.revision})
+            alike.append(unit)
+    unexplained = tuple(
+        name
+        for name, outcome in outcomes.items()
+        if (golden := old.golden.get(name))
+        and golden["read"] == outcome.read
+        and golden["left"] != outcome.left
+        and set(outcome.units) <= listed
+    )
+    modules = {module: found for closure in code.values() for module, found in closure.items()}
+    combinations, number = _versions(old, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))})
+    golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
+    new = Behaviours(units, combinations, modules, old.format_1, golden, number)
+    return Verdict(new, tuple(alike), changed, tuple(uncovered), unexplained)
+
+
+def _versions(old: Behaviours, versions: Mapping[str, str], same: set[str]) -> tuple[tuple[Versions, ...], int]:
+    """The combinations with VERSIONS among them, whose units SAME left the golden bytes, and the number of VERSIONS."""
+    for number, item in enumerate(old.versions):
+        if dict(item.packages) == dict(versions):
+            return old.versions, number
+    like = old.golden_versions if old.versions else None
+    return (*old.versions, Versions(dict(versions), like, tuple(sorted(same)) if old.versions else ())), len(old.versions)
+
+
+def steps_of(unit: str) -> str:
+    """Which steps of users the unit decides, in words."""
+    kind, _, member = unit.partition(".")
+    if not member:
+        return f"every {kind} step"
+    return f"every step with {member.replace('.', ' ')}" if kind == "common" else f"{kind} steps with {member.replace('.', ' ')}"
+
+
+def report(verdict: Verdict) -> Mapping[str, Any]:
+    """The verdict in words, for a person who decides whether to write it."""
+    return {
+        "alike": list(verdict.alike),
+        "changed": {unit: list(steps) for unit, steps in verdict.changed.items()},
+        "uncovered": list(verdict.uncovered),
+        "unexplained": list(verdict.unexplained),
+    }
