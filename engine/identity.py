@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.behaviours import Behaviours, Code as UnitCode, module_of, unit_of
+from engine.behaviours import Behaviours, module_of, unit_of
+from engine.behaviours import Code as UnitCode
 from engine.code import Code
 from engine.collection import without_collection
 from engine.digests import canonical, digest, folder_digest, short
@@ -101,7 +102,7 @@ class Identities:
         }
 
     def code(self, units: Iterable[str]) -> dict[str, UnitCode]:
-        """What identities say of UNITS now: the revision of each, or the digests of its modules; those without code of their own left out."""
+        """What identities say of UNITS now: of each its revision or the digests of its modules; units without code are left out."""
         found: dict[str, UnitCode] = {}
         for unit in sorted(set(units)):
             if unit not in self._units:

@@ -258,7 +258,7 @@ def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, An
     The older one may have been written before its code or versions were listed, or in an older format.
     """
     before = behaviours.current(before, now["code"])
-    if before == now:
+    if canonical(before) == canonical(now):
         return []
     reasons = [
         Reason("recipe", ".".join(map(str, path)), old, new, step.locate(path))

@@ -62,7 +62,9 @@ def main() -> int:
         print(f"error: {FILE} is stale\n  hint: run: make behaviours", file=sys.stderr)
         return 1
     if verdict.changed and not asked.change:
-        print('error: new revisions need a line for the changelog\n  hint: make behaviours CHANGE="what users should know"', file=sys.stderr)
+        print(
+            'error: new revisions need a line for the changelog\n  hint: make behaviours CHANGE="what users should know"', file=sys.stderr
+        )
         return 1
     if asked.change and asked.change not in CHANGELOG.read_text("utf-8"):
         head, mark, rest = CHANGELOG.read_text("utf-8").partition("## Unreleased\n\n")

@@ -37,7 +37,10 @@ import json, sys, time
 from pathlib import Path
 asked = json.loads(sys.argv[1])
 sys.path.insert(0, asked["code"])
-from engine.errors import UserError
+if asked["resolve"]:
+    from engine.project import Project
+    from engine.workspace import Workspace
+    Project(Workspace.at(Path())).resolve()
 from stages.runner import run_step
 failed, seconds = {}, {}
 for kind, name in asked["steps"]:
@@ -97,8 +100,11 @@ class Suite:
                 command, cwd=self.root, env=self.environment | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=True
             )
 
-    def run(self, steps: Collection[tuple[str, str]], code: Path = ROOT) -> dict[str, str]:
-        """Run STEPS in their order with CODE, those that ask the hub in a process of their own; what failed, and why."""
+    def run(self, steps: Collection[tuple[str, str]], code: Path = ROOT, resolve: bool = False) -> dict[str, str]:
+        """Run STEPS in their order with CODE, those that ask the hub in processes of their own; what failed, and why.
+
+        RESOLVE: write the identities that CODE gives first.
+        """
         failed: dict[str, str] = {}
         offline = [step for step in steps if not self._asks_hub(step[1])]
         fetched = [step for step in steps if step[0] == "fetch"]
@@ -111,7 +117,7 @@ class Suite:
             if not group:
                 continue
             report = self.root / "report.json"
-            asked = json.dumps({"code": str(code), "steps": group, "report": str(report)})
+            asked = json.dumps({"code": str(code), "steps": group, "report": str(report), "resolve": resolve})
             command = [str(python), "-c", _SCRIPT, asked]
             done = subprocess.run(command, cwd=self.root, env={**self.environment, **more}, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr

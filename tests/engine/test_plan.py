@@ -37,7 +37,13 @@ def chain(**values) -> Graph:
 def identity(s: Step, code: str = "1", version: str = "1.0") -> str:
     inputs = {role: i.path for role, i in s.inputs.items()}
     return json.dumps(
-        {"recipe": recipe_of(s.parameters), "inputs": inputs, "code": {"stages.toy.body": code}, "environment": {"p": version}}
+        {
+            "format": 2,
+            "recipe": recipe_of(s.parameters),
+            "inputs": inputs,
+            "code": {"toy": {"stages.toy.body": code}},
+            "environment": {"p": version},
+        }
     )
 
 

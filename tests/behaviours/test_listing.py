@@ -1,0 +1,148 @@
+"""What counts as alike: by what the golden suite leaves, never by somebody's word."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from engine.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
+from engine.graph import Step
+from engine.plan import identity_changes
+from tests.behaviours.listing import closures, judge
+from tests.behaviours.suite import ROOT, Outcome
+
+CODE = {"train": {"stages.train.body": "1", "stages.common.text": "1"}, "train.methods.lora": {"stages.train.methods.lora": "1"}}
+OUTCOMES = {
+    "train-a": Outcome("reads a", "leaves a", ("train", "train.methods.lora")),
+    "train-b": Outcome("reads b", "leaves b", ("train",)),
+}
+VERSIONS = {"torch": "2.0", "safetensors": "0.8"}
+
+
+def edited(unit: str, digest: str = "2") -> dict[str, dict[str, str]]:
+    return CODE | {unit: dict.fromkeys(CODE[unit], digest)}
+
+
+@pytest.fixture
+def first() -> Behaviours:
+    return judge(Behaviours(), CODE, OUTCOMES, VERSIONS).behaviours
+
+
+def test_what_is_listed_first_has_revision_one_and_another_run_changes_nothing(first: Behaviours):
+    assert {unit: known.revision for unit, known in first.units.items()} == {"train": 1, "train.methods.lora": 1}
+    again = judge(first, CODE, OUTCOMES, VERSIONS)
+    assert again.behaviours.text() == first.text() and not (again.alike or again.changed or again.unexplained)
+
+
+def test_code_that_leaves_the_same_bytes_keeps_its_revision(first: Behaviours):
+    verdict = judge(first, edited("train"), OUTCOMES, VERSIONS)
+    assert verdict.alike == ("train",) and verdict.behaviours.code("train", edited("train")["train"]) == 1
+    assert verdict.behaviours.code("train", CODE["train"]) == 1, "the code before is still alike"
+
+
+def test_code_that_leaves_other_bytes_gets_a_new_revision_with_its_line(first: Behaviours):
+    moved = OUTCOMES | {"train-b": replace(OUTCOMES["train-b"], left="other")}
+    verdict = judge(first, edited("train"), moved, VERSIONS, "The loss is a mean.")
+    assert verdict.changed == {"train": ["train-b"]} and not verdict.alike
+    known = verdict.behaviours
+    assert known.code("train", edited("train")["train"]) == 2 and known.code("train", CODE["train"]) == 1
+    assert known.units["train"].changes == {"2": "The loss is a mean."}
+    # Going back to the old code is going back to the old revision, with the bytes of then.
+    assert known.code("train.methods.lora", CODE["train.methods.lora"]) == 1
+
+
+def test_only_the_units_whose_code_changed_are_blamed(first: Behaviours):
+    moved = {name: replace(outcome, left="other") for name, outcome in OUTCOMES.items()}
+    assert set(judge(first, edited("train.methods.lora"), moved, VERSIONS, "x").changed) == {"train.methods.lora"}
+
+
+@pytest.mark.parametrize("lost", ["read", "left"])
+def test_a_step_that_cannot_be_compared_is_never_alike(first: Behaviours, lost: str):
+    """What it reads has changed too, or it is no longer built: nobody knows whether the code still does the same."""
+    moved = OUTCOMES | {"train-b": replace(OUTCOMES["train-b"], **{lost: "other"})}
+    assert not judge(first, edited("train"), moved, VERSIONS, "x").alike
+    gone = {"train-a": OUTCOMES["train-a"]}
+    assert not judge(first, edited("train"), gone, VERSIONS, "x").alike
+
+
+def test_a_unit_that_no_step_runs_is_never_listed(first: Behaviours):
+    code = CODE | {"train.methods.new": {"stages.train.methods.new": "1"}}
+    verdict = judge(first, code, OUTCOMES, VERSIONS)
+    assert verdict.uncovered == ("train.methods.new",) and isinstance(verdict.behaviours.code("train.methods.new", {"m": "1"}), dict)
+
+
+def test_other_bytes_of_listed_code_are_unexplained(first: Behaviours):
+    moved = OUTCOMES | {"train-a": replace(OUTCOMES["train-a"], left="other")}
+    assert judge(first, CODE, moved, VERSIONS).unexplained == ("train-a",)
+
+
+def test_versions_that_leave_the_same_bytes_are_those_of_before(first: Behaviours):
+    newer = VERSIONS | {"safetensors": "0.9"}
+    verdict = judge(first, CODE, OUTCOMES, newer)
+    known = verdict.behaviours
+    assert known.environment(newer, ["train"]) == VERSIONS
+    assert known.environment({"safetensors": "0.9"}, ["train"]) == {"safetensors": "0.8"}
+    assert known.environment(VERSIONS | {"torch": "3.0"}, ["train"]) == VERSIONS | {"torch": "3.0"}, "not listed: as it is"
+    newest = judge(known, CODE, OUTCOMES, VERSIONS | {"safetensors": "1.0"}).behaviours
+    assert newest.environment({"safetensors": "1.0"}, ["train"]) == {"safetensors": "0.8"}, "alike what was alike before"
+
+
+def test_versions_that_move_a_units_bytes_are_alike_for_the_others_only(first: Behaviours):
+    newer = VERSIONS | {"torch": "2.1"}
+    moved = OUTCOMES | {"train-a": replace(OUTCOMES["train-a"], left="other")}
+    known = judge(first, CODE, moved, newer).behaviours
+    assert known.environment(newer, ["train"]) == newer and known.environment(newer, ["train.methods.lora"]) == newer
+    both = OUTCOMES | {"mix-a": Outcome("reads", "leaves", ("mix",))}
+    code = CODE | {"mix": {"stages.mix.body": "1"}}
+    known = judge(judge(Behaviours(), code, both, VERSIONS).behaviours, code, both | moved, newer).behaviours
+    assert known.environment(newer, ["mix"]) == VERSIONS and known.environment(newer, ["mix", "train"]) == newer
+
+
+def identity(code: dict, format: int = 2, **more) -> dict:
+    return {"format": format, "kind": "train", "recipe": {}, "inputs": {}, "code": code, "environment": VERSIONS} | more
+
+
+def reasons(before: dict, now: dict, behaviours: Behaviours) -> list[str]:
+    step = Step("train-a", None, None, {}, "", None, lambda path: None)  # type: ignore[arg-type]
+    return [str(reason) for reason in identity_changes(step, before, now, behaviours)]
+
+
+def test_a_plan_names_revisions_with_their_line_and_edits_by_module(first: Behaviours):
+    moved = OUTCOMES | {"train-b": replace(OUTCOMES["train-b"], left="other")}
+    known = judge(first, edited("train"), moved, VERSIONS, "The loss is a mean.").behaviours
+    assert reasons(identity({"train": 1}), identity({"train": 2}), known) == ["code of train  revision 1 → 2  (The loss is a mean.)"]
+    own = {"stages.train.body": "3", "stages.common.text": "2"}
+    assert reasons(identity({"train": 2}), identity({"train": own}), known) == ["code of stages.train.body changed"]
+    assert reasons(identity({"train": own}), identity({"train": 2}), known) == ["code of stages.train.body changed"]
+    assert reasons(identity({"train": 1}), identity({"train": edited("train")["train"]}), known)
+
+
+def test_an_identity_from_before_its_code_or_versions_were_listed_says_the_same(first: Behaviours):
+    assert reasons(identity({"train": CODE["train"]}), identity({"train": 1}), first) == []
+    newer = VERSIONS | {"safetensors": "0.9"}
+    known = judge(first, CODE, OUTCOMES, newer).behaviours
+    assert reasons(identity({"train": 1}, environment=newer), identity({"train": 1}), known) == []
+
+
+def test_identities_of_format_1_are_taken_over_where_they_are_of_the_last_code_that_wrote_them(first: Behaviours):
+    union = CODE["train"] | CODE["train.methods.lora"]
+    known = replace(first, format_1=union)
+    now = identity({"train": 1, "train.methods.lora": 1})
+    assert reasons(identity(union, format=1), now, known) == []
+    assert reasons(identity(union | {"stages.train.body": "older"}, format=1), now, known)
+    later = replace(known, units=known.units | {"train": Unit(2, {closure_digest(CODE["train"]): 2})})
+    assert reasons(identity(union, format=1), identity({"train": 2, "train.methods.lora": 1}), later) == ["code of train  revision 1 → 2"]
+
+
+def test_every_unit_of_the_code_has_a_name_that_leads_back_to_its_module():
+    found = closures(ROOT)
+    assert {"train", "generate", "train.methods.lora", "common.formats.chat"} <= set(found)
+    for unit in found:
+        assert unit_of(module_of(unit)) == unit and module_of(unit) in found[unit]
+
+
+def test_the_file_reads_back_as_it_was_written(first: Behaviours, tmp_path):
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine/behaviours.json").write_text(first.text())
+    assert Behaviours.of(tmp_path).text() == first.text() and json.loads(first.text())["format"] == 1
+    assert Versions(VERSIONS) in Behaviours.of(tmp_path).versions
