@@ -17,6 +17,9 @@ PACKAGE = "stages"
 Parsed = tuple[str, tuple[str, ...]]
 """The digest of a module, and every name of ours that it may import."""
 
+OBSERVES = b"\nDECIDES_NO_BYTES = True\n"
+"""What stands in a module that starts, watches or logs a step and decides nothing of its result: it is part of no identity."""
+
 _REMEMBERED = 2000
 """Contents of modules that are remembered: those of a few states of the code."""
 
@@ -61,7 +64,7 @@ class Code:
         return dict(sorted(seen.items()))
 
     def _module(self, name: str) -> Parsed | None:
-        """Digest and imports of a module; None for one that is not ours, or is a package's declaration."""
+        """Digest and imports of a module; None for one that is not ours, is a package's declaration, or decides no bytes."""
         if name not in self._parsed:
             self._parsed[name] = self._parse(name)
         return self._parsed[name]
@@ -73,6 +76,8 @@ class Code:
         if name.partition(".")[0] != PACKAGE or not path.is_file():
             return None
         text = path.read_bytes()
+        if OBSERVES in text:
+            return None
         key = hashlib.sha256(b"\0".join((_reader(), name.encode(), text))).hexdigest()
         if key not in self._known:
             digest, imports = _read(text, path, name)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from engine.errors import Location, UserError
 
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
 PORT = 29500
 """torchrun's own default."""
 

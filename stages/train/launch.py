@@ -23,6 +23,9 @@ from stages.train.hosts import Host, hosts, patience
 if TYPE_CHECKING:
     from stages.train.work import Result
 
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
 FOLDER = "processes"
 """The folder in scratch by which the step and its processes tell each other things."""
 

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from engine.errors import UserError
 
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
 _SECONDS_BETWEEN = 1.0
 """A step may take a millisecond; nobody watches that often."""
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from engine.errors import UserError
 from stages.common.parent import PARENT, die_with_parent
 
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
 
 def main(arguments: list[str]) -> int:
     """Run torchrun with ARGUMENTS; 1 where a process has failed."""

@@ -11,6 +11,9 @@ from stages.train.live import Live, utilization
 from stages.train.memory import peak_memory
 from stages.train.record import Clock, Point, ProgressLine
 
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
 
 @dataclass
 class Watcher:

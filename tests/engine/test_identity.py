@@ -2,6 +2,7 @@
 
 import ast
 import math
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +18,8 @@ from engine.identity import canonical, merge_resources, recipe_of, resources_of
 from engine.part import Part, is_resource
 from engine.spec.sections import Experiment
 from stages.kinds import KINDS
+
+ROOT = Path(__file__).parents[2]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -161,6 +164,16 @@ def test_a_behaviour_edit_in_a_helper_moves_only_the_steps_that_reach_it(tmp_pat
     write(tmp_path, common__text="f = 2\n")
     after = {name: Code(tmp_path).closure([f"stages.{name}.body"]) for name in "ab"}
     assert before["a"] != after["a"] and before["b"] == after["b"]
+
+
+@pytest.mark.parametrize("name", ["live", "launch", "hosts", "watching", "torchrun"])
+def test_what_starts_logs_and_watches_a_training_is_no_part_of_its_identity(name: str, tmp_path: Path):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    before = Code(tmp_path).closure(["stages.train.body"])
+    path = tmp_path / f"stages/train/{name}.py"
+    path.write_text(path.read_text() + "\nANOTHER = 1\n")
+    assert Code(tmp_path).closure(["stages.train.body"]) == before and f"stages.train.{name}" not in before
+    assert "stages.train.loss" in before
 
 
 def test_code_that_is_no_python_is_a_located_error(tmp_path):
