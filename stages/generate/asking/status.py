@@ -63,8 +63,10 @@ class Status:
         return {
             "requests": spending.requests,
             "rows_from_cache": counts.cached,
+            "outcomes": dict(sorted(counts.outcomes.items())),
             "retries": dict(sorted(counts.retries.items())),
             "prompt_tokens": spending.prompt_tokens,
             "completion_tokens": spending.completion_tokens,
+            "answers_with_estimated_tokens": spending.estimated,
             "cost": round(spending.cost, 6) if self._priced else None,
         }
