@@ -35,7 +35,8 @@ _CONTENT_WORDS = re.compile(
 """The same said in words alone, by endpoints that have no name for it."""
 
 _NO_CREDIT = """
-    insufficientquota insufficientbalance insufficientcredit creditbalance billinghardlimit billingnotactive exceededcurrentquota paymentrequired
+    insufficientquota insufficientbalance insufficientcredit creditbalance billinghardlimit billingnotactive
+    exceededcurrentquota paymentrequired
     """.split()
 """Parts of names."""
 
@@ -72,10 +73,10 @@ class Fault:
 
 
 def fault_in(body: Mapping[str, Any], alone: bool = False) -> Fault | None:
-    """The error in a response of status 200, or in one of its choices, None where there is none; ALONE, without choices, its words are one too."""
+    """The error in a response of status 200, or in one of its choices; None where there is none. ALONE, without choices, words are one."""
     error = body.get("error")
     if _is_error(error):
-        return read_fault(body if isinstance(error, str) else error)
+        return read_fault(error if isinstance(error, dict | list) else body)
     state = body.get("base_resp")  # MiniMax
     if isinstance(state, dict) and state.get("status_code") not in (0, None):
         return read_fault(state)
@@ -90,7 +91,7 @@ def _is_error(error: object) -> bool:
     """Whether something in the place of an error is one; some gateways write one that says that nothing is wrong."""
     if isinstance(error, dict) and error.get("code") in (0, "0", 200, "200"):
         return False
-    return bool(error)
+    return isinstance(error, str | int | list | dict) and bool(error)
 
 
 def _blocked_prompt(body: Mapping[str, Any]) -> Fault | None:

@@ -77,7 +77,7 @@ _ENDS = {_bare(word): end for end, words in _WORDS.items() for word in words.spl
 
 
 def end_of(finish_reason: str | None, also_whole: frozenset[str] = frozenset()) -> End:
-    """What FINISH_REASON says: what is not known to end a whole answer does not. ALSO_WHOLE are further words that do, `none` for no word."""
+    """What FINISH_REASON says: what is not known to end a whole answer does not. ALSO_WHOLE are more words that do, `none` for no word."""
     word = _bare(finish_reason or "")
     if (word or "none") in also_whole:
         return End.WHOLE
@@ -151,9 +151,10 @@ def _finish_reason(choice: dict[str, Any]) -> str | None:
     for name in ("finish_reason", "native_finish_reason"):
         word = choice.get(name)
         word = word.get("type") if isinstance(word, dict) else word
-        words.append(word if isinstance(word, str) and word.strip() else None if word is None or word == "" else str(word))
+        # A word of another type is shown with it, so that `["stop"]` is not taken for `stop`.
+        words.append(word if isinstance(word, str | None) else f"{type(word).__name__} {word}")
     own, native = words
-    if own is None:
+    if not (own or "").strip():
         return native
     return native if end_of(own) is End.WHOLE and end_of(native) in (End.CUT_OFF, End.REFUSED, End.FAILED) else own
 
