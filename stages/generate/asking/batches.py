@@ -45,6 +45,8 @@ class BatchSession:
         self._loop = asyncio.new_event_loop()
         self._mistakes: dict[bytes, UserError] = {}
         """Errors of requests, by key, that will never be answered."""
+        self._passing: list[Failure] = []
+        """Failures of the requests of the last batch that may pass."""
 
     @property
     def spending(self) -> Spending:
@@ -86,14 +88,20 @@ class BatchSession:
                 if slot.request and (mistake := self._mistakes.get(slot.request.key)):
                     raise UserError(at(problem, slot.where) for problem in mistake.problems)
                 slot.advance_from(self._answers)
-            if fault:
-                failed += 1
-                if failed >= _ROUNDS or sum(slot.request is not None for slot in slots) == before:
-                    raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+            if not fault:
+                continue
+            failed += 1
+            # A batch that gave nothing at all gives no more the next time, unless its requests failed one by one, as those of any hour may.
+            hopeless = not self._passing and sum(slot.request is not None for slot in slots) == before
+            rest = max((backoff(failed - 1) if one.retry_after is None else one.retry_after for one in self._passing), default=0.0)
+            if hopeless or failed >= _ROUNDS or rest > self._limits.give_up_after:
+                raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+            self._loop.run_until_complete(asyncio.sleep(rest))
 
     async def _one(self, requests: Sequence[Request]) -> str | None:
         """Send one batch and collect it; gives a fault of the requests that stay unanswered, None where there are none."""
         self._mistakes.clear()
+        self._passing.clear()
         name = hashlib.sha256(b"".join(sorted(request.key for request in requests))).hexdigest()[:32]
         guess = self._limits.guess
         prompt, completion = sum(map(guess.prompt, requests)), sum(map(guess.completion, requests))
@@ -177,6 +185,7 @@ class BatchSession:
             reply = refused.reply
         except Failure as failure:
             self.counts.retries[failure.reason] += 1
+            self._passing.append(failure)
             outcome, fault, failed = failure.reason, str(failure), failure.tokens
         except UserError as error:
             outcome, fault = ERROR, error.problems[0].what

@@ -128,6 +128,8 @@ class State:
     scripted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """By question: the responses to it, one after the other and the last for ever, each with status, headers and the text of the body."""
     files: dict[str, bytes] = field(default_factory=dict)
+    halves: int = 0
+    """So many files of results come out cut in half."""
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -230,7 +232,9 @@ def files_and_batches(state: State, method: str, path: str, body: bytes) -> tupl
             {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}
         ).encode()
     if method == "GET" and parts[0] == "files":
-        return 200, state.files[parts[1]]
+        content = state.files[parts[1]]
+        state.halves, half = max(0, state.halves - 1), bool(state.halves)
+        return 200, content[: len(content) // 2] if half else content
     if method == "POST" and parts == ["batches"]:
         return 200, json.dumps(_start_batch(state, json.loads(body))).encode()
     if method == "GET" and parts == ["batches"]:
@@ -272,11 +276,8 @@ def _finish_batch(state: State, batch: dict[str, Any]) -> None:
         state.seen[prompt] += 1
         if script := state.scripted.get(prompt):
             step = script[min(state.seen[prompt], len(script)) - 1]
-            (out if "error" not in step else errors).append(
-                step["line"] | {"custom_id": item["custom_id"]}
-                if isinstance(step.get("line"), dict)
-                else step.get("line", _line(item, step))
-            )
+            line = step["line"] if "line" in step else _line(item, step)
+            out.append(line if isinstance(line, str) else line | {"custom_id": item["custom_id"]})
         elif (mark := _MARK.search(prompt)) and mark[1] == "500" and state.seen[prompt] <= int(mark[2] or _ALWAYS):
             errors.append(
                 {"custom_id": item["custom_id"], "response": {"status_code": 500, "body": {"error": {"message": "no"}}}, "error": None}
