@@ -27,9 +27,11 @@ _CONTENT = frozenset(
 """Names of errors about the content of one question: another question may well be answered."""
 
 _CONTENT_WORDS = re.compile(
-    # DeepSeek; Anthropic; Azure; LiteLLM; xAI; Moonshot; OpenAI (invalid_prompt), OpenRouter; DashScope.
+    # DeepSeek; Anthropic; Azure; LiteLLM; xAI; Moonshot; OpenAI (invalid_prompt), OpenRouter; DashScope; OpenAI (images); gateways.
     r"content exists risk|content.?filter(?:ing)? polic|content management policy|content.?policy.?violation|responsible.?ai.?policy"
-    r"|violates (?:our )?usage guidelines|considered high risk|(?:your )?(?:input|prompt) was flagged|inappropriate content",
+    r"|violates (?:our )?usage guidelines|considered high risk|inappropriate content|safety (?:system|filter|guideline)"
+    r"|(?:prompt|input|output|response|content) (?:was |has been |is )?(?:flagged|filtered)"
+    r"|content (?:was |has been |is )?(?:blocked|moderated)|blocked by (?:\w+ )?(?:content|safety|moderation)",
     re.IGNORECASE,
 )
 """The same said in words alone, by endpoints that have no name for it."""
@@ -51,6 +53,18 @@ _STATUSES: tuple[tuple[int, str], ...] = (
     (400, "badrequest invalidrequest invalidargument invalidparameter validation notsupported unprocessable contextlength contextsize"),
 )
 """The status of which an error's name speaks, by parts of names; the first that fits."""
+
+
+_WORDS = tuple(
+    (status, re.compile(pattern, re.IGNORECASE))
+    for status, pattern in (
+        (401, r"(?:invalid|incorrect|missing|wrong) (?:\S+ )?(?:api.?key|token|credential)|unauthori[sz]ed"),
+        (402, r"insufficient (?:account )?(?:balance|credit|quota|fund)"),
+        (404, r"model\b.{0,120}\b(?:not found|not exist)|no endpoints found|(?:unknown|no such|invalid) model"),
+        (429, r"rate.?limit|too many requests"),
+    )
+)
+"""The status of which words speak where an error is words alone."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,7 @@ def _told(found: object, said: str, parts: list[dict[str, Any]]) -> Fault:
     flagged = any("flagged_input" in part for part in parts)
     return Fault(
         said=said,
-        status=numbers[0] if numbers else _status_of(names),
+        status=numbers[0] if numbers else _status_of(names, said),
         content=flagged or not _CONTENT.isdisjoint(names),
         content_words=bool(_CONTENT_WORDS.search(said)),
         no_credit=any(part in name for name in names for part in _NO_CREDIT),
@@ -131,11 +145,11 @@ def _told(found: object, said: str, parts: list[dict[str, Any]]) -> Fault:
     )
 
 
-def _status_of(names: list[str]) -> int | None:
+def _status_of(names: list[str], said: str) -> int | None:
     for status, parts in _STATUSES:
         if any(part in name for name in names for part in parts.split()):
             return status
-    return None
+    return next((status for status, pattern in _WORDS if pattern.search(said)), None)
 
 
 def _words(error: object) -> str:

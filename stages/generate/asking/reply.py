@@ -52,7 +52,7 @@ class End(Enum):
 NOT_TEXT = "not_text"
 """Stands as finish_reason for an answer that holds images, sound, or parts of an unknown type."""
 
-_WORDS: dict[End, str] = {
+WORDS: dict[End, str] = {
     # OpenAI; Together; TGI and watsonx; Anthropic; Cohere. Case and `_` and `-` do not count.
     End.WHOLE: "stop eos eos_token end_turn stop_sequence complete completed finished",
     # OpenAI; Anthropic and Gemini; Mistral; Anthropic and GLM; watsonx; others that say which bound.
@@ -66,6 +66,7 @@ _WORDS: dict[End, str] = {
     # OpenRouter, Mistral, vLLM; SGLang and vLLM; DeepSeek; GLM.
     End.FAILED: "error abort aborted cancelled insufficient_system_resource network_error",
 }
+"""The words of finish_reason that are known; docs/how-to/generate-with-a-chat-api.md has them too."""
 
 
 def _bare(word: str) -> str:
@@ -73,7 +74,7 @@ def _bare(word: str) -> str:
     return re.sub(r"[\W_]", "", word.strip(" .").rpartition(".")[2].lower())
 
 
-_ENDS = {_bare(word): end for end, words in _WORDS.items() for word in words.split()}
+_ENDS = {_bare(word): end for end, words in WORDS.items() for word in words.split()}
 
 
 def end_of(finish_reason: str | None, also_whole: frozenset[str] = frozenset()) -> End:
@@ -120,11 +121,11 @@ def parse(body: bytes | str) -> Reply:
         raise NoCompletion(f"it has no choices: {shorten(json.dumps(whole)[:120])}")
     if choice.get("error") and (fault := fault_in(choice)):
         raise Broken(fault, *(tokens or 0 for tokens in usage))
-    finish_reason, message = _finish_reason(choice), choice.get("message")
-    if not isinstance(message, dict):
-        if finish_reason is None:
-            raise NoCompletion("its choice has neither message nor finish_reason")
-        message = {}
+    finish_reason = _finish_reason(choice)
+    # Some gateways leave in a whole answer the names of a streamed one, or of the older completions.
+    message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), dict)), {"content": choice.get("text")})
+    if finish_reason is None and message == {"content": None}:
+        raise NoCompletion("its choice has neither message nor finish_reason")
     said = _Said()
     said.read(message.get("content"))
     refusal = message.get("refusal")

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import re
 import time
 from bisect import bisect_left
 from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.generate.asking import limits
+from stages.generate.asking import limits, reply
 from stages.generate.asking.cache import Averages, answers_path
 from stages.generate.asking.client import retry_after
 from stages.generate.asking.faults import read_fault
@@ -247,7 +249,7 @@ def test_retry_after_as_a_date():
         ('{"choices": [null]}', "no choices"),
         ('{"choices": ["hi"]}', "no choices"),
         ('{"choices": [{}]}', "neither message nor finish_reason"),
-        ('{"choices": [{"message": "hi"}]}', "neither message nor finish_reason"),
+        ('{"choices": [{"message": "hi", "text": null}]}', "neither message nor finish_reason"),
         ('{"choices": [{"message', "no JSON"),
         ('{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}', "no JSON"),
         ('data: {"choices": []}', "no JSON"),
@@ -321,6 +323,11 @@ def test_content_is_text_parts_or_nothing(content, text, refusal, end):
 )
 def test_what_stands_beside_the_content_counts(message, refusal, end):
     assert parse(json.dumps(completion(**message))) == Reply("hi", refusal, end, None, None)
+
+
+@pytest.mark.parametrize("choice", [{"delta": {"content": "hi"}}, {"text": "hi"}, {"message": None, "delta": {"content": "hi"}}])
+def test_an_answer_under_the_name_of_another_protocol_is_read(choice):
+    assert parse(json.dumps({"choices": [choice | {"finish_reason": "stop"}]})).text == "hi"
 
 
 @pytest.mark.parametrize(
@@ -401,6 +408,11 @@ def test_a_finish_reason_of_another_type_is_read(word):
         ({"message": "no", "code": [429]}, None, False, None),
         ({"message": {"words": "no"}, "code": 999}, None, False, None),
         ("no", None, False, None),
+        ("no: model 'm' not found", 404, False, None),
+        ("no, invalid API key", 401, False, None),
+        ("no, Too Many Requests", 429, False, None),
+        ("no, insufficient balance", 402, False, None),
+        ({"message": "no, too many requests", "code": 400}, 400, False, None),
         (["no"], None, False, None),
         ({"code": True, "because": "no"}, None, False, None),
     ],
@@ -408,6 +420,44 @@ def test_a_finish_reason_of_another_type_is_read(word):
 def test_an_error_is_read_whatever_its_shape(error, status, content, rest):
     fault = read_fault(error)
     assert (fault.status, fault.content, fault.retry_after) == (status, content, rest) and "no" in fault.said
+
+
+@pytest.mark.parametrize(
+    ("said", "content"),
+    [
+        ("The response was filtered due to the prompt triggering our content management policy.", True),
+        ("Content Exists Risk", True),
+        ("Output blocked by content filtering policy", True),
+        ("Your request was rejected as a result of our safety system.", True),
+        ("Input data may contain inappropriate content.", True),
+        ("your prompt was flagged as potentially violating our usage policy", True),
+        ("litellm.ContentPolicyViolationError: AzureException", True),
+        # These are about the account, the request's form or the network, and would be said of every row.
+        ("Your account has been flagged for violating our usage policies.", False),
+        ("Sorry, you have been blocked by the security policy of this site.", False),
+        ("request was blocked: origin is not allowed", False),
+        ("Invalid content type. image_url is only supported by certain models.", False),
+        ("messages.0.content: field required", False),
+        ("temperature is not supported with this model", False),
+    ],
+)
+def test_words_tell_a_filter_from_a_mistake(said, content):
+    assert read_fault({"error": {"message": said, "code": 400}}).content_words is content
+
+
+def test_the_documentation_names_every_word_that_is_known():
+    text = (Path(__file__).parents[3] / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([a-z, ]+) \| (`.*`) \|$", text, re.MULTILINE))
+    kinds = {
+        "complete": End.WHOLE,
+        "cut off": End.CUT_OFF,
+        "refused": End.REFUSED,
+        "tool call": End.CALL,
+        "failed, tried again": End.FAILED,
+    }
+    for kind, end in kinds.items():
+        assert set(re.findall(r"`([a-z_]+)`", rows[kind])) == set(reply.WORDS[end].split()), kind
+        assert all(end_of(word) is end for word in reply.WORDS[end].split())
 
 
 def test_an_error_tells_a_moment_to_wait_for():

@@ -229,11 +229,12 @@ def whole(content, finish_reason="stop", **more):
 FINE = whole("fine")
 
 
-def test_further_ends_of_an_endpoint_are_complete_where_the_spec_says_so(server):
+def test_further_ends_of_an_endpoint_are_complete_where_the_spec_says_so(server, capfd):
     ends = {"a": "done_by_me", "b": None, "c": "other"}
     server.set(scripted={prompt: [whole(prompt * 2, end)] for prompt, end in ends.items()})
     left_out = ["unknown finish_reason 'done_by_me'", "no finish_reason", "unknown finish_reason 'other'"]
     assert ask(chat(server), ends) == left_out
+    assert "1 with no finish_reason" in (said := capfd.readouterr().err) and "list the endpoint's words" in said
     assert ask(chat(server, finish_reasons=("Done-By-Me", "none")), ends) == ["aa", "bb", left_out[2]]
     assert len(server.received()) == 3, "what is kept is judged anew, not asked for anew"
     failed = problem(chat(server, on_cut_off="fail"), ["a"])
