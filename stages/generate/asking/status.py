@@ -62,8 +62,8 @@ class Status:
         self._bar.close()
         if self._unknown_ends:
             told = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(self._unknown_ends.items()))
-            hint = "if such answers are complete, list the endpoint's words for it in teacher.finish_reasons"
-            print(f"{self._name}: answers that end {told} are not used; {hint}", file=sys.stderr)
+            hint = "if such answers are complete, list the endpoint's words in teacher.finish_reasons"
+            print(f"{self._name}: answers not known to be complete are not used: {told}; {hint}", file=sys.stderr)
 
     def measured(self) -> Metrics:
         """What this run took; another run of the same step may take nothing."""
