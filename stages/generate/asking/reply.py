@@ -104,11 +104,13 @@ class Broken(Exception):
 
 def parse(body: bytes | str) -> Reply:
     """The first choice of a chat completion; raises NoCompletion where BODY is none, and Broken where it holds an error."""
+    text = body if isinstance(body, str) else body.decode("utf-8", "backslashreplace")
     try:
-        whole = json.loads(body)
+        if isinstance(body, bytes):
+            text = body.decode(json.detect_encoding(body))  # strictly: a letter that is lost makes another answer
+        whole = _streamed(text) if text.lstrip().startswith(("data:", "event:", ":")) else json.loads(text)
     except (ValueError, RecursionError) as error:
-        start = body[:80].decode("utf-8", "replace") if isinstance(body, bytes) else body[:80]
-        raise NoCompletion(f"no JSON: {str(error)[:80]}: {shorten(start, 60)}" if start.strip() else "the body is empty") from None
+        raise NoCompletion(f"no JSON: {str(error)[:80]}: {shorten(text[:80], 60)}" if text.strip() else "the body is empty") from None
     if isinstance(whole, list) and len(whole) == 1:
         whole = whole[0]  # Gemini's endpoint wraps its errors so
     if not isinstance(whole, dict):
@@ -144,6 +146,38 @@ def parse(body: bytes | str) -> Reply:
     if usage == (0, 0) and text.strip():
         usage = (None, None)  # some servers fill in nothing
     return Reply(text, "".join(said.refusals) or None, finish_reason, *usage)
+
+
+def _streamed(text: str) -> dict[str, Any]:
+    """The completion that server-sent events (a gateway that streams unasked) add up to; raises ValueError where they break off."""
+    whole: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    contents: list[object] = []
+    message: dict[str, Any] = {"content": contents}
+    done = False
+    for line in text.split("\n"):
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        done = done or data == "[DONE]"
+        event = None if data in ("", "[DONE]") else json.loads(data)
+        if not isinstance(event, dict):
+            continue
+        whole |= {name: value for name, value in event.items() if value is not None and name != "choices"}
+        parts = event.get("choices")
+        for part in parts if isinstance(parts, list) else ():
+            if not isinstance(part, dict) or part.get("index") not in (0, None):
+                continue
+            choice |= {name: value for name, value in part.items() if value is not None}
+            delta = part.get("delta")
+            for name, value in delta.items() if isinstance(delta, dict) else ():
+                if name == "content":
+                    contents.append(value)
+                elif value:
+                    message[name] = message[name] + value if name == "refusal" and isinstance(message.get(name), str) else value
+    if not (done or choice.get("finish_reason") or whole.get("error")):
+        raise ValueError("the events break off")
+    return whole | ({"choices": [choice | {"message": message, "delta": None}]} if choice else {})
 
 
 def _finish_reason(choice: dict[str, Any]) -> str | None:

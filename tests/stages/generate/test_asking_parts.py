@@ -252,9 +252,11 @@ def test_retry_after_as_a_date():
         ('{"choices": [{"message": "hi", "text": null}]}', "neither message nor finish_reason"),
         ('{"choices": [{"message', "no JSON"),
         ('{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}', "no JSON"),
-        ('data: {"choices": []}', "no JSON"),
+        ('data: {"choices": []}', "break off"),
+        ("data: [DONE]", "no choices"),
         ("<html>bad gateway</html>", "bad gateway"),
         ("[" * 100_000, "no JSON"),
+        (b'{"choices": [{"message": {"content": "caf\xe9"}, "finish_reason": "stop"}]}', "no JSON"),
     ],
 )
 def test_a_body_that_is_no_answer_is_none(body, words):
@@ -328,6 +330,39 @@ def test_what_stands_beside_the_content_counts(message, refusal, end):
 @pytest.mark.parametrize("choice", [{"delta": {"content": "hi"}}, {"text": "hi"}, {"message": None, "delta": {"content": "hi"}}])
 def test_an_answer_under_the_name_of_another_protocol_is_read(choice):
     assert parse(json.dumps({"choices": [choice | {"finish_reason": "stop"}]})).text == "hi"
+
+
+def events(*choices, end="data: [DONE]\n\n", **last):
+    lines = [{"choices": [choice], "usage": None} for choice in choices] + ([{"choices": [], **last}] if last else [])
+    return ": a comment\n\n" + "".join(f"data: {json.dumps(line, ensure_ascii=False)}\r\n\r\n" for line in lines) + end
+
+
+STREAM = [
+    {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+    {"index": 0, "delta": {"content": "h\u2028"}, "finish_reason": None},
+    {"index": 1, "delta": {"content": "another choice"}},
+    {"index": 0, "delta": {"content": "i", "reasoning_content": "hm"}},
+    {"index": 0, "delta": {}, "finish_reason": "stop"},
+]
+
+
+def test_an_answer_that_is_streamed_unasked_is_used_where_it_is_whole():
+    usage = {"prompt_tokens": 12, "completion_tokens": 4}
+    assert parse(events(*STREAM, usage=usage).encode()) == Reply("h\u2028i", None, "stop", 12, 4)
+    assert parse(events(*STREAM, end="")).text == "h\u2028i"
+    assert end_of(parse(events(*STREAM[:-1])).finish_reason) is End.UNTOLD
+    assert (
+        parse(events(STREAM[0], {"index": 0, "delta": {"refusal": "n"}}, {"index": 0, "delta": {"refusal": "o"}}, STREAM[-1])).refusal
+        == "no"
+    )
+    calls = {"index": 0, "delta": {"tool_calls": [{"index": 0}]}}
+    assert end_of(parse(events(*STREAM[:2], calls, STREAM[-1])).finish_reason) is End.CALL
+    with pytest.raises(Broken, match="later"):
+        parse(events(*STREAM[:2], error={"code": 502, "message": "later"}))
+    whole = events(*STREAM, end="")
+    for size in range(whole.index("finish_reason", whole.index("another"))):
+        with pytest.raises(NoCompletion):
+            parse(whole[:size])
 
 
 @pytest.mark.parametrize(
