@@ -107,7 +107,7 @@ def _way_out(verdict: Verdict) -> str:
 def _again(messages: list[Message], reply: Reply, complaint: str) -> list[Message]:
     """The same question with the faulty answer and what is wrong with it."""
     demand = f"This is not what was asked for: {complaint}\nAnswer again with the JSON alone, as the schema demands."
-    return [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": demand}]
+    return [*messages, {"role": "assistant", "content": ascii_surrogates(reply.text)}, {"role": "user", "content": demand}]
 
 
 def _shown(reply: Reply, complaint: str | None) -> str:

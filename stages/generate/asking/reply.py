@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any
 
 from stages.common.text import shorten
@@ -69,6 +70,7 @@ WORDS: dict[End, str] = {
 """The words of finish_reason that are known; docs/how-to/generate-with-a-chat-api.md has them too."""
 
 
+@lru_cache(1_000)
 def _bare(word: str) -> str:
     """`FinishReason.MAX_TOKENS`, `max-tokens` and `maxTokens` are one word."""
     return re.sub(r"[\W_]", "", word.strip(" .").rpartition(".")[2].lower())

@@ -241,7 +241,7 @@ class Session:
             reply = await self._transfer(request, prompt, completion)
             limits.circuit.success()
             limits.guess.learn(request, reply)
-            if limits.tokens:
+            if limits.tokens and reply.prompt_tokens:
                 limits.tokens.correct(sum(reply.tokens(prompt, completion)) - prompt - completion)
             return reply
         except Failure as failure:

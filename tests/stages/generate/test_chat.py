@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location
+from engine.errors import Location, UserError
 from engine.spec.judge import Judge
 from stages.common import progress
 from stages.common.job import Job
@@ -270,6 +270,16 @@ def test_every_answer_that_is_none_follows_its_policy(server, option):
 def test_an_answer_with_a_lone_surrogate_is_kept_as_it_came(server):
     server.set(scripted={"a": [whole("half \ud800 a pair")]})
     assert ask(chat(server), ["a"]) == ["half \ud800 a pair"] == ask(chat(server), ["a"]) and len(server.received()) == 1
+
+
+def test_faulty_json_with_a_lone_surrogate_can_be_sent_back(server):
+    said = '{"title": "half \ud800 a pair"}'
+    server.set(scripted={"a": [whole(said), whole('{"title": "mended"}')]})
+    teacher = chat(server, json_schema=SCHEMA, json_field="title")
+    with pytest.raises(UserError, match="max_requests = 1"):
+        ask(chat(server, json_schema=SCHEMA, json_field="title", max_requests=1), ["a"])
+    # The first request of the next run repeats what the model said.
+    assert ask(teacher, ["a"]) == ["mended"] and len(server.received()) == 2
 
 
 def test_a_body_that_cannot_be_decompressed_is_tried_again(server):
