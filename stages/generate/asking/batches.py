@@ -12,12 +12,14 @@ import openai
 from openai.types import Batch
 
 from engine.errors import UserError
+from stages.common.text import shorten
 from stages.generate.asking.cache import Answers
 from stages.generate.asking.client import Client, Failure, Refused
 from stages.generate.asking.conversation import Rules
 from stages.generate.asking.limits import Spending, backoff
+from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
-from stages.generate.asking.session import Counts, Limits, Slot
+from stages.generate.asking.session import ANSWERED, ERROR, Counts, Limits, Slot, at
 from stages.generate.question import Answer, Question
 
 T = TypeVar("T")
@@ -29,6 +31,8 @@ _ROUNDS = 3
 _PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _MARK = "adapterbuild"
 _OVER = ("completed", "expired", "failed", "cancelled")
+_KEY_BYTES = 32  # of a request's key, which is a sha256
+_FETCHES = 3  # times that a file of results which stays broken is fetched again; what is whole in it is used
 _LISTED = 1_000  # batches that are looked through for one whose id was never told
 
 
@@ -39,6 +43,10 @@ class BatchSession:
         self.counts, self.in_flight = Counts(), 0
         self._step, self._rules, self._client, self._answers, self._limits, self._poll = step, rules, client, answers, limits, poll
         self._loop = asyncio.new_event_loop()
+        self._mistakes: dict[bytes, UserError] = {}
+        """Errors of requests, by key, that will never be answered."""
+        self._passing: list[Failure] = []
+        """Failures of the requests of the last batch that may pass."""
 
     @property
     def spending(self) -> Spending:
@@ -77,14 +85,23 @@ class BatchSession:
             before = len(requests)
             fault = self._loop.run_until_complete(self._one(list(requests.values())))
             for slot in slots:
+                if slot.request and (mistake := self._mistakes.get(slot.request.key)):
+                    raise UserError(at(problem, slot.where) for problem in mistake.problems)
                 slot.advance_from(self._answers)
-            if fault:
-                failed += 1
-                if failed >= _ROUNDS or sum(slot.request is not None for slot in slots) == before:
-                    raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+            if not fault:
+                continue
+            failed += 1
+            # A batch that gave nothing at all gives no more the next time, unless its requests failed one by one, as those of any hour may.
+            hopeless = not self._passing and sum(slot.request is not None for slot in slots) == before
+            rest = max((backoff(failed - 1) if one.retry_after is None else one.retry_after for one in self._passing), default=0.0)
+            if hopeless or failed >= _ROUNDS or rest > self._limits.give_up_after:
+                raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+            self._loop.run_until_complete(asyncio.sleep(rest))
 
     async def _one(self, requests: Sequence[Request]) -> str | None:
         """Send one batch and collect it; gives a fault of the requests that stay unanswered, None where there are none."""
+        self._mistakes.clear()
+        self._passing.clear()
         name = hashlib.sha256(b"".join(sorted(request.key for request in requests))).hexdigest()[:32]
         guess = self._limits.guess
         prompt, completion = sum(map(guess.prompt, requests)), sum(map(guess.completion, requests))
@@ -151,30 +168,67 @@ class BatchSession:
         return fault or (None if batch.status == "completed" else f"the batch is {batch.status}")
 
     def _keep(self, line: dict[str, Any], model: str, requests: dict[bytes, Request]) -> str | None:
-        """Write one answer of a batch down, or say why there is none."""
-        key, response = bytes.fromhex(line["custom_id"]), line.get("response") or {}
-        body = json.dumps(response.get("body")).encode()
-        request = requests.get(key)
+        """Write one answer of a batch down, or say why there is none; no line, whatever it is, costs the answers of the others."""
         try:
-            if response.get("status_code") != 200:
-                raise self._client.status(int(response.get("status_code") or 500), body, {})
-            reply = self._client.read(body)
+            key = bytes.fromhex(line["custom_id"])
+        except (KeyError, TypeError, ValueError):
+            key = b""
+        if len(key) != _KEY_BYTES:
+            return f"a line of its results is no answer to a request: {shorten(json.dumps(line))}"
+        request, guess, failed = requests.get(key), self._limits.guess, (0, 0)
+        expected = (guess.prompt(request), guess.completion(request)) if request else (0.0, 0.0)
+        self.spending.begin(*expected)
+        reply, fault = None, None
+        try:
+            reply = self._read(line)
         except Refused as refused:
             reply = refused.reply
         except Failure as failure:
-            return str(line.get("error") or failure.reason)
+            self.counts.retries[failure.reason] += 1
+            self._passing.append(failure)
+            outcome, fault, failed = failure.reason, str(failure), failure.tokens
         except UserError as error:
-            return error.problems[0].what
-        self.spending.begin(0, 0)
-        self.spending.end(0, 0, reply)
-        if request:
-            self._limits.guess.learn(request, reply)
-        self._answers.keep_under(key, self._client.base_url, model, self._step, request.prompt_bytes if request else 0, reply)
-        return None
+            outcome, fault = ERROR, error.problems[0].what
+            self._mistakes[key] = error
+        if reply:
+            unused = self._rules.unused(reply)
+            outcome = (unused and unused.reason) or ANSWERED
+            if request:
+                guess.learn(request, reply)
+            self._answers.keep_under(key, self._client.base_url, model, self._step, request.prompt_bytes if request else 0, reply)
+        self.counts.outcomes[outcome] += 1
+        self.spending.end(*expected, reply, failed)
+        return fault
+
+    def _read(self, line: dict[str, Any]) -> Reply:
+        """The answer in a line of results: as of a response of its status, or of an error in place of a response."""
+        response, error = line.get("response"), line.get("error")
+        if not isinstance(response, dict) or response.get("body") is None:
+            return self._client.read(json.dumps({"error": error or "neither response nor error"}).encode())
+        body, status = response["body"], response.get("status_code")
+        raw = (body if isinstance(body, str) else json.dumps(body)).encode("utf-8", "surrogatepass")
+        if not isinstance(status, int) or 200 <= status < 300:
+            return self._client.read(raw)
+        raise self._client.status(status, raw, {})
 
     async def _lines(self, file: str) -> list[dict[str, Any]]:
-        content = await self._patiently(lambda: self._client.api.files.content(file))
-        return [json.loads(line) for line in self._client.clean(content.content).splitlines() if line.strip()]
+        """The lines of a file of results; one that does not come whole is fetched again, as its answers are paid for."""
+        trial = 0
+        while True:
+            content = await self._patiently(lambda: self._client.api.files.content(file))
+            found, broken = [], 0
+            for line in self._client.clean(content.content).split(b"\n"):
+                try:
+                    value = json.loads(line) if line.strip() else None
+                except (ValueError, RecursionError):
+                    broken += 1
+                else:
+                    found += [value] if isinstance(value, dict) else []
+            if not broken or trial >= min(self._limits.retries, _FETCHES):
+                return found
+            self.counts.retries["file of results not whole"] += 1
+            await asyncio.sleep(backoff(trial))
+            trial += 1
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """CALL, tried again while its failures may pass."""

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from engine.errors import UserError
+from stages.common.text import is_well_formed
 from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
 
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS batches (
 ) WITHOUT ROWID;
 """
 _WAIT = 60.0  # seconds for another step that writes at this moment
+_UNTOLD = -1  # in place of a number of tokens that the endpoint does not tell
 _COLUMNS = "text, refusal, finish_reason, prompt_tokens, completion_tokens"
 
 
@@ -76,7 +78,11 @@ class Answers:
         """The answer that is kept under KEY."""
         with self._located():
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
-        return Reply(*row) if row else None
+        if row is None:
+            return None
+        text, refusal, finish_reason = map(_loaded, row[:3])
+        prompt, completion = (None if count == _UNTOLD else count for count in row[3:])
+        return Reply(text or "", refusal, finish_reason, prompt, completion)
 
     def keep(self, request: Request, reply: Reply, step: str) -> None:
         """Write an answer for good, before anything else is done with it."""
@@ -84,18 +90,20 @@ class Answers:
 
     def keep_under(self, key: bytes, endpoint: str, model: str, step: str, prompt_bytes: int, reply: Reply) -> None:
         """As `keep`, for an answer whose request may be no longer at hand; its size is then 0."""
-        said = (reply.text, reply.refusal, reply.finish_reason, prompt_bytes, reply.prompt_tokens, reply.completion_tokens)
+        counts = (_UNTOLD if count is None else count for count in (reply.prompt_tokens, reply.completion_tokens))
+        said = (*map(_stored, (reply.text, reply.refusal, reply.finish_reason)), prompt_bytes, *counts)
         with self._located():
             self._connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (key, endpoint, model, step, *said)
             )
 
     def averages(self, endpoint: str, model: str) -> Averages:
-        """What the answers of MODEL took so far."""
+        """What those answers of MODEL took whose tokens the endpoint has told."""
+        counted = f"prompt_bytes > 0 AND prompt_tokens > 0 AND completion_tokens <> {_UNTOLD}"
         sums = "count(*), sum(prompt_bytes), sum(prompt_tokens), sum(completion_tokens)"
         with self._located():
             found = self._connection.execute(
-                f"SELECT {sums} FROM answers WHERE endpoint = ? AND model = ? AND prompt_bytes > 0", (endpoint, model)
+                f"SELECT {sums} FROM answers WHERE endpoint = ? AND model = ? AND {counted}", (endpoint, model)
             )
             count, size, prompt, completion = found.fetchone()
         return Averages(count, size / prompt if prompt else None, completion / count if completion else None)
@@ -144,3 +152,12 @@ class Answers:
 
     def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _stored(text: str | None) -> str | bytes | None:
+    """TEXT as SQLite takes it: what is no well-formed text (JSON can smuggle in lone surrogates) is kept as bytes."""
+    return text if text is None or is_well_formed(text) else text.encode("utf-8", "surrogatepass")
+
+
+def _loaded(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value

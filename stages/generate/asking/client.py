@@ -5,38 +5,51 @@ import os
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 import httpx2
 import openai
-from pydantic import ValidationError
 
 from engine.errors import UserError
-from stages.generate.asking.reply import Reply, parse
+from stages.generate.asking.faults import Fault, read_fault
+from stages.generate.asking.reply import Broken, NoCompletion, Reply, parse
 from stages.generate.asking.request import PATH, Request
 from stages.generate.asking.wire import Head, Wire
 
 _NO_KEY = "none"
 _SHORTEST_KEY = 8
 _SHOWN = 300
-_FILTERED = ("content_filter", "content_policy_violation")
+_CONTENT_STATUSES = (None, 400, 403, 422, 451, 500)
+"""Statuses under which the words of an error may say that it is about the content of one question; a name for that counts under any."""
+_MAY_PASS = (408, 409, 425, 429, 498)
+"""Statuses below 500 after which the same request may be answered; 498 is Groq's for a tier that is full."""
 
 
 class Failure(Exception):
     """Something that may pass: the request is worth another trial."""
 
-    def __init__(self, reason: str, retry_after: float | None = None, too_many: bool = False) -> None:
+    def __init__(
+        self, reason: str, retry_after: float | None = None, too_many: bool = False, said: str = "", tokens: tuple[int, int] = (0, 0)
+    ) -> None:
         super().__init__(reason)
         self.reason, self.retry_after, self.too_many = reason, retry_after, too_many
+        self.said = said
+        """The server's own words, where it has any."""
+        self.tokens = tokens
+        """Of the prompt and of the answer: what was used all the same, as far as the server says."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.said}" if self.said else self.reason
 
 
 class Refused(Exception):
-    """The endpoint's own filter refused the prompt: an answer of its kind, and the same each time."""
+    """The endpoint's own filter refused the question: an answer of its kind, and the same each time."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: str, tokens: tuple[int, int] = (0, 0)) -> None:
         super().__init__(said)
-        self.reply = Reply("", said or "content filter", "content_filter", 0, 0)
+        self.reply = Reply("", said or "content filter", "content_filter", *tokens)
 
 
 class Client:
@@ -56,19 +69,19 @@ class Client:
     async def ask(self, request: Request) -> Reply:
         """The answer; raises Failure where another trial may help, Refused, or UserError where none will."""
         if self._head is None:
-            return self.read(await self._first(request.body))
-        return self.read(await self._next(self._head, request.body))
+            return self.read(*await self._first(request.body))
+        return self.read(*await self._next(self._head, request.body))
 
-    async def _first(self, body: Mapping[str, Any]) -> bytes:
+    async def _first(self, body: Mapping[str, Any]) -> tuple[bytes, Mapping[str, str]]:
         """Ask as the official client does; what it says before the body is kept, since it is the same for every question."""
         try:
             response: httpx2.Response = await self.api.post(PATH, cast_to=httpx2.Response, body=body)
         except openai.OpenAIError as error:
             raise self.sorted(error) from None
         self._head = self._wire.last_head
-        return response.content
+        return response.content, response.headers
 
-    async def _next(self, head: Head, body: Mapping[str, Any]) -> bytes:
+    async def _next(self, head: Head, body: Mapping[str, Any]) -> tuple[bytes, Mapping[str, str]]:
         """Ask with the official client's own head: building it anew would take longer than all the rest of the work."""
         try:
             got = await self._wire.transfer(head, json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
@@ -77,18 +90,23 @@ class Client:
         except aiohttp.ClientError as error:
             raise Failure(f"connection: {self._shown(str(error) or type(error).__name__)}") from None
         if got.status == 200 and "content-encoding" not in got.headers:
-            return got.body
-        response = httpx2.Response(got.status, headers=list(got.raw_headers), content=got.body)
-        if response.status_code != 200:
+            return got.body, got.headers
+        try:
+            response = httpx2.Response(got.status, headers=list(got.raw_headers), content=got.body)
+        except httpx2.DecodingError as error:
+            raise Failure("connection: the body cannot be decompressed", said=self._shown(str(error))) from None
+        if not response.is_success:
             raise self.status(response.status_code, response.content, response.headers)
-        return response.content
+        return response.content, response.headers
 
-    def read(self, body: bytes) -> Reply:
-        """The answer in a body; raises Failure where that is no chat completion."""
+    def read(self, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> Reply:
+        """The answer in the body of a success; raises as `ask` does where that is an error, and Failure where it is no chat completion."""
         try:
             return parse(self.clean(body))
-        except ValidationError as error:
-            raise Failure(f"no chat completion ({error.errors(include_url=False)[0]['msg']})") from None
+        except NoCompletion as error:
+            raise Failure("no chat completion", said=self._shown(str(error))) from None
+        except Broken as error:
+            raise self._meaning(error.fault, None, headers, error.tokens) from None
 
     def clean(self, body: bytes) -> bytes:
         """BODY without the key, should a server have repeated it."""
@@ -102,25 +120,37 @@ class Client:
             return Failure("time-out")
         if not isinstance(error, openai.APIStatusError):
             return Failure(f"connection: {self._shown(str(error.__cause__ or error))}")
-        said = str(error).removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
-        return self._status(error.status_code, said, error.code, error.response.headers)
+        return self.status(error.status_code, error.response.content, error.response.headers)
 
     def status(self, status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
-        """What a response with another status than 200 means."""
-        return self._status(status, *_error_in(body), headers)
+        """What a response with a status that is no success means."""
+        try:
+            fault = read_fault(json.loads(body))
+        except (ValueError, RecursionError):
+            fault = read_fault(body.decode("utf-8", "replace"))
+        return self._meaning(fault, status, headers)
 
-    def _status(self, status: int, said: str, code: str | None, headers: Mapping[str, str]) -> Exception:
-        """What a status other than 200 means: it may pass, it is a refusal of this question, or it ends the step."""
-        said = self._shown(said)
-        if status == 429 and code == "insufficient_quota":
+    def _meaning(self, fault: Fault, status: int | None, headers: Mapping[str, str], tokens: tuple[int, int] = (0, 0)) -> Exception:
+        """What an error means, whether the response has its STATUS or stands under 200 (None): it may pass, it is a refusal of this
+        question, or it ends the step."""
+        said, inside = self._shown(fault.said), " inside status 200" if status is None else ""
+        status = fault.status if status is None else status
+        if fault.content or (fault.content_words and status in _CONTENT_STATUSES):
+            return Refused(said, tokens)
+        if fault.no_credit or status == 402:
             return UserError(f"{self.base_url} says that the account has no credit left: {said}", hint="add credit, then build again")
-        if status in (408, 409, 425, 429) or status >= 500:
-            return Failure(str(status), retry_after(headers), too_many=status == 429)
-        return Refused(said) if status == 400 and code in _FILTERED else self._mistake(status, said)
+        rest = retry_after(headers)
+        rest = fault.retry_after if rest is None else rest
+        if status is None:
+            # Neither a number nor a known name: a server that cannot say what is wrong may be right again.
+            return Failure(fault.name or "error without a known code", rest, said="" if fault.name else said, tokens=tokens)
+        if status in _MAY_PASS or status >= 500:
+            return Failure(str(status), rest, status == 429, said, tokens)
+        return self._mistake(status, said, inside)
 
-    def _mistake(self, status: int, said: str) -> UserError:
+    def _mistake(self, status: int, said: str, inside: str = "") -> UserError:
         """The error for a request that will never be answered."""
-        what = f"{self.base_url} answers with {status}: {said}"
+        what = f"{self.base_url} answers with {status}{inside}: {said}"
         if status in (401, 403):
             source = f"the environment variable {self._variable}" if self._variable else "nowhere: set teacher.api_key_env"
             return UserError(what, hint=f"the key comes from {source}")
@@ -135,16 +165,6 @@ class Client:
 
     async def close(self) -> None:
         await self.api.close()
-
-
-def _error_in(body: bytes) -> tuple[str, str | None]:
-    """The message and the code in the body of an error, which may be anything."""
-    try:
-        found = json.loads(body)
-        error = found.get("error", found)
-        return str(error.get("message") or error), error.get("code")
-    except (ValueError, AttributeError):
-        return body.decode("utf-8", "replace"), None
 
 
 def _key(variable: str | None) -> str | None:

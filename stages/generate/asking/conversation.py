@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import UserError
-from stages.common.text import shorten
-from stages.generate.asking.reply import Reply
+from stages.common.text import ascii_surrogates, shorten
+from stages.generate.asking.reply import End, Reply, end_of
 from stages.generate.asking.request import Message, Request, Shape, opening
 from stages.generate.asking.schema import Structure
 from stages.generate.question import Answer, Question
@@ -16,6 +16,23 @@ Policy = Literal["retry", "drop", "fail"]
 Conversation = Generator[Request, Reply, Answer]
 
 REFUSED, EMPTY, CUT_OFF, INVALID = "refused", "empty answer", "cut off", "invalid JSON"
+CALL, NOT_TEXT, UNTOLD = "tool call", "not text", "no finish_reason"
+_LONGEST_REASON = 40
+_AS_NONE = ' as "none"'
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an answer is worth."""
+
+    completion: str
+    """The completion, empty where the answer is not used."""
+    reason: str | None = None
+    """Why it is not used, as it is counted; None where it is."""
+    option: str = ""
+    """The teacher's field that says what happens then."""
+    complaint: str | None = None
+    """What to tell the model about it, where asking it again may help."""
 
 
 @dataclass(frozen=True)
@@ -24,57 +41,73 @@ class Rules:
 
     shape: Shape
     policies: Mapping[str, Policy]
+    """By the name of the teacher's field."""
     attempts: int = 1
     refusals: tuple[re.Pattern[str], ...] = ()
     structure: Structure | None = None
+    also_whole: frozenset[str] = frozenset()
+    """Further words of the endpoint that end a whole answer, as `whole_words` gives them."""
 
     def converse(self, question: Question) -> Conversation:
         """Ask about one row: yields requests, is sent replies, returns the answer; raises UserError where a policy says to fail."""
         messages = opening(question.system, question.prompt)
         for attempt in range(self.attempts):
             reply = yield self.shape.request(messages, attempt)
-            text, reason, complaint = self._judge(reply)
-            if complaint:
-                reply = yield self.shape.request(_again(messages, reply, complaint), attempt)
-                text, reason, complaint = self._judge(reply)
-            if reason is None:
-                return Answer(text)
-            policy = self.policies[reason]
+            verdict = self._judge(reply)
+            if verdict.complaint:
+                reply = yield self.shape.request(_again(messages, reply, verdict.complaint), attempt)
+                verdict = self._judge(reply)
+            if verdict.reason is None:
+                return Answer(verdict.completion)
+            policy = self.policies[verdict.option]
             if policy == "fail":
-                raise UserError(
-                    f"{reason}: {_shown(reply, complaint)}", question.where, f"{_TO_DROP[reason]} leaves such rows out, counted"
-                )
+                raise UserError(f"{verdict.reason}: {_shown(reply, verdict.complaint)}", question.where, _way_out(verdict))
             if policy == "drop":
                 break
-        return Answer("", reason)
+        return Answer("", verdict.reason)
 
-    def _judge(self, reply: Reply) -> tuple[str, str | None, str | None]:
-        """The completion, why it is not used, and what to tell the model about it."""
-        text = reply.text
-        if reply.refusal or reply.finish_reason == "content_filter" or any(pattern.search(text) for pattern in self.refusals):
-            return "", REFUSED, None
-        if reply.finish_reason == "length":
-            return "", CUT_OFF, None
-        if not text.strip():
-            return "", EMPTY, None
-        if self.structure is None:
-            return text, None, None
-        completion, complaint = self.structure.read(text)
-        return completion, INVALID if complaint else None, complaint
+    def _judge(self, reply: Reply) -> Verdict:
+        """The completion, or why an answer is none: what is not known to be whole is not."""
+        unused = self.unused(reply)
+        if unused or self.structure is None:
+            return unused or Verdict(reply.text)
+        completion, complaint = self.structure.read(reply.text)
+        if complaint:
+            return Verdict("", INVALID, "on_invalid", complaint)
+        return Verdict(completion) if completion.strip() else Verdict("", EMPTY, "on_empty")
+
+    def unused(self, reply: Reply) -> Verdict | None:
+        """Why the text of an answer is not used, whatever stands in it; None where it is."""
+        end = end_of(reply.finish_reason, self.also_whole)
+        if reply.refusal or end is End.REFUSED or any(pattern.search(reply.text) for pattern in self.refusals):
+            return Verdict("", REFUSED, "on_refusal")
+        if end is End.CUT_OFF:
+            return Verdict("", CUT_OFF, "on_cut_off")
+        if end in (End.CALL, End.NOT_TEXT):
+            return Verdict("", CALL if end is End.CALL else NOT_TEXT, "on_empty")
+        if end in (End.UNKNOWN, End.FAILED):
+            word = ascii_surrogates(" ".join((reply.finish_reason or "").split()))
+            word = word if len(word) <= _LONGEST_REASON else word[:_LONGEST_REASON] + "…"
+            return Verdict("", f"unknown finish_reason '{word}'", "on_cut_off")
+        if end is End.UNTOLD:
+            return Verdict("", UNTOLD, "on_cut_off")
+        return None if reply.text.strip() else Verdict("", EMPTY, "on_empty")
 
 
-_TO_DROP = {
-    REFUSED: 'on_refusal = "drop"',
-    EMPTY: 'on_empty = "drop"',
-    CUT_OFF: 'a larger max_tokens mends it; on_cut_off = "drop"',
-    INVALID: 'on_invalid = "drop"',
-}
+def _way_out(verdict: Verdict) -> str:
+    """How a user gets rid of an answer that is an error."""
+    way = f'{verdict.option} = "drop" leaves such rows out, counted'
+    if verdict.reason == CUT_OFF:
+        return f"a larger max_tokens mends it; {way}"
+    if verdict.option == "on_cut_off":
+        return f"if such answers are complete, list the word in teacher.finish_reasons{_AS_NONE if verdict.reason == UNTOLD else ''}; {way}"
+    return way
 
 
 def _again(messages: list[Message], reply: Reply, complaint: str) -> list[Message]:
     """The same question with the faulty answer and what is wrong with it."""
     demand = f"This is not what was asked for: {complaint}\nAnswer again with the JSON alone, as the schema demands."
-    return [*messages, {"role": "assistant", "content": reply.text}, {"role": "user", "content": demand}]
+    return [*messages, {"role": "assistant", "content": ascii_surrogates(reply.text)}, {"role": "user", "content": demand}]
 
 
 def _shown(reply: Reply, complaint: str | None) -> str:

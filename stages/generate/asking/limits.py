@@ -74,8 +74,8 @@ class Guess:
 
     def learn(self, request: Request, reply: Reply) -> None:
         """Running means, in which early guesses soon fade."""
-        if not reply.prompt_tokens:
-            return  # some servers tell nothing
+        if not reply.prompt_tokens or reply.completion_tokens is None:
+            return  # some servers tell nothing, or half
         self._weight = min(self._weight + 1, 1_000)
         seen = request.prompt_bytes / reply.prompt_tokens
         self._bytes_per_token += (seen - self._bytes_per_token) / self._weight
@@ -105,6 +105,8 @@ class Spending:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    estimated: int = 0
+    """Answers whose tokens the endpoint did not tell, or only in part: the estimate counts for them."""
     _tokens_under_way: float = 0.0
     _cost_under_way: float = 0.0
 
@@ -132,12 +134,13 @@ class Spending:
         self.requests += 1
         self._move(prompt, completion, 1)
 
-    def end(self, prompt: float, completion: float, reply: Reply | None) -> None:
-        """It came back, with an answer or without."""
+    def end(self, prompt: float, completion: float, reply: Reply | None, failed: tuple[int, int] = (0, 0)) -> None:
+        """It came back, with an answer, or without one and FAILED tokens of prompt and answer that were used all the same."""
         self._move(prompt, completion, -1)
-        if reply:
-            self.prompt_tokens += reply.prompt_tokens
-            self.completion_tokens += reply.completion_tokens
+        used = reply.tokens(prompt, completion) if reply else failed
+        self.estimated += reply is not None and None in (reply.prompt_tokens, reply.completion_tokens)
+        self.prompt_tokens += used[0]
+        self.completion_tokens += used[1]
 
     def _move(self, prompt: float, completion: float, sign: int) -> None:
         self._tokens_under_way += sign * (prompt + completion)

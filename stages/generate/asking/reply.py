@@ -1,8 +1,15 @@
-"""What an endpoint answered, read strictly: a body that is no chat completion is no answer."""
+"""What an endpoint answered, in whichever dialect: a good answer is used whatever stands around it, and no other becomes one."""
 
+import json
+import math
+import re
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Any
 
-from pydantic import BaseModel, Field
+from stages.common.text import shorten
+from stages.generate.asking.faults import Fault, fault_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,35 +17,242 @@ class Reply:
     """One answer with all that its worth is judged by, and what it took."""
 
     text: str
+    """The text of the answer, without reasoning; empty where there is none."""
     refusal: str | None
+    """The words of a refusal, where the endpoint says them in a place of their own."""
     finish_reason: str | None
-    prompt_tokens: int
-    completion_tokens: int
+    """Why the answer ends, as the endpoint says; None where it does not. NOT_TEXT where the answer holds something else than text."""
+    prompt_tokens: int | None
+    """None where the endpoint does not say."""
+    completion_tokens: int | None
+    """All tokens that were written, reasoning included; None where the endpoint does not say."""
+
+    def tokens(self, prompt: float, completion: float) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer: as the endpoint counted them, or as they were estimated."""
+        return (
+            round(prompt) if self.prompt_tokens is None else self.prompt_tokens,
+            round(completion) if self.completion_tokens is None else self.completion_tokens,
+        )
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
+class End(Enum):
+    """What a finish_reason says about the text before it."""
+
+    WHOLE = auto()
+    CUT_OFF = auto()
+    REFUSED = auto()
+    CALL = auto()
+    """A tool shall be called: there is no answer yet."""
+    NOT_TEXT = auto()
+    FAILED = auto()
+    """The server broke off; another trial may be answered."""
+    UNKNOWN = auto()
+    UNTOLD = auto()
 
 
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
+NOT_TEXT = "not_text"
+"""Stands as finish_reason for an answer that holds images, sound, or parts of an unknown type."""
+
+WORDS: dict[End, str] = {
+    # OpenAI; Together; TGI and watsonx; Anthropic; Cohere. Case and `_` and `-` do not count.
+    End.WHOLE: "stop eos eos_token end_turn stop_sequence complete completed finished",
+    # OpenAI; Anthropic and Gemini; Mistral; Anthropic and GLM; watsonx; others that say which bound.
+    End.CUT_OFF: "length max_tokens model_length model_context_window_exceeded token_limit max_length max_output_tokens "
+    "max_completion_tokens context_length context_length_exceeded incomplete time_limit",
+    # OpenAI and Azure; Gemini; Anthropic; Cohere; Bedrock; GLM.
+    End.REFUSED: "content_filter content_filtered safety recitation blocklist prohibited_content spii image_safety model_armor "
+    "refusal refused error_toxic guardrail_intervened guardrails sensitive moderation",
+    End.CALL: "tool_calls tool_call function_call tool_use",
+    End.NOT_TEXT: NOT_TEXT,
+    # OpenRouter, Mistral, vLLM; SGLang and vLLM; DeepSeek; GLM.
+    End.FAILED: "error abort aborted cancelled insufficient_system_resource network_error",
+}
+"""The words of finish_reason that are known; docs/how-to/generate-with-a-chat-api.md has them too."""
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+@lru_cache(1_000)
+def _bare(word: str) -> str:
+    """`FinishReason.MAX_TOKENS`, `max-tokens` and `maxTokens` are one word."""
+    return re.sub(r"[\W_]", "", word.strip(" .").rpartition(".")[2].lower())
 
 
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+_ENDS = {_bare(word): end for end, words in WORDS.items() for word in words.split()}
+
+
+def end_of(finish_reason: str | None, also_whole: frozenset[str] = frozenset()) -> End:
+    """What FINISH_REASON says: what is not known to end a whole answer does not. ALSO_WHOLE are more words that do, `none` for no word."""
+    word = _bare(finish_reason or "")
+    if (word or "none") in also_whole:
+        return End.WHOLE
+    return _ENDS.get(word, End.UNKNOWN) if word else End.UNTOLD
+
+
+def whole_words(words: tuple[str, ...]) -> frozenset[str]:
+    """WORDS as `end_of` compares them."""
+    return frozenset(map(_bare, words))
+
+
+class NoCompletion(ValueError):
+    """A body that is no chat completion, and no error either."""
+
+
+class Broken(Exception):
+    """An error in place of an answer, whatever the status of the response, and the tokens that it took."""
+
+    def __init__(self, fault: Fault, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
+        super().__init__(fault.said)
+        self.fault, self.tokens = fault, (prompt_tokens, completion_tokens)
 
 
 def parse(body: bytes | str) -> Reply:
-    """The first choice of a chat completion; raises ValueError (pydantic's) where BODY is none."""
-    completion = _Completion.model_validate_json(body)
-    choice, usage = completion.choices[0], completion.usage or _Usage()
-    message = choice.message
-    return Reply(message.content or "", message.refusal, choice.finish_reason, usage.prompt_tokens, usage.completion_tokens)
+    """The first choice of a chat completion; raises NoCompletion where BODY is none, and Broken where it holds an error."""
+    text = body if isinstance(body, str) else body.decode("utf-8", "backslashreplace")
+    try:
+        if isinstance(body, bytes):
+            text = body.decode(json.detect_encoding(body))  # strictly: a letter that is lost makes another answer
+        whole = _streamed(text) if text.lstrip().startswith(("data:", "event:", ":")) else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NoCompletion(f"no JSON: {str(error)[:80]}: {shorten(text[:80], 60)}" if text.strip() else "the body is empty") from None
+    if isinstance(whole, list) and len(whole) == 1:
+        whole = whole[0]  # Gemini's endpoint wraps its errors so
+    if not isinstance(whole, dict):
+        raise NoCompletion("no object")
+    usage, choices = _usage(whole.get("usage")), whole.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else choices if isinstance(choices, dict) else None
+    if fault := fault_in(whole, alone=not choice):
+        raise Broken(fault, *(tokens or 0 for tokens in usage))
+    if not isinstance(choice, dict):
+        raise NoCompletion(f"it has no choices: {shorten(json.dumps(whole)[:120])}")
+    if choice.get("error") and (fault := fault_in(choice)):
+        raise Broken(fault, *(tokens or 0 for tokens in usage))
+    finish_reason = _finish_reason(choice)
+    # Some gateways leave in a whole answer the names of a streamed one, or of the older completions.
+    message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), dict)), {"content": choice.get("text")})
+    if finish_reason is None and message == {"content": None}:
+        raise NoCompletion("its choice has neither message nor finish_reason")
+    said = _Said()
+    said.read(message.get("content"))
+    refusal = message.get("refusal")
+    if refusal:
+        said.refusals.append(refusal if isinstance(refusal, str) else json.dumps(refusal))
+    end = end_of(finish_reason)
+    if end is End.FAILED:
+        # An error by its word alone is treated as an error with a status of 5xx: the server began and could not finish.
+        raise Broken(Fault(f"finish_reason {finish_reason}", name=f"finish_reason {finish_reason}"), *(tokens or 0 for tokens in usage))
+    if end in (End.WHOLE, End.UNKNOWN, End.UNTOLD):
+        if message.get("tool_calls") or message.get("function_call") or said.calls:
+            finish_reason = "tool_calls"
+        elif said.other:
+            finish_reason = NOT_TEXT
+    text = "".join(said.texts)
+    if usage == (0, 0) and text.strip():
+        usage = (None, None)  # some servers fill in nothing
+    return Reply(text, "".join(said.refusals) or None, finish_reason, *usage)
+
+
+def _streamed(text: str) -> dict[str, Any]:
+    """The completion that server-sent events (a gateway that streams unasked) add up to; raises ValueError where they break off."""
+    whole: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    contents: list[object] = []
+    message: dict[str, Any] = {"content": contents}
+    done = False
+    for line in text.split("\n"):
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        done = done or data == "[DONE]"
+        event = None if data in ("", "[DONE]") else json.loads(data)
+        if not isinstance(event, dict):
+            continue
+        whole |= {name: value for name, value in event.items() if value is not None and name != "choices"}
+        parts = event.get("choices")
+        for part in parts if isinstance(parts, list) else ():
+            if not isinstance(part, dict) or part.get("index") not in (0, None):
+                continue
+            choice |= {name: value for name, value in part.items() if value is not None}
+            delta = part.get("delta")
+            for name, value in delta.items() if isinstance(delta, dict) else ():
+                if name == "content":
+                    contents.append(value)
+                elif value:
+                    message[name] = message[name] + value if name == "refusal" and isinstance(message.get(name), str) else value
+    if not (done or choice.get("finish_reason") or whole.get("error")):
+        raise ValueError("the events break off")
+    return whole | ({"choices": [choice | {"message": message, "delta": None}]} if choice else {})
+
+
+def _finish_reason(choice: dict[str, Any]) -> str | None:
+    """The choice's own word; its provider's word in place of it where it has none, or where that one knows that the answer is not whole."""
+    words = []
+    for name in ("finish_reason", "native_finish_reason"):
+        word = choice.get(name)
+        word = word.get("type") if isinstance(word, dict) else word
+        # A word of another type is shown with it, so that `["stop"]` is not taken for `stop`.
+        words.append(word if isinstance(word, str | None) else f"{type(word).__name__} {word}")
+    own, native = words
+    if not (own or "").strip():
+        return native
+    return native if end_of(own) is End.WHOLE and end_of(native) in (End.CUT_OFF, End.REFUSED, End.FAILED) else own
+
+
+class _Said:
+    """What the content of a message says: text, a list of parts, or nothing."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refusals: list[str] = []
+        self.calls = self.other = False
+
+    def read(self, content: object) -> None:
+        """Take in a content or a part of one."""
+        if content is None:
+            return
+        if isinstance(content, str):
+            self.texts.append(content)
+        elif isinstance(content, list):
+            for part in content:
+                self.read(part)
+        elif isinstance(content, dict):
+            self._read_part(content)
+        else:
+            self.other = True
+
+    def _read_part(self, part: dict[str, Any]) -> None:
+        kind = part.get("type")
+        word, text = _bare(kind) if isinstance(kind, str) else "", part.get("text")
+        if word == "refusal":
+            self.refusals.append(str(part.get("refusal") or text or "refusal"))
+        elif word in ("text", "outputtext", "") and isinstance(text, str):
+            self.texts.append(text)
+        elif word in ("thinking", "reasoning", "redactedthinking", "reasoningtext", "summarytext", "reference"):
+            pass  # what stands beside an answer and is no part of its text
+        elif word in ("tooluse", "toolcall", "toolcalls", "functioncall"):
+            self.calls = True
+        else:
+            self.other = True
+
+
+def _usage(usage: object) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of the answer, each None where it is not told."""
+    if not isinstance(usage, dict):
+        return None, None
+    prompt = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+    completion = _count(usage.get("completion_tokens", usage.get("output_tokens")))
+    total = _count(usage.get("total_tokens"))
+    if total is not None:
+        if prompt is None and completion is not None and total >= completion:
+            prompt = total - completion
+        elif prompt is not None and total > prompt:
+            # Gemini and Grok leave reasoning out of completion_tokens, and count it, as they bill it, in the total.
+            completion = max(completion or 0, total - prompt)
+    return prompt, completion
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens, of whatever type it comes in; None where it is none."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,15}(\.0*)?", value.strip(), re.ASCII):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 2**53:
+        return None
+    return int(value)

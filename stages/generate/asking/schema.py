@@ -1,11 +1,14 @@
 """JSON Schema as structured answers use it, turned into a pydantic type that reads an answer and says what is wrong with it."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic_core import PydanticCustomError
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _OPEN = ConfigDict(strict=True, extra="allow")
@@ -51,13 +54,37 @@ class Structure:
     def read(self, text: str) -> tuple[str, str | None]:
         """The completion in TEXT, or what is wrong with it."""
         try:
+            value = _strict(text)
             self._adapter.validate_json(text)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, fault['loc'])) or 'the answer'}: {fault['msg']}" for fault in error.errors(include_url=False)]
             return "", "; ".join(faults[:5])
-        value = json.loads(text)
-        found = value if self._field is None else value.get(self._field, "")
+        except (ValueError, RecursionError) as error:
+            return "", f"the answer: Invalid JSON: {error}"
+        found = value if self._field is None else value.get(self._field, "") if isinstance(value, dict) else ""
         return (found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)), None
+
+
+def _strict(text: str) -> Any:
+    """The value of a JSON text (RFC 8259); raises ValueError for what Python's reader takes beside: NaN, infinities, numbers that become
+    them, and keys that stand twice in one object, of which a reader would keep only the last."""
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is no JSON number")
+
+    def number(digits: str) -> float:
+        if not math.isfinite(found := float(digits)):
+            raise ValueError(f"{digits[:20]} is beyond the range of numbers")
+        return found
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            double = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ValueError(f"the key {double!r} stands twice in one object")
+        return found
+
+    return json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=once)
 
 
 class _Reader:
@@ -145,8 +172,16 @@ def _bounded(base: Any, schema: Mapping[str, Any]) -> Any:
 def _literal(values: Any, path: str) -> Any:
     if not values or not all(value is None or isinstance(value, str | int | bool) for value in values):
         raise Unreadable(f"{path or 'the schema'}: enum and const take text, whole numbers, true, false and null")
-    return Literal[tuple(values)]
+    allowed = list(values)
+
+    def check(value: Any) -> Any:
+        # By type too: to Python, and to pydantic, true is 1, and 1.0.
+        if not any(type(value) is type(one) and value == one for one in allowed):
+            raise PydanticCustomError("literal_error", "Input should be {allowed}", {"allowed": ", ".join(map(json.dumps, allowed))})
+        return value
+
+    return Annotated[Any, AfterValidator(check)]
 
 
 def _union(types: list[Any]) -> Any:
-    return reduce(lambda one, other: one | other, [type(None) if part is None else part for part in types])
+    return reduce(lambda one, other: Union[one, other], [type(None) if part is None else part for part in types])  # noqa: UP007

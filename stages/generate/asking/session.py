@@ -27,6 +27,10 @@ _UNHEARD = 256
 """Rows from the cache alone after which signals are heard."""
 
 
+ANSWERED, ERROR, LOST = "answered", "error", "lost"
+"""Outcomes of a request beside the reasons why there is no answer: LOST is one that was given up on its way."""
+
+
 @dataclass(slots=True)
 class Slot:
     """A question on its way: its conversation, what is asked next, and the answer once it is settled."""
@@ -70,6 +74,8 @@ class Counts:
     answered: int = 0
     cached: int = 0
     retries: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """What came of each request that was sent: an answer, the reason why there is none, or LOST."""
 
 
 class Session:
@@ -165,7 +171,7 @@ class Session:
                 slot.advance(await self._reply(slot.request))
                 slot.advance_from(self._answers)
         except UserError as error:
-            raise UserError(_at(problem, slot.where) for problem in error.problems) from None
+            raise UserError(at(problem, slot.where) for problem in error.problems) from None
 
     async def _reply(self, request: Request) -> Reply:
         """The answer to a request; rows that ask the same wait for one answer."""
@@ -208,9 +214,12 @@ class Session:
         if failure.retry_after is not None:
             circuit.pause(failure.retry_after)
         if trial > limits.retries:
-            raise UserError(f"{self._client.base_url} failed {trial} times at this row: {failure.reason}", hint=_KEPT)
-        if max(circuit.failing_for, failure.retry_after or 0.0) > limits.give_up_after:
-            what = f"{self._client.base_url} has not answered for {circuit.failing_for:.0f} s: {failure.reason}"
+            raise UserError(f"{self._client.base_url} failed {trial} times at this row: {failure}", hint=_KEPT)
+        if (rest := failure.retry_after or 0.0) > limits.give_up_after:
+            what = f"{self._client.base_url} asks to wait for {rest:.0f} s: {failure}"
+            raise UserError(what, hint=f"{_KEPT}; teacher.give_up_after is {limits.give_up_after:g} s")
+        if circuit.failing_for > limits.give_up_after:
+            what = f"{self._client.base_url} has not answered for {circuit.failing_for:.0f} s: {failure}"
             raise UserError(what, hint=f"{_KEPT}; teacher.give_up_after is {limits.give_up_after:g} s")
 
     async def _sent(self, request: Request) -> Reply:
@@ -233,7 +242,7 @@ class Session:
             limits.circuit.success()
             limits.guess.learn(request, reply)
             if limits.tokens and reply.prompt_tokens:
-                limits.tokens.correct(reply.prompt_tokens + reply.completion_tokens - prompt - completion)
+                limits.tokens.correct(sum(reply.tokens(prompt, completion)) - prompt - completion)
             return reply
         except Failure as failure:
             (limits.circuit.refused if failure.too_many else limits.circuit.failure)()
@@ -244,20 +253,29 @@ class Session:
 
     async def _transfer(self, request: Request, prompt: float, completion: float) -> Reply:
         """The one place where something is sent; what comes back is written down at once."""
-        task, spending, reply = asyncio.current_task(), self._limits.spending, None
+        task, spending, reply, failed, outcome = asyncio.current_task(), self._limits.spending, None, (0, 0), LOST
         assert task is not None
         self._tasks[task] = True
         self.in_flight += 1
         spending.begin(prompt, completion)
         try:
-            reply = await self._client.ask(request)
+            try:
+                reply = await self._client.ask(request)
+            except Refused as refused:
+                reply = refused.reply
+            unused = self._rules.unused(reply)
+            outcome = unused.reason or ANSWERED if unused else ANSWERED
             self._answers.keep(request, reply, self._step)
-        except Refused as refused:
-            reply = refused.reply
-            self._answers.keep(request, reply, self._step)
+        except Failure as failure:
+            failed, outcome = failure.tokens, failure.reason
+            raise
+        except UserError:
+            outcome = ERROR if reply is None else outcome
+            raise
         finally:
             self.in_flight -= 1
-            spending.end(prompt, completion, reply)
+            self.counts.outcomes[outcome] += 1
+            spending.end(prompt, completion, reply, failed)
             if task in self._tasks:
                 self._tasks[task] = False
         return reply
@@ -292,5 +310,6 @@ class Session:
 _KEPT = "every answer so far is kept and will not be paid for again"
 
 
-def _at(problem: Problem, where: Location) -> Problem:
+def at(problem: Problem, where: Location) -> Problem:
+    """PROBLEM at WHERE, unless it has a place of its own."""
     return Problem(problem.what, problem.where or where, problem.hint)

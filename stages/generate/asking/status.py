@@ -1,6 +1,7 @@
 """One line that says how far a session is, and the numbers of this run for the provenance."""
 
 import sys
+from collections import Counter
 from time import monotonic
 
 from stages.common.job import Metrics
@@ -20,9 +21,12 @@ class Status:
         self._bar: Progress[Answer] = progress(iter(()) if expected is None else expected, name, "answers")
         self._expected, self._started = expected, monotonic()
         self._unsaid, self._said = 0, monotonic()
+        self._name, self._unknown_ends = name, Counter[str]()
 
     def answered(self, answer: Answer) -> None:
         """One more row is settled; the line moves a few times a second."""
+        if answer.left_out and "finish_reason" in answer.left_out:
+            self._unknown_ends[answer.left_out] += 1
         self._unsaid += 1
         if monotonic() - self._said >= _SECONDS_BETWEEN_NOTES:
             self._say()
@@ -56,6 +60,10 @@ class Status:
         if self._unsaid:
             self._say()
         self._bar.close()
+        if self._unknown_ends:
+            told = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(self._unknown_ends.items()))
+            hint = "if such answers are complete, list the endpoint's words in teacher.finish_reasons"
+            print(f"{self._name}: answers not known to be complete are not used: {told}; {hint}", file=sys.stderr)
 
     def measured(self) -> Metrics:
         """What this run took; another run of the same step may take nothing."""
@@ -63,8 +71,10 @@ class Status:
         return {
             "requests": spending.requests,
             "rows_from_cache": counts.cached,
+            "outcomes": dict(sorted(counts.outcomes.items())),
             "retries": dict(sorted(counts.retries.items())),
             "prompt_tokens": spending.prompt_tokens,
             "completion_tokens": spending.completion_tokens,
+            "answers_with_estimated_tokens": spending.estimated,
             "cost": round(spending.cost, 6) if self._priced else None,
         }

@@ -9,7 +9,8 @@ from stages.generate.asking import limits
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.cache import Answers, answers_path
 from stages.generate.asking.client import Client
-from stages.generate.asking.conversation import CUT_OFF, EMPTY, INVALID, REFUSED, Rules
+from stages.generate.asking.conversation import Rules
+from stages.generate.asking.reply import whole_words
 from stages.generate.asking.request import Shape
 from stages.generate.asking.schema import Structure
 from stages.generate.asking.session import Limits, Session
@@ -45,10 +46,12 @@ def _session(teacher: "Chat", step: str, client: Client, kept: Answers) -> Sessi
 
 def rules(teacher: "Chat") -> Rules:
     """What is asked, and what an answer must be."""
-    policies = {REFUSED: teacher.on_refusal, EMPTY: teacher.on_empty, CUT_OFF: teacher.on_cut_off, INVALID: teacher.on_invalid}
+    policies = {name: getattr(teacher, name) for name in ("on_refusal", "on_empty", "on_cut_off", "on_invalid")}
     structure = Structure(teacher.json_schema, teacher.json_field) if teacher.json_schema is not None else None
     attempts = teacher.attempts if "retry" in policies.values() else 1
-    return Rules(_shape(teacher), policies, attempts, tuple(map(re.compile, teacher.refusals)), structure)
+    return Rules(
+        _shape(teacher), policies, attempts, tuple(map(re.compile, teacher.refusals)), structure, whole_words(teacher.finish_reasons)
+    )
 
 
 def _shape(teacher: "Chat") -> Shape:

@@ -35,9 +35,17 @@ class Chat(Part):
     json_schema: dict[str, Any] | None = recipe(None, "JSON Schema of the answer; an answer that breaks it is asked for once more.")
     json_field: str | None = recipe(None, "The property of the JSON answer that is the completion; none given: the JSON itself.")
     refusals: tuple[str, ...] = recipe((), "Regular expressions; an answer in which one is found counts as refused.")
+    finish_reasons: tuple[str, ...] = recipe(
+        (),
+        "Further values of `finish_reason` with which the endpoint ends a complete answer, beside `stop` and its known synonyms; "
+        "`none` stands for an answer without one. An answer that ends otherwise becomes no row.",
+    )
     on_refusal: Policy = recipe("drop", "What happens to a row whose question is refused: ask again, leave it out (counted), or fail.")
-    on_empty: Policy = recipe("drop", "What happens to a row whose answer is empty.")
-    on_cut_off: Policy = recipe("drop", "What happens to a row whose answer reached max_tokens.")
+    on_empty: Policy = recipe("drop", "What happens to a row whose answer is empty, or no text (a tool call, an image).")
+    on_cut_off: Policy = recipe(
+        "drop",
+        "What happens to a row whose answer is not known to be complete: it reached max_tokens, or ends with an unknown `finish_reason`.",
+    )
     on_invalid: Policy = recipe("drop", "What happens to a row whose JSON is invalid twice.")
     attempts: int = recipe(2, "How often a row is asked in all where a policy says to ask again; then it is left out.", gt=0, le=20)
     api_key_env: str | None = resource(
@@ -75,9 +83,14 @@ class Chat(Part):
             raise _problem("json_field", "json_field needs json_schema")
         if taken := sorted(set(self.extra) & {*_OWN, *(name for name in type(self).model_fields if name in _BODY)}):
             raise _problem("extra", f"{', '.join(taken)} is no extra field: it has its own place in the spec, or is not supported")
+        self._check_words()
         self._check_patterns()
         self._check_schema()
         return self
+
+    def _check_words(self) -> None:
+        if wrong := [word for word in self.finish_reasons if not any(letter.isalnum() for letter in word)]:
+            raise _problem("finish_reasons", f"{wrong[0]!r} is no finish_reason; 'none' stands for an answer without one")
 
     def _check_patterns(self) -> None:
         import re

@@ -125,7 +125,11 @@ class State:
     answered: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     seen: Counter[str] = field(default_factory=Counter)
+    scripted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By question: the responses to it, one after the other and the last for ever, each with status, headers and the text of the body."""
     files: dict[str, bytes] = field(default_factory=dict)
+    halves: int = 0
+    """So many files of results come out cut in half."""
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -196,7 +200,11 @@ class Connection(asyncio.Protocol):
         self.state.in_flight -= 1
         prompt = question(body)
         self.state.seen[prompt] += 1
-        if self.state.too_many():
+        if script := self.state.scripted.get(prompt):
+            step = script[min(self.state.seen[prompt], len(script)) - 1]
+            headers = "".join(f"{name}: {value}\r\n" for name, value in step.get("headers", {}).items())
+            self.respond(step.get("status", 200), step["body"].encode("utf-8", "surrogatepass"), headers, body)
+        elif self.state.too_many():
             FAULTS["429"](self, body)
         elif (mark := _MARK.search(prompt)) and self.state.seen[prompt] <= int(mark[2] or _ALWAYS):
             FAULTS[mark[1]](self, body)
@@ -224,7 +232,9 @@ def files_and_batches(state: State, method: str, path: str, body: bytes) -> tupl
             {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "x", "purpose": "batch", "status": "processed"}
         ).encode()
     if method == "GET" and parts[0] == "files":
-        return 200, state.files[parts[1]]
+        content = state.files[parts[1]]
+        state.halves, half = max(0, state.halves - 1), bool(state.halves)
+        return 200, content[: len(content) // 2] if half else content
     if method == "POST" and parts == ["batches"]:
         return 200, json.dumps(_start_batch(state, json.loads(body))).encode()
     if method == "GET" and parts == ["batches"]:
@@ -264,7 +274,11 @@ def _finish_batch(state: State, batch: dict[str, Any]) -> None:
         prompt = str(item["body"]["messages"][-1]["content"])
         state.received.append((time.monotonic(), prompt, 1))
         state.seen[prompt] += 1
-        if (mark := _MARK.search(prompt)) and mark[1] == "500" and state.seen[prompt] <= int(mark[2] or _ALWAYS):
+        if script := state.scripted.get(prompt):
+            step = script[min(state.seen[prompt], len(script)) - 1]
+            line = step["line"] if "line" in step else _line(item, step)
+            out.append(line if isinstance(line, str) else line | {"custom_id": item["custom_id"]})
+        elif (mark := _MARK.search(prompt)) and mark[1] == "500" and state.seen[prompt] <= int(mark[2] or _ALWAYS):
             errors.append(
                 {"custom_id": item["custom_id"], "response": {"status_code": 500, "body": {"error": {"message": "no"}}}, "error": None}
             )
@@ -276,8 +290,24 @@ def _finish_batch(state: State, batch: dict[str, Any]) -> None:
         if lines:
             batch[kind] = f"file-{len(state.files)}"
             # In another order, as the documentation says that it may be.
-            state.files[batch[kind]] = "".join(json.dumps(line) + "\n" for line in reversed(lines)).encode()
+            state.files[batch[kind]] = "".join(
+                (line if isinstance(line, str) else json.dumps(line)) + "\n" for line in reversed(lines)
+            ).encode()
     batch["status"] = "completed"
+
+
+def _line(item: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+    """A line of a batch's results for a scripted response; a body that is no JSON stands there as text."""
+    try:
+        body = json.loads(step["body"])
+    except ValueError:
+        body = step["body"]
+    return {
+        "id": "batch_req_1",
+        "custom_id": item["custom_id"],
+        "response": {"status_code": step.get("status", 200), "body": body},
+        "error": None,
+    }
 
 
 async def serve(delay: float) -> None:

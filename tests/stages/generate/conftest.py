@@ -18,5 +18,5 @@ def server(shared: Server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEACHER_KEY", KEY)
     monkeypatch.setattr(limits, "FIRST_REST", 0.02)
-    shared.set(delay=0.0, per_window=None, received=[], answered=[], seen={}, most_in_flight=0)
+    shared.set(delay=0.0, per_window=None, received=[], answered=[], seen={}, scripted={}, most_in_flight=0)
     return shared

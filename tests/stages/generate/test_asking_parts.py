@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import re
 import time
 from bisect import bisect_left
+from contextlib import suppress
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.generate.asking import limits
+from stages.generate.asking import limits, reply
 from stages.generate.asking.cache import Averages, answers_path
 from stages.generate.asking.client import retry_after
+from stages.generate.asking.faults import read_fault
 from stages.generate.asking.limits import Circuit, Guess, Prices, Rate, Spending
-from stages.generate.asking.reply import Reply, parse
+from stages.generate.asking.reply import NOT_TEXT, Broken, End, NoCompletion, Reply, end_of, parse, whole_words
 from stages.generate.asking.request import Request, opening
 from stages.generate.asking.schema import Structure, Unreadable
 from stages.generate.asking.wire import proxy_of
@@ -58,6 +62,44 @@ def test_a_schema_takes_what_it_allows_and_says_what_it_does_not(more, fault):
     text = json.dumps({"first name": "Anna", "age": 7} | more)
     completion, complaint = Structure(PERSON).read(text)
     assert (complaint is None and json.loads(completion) == json.loads(text)) if fault is None else fault in (complaint or "")
+
+
+ANYTHING = {
+    "type": "object",
+    "properties": {"x": {"type": "number"}, "n": {"enum": [1, 2]}, "m": {"type": "array"}, "c": {"const": True}},
+    "required": ["x"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"x": 1, "m": [1e300, -0.0, null, "NaN"]}', None),
+        ('{"x": NaN}', "NaN"),
+        ('{"x": Infinity}', "Infinity"),
+        ('{"x": -Infinity}', "Infinity"),
+        ('{"x": 1e400}', "range"),
+        ('{"x": 1, "m": [{"y": NaN}]}', "NaN"),
+        ('{"x": 1, "more": -1e999}', "range"),
+        ('{"x": 1, "x": 2}', "'x' stands twice"),
+        ('{"x": 1, "m": [{"y": 1, "y": 1}]}', "'y' stands twice"),
+        ('{"x": 1, "more": ' + "1" * 5000 + "}", "Invalid JSON"),
+        ('{"x": 1, "more": ' + "[" * 5000 + "]" * 5000 + "}", "Invalid JSON"),
+        ('{"x": 1, "more": "\\ud800"}', "Invalid JSON"),
+        ('{"x": 1, "n": true}', "n: "),
+        ('{"x": 1, "n": 1.0}', "n: "),
+        ('{"x": 1, "c": 1}', "c: "),
+        ('{"x": 1} and more', "Invalid JSON"),
+    ],
+)
+def test_a_structured_answer_is_json_and_nothing_beside(text, fault):
+    completion, complaint = Structure(ANYTHING).read(text)
+    assert (json.loads(completion) == json.loads(text) and complaint is None) if fault is None else (not completion and fault in complaint)
+
+
+def test_a_field_that_is_not_there_is_an_empty_answer():
+    schema = {"type": ["object", "null"], "properties": {"a": {"type": "string"}}}
+    assert [Structure(schema, "a").read(text) for text in ("null", "{}", '{"a": ""}')] == [("", None)] * 3
 
 
 @given(
@@ -193,16 +235,292 @@ def test_retry_after_as_a_date():
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{}", "[]", '{"choices": []}', '{"choices": [{}]}', '{"choices": [{"message": {"content": 3}}]}', '{"choices": [{"message']
+    ("body", "words"),
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("{}", "no choices"),
+        ("[]", "no object"),
+        ("null", "no object"),
+        ("12", "no object"),
+        ('"choices"', "no object"),
+        ('{"choices": []}', "no choices"),
+        ('{"choices": null}', "no choices"),
+        ('{"choices": [null]}', "no choices"),
+        ('{"choices": ["hi"]}', "no choices"),
+        ('{"choices": [{}]}', "neither message nor finish_reason"),
+        ('{"choices": [{"message": "hi", "text": null}]}', "neither message nor finish_reason"),
+        ('{"choices": [{"message', "no JSON"),
+        ('{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}', "no JSON"),
+        ('data: {"choices": []}', "break off"),
+        ("data: [DONE]", "no choices"),
+        ("<html>bad gateway</html>", "bad gateway"),
+        ("[" * 100_000, "no JSON"),
+        (b'{"choices": [{"message": {"content": "caf\xe9"}, "finish_reason": "stop"}]}', "no JSON"),
+    ],
 )
-def test_a_body_that_is_no_answer_is_none(body):
-    with pytest.raises(ValueError, match="_Completion"):
+def test_a_body_that_is_no_answer_is_none(body, words):
+    with pytest.raises(NoCompletion, match=words):
         parse(body)
 
 
+def completion(content="hi", finish_reason="stop", **message):
+    return {"choices": [{"message": {"role": "assistant", "content": content} | message, "finish_reason": finish_reason}]}
+
+
 def test_a_body_with_more_than_we_know_is_read():
-    body = {"choices": [{"message": {"role": "assistant", "content": "hi", "new": {}}, "logprobs": None}, {"message": {}}], "new": 1}
-    assert parse(json.dumps(body)) == Reply("hi", None, None, 0, 0)
+    body = completion(new={}) | {"new": 1, "error": None, "detail": "fast"}
+    body["choices"].append({"message": {}})
+    assert parse(json.dumps(body)) == Reply("hi", None, "stop", None, None)
+    assert parse(b"\xef\xbb\xbf" + json.dumps(body).encode()).text == "hi"
+    assert parse(json.dumps(body).replace("null", "NaN")).text == "hi", "numbers of other fields are none of ours"
+    assert parse(json.dumps(body | {"error": {"code": 0, "message": "success"}})).text == "hi"
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "refusal", "end"),
+    [
+        ("hi", "hi", None, "stop"),
+        (None, "", None, "stop"),
+        ([], "", None, "stop"),
+        ([{"type": "text", "text": "h"}, {"type": "text", "text": "i"}], "hi", None, "stop"),
+        ([{"type": "output_text", "text": "hi", "annotations": []}], "hi", None, "stop"),
+        ({"type": "text", "text": "hi"}, "hi", None, "stop"),
+        (["h", "i"], "hi", None, "stop"),
+        ([{"text": "hi"}], "hi", None, "stop"),
+        ([None, {"type": "text", "text": "hi"}], "hi", None, "stop"),
+        (
+            [{"type": "reasoning", "text": "hm"}, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "hi"}],
+            "hi",
+            None,
+            "stop",
+        ),
+        ([{"type": "refusal", "refusal": "no"}], "", "no", "stop"),
+        ([{"type": "text", "text": "hi"}, {"type": "refusal", "refusal": "no"}], "hi", "no", "stop"),
+        ([{"type": "text", "text": "hi"}, {"type": "tool_use", "name": "f", "input": {}}], "hi", None, "tool_calls"),
+        ([{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {}}], "hi", None, NOT_TEXT),
+        ([{"type": "text", "text": 3}], "", None, NOT_TEXT),
+        ([{"type": "brand_new", "text": "hi"}], "", None, NOT_TEXT),
+        (3, "", None, NOT_TEXT),
+        (True, "", None, NOT_TEXT),
+        ({"answer": "hi"}, "", None, NOT_TEXT),
+    ],
+)
+def test_content_is_text_parts_or_nothing(content, text, refusal, end):
+    assert parse(json.dumps(completion(content))) == Reply(text, refusal, end, None, None)
+    assert parse(json.dumps(completion(content, "length"))).finish_reason == "length", "what is cut off is cut off, whatever it holds"
+
+
+@pytest.mark.parametrize(
+    ("message", "refusal", "end"),
+    [
+        ({"refusal": "no"}, "no", "stop"),
+        ({"refusal": ""}, None, "stop"),
+        ({"refusal": {"reason": "no"}}, '{"reason": "no"}', "stop"),
+        ({"tool_calls": []}, None, "stop"),
+        ({"tool_calls": [{}]}, None, "tool_calls"),
+        ({"function_call": {"name": "f"}}, None, "tool_calls"),
+        ({"function_call": None, "tool_calls": None}, None, "stop"),
+    ],
+)
+def test_what_stands_beside_the_content_counts(message, refusal, end):
+    assert parse(json.dumps(completion(**message))) == Reply("hi", refusal, end, None, None)
+
+
+@pytest.mark.parametrize("choice", [{"delta": {"content": "hi"}}, {"text": "hi"}, {"message": None, "delta": {"content": "hi"}}])
+def test_an_answer_under_the_name_of_another_protocol_is_read(choice):
+    assert parse(json.dumps({"choices": [choice | {"finish_reason": "stop"}]})).text == "hi"
+
+
+def events(*choices, end="data: [DONE]\n\n", **last):
+    lines = [{"choices": [choice], "usage": None} for choice in choices] + ([{"choices": [], **last}] if last else [])
+    return ": a comment\n\n" + "".join(f"data: {json.dumps(line, ensure_ascii=False)}\r\n\r\n" for line in lines) + end
+
+
+STREAM = [
+    {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+    {"index": 0, "delta": {"content": "h\u2028"}, "finish_reason": None},
+    {"index": 1, "delta": {"content": "another choice"}},
+    {"index": 0, "delta": {"content": "i", "reasoning_content": "hm"}},
+    {"index": 0, "delta": {}, "finish_reason": "stop"},
+]
+
+
+def test_an_answer_that_is_streamed_unasked_is_used_where_it_is_whole():
+    usage = {"prompt_tokens": 12, "completion_tokens": 4}
+    assert parse(events(*STREAM, usage=usage).encode()) == Reply("h\u2028i", None, "stop", 12, 4)
+    assert parse(events(*STREAM, end="")).text == "h\u2028i"
+    assert end_of(parse(events(*STREAM[:-1])).finish_reason) is End.UNTOLD
+    assert (
+        parse(events(STREAM[0], {"index": 0, "delta": {"refusal": "n"}}, {"index": 0, "delta": {"refusal": "o"}}, STREAM[-1])).refusal
+        == "no"
+    )
+    calls = {"index": 0, "delta": {"tool_calls": [{"index": 0}]}}
+    assert end_of(parse(events(*STREAM[:2], calls, STREAM[-1])).finish_reason) is End.CALL
+    with pytest.raises(Broken, match="later"):
+        parse(events(*STREAM[:2], error={"code": 502, "message": "later"}))
+    whole = events(*STREAM, end="")
+    for size in range(whole.index("finish_reason", whole.index("another"))):
+        with pytest.raises(NoCompletion):
+            parse(whole[:size])
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, (None, None)),
+        ({}, (None, None)),
+        ([], (None, None)),
+        ("12", (None, None)),
+        ({"prompt_tokens": 12, "completion_tokens": 4}, (12, 4)),
+        ({"prompt_tokens": "12", "completion_tokens": 4.0}, (12, 4)),
+        ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": None}, (None, None)),
+        ({"prompt_tokens": 12, "completion_tokens": None}, (12, None)),
+        ({"prompt_tokens": 12, "total_tokens": 16}, (12, 4)),
+        ({"completion_tokens": 4, "total_tokens": 16}, (12, 4)),
+        ({"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 116}, (12, 104)),
+        ({"prompt_tokens": 12, "completion_tokens": 4, "total_tokens": 3}, (12, 4)),
+        ({"prompt_tokens": -1, "completion_tokens": True}, (None, None)),
+        ({"prompt_tokens": {}, "completion_tokens": [4]}, (None, None)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, (None, None)),
+        ({"prompt_tokens": 10**300, "completion_tokens": 2**64}, (None, None)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, (None, None)),
+        ({"input_tokens": 12, "output_tokens": 4}, (12, 4)),
+    ],
+)
+def test_no_usage_costs_the_answer(usage, tokens):
+    assert parse(json.dumps(completion() | {"usage": usage})) == Reply("hi", None, "stop", *tokens)
+
+
+@pytest.mark.parametrize(
+    ("word", "end"),
+    [
+        ("stop", End.WHOLE),
+        ("STOP", End.WHOLE),
+        ("end_turn", End.WHOLE),
+        ("endTurn", End.WHOLE),
+        ("FinishReason.STOP", End.WHOLE),
+        ("Length", End.CUT_OFF),
+        ("MAX-TOKENS", End.CUT_OFF),
+        ("Safety", End.REFUSED),
+        ("content-filter", End.REFUSED),
+        ("tool_calls", End.CALL),
+        ("ERROR", End.FAILED),
+        ("stopped early", End.UNKNOWN),
+        ("ok", End.UNKNOWN),
+        ("完成", End.UNKNOWN),
+        ("null", End.UNKNOWN),
+        ("", End.UNTOLD),
+        (None, End.UNTOLD),
+    ],
+)
+def test_what_is_not_known_to_be_whole_is_not(word, end):
+    assert end_of(word) is end
+    assert end_of(word, whole_words(("OK", "none", "完成"))) is (End.WHOLE if word in ("ok", "完成", "", None) else end)
+
+
+@pytest.mark.parametrize("word", [7, {"type": "stop"}, ["stop"], True])
+def test_a_finish_reason_of_another_type_is_read(word):
+    reply = parse(json.dumps(completion("hi", word)))
+    assert end_of(reply.finish_reason) is (End.WHOLE if isinstance(word, dict) else End.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "content", "rest"),
+    [
+        ({"message": "no", "code": 429}, 429, False, None),
+        ({"message": "no", "code": "429", "metadata": {"retry_after_seconds": 2.5}}, 429, False, 2.5),
+        ({"message": "no", "type": "rate_limit_error", "retry_after": "3"}, 429, False, 3),
+        ({"message": "no", "status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "250ms"}]}, 429, False, 0.25),
+        ({"message": "no", "code": "throttling_exception", "metadata": {"headers": {"Retry-After": "soon"}}}, 429, False, None),
+        ({"message": "no", "code": "ModelOverloaded"}, 503, False, None),
+        ({"message": "no", "type": "server_error", "code": None}, 500, False, None),
+        ({"message": "no", "type": "invalid_request_error", "code": "model_not_found"}, 404, False, None),
+        ({"message": "no", "type": "authentication_error"}, 401, False, None),
+        ({"message": "no", "code": "Content-Filter"}, None, True, None),
+        ({"message": "no", "code": 400, "metadata": {"raw": '{"error": {"type": "prompt_blocked"}}'}}, 400, True, None),
+        ({"message": "no", "code": 400, "metadata": {"raw": '{"error": {"type": "prompt_blo'}}, 400, False, None),
+        ({"message": "no", "code": [429]}, None, False, None),
+        ({"message": {"words": "no"}, "code": 999}, None, False, None),
+        ("no", None, False, None),
+        ("no: model 'm' not found", 404, False, None),
+        ("no, invalid API key", 401, False, None),
+        ("no, Too Many Requests", 429, False, None),
+        ("no, insufficient balance", 402, False, None),
+        ({"message": "no, too many requests", "code": 400}, 400, False, None),
+        (["no"], None, False, None),
+        ({"code": True, "because": "no"}, None, False, None),
+    ],
+)
+def test_an_error_is_read_whatever_its_shape(error, status, content, rest):
+    fault = read_fault(error)
+    assert (fault.status, fault.content, fault.retry_after) == (status, content, rest) and "no" in fault.said
+
+
+@pytest.mark.parametrize(
+    ("said", "content"),
+    [
+        ("The response was filtered due to the prompt triggering our content management policy.", True),
+        ("Content Exists Risk", True),
+        ("Output blocked by content filtering policy", True),
+        ("Your request was rejected as a result of our safety system.", True),
+        ("Input data may contain inappropriate content.", True),
+        ("your prompt was flagged as potentially violating our usage policy", True),
+        ("litellm.ContentPolicyViolationError: AzureException", True),
+        # These are about the account, the request's form or the network, and would be said of every row.
+        ("Your account has been flagged for violating our usage policies.", False),
+        ("Sorry, you have been blocked by the security policy of this site.", False),
+        ("request was blocked: origin is not allowed", False),
+        ("Invalid content type. image_url is only supported by certain models.", False),
+        ("messages.0.content: field required", False),
+        ("temperature is not supported with this model", False),
+    ],
+)
+def test_words_tell_a_filter_from_a_mistake(said, content):
+    assert read_fault({"error": {"message": said, "code": 400}}).content_words is content
+
+
+def test_the_documentation_names_every_word_that_is_known():
+    text = (Path(__file__).parents[3] / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| ([a-z, ]+) \| (`.*`) \|$", text, re.MULTILINE))
+    kinds = {
+        "complete": End.WHOLE,
+        "cut off": End.CUT_OFF,
+        "refused": End.REFUSED,
+        "tool call": End.CALL,
+        "failed, tried again": End.FAILED,
+    }
+    for kind, end in kinds.items():
+        assert set(re.findall(r"`([a-z_]+)`", rows[kind])) == set(reply.WORDS[end].split()), kind
+        assert all(end_of(word) is end for word in reply.WORDS[end].split())
+
+
+def test_an_error_tells_a_moment_to_wait_for():
+    for moment in (time.time() + 5, (time.time() + 5) * 1000):
+        rest = read_fault({"code": 429, "metadata": {"headers": {"X-RateLimit-Reset": str(round(moment))}}}).retry_after
+        assert rest is not None and 3 < rest < 6
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda x: (
+            st.lists(x, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(
+                    "choices message content error code type text refusal finish_reason usage prompt_tokens metadata raw headers".split()
+                ),
+                x,
+                max_size=4,
+            )
+        ),
+        max_leaves=20,
+    )
+)
+def test_whatever_a_server_says_it_is_an_answer_an_error_or_neither(value):
+    with suppress(NoCompletion, Broken):
+        assert isinstance(parse(json.dumps(value)).text, str)
+    assert isinstance(read_fault(value).said, str)
 
 
 def test_the_address_is_of_everything_that_decides_the_answer():

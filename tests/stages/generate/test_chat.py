@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location
+from engine.errors import Location, UserError
+from engine.spec.judge import Judge
 from stages.common import progress
 from stages.common.job import Job
 from stages.generate.asking import session, status
@@ -181,6 +182,7 @@ def test_the_cache_hides_from_git_and_holds_no_prompt(server):
         ({"extra": {"messages": []}}, "messages"),
         ({"extra": {"temperature": 1}}, "temperature"),
         ({"refusals": ("(",)}, "regular expression"),
+        ({"finish_reasons": ("",)}, "finish_reason"),
         ({"json_schema": {"type": "object", "patternProperties": {}}}, "patternProperties"),
         ({"json_schema": {"type": "strange"}}, "no type"),
         ({"json_schema": SCHEMA, "json_field": "headline"}, "headline"),
@@ -218,3 +220,129 @@ def test_the_line_of_progress_says_rate_and_time_left(server, monkeypatch, capfd
     lines = capfd.readouterr().err.splitlines()
     pattern = r"generate-x: \d+/8 answers, [\d.]+/s, \d+ s left, \d in flight, 0 cached, \d+ retries, \d+ tokens, cost [\d.]+"
     assert any(re.fullmatch(pattern, line) for line in lines), lines
+
+
+def whole(content, finish_reason="stop", **more):
+    return {"body": json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}], **more})}
+
+
+FINE = whole("fine")
+
+
+def test_further_ends_of_an_endpoint_are_complete_where_the_spec_says_so(server, capfd):
+    ends = {"a": "done_by_me", "b": None, "c": "other"}
+    server.set(scripted={prompt: [whole(prompt * 2, end)] for prompt, end in ends.items()})
+    left_out = ["unknown finish_reason 'done_by_me'", "no finish_reason", "unknown finish_reason 'other'"]
+    assert ask(chat(server), ends) == left_out
+    assert "1 with no finish_reason" in (said := capfd.readouterr().err) and "list the endpoint's words" in said
+    assert ask(chat(server, finish_reasons=("Done-By-Me", "none")), ends) == ["aa", "bb", left_out[2]]
+    assert len(server.received()) == 3, "what is kept is judged anew, not asked for anew"
+    failed = problem(chat(server, on_cut_off="fail"), ["a"])
+    assert "unknown finish_reason 'done_by_me'" in failed.what and "teacher.finish_reasons" in failed.hint
+    assert 'as "none"' in problem(chat(server, on_cut_off="fail"), ["b"]).hint
+
+
+def test_an_end_of_any_length_is_counted_in_a_line(server):
+    server.set(scripted={"a": [whole("a", "very " * 100 + "odd\n\ud800")]})
+    (reason,) = ask(chat(server), ["a"])
+    assert reason.startswith("unknown finish_reason 'very very") and len(reason) < 80 and reason.isprintable()
+
+
+@pytest.mark.parametrize("option", ["on_empty", "on_cut_off", "on_refusal"])
+def test_every_answer_that_is_none_follows_its_policy(server, option):
+    script = {
+        "on_empty": [whole("x", "tool_calls"), whole([{"type": "image_url"}]), whole(None)],
+        "on_cut_off": [whole("x", "OTHER"), whole("x", None), whole("x", "MAX_TOKENS")],
+        "on_refusal": [
+            whole("x", "SAFETY"),
+            {"status": 403, "body": '{"error": {"code": "content_filter"}}'},
+            whole([{"type": "refusal"}]),
+        ],
+    }[option]
+    prompts = [f"q{number}" for number in range(len(script))]
+    server.set(scripted={prompt: [step, FINE] for prompt, step in zip(prompts, script, strict=True)})
+    assert "fine" not in ask(chat(server), prompts)
+    for prompt in prompts:
+        assert f'{option} = "drop"' in problem(chat(server, **{option: "fail"}), [prompt]).hint
+    assert ask(chat(server, **{option: "retry"}), prompts) == ["fine"] * 3 and len(server.received()) == 6
+
+
+def test_an_answer_with_a_lone_surrogate_is_kept_as_it_came(server):
+    server.set(scripted={"a": [whole("half \ud800 a pair")]})
+    assert ask(chat(server), ["a"]) == ["half \ud800 a pair"] == ask(chat(server), ["a"]) and len(server.received()) == 1
+
+
+def test_faulty_json_with_a_lone_surrogate_can_be_sent_back(server):
+    said = '{"title": "half \ud800 a pair"}'
+    server.set(scripted={"a": [whole(said), whole('{"title": "mended"}')]})
+    teacher = chat(server, json_schema=SCHEMA, json_field="title")
+    with pytest.raises(UserError, match="max_requests = 1"):
+        ask(chat(server, json_schema=SCHEMA, json_field="title", max_requests=1), ["a"])
+    # The first request of the next run repeats what the model said.
+    assert ask(teacher, ["a"]) == ["mended"] and len(server.received()) == 2
+
+
+def test_a_body_that_cannot_be_decompressed_is_tried_again(server):
+    server.set(scripted={"a": [{"headers": {"content-encoding": "gzip"}, "body": "no gzip"}, FINE]})
+    tally = Tally()
+    assert ask(chat(server, in_flight=1), ["first", "a"], tally=tally) == ["FIRST", "fine"]
+    assert tally.measured["teacher"]["retries"] == {"connection: the body cannot be decompressed": 1}
+
+
+def test_the_servers_words_are_said_when_trials_are_over(server):
+    server.set(
+        scripted={
+            "a": [{"status": 500, "body": '{"error": {"message": "the disk is full"}}'}],
+            "b": [{"body": '{"error": "gone fishing"}'}],
+        }
+    )
+    assert "failed 2 times at this row: 500: the disk is full" in problem(chat(server, retries=1), ["a"]).what
+    failed = problem(chat(server, retries=1), ["b"])
+    assert "error without a known code: gone fishing" in failed.what and failed.where.line == 1
+    server.set(scripted={"c": [{"body": '{"error": {"code": 429, "message": "tomorrow", "metadata": {"retry_after_seconds": 86400}}}'}]})
+    assert "asks to wait for 86400 s: 429: tomorrow" in problem(chat(server), ["c"]).what
+
+
+def test_errors_inside_status_200_repeat_no_key(server):
+    body = json.dumps({"error": {"code": 400, "message": f"your key {KEY} is odd"}})
+    server.set(scripted={"a": [{"body": body}]})
+    assert KEY not in str(problem(chat(server), ["a"]))
+
+
+def test_tokens_that_are_not_told_count_as_estimated(server):
+    prompts = [f"budget {number}" for number in range(40)]
+    server.set(scripted={prompt: [whole("x" * 40, usage={"prompt_tokens": None})] for prompt in prompts})
+    assert "max_total_tokens" in problem(chat(server, max_tokens=10, max_total_tokens=100), prompts).what
+    assert 0 < len(server.received()) < 12
+    tally = Tally()
+    ask(chat(server, max_tokens=10), prompts, tally=tally)
+    measured = tally.measured["teacher"]
+    assert (
+        measured["answers_with_estimated_tokens"] == measured["requests"] > 20
+        and measured["completion_tokens"] == 10 * measured["requests"]
+    )
+
+
+def test_tokens_of_a_failed_answer_count_too(server):
+    used = {"usage": {"prompt_tokens": 30, "completion_tokens": 70}}
+    server.set(scripted={"a": [whole("par", "error", **used), whole("paris", **used)]})
+    tally = Tally()
+    assert ask(chat(server), ["a"], tally=tally) == ["paris"]
+    measured = tally.measured["teacher"]
+    assert (measured["prompt_tokens"], measured["completion_tokens"]) == (60, 140)
+    assert measured["outcomes"] == {"answered": 1, "finish_reason error": 1}
+
+
+def test_a_judge_is_read_as_any_teacher(server):
+    judge = Judge(teacher=chat(server), scores=("score",), lowest=1, highest=5)
+    good, again = '{"reason": "well", "score": 4}', "This is not what was asked for"
+    odd = [
+        '{"reason": "well", "score": true}',
+        '{"reason": "well", "score": 4.0}',
+        '{"reason": "well", "score": NaN}',
+        '{"score": 1, "score": 5}',
+    ]
+    server.set(scripted={f"q{number}": [whole(said), whole(good)] for number, said in enumerate(odd)} | {"cut": [whole(good, "SAFETY")]})
+    said = ask(judge.asked(), [*(f"q{number}" for number in range(len(odd))), "cut"])
+    assert [json.loads(one)["score"] for one in said[:-1]] == [4] * len(odd) and said[-1] == "refused"
+    assert sum(prompt.startswith(again) for prompt in server.received()) == len(odd)

@@ -1,5 +1,6 @@
 """The batch API: submitted once, collected once, also by a run that comes after the one that sent it was killed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from engine.errors import UserError
 from stages.generate.asking import batches
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.cache import Answers, answers_path
+from stages.generate.question import Tally
 from tests.stages.generate.chatting import SCHEMA, ask, chat
 
 PROMPTS = [f"batch {number}" for number in range(30)]
@@ -20,7 +22,7 @@ def batched(server, **changes):
 
 @pytest.fixture(autouse=True)
 def no_batches(server):
-    server.set(batches={}, files={}, batch_delay=0.1)
+    server.set(batches={}, files={}, batch_delay=0.1, halves=0)
 
 
 def open_batches():
@@ -79,3 +81,57 @@ def test_a_batch_that_would_pass_the_budget_is_not_sent(server):
     with pytest.raises(UserError, match="max_requests = 10"):
         ask(batched(server, max_requests=10), PROMPTS)
     assert server.received() == [] and Path(".adapterbuild").exists()
+
+
+def whole(text):
+    return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+
+
+EXPIRED = {"code": "batch_expired", "message": "This request could not be executed before the completion window expired."}
+
+
+@pytest.mark.parametrize(
+    ("line", "becomes"),
+    [
+        ({"response": {"status_code": 200, "body": whole("yes")}, "error": None}, "yes"),
+        ({"response": {"body": whole("yes")}}, "yes"),
+        ({"response": {"status_code": "200", "body": whole("yes")}}, "yes"),
+        ({"response": {"status_code": 200, "body": '{"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}'}}, "yes"),
+        ({"response": None, "error": {"code": "content_filter", "message": "no"}}, "refused"),
+        (
+            {"response": {"status_code": 400, "body": {"error": {"code": "content_filter", "message": "no"}}}, "error": {"code": 400}},
+            "refused",
+        ),
+        ({"response": None, "error": EXPIRED}, None),
+        ({"response": {"status_code": 500, "body": None}, "error": {"code": 500, "message": "no"}}, None),
+        ({"response": {"status_code": 429, "body": {"error": {"message": "later"}}}}, None),
+        ({"response": {"status_code": 200, "body": None}}, None),
+        ({"response": {}}, None),
+        ('{"custom_id": "somebody else\'s", "response": {"status_code": 200, "body": {}}}', None),
+        ('{"response": {"status_code": 200, "body": {}}}', None),
+        ('{"custom_id": 12}', None),
+        ("[]", None),
+        ('{"custom_id": "abcd", "resp', None),
+    ],
+)
+def test_no_line_of_a_batch_costs_the_answers_of_the_others(server, line, becomes):
+    server.set(scripted={"odd": [{"line": line}, {"body": json.dumps(whole("in the end"))}]})
+    tally = Tally()
+    assert ask(batched(server), ["a", "odd", "b"], tally=tally) == ["A", becomes or "in the end", "B"]
+    assert sorted(server.received()) == (["a", "b", "odd"] if becomes else ["a", "b", "odd", "odd"]) and open_batches() == []
+
+
+def test_a_file_of_results_that_does_not_come_whole_is_fetched_again(server):
+    server.set(halves=2)
+    tally = Tally()
+    assert ask(batched(server), PROMPTS, tally=tally) == ANSWERS
+    assert len(server.received()) == 30 and tally.measured["teacher"]["retries"] == {"file of results not whole": 2}
+
+
+def test_requests_of_a_batch_that_all_fail_are_asked_again_and_a_long_rest_ends_the_step(server):
+    later = {"status": 429, "body": json.dumps({"error": {"message": "later", "metadata": {"retry_after_seconds": 0.3}}})}
+    server.set(scripted={"a": [later, {"body": json.dumps(whole("yes"))}]})
+    assert ask(batched(server), ["a"]) == ["yes"] and len(server.received()) == 2
+    with pytest.raises(UserError, match="later"):
+        server.set(scripted={"b": [later]})
+        ask(batched(server, give_up_after=0.2), ["b"])
