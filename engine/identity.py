@@ -27,6 +27,26 @@ def recipe_of(part: Part) -> dict[str, Any]:
     return {name: _plain(getattr(part, name)) for name, info in type(part).model_fields.items() if not is_resource(info)}
 
 
+def with_defaults(recipe: Any, value: Any) -> Any:
+    """RECIPE, an older one of VALUE's, with the fields that came later, where VALUE has them as they are by default.
+
+    A field is added with a default that keeps what was done before; a release that changes that gives its code a new revision.
+    """
+    if isinstance(value, Part) and isinstance(recipe, Mapping):
+        fields = {name: info for name, info in type(value).model_fields.items() if not is_resource(info)}
+        later = {
+            name: _plain(getattr(value, name))
+            for name, info in fields.items()
+            if name not in recipe and not info.is_required() and getattr(value, name) == info.get_default(call_default_factory=True)
+        }
+        return later | {name: with_defaults(old, getattr(value, name)) if name in fields else old for name, old in recipe.items()}
+    if isinstance(value, Mapping) and isinstance(recipe, Mapping):
+        return {name: with_defaults(old, value[name]) if name in value else old for name, old in recipe.items()}
+    if isinstance(value, tuple) and isinstance(recipe, list) and len(value) == len(recipe):
+        return [with_defaults(old, item) for old, item in zip(recipe, value, strict=True)]
+    return recipe
+
+
 def recipe_parts(part: Part) -> Iterator[Part]:
     """PART and the parts inside it that decide its result: another member of a resource's family is no other step."""
     yield part

@@ -257,7 +257,10 @@ def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, An
 
     The older one may have been written before its code or versions were listed, or in an older format.
     """
+    from engine.identity import with_defaults  # brings pydantic, which a plan of what is up to date does not need
+
     before = behaviours.current(before, now["code"])
+    before["recipe"] = with_defaults(before["recipe"], step.parameters)
     if canonical(before) == canonical(now):
         return []
     reasons = [
