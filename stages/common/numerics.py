@@ -36,7 +36,7 @@ VARIABLES = {
 }
 """What makes libraries compute as on a processor that has AVX2 and no more."""
 
-_UNFIT = ("MKL_ENABLE_INSTRUCTIONS", "OMP_DYNAMIC", "OMP_THREAD_LIMIT", "OPENBLAS_VERBOSE_CORETYPE")
+_UNFIT = ("MKL_ENABLE_INSTRUCTIONS", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 """Variables that would take back what the others fix, or the number of threads; nobody sets them here."""
 
 HANDED_ON = (MODE, *VARIABLES)
@@ -144,6 +144,7 @@ def description() -> dict[str, Any]:
     if asked == "portable":
         reason = obstacle()
         own = {name: os.environ[name] for name, value in VARIABLES.items() if os.environ.get(name, value) != value}
+        own |= {name: os.environ[name] for name in _UNFIT if name in os.environ}
         found |= {"obstacle": reason} if reason else {"set_by_user": own} if own else {}
     return found
 

@@ -74,7 +74,7 @@ def test_transformers_leaves_falcons_layers_as_they_are():
 
 
 SHAPES = [(16, 64), (24, 48), (32, 64), (64, 128), (96, 192)]
-"""Outputs and inputs of layers: the packing for AVX-512 refuses the first two (outputs by 32, inputs by blocks of 64) and takes the others."""
+"""Outputs and inputs of layers: the packing refuses the first two (it needs outputs by 32, inputs by 64), and takes the others."""
 
 
 @pytest.fixture(params=[True, False], ids=["the processor says it has AVX-512 BF16", "it says it has not"])
