@@ -272,7 +272,7 @@ class Sweep(Part):
 
 
 class Resources(Part):
-    """How the steps run; nothing here reruns a step, and results differ by rounding at most; by default the machine moves no bit of them."""
+    """How the steps run; nothing here reruns a step, and results differ by rounding at most, by default not for another number of cores."""
 
     numerics: Numerics = resource(
         "portable",

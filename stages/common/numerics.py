@@ -43,8 +43,8 @@ HANDED_ON = (MODE, *VARIABLES)
 """The variables that processes of this step on other hosts need too."""
 
 SMALL, LARGE, LARGE_FROM = 2, 8, 10_000_000
-"""Into how many parts work is cut: for models below so many parameters, and for others. Part of what decides the bits: an edit is a change
-of results. More parts than cores cost little, since waiting threads sleep; fewer leave cores idle, which small matrices cannot use anyway."""
+"""Into how many parts work is cut: for models below so many parameters, and for others. They decide bits, so that an edit changes results.
+More parts than cores cost little, since threads sleep while they wait; with fewer, cores lie idle."""
 
 _claims: list[IO[str]] = []
 """The files by which this process has claimed cores; held until it ends."""

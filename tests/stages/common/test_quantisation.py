@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bitsandbytes
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -120,7 +121,7 @@ def test_a_layer_multiplies_by_the_very_numbers_that_its_bits_stand_for(processo
 def test_a_training_with_validations_leaves_the_frozen_weights_as_they_were(processor, family):
     """Validations ask the model without gradients in the midst of a training, where the packing would begin."""
     model = prepared(family, Qlora(r=4))
-    frozen = {name: module for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    frozen = {name: module for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)}
     before = {name: stored(module) for name, module in frozen.items()}
     for _ in range(2):
         train(model, steps=1)
