@@ -146,7 +146,7 @@ def test_the_best_weights_are_those_that_the_validation_saw(tmp_path, falcon):
     from tests.stages.train.tiny import mean_loss
 
     # The learning rate rises from nothing to what wrecks any model: the first validations are the best on every processor.
-    wrecking = {"learning_rate": 30.0, "schedule": Schedule(kind="constant", warmup_ratio=1.0), "stop_on_divergence": False}
+    wrecking = {"learning_rate": 1.0, "schedule": Schedule(kind="constant", warmup_ratio=1.0), "stop_on_divergence": False}
     job = training_job(tmp_path, falcon, SIZES)
     metrics = run(settings(**CHOSEN, validation=Validation(every_steps=1), **wrecking), job)
     assert metrics["best_step"] < metrics["steps"] == 16
