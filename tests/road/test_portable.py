@@ -57,13 +57,18 @@ name = "tuned"
 [model]
 experiment = "base"
 [tokenization]
+name = "marked"
 special_tokens = ["<new>"]
 [training]
 method = { kind = "METHOD", r = 2 }
 steps = 3
 global_batch = { rows = 8 }
 """
-MERGED = TUNED.replace('"tuned"', '"merged"').replace('"METHOD"', '"qlora"').replace('[tokenization]\nspecial_tokens = ["<new>"]\n', "")
+MERGED = (
+    TUNED.replace('"tuned"', '"merged"')
+    .replace('"METHOD"', '"qlora"')
+    .replace('[tokenization]\nname = "marked"\nspecial_tokens = ["<new>"]\n', "")
+)
 MORE = '[merge]\n[benchmarks]\ntasks = ["which_word"]\nfolder = "own"\n'
 TASK = """
 task: which_word
