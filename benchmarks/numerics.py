@@ -30,7 +30,7 @@ SMALLER = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, 
 
 
 def work(case: str, asked: numerics.Numerics, steps: int, quick: bool) -> dict[str, Any]:
-    """Seconds of each of STEPS steps after the first, and the digest of the trained weights; to be called in a fresh process."""
+    """Seconds of each of STEPS steps after the first, of the clock and the processor, and the digest of the weights; to be called in a fresh process."""
     numerics.begin(asked)
     from stages.common.models import count_parameters, prepare_process
 
@@ -58,12 +58,8 @@ def work(case: str, asked: numerics.Numerics, steps: int, quick: bool) -> dict[s
         seconds.append(time.perf_counter() - started)
         processor.append(time.process_time() - used)
     digest = hashlib.sha256(b"".join(weight.detach().numpy().tobytes() for weight in model.parameters()))
-    return {
-        "parameters": count_parameters(model),
-        "seconds": seconds[1:],
-        "digest": digest.hexdigest()[:12],
-        "parts": torch.get_num_threads(),
-    }
+    told = {"parameters": count_parameters(model), "digest": digest.hexdigest()[:12], "parts": torch.get_num_threads()}
+    return told | {"seconds": seconds[1:], "processor": processor[1:]}
 
 
 def measure(case: str, steps: int, turns: int, quick: bool) -> dict[str, Any]:
@@ -78,6 +74,7 @@ def measure(case: str, steps: int, turns: int, quick: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"model": case, "parameters": found["portable"][0]["parameters"]}
     for asked, results in found.items():
         row[f"{asked}_s"] = statistics.median(second for result in results for second in result["seconds"])
+        row[f"{asked}_processor_s"] = statistics.median(second for result in results for second in result["processor"])
         row[f"{asked}_parts"] = results[0]["parts"]
         row[f"{asked}_digests"] = sorted({result["digest"] for result in results})
     return row | {"ratio": row["portable_s"] / row["native_s"]}
