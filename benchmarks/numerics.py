@@ -30,7 +30,7 @@ SMALLER = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, 
 
 
 def work(case: str, asked: numerics.Numerics, steps: int, quick: bool) -> dict[str, Any]:
-    """Seconds of each of STEPS steps after the first, of the clock and the processor, and the digest of the weights; to be called in a fresh process."""
+    """Seconds of each of STEPS steps after the first, by clock and processor, and the weights' digest; to be called in a fresh process."""
     numerics.begin(asked)
     from stages.common.models import count_parameters, prepare_process
 
