@@ -6,11 +6,17 @@ export PATH := $(BIN):$(PATH)
 # Two test processes on two cores: threads that spin while they wait would take the core from each other.
 export OMP_WAIT_POLICY := PASSIVE
 
+# The tests of quantised layers, which a CI runs with each answer to whether the processor has AVX-512 with BF16.
+QLORA := tests/stages/common/test_quantisation.py tests/stages/train/test_matrix.py tests/stages/train/test_methods_in_steps.py \
+	tests/stages/merge/test_merge_body.py tests/seeds/test_faults.py
+
+
 .PHONY: quickstart behaviours test suite experiments setup lint clean
 
 quickstart: setup
 	@engine build
 	@engine report
+	@python -m benchmarks.quickstart
 
 # The lint runs beside the first tests: together they keep two cores busy.
 test: setup
@@ -18,6 +24,7 @@ test: setup
 
 suite: setup
 	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
+	@$(if $(CI),for answer in yes no; do python -m pytest $(QLORA) -k 'qlora or quant or bits or packing' --avx512-bf16 $$answer || exit 1; done)
 
 # Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision).
 behaviours: setup

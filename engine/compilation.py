@@ -74,6 +74,7 @@ class Compilation:
 
     def add(self, step: Step, spec: Spec) -> Step:
         """STEP, which SPEC asks for, or the equal one that another spec asked for before."""
+        step = replace(step, numerics=spec.experiment.resources.numerics)
         if (spec.point and spec.point.labels) or spec.takes_back:
             name = f"{step.name}{OF}{spec.name}"
             self.told_apart[name] = step.name, spec

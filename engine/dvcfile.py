@@ -123,6 +123,8 @@ def _params(step: Step) -> dict[str, Any]:
     from engine.identity import recipe_of, resources_of
 
     resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
+    if step.numerics != "portable":
+        resources["numerics"] = step.numerics
     return recipe_of(step.parameters) | ({"resources": resources} if resources else {})
 
 

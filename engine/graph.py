@@ -38,6 +38,8 @@ class Step:
     """Where the specs ask for this step."""
     locate: Callable[[tuple[str | int, ...]], Location | None] = field(default=lambda path: None, compare=False, repr=False)
     """Where the specs give a field of the recipe, by the field's path."""
+    numerics: str = field(default="portable", compare=False)
+    """`resources.numerics` of the spec that asks for it: what its process sets up before it computes, whatever the kind."""
 
     @property
     def kind_name(self) -> str:

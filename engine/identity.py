@@ -150,6 +150,6 @@ class Identities:
 
 
 def resources_text(step: Step) -> str:
-    """What the runner reads beside the identity and no step depends on: resources, and where the specs ask for the step."""
-    content = {"origin": str(step.origin), "resources": resources_of(step.parameters)}
+    """What the runner reads beside the identity and no step depends on: numerics and resources, and where the specs ask for the step."""
+    content = {"numerics": step.numerics, "origin": str(step.origin), "resources": resources_of(step.parameters)}
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"

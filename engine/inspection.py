@@ -62,7 +62,7 @@ def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dic
     trained = "adapter" if spec.experiment.training.method.makes_adapter else "trained"
     base = {name: step.inputs[name].path for name in ("model", "vocabulary") if name in step.inputs}
     paths = base | {trained: step.artifact, "tokens": step.inputs[f"{role}/{task}"].path}
-    return paths | {"threads": spec.experiment.resources.threads}
+    return paths | {"threads": spec.experiment.resources.threads, "numerics": spec.experiment.resources.numerics}
 
 
 def _ask(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class RememberedStep(Step):
         return self._of_whole().parameters
 
     @property
+    def numerics(self) -> str:
+        """What its process sets up before it computes."""
+        return self._of_whole().numerics
+
+    @property
     def locate(self) -> Callable[[tuple[str | int, ...]], Location | None]:
         """Where the specs give a field of its recipe."""
         return self._of_whole().locate

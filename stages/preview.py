@@ -17,6 +17,7 @@ from engine.part import with_tuples
 from stages import generate, tokenize
 from stages.common.job import Job
 from stages.common.jsonl import read_objects, write_rows
+from stages.common.quiet import keep_quiet
 
 _COLUMN_CHARACTERS = 2000
 
@@ -24,6 +25,7 @@ _COLUMN_CHARACTERS = 2000
 def main() -> int:
     """Answer the request on stdin; a user's mistake goes to stderr, exit code 1."""
     request = json.load(sys.stdin)
+    keep_quiet()
     try:
         with TemporaryDirectory() as folder:
             rows = [dict(row) for row in preview(request, Path(folder))]

@@ -28,8 +28,10 @@ from engine.identity import Identities, merge_resources
 from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
 from engine.workspace import CODE_ROOT
+from stages.common import numerics
 from stages.common.job import Job
 from stages.common.parent import die_with_parent
+from stages.common.quiet import keep_quiet
 from stages.kinds import KINDS
 
 LIVE = f"{ARTIFACTS}/live"
@@ -74,6 +76,8 @@ def run_step(kind_name: str, name: str) -> None:
     # A training saves what it has when it is asked to end.
     die_with_parent(signal.SIGTERM)
     run = _load(Path.cwd(), kind_name, name)
+    numerics.begin(run.resources.get("numerics", "portable"))
+    keep_quiet()
     try:
         with _only_writer(run):
             _run(run)
@@ -204,7 +208,12 @@ def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: 
         resources=run.resources.get("resources", {}),
         spec=run.resources.get("origin"),
         git_commit=_git_commit(run.root),
-        machine={"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()},
+        machine={
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "numerics": numerics.description(),
+        },
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         measured=measured,

@@ -8,13 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.avx512 import force
+
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """QLoRA's tests hold whatever the processor has; `make test CI=1` runs them with each answer."""
+    parser.addoption("--avx512-bf16", choices=["yes", "no"], help="what bitsandbytes is told about the processor, whatever it has")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What is remembered between runs is shared by all processes of the tests, and no business of the user's cache."""
+    if answer := config.getoption("--avx512-bf16"):
+        force(answer == "yes")
     os.environ["DVC_NO_ANALYTICS"] = "1"  # each `dvc` would start a process that reports to its makers
     if not hasattr(config, "workerinput"):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

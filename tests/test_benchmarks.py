@@ -112,3 +112,16 @@ def test_quick_teacher_repeats_no_request_and_stays_below_the_limit():
     assert {"requests", "repeated_requests", "identical", "kills", "efficiency", "peak_rate"} <= content.keys()
     assert content["repeated_requests"] == 0 and content["identical"] and content["kills"] > 0 and content["requests"] >= 150
     assert content["rows_streamed"] == 2_000 and content["streamed_base"] > 10 and content["streamed_above_base"] < 50
+
+
+@pytest.mark.long
+def test_quick_numerics_gives_one_portable_digest_each():
+    found = quick("numerics")
+    assert (
+        [row["model"] for row in found["rows"]] == ["tiny Falcon", "Llama"]
+        and found["machine"]
+        and found["processor"]["offers"] is not None
+    )
+    for row in found["rows"]:
+        assert row["portable_s"] > 0 and row["native_s"] > 0 and row["ratio"] == pytest.approx(row["portable_s"] / row["native_s"])
+        assert len(row["portable_digests"]) == 1 and row["portable_parts"] == 2

@@ -11,6 +11,7 @@ from engine.spec.judge import Judge
 from engine.spec.sweep import MOST_POINTS
 from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
 from stages.common.attention import Attention
+from stages.common.numerics import Numerics
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -271,8 +272,12 @@ class Sweep(Part):
 
 
 class Resources(Part):
-    """How the steps run; nothing here reruns a step; results differ by rounding at most, and are equal to the byte for equal threads."""
+    """How the steps run; nothing here reruns a step, and results differ by rounding at most, by default not for another number of cores."""
 
+    numerics: Numerics = resource(
+        "portable",
+        "portable: the same bits on every x86-64 processor with AVX2 of one maker, whatever its cores; native: whatever is fastest here.",
+    )
     threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
     devices: int = resource(1, "Devices of each host that a training uses; where there is no accelerator, processes.", gt=0)
     nodes: int = resource(1, "Hosts that a training uses.", gt=0)

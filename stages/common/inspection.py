@@ -1,7 +1,7 @@
 """What a training sees of one row, position by position; run as `python -m stages.common.inspection`, a JSON request on stdin.
 
 The request names `model`, optionally `vocabulary` (the step that added tokens to it) and `adapter` or `trained` (a model trained in full),
-`tokens`, `row` and `threads`; the answer on stdout is one JSON object. A user's mistake is printed to stderr, exit code 1.
+`tokens`, `row`, `threads` and `numerics`; the answer on stdout is one JSON object. A user's mistake is printed to stderr, exit code 1.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Location, UserError
+from stages.common import numerics
 from stages.common.models import TextTokenizer, load_adapter, load_model, load_tokenizer, prepare_process
 from stages.common.tokens import Tokens
 from stages.common.vocabulary import extend
@@ -100,7 +101,9 @@ def loss(view: Sequence[Mapping[str, Any] | None], supervised: Sequence[bool]) -
 def main() -> None:
     """Answer one request."""
     try:
-        answer = inspect(json.load(sys.stdin))
+        request = json.load(sys.stdin)
+        numerics.begin(request["numerics"])
+        answer = inspect(request)
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

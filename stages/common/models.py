@@ -3,17 +3,18 @@
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
+from stages.common import numerics
 from stages.common.adapters import for_untouched_base
 from stages.common.attention import Attention, choose, say
 from stages.common.positions import positions
 from stages.common.quantisation import quantise
+from stages.common.quiet import keep_quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -48,12 +49,14 @@ _TOKENIZER_FILES = (
 )
 
 
-def prepare_process(threads: int | None = None) -> None:
+def prepare_process(threads: int | None = None, parts: int | None = None) -> None:
     """Make this process offline, quiet and deterministic, with THREADS CPU threads (none given: all cores).
 
-    To be called before transformers is imported, which reads the environment then.
+    Under portable numerics these are the cores that it may use, and work is cut into PARTS (none given: as the model's size says, see
+    `load_model`). To be called before transformers is imported, which reads the environment then.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    keep_quiet()
     import torch
     from transformers.utils import logging
 
@@ -63,13 +66,17 @@ def prepare_process(threads: int | None = None) -> None:
         # bitsandbytes, which peft imports, would have its optimizers compiled where a C++ compiler is installed, and not elsewhere:
         # other bits on another machine, and seconds of imports in every process.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        numerics.confine(threads)
+        torch.set_num_threads(parts or numerics.divide(threads))
+    else:
+        numerics.say_gpu(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
+        torch.set_num_threads(threads or numerics.cores())
+    # Numbers too small for a full mantissa: libraries that were compiled for speed would round them to zero once they are loaded.
+    torch.set_flush_denormal(False)
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory costs time and only helps code that reads it before it writes.
     torch.utils.deterministic.fill_uninitialized_memory = False
     logging.set_verbosity_error()
-    # peft and transformers warn of each other's names that will move; the versions are pinned, and nobody here can act on it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.disable_progress_bar()
 
 
@@ -109,6 +116,8 @@ def load_model(
     # transformers fills what is missing with random numbers and goes on.
     if missing := sorted(loading["missing_keys"]):
         raise UserError(f"the model in {folder} lacks {len(missing)} weights, such as {missing[0]}", hint=_MODEL_HINT)
+    if numerics.is_portable() and not torch.cuda.is_available():
+        torch.set_num_threads(numerics.divide(None, count_parameters(model)))
     if quantisation is not None:
         # Where there is a GPU, its own kernels pack the weights.
         quantise(model.to("cuda" if torch.cuda.is_available() else "cpu"), quantisation)

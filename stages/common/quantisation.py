@@ -70,7 +70,9 @@ def _replacement(layer: Any, quantisation: Quantisation) -> Any:
     outputs, inputs = weight.shape
     options: dict[str, Any] = {"bias": layer.bias is not None}
     if quantisation.bits == 4:
-        new = bitsandbytes.nn.Linear4bit(
+        from stages.common.few_bits import Linear4bit
+
+        new = Linear4bit(
             inputs,
             outputs,
             **options,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write a `from_pretrained` folder with tokenizer and model; raises UserError where there is no text to learn from."""
     # Nothing here is worth more: random numbers are drawn one after another, and the tokenizer brings its own threads.
-    prepare_process(threads=1)
+    prepare_process(threads=1, parts=1)
     tokenizer = parameters.tokenizer.train(texts(job.group("rows")))
     model = _random_model(parameters, tokenizer)
     save_model(model, job.output)

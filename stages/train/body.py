@@ -17,7 +17,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
     Raises UserError for rows that do not fit and a training that goes nowhere, Preempted where it was asked to stop and has saved itself.
     """
-    prepare_process(parameters.threads)
+    from stages.train import launch
+
+    # Processes of its own are each confined to their cores, and inherit none from this one.
+    prepare_process(None if launch.is_needed(parameters) else parameters.threads)
     from stages.train.early import refuse_impossible
     from stages.train.memory import held_memory
     from stages.train.processes import put

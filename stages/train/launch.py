@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
+from stages.common.numerics import HANDED_ON
 from stages.common.parent import PARENT
 from stages.train import Parameters
 from stages.train.hosts import Host, hosts, patience
@@ -30,7 +31,7 @@ FOLDER = "processes"
 """The folder in scratch by which the step and its processes tell each other things."""
 
 
-_HANDED_ON = ("PATH", "PYTHONPATH", "OMP_", "GLOO_", "NCCL_")
+_HANDED_ON = ("PATH", "PYTHONPATH", "OMP_", "GLOO_", "NCCL_", *HANDED_ON)
 """How the variables begin that hosts get which are started with ssh; a command line is no place for secrets."""
 
 

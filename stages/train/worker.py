@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,8 +30,6 @@ def main(folder: Path) -> int:
     content = json.loads((folder / "work.json").read_text("utf-8"))
     parameters = Parameters.model_validate(with_tuples(content["parameters"]))
     prepare_process(int(os.environ["OMP_NUM_THREADS"]))
-    # DeepSpeed calls torch by names that will move; the versions are pinned, and nobody here can act on it.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     from stages.train.trainer import OutOfMemory
 
     try:

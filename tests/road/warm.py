@@ -32,12 +32,18 @@ LIBRARIES = (
 )
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 """As a step has it when it imports the libraries (stages.common.models.prepare_process)."""
+_NUMERICS = {
+    **{"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
+    **{"OPENBLAS_NUM_THREADS": "1", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"},
+}
+"""What portable numerics set (stages.common.numerics.VARIABLES); a process that has one otherwise is started cold."""
 
 _CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
 # The hub's library reads where the hub is when it is imported.
-if sys.argv[1:2] not in (["-m"], ["-c"]) or "HF_ENDPOINT" in os.environ:
+others = [key for key, value in {numerics!r}.items() if os.environ.get(key, value) != value]
+if sys.argv[1:2] not in (["-m"], ["-c"]) or "HF_ENDPOINT" in os.environ or others:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
@@ -57,10 +63,10 @@ def warm_python() -> Path:
     # Not below pytest's folders: the address of a socket may have a hundred characters.
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     python, address = folder / "python", str(folder / "socket")
-    python.write_text(_CLIENT.format(python=sys.executable, address=address))
+    python.write_text(_CLIENT.format(python=sys.executable, address=address, numerics=_NUMERICS))
     python.chmod(0o755)
     command = [sys.executable, __file__, address, str(python)]
-    server = subprocess.Popen(command, env=os.environ | _ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    server = subprocess.Popen(command, env=os.environ | _ENVIRONMENT | _NUMERICS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout and server.stdout.readline() == b"ready\n"
     atexit.register(_stop, server, folder)
     return python

@@ -13,7 +13,7 @@ import torch
 from engine.errors import UserError
 from stages.common.job import Preempted
 from stages.train import Checkpoints as Section
-from stages.train import GlobalBatch, Validation, timing
+from stages.train import GlobalBatch, Schedule, Validation, timing
 from stages.train import checkpoints as module
 from stages.train.body import run
 from stages.train.checkpoints import Checkpoints, Progress, Validated, refuse_no_space
@@ -145,14 +145,16 @@ def test_the_best_weights_are_those_that_the_validation_saw(tmp_path, falcon):
     from stages.train.data import Rows
     from tests.stages.train.tiny import mean_loss
 
+    # The learning rate rises from nothing to what wrecks any model: the first validations are the best on every processor.
+    wrecking = {"learning_rate": 1.0, "schedule": Schedule(kind="constant", warmup_ratio=1.0), "stop_on_divergence": False}
     job = training_job(tmp_path, falcon, SIZES)
-    metrics = run(settings(**CHOSEN, validation=Validation(every_steps=2), learning_rate=0.3), job)
+    metrics = run(settings(**CHOSEN, validation=Validation(every_steps=2), **wrecking), job)
     assert metrics["best_step"] < metrics["steps"] == 16
     model = load_adapter(load_model(falcon), job.output)
     for weight in model.parameters():
         weight.requires_grad_(True)
     for task, loss in metrics["validation_loss"].items():
-        assert mean_loss(model, Rows.all_of(Tokens.open(job.inputs[f"validation/{task}"]))) == pytest.approx(loss, abs=1e-5)
+        assert mean_loss(model, Rows.all_of(Tokens.open(job.inputs[f"validation/{task}"]))) == pytest.approx(loss, rel=1e-4)
 
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}

@@ -1,0 +1,48 @@
+"""The README's digests: read from its table, and those that this code builds."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quickstart import built, stated, verdict
+from engine.build import dvc_environment
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+CPU = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+
+
+def test_every_experiment_of_the_quickstart_has_a_digest_in_the_readme():
+    names = {path.stem for path in (ROOT / "specs").glob("*.toml")}
+    assert stated(README).keys() == names and len(set(stated(README).values())) == len(names)
+
+
+def test_a_readme_without_a_table_is_an_error():
+    with pytest.raises(ValueError, match="no table"):
+        stated("# nothing")
+
+
+def test_the_verdict_names_each_digest_that_differs():
+    expected = {"base": "a" * 12, "topic": "b" * 12}
+    assert verdict(expected, expected) == "digests: all 2 are those of the README"
+    told = verdict(expected, {"base": "a" * 12, "topic": "c" * 12}).splitlines()
+    assert told[0] == "digests: 1 of 2 are not those of the README" and told[1] == "  topic: cccccccccccc, the README has bbbbbbbbbbbb"
+    assert "topic: not built" in verdict(expected, {"base": "a" * 12})
+
+
+@pytest.mark.long
+@pytest.mark.skipif("AuthenticAMD" not in CPU or "avx2" not in CPU, reason="the README's digests are those of AMD processors with AVX2")
+def test_the_quickstart_gives_the_digests_of_the_readme(tmp_path: Path):
+    """Minutes of real training, in a workspace with a cache of its own."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    for name in ("pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = dvc_environment() | {"PYTHONPATH": str(ROOT)}
+    names = [f"train-{name}" for name in stated(README)]
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], [sys.executable, "-m", "engine", "build", *names]):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert built(tmp_path, stated(README)) == stated(README)
