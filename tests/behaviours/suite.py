@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,6 +18,7 @@ from engine.build import dvc_environment
 from engine.digests import canonical, digest, folder_digest
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
+from engine.part import Part, is_resource
 from engine.project import Project
 from engine.workspace import Workspace
 from tests.road.warm import warm_python
@@ -54,6 +56,21 @@ Path(asked["report"]).write_text(json.dumps({"failed": failed, "seconds": second
 """
 
 
+def given(value: Any) -> Any:
+    """A recipe without what is as it is by default: a field that is added with a default asks for nothing else."""
+    if isinstance(value, Part):
+        fields = {name: info for name, info in type(value).model_fields.items() if not is_resource(info)}
+        values = {name: getattr(value, name) for name in fields}
+        return {
+            name: given(item)
+            for name, item in values.items()
+            if name == "kind" or fields[name].is_required() or item != fields[name].get_default(call_default_factory=True)
+        }
+    if isinstance(value, Mapping):
+        return {name: given(value[name]) for name in sorted(value)}
+    return [given(item) for item in value] if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one step of the suite made of what."""
@@ -74,7 +91,7 @@ class Suite:
     environment: Mapping[str, str]
     url: str
 
-    @property
+    @cached_property
     def project(self) -> Project:
         """The workspace, compiled anew by the code of this process."""
         return Project(Workspace.at(self.root))
@@ -133,7 +150,7 @@ class Suite:
         identity = json.loads((self.root / ARTIFACTS / "identity" / f"{name}.json").read_text("utf-8"))
         hashes = Hashes(self.root)
         read = {role: entry.md5 for role, path in identity["inputs"].items() if (entry := hashes.entry(path))}
-        recipe = json.loads(json.dumps(identity["recipe"]).replace(self.url, ENDPOINT))
+        recipe = json.loads(json.dumps(given(self.project.graph[name].parameters)).replace(self.url, ENDPOINT))
         left = [folder_digest(self.root / ARTIFACTS / name)]
         for path in (self.root / METRICS / f"{name}.json", self.root / PLOTS / f"{name}.csv"):
             left += [digest(path.read_bytes())] if path.exists() else []
