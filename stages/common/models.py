@@ -40,11 +40,14 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "merges.txt",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
 )
 
 
@@ -204,7 +207,7 @@ def save_model(model: "PreTrainedModel", folder: Path, max_shard_size: str | Non
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter of a peft MODEL: `adapter_config.json` and `adapter_model.safetensors`, and nothing else.
+    """Write the adapter of a peft MODEL: `adapter_config.json` and `adapter_model.safetensors`; its tokenizer is another's matter.
 
     peft's own `save_pretrained` would also write a README, the base model's path, its version, and sets in the order of Python's hash seed.
     """
