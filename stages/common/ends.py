@@ -24,7 +24,9 @@ GENERATION_CONFIG, CONFIG = "generation_config.json", "config.json"
 
 _ENDS, _PAD = "eos_token_id", "pad_token_id"
 
-_FROM_CONFIG = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", _PAD)
+_START = "decoder_start_token_id"
+
+_FROM_CONFIG = ("bos_token_id", _START, "forced_bos_token_id", "forced_eos_token_id", _PAD)
 """What transformers takes from config.json where a model has no generation_config.json."""
 
 _UNSTABLE = ("transformers_version", "_name_or_path", "_commit_hash")
@@ -76,6 +78,8 @@ def end_behind(text: str, position: int, tokens: Iterable[str]) -> str | None:
 def write_generation_config(folder: Path, model: Path, ends: Sequence[int], pad: int | None) -> None:
     """Write FOLDER's generation_config.json: that of the folder MODEL, ENDS under `eos_token_id`, and a padding token.
 
+    A decoder's first token is taken from MODEL's config.json where its generation_config.json is silent: `generate` needs one.
+
     MODEL is what was trained. Where FOLDER already has the file, as `save_pretrained` writes it, and it says the same, its bytes stay.
     PAD is the id of the tokenizer's padding token; None where it has none: the model's own `pad_token_id` then, or the first end, which
     transformers would take. A padding token that the model names itself stays.
@@ -85,6 +89,8 @@ def write_generation_config(folder: Path, model: Path, ends: Sequence[int], pad:
     named = values.get(_ENDS)
     same = isinstance(named, int | list) and {*(named if isinstance(named, list) else [named])} == {*ends}
     padding = values.get(_PAD)
+    if values.get(_START) is None and (start := _text_part(_read(model / CONFIG)).get(_START)) is not None:
+        values[_START] = start
     if not same:
         values[_ENDS] = ends[0] if len(ends) == 1 else list(ends)
         # It no longer says what config.json says, which some versions of transformers would put back.

@@ -59,9 +59,9 @@ class Serving:
             # Two templates would be one too many: some readers look here first.
             found.pop("chat_template", None)
         if "pad_token" not in self.encoder.names:
-            padding = padding_of(folder)
-            vocabulary = self.encoder.tokenizer.get_vocab(with_added_tokens=True)
-            found |= {"pad_token": token for token, number in vocabulary.items() if number == padding}
+            texts = {number: token for token, number in self.encoder.tokenizer.get_vocab(with_added_tokens=True).items()}
+            if padding := texts.get(padding_of(folder) or 0):
+                found["pad_token"] = padding
         if (folder / FAST).is_file() and "tokenizer_class" not in found:
             # An adapter has no config.json, by which transformers would find the class.
             found["tokenizer_class"] = "PreTrainedTokenizerFast"
