@@ -42,7 +42,9 @@ def answer_ends(folders: Sequence[Path], encoder: "Encoder", end: str | None) ->
     Raises UserError, located in the file, where an id is no token of the model.
     """
     learned = encoder.tokenizer.token_to_id(end) if end else None
-    declared = [token for folder in folders for token in declared_ends(folder, encoder.size())]
+    # An adapter has no configuration of the model: its tokens are those of the model below.
+    size = max([encoder.size(), *(_vocabulary(_read(folder / CONFIG)) for folder in folders)])
+    declared = [token for folder in folders for token in declared_ends(folder, size)]
     return united(learned, encoder.eos_id, *declared)
 
 
@@ -51,10 +53,10 @@ def united(*tokens: int | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(token for token in tokens if token is not None))
 
 
-def declared_ends(folder: Path, tokenizer_size: int = 0) -> tuple[int, ...]:
+def declared_ends(folder: Path, size: int = 0) -> tuple[int, ...]:
     """The ids that the configuration files in FOLDER name as ends; none where they name none.
 
-    An id below TOKENIZER_SIZE is valid even where config.json says that the model has fewer tokens: a spec may add tokens.
+    An id below SIZE is valid even where config.json says that the model has fewer tokens: a spec may add tokens.
     Raises UserError, located in the file, for an id that is no token of the model, and for a file that cannot be read.
     """
     config = _read(folder / CONFIG)
@@ -63,7 +65,7 @@ def declared_ends(folder: Path, tokenizer_size: int = 0) -> tuple[int, ...]:
         # Some models give -1 or an empty list to say that they have none.
         found = [] if named is None or named == -1 else named if isinstance(named, list) else [named]
         if found:
-            _check(found, path, max(_vocabulary(config), tokenizer_size))
+            _check(found, path, max(_vocabulary(config), size))
             return united(*found)
     return ()
 

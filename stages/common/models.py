@@ -50,6 +50,10 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 
+_OTHER_FILES = ("adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json", "new_tokens.json")
+_OTHER_SUFFIXES = (".bin", ".gguf", ".h5", ".md", ".msgpack", ".onnx", ".pt", ".pth", ".py", ".safetensors")
+"""What lies beside a tokenizer in the folder of a model, and is none of its files."""
+
 
 def prepare_process(threads: int | None = None) -> None:
     """Make this process offline, quiet and deterministic, with THREADS CPU threads (none given: all cores).
@@ -237,9 +241,17 @@ def write_json(path: Path, value: object) -> None:
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy the files of the tokenizer in SOURCE into FOLDER."""
-    for name in _TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    for name, path in _tokenizer_files(source).items():
+        shutil.copyfile(path, folder / name)
+
+
+def _tokenizer_files(folder: Path) -> dict[str, Path]:
+    """The files of the tokenizer in FOLDER by name; where it is written in Python, all that can be its own: each class names others."""
+    known = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    if "tokenizer.json" in known or not folder.is_dir():
+        return known
+    others = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    return {name: path for name, path in others.items() if name not in _OTHER_FILES and path.suffix not in _OTHER_SUFFIXES}
 
 
 def longest_sequence(config: "PretrainedConfig", virtual_tokens: int = 0) -> int | None:
@@ -277,7 +289,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer in FOLDER; raises UserError where it has none, or names no end-of-sequence token."""
     from stages.common.encoder import FAST, Encoder
 
-    files = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    files = _tokenizer_files(folder)
     if FAST not in files and "tokenizer_class" not in _json(folder / "tokenizer_config.json"):
         raise UserError(f"{folder} holds no tokenizer: it has no {FAST}", hint=_TOKENIZER_HINT)
     return TextTokenizer(Encoder.open(files))

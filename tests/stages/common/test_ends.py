@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -19,6 +21,7 @@ from stages.common.taught import Taught
 from tests.stages.initialize.tiny import contents, make_job, make_model
 from tests.stages.tokenize.conftest import BOS, EOS, byte_level, chatting, opened
 from tests.stages.tokenize.templates import CHATML
+from tests.stages.tokenize.test_slow import word_piece
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,32 @@ def test_an_id_that_is_no_token_of_the_model_is_an_error_at_its_line(tmp_path, l
         ends(folder)
     (problem,) = caught.value.problems
     assert problem.where.file.endswith("m/generation_config.json") and problem.where.line == 3 and problem.hint
+
+
+_IDS = st.integers(0, 299)
+_NAMED = st.one_of(st.none(), _IDS, st.lists(_IDS, max_size=4))
+
+
+@settings(max_examples=60)
+@given(
+    generation=st.one_of(st.just(...), _NAMED),
+    config=_NAMED,
+    end=st.sampled_from([None, "<|pad|>", "<|endoftext|>"]),
+    pad=st.one_of(st.none(), _IDS),
+)
+def test_what_is_written_ends_answers_as_the_evaluation_does(tmp_path_factory, llama, generation, config, end, pad):
+    folder = tmp_path_factory.mktemp("made")
+    model = variant(llama, folder / "m", None if generation is ... else {"eos_token_id": generation}, eos_token_id=config, pad_token_id=pad)
+    found = ends(model, end)
+    for adapter in (True, False):
+        again = written(folder / str(adapter), model, Taught(end), adapter)
+        configuration = GenerationConfig.from_pretrained(again)
+        said = configuration.eos_token_id if isinstance(configuration.eos_token_id, list) else [configuration.eos_token_id]
+        assert {*said} == {*found} and isinstance(configuration.pad_token_id, int)
+        if not adapter:
+            # Served, or trained further without a format of its own, it stops at the same tokens.
+            assert {*ends(again)} == {*found}
+        assert {*answer_ends([model, again], load_tokenizer(model).encoder, None)} >= {*found}
 
 
 def test_a_file_that_is_not_json_is_an_error_at_its_place(tmp_path, llama):
@@ -222,3 +251,19 @@ def test_a_base_that_samples_can_be_saved(tmp_path, llama):
     save_model(load_model(model), tmp_path / "w")
     write_generation_config(tmp_path / "w", model, (0, 5), 1)
     assert GenerationConfig.from_pretrained(tmp_path / "w").temperature == 0.6
+
+
+def test_a_tokenizer_in_python_is_written_with_all_its_files(tmp_path, llama):
+    model = variant(llama, tmp_path / "m")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (model / name).unlink()
+    word_piece(model)
+    folder = written(tmp_path / "w", model, adapter=False)
+    assert not (folder / "tokenizer.json").exists() and not list(folder.glob("*.safetensors"))
+    assert load_tokenizer(folder).encode("the fox") == load_tokenizer(model).encode("the fox")
+
+
+def test_an_adapter_may_name_an_end_in_the_padded_part_of_the_bases_embeddings(tmp_path, llama):
+    model = variant(llama, tmp_path / "m", {"eos_token_id": [0, 310]}, vocab_size=320)
+    adapter = written(tmp_path / "w", model)
+    assert answer_ends([model, adapter], load_tokenizer(model).encoder, None) == (0, 310)
