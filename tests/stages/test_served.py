@@ -136,8 +136,8 @@ def build(folder, case):
     tokens = make_job(folder / "tokens", reads)
     pairs = case.architecture == "t5"
     tokenize_body(tokenize.Parameters(format=case.form, mask=case.mask, max_length=60, encoder_decoder=pairs), tokens)
-    # Each round has the same rows: a T5 takes longest to learn where to end.
-    rounds = 4 if case.architecture == "t5" and isinstance(case.form, Chat) else 1
+    # Each round has the same rows: some models take longer to learn where to end.
+    rounds = 4 if case.architecture == "t5" and isinstance(case.form, Chat) else 3 if case.own and case.file else 1
     inputs = shared | {"order": repeated(write_order(folder / "order", {"words": ROWS}), rounds), "format": tokens.output / "format.json"}
     inputs |= {
         f"{split}/words": tokens.output / f"{name}.safetensors" for split, name in (("tokens", "train"), ("validation", "validation"))
