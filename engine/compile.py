@@ -268,6 +268,8 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
+    # All tasks of a spec are written in one format.
+    reads["format"] = tokens[min(tokens)].output("format.json")
     resources = experiment.resources
     parameters = _narrow(
         train.Parameters,

@@ -150,7 +150,8 @@ def test_instruction_induction(tmp_path: Path):
         assert metrics[f"train-{experiment}"]["steps"] == 3
     for experiment in ("multitask", "plural"):
         adapter = place.root / f"artifacts/train-{experiment}"
-        assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+        weights, serving = {"adapter_config.json", "adapter_model.safetensors"}, {"generation_config.json", "tokenizer.json"}
+        assert {path.name for path in adapter.iterdir()} == weights | serving | {"tokenizer_config.json"}
 
 
 @pytest.mark.long

@@ -9,9 +9,11 @@ from typing import Any
 
 from engine.errors import Location, UserError, did_you_mean
 from stages.benchmark import Parameters
+from stages.common.encoder import CONFIG
+from stages.common.ends import answer_ends
 from stages.common.job import Job, Metrics
 from stages.common.jsonl import write_rows
-from stages.common.models import load_adapter, load_model, longest_sequence, prepare_process
+from stages.common.models import load_adapter, load_model, load_tokenizer, longest_sequence, prepare_process
 
 DIGITS = 6
 """Metrics are rounded to so many digits, so that their diffs are about something."""
@@ -93,11 +95,15 @@ def _ask(parameters: Parameters, job: Job, manager: Any) -> dict[str, Any]:
     from lm_eval.models.huggingface import HFLM
     from transformers import PreTrainedTokenizerFast
 
+    folders = [job.inputs[role] for role in ("model", "adapter") if role in job.inputs]
+    # An adapter brings the chat template and the ends that it has learned.
+    served = next(folder for folder in reversed(folders) if (folder / CONFIG).is_file())
     model: Any = load_model(job.inputs["model"])
     longest = longest_sequence(model.config)
+    model.generation_config.eos_token_id = list(answer_ends(folders, load_tokenizer(served).encoder, None))
     if "adapter" in job.inputs:
         model = load_adapter(model, job.inputs["adapter"])
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(job.inputs["model"], local_files_only=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(served, local_files_only=True)
     found: dict[str, Any] = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=parameters.batch_rows, max_length=longest),
         tasks=list(parameters.tasks),

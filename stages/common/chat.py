@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from engine.errors import Location, UserError
 from stages.common.chat_templates import BEGIN, END, ChatTemplate
+from stages.common.ends import end_behind
 from stages.common.rows import Message, Row
+from stages.common.taught import with_variables
 from stages.common.text import shorten
 from stages.common.turns import Rendered, Turn
 
@@ -26,6 +28,8 @@ class ChatRenderer:
     """A template writes the begin-of-sequence token itself, where one is wanted."""
 
     def __init__(self, chat: "Chat", encoder: "Encoder", source: str, name: str) -> None:
+        self.served_template = with_variables(source, chat.variables)
+        """The chat template that renders as this does, wherever the model is served."""
         self._template = ChatTemplate(source, name, {**encoder.names, **chat.variables}, chat.date)
         self._eos = encoder.eos
         self._added = sorted({encoder.eos, *encoder.added}, key=len, reverse=True)
@@ -51,8 +55,7 @@ class ChatRenderer:
 
     def _token_at(self, text: str, position: int) -> str | None:
         """The added token that stands at POSITION, white space before it aside."""
-        position = _spaced(text, position)
-        return next((token for token in self._added if text.startswith(token, position)), None)
+        return end_behind(text, position, self._added)
 
     def render(self, row: Row) -> Rendered:
         """The turns of ROW; raises UserError, located at the row, where the template refuses it or its answers cannot be found."""

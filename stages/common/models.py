@@ -41,12 +41,19 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "merges.txt",
+    "sentencepiece.bpe.model",
     "special_tokens_map.json",
+    "spiece.model",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "vocab.json",
+    "vocab.txt",
 )
+
+_OTHER_FILES = ("adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json", "new_tokens.json")
+_OTHER_SUFFIXES = (".bin", ".gguf", ".h5", ".md", ".msgpack", ".onnx", ".pt", ".pth", ".py", ".safetensors")
+"""What lies beside a tokenizer in the folder of a model, and is none of its files."""
 
 
 def prepare_process(threads: int | None = None, parts: int | None = None) -> None:
@@ -213,7 +220,7 @@ def save_model(model: "PreTrainedModel", folder: Path, max_shard_size: str | Non
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter of a peft MODEL: `adapter_config.json` and `adapter_model.safetensors`, and nothing else.
+    """Write the adapter of a peft MODEL: `adapter_config.json` and `adapter_model.safetensors`; its tokenizer is another's matter.
 
     peft's own `save_pretrained` would also write a README, the base model's path, its version, and sets in the order of Python's hash seed.
     """
@@ -243,9 +250,17 @@ def write_json(path: Path, value: object) -> None:
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
     """Copy the files of the tokenizer in SOURCE into FOLDER."""
-    for name in _TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    for name, path in _tokenizer_files(source).items():
+        shutil.copyfile(path, folder / name)
+
+
+def _tokenizer_files(folder: Path) -> dict[str, Path]:
+    """The files of the tokenizer in FOLDER by name; where it is written in Python, all that can be its own: each class names others."""
+    known = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    if "tokenizer.json" in known or not folder.is_dir():
+        return known
+    others = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+    return {name: path for name, path in others.items() if name not in _OTHER_FILES and path.suffix not in _OTHER_SUFFIXES}
 
 
 def longest_sequence(config: "PretrainedConfig", virtual_tokens: int = 0) -> int | None:
@@ -283,7 +298,7 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer in FOLDER; raises UserError where it has none, or names no end-of-sequence token."""
     from stages.common.encoder import FAST, Encoder
 
-    files = {name: folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    files = _tokenizer_files(folder)
     if FAST not in files and "tokenizer_class" not in _json(folder / "tokenizer_config.json"):
         raise UserError(f"{folder} holds no tokenizer: it has no {FAST}", hint=_TOKENIZER_HINT)
     return TextTokenizer(Encoder.open(files))

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from stages.common.encoder import Encoder
 from stages.common.encoding import Boundary, Pieces, encode
+from stages.common.ends import answer_ends
 from stages.common.markers import Markers
 from stages.common.rows import Row
+from stages.common.taught import Taught
 from stages.common.turns import Rendered
 
 if TYPE_CHECKING:
@@ -31,11 +33,14 @@ class Questions:
         self._renderer = form.renderer(encoder, template)
         self._front = self._renderer.starts and bool(encoder.prefix)
 
+    def ends(self, *folders: Path) -> tuple[int, ...]:
+        """The tokens that end an answer of the model in the first of FOLDERS with the adapters in the others (see stages.common.ends)."""
+        return answer_ends(folders, self._encoder, self._renderer.end)
+
     @property
-    def stops(self) -> tuple[int, ...]:
-        """The tokens that end an answer: the tokenizer's end-of-sequence token, and the one that the chat template puts behind answers."""
-        end = self._encoder.tokenizer.token_to_id(self._renderer.end) if self._renderer.end else None
-        return tuple(dict.fromkeys(token for token in (end, self._encoder.eos_id) if token is not None))
+    def taught(self) -> Taught:
+        """What the format adds to the tokenizer."""
+        return Taught.by(self._renderer)
 
     def ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """The token ids of each question; raises UserError, located at the row, where a row cannot be rendered."""

@@ -5,7 +5,6 @@ from typing import Any
 from engine.errors import UserError
 from stages.common.job import Job, Metrics
 from stages.common.models import (
-    copy_tokenizer,
     count_parameters,
     load_model,
     load_tokenizer,
@@ -14,6 +13,7 @@ from stages.common.models import (
     save_model,
 )
 from stages.common.questions import Questions
+from stages.common.serving import Serving
 from stages.merge import Parameters
 from stages.merge.probing import Probe, difference, logits, read_probes
 
@@ -30,10 +30,12 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     encoder = load_tokenizer(tokenizer_folder).encoder
     asking = Questions(parameters.format, encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder)
     probes = read_probes([path for _, path in sorted(job.group("rows").items())], parameters.check_rows, asking)
+    adapters = [folder for _, folder in sorted(job.group("adapter").items())]
+    serving = Serving.of(asking.taught, job.inputs["model"], tokenizer_folder, adapters)
     model = open_base(parameters, job)
     longest = longest_sequence(model.config)
     wanted = _merge(model, parameters, job, probes, longest)
-    copy_tokenizer(tokenizer_folder, job.output)
+    serving.write(job.output)
     # What was written is asked, not what was meant to be written.
     written = load_model(job.output)
     found = logits(written, probes, longest)

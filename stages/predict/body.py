@@ -19,7 +19,7 @@ LOSS_DIGITS = 4
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `predictions-TASK.jsonl` for each task (below `NAME/` for each of several adapters); raises UserError for unusable rows."""
     prepare_process(parameters.threads)
-    from stages.predict.entrants import entrants, folder_of, load, virtual_tokens
+    from stages.predict.entrants import adapter_folders, entrants, folder_of, load, virtual_tokens
 
     tokenizer = load_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]))
     model = load(job.inputs["model"])
@@ -33,7 +33,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     exams = {task: reader.read(task, path, split) for task, path in sorted(job.group(split).items())}
     metrics: dict[str, Any] = {}
     for name, entrant in entrants(model, job):
-        found = {task: _answer_all(entrant, tokenizer, asking.stops, exam, parameters, task) for task, exam in exams.items()}
+        ends = asking.ends(job.inputs["model"], *adapter_folders(job, name))
+        found = {task: _answer_all(entrant, tokenizer, ends, exam, parameters, task) for task, exam in exams.items()}
         for task, predictions in found.items():
             write_predictions(folder_of(job, name) / f"predictions-{task}.jsonl", predictions)
         numbers = {task: _metrics(exams[task], predictions) for task, predictions in found.items()}

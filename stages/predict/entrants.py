@@ -30,6 +30,12 @@ def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
         yield "", load_adapter(model, job.inputs["adapter"]) if "adapter" in job.inputs else model
 
 
+def adapter_folders(job: Job, entrant: str) -> list[Path]:
+    """The folders of the adapters that an entrant has on the step's model: one, or none."""
+    folder = job.group("adapter").get(entrant) or job.inputs.get("adapter")
+    return [folder] if folder else []
+
+
 def take_off(adapted: Any) -> Any:
     """The model below an adapter, as it was before; the adapter's layers are gone from it."""
     if getattr(adapted.active_peft_config, "is_prompt_learning", False):

@@ -31,10 +31,15 @@ def generate(
     """
     # Ours alone: a published model's own configuration may sample, or punish repetition.
     greedy = {"do_sample": False, "num_beams": 1}
-    start_of_answer = getattr(model.generation_config, "decoder_start_token_id", None)
-    model.generation_config = GenerationConfig(
+    # peft asks the model below an adapter to generate where it has an encoder, and that one looks at its own configuration.
+    below = model.get_base_model() if hasattr(model, "get_base_model") else model
+    start_of_answer = getattr(below.generation_config, "decoder_start_token_id", None)
+    if start_of_answer is None:
+        start_of_answer = getattr(below.config, "decoder_start_token_id", None)
+    ours = GenerationConfig(
         **greedy, eos_token_id=list(stops), pad_token_id=stops[0], max_new_tokens=max_new_tokens, decoder_start_token_id=start_of_answer
     )
+    model.generation_config = below.generation_config = ours
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     answers: list[TokenIds] = [[] for _ in prompts]
     for start in range(0, len(order), batch_rows):

@@ -8,6 +8,7 @@ import numpy as np
 from engine.errors import UserError
 from stages.common.encoder import Array, Encoder
 from stages.common.encoding import ANSWER, CONTEXT, END, Pieces, encode
+from stages.common.ends import united
 from stages.common.rows import Row
 from stages.common.text import shorten
 from stages.common.turns import Rendered
@@ -87,9 +88,9 @@ def unfit(batch: Batch, encoder: Encoder, everything: bool) -> dict[str, Array]:
 
 
 def _stops(batch: Batch, encoder: Encoder) -> Array:
-    """The tokens that end answers: the tokenizer's, and what the template puts there."""
+    """The tokens that end answers: the tokenizer's, and what the template puts there. Those that model files name are not known here."""
     lasts = np.cumsum(batch.piece_lengths)[np.array(batch.pieces.kinds) == END] - 1
-    return np.union1d(batch.ids[lasts], [encoder.eos_id])
+    return np.array(united(*np.unique(batch.ids[lasts]).tolist(), encoder.eos_id), np.int32)
 
 
 def check_text(batch: Batch, encoder: Encoder) -> int:

@@ -9,6 +9,7 @@ from stages.common.encoder import Encoder
 from stages.common.job import Job, Metrics
 from stages.common.progress import progress
 from stages.common.rows import Row, read_rows
+from stages.common.taught import TAUGHT, Taught
 from stages.common.tokens import TokenWriter
 from stages.tokenize import Parameters
 from stages.tokenize.tokenization import Tokenization
@@ -21,7 +22,10 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `train.safetensors` and `validation.safetensors` (see stages.common.tokens); raises UserError where no train row is left."""
+    """Write `train.safetensors` and `validation.safetensors` (see stages.common.tokens), and what the format adds to the tokenizer.
+
+    Raises UserError where no train row is left.
+    """
     encoder = Encoder.open(job.group("tokenizer"))
     refuse_tokenizer(parameters, encoder)
     metrics: Metrics = {}
@@ -29,6 +33,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         rows = progress(read_rows(job.inputs[split]), f"{job.name} {split}")
         tokenization = Tokenization(parameters, encoder, job.inputs.get("chat_template"))
         metrics[split] = write(tokenization, rows, job.output / f"{split}.safetensors")
+    Taught.by(tokenization.renderer).write(job.output / TAUGHT)
     if not metrics["train"]["rows_out"]:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in metrics["train"]["left_out"].items())
         raise UserError("no row of the train split is left", hint=f"left out: {reasons or 'none, the split is empty'}")

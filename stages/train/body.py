@@ -5,7 +5,9 @@ from importlib import import_module
 from typing import Any
 
 from stages.common.job import Job, Metrics
-from stages.common.models import copy_tokenizer, count_parameters, prepare_process
+from stages.common.models import count_parameters, prepare_process
+from stages.common.serving import Serving
+from stages.common.taught import Taught
 from stages.train import Parameters
 
 DIGITS = 6
@@ -13,7 +15,7 @@ DIGITS = 6
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write the trained model or adapter, and the loss curve.
+    """Write the trained model or adapter with all that serving it needs, and the loss curve.
 
     Raises UserError for rows that do not fit and a training that goes nowhere, Preempted where it was asked to stop and has saved itself.
     """
@@ -28,6 +30,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     from stages.train.work import default_device
 
     refuse_impossible(parameters)
+    # Read before the training: a mistake in these files should not show up after it.
+    serving = _serving(job)
     # What the libraries themselves take is no part of the training.
     for library in ("transformers.modeling_utils", *parameters.method.environment):
         import_module(library)
@@ -39,13 +43,19 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         put(result.weights, model)
     model.eval()
     parameters.method.save(model, job.output)
-    if not parameters.method.makes_adapter:
-        copy_tokenizer(job.inputs.get("vocabulary", job.inputs["model"]), job.output)
+    serving.write(job.output)
     if job.plot:
         write_curve(result.curve, job.plot)
     metrics = _metrics(parameters, model, rows, result)
     speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
     return metrics | {"_measured": speed | _memory(model, rows, result, before)}
+
+
+def _serving(job: Job) -> Serving:
+    """What is written beside the weights; raises UserError where the tokenizer or an end token of the model is unusable."""
+    model, before = job.inputs["model"], job.inputs.get("adapter")
+    taught = Taught.read(job.inputs.get("format"))
+    return Serving.of(taught, model, job.inputs.get("vocabulary", model), [before] if before else [])
 
 
 def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:

@@ -1,6 +1,9 @@
 """The work of vocabulary: the tokenizer's files with more special tokens, and the ids that these got."""
 
+import json
 import shutil
+from collections.abc import Mapping
+from pathlib import Path
 
 from tokenizers import AddedToken
 
@@ -23,6 +26,17 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         shutil.copyfile(path, job.output / name)
     tokenizer.save(str(job.output / FAST), pretty=True)
     ids = {token: tokenizer.token_to_id(token) for token in parameters.special_tokens}
+    _list(job.output / CONFIG, ids)
     write_json(job.output / NEW_TOKENS, {token: number for token, number in ids.items() if number >= before})
     assert (job.output / CONFIG).is_file()
     return {"tokens_before": before, "added": added, "already_there": len(parameters.special_tokens) - added}
+
+
+def _list(path: Path, ids: Mapping[str, int]) -> None:
+    """Name the tokens in tokenizer_config.json too, where it lists added tokens: transformers then believes it and not tokenizer.json."""
+    config = json.loads(path.read_text("utf-8"))
+    if not isinstance(listed := config.get("added_tokens_decoder"), dict):
+        return
+    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    more = {str(number): {"content": token, **plain} for token, number in ids.items()}
+    write_json(path, config | {"added_tokens_decoder": more | listed})

@@ -50,6 +50,8 @@ class PlainRenderer:
 
     end = ""
     """No token of the format's own ends an answer: the tokenizer's does."""
+    served_template = None
+    """The format is no chat template."""
 
     def __init__(self, plain: Plain) -> None:
         self.starts = plain.start == "tokenizer"

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
+from stages.common.ends import declared_ends, end_behind, united
 from stages.common.job import Job
 from stages.common.models import load_model, longest_sequence, prepare_process
 from stages.common.progress import progress
@@ -94,13 +95,28 @@ class Responder:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """The tokens that end an answer: those that the model's own configuration names, and the tokenizer's."""
-        named = self._model.generation_config.eos_token_id
-        named = named if isinstance(named, list) else [named]
-        found = dict.fromkeys(token for token in (*named, self._tokenizer.eos_token_id) if token is not None)
+        """The tokens that end an answer (see stages.common.ends)."""
+        tokenizer = self._tokenizer
+        behind = tokenizer.convert_tokens_to_ids(end) if (end := self._end_of_turn()) else None
+        found = united(behind, tokenizer.eos_token_id, *declared_ends(self.folder, len(tokenizer)))
         if not found:
             raise UserError(f"the model in {self.folder} names no end-of-sequence token: its answers would never end")
         return list(found)
+
+    def _end_of_turn(self) -> str | None:
+        """The token that the chat template puts behind an answer, where questions are asked inside it."""
+        if not self._is_chat:
+            return None
+        messages = [{"role": "user", "content": "Qprobe"}, {"role": "assistant", "content": "Aprobe"}]
+        try:
+            _, found, rest = str(self._tokenizer.apply_chat_template(messages, tokenize=False)).rpartition("Aprobe")
+        except Exception:  # a template can raise anything, and this one may be made for questions alone
+            return None
+        return end_behind(rest, 0, sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)) if found else None
+
+    @cached_property
+    def _is_chat(self) -> bool:
+        return self.teacher.chat == "auto" and bool(self._tokenizer.chat_template)
 
     def respond(self, questions: Sequence[Question]) -> list[Answer]:
         """The answers to QUESTIONS, in their order; rows of similar length are computed together."""
@@ -116,7 +132,7 @@ class Responder:
     def _encoded(self, question: Question) -> list[int]:
         """Token ids of a question, inside the chat template where there is one."""
         messages = opening(question.system, question.prompt)
-        if self.teacher.chat == "auto" and self._tokenizer.chat_template:
+        if self._is_chat:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         else:

@@ -87,7 +87,7 @@ class AdapterMethod(TrainingMethod):
         return prepared
 
     def save(self, model: Any, folder: Path) -> None:
-        """Write peft's two adapter files, normalised so that their bytes depend on nothing but weights and meaning."""
+        """Write peft's two files of an adapter, normalised so that their bytes depend on nothing but weights and meaning."""
         from stages.common.models import save_adapter
 
         save_adapter(model, folder)

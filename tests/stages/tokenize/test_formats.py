@@ -123,9 +123,9 @@ def test_questions_are_those_of_transformers(chat_files, chat_encoder, style):
 
 
 def test_what_ends_an_answer_stops_the_model(chat_encoder):
-    stops = Questions(Chat(template=CHATML), chat_encoder).stops
+    stops = Questions(Chat(template=CHATML), chat_encoder).ends()
     assert [chat_encoder.tokenizer.id_to_token(stop) for stop in stops] == ["<|im_end|>", EOS]
-    assert Questions(Plain(), chat_encoder).stops == (chat_encoder.eos_id,)
+    assert Questions(Plain(), chat_encoder).ends() == (chat_encoder.eos_id,)
 
 
 def test_a_call_of_tools_is_an_answer(chat_encoder):

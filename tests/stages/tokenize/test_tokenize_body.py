@@ -207,10 +207,10 @@ def test_batches_change_nothing(tmp_path, files, monkeypatch, rows, characters):
     assert (tmp_path / "out/train.safetensors").read_bytes() == whole and metrics["train"]["rows_in"] == 20
 
 
-def test_both_splits_are_written_and_nothing_else(tmp_path, files):
+def test_both_splits_and_what_the_format_adds_are_written_and_nothing_else(tmp_path, files):
     metrics, _, validation = tokenize(tmp_path, files, [("a", "b")], [("c", "d"), ("e", "f")])
     assert len(validation) == metrics["validation"]["rows_out"] == 2
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.safetensors", "validation.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["format.json", "train.safetensors", "validation.safetensors"]
 
 
 @pytest.mark.skipif(not (DATA / "gsm8k/train.jsonl").exists(), reason="the public data sets do not lie beside the repository")

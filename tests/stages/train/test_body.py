@@ -4,8 +4,10 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -166,10 +168,37 @@ def test_another_seed_gives_another_adapter(tmp_path, falcon):
     assert difference(one, other) > 0.1
 
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+SERVING_FILES = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def test_an_adapter_folder_is_weights_and_what_serving_needs_without_paths_or_versions(tmp_path, falcon):
+    template = "{{ messages[0].content }}<|pad|>"
+    job = training_job(tmp_path, falcon)
+    (tmp_path / "format.json").write_text(json.dumps({"end": "<|pad|>", "template": template}))
+    run(settings(method=Lora(r=4)), replace(job, inputs={**job.inputs, "format": tmp_path / "format.json"}))
+    found = contents(job.output)
+    assert set(found) == {*ADAPTER_FILES, *SERVING_FILES, "chat_template.jinja"}
+    assert found["chat_template.jinja"].decode() == template and json.loads(found["generation_config.json"])["eos_token_id"] == [1, 0]
+    assert found["tokenizer.json"] == contents(falcon)["tokenizer.json"]
+    for name, data in found.items():
+        assert str(tmp_path).encode() not in data and b"/home" not in data and b"_version" not in data and b"/tmp" not in data, name
+
+
+def test_an_end_token_that_the_model_lacks_is_told_before_the_training(tmp_path, falcon):
+    model = tmp_path / "model"
+    shutil.copytree(falcon, model)
+    (model / "generation_config.json").write_text('{"eos_token_id": [0, 5000]}')
+    job = training_job(tmp_path, model)
+    with pytest.raises(UserError, match="names token 5000, but the model has 300 tokens"):
+        run(settings(method=Lora(r=4)), job)
+    assert not any(job.output.iterdir()) and not any(job.scratch.iterdir())
+
+
 def test_adapter_training_moves_only_the_adapter_and_learns(tmp_path, falcon):
     job = training_job(tmp_path, falcon)
     metrics = run(settings(method=Lora(r=4), learning_rate=3e-2), job)
-    assert set(contents(job.output)) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(contents(job.output)) == {*ADAPTER_FILES, *SERVING_FILES}
     assert 0 < metrics["trainable_parameters"] < metrics["parameters"] / 2
     assert all(weight.abs().max() > 0 for name, weight in load_file(job.output / "adapter_model.safetensors").items())
 

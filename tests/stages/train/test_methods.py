@@ -43,7 +43,7 @@ def test_saved_adapter_gives_the_same_logits_on_every_architecture(tmp_path, arc
     assert not torch.allclose(logits(model), logits(load_model(folder)))
 
 
-def test_adapter_is_two_files_without_paths_or_versions(tmp_path, falcon):
+def test_the_weights_of_an_adapter_are_two_files_without_paths_or_versions(tmp_path, falcon):
     Lora(r=4).save(Lora(r=4).prepare(load_model(falcon)), tmp_path)
     files = contents(tmp_path)
     config = json.loads(files["adapter_config.json"])
