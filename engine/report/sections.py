@@ -272,7 +272,7 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
                 shown.setdefault(row["id"], row)
                 answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
     return [
-        Answers(f"{task}, row {key}", str(row.get("prompt") or ""), str(row.get("reference") or ""), answers[key])
+        Answers(f"{task}, row {key}", str(row.get("prompt") or ""), "\n".join(row.get("references") or [str(row.get("reference") or "")]), answers[key])
         for key, row in shown.items()
     ]
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from engine.errors import Location, UserError
-from stages.common.text import ascii_surrogates
+from stages.common import strict_json
 
 _HINT = "one JSON object a line is expected"
 _SHOWN = 200
@@ -37,13 +36,13 @@ def read_document(path: Path) -> object:
         raw = b"".join(file)
     text = _decode(raw, Location(str(path), 1))
     try:
-        return _DECODER.decode(text)
+        return strict_json.parse(text)
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
         hint = 'where each line is a JSON object, take kind = "jsonl"' if error.msg == "Extra data" else None
         where = Location(str(path), error.lineno, error.colno, _excerpt(line))
         raise UserError(f"this file is no JSON: {error.msg}", where, hint) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"this file is no JSON: {error}", Location(str(path))) from None
 
 
@@ -105,14 +104,12 @@ def _checked(lines: Iterable[bytes], path: Path, broken: tuple[type[Exception], 
 def _parse(raw: bytes, where: Location) -> dict[str, object]:
     text = _decode(raw, where)
     try:
-        value = _DECODER.decode(text)
+        value = strict_json.parse(text)
     except json.JSONDecodeError as error:
         shown = Location(where.file, where.line, error.colno, _excerpt(text))
         raise UserError(f"this line is no JSON: {error.msg}", shown, _HINT) from None
     except ValueError as error:
         raise UserError(f"this line is no JSON: {error}", where, _HINT) from None
-    except RecursionError:
-        raise UserError("this line is nested too deeply", where, _HINT) from None
     if not isinstance(value, dict):
         raise UserError(f"this line holds {type_name(value)}, not a JSON object", where, _HINT)
     return value
@@ -129,29 +126,6 @@ def _excerpt(text: str) -> str | None:
     """The line where it is short enough to be shown whole: a cut one would move the caret."""
     return text if len(text) <= _SHOWN else None
 
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    """A float; `1e999`, which Python reads as infinity, is refused because it could not be written again."""
-    value = float(digits)
-    if math.isinf(value):
-        raise ValueError(f"the number {digits[:40]} is too large")
-    return value
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of PAIRS; Python would silently keep only the last of equal keys."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key '{ascii_surrogates(next(key for key in keys if keys.count(key) > 1))}' stands twice in one object")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 
 _TYPE_NAMES = {
     type(None): "null",

@@ -155,7 +155,7 @@ def test_errors_name_the_row_the_column_and_the_nearest_one(tmp_path):
     assert "no column 'answers'" in found.what and found.hint == "did you mean 'answer'?" and found.where.line == 1
 
 
-@pytest.mark.parametrize(("value", "name"), [(["x"], "a list"), ({"text": "x"}, "an object"), (True, "true or false")])
+@pytest.mark.parametrize(("value", "name"), [([["x"]], "a list"), ([{"t": 1}], "an object"), ([True], "true or false"), ({"text": "x"}, "an object"), (True, "true or false")])
 def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name):
     assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": value}]).what
 
