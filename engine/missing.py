@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from os.path import relpath
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from engine.errors import Problem
 from engine.graph import Input, Step
@@ -22,7 +23,7 @@ def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]
     for step in steps:
         for place, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
             for field, pattern in part.unmatched(root) if isinstance(part, Files) else ():
-                hint = "is the pattern right? paths are relative to the workspace"
+                hint = pulled_by(root, pattern) or "is the pattern right? paths are relative to the workspace"
                 yield Problem(f"no file matches {pattern}", step.locate((*place, *field)), hint)
 
 
@@ -35,7 +36,17 @@ def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
     ]
 
 
+def pulled_by(root: Path, path: str) -> str | None:
+    """How to get PATH, a file, folder or pattern, where `dvc add` or `dvc import` keeps it or a folder above it; None where neither does."""
+    for above in (PurePosixPath(path), *PurePosixPath(path).parents):
+        if above.name and (root / f"{above}.dvc").is_file():
+            return f"DVC keeps it, and it is not checked out; run: dvc checkout {quote(f'{above}.dvc')}, or dvc pull where that is not enough"
+    return None
+
+
 def _hint(root: Path, item: Input) -> str:
+    if pulled := pulled_by(root, item.path):
+        return pulled
     folder = (root / item.path).parent
     near = get_close_matches(PurePosixPath(item.path).name, _names(folder), n=1) if folder.is_dir() else []
     page = _page(root, item)

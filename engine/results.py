@@ -100,6 +100,16 @@ def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
     return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
 
 
+def unseen(found: Iterable[Result]) -> list[str]:
+    """A line for each metric that cannot see the text of some rows of some experiment: its values say nothing of these."""
+    return [
+        f"{result.experiment}: {metric} cannot see the text of {count} of {scores['rows']} rows of {task}; set its segmentation or tokenize"
+        for result in found
+        for task, scores in result.scores.items()
+        for metric, count in scores.get("unseen_rows", {}).items()
+    ]
+
+
 COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")
 
 

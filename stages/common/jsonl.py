@@ -1,5 +1,6 @@
 """JSON lines: read with located errors, written byte-deterministically."""
 
+import codecs
 import gzip
 import json
 import zlib
@@ -14,6 +15,8 @@ from stages.common import strict_json
 
 _HINT = "one JSON object a line is expected"
 _SHOWN = 200
+BOM = "\ufeff"
+_BOM_HINT = "files were joined that each begin with one; take it out, such as with: sed -i 's/\\xEF\\xBB\\xBF//g' FILE"
 _PIECE = 1 << 17
 
 
@@ -51,11 +54,47 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
     """The lines of PATH as bytes, uncompressed where its name ends in `.gz` or `.zst`; raises UserError where it cannot be read."""
     try:
         with path.open("rb") as file:
-            yield _uncompressed(file, path)
+            yield _known_encoding(_uncompressed(file, path), path)
     except OSError as error:
         if error.filename is None:
             raise
         raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Each line of PATH with its number, line ends as they are; raises UserError, at the line, where it is not UTF-8."""
+    with opened(path) as file:
+        for number, raw in enumerate(file, 1):
+            yield number, _decode(raw, Location(str(path), number))
+
+
+_STARTS = {
+    b"\x1f\x8b": ("is compressed by gzip", "give it a name that ends in .gz"),
+    b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "give it a name that ends in .zst"),
+    b"BZh": ("is compressed by bzip2", "uncompress it with bunzip2"),
+    b"\xfd7zXZ": ("is compressed by xz", "uncompress it with unxz"),
+    b"PK\x03\x04": ("is a zip archive", "unpack it with unzip"),
+    b"PAR1": ("is a Parquet file", 'take kind = "parquet"'),
+    codecs.BOM_UTF32_LE: ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
+    codecs.BOM_UTF32_BE: ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
+    codecs.BOM_UTF16_LE: ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
+    codecs.BOM_UTF16_BE: ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
+}
+"""How files begin that are no UTF-8 text, what they are, and what to do."""
+
+
+def _known_encoding(lines: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """LINES, of which the first says what the file is; raises UserError where that is no UTF-8 text."""
+    first = next(lines, b"")
+    for start, (what, hint) in _STARTS.items():
+        if first.startswith(start):
+            raise UserError(f"this file {what}", Location(str(path)), hint)
+    if b"\0" in first[:4]:
+        hint = "if it is UTF-16, save it as UTF-8, such as with: iconv -f UTF-16LE -t UTF-8"
+        raise UserError("this file is no UTF-8 text: it begins with a zero byte", Location(str(path)), hint)
+    if first:
+        yield first
+    yield from lines
 
 
 def _uncompressed(file: BinaryIO, path: Path) -> Iterator[bytes]:
@@ -102,11 +141,13 @@ def _checked(lines: Iterable[bytes], path: Path, broken: tuple[type[Exception], 
 
 
 def _parse(raw: bytes, where: Location) -> dict[str, object]:
-    text = _decode(raw, where)
+    text = _decode(raw, where).rstrip("\r\n")
     try:
         value = strict_json.parse(text)
     except json.JSONDecodeError as error:
         shown = Location(where.file, where.line, error.colno, _excerpt(text))
+        if BOM in text[max(error.pos - 1, 0) : error.pos + 1]:
+            raise UserError("there is a byte order mark in the midst of this line", shown, _BOM_HINT) from None
         raise UserError(f"this line is no JSON: {error.msg}", shown, _HINT) from None
     except ValueError as error:
         raise UserError(f"this line is no JSON: {error}", where, _HINT) from None
@@ -116,10 +157,14 @@ def _parse(raw: bytes, where: Location) -> dict[str, object]:
 
 
 def _decode(raw: bytes, where: Location) -> str:
+    """The text of a line, line end included; raises UserError where it is not UTF-8, or begins as only a file may begin."""
     try:
-        return raw.decode("utf-8-sig" if where.line == 1 else "utf-8").rstrip("\r\n")
+        text = raw.decode("utf-8-sig" if where.line == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"this line is not UTF-8: {error.reason} at byte {error.start}", where, "save the file as UTF-8") from None
+    if text.startswith(BOM):
+        raise UserError("this line begins with a byte order mark, which may stand at the beginning of a file alone", where, _BOM_HINT)
+    return text
 
 
 def _excerpt(text: str) -> str | None:

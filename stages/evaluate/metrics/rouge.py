@@ -38,10 +38,10 @@ class Rouge(Part):
     def blind(self, predictions: Sequence[Prediction]) -> int:
         """Rows of which this metric cannot see the answer or a reference, or not all of their letters."""
         cut = self._cut()
+        rows = [(answer_of(p), *references_of(p)) for p in predictions]
         if self.segmentation != "published":
-            return blind_rows([(answer_of(p), *references_of(p)) for p in predictions], cut)
-        texts = [" ".join((answer_of(p), *references_of(p))) for p in predictions]
-        return sum(segmentation.has_letters_beyond_ascii(text) or bool(text.strip() and not cut(text)) for text in texts)
+            return blind_rows(rows, cut)
+        return blind_rows(rows, lambda text: [] if segmentation.has_letters_beyond_ascii(text) else cut(text))
 
     def _cut(self) -> Callable[[str], list[str]]:
         from nltk.stem.porter import PorterStemmer

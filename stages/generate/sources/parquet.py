@@ -17,6 +17,7 @@ class Parquet(Files):
 
     kind: Literal["parquet"] = "parquet"
     environment = ("pyarrow",)
+    uncompressed = ()
 
     def read_file(self, path: Path) -> Iterator[Located]:
         """Each row with its number; raises UserError where the file is no Parquet or holds values that JSON has not."""

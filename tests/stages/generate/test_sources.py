@@ -85,7 +85,7 @@ def test_several_files_are_read_in_their_order_and_a_pattern_by_name(tmp_path):
         (Csv(path="x"), b"a,a\n1,2\n", "names column 'a' twice", 1),
         (Csv(path="x"), b"a,b\n1,2\n3\n", "has 1 values, the header names 2", 3),
         (Csv(path="x"), b'a,b\n1,"2\n', "no CSV", 2),
-        (Csv(path="x"), b"a\n\xff\n", "not UTF-8", None),
+        (Csv(path="x"), b"a\n\xff\n", "not UTF-8", 2),
         (Parquet(path="x"), b"PAR1 not", "no Parquet file", None),
         (Text(path="x"), b"a\n\xff\n", "not UTF-8", 2),
         (Jsonl(path="x"), b'{"a": 1}\n{"a": \n', "no JSON", 2),
