@@ -103,7 +103,7 @@ def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
 def unseen(found: Iterable[Result]) -> list[str]:
     """A line for each metric that cannot see the text of some rows of some experiment: its values say nothing of these."""
     return [
-        f"{result.experiment}: {metric} cannot see the text of {count} of {scores['rows']} rows of {task}; set its segmentation or tokenize"
+        f"{result.experiment}: {count} of {scores['rows']} rows of {task} hold text that {metric} does not see (evaluation.metrics: its segmentation, or tokenize)"
         for result in found
         for task, scores in result.scores.items()
         for metric, count in scores.get("unseen_rows", {}).items()

@@ -92,3 +92,32 @@ def test_a_link_to_a_spec_that_leads_nowhere_is_an_error_and_one_that_leads_some
     workspace = Workspace.at(root)
     assert [path.name for path in workspace.spec_paths()] == ["linked.toml", "mine.toml"]
     assert select([Path("specs/linked.toml")], workspace) == select([elsewhere], workspace) == (root / "specs/linked.toml",)
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("data/r.jsonl", "data/r.jsonl.dvc"),
+        ("data/deep/r.jsonl", "data.dvc"),
+        ("data/deep/r.jsonl", "data/deep.dvc"),
+        ("models/tiny", "models/tiny.dvc"),
+        ("models/tiny/tokenizer.json", "models/tiny.dvc"),
+        ("templates/c.jinja", "templates.dvc"),
+        ("data/with space.jsonl", "data/with space.jsonl.dvc"),
+    ],
+)
+def test_what_dvc_keeps_is_checked_out_or_pulled(root: Path, path: str, kept: str):
+    (root / kept).parent.mkdir(parents=True, exist_ok=True)
+    (root / kept).write_text("outs:\n- md5: 0\n  path: x\n", "utf-8")
+    (root / "README.md").write_text(f"{path} data/", "utf-8")
+    wanted = f"'{kept}'" if " " in kept else kept
+    assert hint(root, path) == f"DVC keeps it, and it is not checked out; run: dvc checkout {wanted}, or dvc pull where that is not enough"
+
+
+def test_a_pattern_below_a_folder_that_dvc_keeps(root: Path):
+    (root / "data/raw").mkdir()
+    (root / "data/raw.dvc").write_text("outs: []\n", "utf-8")
+    rows = generate.Parameters(source=Jsonl(path="data/raw/*.jsonl"), prompts=("{{ q }}",), teacher=Gold(column="a"))
+    step = Step("generate-a", generate.KIND, rows, {}, "", Location("a.toml"), lambda place: Location("a.toml"))
+    (problem,) = missing_inputs([step], root)
+    assert problem.what == "no file matches data/raw/*.jsonl" and "dvc checkout data/raw.dvc" in problem.hint
