@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, TaskOf
-from engine.graph import Input, Step
+from engine.graph import Step
 from engine.spec.load import Spec
 from stages import merge
 from stages.train.methods import Method

@@ -37,10 +37,11 @@ def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
 
 
 def pulled_by(root: Path, path: str) -> str | None:
-    """How to get PATH, a file, folder or pattern, where `dvc add` or `dvc import` keeps it or a folder above it; None where neither does."""
+    """How to get PATH, a file, folder or pattern, where it or a folder above it is tracked by a `.dvc` file; None where neither is."""
     for above in (PurePosixPath(path), *PurePosixPath(path).parents):
         if above.name and (root / f"{above}.dvc").is_file():
-            return f"DVC keeps it, and it is not checked out; run: dvc checkout {quote(f'{above}.dvc')}, or dvc pull where that is not enough"
+            target = quote(f"{above}.dvc")
+            return f"DVC tracks it, and it is not here; run: dvc checkout {target}, or dvc pull {target} where the cache lacks it"
     return None
 
 

@@ -105,7 +105,8 @@ def _write(
     models = {
         model: {task: {k: _rounded(asdict(v)) for k, v in found.items()} for task, found in of.items()} for model, of in scores.items()
     }
-    _write_json(job.output / "scores.json", {"models": models, "signatures": signatures, "segmentation": segmentation, "unseen_rows": unseen})
+    told = {"signatures": signatures, "segmentation": segmentation, "unseen_rows": unseen}
+    _write_json(job.output / "scores.json", {"models": models, **told})
     _write_json(job.output / "comparisons.json", _comparisons(parameters, compared))
     assert job.plot
     with job.plot.open("w", encoding="utf-8", newline="") as file:
@@ -115,7 +116,8 @@ def _write(
             label = "" if model == parameters.model else f"{model}: "
             for task, found in of.items():
                 for metric, score in found.items():
-                    writer.writerow([f"{label}{task} {metric}", model, task, metric, *_rounded({column: getattr(score, column) for column in COLUMNS[4:]}).values()])
+                    values = _rounded({column: getattr(score, column) for column in COLUMNS[4:]}).values()
+                    writer.writerow([f"{label}{task} {metric}", model, task, metric, *values])
 
 
 def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, Any]:

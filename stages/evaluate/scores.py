@@ -122,7 +122,8 @@ def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], pat
     asked = all(prediction.answer is not None for prediction in predictions)
     chosen = list(metrics) if asked else [Perplexity()]
     found: dict[str, Statistic] = {}
-    segmentation, blind = {}, {}
+    segmentation: dict[str, str] = {}
+    blind: dict[str, int] = {}
     for metric in chosen:
         _refuse_lack(metric, predictions, path)
         for statistic in metric.measure(predictions):

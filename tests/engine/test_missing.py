@@ -106,15 +106,16 @@ def test_a_link_to_a_spec_that_leads_nowhere_is_an_error_and_one_that_leads_some
         ("data/with space.jsonl", "data/with space.jsonl.dvc"),
     ],
 )
-def test_what_dvc_keeps_is_checked_out_or_pulled(root: Path, path: str, kept: str):
+def test_what_dvc_tracks_is_checked_out_or_pulled(root: Path, path: str, kept: str):
     (root / kept).parent.mkdir(parents=True, exist_ok=True)
     (root / kept).write_text("outs:\n- md5: 0\n  path: x\n", "utf-8")
     (root / "README.md").write_text(f"{path} data/", "utf-8")
     wanted = f"'{kept}'" if " " in kept else kept
-    assert hint(root, path) == f"DVC keeps it, and it is not checked out; run: dvc checkout {wanted}, or dvc pull where that is not enough"
+    way = f"run: dvc checkout {wanted}, or dvc pull {wanted} where the cache lacks it"
+    assert hint(root, path) == f"DVC tracks it, and it is not here; {way}"
 
 
-def test_a_pattern_below_a_folder_that_dvc_keeps(root: Path):
+def test_a_pattern_below_a_folder_that_dvc_tracks(root: Path):
     (root / "data/raw").mkdir()
     (root / "data/raw.dvc").write_text("outs: []\n", "utf-8")
     rows = generate.Parameters(source=Jsonl(path="data/raw/*.jsonl"), prompts=("{{ q }}",), teacher=Gold(column="a"))

@@ -10,7 +10,7 @@ from stages.evaluate.metrics.words import words
 
 
 class RunawayRate(Part):
-    """Share of the answers that never ended and have many times the words of their (longest) reference: what a model without a learnt end does."""
+    """Share of the answers that never ended and have many times the words of their reference: what a model without a learnt end does."""
 
     kind: Literal["runaway_rate"] = "runaway_rate"
     times: float = recipe(2.0, "An answer with more than this many times the reference's words runs away.", ge=1)

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 def reference_streams(predictions: Sequence[Prediction]) -> list[list[str | None]]:
     """The references as sacrebleu wants them: a list of all rows' first ones, of all rows' second ones, ...; None where a row has fewer."""
-    from stages.evaluate.metrics.statistic import references_of
-
     found = [references_of(p) for p in predictions]
     return [[row[n] if n < len(row) else None for row in found] for n in range(max(map(len, found), default=1))]
 

@@ -23,7 +23,7 @@ class TokenF1(Part):
     articles: bool = recipe(False, "Whether `a`, `an` and `the` count as words; SQuAD leaves them out.")
     segmentation: Segmentation = recipe(
         "unicode",
-        "How texts are cut into words: `unicode` at white space, and what holds letters of a script without spaces at the word boundaries of"
+        "How texts are cut into words: `unicode` at white space, and where a script has no spaces at the word boundaries of"
         " UAX 29; `characters`; or `published`: at white space alone, as SQuAD does.",
     )
     environment: ClassVar[tuple[str, ...]] = ("regex",)
@@ -55,7 +55,7 @@ class TokenF1(Part):
 
 
 def _cut(word: str) -> list[str]:
-    """WORD, which stood between spaces, in parts where its script has no spaces; the marks that end its script's sentences are put aside."""
+    """The parts of WORD, which stood between spaces: characters where its script has none; punctuation of its script is left out."""
     if segmentation.is_spaceless(word):
         return segmentation.words(word)
     return [kept] if (kept := segmentation.without_punctuation(word)) else []

@@ -26,5 +26,5 @@ def ngrams(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
 
 
 def blind_rows(texts: Iterable[Iterable[str]], cut: Callable[[str], Sequence[str]]) -> int:
-    """How many rows hold a text that is not blank and of which CUT makes no words: emoji or signs alone, or letters that CUT does not know."""
+    """How many rows hold a text that is not blank and of which CUT makes no words: signs alone, or letters that it does not know."""
     return sum(any(text.strip() and not cut(text) for text in row) for row in texts)

@@ -12,14 +12,14 @@ from stages.common.jsonl import text_lines
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files
 
-
 _CARRIAGE_RETURN = re.compile(r"(?<=\r)(?!\n)")
 """Where lines end in files of old Macs."""
 
 
 class Csv(Files):
-    """Local CSV files with a header line, compressed where they end in `.gz` or `.zst`; every value is text (`columns` gives it another
-    type)."""
+    """Local CSV files with a header line, compressed where they end in `.gz` or `.zst`.
+
+    Every value is text (`columns` gives it another type)."""
 
     kind: Literal["csv"] = "csv"
     delimiter: str = recipe(",", 'What stands between two values; `"\\t"` for tabs.', min_length=1, max_length=1)

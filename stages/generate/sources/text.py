@@ -12,7 +12,9 @@ from stages.generate.sources.files import Files
 
 
 class Text(Files):
-    """Local text files, compressed where they end in `.gz` or `.zst`; rows have the columns `text` and `file` (the file's name without its endings)."""
+    """Local text files, compressed where they end in `.gz` or `.zst`.
+
+    Rows have the columns `text` and `file` (the file's name without its endings)."""
 
     kind: Literal["text"] = "text"
     split: Literal["file", "blank_line", "line"] = recipe(

@@ -24,7 +24,7 @@ class Gold(Part):
         return (self.column,)
 
     def answers(self, questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-        """The completion of each row, empty where the column is null; raises UserError where it is missing or holds neither text nor texts."""
+        """The completion of each row, empty where the column is null; raises UserError where it is missing or holds no text."""
         for question in questions:
             texts = gold_texts(self._value(question), f"column '{self.column}'", question.where)
             yield Answer(texts[0] if texts else "", references=texts if len(texts) > 1 else ())

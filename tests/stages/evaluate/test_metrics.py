@@ -408,10 +408,10 @@ def test_rows_that_a_metric_cannot_see_are_counted(metric, answer, rows):
     assert metric.blind([prediction(answer, "a"), prediction("a", "b")]) == rows
 
 
-INVALID = ['{"x": NaN}', '{"x": Infinity}', '{"x": -Infinity}', '{"x": 1e999}', '{"x": 1, "x": 2}', '{"x": 1, "y": {"a": 1, "a": 1}}', "NaN"]
+INVALID = ['{"x": NaN}', '{"x": Infinity}', '{"x": -Infinity}', '{"x": 1e999}', '{"x": 1, "x": 2}', '{"x": 1, "y": {"a": 1, "a": 1}}']
 
 
-@pytest.mark.parametrize("answer", [*INVALID, '{"x": [NaN]}', '{"x": -1e400}', "{'x': 1}", '{"x": 1}, ', "[" * 100_000, "9" * 5000])
+@pytest.mark.parametrize("answer", [*INVALID, "NaN", '{"x": [NaN]}', '{"x": -1e400}', "{'x': 1}", '{"x": 1}, ', "[" * 100_000, "9" * 5000])
 def test_what_is_no_json_is_no_answer_of_a_form(answer):
     metric = JsonValidity(fields={"x": "number", "y": "object"}, optional=("y",), extra=True)
     assert values(metric, [prediction(answer)]) == {"json_rate": 0, "schema_rate": 0}

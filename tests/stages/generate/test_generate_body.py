@@ -156,9 +156,12 @@ def test_errors_name_the_row_the_column_and_the_nearest_one(tmp_path):
     assert "no column 'answers'" in found.what and found.hint == "did you mean 'answer'?" and found.where.line == 1
 
 
-@pytest.mark.parametrize(("value", "name"), [([["x"]], "a list"), ([{"t": 1}], "an object"), ([True], "true or false"), ({"text": "x"}, "an object"), (True, "true or false")])
-def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name):
-    assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": value}]).what
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(("value", "name"), [(["x"], "a list"), ({"text": "x"}, "an object"), (True, "true or false")])
+def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name, listed):
+    if isinstance(value, list):
+        value = [value]  # a list of texts is several answers
+    assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": [value] if listed and value != [["x"]] else value}]).what
 
 
 def test_nothing_left_is_the_users_error(tmp_path):
@@ -202,8 +205,10 @@ def test_real_instruction_data(tmp_path):
 def test_a_list_of_right_answers_is_one_to_learn_and_several_to_compare_with(tmp_path):
     given = [["b", "c", "b"], ["b"], "b", [1, 2.5]]
     _, rows = generate(tmp_path, [{"text": f"a{n}", "answer": answer} for n, answer in enumerate(given)], answer_prefix=" ")
-    assert [(row["completion"], row.get("references")) for row in rows] == [(" b", [" b", " c"]), (" b", None), (" b", None), (" 1", [" 1", " 2.5"])]
-    metrics, left = generate(tmp_path, [{"text": "a", "answer": []}, {"text": "b", "answer": ["x\ud800", "y"]}, {"text": "c", "answer": "d"}])
+    assert [row["completion"] for row in rows] == [" b", " b", " b", " 1"]
+    assert [row.get("references") for row in rows] == [[" b", " c"], None, None, [" 1", " 2.5"]]
+    rows = [{"text": "a", "answer": []}, {"text": "b", "answer": ["x\ud800", "y"]}, {"text": "c", "answer": "d"}]
+    metrics, left = generate(tmp_path, rows)
     assert metrics["left_out"] == {"empty completion": 1, "lone surrogate": 1} and len(left) == 1
 
 

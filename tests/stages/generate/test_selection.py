@@ -120,7 +120,10 @@ def test_a_sample_has_one_size(wrong):
         Sample(**wrong)
 
 
-@pytest.mark.parametrize("text", ['{"v": 1e999}', '{"v": -1e999}', '[NaN]', "Infinity", '{"a": {"b": 1, "b": 2}}', '[{"a": 1, "a": 1}]', "9" * 5000, "[" * 100_000])
+NOT_STRICT = ['{"v": 1e999}', '{"v": -1e999}', "[NaN]", "Infinity", '{"a": {"b": 1, "b": 2}}', '[{"a": 1, "a": 1}]']
+
+
+@pytest.mark.parametrize("text", [*NOT_STRICT, "9" * 5000, "[" * 100_000])
 def test_a_text_that_is_no_strict_json_is_told_of_at_its_row(text):
     with pytest.raises(UserError) as caught:
         select([{"j": "1"}, {"j": text}], columns={"v": Column(of="j", type="json")})

@@ -173,7 +173,16 @@ def test_parquet_columns_of_one_name_are_refused_at_any_depth(tmp_path, name):
         read(Parquet(path="x.parquet"), tmp_path / "x.parquet")
 
 
-@pytest.mark.parametrize("content", ['{"a": 1, "a": 1}', '{"a": {"b": 1, "b": 2}}', '{"a": [{"b": null, "c": 0, "b": null}]}', '{"": 1, "": 2}', '{"a": 1, "\\u0061": 2}'])
+REPEATED = [
+    '{"a": 1, "a": 1}',
+    '{"a": {"b": 1, "b": 2}}',
+    '{"a": [{"b": null, "c": 0, "b": null}]}',
+    '{"": 1, "": 2}',
+    '{"a": 1, "\\u0061": 2}',
+]
+
+
+@pytest.mark.parametrize("content", REPEATED)
 @pytest.mark.parametrize(("member", "around"), [(Jsonl, "{}"), (Json, "[{}]")])
 def test_keys_that_stand_twice_are_refused_at_any_depth(tmp_path, content, member, around):
     (tmp_path / "x").write_text(around.replace("{}", content), "utf-8")

@@ -242,7 +242,8 @@ def test_the_difference_of_logits_is_relative_and_no_number_is_no_agreement():
 def test_a_task_without_held_out_rows_is_checked_on_those_of_its_training(tmp_path):
     asking = Questions(Plain(), load_tokenizer(make_model(tmp_path, "gpt2")).encoder)
     given = texts()
-    for name, held_out in (("test", {"test": given[:2], "validation": given[2:3]}), ("validation", {"validation": given[2:3]}), ("train", {})):
+    test, validation = {"test": given[:2]}, {"validation": given[2:3]}
+    for name, held_out in (("test", test | validation), ("validation", validation), ("train", {})):
         rows = split(tmp_path / name, train=given[3:], **held_out)
         wanted = [asking.ids([row])[0] for row in read_rows(rows / f"{name}.jsonl")]
         assert sorted(probe.question for probe in read_probes([rows], 99, asking)) == sorted(wanted)
