@@ -271,11 +271,11 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
             if row["id"] in shown or len(shown) < ROWS_SHOWN:
                 shown.setdefault(row["id"], row)
                 answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
-    found: list[Block] = []
-    for key, row in shown.items():
-        references = row.get("references") or [str(row.get("reference") or "")]
-        found.append(Answers(f"{task}, row {key}", str(row.get("prompt") or ""), "\n".join(references), answers[key]))
-    return found
+    blocks: list[Block] = []
+    for key, said in shown.items():
+        references = said.get("references") or [str(said.get("reference") or "")]
+        blocks.append(Answers(f"{task}, row {key}", str(said.get("prompt") or ""), "\n".join(references), answers[key]))
+    return blocks
 
 
 _COST_COLUMNS = (

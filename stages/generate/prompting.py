@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.errors import Location, UserError, did_you_mean
 from stages.common.hashing import choice, content_hash
 from stages.common.job import Job
+from stages.common.template_files import read_template
 from stages.common.templates import Template, is_empty
 from stages.generate import Parameters
 from stages.generate.prompts import FewShot, TemplateFile
@@ -52,12 +53,7 @@ def _template(given: str | TemplateFile, name: str, job: Job, role: str) -> Temp
 
 def _read(path: Path) -> str:
     """A template's text; the line end with which an editor closes the file is no part of it."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", Location(str(path))) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"this template is not UTF-8: {error.reason} at byte {error.start}", Location(str(path))) from None
+    return read_template(path).removesuffix("\n").removesuffix("\r")
 
 
 @dataclass(frozen=True, slots=True)
