@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatch
 from os.path import relpath
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -15,8 +16,31 @@ _PAGE = "README.md"
 
 
 def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
-    """A problem for each path that STEPS read, that no step makes, and that is not there, and for each pattern that matches nothing."""
-    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root)]
+    """A problem for each path that STEPS read and that no step makes: where it is not there, or lacks files that DVC tracks inside of it.
+
+    And for each pattern that matches nothing, or would match such files.
+    """
+    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root), *_not_pulled(steps, root)]
+
+
+def _not_pulled(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
+    """Models and patterns with `.dvc` files whose own files are not here: a part of the data would be taken for all of it."""
+    for step in steps:
+        patterns: dict[str | None, str] = {}
+        for _, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
+            if isinstance(part, Files):
+                patterns |= {need.path: path for need, path in zip(part.needs(), part.paths, strict=True)}
+        for item in step.inputs.values():
+            folder = root / item.path
+            if item.producer is not None or not folder.is_dir():
+                continue
+            pattern = patterns.get(item.path)
+            for pointer in sorted(folder.rglob("*.dvc")):
+                target = pointer.with_suffix("")
+                if target.exists() or (pattern and not fnmatch(target.name, PurePosixPath(pattern).name)):
+                    continue
+                found = target.relative_to(root) if target.is_relative_to(root) else target
+                yield Problem(f"{found} is not here, and {pattern or item.path} needs it", item.where, pulled_by(root, str(found)))
 
 
 def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def read_document(path: Path) -> object:
         return strict_json.parse(text)
     except json.JSONDecodeError as error:
         line = text.split("\n")[error.lineno - 1]
+        if text[error.pos : error.pos + 1] == BOM:
+            raise UserError("there is a byte order mark in the midst of this file", Location(str(path), error.lineno), _BOM_HINT) from None
         hint = 'where each line is a JSON object, take kind = "jsonl"' if error.msg == "Extra data" else None
         where = Location(str(path), error.lineno, error.colno, _excerpt(line))
         raise UserError(f"this file is no JSON: {error.msg}", where, hint) from None
@@ -68,26 +71,26 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, _decode(raw, Location(str(path), number))
 
 
-_STARTS = {
-    b"\x1f\x8b": ("is compressed by gzip", "give it a name that ends in .gz"),
-    b"\x28\xb5\x2f\xfd": ("is compressed by zstd", "give it a name that ends in .zst"),
-    b"BZh": ("is compressed by bzip2", "uncompress it with bunzip2"),
-    b"\xfd7zXZ": ("is compressed by xz", "uncompress it with unxz"),
-    b"PK\x03\x04": ("is a zip archive", "unpack it with unzip"),
-    b"PAR1": ("is a Parquet file", 'take kind = "parquet"'),
-    codecs.BOM_UTF32_LE: ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
-    codecs.BOM_UTF32_BE: ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
-    codecs.BOM_UTF16_LE: ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
-    codecs.BOM_UTF16_BE: ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
+_STARTS: Mapping[bytes, tuple[str, str]] = {
+    rb"\x1f\x8b": ("is compressed by gzip", "give it a name that ends in .gz"),
+    rb"\x28\xb5\x2f\xfd": ("is compressed by zstd", "give it a name that ends in .zst"),
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": ("is compressed by bzip2", "uncompress it with bunzip2"),
+    rb"\xfd7zXZ": ("is compressed by xz", "uncompress it with unxz"),
+    rb"PK\x03\x04": ("is a zip archive", "unpack it with unzip"),
+    rb"PAR1[\x00-\x08\x0e-\x1f]": ("is a Parquet file", 'take kind = "parquet"'),
+    re.escape(codecs.BOM_UTF32_LE): ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
+    re.escape(codecs.BOM_UTF32_BE): ("is UTF-32, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-32 -t UTF-8"),
+    re.escape(codecs.BOM_UTF16_LE): ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
+    re.escape(codecs.BOM_UTF16_BE): ("is UTF-16, not UTF-8", "save it as UTF-8, such as with: iconv -f UTF-16 -t UTF-8"),
 }
-"""How files begin that are no UTF-8 text, what they are, and what to do."""
+"""How files begin that are no UTF-8 text (regular expressions that no text matches), what they are, and what to do."""
 
 
 def _known_encoding(lines: Iterator[bytes], path: Path) -> Iterator[bytes]:
     """LINES, of which the first says what the file is; raises UserError where that is no UTF-8 text."""
     first = next(lines, b"")
     for start, (what, hint) in _STARTS.items():
-        if first.startswith(start):
+        if re.match(start, first):
             raise UserError(f"this file {what}", Location(str(path)), hint)
     if b"\0" in first[:4]:
         hint = "if it is UTF-16, save it as UTF-8, such as with: iconv -f UTF-16LE -t UTF-8"

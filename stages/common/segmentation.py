@@ -54,11 +54,6 @@ def count_words(text: str) -> int:
     return sum(len(words(chunk)) if is_spaceless(chunk) else 1 for chunk in text.split())
 
 
-def has_letters(text: str) -> bool:
-    """Whether TEXT holds any letter or digit."""
-    return _SEEN.search(text) is not None
-
-
 def has_letters_beyond_ascii(text: str) -> bool:
     """Whether TEXT holds letters or digits that are not ASCII."""
     return not text.isascii() and any(not character.isascii() for character in _SEEN.findall(text))

@@ -122,3 +122,21 @@ def test_a_pattern_below_a_folder_that_dvc_tracks(root: Path):
     step = Step("generate-a", generate.KIND, rows, {}, "", Location("a.toml"), lambda place: Location("a.toml"))
     (problem,) = missing_inputs([step], root)
     assert problem.what == "no file matches data/raw/*.jsonl" and "dvc checkout data/raw.dvc" in problem.hint
+
+
+def test_files_of_a_pattern_or_a_model_that_are_not_pulled_are_told_of(root: Path):
+    (root / "data/a.jsonl").write_text("", "utf-8")
+    for pointer in ("data/b.jsonl.dvc", "data/notes.txt.dvc", "data/a.jsonl.dvc"):
+        (root / pointer).write_text("outs: []\n", "utf-8")
+    rows = generate.Parameters(source=Jsonl(path="data/*.jsonl"), prompts=("{{ q }}",), teacher=Gold(column="a"))
+    reads = {"source": Input("data", where=Location("a.toml", 1))}
+    step = Step("generate-a", generate.KIND, rows, reads, "", Location("a.toml"), lambda place: Location("a.toml"))
+    (problem,) = missing_inputs([step], root)
+    assert problem.what == "data/b.jsonl is not here, and data/*.jsonl needs it" and "dvc pull data/b.jsonl.dvc" in problem.hint
+    (root / "data/b.jsonl").write_text("", "utf-8")
+    assert missing_inputs([step], root) == []
+    (root / "models/tiny").mkdir(parents=True)
+    (root / "models/tiny/model.safetensors.dvc").write_text("outs: []\n", "utf-8")
+    asked = Step("split-a", split.KIND, split.Parameters(), {"model": Input("models/tiny", where=Location("a.toml", 2))}, "", Location("a"))
+    (problem,) = missing_inputs([asked], root)
+    assert problem.what == "models/tiny/model.safetensors is not here, and models/tiny needs it" and problem.where == Location("a.toml", 2)

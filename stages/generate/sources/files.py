@@ -22,8 +22,6 @@ _UNCOMPRESSED_BY = {
     ".lz4": "unlz4",
     ".zip": "unzip",
     ".7z": "7z x",
-    ".z": "uncompress",
-    ".br": "brotli -d",
     ".tar": "tar -xf",
     ".tgz": "tar -xf",
     ".tbz2": "tar -xf",

@@ -279,3 +279,16 @@ def test_files_of_a_pattern_that_cannot_be_uncompressed_are_refused_by_name(tmp_
 def test_tables_end_their_lines_as_any_system_does(tmp_path, ends):
     (tmp_path / "x").write_bytes(ends.join(["a,b", '1,"two', 'lines"', "3,4", ""]).encode())
     assert [row for _, row in read(Csv(path="x"), tmp_path / "x")] == [{"a": "1", "b": f"two{ends}lines"}, {"a": "3", "b": "4"}]
+
+
+@pytest.mark.parametrize("text", ["PAR1,PAR2\n1,2\n", "BZh,b\n1,2\n", "PK,b\n1,2\n"])
+def test_text_that_begins_as_names_of_formats_do_is_text(tmp_path, text):
+    (tmp_path / "x.br").write_text(text, "utf-8")
+    assert len(read(Csv(path="x.br"), tmp_path / "x.br")) == 1 and len(read(Text(path="x.br"), tmp_path / "x.br")) == 1
+
+
+def test_a_byte_order_mark_in_the_midst_of_a_document(tmp_path):
+    (tmp_path / "x").write_text('[{"a": 1}]\n\ufeff[{"a": 2}]\n', "utf-8")
+    with pytest.raises(UserError, match="byte order mark") as caught:
+        read(Json(path="x"), tmp_path / "x")
+    assert caught.value.problems[0].where.line == 2
