@@ -240,7 +240,7 @@ def results(
 
 def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
     from engine import render
-    from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table
+    from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table, unseen
     from engine.results import results as collect
     from engine.sweeps import sweep_table, sweeps
 
@@ -250,6 +250,8 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
     render.table(f"{shown} on unseen rows", *score_table(found, shown, intervals))
+    for line in unseen(found):
+        render.note(line)
     for sweep in sweeps(specs, found, project.graph, store, plan):
         render.table(f"sweep {sweep.name}: {shown} of its points", *sweep_table(sweep, shown))
     if rows := comparison_table(found, shown):

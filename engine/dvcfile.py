@@ -65,7 +65,16 @@ def dependencies(step: Step) -> tuple[str, ...]:
 def pipeline_text(graph: Graph, watched: Iterable[str], always_resolve: bool) -> str:
     """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
     stages = {RESOLVE: _resolve_stage(watched, always_resolve)} | {step.name: _stage(step) for step in _in_order(graph)}
-    return HEADER + _dump({"params": [PARAMS], "stages": stages})
+    return HEADER + _dump({"params": [PARAMS], "stages": _literal(stages)})
+
+
+def _literal(value: Any) -> Any:
+    """VALUE as `dvc.yaml` must hold it so that DVC reads VALUE back: it takes `${name}` in any key or text for a parameter."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, Mapping):
+        return {_literal(key): _literal(item) for key, item in value.items()}
+    return [_literal(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _in_order(graph: Graph) -> list[Step]:

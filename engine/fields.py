@@ -29,7 +29,7 @@ def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | No
     source = task.source
     found: tuple[str, ...] | None = source.known_columns()
     if isinstance(source, TaskRows) and source.task in tasks and tasks[source.task].teacher:
-        found = ("id", "group", "system", "prompt", "completion", *tasks[source.task].carry)
+        found = ("id", "group", "system", "prompt", "completion", "references", *tasks[source.task].carry)
     return None if found is None or task.layout else frozenset((*found, *source.columns))
 
 

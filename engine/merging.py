@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
 from engine.errors import Location, Problem, UserError
 from engine.evaluation import Subject, TaskOf
-from engine.graph import Input, Step
+from engine.graph import Step
 from engine.spec.load import Spec
 from stages import merge
 from stages.train.methods import Method
@@ -41,19 +41,11 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
     )
     reads = {role: item for role, item in first.base.reads().items() if role != "adapter"}
     reads |= {f"adapter/{name}": other.trained.output() for name, other in merged.items()}
-    reads |= {f"rows/{task}": _rows(spec, task, task_of) for task in experiment.mixture.tasks} | chat_template(spec)
+    reads |= {f"rows/{task}": task_of(spec, task).output() for task in experiment.mixture.tasks} | chat_template(spec)
     moved = {name: ("tokenization", name) for name in ("format", "boundary", "encoder_decoder")}
     locate = locate_below(spec, ("merge",), quantised=("training", "method"), threads=("resources", "threads"), **moved)
     description = f"{first.base.name} with {', '.join(merged)} merged into it."
     return c.add(Step(f"merge-{subject.stem}", merge.KIND, parameters, reads, description, spec.where("merge"), locate), spec)
-
-
-def _rows(spec: Spec, task: str, task_of: TaskOf) -> Input:
-    """The rows that the merged model is checked on: test rows, where there are none validation rows, else those of the training."""
-    split = spec.experiment.tasks[task].split
-    validation, test = split.shares
-    name = "test" if test or split.fixed else "validation" if validation else "train"
-    return task_of(spec, task).output(f"{name}.jsonl")
 
 
 def _method(subject: Subject) -> Method:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatch
 from os.path import relpath
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from engine.errors import Problem
 from engine.graph import Input, Step
@@ -14,15 +16,38 @@ _PAGE = "README.md"
 
 
 def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
-    """A problem for each path that STEPS read, that no step makes, and that is not there, and for each pattern that matches nothing."""
-    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root)]
+    """A problem for each path that STEPS read and that no step makes: where it is not there, or lacks files that DVC tracks inside of it.
+
+    And for each pattern that matches nothing, or would match such files.
+    """
+    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root), *_not_pulled(steps, root)]
+
+
+def _not_pulled(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
+    """Models and patterns with `.dvc` files whose own files are not here: a part of the data would be taken for all of it."""
+    for step in steps:
+        patterns: dict[str | None, str] = {}
+        for _, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
+            if isinstance(part, Files):
+                patterns |= {need.path: path for need, path in zip(part.needs(), part.paths, strict=True)}
+        for item in step.inputs.values():
+            folder = root / item.path
+            if item.producer is not None or not folder.is_dir():
+                continue
+            pattern = patterns.get(item.path)
+            for pointer in sorted(folder.rglob("*.dvc")):
+                target = pointer.with_suffix("")
+                if target.exists() or (pattern and not fnmatch(target.name, PurePosixPath(pattern).name)):
+                    continue
+                found = target.relative_to(root) if target.is_relative_to(root) else target
+                yield Problem(f"{found} is not here, and {pattern or item.path} needs it", item.where, pulled_by(root, str(found)))
 
 
 def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
     for step in steps:
         for place, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
             for field, pattern in part.unmatched(root) if isinstance(part, Files) else ():
-                hint = "is the pattern right? paths are relative to the workspace"
+                hint = pulled_by(root, pattern) or "is the pattern right? paths are relative to the workspace"
                 yield Problem(f"no file matches {pattern}", step.locate((*place, *field)), hint)
 
 
@@ -35,7 +60,18 @@ def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
     ]
 
 
+def pulled_by(root: Path, path: str) -> str | None:
+    """How to get PATH, a file, folder or pattern, where it or a folder above it is tracked by a `.dvc` file; None where neither is."""
+    for above in (PurePosixPath(path), *PurePosixPath(path).parents):
+        if above.name and (root / f"{above}.dvc").is_file():
+            target = quote(f"{above}.dvc")
+            return f"DVC tracks it, and it is not here; run: dvc checkout {target}, or dvc pull {target} where the cache lacks it"
+    return None
+
+
 def _hint(root: Path, item: Input) -> str:
+    if pulled := pulled_by(root, item.path):
+        return pulled
     folder = (root / item.path).parent
     near = get_close_matches(PurePosixPath(item.path).name, _names(folder), n=1) if folder.is_dir() else []
     page = _page(root, item)

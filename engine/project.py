@@ -98,14 +98,24 @@ class Project:
     def _broken_template_files(self, steps: Iterable[Step]) -> Iterator[Problem]:
         from engine.spec.references import template_error
         from stages import generate
+        from stages.common.template_files import read_template
         from stages.generate.prompts import TemplateFile
 
         for step in steps:
             templates = (*step.parameters.prompts, step.parameters.system) if isinstance(step.parameters, generate.Parameters) else ()
             for file in {template.file for template in templates if isinstance(template, TemplateFile)}:
-                text = (self.root / file).read_text("utf-8", "replace")
-                if why := template_error(text):
-                    yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
+                try:
+                    text = read_template(self.root / file, file)
+                except UserError as error:
+                    yield from error.problems
+                else:
+                    if why := template_error(text):
+                        yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
+            if given := step.inputs.get("chat_template"):
+                try:
+                    read_template(self.root / given.path, given.path)
+                except UserError as error:
+                    yield from error.problems
 
     def _models_without_config(self) -> list[Problem]:
         hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"

@@ -100,6 +100,18 @@ def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
     return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
 
 
+def unseen(found: Iterable[Result]) -> list[str]:
+    """A line for each metric that cannot see the text of some rows of some experiment: its values say nothing of these."""
+    lines = []
+    for result in found:
+        for task, scores in result.scores.items():
+            unseen_rows: Any = scores.get("unseen_rows", {})
+            for metric, count in unseen_rows.items():
+                what = f"{result.experiment}: {count} of {scores['rows']} rows of {task} hold text that {metric} cannot see"
+                lines.append(f"{what}; its setting in evaluation.metrics: {'tokenize' if metric == 'bleu' else 'segmentation'}")
+    return lines
+
+
 COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")
 
 

@@ -271,10 +271,11 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
             if row["id"] in shown or len(shown) < ROWS_SHOWN:
                 shown.setdefault(row["id"], row)
                 answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
-    return [
-        Answers(f"{task}, row {key}", str(row.get("prompt") or ""), str(row.get("reference") or ""), answers[key])
-        for key, row in shown.items()
-    ]
+    blocks: list[Block] = []
+    for key, said in shown.items():
+        references = said.get("references") or [str(said.get("reference") or "")]
+        blocks.append(Answers(f"{task}, row {key}", str(said.get("prompt") or ""), "\n".join(references), answers[key]))
+    return blocks
 
 
 _COST_COLUMNS = (

@@ -13,7 +13,7 @@ PROMPT = """# Question
 {{ prompt }}
 
 {% if reference %}# A good answer
-{{ reference }}
+{{ references | join("\n\n# Another good answer\n") }}
 
 {% endif %}# The answer to judge
 {{ prediction }}{% if finish_reason == "length" %} [it never ended, and was cut off here]{% endif %}
@@ -31,7 +31,8 @@ class Judge(Part):
     teacher: Chat = recipe(description="The chat model that judges, with its limits and budget; equal answers are paid for once.")
     prompt: str | TemplateFile = recipe(
         PROMPT,
-        "Jinja template over prompt, reference, prediction, finish_reason and `fields`, the columns that the task carries.",
+        "Jinja template over prompt, reference, references (a list), prediction, finish_reason and `fields`, the columns that the task"
+        " carries.",
     )
     system: str | TemplateFile | None = recipe(None, "Jinja template of the system prompt; none given: it asks for the scores, as JSON.")
     scores: tuple[Name, ...] = recipe(("score",), "The names of the scores that an answer gets.", min_length=1)

@@ -29,6 +29,8 @@ class Prediction:
     """Minus the logarithm of the reference's likelihood, in nats, summed over its tokens; None where it was not measured."""
     loss_tokens: int = 0
     """The tokens that `loss` sums over, the end-of-sequence token among them."""
+    references: tuple[str, ...] = ()
+    """All references, where the row has several; the first of them is `reference`."""
 
     @property
     def ended(self) -> bool:
@@ -51,7 +53,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
     """Write PREDICTIONS, one a line, and return how many there were."""
-    return write_rows(path, (asdict(prediction) for prediction in predictions))
+    return write_rows(path, map(_row, predictions))
+
+
+def _row(prediction: Prediction) -> dict[str, object]:
+    """PREDICTION as a line holds it, without what only rows with several references have."""
+    return {name: value for name, value in asdict(prediction).items() if name != "references" or value}
 
 
 def read_predictions(path: Path, task: str) -> list[Prediction]:
@@ -67,6 +74,9 @@ def located_predictions(path: Path, task: str) -> Iterator[tuple[Location, Predi
 
 def _prediction(row: dict[str, object], task: str, where: Location) -> Prediction:
     hint = "a file that `predict` has written is needed"
+    references = row.pop("references", [])
+    if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
+        raise UserError("this line is no prediction: 'references' is no list of texts", where, hint)
     if unknown := sorted(set(row) ^ set(_TYPES)):
         raise UserError(f"this line is no prediction: {'lacks' if unknown[0] in _TYPES else 'has'} '{unknown[0]}'", where, hint)
     for name, types in _TYPES.items():
@@ -76,4 +86,4 @@ def _prediction(row: dict[str, object], task: str, where: Location) -> Predictio
         raise UserError(f"this line is no prediction: finish_reason is '{row['finish_reason']}'", where, hint)
     if row["task"] != task:
         raise UserError(f"this prediction is about task '{row['task']}', not '{task}'", where, "give the predictions of one task alone")
-    return Prediction(**row)  # type: ignore[arg-type]
+    return Prediction(**row, references=tuple(references))  # type: ignore[arg-type]

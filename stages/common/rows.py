@@ -1,7 +1,8 @@
 """Rows of a task in either shape, read with located errors: prompt and completion, or the messages of a chat.
 
 The two shapes, one JSON object a line:
- 1. `id`, `group`, `prompt`, `completion` and, where the task has one, `system`;
+ 1. `id`, `group`, `prompt`, `completion` and, where the task has one, `system`; `references` where several answers are right, of which
+    `completion`, the first, is learned;
  2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and whatever a chat template reads, such as `tool_calls`) and
     optionally `tools`. The last assistant message is the answer that an evaluation asks for.
 """
@@ -33,6 +34,8 @@ class Row:
     system: str | None = None
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
+    references: tuple[str, ...] = ()
+    """All answers that are right, where there are several; the first one is the completion."""
     answered: bool = True
     """Whether the row has an answer to learn or to compare with."""
 
@@ -71,7 +74,7 @@ class Row:
     def is_well_formed(self) -> bool:
         """Whether every text of the row can be written as UTF-8."""
         if not self.messages:
-            return is_well_formed(self.prompt + self.completion + (self.system or ""))
+            return is_well_formed("".join((self.prompt, self.completion, self.system or "", *self.references)))
         return _is_well_formed(self.messages) and _is_well_formed(self.tools)
 
 
@@ -92,8 +95,8 @@ def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = Fals
     if "messages" not in found:
         if unanswered and found.get("completion") is None:
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
-        return Row(where, identity, group, *_pair(found, where))
-    if clash := next((key for key in ("prompt", "completion", "system") if key in found), None):
+        return Row(where, identity, group, *_pair(found, where), references=_references(found, where))
+    if clash := next((key for key in ("prompt", "completion", "system", "references") if key in found), None):
         raise UserError(f"this row has messages and a {clash}", where, "a row has either messages, or prompt and completion")
     return Row(where, identity, group, messages=_messages(found["messages"], where), tools=_tools(found.get("tools"), where))
 
@@ -105,6 +108,17 @@ def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | No
     if not isinstance(system, str | None):
         raise UserError(f"this row's system prompt is {type_name(system)}, not text", where)
     return prompt, completion, system
+
+
+def _references(found: Mapping[str, Any], where: Location) -> tuple[str, ...]:
+    given = found.get("references")
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
+        raise UserError("this row's references are no list of texts", where, "leave the key out where a row has its completion alone")
+    if found["completion"] not in given:
+        raise UserError("this row's completion is none of its references", where, "the completion is the first of them")
+    return tuple(given)
 
 
 def _messages(found: object, where: Location) -> tuple[Message, ...]:

@@ -51,6 +51,8 @@ class Expression:
             self._value = _environment().compile_expression(source, undefined_to_none=False)
         except TemplateSyntaxError as error:
             raise _broken(error, source, name, "expression") from None
+        except ValueError as error:  # a constant that Python cannot write, such as 10 ** 5000
+            raise UserError(f"{name} cannot be computed: {error}", Location(name)) from None
 
     def value(self, row: Row, where: Location) -> object:
         """The value over the fields of ROW; raises UserError, located at the row, where a field is unknown or the expression fails."""

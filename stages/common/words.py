@@ -1,10 +1,9 @@
-"""Texts as the words in which they are compared."""
+"""Texts as the words in which rows are compared with each other."""
 
-import re
-
-_WORD = re.compile(r"[^\W_]+")
+from stages.common import segmentation
 
 
 def words(text: str) -> list[str]:
-    """The words of TEXT: runs of letters and digits, in lower case, without punctuation."""
-    return _WORD.findall(text.casefold())
+    """The words of TEXT: letters and digits, case folded, without punctuation and underscores; single characters where a script puts no
+    space between words."""
+    return [part for word in segmentation.words(text.casefold()) for part in word.split("_") if part]

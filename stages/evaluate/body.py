@@ -10,12 +10,13 @@ from typing import Any
 from engine.errors import Location, UserError
 from stages.common.job import Job, Metrics
 from stages.common.predictions import Prediction, read_predictions
+from stages.common.proportions import PAIRED
 from stages.common.resampling import CORRECTIONS
 from stages.evaluate import Parameters
 from stages.evaluate.judgements import with_judgements
 from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.evaluate.pairing import Pair
-from stages.evaluate.scores import Difference, Measured, Score, measure
+from stages.evaluate.scores import PAIRED_BOOTSTRAP, Difference, Measured, Score, measure
 
 DIGITS = 6
 """Metrics are rounded to so many digits, so that their diffs are about something."""
@@ -52,7 +53,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
             differences = _differences(parameters, pair, measured[task], theirs[task])
             compared += [Compared(task, metric, name, difference) for metric, difference in differences.items()]
     _write(parameters, job, scores, compared, measured)
-    return {task: _metrics(task, values, compared) for task, values in scores[parameters.model].items()}
+    return {task: _metrics(task, values, measured[task], compared) for task, values in scores[parameters.model].items()}
 
 
 def _open(parameters: Parameters, job: Job, role: str, task: str) -> list[Prediction]:
@@ -77,12 +78,18 @@ def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Mea
     return ours.differences(theirs, parameters.statistics)
 
 
-def _metrics(task: str, scores: Mapping[str, Score], compared: list[Compared]) -> Metrics:
-    """The values of a task, and how far they are from the base's."""
+def _metrics(task: str, scores: Mapping[str, Score], measured: Measured, compared: list[Compared]) -> Metrics:
+    """The values of a task, how far they are from the base's, how words and intervals were found, and which rows a metric cannot see."""
     found: Metrics = {"rows": next(iter(scores.values())).rows}
     found |= {name: round(score.value, DIGITS) for name, score in scores.items()}
     change = {one.metric: round(one.difference.difference, DIGITS) for one in compared if one.task == task and one.other == BASE}
-    return found | ({"change": change} if change else {})
+    more = {
+        "change": change,
+        "segmentation": dict(measured.segmentation),
+        "unseen_rows": dict(measured.blind),
+        "intervals": {name: score.interval for name, score in scores.items()},
+    }
+    return found | {name: value for name, value in more.items() if value}
 
 
 def _write(
@@ -93,10 +100,13 @@ def _write(
     measured: Mapping[str, Measured],
 ) -> None:
     signatures = {s.name: s.signature for one in measured.values() for s in one.statistics if s.signature}
+    segmentation = {name: how for one in measured.values() for name, how in one.segmentation.items()}
+    unseen = {task: dict(one.blind) for task, one in measured.items() if one.blind}
     models = {
         model: {task: {k: _rounded(asdict(v)) for k, v in found.items()} for task, found in of.items()} for model, of in scores.items()
     }
-    _write_json(job.output / "scores.json", {"models": models, "signatures": signatures})
+    told = {"signatures": signatures, "segmentation": segmentation, "unseen_rows": unseen}
+    _write_json(job.output / "scores.json", {"models": models, **told})
     _write_json(job.output / "comparisons.json", _comparisons(parameters, compared))
     assert job.plot
     with job.plot.open("w", encoding="utf-8", newline="") as file:
@@ -106,7 +116,8 @@ def _write(
             label = "" if model == parameters.model else f"{model}: "
             for task, found in of.items():
                 for metric, score in found.items():
-                    writer.writerow([f"{label}{task} {metric}", model, task, metric, *_rounded(asdict(score)).values()])
+                    values = _rounded({column: getattr(score, column) for column in COLUMNS[4:]}).values()
+                    writer.writerow([f"{label}{task} {metric}", model, task, metric, *values])
 
 
 def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, Any]:
@@ -126,7 +137,8 @@ def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, 
         }
         for one, p in ((one, corrected[one.task, one.metric, one.other]) for one in compared)
     ]
-    method = {"interval": "paired bootstrap", "test": "paired permutation", **settings.model_dump(), "corrected_over": "one metric"}
+    intervals = {"of proportions": PAIRED, "of all other values": PAIRED_BOOTSTRAP}
+    method = {"interval": intervals, "test": "paired permutation", **settings.model_dump(), "corrected_over": "one metric"}
     return {"method": method, "comparisons": rows, "forgetting": [row for row in rows if row["other"] == BASE and not row["trained_on"]]}
 
 

@@ -1,12 +1,13 @@
 """Files of judgements: the rows that a chat teacher made of predictions, each with its answer in JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.errors import Location, UserError
 from stages.common.jsonl import read_objects
 from stages.common.predictions import Prediction
+from stages.common.strict_json import parse
 from stages.evaluate.metrics.judge_scores import Judged, JudgeScores
 
 _HINT = "a file that the judge's own step has written is needed: build it again"
@@ -35,7 +36,7 @@ def _scores(path: Path, metric: JudgeScores) -> dict[str, Mapping[str, int]]:
 def _valid(said: str, metric: JudgeScores, where: Location) -> Mapping[str, int]:
     """The scores in what the judge said; each is a whole number of the scale."""
     try:
-        values = json.loads(said)
+        values: Any = parse(said)
         scores = {name: values[name] for name in metric.scores}
     except (ValueError, TypeError, KeyError):
         raise UserError(f"this line is no judgement: it lacks the scores {', '.join(metric.scores)}", where, _HINT) from None

@@ -24,7 +24,7 @@ class Pair:
         if not pairs:
             raise UserError(f"{self.theirs_at} has no row in common with {self.ours_at}", Location(str(self.theirs_at)), _HINT)
         for one, (line, other) in pairs:
-            if (one.prompt, one.reference) != (other.prompt, other.reference):
+            if (one.prompt, one.reference, one.references) != (other.prompt, other.reference, other.references):
                 what = f"row {one.id} has another prompt or reference here than in {self.ours_at}"
                 raise UserError(what, Location(str(self.theirs_at), line), _HINT)
         return [one for one, _ in pairs], [other for _, (_, other) in pairs]

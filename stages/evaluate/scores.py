@@ -1,7 +1,7 @@
 """The values of all metrics on one model's answers to one task, with intervals, and their differences from another model's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,14 @@ import numpy as np
 
 from engine.errors import Location, UserError
 from stages.common.predictions import Prediction
+from stages.common.proportions import PAIRED, PROPORTION, interval_of_difference, interval_of_proportion
 from stages.common.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 from stages.evaluate import Statistics
 from stages.evaluate.metrics import AnyMetric
 from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.statistic import Statistic
+
+BOOTSTRAP, PAIRED_BOOTSTRAP = "percentile bootstrap", "paired percentile bootstrap"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Score:
     low: float
     high: float
     rows: int
+    interval: str
+    """How low and high were found."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Difference:
     high: float
     p: float
     rows: int
+    interval: str
+    """How low and high were found."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,10 @@ class Measured:
     statistics: tuple[Statistic, ...]
     rows: Array
     """Numbers of each row, [rows, columns of all statistics]."""
+    segmentation: Mapping[str, str] = field(default_factory=dict)
+    """How each metric that compares words cuts texts into them, by its name."""
+    blind: Mapping[str, int] = field(default_factory=dict)
+    """Rows that hold text which a metric cannot see, by its name, where there are such rows."""
 
     @cached_property
     def slices(self) -> Mapping[str, slice]:
@@ -62,9 +73,21 @@ class Measured:
         """Every value with its interval."""
         values = self.values(self.rows.sum(0))
         resampled = self.values(bootstrap_sums(self.rows, settings.resamples, settings.seed))
-        return {
-            name: Score(float(value), *interval(resampled[name], settings.confidence), len(self.rows)) for name, value in values.items()
-        }
+        found = {}
+        for name, value in values.items():
+            flags = self.flags(name)
+            if flags is None:
+                found[name] = Score(float(value), *interval(resampled[name], settings.confidence), len(self.rows), BOOTSTRAP)
+            else:
+                low, high = interval_of_proportion(int(flags.sum()), len(flags), settings.confidence)
+                found[name] = Score(float(value), low, high, len(self.rows), PROPORTION)
+        return found
+
+    def flags(self, name: str) -> Array | None:
+        """Of which rows [rows] a value is the share, where it is one."""
+        statistic = next(one for one in self.statistics if one.name == name)
+        numbers = self.rows[:, self.slices[name].start]
+        return numbers.astype(bool) if statistic.bounded and bool(np.isin(numbers, (0.0, 1.0)).all()) else None
 
     def differences(self, other: "Measured", settings: Statistics) -> dict[str, Difference]:
         """Every value that both have, ours minus theirs; the rows of both must be the same ones, in the same order."""
@@ -75,9 +98,14 @@ class Measured:
         found = {}
         for number, name in enumerate(mine):
             apart = float(mine[name] - yours[name])
-            low, high = interval(ours[name] - theirs[name], settings.confidence)
+            flags, others = self.flags(name), other.flags(name)
+            if flags is None or others is None:
+                (low, high), how = interval(ours[name] - theirs[name], settings.confidence), PAIRED_BOOTSTRAP
+            else:
+                only_ours, only_theirs = int((flags & ~others).sum()), int((others & ~flags).sum())
+                (low, high), how = interval_of_difference(only_ours, only_theirs, len(flags), settings.confidence), PAIRED
             chance = p_value(apart, permuted[:, number], exact)
-            found[name] = Difference(float(mine[name]), float(yours[name]), apart, low, high, chance, len(self.rows))
+            found[name] = Difference(float(mine[name]), float(yours[name]), apart, low, high, chance, len(self.rows), how)
         return found
 
     def _permuted(self, other: "Measured", settings: Statistics) -> tuple[Array, bool]:
@@ -94,6 +122,8 @@ def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], pat
     asked = all(prediction.answer is not None for prediction in predictions)
     chosen = list(metrics) if asked else [Perplexity()]
     found: dict[str, Statistic] = {}
+    segmentation: dict[str, str] = {}
+    blind: dict[str, int] = {}
     for metric in chosen:
         _refuse_lack(metric, predictions, path)
         for statistic in metric.measure(predictions):
@@ -101,8 +131,12 @@ def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], pat
                 hint = "name each metric once; two settings of one metric need two experiments"
                 raise UserError(f"two metrics both give '{statistic.name}'", hint=hint)
             found[statistic.name] = statistic
+        if how := getattr(metric, "segmentation", None):
+            segmentation[metric.kind] = how
+        if (rows := getattr(metric, "blind", None)) and (count := rows(predictions)):
+            blind[metric.kind] = count
     matrix = np.concatenate([np.asarray(statistic.rows, np.float64) for statistic in found.values()], axis=1)
-    return Measured(tuple(found.values()), matrix)
+    return Measured(tuple(found.values()), matrix, segmentation, blind)
 
 
 def _refuse_lack(metric: Any, predictions: Sequence[Prediction], path: Path) -> None:

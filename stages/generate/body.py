@@ -142,7 +142,7 @@ class Generation:
     def _row(self, draft: Draft, answer: Answer) -> Row | str:
         """The finished row, or why it is left out."""
         completion = answer.text
-        reason = answer.left_out or _unfit(draft, completion)
+        reason = answer.left_out or _unfit(draft, "".join((completion, *answer.references)))
         completion = self.parameters.answer_prefix + completion
         texts = Texts(draft.own, completion)
         if reason is None and not draft.subject.is_fixed:
@@ -150,9 +150,9 @@ class Generation:
         if reason:
             return reason
         self._count(draft.prompt.template, draft.own if draft.messages else draft.prompt.prompt, completion)
-        return self._finished(draft, completion)
+        return self._finished(draft, completion, [self.parameters.answer_prefix + one for one in answer.references])
 
-    def _finished(self, draft: Draft, completion: str) -> Row:
+    def _finished(self, draft: Draft, completion: str, references: list[str]) -> Row:
         subject, row = draft.subject, draft.subject.row
         made: Row = {"id": draft.id, "group": subject.group}
         if subject.split:
@@ -164,7 +164,8 @@ class Generation:
             parse_row(made, subject.where)  # roles out of order are said where the source has them
             return made
         system = {"system": draft.prompt.system} if draft.prompt.system else {}
-        return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion}
+        several = {"references": references} if references else {}
+        return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion, **several}
 
     def _id(self, content: str) -> str:
         """The first digits of the content hash; a repeated row's id is decided by how often the row came before, too."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from engine.errors import Location, UserError, did_you_mean
 from engine.part import Part, recipe
 from stages.common.jsonl import type_name
+from stages.common.strict_json import parse
 from stages.common.text import ascii_surrogates
 from stages.generate.selection import Row
 
@@ -133,8 +134,8 @@ def _calls(text: str, where: Location) -> list[Message]:
 
 def _json(text: str, what: str, where: Location) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse(text)
+    except ValueError as error:
         raise UserError(f"{what} is no JSON: {error}", where) from None
 
 

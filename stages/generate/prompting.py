@@ -8,11 +8,12 @@ from pathlib import Path
 from engine.errors import Location, UserError, did_you_mean
 from stages.common.hashing import choice, content_hash
 from stages.common.job import Job
-from stages.common.jsonl import type_name
+from stages.common.template_files import read_template
 from stages.common.templates import Template, is_empty
 from stages.generate import Parameters
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.selection import Row
+from stages.generate.teachers.gold import gold_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,7 @@ def _template(given: str | TemplateFile, name: str, job: Job, role: str) -> Temp
 
 def _read(path: Path) -> str:
     """A template's text; the line end with which an editor closes the file is no part of it."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", Location(str(path))) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"this template is not UTF-8: {error.reason} at byte {error.start}", Location(str(path))) from None
+    return read_template(path).removesuffix("\n").removesuffix("\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +108,4 @@ def example_answer(few_shot: FewShot, row: Row, where: Location) -> str | None:
     value = row[few_shot.answer]
     if is_empty(value):
         return None
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise UserError(f"column '{few_shot.answer}' (few_shot.answer) holds {type_name(value)}, not text", where)
-    return str(value)
+    return gold_texts(value, f"column '{few_shot.answer}' (few_shot.answer)", where)[0]

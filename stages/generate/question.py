@@ -28,6 +28,8 @@ class Answer:
 
     text: str
     left_out: str | None = None
+    references: tuple[str, ...] = ()
+    """All answers that are right, `text` the first of them, where there are several."""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from engine.errors import Location, UserError, did_you_mean
 from engine.part import Part, recipe
 from stages.common.hashing import content_hash, fraction
 from stages.common.jsonl import type_name
+from stages.common.strict_json import parse, unwritable
 from stages.common.text import shorten
 
 Row = dict[str, object]
@@ -138,7 +139,11 @@ class _Made:
             why = _no_expression(self.column.of)
             hint = f"it is no valid expression either: {why}" if why else did_you_mean(self.column.of, row)
             raise UserError(f"{COLUMN.format(self.name)} is made of column '{self.column.of}', which this row does not have", where, hint)
-        return found if found is None or self.column.type is None else _converted(found, self.column.type, self.name, where)
+        if found is not None and self.column.type is not None:
+            return _converted(found, self.column.type, self.name, where)
+        if why := unwritable(found):
+            raise UserError(f"{COLUMN.format(self.name)} is {why}", where, f"it is made of: {self.column.of}")
+        return found
 
 
 def _is_plain(text: str) -> bool:
@@ -173,13 +178,14 @@ def _converted(value: object, wanted: str, name: str, where: Location) -> object
     """VALUE as another type; raises UserError where it is none."""
     try:
         return _CONVERT[wanted](value)
-    except (ValueError, TypeError, OverflowError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         shown = shorten(value) if isinstance(value, str) else type_name(value)
-        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, and this row holds {shown}", where) from None
+        why = str(error) if wanted == "json" and isinstance(value, str) else None
+        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, and this row holds {shown}", where, why) from None
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _integer(value: object) -> int:
@@ -211,11 +217,7 @@ def _boolean(value: object) -> bool:
 def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
-    return json.loads(value, parse_constant=_refused)
-
-
-def _refused(name: str) -> object:
-    raise ValueError(name)
+    return parse(value)
 
 
 _CONVERT = {"text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "json": _json}

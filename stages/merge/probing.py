@@ -25,16 +25,22 @@ class Probe:
     answer: list[int]
 
 
-def read_probes(paths: Sequence[Path], rows: int, asking: Questions) -> list[Probe]:
-    """Probes of at most ROWS rows of each file, chosen by content; raises UserError where there is none at all."""
+def read_probes(splits: Sequence[Path], rows: int, asking: Questions) -> list[Probe]:
+    """Probes of at most ROWS rows of each of SPLITS, folders with a task's rows, chosen by content; raises UserError where there is none.
+
+    Test rows are asked; where a task has none, its validation rows, else those of the training: two models that ought to be one are
+    compared, which rows that were learned show as well.
+    """
     probes = []
-    for path in paths:
-        usable = [row for row in read_rows(path, unanswered=True) if row.is_well_formed()]
-        chosen = sorted(usable, key=_hash)[:rows]
-        probes += [found for row in chosen if (found := _probe(row, asking))]
+    for folder in splits:
+        for split in ("test", "validation", "train"):
+            usable = [row for row in read_rows(folder / f"{split}.jsonl", unanswered=True) if row.is_well_formed()]
+            of_task = [found for row in sorted(usable, key=_hash)[:rows] if (found := _probe(row, asking))]
+            if of_task:
+                break
+        probes += of_task
     if not probes:
-        hint = "raise split.test or split.validation of a task in the mixture, or give it more rows"
-        raise UserError("there are no held-out rows to compare the merged model on", hint=hint)
+        raise UserError("no row of any task can be asked, so there is nothing to compare the merged model on", hint="give a task more rows")
     return probes
 
 

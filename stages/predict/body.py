@@ -98,8 +98,11 @@ def _prediction(
 ) -> Prediction:
     loss, loss_tokens = (round(measured[0], LOSS_DIGITS), measured[1]) if measured else (None, 0)
     if ids is None:
-        return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens)
+        return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens, question.references)
     ended = bool(ids) and ids[-1] in stops
     reason: FinishReason = "stop" if ended else "length"
     (answer,) = tokenizer.encoder.decode([ids[: len(ids) - ended]])
-    return Prediction(task, question.id, question.prompt, question.reference, answer, reason, len(ids) - ended, loss, loss_tokens)
+    tokens = len(ids) - ended
+    return Prediction(
+        task, question.id, question.prompt, question.reference, answer, reason, tokens, loss, loss_tokens, question.references
+    )

@@ -22,6 +22,8 @@ class Question:
     input_ids: list[int]
     reference_ids: list[int]
     """The reference's tokens, the end-of-sequence token last; empty where there is no reference or nobody asks for its likelihood."""
+    references: tuple[str, ...] = ()
+    """All references, where the row has several."""
 
 
 @dataclass
@@ -104,7 +106,7 @@ class Reader:
         reference_ids = self._reference(row) if self.parameters.likelihood or task in self.parameters.held_out else []
         if task in self.parameters.held_out and len(input_ids) + len(reference_ids) < 2:
             return "nothing to read"
-        return Question(row.id, row.asked, row.reference if row.answered else None, input_ids, reference_ids)
+        return Question(row.id, row.asked, row.reference if row.answered else None, input_ids, reference_ids, row.references)
 
     def _reference(self, row: Row) -> list[int]:
         """The tokens that a training would supervise: the text and one end token."""

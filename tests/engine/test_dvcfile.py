@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import dvcfile
 from engine.build import dvc_environment
 from engine.dvcfile import Entry, Record
+from engine.errors import Location
+from engine.graph import Graph, Input, Step
 from engine.hashing import Hashes
 from engine.store import Disk
+from stages import split
 
 PIPELINE = """
 stages:
@@ -165,3 +168,45 @@ def test_a_lock_in_pieces_is_what_writing_all_of_it_gives(before: dict[str, Reco
         whole["stages"] |= {name: dvcfile.lock_stage(record) for name, record in records.items()}
     assert lock.text().decode() == dvcfile._dump(whole)
     assert dvcfile.parse_lock(lock.text()) == before | {name: record for records in updates for name, record in records.items()}
+
+
+ANY = st.characters(codec="utf-8", exclude_characters="\0")
+PATHS = st.text(st.one_of(st.sampled_from("${}\\a./ '\"#&*:[]"), ANY), min_size=1, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    """What DVC itself makes of the stages in a text of `dvc.yaml`."""
+    from dvc.parsing import DataResolver
+    from dvc.repo import Repo
+
+    root = tmp_path_factory.mktemp("parsed")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    repository = Repo.init(str(root))
+    (root / "params.yaml").write_text(dvcfile._dump({"generate-a": {"prompts": ["${nothing} ${"], "${key}": 1}}), "utf-8")
+
+    def resolve(text: str):
+        resolver = DataResolver(repository, str(root), dvcfile.parse_yaml(text))
+        return {name: resolver.resolve_one(name)[name] for name in resolver.get_keys()}
+
+    return resolve
+
+
+def step_over(paths: list[str], description: str = "Rows.") -> Step:
+    reads = {str(number): Input(path) for number, path in enumerate(paths)}
+    return Step("split-a", split.KIND, split.Parameters(), reads, description, Location("a.toml"))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(PATHS, min_size=1, max_size=4, unique=True), PATHS)
+def test_dvc_reads_every_path_and_text_back_as_it_was(resolved, paths, description):
+    text = dvcfile.pipeline_text(Graph([step_over(paths, description)]), [*paths, "specs"], always_resolve=False)
+    found = resolved(text)
+    assert sorted(found["split-a"]["deps"]) == sorted([*paths, "artifacts/identity/split-a.json"])
+    assert found["split-a"]["desc"] == description and found["resolve"]["deps"] == [*paths, "specs"]
+
+
+@pytest.mark.parametrize("path", ["a${b}.jsonl", "${a}", "a${b", "$${a}", "a\\${b}", "${a${b}}", "${}", "a}${b}{", "$ {a}"])
+def test_dvc_reads_what_looks_like_a_parameter_as_a_path(resolved, path):
+    found = resolved(dvcfile.pipeline_text(Graph([step_over([path])]), [], always_resolve=True))
+    assert found["split-a"]["deps"] == sorted([path, "artifacts/identity/split-a.json"])

@@ -56,7 +56,7 @@ def reads(step):
 def test_the_own_adapter_is_merged_by_default(project):
     found = project(spec("one", merge="check_rows = 4"))
     step = found.graph["merge-one"]
-    wanted = {"model": "initialize-toy", "adapter/one": "train-one", "rows/a": "split-a/test.jsonl"}
+    wanted = {"model": "initialize-toy", "adapter/one": "train-one", "rows/a": "split-a"}
     assert reads(step) == wanted and step.parameters.adapters == {"one": 1.0} and step.parameters.quantised is None
     assert targets(found.specs[0]) == ("evaluate-one", "merge-one")
 

@@ -92,3 +92,51 @@ def test_a_link_to_a_spec_that_leads_nowhere_is_an_error_and_one_that_leads_some
     workspace = Workspace.at(root)
     assert [path.name for path in workspace.spec_paths()] == ["linked.toml", "mine.toml"]
     assert select([Path("specs/linked.toml")], workspace) == select([elsewhere], workspace) == (root / "specs/linked.toml",)
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("data/r.jsonl", "data/r.jsonl.dvc"),
+        ("data/deep/r.jsonl", "data.dvc"),
+        ("data/deep/r.jsonl", "data/deep.dvc"),
+        ("models/tiny", "models/tiny.dvc"),
+        ("models/tiny/tokenizer.json", "models/tiny.dvc"),
+        ("templates/c.jinja", "templates.dvc"),
+        ("data/with space.jsonl", "data/with space.jsonl.dvc"),
+    ],
+)
+def test_what_dvc_tracks_is_checked_out_or_pulled(root: Path, path: str, kept: str):
+    (root / kept).parent.mkdir(parents=True, exist_ok=True)
+    (root / kept).write_text("outs:\n- md5: 0\n  path: x\n", "utf-8")
+    (root / "README.md").write_text(f"{path} data/", "utf-8")
+    wanted = f"'{kept}'" if " " in kept else kept
+    way = f"run: dvc checkout {wanted}, or dvc pull {wanted} where the cache lacks it"
+    assert hint(root, path) == f"DVC tracks it, and it is not here; {way}"
+
+
+def test_a_pattern_below_a_folder_that_dvc_tracks(root: Path):
+    (root / "data/raw").mkdir()
+    (root / "data/raw.dvc").write_text("outs: []\n", "utf-8")
+    rows = generate.Parameters(source=Jsonl(path="data/raw/*.jsonl"), prompts=("{{ q }}",), teacher=Gold(column="a"))
+    step = Step("generate-a", generate.KIND, rows, {}, "", Location("a.toml"), lambda place: Location("a.toml"))
+    (problem,) = missing_inputs([step], root)
+    assert problem.what == "no file matches data/raw/*.jsonl" and "dvc checkout data/raw.dvc" in problem.hint
+
+
+def test_files_of_a_pattern_or_a_model_that_are_not_pulled_are_told_of(root: Path):
+    (root / "data/a.jsonl").write_text("", "utf-8")
+    for pointer in ("data/b.jsonl.dvc", "data/notes.txt.dvc", "data/a.jsonl.dvc"):
+        (root / pointer).write_text("outs: []\n", "utf-8")
+    rows = generate.Parameters(source=Jsonl(path="data/*.jsonl"), prompts=("{{ q }}",), teacher=Gold(column="a"))
+    reads = {"source": Input("data", where=Location("a.toml", 1))}
+    step = Step("generate-a", generate.KIND, rows, reads, "", Location("a.toml"), lambda place: Location("a.toml"))
+    (problem,) = missing_inputs([step], root)
+    assert problem.what == "data/b.jsonl is not here, and data/*.jsonl needs it" and "dvc pull data/b.jsonl.dvc" in problem.hint
+    (root / "data/b.jsonl").write_text("", "utf-8")
+    assert missing_inputs([step], root) == []
+    (root / "models/tiny").mkdir(parents=True)
+    (root / "models/tiny/model.safetensors.dvc").write_text("outs: []\n", "utf-8")
+    asked = Step("split-a", split.KIND, split.Parameters(), {"model": Input("models/tiny", where=Location("a.toml", 2))}, "", Location("a"))
+    (problem,) = missing_inputs([asked], root)
+    assert problem.what == "models/tiny/model.safetensors is not here, and models/tiny needs it" and problem.where == Location("a.toml", 2)

@@ -85,3 +85,47 @@ def test_without_a_tokenizer_there_is_text_and_a_sentence(workspace):
 
 MODEL = 'name = "tiny"\narchitecture = { kind = "gpt2", hidden_size = 16, layers = 1, heads = 2, max_length = 256 }'
 TASK = "answer"
+
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+def with_chat(workspace: Path, form: str) -> None:
+    spec = workspace / "specs/answer.toml"
+    spec.write_text(spec.read_text("utf-8") + f'\n[tokenization]\nformat = {form}\nmask = "assistant"\n', "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raw", "form"),
+    [
+        (TEMPLATE.encode(), '{ kind = "chat", template_file = "chat.jinja" }'),
+        (b"\xef\xbb\xbf" + TEMPLATE.encode(), '{ kind = "chat", template_file = "chat.jinja" }'),
+        (TEMPLATE.replace("<{{", "[{{").replace("<assistant", "[assistant").encode(), '{ kind = "chat", template_file = "chat.jinja" }'),
+        (b"", f"{{ kind = \"chat\", template = '{TEMPLATE}' }}"),
+        (TEMPLATE.encode(), '{ kind = "chat", template_file = "chat.jinja", variables = { a = 1 } }'),
+    ],
+)
+def test_tokens_under_the_chat_template_of_the_spec(workspace, raw, form):
+    (workspace / "chat.jinja").write_bytes(raw)
+    with_chat(workspace, form)
+    found = look(workspace, TASK, "-n", "1")
+    (row,) = found["rows"]
+    assert found["without_tokens"] is None and "no_tokens" not in row
+    learned = "".join(token["text"] for token in row["tokens"] if token["supervised"])
+    asked = "".join(token["text"] for token in row["tokens"] if not token["supervised"])
+    opening = "[" if b"[" in raw else "<"
+    assert learned.startswith(row["row"]["completion"])
+    assert asked == f"{opening}user>{row['prompt']}</s>{opening}assistant>"
+
+
+@pytest.mark.parametrize(("raw", "said"), [(TEMPLATE.encode("utf-16"), "UTF-16, not UTF-8"), (b"\xff{{ x }}", "not UTF-8")])
+@pytest.mark.parametrize("place", ["chat", "prompt"])
+def test_a_template_file_that_is_no_utf8_is_told_by_check(workspace, raw, said, place):
+    (workspace / "t.jinja").write_bytes(raw)
+    if place == "chat":
+        with_chat(workspace, '{ kind = "chat", template_file = "t.jinja" }')
+    else:
+        spec = workspace / "specs/answer.toml"
+        spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "t.jinja" }, '), "utf-8")
+    told = engine(workspace, "check", status=1).stderr
+    assert said in told and "--> t.jinja" in told and "Traceback" not in told

@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import UserError
 from engine.part import Part, recipe
+from stages.common.template_files import read_template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class Chat(Part):
         from stages.common.chat import ChatRenderer
 
         if template is not None:
-            return ChatRenderer(self, encoder, template.read_text("utf-8"), str(template))
+            return ChatRenderer(self, encoder, read_template(template), str(template))
         if self.template is not None:
             return ChatRenderer(self, encoder, self.template, "tokenization.format.template")
         if encoder.template is None:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.sacrebleu_sums import scores_of
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
+from stages.common.segmentation import is_spaceless
+from stages.evaluate.metrics.sacrebleu_sums import reference_streams, scores_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, references_of
 
 
 class Bleu(Part):
-    """Corpus BLEU: n-gram counts and lengths are summed over all answers, then compared."""
+    """Corpus BLEU: n-gram counts and lengths are summed over all answers, then compared; with any number of references a row."""
 
     kind: Literal["bleu"] = "bleu"
     tokenize: Literal["13a", "intl", "char", "zh", "none"] = recipe("13a", "How sacrebleu cuts text into words.")
@@ -18,16 +19,22 @@ class Bleu(Part):
     smooth_value: float | None = recipe(None, "The value of floor or add-k; none given: sacrebleu's own.", gt=0)
     effective_order: bool = recipe(False, "Leave out n-grams longer than every answer, as for single sentences.")
     max_order: int = recipe(4, "Longest n-grams that count.", gt=0, le=9)
-    environment: ClassVar[tuple[str, ...]] = ("sacrebleu",)
+    environment: ClassVar[tuple[str, ...]] = ("regex", "sacrebleu")
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`bleu`, 0 to 100, with sacrebleu's signature."""
         scorer = self._scorer()
-        answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
+        answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
         # What `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
-        counts = scorer._extract_corpus_statistics(answers, [references])
+        counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("bleu", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]
+
+    def blind(self, predictions: Sequence[Prediction]) -> int:
+        """Rows of which a whole sentence is taken for one word: their script has no spaces, and `tokenize` cuts at spaces."""
+        if self.tokenize in ("char", "zh"):
+            return 0
+        return sum(any(map(is_spaceless, (answer_of(p), *references_of(p)))) for p in predictions)
 
     def _scorer(self) -> Any:
         from sacrebleu.metrics import BLEU

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.sacrebleu_sums import scores_of
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, reference_of
+from stages.evaluate.metrics.sacrebleu_sums import reference_streams, scores_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of
 
 
 class Chrf(Part):
-    """F-score of character n-grams, summed over all answers; with `word_order = 2` it is chrF++."""
+    """F-score of character n-grams, summed over all answers (of several references the best one); with `word_order = 2` it is chrF++."""
 
     kind: Literal["chrf"] = "chrf"
     char_order: int = recipe(6, "Longest character n-grams that count.", gt=0)
@@ -31,7 +31,7 @@ class Chrf(Part):
             lowercase=self.lowercase,
             eps_smoothing=self.eps_smoothing,
         )
-        answers, references = [answer_of(p) for p in predictions], [reference_of(p) for p in predictions]
+        answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
         # What `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
-        counts = scorer._extract_corpus_statistics(answers, [references])
+        counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("chrf", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]

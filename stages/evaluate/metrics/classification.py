@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of, references_of
 
 if TYPE_CHECKING:
     from stages.evaluate.metrics.statistic import Array
@@ -20,12 +20,14 @@ class Classification(Part):
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`accuracy` and `macro_f1`, 0 to 1; a label that nobody gives and nobody should counts as 0, as in scikit-learn."""
-        truths = [self._label(reference_of(p)) for p in predictions]
         given = [self._label(answer_of(p)) if p.ended else None for p in predictions]
+        allowed = [[self._label(reference) for reference in references_of(p)] for p in predictions]
+        # Where several labels are right, the one that was given is; else the first one was missed.
+        truths = [answer if answer is not None and answer in right else right[0] for right, answer in zip(allowed, given, strict=True)]
         labels = sorted({self._label(label) for label in self.labels} or set(truths))
         rows = [_counts(truth, answer, labels) for truth, answer in zip(truths, given, strict=True)]
         return [
-            mean_of("accuracy", [truth == answer for truth, answer in zip(truths, given, strict=True)]),
+            proportion_of("accuracy", [truth == answer for truth, answer in zip(truths, given, strict=True)]),
             Statistic("macro_f1", rows, _macro_f1),
         ]
 

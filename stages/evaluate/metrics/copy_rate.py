@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
+from stages.common.segmentation import Segmentation
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, ratio_of
-from stages.evaluate.metrics.words import words
+from stages.evaluate.metrics.words import blind_rows, words
 
 
 class CopyRate(Part):
@@ -13,13 +14,23 @@ class CopyRate(Part):
 
     kind: Literal["copy_rate"] = "copy_rate"
     words: int = recipe(1, "Only stretches of at least this many words count.", gt=0)
+    segmentation: Segmentation = recipe(
+        "unicode",
+        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
+        " `characters`; or `published`, at whatever is no letter, digit or underscore.",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = False
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`copy_rate`, 0 to 1, over all words of all answers."""
-        pairs = [(words(p.prompt), words(answer_of(p))) for p in predictions]
+        pairs = [(words(p.prompt, self.segmentation), words(answer_of(p), self.segmentation)) for p in predictions]
         copied = [sum(n for n in fragments(prompt, answer) if n >= self.words) for prompt, answer in pairs]
         return [ratio_of("copy_rate", copied, [len(answer) for _, answer in pairs])]
+
+    def blind(self, predictions: Sequence[Prediction]) -> int:
+        """Rows of which this metric cannot see the text."""
+        return blind_rows([(answer_of(p),) for p in predictions], lambda text: words(text, self.segmentation))
 
 
 def fragments(source: Sequence[str], text: Sequence[str]) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part
-from stages.evaluate.metrics.statistic import Prediction, Statistic, mean_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_of
 
 
 class EosRate(Part):
@@ -15,4 +15,4 @@ class EosRate(Part):
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`eos_rate`, 0 to 1."""
-        return [mean_of("eos_rate", [p.ended for p in predictions])]
+        return [proportion_of("eos_rate", [p.ended for p in predictions])]

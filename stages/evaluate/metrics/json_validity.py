@@ -4,14 +4,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of
+from stages.common.strict_json import parse
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of
 
 FieldType = Literal["string", "integer", "number", "boolean", "array", "object"]
 """The types of JSON Schema, but for its empty one."""
 
 
 class JsonValidity(Part):
-    """Share of the answers that are JSON, and, where fields are given, share of those that are objects with these fields."""
+    """Share of the answers that are JSON, and, where fields are given, share of those that are objects with these fields.
+
+    What is no JSON number (`NaN`, `Infinity`, `1e999`) and a key that stands twice in one object make an answer invalid."""
 
     kind: Literal["json_validity"] = "json_validity"
     fields: dict[str, FieldType] = recipe({}, "Fields that the object must have, and the type of each in JSON Schema's words.")
@@ -22,8 +25,8 @@ class JsonValidity(Part):
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`json_rate` and, with fields, `schema_rate`; an answer that never ended is neither."""
-        parsers = {"json_rate": _any_json(), **({"schema_rate": self._object()} if self.fields else {})}
-        return [mean_of(name, [p.ended and _accepts(parse, answer_of(p)) for p in predictions]) for name, parse in parsers.items()]
+        parsers = {"json_rate": parse, **({"schema_rate": self._object()} if self.fields else {})}
+        return [proportion_of(name, [p.ended and _accepts(read, answer_of(p)) for p in predictions]) for name, read in parsers.items()]
 
     def _object(self) -> Callable[[str], object]:
         from pydantic import ConfigDict, create_model
@@ -33,9 +36,13 @@ class JsonValidity(Part):
         fields: dict[str, Any] = {}
         for number, (name, wanted) in enumerate(self.fields.items()):
             fields[f"field_{number}"] = (types[wanted], _field(name, required=name not in self.optional))
-        return create_model(
-            "Answer", __config__=ConfigDict(strict=True, extra="ignore" if self.extra else "forbid"), **fields
-        ).model_validate_json
+        answer = create_model("Answer", __config__=ConfigDict(strict=True, extra="ignore" if self.extra else "forbid"), **fields)
+
+        def read(text: str) -> object:
+            parse(text)  # pydantic's own parser takes NaN, and the last one of equal keys
+            return answer.model_validate_json(text)
+
+        return read
 
 
 def _field(name: str, required: bool) -> Any:
@@ -44,15 +51,9 @@ def _field(name: str, required: bool) -> Any:
     return Field(alias=name) if required else Field(None, alias=name)
 
 
-def _any_json() -> Callable[[str], object]:
-    from pydantic_core import from_json
-
-    return lambda text: from_json(text, allow_inf_nan=False)
-
-
-def _accepts(parse: Callable[[str], object], text: str) -> bool:
+def _accepts(read: Callable[[str], object], text: str) -> bool:
     try:
-        parse(text)
+        read(text)
     except ValueError:
         return False
     return True

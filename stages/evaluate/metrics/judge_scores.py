@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from engine.part import Name, Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, mean_of, ratio_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_of, ratio_of
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class JudgeScores(Part):
         judged = [one.scores if isinstance(one, Judged) else None for one in predictions]
         counts = [found is not None for found in judged]
         means = [ratio_of(f"judge_{name}", [found[name] if found else 0 for found in judged], counts) for name in self.scores]
-        return [*means, mean_of("judged_rate", counts)]
+        return [*means, proportion_of("judged_rate", counts)]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
+from stages.common.segmentation import Segmentation
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, ratio_of
-from stages.evaluate.metrics.words import ngrams, words
+from stages.evaluate.metrics.words import blind_rows, ngrams, words
 
 
 class Novelty(Part):
@@ -13,14 +14,24 @@ class Novelty(Part):
 
     kind: Literal["novelty"] = "novelty"
     ngram: int = recipe(2, "Words of an n-gram.", gt=0)
+    segmentation: Segmentation = recipe(
+        "unicode",
+        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
+        " `characters`; or `published`, at whatever is no letter, digit or underscore.",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = False
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`novelty`, 0 to 1; answers that are too short for an n-gram say nothing."""
         new, all_of = [], []
         for prediction in predictions:
-            known = set(ngrams(words(prediction.prompt), self.ngram))
-            made = ngrams(words(answer_of(prediction)), self.ngram)
+            known = set(ngrams(words(prediction.prompt, self.segmentation), self.ngram))
+            made = ngrams(words(answer_of(prediction), self.segmentation), self.ngram)
             new.append(sum(gram not in known for gram in made))
             all_of.append(len(made))
         return [ratio_of("novelty", new, all_of)]
+
+    def blind(self, predictions: Sequence[Prediction]) -> int:
+        """Rows of which this metric cannot see the text."""
+        return blind_rows([(answer_of(p),) for p in predictions], lambda text: words(text, self.segmentation))

@@ -1,18 +1,29 @@
 """ROUGE (Lin, 2004, https://aclanthology.org/W04-1013), through Google's rouge-score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
+from stages.common import segmentation
+from stages.common.segmentation import Segmentation
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, references_of
+from stages.evaluate.metrics.words import blind_rows
+
+_STEMMED = 4
+"""Words of at least this many letters are stemmed, as rouge-score does."""
 
 
 class Rouge(Part):
-    """F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, mean over the answers."""
+    """F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, mean over the answers; of several references the best one counts."""
 
     kind: Literal["rouge"] = "rouge"
     stemmer: bool = recipe(False, "Compare word stems (English only).")
-    environment: ClassVar[tuple[str, ...]] = ("nltk", "rouge-score")
+    segmentation: Segmentation = recipe(
+        "unicode",
+        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces (ASCII"
+        " text is cut exactly as by rouge-score); `characters`; or `published`: rouge-score's own, which sees a to z and 0 to 9 alone.",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("nltk", "regex", "rouge-score")
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
@@ -20,6 +31,37 @@ class Rouge(Part):
         from rouge_score.rouge_scorer import RougeScorer
 
         names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
-        scorer = RougeScorer(names, use_stemmer=self.stemmer)
-        scores = [scorer.score(reference_of(p), answer_of(p)) for p in predictions]
-        return [mean_of(name, [score[name].fmeasure for score in scores]) for name in names]
+        scorer = RougeScorer(names, tokenizer=_Tokenizer(self._cut()))
+        scores = [scorer.score_multi(references_of(p), answer_of(p)) for p in predictions]
+        return [mean_of(name, [score[name].fmeasure for score in scores], bounded=True) for name in names]
+
+    def blind(self, predictions: Sequence[Prediction]) -> int:
+        """Rows of which this metric cannot see the answer or a reference, or not all of their letters."""
+        cut = self._cut()
+        rows = [(answer_of(p), *references_of(p)) for p in predictions]
+        if self.segmentation != "published":
+            return blind_rows(rows, cut)
+        return blind_rows(rows, lambda text: [] if segmentation.has_letters_beyond_ascii(text) else cut(text))
+
+    def _cut(self) -> Callable[[str], list[str]]:
+        from nltk.stem.porter import PorterStemmer
+        from rouge_score.tokenize import tokenize
+
+        stemmer = PorterStemmer() if self.stemmer else None
+        chosen = {"unicode": segmentation.words, "characters": segmentation.characters}.get(self.segmentation)
+
+        def cut(text: str) -> list[str]:
+            if chosen is None or (text.isascii() and self.segmentation == "unicode"):
+                published: list[str] = tokenize(text, stemmer)
+                return published
+            found = [part for word in chosen(text.lower()) for part in word.split("_") if part]
+            return [stemmer.stem(word) if stemmer and len(word) >= _STEMMED and word.isascii() else word for word in found]
+
+        return cut
+
+
+class _Tokenizer:
+    """What rouge-score asks for the words of a text."""
+
+    def __init__(self, cut: Callable[[str], list[str]]) -> None:
+        self.tokenize = cut

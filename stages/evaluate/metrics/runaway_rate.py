@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
+from stages.common.segmentation import Segmentation
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of, references_of
 from stages.evaluate.metrics.words import words
 
 
@@ -13,11 +14,18 @@ class RunawayRate(Part):
 
     kind: Literal["runaway_rate"] = "runaway_rate"
     times: float = recipe(2.0, "An answer with more than this many times the reference's words runs away.", ge=1)
+    segmentation: Segmentation = recipe(
+        "unicode",
+        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
+        " `characters`; or `published`, at whatever is no letter, digit or underscore.",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`runaway_rate`, 0 to 1."""
-        return [mean_of("runaway_rate", [not p.ended and self._long(p) for p in predictions])]
+        return [proportion_of("runaway_rate", [not p.ended and self._long(p) for p in predictions])]
 
     def _long(self, prediction: Prediction) -> bool:
-        return len(words(answer_of(prediction))) > self.times * len(words(reference_of(prediction)))
+        longest = max(len(words(reference, self.segmentation)) for reference in references_of(prediction))
+        return len(words(answer_of(prediction), self.segmentation)) > self.times * longest

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-__all__ = ["Prediction", "Statistic", "answer_of", "mean_of", "ratio", "ratio_of", "reference_of"]
+__all__ = ["Prediction", "Statistic", "answer_of", "mean_of", "proportion_of", "ratio", "ratio_of", "reference_of", "references_of"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Statistic:
     value: "Callable[[Array], Array]"
     signature: str | None = None
     """How the value was computed, in the words of the library that did."""
+    bounded: bool = False
+    """Whether the value is the mean of one number from 0 to 1 for each row. Where all these numbers are 0 or 1 it is a proportion, whose
+    interval a bootstrap cannot tell: resamples of rows that are all alike are all alike."""
 
 
 def ratio(sums: "Array") -> "Array":
@@ -35,9 +38,14 @@ def ratio(sums: "Array") -> "Array":
     return np.divide(sums[..., 0], sums[..., 1], out=np.zeros(sums.shape[:-1]), where=sums[..., 1] != 0)
 
 
-def mean_of(name: str, values: Sequence[float]) -> Statistic:
-    """The mean of one number a row."""
-    return Statistic(name, [(float(value), 1.0) for value in values], ratio)
+def mean_of(name: str, values: Sequence[float], bounded: bool = False) -> Statistic:
+    """The mean of one number a row; BOUNDED where the number lies between 0 and 1 by its definition."""
+    return Statistic(name, [(float(value), 1.0) for value in values], ratio, bounded=bounded)
+
+
+def proportion_of(name: str, flags: Sequence[bool]) -> Statistic:
+    """The share of the rows for which something holds."""
+    return mean_of(name, flags, bounded=True)
 
 
 def ratio_of(name: str, parts: Sequence[float], wholes: Sequence[float]) -> Statistic:
@@ -52,6 +60,11 @@ def answer_of(prediction: Prediction) -> str:
 
 
 def reference_of(prediction: Prediction) -> str:
-    """The reference; that there is one was checked before a metric that needs it is asked."""
+    """The reference, of several the first; that there is one was checked before a metric that needs it is asked."""
     assert prediction.reference is not None
     return prediction.reference
+
+
+def references_of(prediction: Prediction) -> tuple[str, ...]:
+    """Every reference, one at least: what was learned comes first."""
+    return prediction.references or (reference_of(prediction),)

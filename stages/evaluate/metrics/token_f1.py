@@ -7,30 +7,62 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from engine.part import Part, recipe
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, reference_of
+from stages.common import segmentation
+from stages.common.segmentation import Segmentation
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, references_of
+from stages.evaluate.metrics.words import blind_rows
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class TokenF1(Part):
-    """Mean F-measure of the words that answer and reference share, case, punctuation and articles aside."""
+    """Mean F-measure of the words that answer and reference share, case, punctuation and articles aside; the best reference counts."""
 
     kind: Literal["token_f1"] = "token_f1"
     articles: bool = recipe(False, "Whether `a`, `an` and `the` count as words; SQuAD leaves them out.")
+    segmentation: Segmentation = recipe(
+        "unicode",
+        "How texts are cut into words: `unicode` at white space, and where a script has no spaces at the word boundaries of"
+        " UAX 29; `characters`; or `published`: at white space alone, as SQuAD does.",
+    )
+    environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`token_f1`, 0 to 1."""
-        return [mean_of("token_f1", [self._score(answer_of(p), reference_of(p)) for p in predictions])]
+        return [mean_of("token_f1", [self._best(p) for p in predictions], bounded=True)]
 
-    def _score(self, answer: str, reference: str) -> float:
-        given, wanted = self._words(answer), self._words(reference)
-        if not given or not wanted:
-            return float(given == wanted)
-        shared = sum((Counter(given) & Counter(wanted)).values())
-        return 2 * shared / (len(given) + len(wanted))
+    def blind(self, predictions: Sequence[Prediction]) -> int:
+        """Rows of which this metric cannot see the answer or a reference, or takes a whole sentence of theirs for one word."""
+        texts = [(answer_of(p), *references_of(p)) for p in predictions]
+        if self.segmentation == "published":
+            return sum(any(segmentation.is_spaceless(text) for text in row) for row in texts)
+        return blind_rows(texts, segmentation.characters)
+
+    def _best(self, prediction: Prediction) -> float:
+        given = self._words(answer_of(prediction))
+        return max(_overlap(given, self._words(reference)) for reference in references_of(prediction))
 
     def _words(self, text: str) -> list[str]:
         plain = text.lower().translate(_PUNCTUATION)
-        return (plain if self.articles else _ARTICLES.sub(" ", plain)).split()
+        found = (plain if self.articles else _ARTICLES.sub(" ", plain)).split()
+        if self.segmentation == "published" or (plain.isascii() and self.segmentation == "unicode"):
+            return found
+        if self.segmentation == "characters":
+            return [character for word in found for character in segmentation.characters(word)]
+        return [part for word in found for part in _cut(word)]
+
+
+def _cut(word: str) -> list[str]:
+    """The parts of WORD, which stood between spaces: characters where its script has none; punctuation of its script is left out."""
+    if segmentation.is_spaceless(word):
+        return segmentation.words(word)
+    return [kept] if (kept := segmentation.without_punctuation(word)) else []
+
+
+def _overlap(given: Sequence[str], wanted: Sequence[str]) -> float:
+    if not given or not wanted:
+        return float(given == wanted)
+    shared = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * shared / (len(given) + len(wanted))

@@ -1,16 +1,30 @@
 """Words and n-grams of a text, for metrics that compare answers with prompts or references."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-_WORD = re.compile(r"\w+")
+from stages.common import segmentation
+from stages.common.segmentation import Segmentation
+
+_RUN = re.compile(r"\w+")
+
+_CUT: Mapping[Segmentation, Callable[[str], list[str]]] = {
+    "unicode": segmentation.words,
+    "characters": segmentation.characters,
+    "published": _RUN.findall,
+}
 
 
-def words(text: str) -> list[str]:
-    """The words of TEXT: runs of letters, digits and underscores, lower case."""
-    return _WORD.findall(text.lower())
+def words(text: str, how: Segmentation = "unicode") -> list[str]:
+    """The words of TEXT, lower case: runs of letters, digits and underscores, cut as HOW says."""
+    return _CUT[how](text.lower())
 
 
 def ngrams(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
     """All runs of SIZE neighbouring items, in order."""
     return [tuple(items[start : start + size]) for start in range(len(items) - size + 1)]
+
+
+def blind_rows(texts: Iterable[Iterable[str]], cut: Callable[[str], Sequence[str]]) -> int:
+    """How many rows hold a text that is not blank and of which CUT makes no words: signs alone, or letters that it does not know."""
+    return sum(any(text.strip() and not cut(text) for text in row) for row in texts)

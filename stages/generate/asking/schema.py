@@ -1,14 +1,14 @@
 """JSON Schema as structured answers use it, turned into a pydantic type that reads an answer and says what is wrong with it."""
 
 import json
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Annotated, Any, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic_core import PydanticCustomError
+
+from stages.common.strict_json import parse
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _OPEN = ConfigDict(strict=True, extra="allow")
@@ -54,7 +54,7 @@ class Structure:
     def read(self, text: str) -> tuple[str, str | None]:
         """The completion in TEXT, or what is wrong with it."""
         try:
-            value = _strict(text)
+            value = parse(text)
             self._adapter.validate_json(text)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, fault['loc'])) or 'the answer'}: {fault['msg']}" for fault in error.errors(include_url=False)]
@@ -63,28 +63,6 @@ class Structure:
             return "", f"the answer: Invalid JSON: {error}"
         found = value if self._field is None else value.get(self._field, "") if isinstance(value, dict) else ""
         return (found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)), None
-
-
-def _strict(text: str) -> Any:
-    """The value of a JSON text (RFC 8259); raises ValueError for what Python's reader takes beside: NaN, infinities, numbers that become
-    them, and keys that stand twice in one object, of which a reader would keep only the last."""
-
-    def refuse(word: str) -> Any:
-        raise ValueError(f"{word} is no JSON number")
-
-    def number(digits: str) -> float:
-        if not math.isfinite(found := float(digits)):
-            raise ValueError(f"{digits[:20]} is beyond the range of numbers")
-        return found
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            double = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise ValueError(f"the key {double!r} stands twice in one object")
-        return found
-
-    return json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=once)
 
 
 class _Reader:

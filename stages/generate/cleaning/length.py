@@ -6,13 +6,15 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import recipe
+from stages.common.segmentation import count_words
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 
 class Length(Rule):
-    """Bounds of a text's length, in characters or in words (what stands between spaces)."""
+    """Bounds of a text's length, in characters or in words: what stands between spaces, and single characters where a script has none."""
 
     kind: Literal["length"] = "length"
+    environment = ("regex",)
     min_characters: int | None = recipe(None, "Shorter texts are left out.", gt=0)
     max_characters: int | None = recipe(None, "Longer texts are left out.", gt=0)
     min_words: int | None = recipe(None, "Texts with fewer words are left out.", gt=0)
@@ -30,7 +32,7 @@ class Length(Rule):
         def reason(text: str) -> str | None:
             for unit, size, least, most in (
                 ("characters", len(text), self.min_characters, self.max_characters),
-                ("words", len(text.split()), self.min_words, self.max_words),
+                ("words", count_words(text), self.min_words, self.max_words),
             ):
                 if least is not None and size < least:
                     return f"fewer than {least} {unit}"

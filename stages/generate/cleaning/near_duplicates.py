@@ -11,7 +11,7 @@ class NearDuplicates(Rule):
     """Of rows with nearly the same text only the first stays: by the Jaccard index of their word n-grams, estimated."""
 
     kind: Literal["near_duplicates"] = "near_duplicates"
-    environment = ("datasketch", "numpy")
+    environment = ("datasketch", "numpy", "regex")
     threshold: float = recipe(0.8, "Texts at least this much alike count as the same.", ge=0.1, le=0.9)
     ngram: int = recipe(3, "Words that make up one n-gram; a shorter text is one n-gram.", gt=0)
     permutations: int = recipe(128, "More of them estimate better and take longer.", ge=64, le=1024)

@@ -16,6 +16,7 @@ class Overlap(Rule):
     """Rows that share a run of words with a held-out evaluation set are left out."""
 
     kind: Literal["overlap"] = "overlap"
+    environment = ("regex",)
     against: Source = recipe(description="The evaluation set: any source, such as another task's test split.")
     texts: tuple[str, ...] = recipe((), "Its columns that are compared; none given: all that hold text.")
     ngram: int = recipe(13, "So many words in a row are an overlap.", gt=1)

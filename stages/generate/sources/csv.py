@@ -1,18 +1,25 @@
 """Rows from local tables of text with a header line: comma-separated values and their like."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import Location, UserError
 from engine.part import recipe
+from stages.common.jsonl import text_lines
 from stages.generate.selection import Located
-from stages.generate.sources.files import Files, opened
+from stages.generate.sources.files import Files
+
+_CARRIAGE_RETURN = re.compile(r"(?<=\r)(?!\n)")
+"""Where lines end in files of old Macs."""
 
 
 class Csv(Files):
-    """Local CSV files with a header line; every value is text (`columns` gives it another type)."""
+    """Local CSV files with a header line, compressed where they end in `.gz` or `.zst`.
+
+    Every value is text (`columns` gives it another type)."""
 
     kind: Literal["csv"] = "csv"
     delimiter: str = recipe(",", 'What stands between two values; `"\\t"` for tabs.', min_length=1, max_length=1)
@@ -21,14 +28,12 @@ class Csv(Files):
         """Each row with the line on which it ends; raises UserError where a row has not as many values as the header."""
         # No limit of our own making: an article may be longer than csv's 128 KiB.
         csv.field_size_limit(2**31 - 1)
-        with opened(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=self.delimiter, strict=True)
-            try:
-                yield from _rows(reader, path)
-            except csv.Error as error:
-                raise UserError(f"this is no CSV: {error}", Location(str(path), reader.line_num)) from None
-            except UnicodeDecodeError as error:  # the file is decoded ahead of its lines
-                raise UserError(f"this file is not UTF-8: {error.reason}", Location(str(path)), "save the file as UTF-8") from None
+        lines = (part for _, line in text_lines(path) for part in _CARRIAGE_RETURN.split(line) if part)
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        try:
+            yield from _rows(reader, path)
+        except csv.Error as error:
+            raise UserError(f"this is no CSV: {error}", Location(str(path), reader.line_num)) from None
 
 
 def _rows(reader: Any, path: Path) -> Iterator[Located]:

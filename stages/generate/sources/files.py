@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,22 @@ from stages.generate.selection import Located, Selection
 
 _PATTERN = frozenset("*?[")
 
+_UNCOMPRESSED_BY = {
+    ".gz": "gunzip",
+    ".zst": "unzstd",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".lzma": "unlzma",
+    ".lz4": "unlz4",
+    ".zip": "unzip",
+    ".7z": "7z x",
+    ".tar": "tar -xf",
+    ".tgz": "tar -xf",
+    ".tbz2": "tar -xf",
+    ".txz": "tar -xf",
+}
+"""What makes the files inside of a compressed one, by the end of its name."""
+
 
 class Files(Selection):
     """Rows of files, in the order of the list, those of a pattern in order of name."""
@@ -21,13 +37,29 @@ class Files(Selection):
         description="The file, relative to the workspace, or absolute; a list of files; or a pattern such as `data/*.jsonl`.", min_length=1
     )
 
+    uncompressed: ClassVar[tuple[str, ...]] = (".gz", ".zst")
+    """The ends of names of files that are uncompressed while they are read."""
+
     @field_validator("path")
     @classmethod
     def _pattern_in_a_folder(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for given in (path,) if isinstance(path, str) else path:
             if _PATTERN & set(PurePosixPath(given).parts[0]):
                 raise PydanticCustomError("pattern", "a pattern must begin with a folder, such as `data/*.jsonl`", {})
+            if why := cls._unreadable(given):
+                raise PydanticCustomError("compressed", "{why}; {hint}", {"why": why[0], "hint": why[1]})
         return path
+
+    @classmethod
+    def _unreadable(cls, path: str) -> tuple[str, str] | None:
+        """Why a file of this name cannot be read, and what to do; None where the name says nothing against it."""
+        ends = [end.lower() for end in PurePosixPath(path).suffixes[-2:]]
+        if not ends or ends[-1] not in _UNCOMPRESSED_BY or (ends[-1] in cls.uncompressed and ".tar" not in ends):
+            return None
+        known = " or ".join(cls.uncompressed)
+        also = f"; only {known} are uncompressed while they are read" if known else "; its columns are compressed inside of it"
+        command = "tar -xf" if ".tar" in ends else _UNCOMPRESSED_BY[ends[-1]]
+        return f"{path} is a compressed file, which kind '{cls.model_fields['kind'].default}' does not read", f"run: {command} {path}{also}"
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -50,6 +82,8 @@ class Files(Selection):
         """Each row of FILES with its place; raises UserError where a file is unreadable or holds something else."""
         for given, file in zip(self.paths, files, strict=True):
             for path in _matching(given, file):
+                if why := self._unreadable(str(path)):
+                    raise UserError(why[0], Location(str(path)), why[1])
                 yield from self.read_file(path)
 
     def read_file(self, path: Path) -> Iterator[Located]:

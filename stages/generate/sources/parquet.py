@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.errors import Location, UserError
 from stages.common.plain import plain
@@ -17,6 +17,7 @@ class Parquet(Files):
 
     kind: Literal["parquet"] = "parquet"
     environment = ("pyarrow",)
+    uncompressed = ()
 
     def read_file(self, path: Path) -> Iterator[Located]:
         """Each row with its number; raises UserError where the file is no Parquet or holds values that JSON has not."""
@@ -25,10 +26,28 @@ class Parquet(Files):
 
         number = 0
         try:
-            for batch in ParquetFile(opened(path)).iter_batches(_BATCH_ROWS):
+            file = ParquetFile(opened(path))
+            _refuse_equal_names(file.schema_arrow, "", path)
+            for batch in file.iter_batches(_BATCH_ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     where = Location(f"{path}, row {number}")
                     yield where, {name: plain(value, name, where) for name, value in row.items()}
         except ArrowException as error:
             raise UserError(f"this is no Parquet file that can be read: {error}", Location(str(path))) from None
+
+
+def _refuse_equal_names(fields: Any, above: str, path: Path) -> None:
+    """Raise UserError where two of FIELDS, an Arrow schema or struct, have one name, at any depth: only one would be kept."""
+    from pyarrow import types
+
+    names = [field.name for field in fields]
+    for field in fields:
+        name = f"{above}.{field.name}" if above else field.name
+        if names.count(field.name) > 1:
+            raise UserError(f"this file has two columns named '{name}'", Location(str(path)), "give each column a name of its own")
+        inside = field.type
+        while types.is_list(inside) or types.is_large_list(inside) or types.is_fixed_size_list(inside) or types.is_map(inside):
+            inside = inside.item_type if types.is_map(inside) else inside.value_type
+        if types.is_struct(inside):
+            _refuse_equal_names(inside.fields, name, path)

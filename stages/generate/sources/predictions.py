@@ -11,8 +11,9 @@ from stages.common.predictions import located_predictions
 from stages.generate.selection import Located, Selection
 from stages.generate.sources.task import CARRIED
 
-COLUMNS = ("id", "prompt", "reference", "prediction", "finish_reason", "fields")
-"""What every row has: id, prompt and reference of the row that was asked, the answer, how that ended, and what the task carries."""
+COLUMNS = ("id", "prompt", "reference", "references", "prediction", "finish_reason", "fields")
+"""What every row has: id, prompt and reference of the row that was asked, the list of all its references, the answer, how that ended,
+and what the task carries."""
 
 
 class Predictions(Selection):
@@ -36,5 +37,6 @@ class Predictions(Selection):
         for where, one in located_predictions(answers, self.task):
             if one.id not in carried:
                 raise UserError(f"this answer is to row {one.id}, which {asked} does not hold", where, "build the predictions again")
-            values = (one.id, one.prompt, one.reference, one.answer, one.finish_reason, carried[one.id])
+            references = list(one.references) or [text for text in (one.reference,) if text is not None]
+            values = (one.id, one.prompt, one.reference, references, one.answer, one.finish_reason, carried[one.id])
             yield where, dict(zip(COLUMNS, values, strict=True))

@@ -4,14 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import Location, UserError
+from engine.errors import Location
 from engine.part import recipe
+from stages.common.jsonl import text_lines
 from stages.generate.selection import Located
-from stages.generate.sources.files import Files, opened
+from stages.generate.sources.files import Files
 
 
 class Text(Files):
-    """Local text files; rows have the columns `text` and `file` (the file's name without its endings)."""
+    """Local text files, compressed where they end in `.gz` or `.zst`.
+
+    Rows have the columns `text` and `file` (the file's name without its endings)."""
 
     kind: Literal["text"] = "text"
     split: Literal["file", "blank_line", "line"] = recipe(
@@ -30,28 +33,17 @@ class Text(Files):
 
 
 def _whole(path: Path) -> str:
-    return "".join(line for _, line in _numbered(path))
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    """Each line with its number, line ends as they are."""
-    with opened(path).open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                where = Location(str(path), number)
-                raise UserError(f"this line is not UTF-8: {error.reason} at byte {error.start}", where, "save the file as UTF-8") from None
+    return "".join(line for _, line in text_lines(path))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    return ((number, line.rstrip("\r\n")) for number, line in _numbered(path) if line.strip())
+    return ((number, line.rstrip("\r\n")) for number, line in text_lines(path) if line.strip())
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, str]]:
     """What stands between blank lines, without the line end after it."""
     begun, lines = 0, list[str]()
-    for number, line in _numbered(path):
+    for number, line in text_lines(path):
         if line.strip():
             begun, lines = (begun, [*lines, line]) if lines else (number, [line])
         elif lines:

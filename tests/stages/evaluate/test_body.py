@@ -35,10 +35,12 @@ def comparisons(job):
 
 def test_values_stand_in_the_metrics_and_intervals_beside_them(tmp_path):
     job = job_of(tmp_path, HALF)
-    assert run(settings(), job) == {"words": {"rows": 60, "exact_match": 0.5, "eos_rate": 1.0, "length": 3.0}}
+    how = {"exact_match": "Clopper-Pearson", "eos_rate": "Clopper-Pearson", "length": "percentile bootstrap"}
+    assert run(settings(), job) == {"words": {"rows": 60, "exact_match": 0.5, "eos_rate": 1.0, "length": 3.0, "intervals": how}}
     scores = json.loads((job.output / "scores.json").read_text())["models"]["mine"]["words"]
     assert 0.35 < scores["exact_match"]["low"] < 0.45 < 0.55 < scores["exact_match"]["high"] < 0.65
-    assert scores["eos_rate"] == {"value": 1.0, "low": 1.0, "high": 1.0, "rows": 60}
+    # 0.025 is the chance that all of 60 answers end by themselves where 94 % of all answers do.
+    assert scores["eos_rate"] == {"value": 1.0, "low": 0.940371, "high": 1.0, "rows": 60, "interval": "Clopper-Pearson"}
     with job.plot.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["score"] for row in rows] == ["words exact_match", "words eos_rate", "words length"]
@@ -89,7 +91,9 @@ def test_held_out_text_has_a_perplexity_alone(tmp_path):
     inputs |= {"predictions/prose": write(tmp_path / "p.jsonl", read(4.4)), "compare/base/prose": write(tmp_path / "q.jsonl", read(4.0))}
     job = make_job(tmp_path / "job", inputs, plot=True)
     metrics = run(settings(held_out=("prose",), compare=("base",)), job)
-    assert metrics["prose"] == {"rows": 9, "loss": 1.1, "perplexity": 3.004166, "change": {"loss": 0.1, "perplexity": 0.285884}}
+    intervals = dict.fromkeys(("loss", "perplexity"), "percentile bootstrap")
+    change = {"loss": 0.1, "perplexity": 0.285884}
+    assert metrics["prose"] == {"rows": 9, "loss": 1.1, "perplexity": 3.004166, "change": change, "intervals": intervals}
 
 
 def test_the_same_predictions_give_the_same_bytes(tmp_path):
@@ -177,3 +181,33 @@ def test_a_line_that_is_no_prediction(tmp_path, line, message):
     with job.inputs["predictions/words"].open("a") as file:
         file.write(line + "\n")
     refused(settings(), job, message, "mine.jsonl:61")
+
+
+def test_what_a_metric_cannot_see_and_how_it_cuts_words_is_in_the_metrics(tmp_path):
+    rows = rows_of(["今天天气很好", "a", "👍"], ["今天天气很好", "a", "b"])
+    found = {}
+    for how in ("unicode", "published"):
+        job = job_of(tmp_path / how, rows)
+        metrics = run(settings(metrics=(Rouge(segmentation=how), Bleu())), job)["words"]
+        found[how] = metrics["rouge1"]
+        assert metrics["segmentation"] == {"rouge": how}
+        assert metrics["unseen_rows"] == {"rouge": 1 if how == "unicode" else 2, "bleu": 1}
+        told = json.loads((job.output / "scores.json").read_text())
+        assert told["segmentation"] == {"rouge": how} and told["unseen_rows"] == {"words": metrics["unseen_rows"]}
+    assert found == {"unicode": pytest.approx(2 / 3, abs=1e-6), "published": pytest.approx(1 / 3, abs=1e-6)}
+    seen = run(settings(metrics=(Rouge(), Bleu())), job_of(tmp_path / "seen", RIGHT))["words"]
+    assert "unseen_rows" not in seen
+
+
+def test_two_models_that_are_always_right_differ_by_an_interval_of_some_width(tmp_path):
+    job = job_of(tmp_path, RIGHT, same=RIGHT)
+    run(settings(compare=("same",)), job)
+    match, length = comparisons(job)["same", "exact_match"], comparisons(job)["same", "length"]
+    assert match["interval"].startswith("paired score") and -0.1 < match["low"] < -0.02 and 0.02 < match["high"] < 0.1
+    assert length["interval"] == "paired percentile bootstrap" and (length["low"], length["high"]) == (0, 0)
+
+
+def test_models_are_not_compared_where_their_other_references_differ(tmp_path):
+    rows = [replace(row, references=("a", "b")) for row in rows_of(["a"] * 4, ["a"] * 4)]
+    with pytest.raises(UserError, match="has another prompt or reference"):
+        run(settings(compare=("other",)), job_of(tmp_path, rows, other=[replace(row, references=("a", "c")) for row in rows]))

@@ -110,7 +110,8 @@ def test_scores_are_compared_as_any_metric(tmp_path):
     job = make_job(tmp_path / "job", inputs, plot=True)
     metrics = run(settings(metrics=(METRIC,), compare=("base",), statistics=Statistics(resamples=500)), job)
     change = {"judge_score": 2.0, "judged_rate": 0.25}
-    assert metrics == {"words": {"rows": 40, "judge_score": 4.5, "judged_rate": 1.0, "change": change}}
+    intervals = {"judge_score": "percentile bootstrap", "judged_rate": "Clopper-Pearson"}
+    assert metrics == {"words": {"rows": 40, "judge_score": 4.5, "judged_rate": 1.0, "change": change, "intervals": intervals}}
     better = comparisons(job)["base", "judge_score"]
     assert better["real"] and 1.5 < better["low"] < 2.0 < better["high"] < 2.5 and (better["value"], better["other_value"]) == (4.5, 2.5)
 

@@ -324,3 +324,123 @@ def test_json_may_have_more_fields_where_the_spec_says_so():
 def test_all_rows_are_measured():
     answers = rows_of(["a", "b", "c"], ["a", "b", "x"])
     assert all(len(statistic.rows) == 3 for metric in EVERY for statistic in metric.measure(answers))
+
+
+SCRIPTS = {
+    "Chinese": ("今天天气很好", "明天天气很好"),
+    "Japanese": ("今日は天気がいい", "明日は天気がいい"),
+    "Thai": ("วันนี้อากาศดี", "พรุ่งนี้อากาศดี"),
+    "Hindi": ("आज मौसम अच्छा है", "कल मौसम अच्छा है"),
+    "Arabic": ("الطقس جيد اليوم", "الطقس جيد غدا"),
+    "Russian": ("сегодня хорошая погода", "завтра хорошая погода"),
+    "Korean": ("오늘 날씨가 좋다", "내일 날씨가 좋다"),
+    "German": ("Überall größere Bäume", "Nirgends größere Bäume"),
+    "Vietnamese": ("Hôm nay trời đẹp", "Ngày mai trời đẹp"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("segmentation", ["unicode", "characters"])
+def test_metrics_of_words_see_every_script(script, segmentation):
+    same, other = SCRIPTS[script]
+    for metric, name in ((Rouge(segmentation=segmentation), "rouge1"), (TokenF1(segmentation=segmentation), "token_f1")):
+        assert values(metric, [prediction(same, same)])[name] == 1
+        assert 0.2 < values(metric, [prediction(same, other)])[name] < 1
+        assert values(metric, [prediction(same, "완전히")])[name] < 0.2 or script == "Korean"
+        assert metric.blind([prediction(same, other)]) == 0
+    copied = [prediction(same, prompt=f"{other} 1")]
+    assert 0.2 < values(CopyRate(segmentation=segmentation), copied)["copy_rate"] < 1
+    assert 0 < values(Novelty(segmentation=segmentation), copied)["novelty"] < 1
+    assert values(RunawayRate(segmentation=segmentation), [prediction(same * 9, same, ended=False)]) == {"runaway_rate": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("第3章", "图3"), ("我有2只猫", "他买2本书"), ("2024年很好", "2024년"), ("версия 3", "глава 3"), ("हाथी 5", "घोड़ा 5")],
+)
+def test_different_texts_that_share_a_number_are_not_the_same(answer, reference):
+    assert values(Rouge(segmentation="published"), [prediction(answer, reference)])["rouge1"] == 1, "the fault that is mended"
+    assert values(Rouge(), [prediction(answer, reference)])["rouge1"] < 1
+
+
+ENGLISH = st.text(st.sampled_from("abcdeABC theanrs.,'’\"_-0123\n"), max_size=60)
+
+
+@settings(deadline=None, max_examples=200)
+@given(ENGLISH, ENGLISH)
+def test_english_is_measured_as_published(answer, reference):
+    answers = [prediction(answer, reference, prompt=reference)]
+    plain = [prediction(answer.replace("’", "'"), reference.replace("’", "'"), prompt=reference)]
+    for stemmer in (False, True):
+        assert values(Rouge(stemmer=stemmer), plain) == values(Rouge(stemmer=stemmer, segmentation="published"), plain)
+    assert values(TokenF1(), answers) == values(TokenF1(segmentation="published"), answers)
+    for metric in (CopyRate, Novelty, RunawayRate):
+        assert values(metric(), answers) == values(metric(segmentation="published"), answers)
+
+
+def test_typographic_english_is_measured_as_published():
+    texts = ["“It’s here” — she said… 50€", "It's “here” – he said", "a naïve café", "Beyoncé sang “Halo”."]
+    pairs = [prediction(a, b) for a in texts for b in texts]
+    assert values(TokenF1(), pairs) == values(TokenF1(segmentation="published"), pairs)
+    rouge = [prediction(a, b) for a in texts[:2] for b in texts[:2]]
+    assert values(Rouge(), rouge) == values(Rouge(segmentation="published"), rouge)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "rows"),
+    [
+        (Rouge(segmentation="published"), "今天", 1),
+        (Rouge(segmentation="published"), "café", 1),
+        (Rouge(), "今天 café हाथी", 0),
+        (Rouge(), "👍", 1),
+        (Rouge(), "", 0),
+        (TokenF1(segmentation="published"), "今天天气", 1),
+        (TokenF1(), "今天天气", 0),
+        (TokenF1(), "…", 1),
+        (CopyRate(), "👍👎", 1),
+        (Novelty(), "¡!", 1),
+        (Bleu(), "今天天气", 1),
+        (Bleu(tokenize="zh"), "今天天气", 0),
+        (Bleu(), "plain", 0),
+    ],
+)
+def test_rows_that_a_metric_cannot_see_are_counted(metric, answer, rows):
+    assert metric.blind([prediction(answer, "a"), prediction("a", "b")]) == rows
+
+
+INVALID = ['{"x": NaN}', '{"x": Infinity}', '{"x": -Infinity}', '{"x": 1e999}', '{"x": 1, "x": 2}', '{"x": 1, "y": {"a": 1, "a": 1}}']
+
+
+@pytest.mark.parametrize("answer", [*INVALID, "NaN", '{"x": [NaN]}', '{"x": -1e400}', "{'x': 1}", '{"x": 1}, ', "[" * 100_000, "9" * 5000])
+def test_what_is_no_json_is_no_answer_of_a_form(answer):
+    metric = JsonValidity(fields={"x": "number", "y": "object"}, optional=("y",), extra=True)
+    assert values(metric, [prediction(answer)]) == {"json_rate": 0, "schema_rate": 0}
+
+
+REFERENCES = st.lists(st.text(st.sampled_from("ab c今天."), min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.text(st.sampled_from("ab c今天."), max_size=12), REFERENCES), min_size=1, max_size=4))
+def test_several_references_are_taken_as_each_library_defines(rows):
+    answers = [prediction(answer, several[0], references=tuple(several)) for answer, several in rows]
+    for metric in (ExactMatch(), TokenF1(), Rouge()):
+        best = [
+            {name: max(values(metric, [prediction(answer, one)])[name] for one in several) for name in values(metric, [prediction()])}
+            for answer, several in rows
+        ]
+        assert values(metric, answers) == pytest.approx({name: np.mean([row[name] for row in best]) for name in best[0]})
+    from sacrebleu.metrics import BLEU, CHRF
+
+    most = max(len(several) for _, several in rows)
+    streams = [[several[n] if n < len(several) else None for _, several in rows] for n in range(most)]
+    for metric, theirs in ((Bleu(), BLEU()), (Chrf(), CHRF()), (Chrf(word_order=2), CHRF(word_order=2))):
+        wanted = theirs.corpus_score([answer for answer, _ in rows], streams)
+        assert values(metric, answers)[metric.kind] == pytest.approx(wanted.score)
+
+
+def test_a_label_is_right_where_any_reference_names_it():
+    rows = [prediction("b", "a", references=("a", "b")), prediction("c", "a", references=("a", "b")), prediction("a", "a")]
+    assert values(Classification(), rows)["accuracy"] == pytest.approx(2 / 3)
+    assert values(RunawayRate(), [prediction("a " * 5, "a", ended=False, references=("a", "a a a"))]) == {"runaway_rate": 0}
+    assert str(Bleu().measure(rows)[0].signature).startswith("nrefs:var")

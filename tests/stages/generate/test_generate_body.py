@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from engine.errors import UserError
 from stages.common.job import Job
 from stages.common.jsonl import dumps, read_objects, write_rows
-from stages.generate import Parameters
+from stages.generate import HeldOut, Parameters
 from stages.generate.body import run
+from stages.generate.prompts import FewShot
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
 
@@ -155,9 +156,12 @@ def test_errors_name_the_row_the_column_and_the_nearest_one(tmp_path):
     assert "no column 'answers'" in found.what and found.hint == "did you mean 'answer'?" and found.where.line == 1
 
 
+@pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize(("value", "name"), [(["x"], "a list"), ({"text": "x"}, "an object"), (True, "true or false")])
-def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name):
-    assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": value}]).what
+def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name, listed):
+    if isinstance(value, list):
+        value = [value]  # a list of texts is several answers
+    assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": [value] if listed and value != [["x"]] else value}]).what
 
 
 def test_nothing_left_is_the_users_error(tmp_path):
@@ -196,3 +200,26 @@ def test_real_instruction_data(tmp_path):
     metrics, rows = generate(tmp_path, source, prompts=("The opposite of {{ text }}: ",))
     assert metrics["rows_in"] == len(examples) == len(rows) + sum(metrics["left_out"].values())
     assert {row["completion"] for row in rows} <= {row["answer"] for row in source}
+
+
+def test_a_list_of_right_answers_is_one_to_learn_and_several_to_compare_with(tmp_path):
+    given = [["b", "c", "b"], ["b"], "b", [1, 2.5]]
+    _, rows = generate(tmp_path, [{"text": f"a{n}", "answer": answer} for n, answer in enumerate(given)], answer_prefix=" ")
+    assert [row["completion"] for row in rows] == [" b", " b", " b", " 1"]
+    assert [row.get("references") for row in rows] == [[" b", " c"], None, None, [" 1", " 2.5"]]
+    rows = [{"text": "a", "answer": []}, {"text": "b", "answer": ["x\ud800", "y"]}, {"text": "c", "answer": "d"}]
+    metrics, left = generate(tmp_path, rows)
+    assert metrics["left_out"] == {"empty completion": 1, "lone surrogate": 1} and len(left) == 1
+
+
+@pytest.mark.parametrize("value", [["b", None], ["b", ""], [" "], ["b", {"t": 1}], ["b", ["c"]]])
+def test_a_reference_that_is_no_text_is_the_users_error(tmp_path, value):
+    found = problem(tmp_path, [{"text": "z", "answer": "b"}, {"text": "a", "answer": value}])
+    assert f"number {len(value)} of" in found.what and found.where.line == 2 and found.hint
+
+
+def test_an_example_shows_the_first_of_several_right_answers(tmp_path):
+    rows = [{"text": f"q{n}", "answer": [f"a{n}", "other"]} for n in range(6)]
+    held_out = HeldOut(validation=0, test=0, seed=0)
+    _, found = generate(tmp_path, rows, few_shot=FewShot(count=1, answer="answer"), held_out=held_out)
+    assert all(re.match(r"q\da\d\n", row["prompt"]) for row in found)

@@ -118,3 +118,43 @@ def test_a_share_is_about_what_was_asked_and_another_seed_takes_others():
 def test_a_sample_has_one_size(wrong):
     with pytest.raises(ValidationError, match="either rows or share"):
         Sample(**wrong)
+
+
+NOT_STRICT = ['{"v": 1e999}', '{"v": -1e999}', "[NaN]", "Infinity", '{"a": {"b": 1, "b": 2}}', '[{"a": 1, "a": 1}]']
+
+
+@pytest.mark.parametrize("text", [*NOT_STRICT, "9" * 5000, "[" * 100_000])
+def test_a_text_that_is_no_strict_json_is_told_of_at_its_row(text):
+    with pytest.raises(UserError) as caught:
+        select([{"j": "1"}, {"j": text}], columns={"v": Column(of="j", type="json")})
+    (problem,) = caught.value.problems
+    assert problem.where == Location("rows", 2) and problem.what.startswith("columns.v must be a text of JSON") and problem.hint
+
+
+@pytest.mark.parametrize("type", ["integer", "number"])
+@pytest.mark.parametrize("value", ["1e999", "NaN", "inf", "-Infinity", "nan", "9" * 5000, 10**400, "1_0e999", "0x1f"])
+def test_a_text_that_is_no_finite_number_is_told_of_at_its_row(type, value):
+    if type == "integer" and value == 10**400:
+        assert select([{"j": value}], columns={"v": Column(of="j", type=type)})[0][0]["v"] == value
+        return
+    with pytest.raises(UserError) as caught:
+        select([{"j": "1"}, {"j": value}], columns={"v": Column(of="j", type=type)})
+    assert caught.value.problems[0].where == Location("rows", 2)
+
+
+@pytest.mark.parametrize(
+    ("expression", "what"),
+    [
+        ("n * 1e308 * 10", "Infinity, which is no JSON number"),
+        ("[n, n * -1e308 * 10]", "-Infinity"),
+        ("{'a': [n * 1e308 * 10 - n * 1e308 * 10]}", "NaN"),
+        ("(n + 9) ** 5000", "a whole number of more than 4,300 digits"),
+        ("{1: n}", "an object with the key 1, which is no text"),
+        ("[n] | map('string')", "a generator, which is no JSON value"),
+    ],
+)
+def test_an_expression_that_gives_what_cannot_be_written_is_told_of_at_its_row(expression, what):
+    with pytest.raises(UserError) as caught:
+        select([{"n": 1}], columns={"v": expression})
+    (problem,) = caught.value.problems
+    assert problem.where == Location("rows", 1) and problem.what.startswith(f"columns.v is {what}") and expression in problem.hint

@@ -1,9 +1,11 @@
 """Sources of files: every format gives the same rows, in one order, with located errors."""
 
+import bz2
 import csv
 import datetime
 import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +41,9 @@ FORMATS = {
     "rows.json": (Json, {}, lambda path: path.write_text(json.dumps(ROWS), "utf-8")),
     "data.json": (Json, {"rows": "data"}, lambda path: path.write_text(json.dumps({"version": 1, "data": ROWS}), "utf-8")),
     "rows.tsv": (Csv, {"delimiter": "\t"}, write_csv),
+    "rows.csv.gz": (Csv, {"delimiter": "\t"}, lambda path: (write_csv(path), path.write_bytes(gzip.compress(path.read_bytes())))),
+    "rows.csv.zst": (Csv, {"delimiter": "\t"}, lambda path: (write_csv(path), path.write_bytes(zstandard.compress(path.read_bytes())))),
+    "rows.json.gz": (Json, {}, lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode()))),
     "rows.parquet": (Parquet, {}, lambda path: pq.write_table(pa.Table.from_pylist(ROWS), path)),
 }
 
@@ -85,7 +90,7 @@ def test_several_files_are_read_in_their_order_and_a_pattern_by_name(tmp_path):
         (Csv(path="x"), b"a,a\n1,2\n", "names column 'a' twice", 1),
         (Csv(path="x"), b"a,b\n1,2\n3\n", "has 1 values, the header names 2", 3),
         (Csv(path="x"), b'a,b\n1,"2\n', "no CSV", 2),
-        (Csv(path="x"), b"a\n\xff\n", "not UTF-8", None),
+        (Csv(path="x"), b"a\n\xff\n", "not UTF-8", 2),
         (Parquet(path="x"), b"PAR1 not", "no Parquet file", None),
         (Text(path="x"), b"a\n\xff\n", "not UTF-8", 2),
         (Jsonl(path="x"), b'{"a": 1}\n{"a": \n', "no JSON", 2),
@@ -147,3 +152,143 @@ def test_rows_of_another_task_bring_what_it_carries(tmp_path):
     (need,) = source.needs()
     assert (need.task, need.split) == ("other", "test") and source.group_column() == "group"
     assert with_tuples({"path": ["a"]}) == {"path": ("a",)}
+
+
+STRUCT = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
+TWICE = {
+    "a": (["q", "a", "a"], [pa.array(["q"])] * 3),
+    "": (["", ""], [pa.array(["q"])] * 2),
+    "s.x": (["q", "s"], [pa.array(["q"]), STRUCT]),
+    "l.x": (["l"], [pa.ListArray.from_arrays([0, 1], STRUCT)]),
+    "m.x": (["m"], [pa.MapArray.from_arrays([0, 1], pa.array(["k"]), STRUCT)]),
+    "o.s.x": (["o"], [pa.StructArray.from_arrays([STRUCT], names=["s"])]),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_parquet_columns_of_one_name_are_refused_at_any_depth(tmp_path, name):
+    names, arrays = TWICE[name]
+    pq.write_table(pa.Table.from_arrays(arrays, names=names), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=f"has two columns named '{name}'"):
+        read(Parquet(path="x.parquet"), tmp_path / "x.parquet")
+
+
+REPEATED = [
+    '{"a": 1, "a": 1}',
+    '{"a": {"b": 1, "b": 2}}',
+    '{"a": [{"b": null, "c": 0, "b": null}]}',
+    '{"": 1, "": 2}',
+    '{"a": 1, "\\u0061": 2}',
+]
+
+
+@pytest.mark.parametrize("content", REPEATED)
+@pytest.mark.parametrize(("member", "around"), [(Jsonl, "{}"), (Json, "[{}]")])
+def test_keys_that_stand_twice_are_refused_at_any_depth(tmp_path, content, member, around):
+    (tmp_path / "x").write_text(around.replace("{}", content), "utf-8")
+    with pytest.raises(UserError, match="stands twice in one object") as caught:
+        read(member(path="x"), tmp_path / "x")
+    assert str(tmp_path / "x") in str(caught.value.problems[0].where)
+
+
+PLAIN_TEXTS = {Jsonl: '{"a": "x"}\n', Json: '[{"a": "x"}]', Csv: "a\nx\n", Text: "x\n"}
+
+
+@pytest.mark.parametrize("member", PLAIN_TEXTS)
+@pytest.mark.parametrize(
+    ("encode", "said"),
+    [
+        (lambda text: text.encode("utf-16"), "UTF-16, not UTF-8"),
+        (lambda text: text.encode("utf-16-be"), "begins with a zero byte"),
+        (lambda text: text.encode("utf-16-le"), "begins with a zero byte"),
+        (lambda text: text.encode("utf-32"), "UTF-32, not UTF-8"),
+        (lambda text: gzip.compress(text.encode()), "is compressed by gzip"),
+        (lambda text: bz2.compress(text.encode()), "is compressed by bzip2"),
+        (lambda text: lzma.compress(text.encode()), "is compressed by xz"),
+        (lambda text: zstandard.compress(text.encode()), "is compressed by zstd"),
+    ],
+)
+def test_a_file_that_is_no_utf8_text_says_what_it_is(tmp_path, member, encode, said):
+    (tmp_path / "x").write_bytes(encode(PLAIN_TEXTS[member]))
+    with pytest.raises(UserError, match=said) as caught:
+        read(member(path="x"), tmp_path / "x")
+    assert caught.value.problems[0].where.file == str(tmp_path / "x") and caught.value.problems[0].hint
+
+
+@pytest.mark.parametrize("member", PLAIN_TEXTS)
+@pytest.mark.parametrize("end", ["", ".gz", ".zst"])
+def test_a_byte_order_mark_at_the_beginning_is_no_part_of_the_text_in_compressed_files_too(tmp_path, member, end):
+    raw = ("\ufeff" + PLAIN_TEXTS[member]).encode()
+    (tmp_path / f"x{end}").write_bytes({".gz": gzip.compress, ".zst": zstandard.compress}.get(end, bytes)(raw))
+    ((_, row),) = read(member(path=f"x{end}"), tmp_path / f"x{end}")
+    assert row in ({"a": "x"}, {"text": "x\n", "file": "x"})
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "line"),
+    [
+        (Jsonl(path="x"), '{"a": 1}\n\ufeff{"a": 2}\n', 2),
+        (Jsonl(path="x"), '{"a": 1}\ufeff{"a": 2}\n', 1),
+        (Jsonl(path="x"), '\ufeff\ufeff{"a": 1}\n', 1),
+        (Csv(path="x"), "a,b\n1,2\n\ufeffa,b\n3,4\n", 3),
+        (Text(path="x", split="line"), "one\ntwo\n\ufeffthree\n", 3),
+        (Text(path="x"), "one\n\ufefftwo\n", 2),
+        (Text(path="x", split="blank_line"), "one\n\n\ufefftwo\n", 3),
+    ],
+)
+def test_a_byte_order_mark_in_the_midst_is_told_of_at_its_line(tmp_path, source, text, line):
+    (tmp_path / "x").write_text(text, "utf-8")
+    with pytest.raises(UserError, match="byte order mark") as caught:
+        read(source, tmp_path / "x")
+    (problem,) = caught.value.problems
+    assert (problem.where.file, problem.where.line) == (str(tmp_path / "x"), line) and "sed -i" in problem.hint
+
+
+def test_a_mark_inside_of_a_value_is_a_character_like_others(tmp_path):
+    (tmp_path / "x").write_text('{"a": "b\ufeffc"}\n', "utf-8")
+    assert [row for _, row in read(Jsonl(path="x"), tmp_path / "x")] == [{"a": "b\ufeffc"}]
+
+
+@pytest.mark.parametrize(
+    ("member", "path", "way"),
+    [
+        (Jsonl, "data/r.jsonl.bz2", "bunzip2 data/r.jsonl.bz2"),
+        (Json, "data/r.json.xz", "unxz"),
+        (Csv, "data/r.csv.zip", "unzip"),
+        (Csv, "data/*.csv.BZ2", "bunzip2"),
+        (Text, ["a.txt", "b.txt.lz4"], "unlz4"),
+        (Jsonl, "data/all.tar.gz", "tar -xf"),
+        (Parquet, "data/r.parquet.gz", "gunzip data/r.parquet.gz; its columns are compressed inside of it"),
+        (Parquet, "data/r.parquet.zst", "unzstd"),
+    ],
+)
+def test_files_that_cannot_be_uncompressed_are_refused_with_the_spec(member, path, way):
+    with pytest.raises(ValidationError) as caught:
+        member.model_validate(with_tuples({"path": path}))
+    assert "is a compressed file" in str(caught.value) and way in str(caught.value)
+
+
+def test_files_of_a_pattern_that_cannot_be_uncompressed_are_refused_by_name(tmp_path):
+    for name in ("a.csv", "b.csv.bz2"):
+        (tmp_path / name).write_text("a\nx\n")
+    with pytest.raises(UserError, match=r"b\.csv\.bz2 is a compressed file, which kind 'csv' does not read"):
+        read(Csv(path="data/*"), tmp_path)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_tables_end_their_lines_as_any_system_does(tmp_path, ends):
+    (tmp_path / "x").write_bytes(ends.join(["a,b", '1,"two', 'lines"', "3,4", ""]).encode())
+    assert [row for _, row in read(Csv(path="x"), tmp_path / "x")] == [{"a": "1", "b": f"two{ends}lines"}, {"a": "3", "b": "4"}]
+
+
+@pytest.mark.parametrize("text", ["PAR1,PAR2\n1,2\n", "BZh,b\n1,2\n", "PK,b\n1,2\n"])
+def test_text_that_begins_as_names_of_formats_do_is_text(tmp_path, text):
+    (tmp_path / "x.br").write_text(text, "utf-8")
+    assert len(read(Csv(path="x.br"), tmp_path / "x.br")) == 1 and len(read(Text(path="x.br"), tmp_path / "x.br")) == 1
+
+
+def test_a_byte_order_mark_in_the_midst_of_a_document(tmp_path):
+    (tmp_path / "x").write_text('[{"a": 1}]\n\ufeff[{"a": 2}]\n', "utf-8")
+    with pytest.raises(UserError, match="byte order mark") as caught:
+        read(Json(path="x"), tmp_path / "x")
+    assert caught.value.problems[0].where.line == 2

@@ -8,13 +8,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from engine.errors import UserError
+from stages.common.formats.plain import Plain
 from stages.common.models import load_adapter, load_model, load_tokenizer
 from stages.common.quantisation import Quantisation
+from stages.common.questions import Questions
+from stages.common.rows import read_rows
 from stages.common.vocabulary import extend
 from stages.merge import Parameters
 from stages.merge.body import run
 from stages.merge.combinations import Combination, DareLinear, DareTies, Linear, Svd, Ties
-from stages.merge.probing import difference
+from stages.merge.probing import difference, read_probes
 from stages.train.methods import Ia3, Lora, Qlora
 from stages.vocabulary import Parameters as vocabulary_settings
 from stages.vocabulary.body import run as add_tokens
@@ -42,8 +45,16 @@ def adapter(folder, model, seed=1, method=None, scale=0.2):
     return folder
 
 
+def split(folder, **rows):
+    """The folder of a split step with ROWS of some splits."""
+    folder.mkdir(parents=True)
+    for name in ("train", "validation", "test"):
+        write_lines(folder / f"{name}.jsonl", rows.get(name, []))
+    return folder
+
+
 def merge(folder, model, adapters, **values):
-    rows = write_lines(folder / "test.jsonl", texts())
+    rows = split(folder / "rows", test=texts())
     weights = values.pop("weights", dict.fromkeys(adapters, 1.0))
     reads = {"model": model, "rows/say": rows} | {f"adapter/{name}": path for name, path in adapters.items()}
     job = make_job(folder / "job", reads)
@@ -198,7 +209,7 @@ def test_tokens_that_were_added_come_along(tmp_path, model):
                 weight.add_(torch.randn_like(weight) * 0.1)
     (tmp_path / "a").mkdir()
     method.save(adapted, tmp_path / "a")
-    rows = write_lines(tmp_path / "rows.jsonl", [{**row, "prompt": f"<|say|>{row['prompt']}"} for row in texts()])
+    rows = split(tmp_path / "rows", test=[{**row, "prompt": f"<|say|>{row['prompt']}"} for row in texts()])
     reads = {"model": model, "vocabulary": vocabulary.output, "rows/say": rows, "adapter/a": tmp_path / "a"}
     job = make_job(tmp_path / "job", reads)
     metrics = run(Parameters(adapters={"a": 1.0}, threads=1), job)
@@ -228,11 +239,20 @@ def test_the_difference_of_logits_is_relative_and_no_number_is_no_agreement():
         assert difference([theirs[0], torch.tensor([[broken, 2.0]])], theirs) == float("inf")
 
 
-def test_rows_without_any_held_out(tmp_path, model):
+def test_a_task_without_held_out_rows_is_checked_on_those_of_its_training(tmp_path):
+    asking = Questions(Plain(), load_tokenizer(make_model(tmp_path, "gpt2")).encoder)
+    given = texts()
+    test, validation = {"test": given[:2]}, {"validation": given[2:3]}
+    for name, held_out in (("test", test | validation), ("validation", validation), ("train", {})):
+        rows = split(tmp_path / name, train=given[3:], **held_out)
+        wanted = [asking.ids([row])[0] for row in read_rows(rows / f"{name}.jsonl")]
+        assert sorted(probe.question for probe in read_probes([rows], 99, asking)) == sorted(wanted)
+
+
+def test_tasks_without_any_rows_cannot_be_compared_on(tmp_path, model):
     folder = adapter(tmp_path / "a", model)
-    empty = write_lines(tmp_path / "empty.jsonl", [])
-    job = make_job(tmp_path / "job", {"model": model, "rows/say": empty, "adapter/a": folder})
-    with pytest.raises(UserError, match="no held-out rows"):
+    job = make_job(tmp_path / "job", {"model": model, "rows/say": split(tmp_path / "empty"), "adapter/a": folder})
+    with pytest.raises(UserError, match="no row of any task can be asked"):
         run(Parameters(adapters={"a": 1.0}, threads=1), job)
 
 

@@ -250,3 +250,16 @@ def test_remote_code_is_never_run(tmp_path):
     (model / "own.py").write_text("raise SystemExit('remote code was run')")
     with pytest.raises(UserError, match="cannot be loaded"):
         run(settings(), asking_job(tmp_path, model))
+
+
+def test_all_references_of_a_row_stand_beside_its_answer(tmp_path, parrot):
+    rows = texts(3)
+    rows[1] = {**rows[1], "references": [rows[1]["completion"], " other"]}
+    job = asking_job(tmp_path, parrot, rows)
+    run(settings(), job)
+    assert [row.get("references") for row in made_by(job)] == [None, rows[1]["references"], None]
+    found = read_predictions(job.output / "predictions-words.jsonl", "words")
+    assert [one.references for one in found] == [(), tuple(rows[1]["references"]), ()]
+    rows[1]["references"] = [" other"]
+    with pytest.raises(UserError, match="completion is none of its references"):
+        run(settings(), asking_job(tmp_path / "wrong", parrot, rows))
