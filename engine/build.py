@@ -88,15 +88,11 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
 
 def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     """What DVC's first step does, and its record; nothing when it is up to date already."""
-    decision = project.plan_resolve(store)
-    if decision.action is Action.KEEP:
-        return
-    project.resolve()
-    read = {path: entry for path in project.watched if (entry := store.entry(path))}
-    written = {path: recorder.keep(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES)}
-    params = store.hashes.entry(dvcfile.PARAMS)
-    assert params
-    recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, read, written | {dvcfile.PARAMS: params}))
+    made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
+    if project.plan_resolve(store).action is not Action.KEEP:
+        project.resolve()
+    if (record := store.record(dvcfile.RESOLVE)) is None or record.outputs != made or record.dependencies:
+        recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, {}, {dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
 
 
 @dataclass
@@ -154,7 +150,7 @@ class _Build:
             return
         if decision.action is Action.RESTORE:
             needs = self._read_now(step)
-            run = self.planner.earlier_run(step, needs) or self.store.record(step.name)
+            run = self.planner.earlier_run(step, needs, self.store.record(step.name))
             assert run
             self.recorder.restore(step, run, needs)
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"

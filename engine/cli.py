@@ -147,6 +147,9 @@ def plan(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a training cannot fit the device that its spec states.")
     ] = False,
+    dvc: Annotated[
+        bool, typer.Option("--dvc", help="Say what plain `dvc repro` would do, which finds fewer earlier results than `engine build`.")
+    ] = False,
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import render
@@ -156,7 +159,7 @@ def plan(
     project = load_project()
     selected = project.select(targets or [])
     store = project.store()
-    decided = project.plan(selected.graph, store)
+    decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
     if json:
         render.plan_as_json(decided, costs)
@@ -215,7 +218,9 @@ def build(
 @app.command(hidden=True)
 def resolve() -> None:
     """What DVC runs first: write every step's identity, its resources, and params.yaml."""
-    load_project().resolve()
+    project = load_project()
+    project.resolve()
+    project.order_lock()
 
 
 @app.command()

@@ -3,18 +3,20 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import dvcfile, memo
+from engine import dvcfile, memo, records
 from engine.dvcconfig import cache_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
+from engine.graph import Step
 from engine.hashing import Hashes
+from engine.records import RunRecord
 
 
 class Store(Protocol):
@@ -26,8 +28,8 @@ class Store(Protocol):
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step."""
 
-    def run(self, key: str) -> Record | None:
-        """The newest run that the run cache holds for a key."""
+    def runs(self, key: str) -> Iterable[Record | None]:
+        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
 
     def runs_with(self, path: str, md5: str) -> bool:
         """Whether the run cache holds any run that read this content at this path."""
@@ -46,6 +48,12 @@ class Store(Protocol):
 
     def metrics(self, path: str) -> Mapping[str, Any]:
         """A metrics file of the workspace, empty where there is none."""
+
+    def ran(self, step: Step) -> RunRecord | None:
+        """The record of the run that made what lies in the workspace."""
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        """The record of the run that made a statement (its md5), as the cache has it."""
 
 
 @dataclass
@@ -129,14 +137,12 @@ class Disk:
             self._records[step] = dvcfile.unpacked(self._packed_records[step])
         return self._records.get(step)
 
-    def run(self, key: str) -> Record | None:
-        """The newest run that the run cache holds for a key."""
+    def runs(self, key: str) -> Iterator[Record | None]:
+        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
         folder = self.cache / dvcfile.run_folder(key)
-        if not folder.is_dir():
-            return None
-        entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        # DVC looks at the newest entry only, and at nothing where it cannot read that one.
-        return _run_in(entries[0]) if entries else None
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        for path in sorted(entries, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            yield _run_in(path)
 
     @cached_property
     def _runs_naming(self) -> Mapping[str, list[Path]]:
@@ -200,6 +206,21 @@ class Disk:
         except ValueError:
             return {}  # an edited metrics file is reported as a changed output; its numbers are of no use here
         return content if isinstance(content, dict) else {}
+
+    def ran(self, step: Step) -> RunRecord | None:
+        """The record of the run that made what lies in the workspace: beside it, or in the cache where DVC has restored it."""
+        made = self.entry(step.provenance)
+        if made is None:
+            return None
+        beside = records.from_json(self.metrics(step.run_record))
+        return beside if beside and beside.statement == made.md5 else self.run_record(step.name, made.md5)
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        """The record of the run that made a statement (its md5), as the cache has it."""
+        if found := records.merged(records.kept(self.cache, step, statement)):
+            return found
+        data = self.read(statement)
+        return records.of_old_statement(json.loads(data), statement) if data and b'"adapterbuild_measured"' in data else None
 
 
 def _run_in(path: Path) -> Record | None:

@@ -9,11 +9,13 @@ import pytest
 from engine import dvcfile
 from engine.adapters import Adapter, Choice, past, rows, trainings
 from engine.digests import folder_digest, listing_digest
+from engine.dvcconfig import cache_settings
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.fetching import fetch
 from engine.hashing import Hashes
 from engine.provenance import Provenance, parse
+from engine.records import RunRecord, keep
 from engine.store import Disk
 from tests.engine.memory import lock_text
 
@@ -50,10 +52,12 @@ class Place:
         tree = self.put(dvcfile.tree_bytes({path: self.put(data) for path, data in files.items()}), ".dir")
         base = {"model": {"path": "artifacts/initialize-tiny", "md5": "0" * 32 + ".dir"}}
         recipe, spec = {"method": {"kind": method}}, f"specs/{name}.toml:3:1"
-        told = Provenance(f"train-{name}", "train", digest, {}, "sha256:1", recipe, base, finished=finished, spec=spec)
+        told = Provenance(f"train-{name}", "train", digest, {}, "sha256:1", recipe, base).text()
+        ran = RunRecord(f"train-{name}", dvcfile.text_md5(told), finished=finished, spec=spec)
+        keep(cache_settings(self.root), ran)
         outputs = {
             f"artifacts/train-{name}": Entry(tree, files=len(files)),
-            f"artifacts/train-{name}.provenance.json": Entry(self.put(told.text().encode())),
+            f"artifacts/train-{name}.provenance.json": Entry(self.put(told.encode())),
         }
         (self.root / "dvc.lock").write_bytes(lock_text({f"train-{name}": Record("x", {}, outputs)}))
         self.git("add", "dvc.lock")

@@ -66,11 +66,11 @@ def test_run_cache_keys_are_dvcs(repository):
     for name in ("make", "use"):
         record = store.record(name)
         assert record
-        run = store.run(dvcfile.run_key(record.command, record.dependencies, record.outputs))
-        assert run == record
+        runs = list(store.runs(dvcfile.run_key(record.command, record.dependencies, record.outputs)))
+        assert runs == [record]
         assert store.runs_with(*next((path, entry.md5) for path, entry in record.dependencies.items()))
         assert all(store.holds(entry) for entry in record.outputs.values())
-    assert store.run("0" * 64) is None and not store.runs_with("rows.txt", "0" * 32)
+    assert not list(store.runs("0" * 64)) and not store.runs_with("rows.txt", "0" * 32)
 
 
 def test_a_folder_inside_an_output_has_the_hash_that_dvc_gives_it(repository):
@@ -126,7 +126,7 @@ def test_the_dumped_pipeline_has_no_anchors_and_keeps_order():
     from tests.engine.test_plan import chain
 
     graph = chain()
-    text = dvcfile.pipeline_text(graph, ["specs"], always_resolve=True)
+    text = dvcfile.pipeline_text(graph)
     content = yaml.safe_load(text)
     assert list(content["stages"]) == ["resolve", "toy-a", "toy-b", "toy-c"]
     assert content["stages"]["resolve"]["always_changed"] is True
