@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import Json, app, load_project
+from engine.cli import Json, app, load_project, ready
 from engine.errors import UserError
 
 
@@ -58,7 +58,9 @@ def accept(
     from engine.accept import accept as keep
     from engine.accept import as_data
 
-    accepted = keep(load_project(), steps)
+    project = load_project()
+    ready(project.root)
+    accepted = keep(project, steps)
     if json:
         render.as_json(as_data(accepted))
         return

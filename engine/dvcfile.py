@@ -24,6 +24,8 @@ LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
 """Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
 TEMPORARY = ".dvc/tmp"
+WRITTEN = f"{TEMPORARY}/adapterbuild/compiled"
+"""What was written last of each compiled file, so that somebody's edit can be told."""
 FORMAT = 1
 """Raised when `packed` changes its meaning."""
 OBJECT_MODE = 0o444
@@ -73,7 +75,12 @@ def resolved_entry() -> Entry:
 def pipeline_text(graph: Graph) -> str:
     """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
     stages = {RESOLVE: _resolve_stage()} | {step.name: _stage(step) for step in _in_order(graph)}
-    return HEADER + _dump({"params": [PARAMS], "stages": stages})
+    return generated_text({"params": [PARAMS], "stages": stages}).decode()
+
+
+def generated_text(content: Mapping[str, Any]) -> bytes:
+    """The whole of a compiled file that holds CONTENT."""
+    return (HEADER + _dump(content)).encode()
 
 
 def _in_order(graph: Graph) -> list[Step]:
@@ -166,9 +173,14 @@ def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
     content = parse_yaml(text) or {}
     try:
-        return {name: _record(stage) for name, stage in (content.get("stages") or {}).items() if not is_place(stage)}
+        return lock_records(content.get("stages") or {})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
+
+
+def lock_records(stages: Mapping[str, Any]) -> dict[str, Record]:
+    """The records among the stages of a `dvc.lock`, by step; raises KeyError, TypeError or AttributeError where they are none."""
+    return {name: _record(stage) for name, stage in stages.items() if not is_place(stage)}
 
 
 def parse_record(text: str | bytes) -> Record:
@@ -239,6 +251,10 @@ class LockText:
         content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
         stages = content.pop("stages", None) or {}
         self.head = _dump(content).encode()
+        self.put(stages)
+
+    def put(self, stages: Mapping[str, Any]) -> None:
+        """Have just STAGES, as YAML tells them."""
         self.stages = {name: self._piece(name, stage) for name, stage in stages.items() if not is_place(stage)}
 
     @staticmethod

@@ -20,8 +20,6 @@ from engine.workspace import CODE_ROOT, Workspace, select
 if TYPE_CHECKING:
     from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
 
-_WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -248,11 +246,11 @@ class Project:
         """Write a compiled file, and remember that it was us."""
         write_text(self.root / name, self.compiled[name])
         if (self.root / ".dvc").is_dir():
-            write_text(self.root / _WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
+            write_text(self.root / dvcfile.WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
 
     def _written_by_us(self, name: str, text: str) -> bool:
         """Whether a compiled file is as we wrote it last, or as git has it; anything else is somebody's edit."""
-        memory = self.root / _WRITTEN / name
+        memory = self.root / dvcfile.WRITTEN / name
         if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
             return True
         import subprocess

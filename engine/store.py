@@ -126,10 +126,17 @@ class Disk:
 
     @staticmethod
     def _parsed_lock(path: Path) -> dict[str, Record]:
+        data = path.read_bytes()
         try:
-            return dvcfile.parse_lock(path.read_bytes())
+            return dvcfile.parse_lock(data)
         except ValueError as error:
-            raise UserError(f"dvc.lock cannot be read: {error}", Location("dvc.lock"), "restore it: git checkout dvc.lock") from None
+            from engine.conflicts import mended
+
+            if merge := mended(path.parent, path.name):
+                return dvcfile.parse_lock(merge.text)
+            raise UserError(
+                f"dvc.lock cannot be read: {error}", Location("dvc.lock"), "restore it: git checkout HEAD -- dvc.lock"
+            ) from None
 
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step."""
@@ -140,7 +147,7 @@ class Disk:
     def runs(self, key: str) -> Iterator[Record | None]:
         """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
         folder = self.cache / dvcfile.run_folder(key)
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        entries = list(folder.iterdir()) if folder.is_dir() else []
         for path in sorted(entries, key=lambda path: path.stat().st_mtime_ns, reverse=True):
             yield _run_in(path)
 

@@ -106,20 +106,23 @@ def test_a_lock_with_conflict_marks_hides_no_other(place: Place):
 def test_an_adapter_comes_from_the_cache_with_its_provenance(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
-    told = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
+    told, ran = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
     beside = parse((tmp_path / "out.provenance.json").read_bytes())
     assert beside == told and told.digest == early
+    assert ran and ran.finished == "2026-01-01" and (tmp_path / "out.run.json").read_text() == ran.text()
     with pytest.raises(UserError, match="is there already"):
         fetch(place.root, place.store(), early, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.provenance.json", "remote", "workspace"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.provenance.json", "out.run.json", "remote", "workspace"]
 
 
 def test_what_the_cache_has_lost_comes_from_the_remote(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
     place.lose()
-    assert fetch(place.root, place.store(), early, tmp_path / "out").digest == early
+    shutil.move(place.root / dvcfile.CACHE / "runs", place.remote / "runs")
+    told, ran = fetch(place.root, place.store(), early, tmp_path / "out")
+    assert told.digest == early and ran and ran.spec == "specs/toy.toml:3:1"
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
 
 
