@@ -5,9 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine import dvcfile
 from engine.errors import Location, UserError
+
+if TYPE_CHECKING:
+    from configparser import RawConfigParser
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -74,19 +78,44 @@ def _files(root: Path) -> Iterator[Path]:
     yield from (root / ".dvc" / "config", root / ".dvc" / "config.local")
 
 
+def remote_folder(root: Path) -> Path | None:
+    """The default remote of DVC where that is a folder that can be looked into without a network; None for all others."""
+    default, urls = None, {}
+    for path in _files(root):
+        parser = _parsed(path, "remote")
+        if parser is None:
+            continue
+        default = parser.get("core", "remote", fallback=default)
+        for section in parser.sections():
+            name = section.strip("'").removeprefix("remote ").strip('"')
+            if section.strip("'").startswith("remote ") and (url := parser.get(section, "url", fallback=None)):
+                plain = re.match(r"\w+://", url) is None and not {"version_aware", "worktree"} & set(parser.options(section))
+                urls[name] = path.parent / Path(url).expanduser() if plain else None
+    found = urls.get(default.strip("'\"")) if default else None
+    return Path(os.path.normpath(found)) if found and found.is_dir() else None
+
+
 def _given(path: Path) -> dict[str, str]:
     """The settings of the cache in one file; raises UserError where `cache.dir`, or `cache.local`, leads to no folder."""
-    text = path.read_text("utf-8") if path.is_file() else ""
-    if "[cache]" not in text:
+    parser = _parsed(path, "[cache]")
+    if parser is None:
         return {}
-    import configparser  # not needed where nothing is said about the cache
+    given = {name: value.strip("'\"") for name, value in parser.items("cache") if value}
+    if "local" in given or re.match(r"\w+://", given.get("dir", "")):
+        raise UserError("only a folder can be DVC's cache here", Location(str(path)), "set it with: dvc cache dir FOLDER")
+    return given
+
+
+def _parsed(path: Path, word: str) -> "RawConfigParser | None":
+    """A configuration file that holds WORD; None for others, which is most of them."""
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if word not in text:
+        return None
+    import configparser  # not needed where nothing is said about cache and remotes
 
     parser = configparser.RawConfigParser(strict=False)
     try:
         parser.read_string(text)
     except configparser.Error as error:
         raise UserError(f"DVC's configuration cannot be read: {error}", Location(str(path))) from None
-    given = {name: value.strip("'\"") for name, value in parser.items("cache") if value}
-    if "local" in given or re.match(r"\w+://", given.get("dir", "")):
-        raise UserError("only a folder can be DVC's cache here", Location(str(path)), "set it with: dvc cache dir FOLDER")
-    return given
+    return parser

@@ -270,13 +270,14 @@ class Planner:
     def _restorable(self, step: Step, run: Record) -> bool:
         if set(run.outputs) != set(step.outputs):
             return False
-        lacking = [path for path, entry in run.outputs.items() if not self.store.holds_intact(entry)]
+        held = self.store.holds_intact if self.dvc else self.store.obtainable
+        lacking = [path for path, entry in run.outputs.items() if not held(entry)]
         if not lacking:
             return True
         if self.dvc or not set(lacking) <= {step.metrics, step.plots}:
             return False
         # What git tracks, DVC pushes to no remote: the statement carries it, or git has brought it.
-        data = self.store.read(run.outputs[step.provenance].md5)
+        data = self.store.obtain(run.outputs[step.provenance].md5)
         beside = beside_in(data) if data else {}
         return all(
             (path in beside and dvcfile.bytes_md5(beside[path]) == run.outputs[path].md5) or self.store.entry(path) == run.outputs[path]

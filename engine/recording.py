@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from engine import dvcfile, memo, records
-from engine.dvcconfig import Cache, cache_settings
+from engine.dvcconfig import Cache, cache_settings, remote_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.graph import Step
@@ -54,7 +54,7 @@ class Recorder:
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
         """Put the outputs of an earlier RUN back into the workspace, and the record of that run beside them."""
         tracked = (step.metrics, step.plots)
-        self._bring_beside(step, run)
+        self._bring(step, run)
         for path, entry in run.outputs.items():
             # As DVC does: what git tracks is never a link into the cache.
             self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
@@ -68,15 +68,22 @@ class Recorder:
         self._unwritten[step.name] = record
         return record
 
-    def _bring_beside(self, step: Step, run: Record) -> None:
-        """Put metrics and plot into the cache where it lacks them: from the statement, or from the workspace where git has brought them."""
+    def _bring(self, step: Step, run: Record) -> None:
+        """Put what the cache lacks of RUN into it.
+
+        From the folder that is DVC's remote; metrics and plot, which DVC pushes to none, from the statement or from the workspace."""
+        for entry in run.outputs.values():
+            if self._fetch(entry.md5) and entry.is_folder:
+                listing = dvcfile.parse_tree((self.cache / dvcfile.object_path(entry.md5)).read_bytes())
+                for md5 in listing.values():
+                    self._fetch(md5)
         data: bytes | None = None
         for path in (step.metrics, step.plots):
-            if path is None or self._holds(run.outputs[path].md5):
+            md5 = run.outputs[path].md5 if path else ""
+            if path is None or self._holds(md5):
                 continue
-            md5 = run.outputs[path].md5
             target = self.cache / dvcfile.object_path(md5)
-            if (entry := self.hashes.entry(path)) and entry.md5 == md5:
+            if (found := self.hashes.entry(path)) and found.md5 == md5:
                 target.unlink(missing_ok=True)
                 self._keep(self.root / path, md5)
                 continue
@@ -84,9 +91,24 @@ class Recorder:
             make_folder(target.parent, self.settings)
             replace_with(target, beside_in(data)[path], dvcfile.OBJECT_MODE)
 
+    def _fetch(self, md5: str) -> bool:
+        """Whether the cache holds an object, which is copied from DVC's remote where that is a folder; a damaged one is replaced."""
+        if self._holds(md5):
+            return True
+        source = self._remote / dvcfile.object_path(md5) if self._remote else None
+        if source is None or not source.exists():
+            return False
+        (self.cache / dvcfile.object_path(md5)).unlink(missing_ok=True)
+        self._keep(source, md5.removesuffix(".dir"), name=md5)
+        return True
+
+    @cached_property
+    def _remote(self) -> Path | None:
+        return remote_folder(self.root)
+
     def _holds(self, md5: str) -> bool:
         target = self.cache / dvcfile.object_path(md5)
-        return target.exists() and file_md5(target) == md5
+        return target.exists() and file_md5(target) == md5.removesuffix(".dir")
 
     def note(self, name: str, record: Record) -> None:
         """Remember a record that is written with the next `flush`."""
@@ -121,9 +143,9 @@ class Recorder:
             replace_with(target, dvcfile.tree_bytes(listing), dvcfile.OBJECT_MODE)
         return entry
 
-    def _keep(self, file: Path, md5: str, link: bool = False) -> None:
+    def _keep(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
         """Copy FILE into the cache; the object gets its name only when it is whole and what its name says."""
-        target = self.cache / dvcfile.object_path(md5)
+        target = self.cache / dvcfile.object_path(name or md5)
         if not target.exists():
             make_folder(target.parent, self.settings)
             temporary = target.with_name(f".{target.name}.{os.getpid()}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine import dvcfile, memo, records
-from engine.dvcconfig import cache_folder
+from engine.dvcconfig import cache_folder, remote_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
 from engine.graph import Step
@@ -39,6 +39,12 @@ class Store(Protocol):
 
     def holds_intact(self, entry: Entry) -> bool:
         """As `holds`, and nothing of it is damaged."""
+
+    def obtainable(self, entry: Entry) -> bool:
+        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+
+    def obtain(self, md5: str) -> bytes | None:
+        """As `read`, from that folder too."""
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
@@ -74,6 +80,11 @@ class Disk:
     def cache(self) -> Path:
         """The folder of DVC's cache."""
         return cache_folder(self.root)
+
+    @cached_property
+    def remote(self) -> Path | None:
+        """The default remote of DVC, where that is a folder."""
+        return remote_folder(self.root)
 
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
@@ -172,6 +183,24 @@ class Disk:
     def holds_intact(self, entry: Entry) -> bool:
         """As `holds`, and every object is still what its name says; DVC itself trusts any read-only object."""
         return self._each_object(entry, self._intact)
+
+    def obtainable(self, entry: Entry) -> bool:
+        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+        if self.holds_intact(entry):
+            return True
+        if self.remote is None:
+            return False
+        data = self.obtain(entry.md5)
+        files = dvcfile.parse_tree(data) if data and entry.is_folder else {}
+        return data is not None and all(
+            any(self._intact(f"{folder}/{dvcfile.object_path(md5)}") for folder in (self.cache, self.remote))
+            for md5 in {entry.md5, *files.values()}
+        )
+
+    def obtain(self, md5: str) -> bytes | None:
+        """A file's content from the cache, or from DVC's remote where that is a folder."""
+        data = self.read(md5)
+        return data if data is not None or self.remote is None else _content(f"{self.remote}/{dvcfile.object_path(md5)}")
 
     def _intact(self, path: str) -> bool:
         found = self.hashes.entry(path)

@@ -52,6 +52,12 @@ class MemoryStore:
     def holds_intact(self, entry: Entry) -> bool:
         return self.holds(entry)
 
+    def obtainable(self, entry: Entry) -> bool:
+        return self.holds(entry)
+
+    def obtain(self, md5: str) -> bytes | None:
+        return self.read(md5)
+
     def tree(self, md5: str) -> Mapping[str, str] | None:
         return dvcfile.parse_tree(self.objects[md5]) if md5 in self.objects else None
 
