@@ -1,7 +1,7 @@
 """Results that were recorded in format 1, where one file beside the artifact told both what was made and how its run went.
 
-`converted` splits such a file; `take_over` does so for a step and rewrites its record. Whether a result may be taken over, that is whether its
-old identity and its present one mean the same, is for the caller to say.
+`converted` splits such a file; `take_over` does so for a step and rewrites its record. Whether a result may be taken over, that is whether
+its old identity and its present one mean the same, is for the caller to say.
 """
 
 import json
@@ -47,8 +47,8 @@ def converted(old: bytes, beside: Mapping[str, bytes], identity: str | None = No
 def take_over(recorder: Recorder, store: Disk, step: Step, identity: str) -> Record | None:
     """Rewrite the record of STEP, whose result was recorded in format 1, as one of a run under IDENTITY; None where that cannot be done.
 
-    The statement takes the place of the old file in the workspace, and the run record lies beside it. The identity file itself must be there, or
-    be written before DVC is asked. The new record reaches `dvc.lock` with the recorder's next `flush`.
+    The statement takes the place of the old file in the workspace, and the run record lies beside it. `resolve` writes the identity file.
+    The new record reaches `dvc.lock` with the recorder's next `flush`.
     """
     record = store.record(step.name)
     old = store.read(record.outputs[step.provenance].md5) if record and step.provenance in record.outputs else None
