@@ -19,7 +19,7 @@ from engine.errors import Location, UserError
 
 FILES = (dvcfile.LOCK, dvcfile.PIPELINE, dvcfile.PARAMS)
 DRIVER = "adapterbuild"
-ATTRIBUTES = tuple(f"{name} merge={DRIVER}" for name in FILES)
+ATTRIBUTES = tuple(f"{name} merge={DRIVER}" for name in (*FILES, "metrics/*.json", "plots/*.csv"))
 _OPEN, _BASE, _MIDDLE, _CLOSE = b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>"
 
 
@@ -211,6 +211,8 @@ def merge_file(base: Path, ours: Path, theirs: Path, name: str) -> None:
     Raises ValueError where one of the three cannot be read.
     """
     place = Path(name)
+    if place.name not in FILES:
+        return  # metrics and plot belong to the record, and where both sides changed that, ours stands
     old = base.read_bytes()
     found = merge(place.name, old or None, ours.read_bytes(), theirs.read_bytes())
     keep(place.parent.resolve(), place.name, found)

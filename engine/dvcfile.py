@@ -244,6 +244,16 @@ def _item(path: str, entry: Entry) -> dict[str, Any]:
     return item | ({"isexec": True} if entry.executable else {})
 
 
+_STAGE = re.compile(rb"^  ([^\s:]+):\n    cmd: .*\n(    \w)?", re.MULTILINE)
+
+
+def is_tidy(lock: bytes) -> bool:
+    """Whether a `dvc.lock` is in order of steps and holds no empty places, told without parsing it."""
+    found = _STAGE.findall(lock)
+    names = [name for name, _ in found]
+    return names == sorted(names) and all(rest for _, rest in found)
+
+
 class LockText:
     """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
 

@@ -58,6 +58,8 @@ class Recorder:
         for path, entry in run.outputs.items():
             # As DVC does: what git tracks is never a link into the cache.
             self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
+            if not entry.is_folder:
+                self._open_to_group(self.root / path)
         found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
         if found:
             replace_with(self.root / step.run_record, found.text().encode())
@@ -67,6 +69,11 @@ class Recorder:
         self._write_run(record)
         self._unwritten[step.name] = record
         return record
+
+    def _open_to_group(self, file: Path) -> None:
+        """As DVC does with an output that is one file, unless it is a link into the cache."""
+        if self.settings.shared and not file.is_symlink() and file.stat().st_nlink == 1:
+            file.chmod(self.settings.file_mode)
 
     def _bring(self, step: Step, run: Record) -> None:
         """Put what the cache lacks of RUN into it.
@@ -116,9 +123,9 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all new records into `dvc.lock` at once, under DVC's own lock."""
-        if not self._unwritten:
-            return
         path = self.root / dvcfile.LOCK
+        if not self._unwritten and (self._written == memo.stamp_of(path) or not path.exists() or dvcfile.is_tidy(path.read_bytes())):
+            return
         with dvc_lock(self.root):
             if self._lock is None or self._written != memo.stamp_of(path):
                 self._lock = dvcfile.LockText(path.read_bytes() if path.exists() else None)
@@ -133,6 +140,7 @@ class Recorder:
         assert entry, f"{path} is not there"
         if not entry.is_folder:
             self._keep(self.root / path, entry.md5, link)
+            self._open_to_group(self.root / path)
             return entry
         listing = self.hashes.listing(path)
         for name, md5 in listing.items():

@@ -224,7 +224,7 @@ class Disk:
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
-        if md5 not in self._trees and (data := self.read(md5)) is not None:
+        if md5 not in self._trees and (data := self.obtain(md5)) is not None:
             self._trees[md5] = dvcfile.parse_tree(data)
         return self._trees.get(md5)
 
