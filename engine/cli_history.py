@@ -53,7 +53,7 @@ def accept(
     steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps whose only reasons are changes of code or versions.")],
     json: Json = False,
 ) -> None:
-    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the provenance."""
+    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the run record."""
     from engine import render
     from engine.accept import accept as keep
     from engine.accept import as_data

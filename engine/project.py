@@ -255,8 +255,13 @@ class Project:
             return True
         import subprocess
 
-        committed = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=self.root, capture_output=True, check=False)
-        return committed.returncode == 0 and committed.stdout == text.encode()
+        def git(*arguments: str) -> bytes | None:
+            done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, check=False)
+            return None if done.returncode else done.stdout
+
+        # In the midst of a merge git has put both sides together in its index.
+        merging = git("rev-parse", "--verify", "--quiet", "MERGE_HEAD") is not None
+        return text.encode() in (git("show", f"HEAD:./{name}"), git("show", f":./{name}") if merging else None)
 
     def _refuse_edited(self, names: Iterable[str]) -> None:
         """Somebody's edit of a generated file is neither used nor wiped."""
