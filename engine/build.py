@@ -21,7 +21,7 @@ from engine.locks import build_lock
 from engine.machine import refuse_impossible
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
-from engine.recording import Recorder
+from engine.recording import Recorder, replace_with
 from engine.store import Disk
 from stages.common.job import PREEMPTED
 
@@ -153,6 +153,9 @@ class _Build:
             run = self.planner.earlier_run(step, needs, self.store.record(step.name))
             assert run
             self.recorder.restore(step, run, needs)
+        elif decision.action is Action.KEEP and not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
+            # DVC brought the result, and the run cache knows of its run.
+            replace_with(self.recorder.root / step.run_record, ran.text().encode())
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self._settle(step)
 
