@@ -89,7 +89,7 @@ def _bring(root: Path, store: Disk, training: Training) -> None:
     """See to it that the cache holds the artifact."""
     if store.holds(training.artifact):
         return
-    if store.tree(training.artifact.md5) is None:
+    if store.read(training.artifact.md5) is None:
         pull(root, [training.artifact.md5])
     files = store.tree(training.artifact.md5) or {}
     pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
