@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.provenance import parse
+from engine.records import parse, path_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Workspace:
 
     def measured(self, step: str) -> Mapping[str, Any]:
         """What a step measured of itself."""
-        found = parse((self.folder / f"artifacts/{step}.provenance.json").read_bytes())
-        assert found, f"{step} has no provenance"
+        found = parse((self.folder / path_of(step)).read_bytes())
+        assert found, f"{step} has no run record"
         return found.measured
 
     def size(self, artifact: str) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from engine import git
+from engine import dvcfile, git, records
 from engine.build import check_repository, resolve
 from engine.dvcfile import Entry, Record
 from engine.errors import Problem, UserError
@@ -14,8 +14,8 @@ from engine.identity import digest
 from engine.locks import build_lock
 from engine.plan import Action, Decision, Planner, Reason
 from engine.project import Project, write_text
-from engine.provenance import parse
 from engine.recording import Recorder
+from engine.records import RunRecord
 from engine.store import Disk, Store
 from engine.why import HARMLESS, check_step
 
@@ -105,13 +105,13 @@ def _acceptance(step: Step, decision: Decision, record: Record, identity: str, s
 
 
 def _record(project: Project, store: Disk, accepted: Iterable[Acceptance]) -> None:
-    """Write the new identities as `resolve` does, then each acceptance into its provenance and each run into DVC's records."""
+    """Write the new identities as `resolve` does, then each acceptance into the record of its run and each run into DVC's records."""
     project.write_compiled()
     recorder = Recorder(project.root, store.hashes)
     resolve(project, store, recorder)
     for acceptance in accepted:
         step = acceptance.step
-        _note_in_provenance(project, acceptance)
+        _note(project, store, recorder, acceptance)
         identity = store.hashes.entry(step.identity)
         assert identity, f"resolve has written {step.identity}"
         recorder.finish(step, _read(acceptance, identity))
@@ -122,18 +122,14 @@ def _record(project: Project, store: Disk, accepted: Iterable[Acceptance]) -> No
 def _read(acceptance: Acceptance, identity: Entry) -> dict[str, Entry]:
     """What the run read, with the present identity; every input is still what was recorded, or it would have been a reason."""
     step = acceptance.step
-    old = acceptance.record.dependencies
-    return {item.path: old[item.path] for item in step.inputs.values()} | {step.identity: identity}
+    old = dict(acceptance.record.dependencies) | {dvcfile.RESOLVED: dvcfile.resolved_entry()}
+    return {path: old[path] for path in dvcfile.dependencies(step)} | {step.identity: identity}
 
 
-def _note_in_provenance(project: Project, acceptance: Acceptance) -> None:
-    """Say it in the file beside the artifact; a new file takes the place of the old one, which may be a link into DVC's cache."""
-    path = project.root / acceptance.step.provenance
-    found = parse(path.read_bytes())
-    if found is None:
-        raise UserError(
-            f"{acceptance.step.provenance} cannot be read", hint=f"another version wrote it; run: engine build {acceptance.step.name}"
-        )
+def _note(project: Project, store: Disk, recorder: Recorder, acceptance: Acceptance) -> None:
+    """Say it in the record of the run, beside the artifact and in the cache; the statement goes on telling what was run."""
+    step = acceptance.step
+    statement = acceptance.record.outputs[step.provenance].md5
     note = {
         "from": acceptance.before,
         "to": acceptance.now,
@@ -141,7 +137,9 @@ def _note_in_provenance(project: Project, acceptance: Acceptance) -> None:
         "git_commit": git.commit_of(project.root, "HEAD") if git.has_commits(project.root) else None,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_text(path, found.accept(note).text())
+    accepted = (store.ran(step) or RunRecord(step.name, statement)).accept(note)
+    write_text(project.root / step.run_record, accepted.text())
+    records.keep(recorder.settings, accepted)
 
 
 def as_data(accepted: Iterable[Acceptance]) -> list[dict[str, Any]]:

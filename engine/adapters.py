@@ -42,12 +42,14 @@ class Adapter:
     current: bool
     """Whether the adapter is that of the specs, code and data as they are now."""
     made: str = ""
-    """When it was trained, for those that no spec asks for any more."""
+    """When it was trained, for those that no spec asks for any more; empty where no record of the run is left."""
+    past: bool = False
+    """Whether it is of git's history or of the cache alone."""
 
     @property
     def state(self) -> str:
         """In a word, how it stands to the specs."""
-        return "past" if self.made else "current" if self.current else "stale" if self.digest else "–"
+        return "past" if self.past else "current" if self.current else "stale" if self.digest else "–"
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,11 @@ def past(root: Path, store: Store, known: Iterable[str | None]) -> tuple[Adapter
 
 
 def _past(training: Training, told: Provenance, store: Store) -> Adapter:
-    spec, base = (told.spec or "").partition(":")[0], _short_path(told.inputs["model"]["path"])
+    ran = store.run_record(training.step, training.provenance)
+    spec, base = ((ran.spec if ran else None) or "").partition(":")[0], _short_path(told.inputs["model"]["path"])
     held = store.holds(training.artifact)
     name = training.step.removeprefix("train-")
-    return Adapter(told.digest, name, spec, training.step, _method(told), base, held, {}, False, told.finished)
+    return Adapter(told.digest, name, spec, training.step, _method(told), base, held, {}, False, ran.finished if ran else "", True)
 
 
 def _method(told: Provenance) -> str:

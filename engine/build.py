@@ -21,8 +21,9 @@ from engine.locks import build_lock
 from engine.machine import refuse_impossible
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
-from engine.recording import Recorder
+from engine.recording import Recorder, replace_with
 from engine.store import Disk
+from engine.takeover import take_over
 from stages.common.job import PREEMPTED
 
 
@@ -88,15 +89,11 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
 
 def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     """What DVC's first step does, and its record; nothing when it is up to date already."""
-    decision = project.plan_resolve(store)
-    if decision.action is Action.KEEP:
-        return
-    project.resolve()
-    read = {path: entry for path in project.watched if (entry := store.entry(path))}
-    written = {path: recorder.keep(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES)}
-    params = store.hashes.entry(dvcfile.PARAMS)
-    assert params
-    recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, read, written | {dvcfile.PARAMS: params}))
+    made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
+    if project.plan_resolve(store).action is not Action.KEEP:
+        project.resolve()
+    if (record := store.record(dvcfile.RESOLVE)) is None or record.outputs != made or record.dependencies:
+        recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, {}, {dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
 
 
 @dataclass
@@ -156,9 +153,12 @@ class _Build:
             self._renew(step)
         if decision.action is Action.RESTORE:
             needs = self._read_now(step)
-            run = self.planner.earlier_run(step, needs) or self.store.record(step.name)
+            run = self.planner.earlier_run(step, needs, self.store.record(step.name))
             assert run
             self.recorder.restore(step, run, needs)
+        elif decision.action is Action.KEEP and not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
+            # DVC brought the result, and the run cache knows of its run.
+            replace_with(self.recorder.root / step.run_record, ran.text().encode())
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self._settle(step)
 
@@ -166,8 +166,10 @@ class _Build:
         """Record a kept result for the identity of today, where it was recorded for another text of the same behaviour."""
         record, (needs, _) = self.store.record(step.name), self.planner.needs(step)
         assert record
-        if record.dependencies[step.identity].md5 != needs[step.identity].md5:
-            self.recorder.renew(step, record, self._read_now(step))
+        if record.dependencies.keys() != needs.keys() or record.dependencies[step.identity].md5 != needs[step.identity].md5:
+            self.planner.outcomes[step.name] = take_over(
+                self.recorder, self.store, step, self._read_now(step), self.planner.identities[step.name]
+            )
 
     def _settle(self, step: Step) -> None:
         """What STEP leaves is known: those that waited for nothing else can be decided."""

@@ -53,6 +53,19 @@ def load_project() -> Any:
     return Project(Workspace.at(_Settings.workspace))
 
 
+def ready(root: Path) -> None:
+    """Mend what git has left conflict markers in, and see that this clone merges generated files step by step; says what is new."""
+    from engine import conflicts, render
+    from engine.workspace import CODE_ROOT
+
+    for sentence in conflicts.mend(root):
+        render.note(sentence)
+    if conflicts.install_driver(root, CODE_ROOT):
+        render.note(
+            f"git merges {', '.join(conflicts.FILES)} step by step in this clone from now on (merge.{conflicts.DRIVER} in .git/config)"
+        )
+
+
 @app.command()
 def init(directory: Annotated[Path, typer.Argument(help="The folder to make a workspace of.")] = Path()) -> None:
     """Make a workspace: git, DVC, ignore files, and a first spec to edit."""
@@ -125,6 +138,8 @@ def compile(
     from engine import render
 
     project = load_project()
+    if not check:
+        ready(project.root)
     if check:
         stale = project.stale()
         if stale:
@@ -147,20 +162,30 @@ def plan(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a training cannot fit the device that its spec states.")
     ] = False,
+    dvc: Annotated[
+        bool, typer.Option("--dvc", help="Say what plain `dvc repro` would do, which finds fewer earlier results than `engine build`.")
+    ] = False,
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
-    from engine import render
+    from engine import conflicts, render
     from engine.costs import costs_of
     from engine.why import acceptable
 
     project = load_project()
     selected = project.select(targets or [])
     store = project.store()
-    decided = project.plan(selected.graph, store)
+    decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
     if json:
         render.plan_as_json(decided, costs)
     else:
+        for name in conflicts.FILES:
+            if conflicts.mended(project.root, name):
+                render.warn(
+                    f"{name} has merge conflicts; the plan reads it with the records of both sides, and `engine build` writes it so"
+                )
+        if dvc:
+            render.note("this is what plain `dvc repro` would do; for `engine build`: engine plan")
         if project.pipeline_is_stale:
             render.warn("dvc.yaml is not what the specs say yet; `engine build` writes it, plain `dvc repro` needs: engine compile")
         render.plan(selected.title, decided, costs)
@@ -194,6 +219,7 @@ def build(
 
     project = load_project()
     selected = project.select(targets or [])
+    ready(project.root)
     if jobs > 1:
         executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
     else:
@@ -215,7 +241,36 @@ def build(
 @app.command(hidden=True)
 def resolve() -> None:
     """What DVC runs first: write every step's identity, its resources, and params.yaml."""
-    load_project().resolve()
+    project = load_project()
+    project.resolve()
+    project.order_lock()
+
+
+@app.command(name="merge-file", hidden=True)
+def merge_file(base: Path, ours: Path, theirs: Path, path: str) -> None:
+    """What git runs to merge a generated file: BASE and THEIRS into OURS; PATH is its name in the repository."""
+    from engine import conflicts
+
+    try:
+        conflicts.merge_file(base, ours, theirs, path)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be merged step by step: {error}") from None
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check what a workspace stands on: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1: something is wrong."""
+    from engine import render
+    from engine.doctor import COLUMNS, examine
+
+    found = examine(_Settings.workspace.resolve())
+    good = all(one.holds for one in found)
+    if json:
+        render.as_json({"healthy": good, "checks": [vars(one) for one in found]})
+    else:
+        render.table("doctor", list(COLUMNS), [[one.what, "yes" if one.holds else "NO", one.detail] for one in found])
+    if not good:
+        raise typer.Exit(MISTAKE)
 
 
 @app.command()

@@ -53,9 +53,9 @@ def _fetch(project: Any, digest: str, output: Path | None, json: bool) -> None:
     from engine.fetching import fetch
 
     folder = output or Path(f"adapter-{short(digest)}")
-    told = fetch(project.root, project.store(), digest, folder)
+    told, ran = fetch(project.root, project.store(), digest, folder)
     if json:
-        render.as_json({"digest": told.digest, "step": told.step, "folder": str(folder), "git_commit": told.git_commit})
+        render.as_json({"digest": told.digest, "step": told.step, "folder": str(folder), "git_commit": ran.git_commit if ran else None})
     else:
         render.note(f"{folder} is {told.step} {short(told.digest)}, for the base {told.inputs['model']['path']}")
 

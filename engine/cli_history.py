@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import Json, app, load_project
+from engine.cli import Json, app, load_project, ready
 from engine.errors import UserError
 
 
@@ -53,12 +53,14 @@ def accept(
     steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps whose only reasons are changes of code or versions.")],
     json: Json = False,
 ) -> None:
-    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the provenance."""
+    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the run record."""
     from engine import render
     from engine.accept import accept as keep
     from engine.accept import as_data
 
-    accepted = keep(load_project(), steps)
+    project = load_project()
+    ready(project.root)
+    accepted = keep(project, steps)
     if json:
         render.as_json(as_data(accepted))
         return

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import dvcfile, memo
+from engine import dvcfile, memo, records
 from engine.digests import canonical, digest
 from engine.dvcfile import Entry
 from engine.plan import Action, Plan
 from engine.project import Project
+from engine.records import RunRecord
 from engine.store import Disk
 
 Known = Mapping[str, Any]
@@ -37,6 +38,12 @@ class Traced(Disk):
         """A metrics file of the workspace, empty where there is none."""
         self.seen[path] = self.entry(path)
         return super().metrics(path)
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        """The record of the run that made a statement, as the cache has it."""
+        folder = f"{self.cache}/{records.folder_of(step, statement)}"
+        self.seen[folder] = self.entry(folder)
+        return super().run_record(step, statement)
 
 
 def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:

@@ -14,6 +14,8 @@ from engine.graph import Graph, Step
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
 RESOLVE_COMMAND = "python -m engine resolve"
+RESOLVED = "artifacts/resolved"
+RESOLVED_TEXT = "Written by `resolve`. Steps that read no other step depend on it, so that DVC resolves before it looks at them.\n"
 IDENTITIES = "artifacts/identity"
 RESOURCES = "artifacts/resources"
 PARAMS = "params.yaml"
@@ -22,6 +24,8 @@ LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
 """Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
 TEMPORARY = ".dvc/tmp"
+WRITTEN = f"{TEMPORARY}/adapterbuild/compiled"
+"""What was written last of each compiled file, so that somebody's edit can be told."""
 FORMAT = 1
 """Raised when `packed` changes its meaning."""
 OBJECT_MODE = 0o444
@@ -59,13 +63,24 @@ def command(step: Step) -> str:
 
 def dependencies(step: Step) -> tuple[str, ...]:
     """Every path that DVC watches for STEP, in order of name."""
-    return tuple(sorted({step.identity, *(item.path for item in step.inputs.values())}))
+    first = () if step.producers else (RESOLVED,)
+    return tuple(sorted({step.identity, *(item.path for item in step.inputs.values()), *first}))
 
 
-def pipeline_text(graph: Graph, watched: Iterable[str], always_resolve: bool) -> str:
+def resolved_entry() -> Entry:
+    """The content of the file that orders `resolve` before all steps: the same for all specs, so that no two branches differ in it."""
+    return Entry(text_md5(RESOLVED_TEXT), size=len(RESOLVED_TEXT.encode()))
+
+
+def pipeline_text(graph: Graph) -> str:
     """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
-    stages = {RESOLVE: _resolve_stage(watched, always_resolve)} | {step.name: _stage(step) for step in _in_order(graph)}
-    return HEADER + _dump({"params": [PARAMS], "stages": _literal(stages)})
+    stages = {RESOLVE: _resolve_stage()} | {step.name: _stage(step) for step in _in_order(graph)}
+    return generated_text({"params": [PARAMS], "stages": _literal(stages)}).decode()
+
+
+def generated_text(content: Mapping[str, Any]) -> bytes:
+    """The whole of a compiled file that holds CONTENT."""
+    return (HEADER + _dump(content)).encode()
 
 
 def _literal(value: Any) -> Any:
@@ -82,17 +97,15 @@ def _in_order(graph: Graph) -> list[Step]:
     return sorted(graph, key=lambda step: step.name)
 
 
-def _resolve_stage(watched: Iterable[str], always: bool) -> dict[str, Any]:
-    stage: dict[str, Any] = {
+def _resolve_stage() -> dict[str, Any]:
+    return {
         "desc": "Identities of all steps and params.yaml, from specs, code and lock.",
         "cmd": RESOLVE_COMMAND,
-        "deps": list(watched),
-        # persist: DVC would delete them first, params.yaml before anyone could see an edit of it, the others where a spec has a typo.
-        "outs": [{IDENTITIES: {"persist": True}}, {RESOURCES: {"persist": True}}, {PARAMS: {"cache": False, "persist": True}}],
+        # What it reads and writes is not named here: DVC would record one digest of all specs, of all code and of all identities, and any
+        # two branches would conflict in those. It runs under every `dvc repro`; steps depend on their own identity's content.
+        "outs": [RESOLVED],
+        "always_changed": True,
     }
-    if always:
-        stage["always_changed"] = True
-    return stage
 
 
 def _stage(step: Step) -> dict[str, Any]:
@@ -171,9 +184,14 @@ def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
     content = parse_yaml(text) or {}
     try:
-        return {name: _record(stage) for name, stage in (content.get("stages") or {}).items()}
+        return lock_records(content.get("stages") or {})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
+
+
+def lock_records(stages: Mapping[str, Any]) -> dict[str, Record]:
+    """The records among the stages of a `dvc.lock`, by step; raises KeyError, TypeError or AttributeError where they are none."""
+    return {name: _record(stage) for name, stage in stages.items() if not is_place(stage)}
 
 
 def parse_record(text: str | bytes) -> Record:
@@ -215,13 +233,19 @@ def unpacked(value: Sequence[Any]) -> Record:
     )
 
 
+def is_place(stage: Any) -> bool:
+    """Whether an entry of `dvc.lock` only keeps the place of a step that has not run (see `LockText.reserve`)."""
+    return isinstance(stage, Mapping) and list(stage) == ["cmd"]
+
+
 def lock_stage(record: Record) -> dict[str, Any]:
     """A run as `dvc.lock` and the run cache hold it."""
 
     def items(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
         return [_item(path, entry) for path, entry in sorted(entries.items())]
 
-    return {"cmd": record.command, "deps": items(record.dependencies), "outs": items(record.outputs)}
+    lists = {"deps": items(record.dependencies), "outs": items(record.outputs)}
+    return {"cmd": record.command} | {key: found for key, found in lists.items() if found}
 
 
 def _item(path: str, entry: Entry) -> dict[str, Any]:
@@ -231,6 +255,16 @@ def _item(path: str, entry: Entry) -> dict[str, Any]:
     return item | ({"isexec": True} if entry.executable else {})
 
 
+_STAGE = re.compile(rb"^  ([^\s:]+):\n    cmd: .*\n(    \w)?", re.MULTILINE)
+
+
+def is_tidy(lock: bytes) -> bool:
+    """Whether a `dvc.lock` is in order of steps and holds no empty places, told without parsing it."""
+    found = _STAGE.findall(lock)
+    names = [name for name, _ in found]
+    return names == sorted(names) and all(rest for _, rest in found)
+
+
 class LockText:
     """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
 
@@ -238,7 +272,11 @@ class LockText:
         content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
         stages = content.pop("stages", None) or {}
         self.head = _dump(content).encode()
-        self.stages = {name: self._piece(name, stage) for name, stage in stages.items()}
+        self.put(stages)
+
+    def put(self, stages: Mapping[str, Any]) -> None:
+        """Have just STAGES, as YAML tells them."""
+        self.stages = {name: self._piece(name, stage) for name, stage in stages.items() if not is_place(stage)}
 
     @staticmethod
     def _piece(name: str, stage: Mapping[str, Any]) -> bytes:
@@ -248,14 +286,19 @@ class LockText:
         """Put RECORDS in; entries of other steps stay as they are."""
         self.stages |= {name: self._piece(name, lock_stage(record)) for name, record in records.items()}
 
+    def reserve(self, commands: Mapping[str, str]) -> None:
+        """Keep a place for each step that has no record: DVC writes new records at the end of the file, and known ones in their place."""
+        self.stages |= {name: self._piece(name, {"cmd": command}) for name, command in commands.items() if name not in self.stages}
+
     def text(self) -> bytes:
-        """The whole file."""
-        return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *self.stages.values()])
+        """The whole file, steps by name: the order in which they ran says nothing, and would differ from clone to clone."""
+        pieces = [self.stages[name] for name in sorted(self.stages)]
+        return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *pieces])
 
 
-def run_text(record: Record) -> str:
+def run_text(record: Record, params: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The text of a run-cache entry."""
-    return _dump(lock_stage(record))
+    return _dump(lock_stage(record) | ({"params": params} if params else {}))
 
 
 def run_value(record: Record) -> str:
@@ -306,7 +349,17 @@ def tree_bytes(files: Mapping[str, str]) -> bytes:
 
 def text_md5(text: str) -> str:
     """The md5 of a file that holds TEXT."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return bytes_md5(text.encode())
+
+
+def bytes_md5(data: bytes) -> str:
+    """The md5 of a file that holds DATA."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """The sha256 of a file that holds TEXT, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tree_md5(files: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from engine.estimate.steps import estimate_of
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.graph import Graph, Step
 from engine.plan import Action, Plan
-from engine.provenance import Provenance, from_statement
+from engine.records import RunRecord
 from engine.spec.load import Spec
 from engine.store import Store
 from stages import evaluate, generate, mix, predict, split, tokenize, train
@@ -45,7 +45,7 @@ class Facts:
 
 def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     """What can be said of STEP; a step that will run is described by its inputs, one that is kept by its own metrics."""
-    seconds = _seconds(from_statement(store.metrics(step.provenance)))
+    seconds = _seconds(store.ran(step))
     estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
         metrics = store.metrics(step.metrics)
@@ -65,13 +65,13 @@ def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path
     }
 
 
-def _seconds(provenance: Provenance | None) -> float | None:
-    """How long the recorded run took, if it was on this machine: another one's times say nothing."""
-    if provenance is None:
+def _seconds(ran: RunRecord | None) -> float | None:
+    """How long the last run took, if it was on this machine: another one's times say nothing."""
+    if ran is None:
         return None
-    machine = provenance.machine
+    machine = ran.machine
     here = machine.get("platform") == platform.platform() and machine.get("cores") == os.cpu_count()
-    return provenance.measured.get("seconds") if here else None
+    return ran.measured.get("seconds") if here else None
 
 
 def _cost(estimate: Estimate) -> tuple[str, ...]:

@@ -8,16 +8,18 @@ from engine import dvcfile
 from engine.adapters import Training, trainings
 from engine.addresses import PROVENANCE, SHORTEST, only, provenance_of
 from engine.digests import folder_digest, short
+from engine.dvcconfig import cache_settings
 from engine.errors import UserError
 from engine.provenance import Provenance
-from engine.recording import remove
+from engine.recording import make_folder, remove
+from engine.records import RunRecord, folder_of
 from engine.store import Disk
 
 _LIST = "this lists all that are known: engine adapters --all"
 
 
-def fetch(root: Path, store: Disk, target: str, folder: Path) -> Provenance:
-    """Write the trained artifact whose content address begins with TARGET to FOLDER, and its provenance beside it; what it says.
+def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenance, RunRecord | None]:
+    """Write the trained artifact whose content address begins with TARGET to FOLDER, statement and run record beside it; what they say.
 
     Raises UserError for an address that is unknown or ambiguous, and for content that neither the cache nor the remote has whole.
     """
@@ -36,8 +38,17 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> Provenance:
         temporary.rename(folder)
     finally:
         remove(temporary)
-    folder.with_name(folder.name + PROVENANCE).write_text(told.text(), "utf-8")
-    return told
+    # The bytes that the run record names, also those of an earlier format.
+    statement = store.read(training.provenance)
+    assert statement is not None, "the content address was read from it"
+    folder.with_name(folder.name + PROVENANCE).write_bytes(statement)
+    ran = store.run_record(training.step, training.provenance)
+    if ran is None:
+        pull_records(root, store, training)
+        ran = store.run_record(training.step, training.provenance)
+    if ran:
+        folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
+    return told, ran
 
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
@@ -78,7 +89,7 @@ def _bring(root: Path, store: Disk, training: Training) -> None:
     """See to it that the cache holds the artifact."""
     if store.holds(training.artifact):
         return
-    if store.tree(training.artifact.md5) is None:
+    if store.read(training.artifact.md5) is None:
         pull(root, [training.artifact.md5])
     files = store.tree(training.artifact.md5) or {}
     pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
@@ -115,3 +126,23 @@ def pull(root: Path, md5s: Iterable[str]) -> None:
         raise UserError(f"not in DVC's cache, and its remote cannot be asked: {first}", hint="dvc remote add --default NAME URL") from None
     except FileNotFoundError:
         return  # a remote that lacks the listing of a folder; who asked looks what came
+
+
+def pull_records(root: Path, store: Disk, training: Training) -> None:
+    """Bring the run records of a training from the run cache of DVC's remote, where there is one; without them the artifact is as good."""
+    from dvc.config import RemoteConfigError
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.stage.cache import RunCacheNotSupported
+
+    inside = folder_of(training.step, training.provenance)
+    target = store.cache / inside
+    try:
+        with Repo(str(root)) as repo:
+            remote = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
+            source = remote.fs.join(remote.path, *inside.split("/"))
+            for path in remote.fs.find(source) if remote.fs.exists(source) else ():
+                make_folder(target, cache_settings(root))
+                remote.fs.get_file(path, str(target / remote.fs.name(path)))
+    except (DvcException, RemoteConfigError, RunCacheNotSupported, OSError):
+        return

@@ -52,7 +52,13 @@ class Step:
 
     @property
     def provenance(self) -> str:
+        """The statement of what it made and of what, which is the same for every run with the same result."""
         return f"{ARTIFACTS}/{self.name}.provenance.json"
+
+    @property
+    def run_record(self) -> str:
+        """The record of its last run (see engine.records); no output of DVC, since it differs from run to run."""
+        return f"{ARTIFACTS}/{self.name}.run.json"
 
     @property
     def metrics(self) -> str:

@@ -6,7 +6,9 @@ from importlib import resources
 from pathlib import Path
 
 from engine.build import dvc_environment
+from engine.conflicts import ATTRIBUTES, install_driver
 from engine.errors import UserError
+from engine.workspace import CODE_ROOT
 
 GITIGNORE = ("/artifacts/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
@@ -23,6 +25,8 @@ def init(folder: Path) -> list[str]:
         _run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
     _extend(folder / ".gitignore", GITIGNORE)
     _extend(folder / ".dvcignore", DVCIGNORE)
+    _extend(folder / ".gitattributes", ATTRIBUTES)
+    install_driver(folder, CODE_ROOT)
     made = []
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"

@@ -45,6 +45,8 @@ class Outline:
     """The md5 of each step's identity file, by the step's name."""
     pipeline: str
     """The md5 of `dvc.yaml` as it should be."""
+    resolved: Mapping[str, str]
+    """The md5 of each path that `resolve` writes, as it should be."""
     state: str
     """A digest of all that decided this."""
 
@@ -157,7 +159,7 @@ def _pydantic() -> list[int]:
 
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
-    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "files": outline.files}
+    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
     memo.save(path, value | {"specs": specs, "aliases": outline.graph.aliases, **_packed(outline)})
 
@@ -172,7 +174,7 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
     graph, digests = _unpacked(found, whole)
-    return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], digest(canonical(before)))
+    return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], found["resolved"], digest(canonical(before)))
 
 
 def _packed(outline: Outline) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """(Graph, Store) -> decisions with reasons: the only place where "would it run?" is decided."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from engine import dvcfile
@@ -14,12 +15,13 @@ from engine.digests import canonical
 from engine.dvcfile import Entry, Record
 from engine.errors import Location
 from engine.graph import Graph, Step
+from engine.provenance import beside_in, parse
 from engine.store import Store
 from engine.workspace import CODE_ROOT
 
 
 class Action(StrEnum):
-    """What `dvc repro` will do with a step."""
+    """What will be done with a step."""
 
     KEEP = "keep"
     """It is up to date."""
@@ -62,6 +64,7 @@ _SENTENCES = {
     "revision": "code of {subject}  revision {old} → {new}",
     "environment": "{subject}  {old} → {new}",
     "identity": "recipe, code or environment changed (the old one is not in the cache)",
+    "rewritten": "its identity says the same in other words, and DVC compares words: run engine build once",
     "input": "input {subject} {new}",
     "upstream": "follows {subject}",
     "output": "{subject} {new}",
@@ -105,7 +108,8 @@ class Plan:
         return {decision.name: decision for decision in self.decisions}
 
     def count(self, action: Action) -> int:
-        return sum(decision.action is action for decision in self.decisions)
+        """How many steps have ACTION; `resolve` only writes down what the specs say, and computes nothing."""
+        return sum(decision.action is action for decision in self.decisions if decision.name != dvcfile.RESOLVE)
 
     @property
     def up_to_date(self) -> bool:
@@ -118,10 +122,17 @@ class Plan:
 
 @without_collection
 def make_plan(
-    graph: Graph, store: Store, identities: Mapping[str, str], resolve: Decision | None = None, digests: Mapping[str, str] | None = None
+    graph: Graph,
+    store: Store,
+    identities: Mapping[str, str],
+    resolve: Decision | None = None,
+    digests: Mapping[str, str] | None = None,
+    dvc: bool = False,
 ) -> Plan:
-    """Decide every step of GRAPH; IDENTITIES holds each step's identity file as `resolve` would write it, DIGESTS their md5."""
-    planner = Planner(graph, store, identities, digests or {})
+    """Decide every step of GRAPH as `engine build` would, with DVC as plain `dvc repro` would.
+
+    IDENTITIES holds each step's identity file as `resolve` would write it, DIGESTS their md5."""
+    planner = Planner(graph, store, identities, digests or {}, dvc)
     decisions = tuple(planner.decide(step) for step in graph)
     return Plan(((resolve,) if resolve else ()) + decisions)
 
@@ -135,6 +146,8 @@ class Planner:
     identities: Mapping[str, str]
     digests: Mapping[str, str] = field(default_factory=dict)
     """The md5 of identities that are known already; of the others the text is taken."""
+    dvc: bool = False
+    """Decide as `dvc repro` would, which looks into fewer places than `engine build`."""
     outcomes: dict[str, Mapping[str, Entry] | None] = field(default_factory=dict)
     """What each decided step's outputs will hold, by path; None where only running tells."""
 
@@ -150,18 +163,21 @@ class Planner:
             lost = self._lost_outputs(step, record)
             if not lost:
                 return self._outcome(step, Action.KEEP, (), record.outputs)
-            # DVC checks out what the lock names; it does not look into the run cache in this case.
-            if self._restorable(step, record):
-                return self._outcome(step, Action.RESTORE, lost, record.outputs)
-            return self._outcome(step, Action.RUN, lost, None)
-        if run := self.earlier_run(step, needs):
-            return self._outcome(step, Action.RESTORE, (*reasons, Reason("cached", step.name)), run.outputs)
+            reasons = lost
+        if run := self.earlier_run(step, needs, record):
+            same = record is not None and run.outputs == record.outputs and run.dependencies == record.dependencies
+            return self._outcome(step, Action.RESTORE, reasons if same else (*reasons, Reason("cached", step.name)), run.outputs)
         return self._outcome(step, Action.RUN, reasons, None)
 
-    def earlier_run(self, step: Step, needs: Mapping[str, Entry]) -> Record | None:
-        """A run of the run cache that read just this and whose outputs the cache still holds."""
-        run = self.store.run(dvcfile.run_key(dvcfile.command(step), needs, step.outputs))
-        return run if run and self._restorable(step, run) else None
+    def earlier_run(self, step: Step, needs: Mapping[str, Entry], record: Record | None) -> Record | None:
+        """A run that read just this and whose outputs can be restored: the recorded one, else the newest of the run cache."""
+        current = record is not None and not self._changes(step, record, needs)
+        if record and current and (self.dvc or self._restorable(step, record)):
+            # DVC checks out what the lock names; it does not look into the run cache in this case.
+            return record if self._restorable(step, record) else None
+        # DVC looks at the newest entry only, and at nothing where it cannot read that one.
+        runs = islice(self.store.runs(dvcfile.run_key(dvcfile.command(step), needs, step.outputs)), 1 if self.dvc else None)
+        return next((run for run in runs if run and self._restorable(step, run)), None)
 
     def _undecided(self, step: Step, needs: Mapping[str, Entry], reasons: tuple[Reason, ...], upstream: tuple[Reason, ...]) -> Decision:
         """A step one of whose inputs only running its producer can tell."""
@@ -179,6 +195,8 @@ class Planner:
         """What the step will read, by path, and the producers of what cannot be known yet."""
         digest = self.digests.get(step.name) or dvcfile.text_md5(self.identities[step.name])
         needs = {step.identity: Entry(digest)}
+        if not step.producers:
+            needs[dvcfile.RESOLVED] = dvcfile.resolved_entry()
         unknown: dict[str, None] = {}
         for item in step.inputs.values():
             entry = self._produced(item.producer, item.path) if item.producer else self.store.entry(item.path)
@@ -209,19 +227,22 @@ class Planner:
             reasons.append(Reason("command", step.name))
         old = record.dependencies.get(step.identity)
         if old is None or old.md5 != needs[step.identity].md5:
-            reasons += self._identity_changes(step, old)
+            changes = self._identity_changes(step, record)
+            # DVC compares the texts of identity files, `engine build` what they say.
+            reasons += changes or ([Reason("rewritten", step.name)] if self.dvc else [])
         for item in step.inputs.values():
             before, now = record.dependencies.get(item.path), needs.get(item.path)
             if now and before and before.md5 != now.md5:
                 reasons.append(Reason("input", item.producer or item.path, new="changed", where=item.where))
             elif before is None and not reasons:
                 reasons.append(Reason("input", item.producer or item.path, new="is new", where=item.where))
+        if self.dvc and not step.producers and dvcfile.RESOLVED not in record.dependencies and not reasons:
+            reasons.append(Reason("wiring", dvcfile.RESOLVED, None, dvcfile.RESOLVED))
         # A folder that several roles read would be named once for each.
         return tuple(reason for place, reason in enumerate(reasons) if reason not in reasons[:place])
 
-    def _identity_changes(self, step: Step, old: Entry | None) -> list[Reason]:
-        data = self.store.read(old.md5) if old else None
-        before = json.loads(data) if data else None
+    def _identity_changes(self, step: Step, record: Record) -> list[Reason]:
+        before = self._old_identity(step, record)
         if before is None:
             return [Reason("identity", step.name)]
         now = json.loads(self.identities[step.name])
@@ -230,6 +251,26 @@ class Planner:
     @cached_property
     def _behaviours(self) -> Behaviours:
         return Behaviours.of(CODE_ROOT)
+
+    def _old_identity(self, step: Step, record: Record) -> Mapping[str, Any] | None:
+        """The identity that a run was recorded for: as the cache has it, or as the run's statement tells it, which remotes carry too."""
+        old = record.dependencies.get(step.identity)
+        if old and (data := self.store.read(old.md5)):
+            return dict(json.loads(data))
+        made = record.outputs.get(step.provenance)
+        told = parse(data) if made and (data := self.store.read(made.md5)) else None
+        if told is None:
+            return None
+        reads = {role: read["path"] for role, read in told.inputs.items()}
+        written = 1 if any(name.startswith("stages.") for name in told.code) else 2
+        return {
+            "format": written,
+            "kind": told.kind,
+            "recipe": told.recipe,
+            "inputs": reads,
+            "code": told.code,
+            "environment": told.environment,
+        }
 
     def _lost_outputs(self, step: Step, record: Record) -> tuple[Reason, ...]:
         """Outputs that are missing, edited, or gone from the cache."""
@@ -249,7 +290,21 @@ class Planner:
         return None
 
     def _restorable(self, step: Step, run: Record) -> bool:
-        return set(run.outputs) == set(step.outputs) and all(self.store.holds_intact(entry) for entry in run.outputs.values())
+        if set(run.outputs) != set(step.outputs):
+            return False
+        held = self.store.holds_intact if self.dvc else self.store.obtainable
+        lacking = [path for path, entry in run.outputs.items() if not held(entry)]
+        if not lacking:
+            return True
+        if self.dvc or not set(lacking) <= {step.metrics, step.plots}:
+            return False
+        # What git tracks, DVC pushes to no remote: the statement carries it, or git has brought it.
+        data = self.store.obtain(run.outputs[step.provenance].md5)
+        beside = beside_in(data) if data else {}
+        return all(
+            (path in beside and dvcfile.bytes_md5(beside[path]) == run.outputs[path].md5) or self.store.entry(path) == run.outputs[path]
+            for path in lacking
+        )
 
 
 def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any], behaviours: Behaviours) -> list[Reason]:
@@ -309,32 +364,15 @@ def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list
     return [] if canonical(before) == canonical(now) else [(path, before, now)]
 
 
-def plan_resolve(
-    record: Record | None,
-    watched: Mapping[str, Entry | None],
-    written: Mapping[str, Entry | None],
-    holds: Callable[[Entry], bool],
-    fresh: bool,
-) -> Decision:
-    """Decide `resolve`: WATCHED is what it would read, WRITTEN what lies where it writes, FRESH whether that is what it would write."""
-    if record is None:
+def plan_resolve(expected: Mapping[str, str], found: Mapping[str, Entry | None]) -> Decision:
+    """Decide `resolve`: EXPECTED is the md5 of what it would write, FOUND what lies there, by path.
+
+    DVC runs it under every `dvc repro`; it changes nothing where that is the same.
+    """
+    wrong = {path: entry for path, entry in found.items() if entry is None or entry.md5 != expected[path]}
+    if len(wrong) == len(found) and None in wrong.values():
         reasons = [Reason("never-built", dvcfile.RESOLVE)]
     else:
-        reasons = [
-            Reason("specs", path, new="changed")
-            for path, entry in watched.items()
-            if entry is None or (old := record.dependencies.get(path)) is None or old.md5 != entry.md5
-        ]
-        reasons += [
-            Reason("output", path, new="is missing" if entry is None else "was edited")
-            for path, entry in written.items()
-            if entry is None or (old := record.outputs.get(path)) is None or old.md5 != entry.md5
-        ]
-        reasons += [
-            Reason("output", path, new="is not in the cache")
-            for path, entry in written.items()
-            if entry is not None and path != dvcfile.PARAMS and not holds(entry)
-        ]
-        if not reasons and not fresh:
-            reasons = [Reason("specs", "code or environment", new="changed")]
+        reasons = [Reason("output", path, new="is missing") for path, entry in wrong.items() if entry is None]
+        reasons = reasons or ([Reason("specs", "specs, code or versions", new="changed")] if wrong else [])
     return Decision(dvcfile.RESOLVE, dvcfile.RESOLVE, Action.RUN if reasons else Action.KEEP, tuple(reasons))

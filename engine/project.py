@@ -20,8 +20,6 @@ from engine.workspace import CODE_ROOT, Workspace, select
 if TYPE_CHECKING:
     from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
 
-_WRITTEN = f"{dvcfile.TEMPORARY}/adapterbuild/compiled"
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -149,11 +147,24 @@ class Project:
         read |= {f"{path}/config.json" for _, path in self._local_models()}
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
-        pipeline = dvcfile.text_md5(self._pipeline_text(graph, files))
-        outline = Outline(names, files, graph, digests, pipeline, digest(canonical(state)))
+        pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
+        outline = Outline(names, files, graph, digests, pipeline, self._to_resolve(graph, digests), digest(canonical(state)))
         if self._state.settled(state):
             remember(self._memo, outline, state)
         return outline
+
+    @staticmethod
+    def _to_resolve(graph: Graph, digests: Mapping[str, str]) -> dict[str, str]:
+        """The md5 of each path that `resolve` writes."""
+        from engine.identity import resources_text
+
+        resources = {f"{step.name}.json": dvcfile.text_md5(resources_text(step)) for step in graph}
+        return {
+            dvcfile.RESOLVED: dvcfile.resolved_entry().md5,
+            dvcfile.IDENTITIES: dvcfile.tree_md5({f"{name}.json": md5 for name, md5 in digests.items()}),
+            dvcfile.RESOURCES: dvcfile.tree_md5(resources),
+            dvcfile.PARAMS: dvcfile.text_md5(dvcfile.params_text(graph)),
+        }
 
     def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
         """The specs that the user named; all of them when none is named."""
@@ -187,15 +198,6 @@ class Project:
         return Selection(title, tuple(spec.experiment for spec in specs), self.graph.needed_for(wanted))
 
     @cached_property
-    def watched(self) -> tuple[str, ...]:
-        """What DVC watches for `resolve`: the workspace's folders, and every file that a spec extends elsewhere."""
-        return self._watched(self.outline.files)
-
-    def _watched(self, files: Iterable[str]) -> tuple[str, ...]:
-        folders = self.workspace.watched()
-        return (*folders, *sorted(file for file in files if not any(file == f or file.startswith(f"{f}/") for f in folders)))
-
-    @cached_property
     def environment(self) -> Environment:
         return Environment(self.root)
 
@@ -209,11 +211,7 @@ class Project:
     @cached_property
     def compiled(self) -> dict[str, str]:
         """What `engine compile` writes: file to text."""
-        pipeline = self._pipeline_text(self.graph, self.outline.files)
-        return {dvcfile.PIPELINE: pipeline, dvcfile.PARAMS: dvcfile.params_text(self._whole)}
-
-    def _pipeline_text(self, graph: Graph, files: Iterable[str]) -> str:
-        return dvcfile.pipeline_text(graph, self._watched(files), always_resolve=not self.workspace.holds_code)
+        return {dvcfile.PIPELINE: dvcfile.pipeline_text(self.graph), dvcfile.PARAMS: dvcfile.params_text(self._whole)}
 
     @property
     def pipeline_is_stale(self) -> bool:
@@ -258,17 +256,22 @@ class Project:
         """Write a compiled file, and remember that it was us."""
         write_text(self.root / name, self.compiled[name])
         if (self.root / ".dvc").is_dir():
-            write_text(self.root / _WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
+            write_text(self.root / dvcfile.WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
 
     def _written_by_us(self, name: str, text: str) -> bool:
         """Whether a compiled file is as we wrote it last, or as git has it; anything else is somebody's edit."""
-        memory = self.root / _WRITTEN / name
+        memory = self.root / dvcfile.WRITTEN / name
         if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
             return True
         import subprocess
 
-        committed = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=self.root, capture_output=True, check=False)
-        return committed.returncode == 0 and committed.stdout == text.encode()
+        def git(*arguments: str) -> bytes | None:
+            done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, check=False)
+            return None if done.returncode else done.stdout
+
+        # In the midst of a merge git has put both sides together in its index.
+        merging = git("rev-parse", "--verify", "--quiet", "MERGE_HEAD") is not None
+        return text.encode() in (git("show", f"HEAD:./{name}"), git("show", f":./{name}") if merging else None)
 
     def _refuse_edited(self, names: Iterable[str]) -> None:
         """Somebody's edit of a generated file is neither used nor wiped."""
@@ -295,39 +298,45 @@ class Project:
                 if file.stem not in self.graph:
                     file.unlink()
         from engine.identity import resources_text
+        from engine.recording import Recorder
 
+        recorder = Recorder(self.root, self.hashes) if (self.root / ".dvc").is_dir() else None
         for step in self._whole:
             write_text(self.root / step.identity, self.identities[step.name])
             write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
+            if recorder:
+                # No output of DVC's: kept so that a later plan can say what has changed since.
+                recorder.keep(step.identity, link=False)
         self._write(dvcfile.PARAMS)
+        write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
+
+    def order_lock(self) -> None:
+        """Bring `dvc.lock` into order and keep a place in it for every step, under `dvc repro`, which writes new records at the end."""
+        path = self.root / dvcfile.LOCK
+        old = path.read_bytes() if path.exists() else None
+        lock = dvcfile.LockText(old)
+        lock.reserve({dvcfile.RESOLVE: dvcfile.RESOLVE_COMMAND} | {step.name: dvcfile.command(step) for step in self.graph})
+        if (text := lock.text()) != old:
+            from engine.locks import dvc_lock
+            from engine.recording import replace_with
+
+            with dvc_lock(self.root):
+                replace_with(path, text)
 
     def store(self) -> Disk:
         """The workspace's disk as it is now."""
         return Disk(self.root, self.hashes)
 
-    def plan(self, graph: Graph | None = None, store: Disk | None = None) -> Plan:
-        """What `dvc repro` of GRAPH (all when none is given) will do; reads the disk, writes nothing into the workspace."""
+    def plan(self, graph: Graph | None = None, store: Disk | None = None, dvc: bool = False) -> Plan:
+        """What `engine build`, or with DVC plain `dvc repro`, would do with GRAPH (default: all); writes nothing into the workspace."""
         store = store or self.store()
-        plan = make_plan(graph or self.graph, store, _Texts(self), self.plan_resolve(store), self.outline.digests)
+        plan = make_plan(graph or self.graph, store, _Texts(self), self.plan_resolve(store), self.outline.digests, dvc)
         store.hashes.save()
         return plan
 
     def plan_resolve(self, store: Disk) -> Decision:
-        """Whether DVC's first step has anything to do."""
-        return plan_resolve(
-            store.record(dvcfile.RESOLVE),
-            {path: store.entry(path) for path in self.watched},
-            {path: store.entry(path) for path in (dvcfile.IDENTITIES, dvcfile.RESOURCES, dvcfile.PARAMS)},
-            store.holds,
-            # Code outside the workspace is not among what DVC watches, and `resolve` always runs there: only what it would write tells.
-            self._resolved(store),
-        )
-
-    def _resolved(self, store: Disk) -> bool:
-        """Whether the identities on the disk are those that `resolve` would write."""
-        folder = store.entry(dvcfile.IDENTITIES)
-        found = self.hashes.trees[folder.md5] if folder and folder.is_folder else {}
-        return all(found.get(f"{name}.json") == md5 for name, md5 in self.outline.digests.items())
+        """Whether DVC's first step would change anything."""
+        return plan_resolve(self.outline.resolved, {path: store.entry(path) for path in self.outline.resolved})
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,25 @@
 Sources: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance
 """
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "adapterbuild/step/v1"
 _SHA256 = "sha256:"
-_EXTENSION = "adapterbuild_"
-"""The predicate's own rule for fields that it does not define: a prefix of who adds them."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What one run made, of what, with which code, where and when."""
+    """What a step made, and of what: nothing of when, where or for how long, so that the same build states the same to the byte.
+
+    The run itself is described by `engine.records.RunRecord`.
+    """
 
     step: str
     kind: str
@@ -34,20 +37,8 @@ class Provenance:
     code: Mapping[str, Any] = field(default_factory=dict)
     """By unit: its revision, or the digests of its modules, as in the identity file."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, Any] = field(default_factory=dict)
-    spec: str | None = None
-    git_commit: str | None = None
-    machine: Mapping[str, Any] = field(default_factory=dict)
-    started: str = ""
-    finished: str = ""
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    """Times and memory: they differ from run to run."""
-    accepted: Sequence[Mapping[str, Any]] = ()
-    """Changes of code or environment that a person took for harmless, each with its reasons."""
-
-    def accept(self, note: Mapping[str, Any]) -> "Provenance":
-        """The same result with one more change that was accepted."""
-        return replace(self, accepted=(*self.accepted, note))
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Metrics and plot, by path in the workspace: git tracks them and DVC pushes them nowhere, here they travel with the artifact."""
 
     def text(self) -> str:
         """The statement as the file that stands beside the artifact."""
@@ -67,33 +58,21 @@ class Provenance:
     def _definition(self) -> dict[str, Any]:
         materials = [
             {"name": role, "uri": read["path"], "digest": {"md5": read["md5"].removesuffix(".dir")}, "annotations": {"md5": read["md5"]}}
-            for role, read in self.inputs.items()
+            for role, read in sorted(self.inputs.items())
         ]
-        if self.git_commit:
-            materials.append({"name": "git", "digest": {"gitCommit": self.git_commit}})
         return {
             "buildType": BUILD_TYPE,
-            "externalParameters": {"step": self.step, "kind": self.kind, "spec": self.spec, "recipe": dict(self.recipe)},
-            "internalParameters": {
-                "identity": self.identity,
-                "code": dict(self.code),
-                "environment": dict(self.environment),
-                "resources": dict(self.resources),
-            },
+            "externalParameters": {"step": self.step, "kind": self.kind, "recipe": dict(self.recipe)},
+            "internalParameters": {"identity": self.identity, "code": dict(self.code), "environment": dict(self.environment)},
             "resolvedDependencies": materials,
         }
 
     def _details(self) -> dict[str, Any]:
-        own = {"machine": dict(self.machine), "measured": dict(self.measured), "accepted": list(self.accepted)}
-        return {
-            "builder": {"id": "adapterbuild", "version": {"format": "1"}},
-            "metadata": {
-                "invocationId": self.identity,
-                "startedOn": self.started,
-                "finishedOn": self.finished,
-                **{_EXTENSION + name: value for name, value in own.items()},
-            },
-        }
+        byproducts = [
+            {"name": path, "digest": {"sha256": hashlib.sha256(data).hexdigest()}, "content": base64.b64encode(data).decode()}
+            for path, data in sorted(self.beside.items())
+        ]
+        return {"builder": {"id": "adapterbuild", "version": {"format": "2"}}, "byproducts": byproducts}
 
 
 def parse(data: bytes | str) -> Provenance | None:
@@ -105,13 +84,12 @@ def parse(data: bytes | str) -> Provenance | None:
 
 
 def from_statement(content: Any) -> Provenance | None:
-    """The provenance that a statement tells; None where it is not one of ours."""
+    """The provenance that a statement tells, also one of format 1, which described the run too; None where it is not one of ours."""
     try:
         (first, *rest), predicate = content["subject"], content["predicate"]
-        definition, metadata = predicate["buildDefinition"], predicate["runDetails"]["metadata"]
+        definition = predicate["buildDefinition"]
         external, internal = definition["externalParameters"], definition["internalParameters"]
-        materials = {item["name"]: item for item in definition["resolvedDependencies"]}
-        commit = materials.pop("git", {}).get("digest", {}).get("gitCommit")
+        byproducts = predicate["runDetails"].get("byproducts", [])
         return Provenance(
             step=external["step"],
             kind=external["kind"],
@@ -119,17 +97,21 @@ def from_statement(content: Any) -> Provenance | None:
             files={item["name"].removeprefix(f"{first['name']}/"): item["digest"]["sha256"] for item in rest},
             identity=internal["identity"],
             recipe=external["recipe"],
-            inputs={role: {"path": item["uri"], "md5": item["annotations"]["md5"]} for role, item in materials.items()},
+            # Format 1 had the commit of git among the materials.
+            inputs={
+                item["name"]: {"path": item["uri"], "md5": item["annotations"]["md5"]}
+                for item in definition["resolvedDependencies"]
+                if "gitCommit" not in item["digest"]
+            },
             code=internal["code"],
             environment=internal["environment"],
-            resources=internal["resources"],
-            spec=external["spec"],
-            git_commit=commit,
-            machine=metadata[_EXTENSION + "machine"],
-            started=metadata["startedOn"],
-            finished=metadata["finishedOn"],
-            measured=metadata[_EXTENSION + "measured"],
-            accepted=tuple(metadata[_EXTENSION + "accepted"]),
+            beside={item["name"]: base64.b64decode(item["content"], validate=True) for item in byproducts},
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def beside_in(data: bytes) -> Mapping[str, bytes]:
+    """The metrics and plot in a statement, by path; empty where it holds none."""
+    found = parse(data) if b'"byproducts"' in data else None
+    return found.beside if found else {}

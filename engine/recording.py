@@ -1,20 +1,24 @@
 """Records finished steps as `dvc repro` does, and restores earlier ones: the cache, the run cache, and `dvc.lock`."""
 
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from engine import dvcfile, memo
-from engine.dvcconfig import cache_folder
+from engine import dvcfile, memo, records
+from engine.dvcconfig import Cache, cache_settings, remote_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.graph import Step
 from engine.hashing import Hashes
 from engine.locks import dvc_lock
+from engine.provenance import beside_in
 
 
 @dataclass
@@ -30,30 +34,88 @@ class Recorder:
     """The stamp of `dvc.lock` as this left it; another one means that somebody else has written it since."""
 
     @cached_property
+    def settings(self) -> Cache:
+        """Where DVC's cache lies, and how its files are written."""
+        return cache_settings(self.root)
+
+    @property
     def cache(self) -> Path:
         """The folder of DVC's cache."""
-        return cache_folder(self.root)
+        return self.settings.folder
 
     def finish(self, step: Step, read: Mapping[str, Entry]) -> Record:
         """Put the outputs of a step that has just run into the cache, and the run into the run cache; READ is what it read."""
-        record = Record(dvcfile.command(step), dict(read), {path: self.keep(path) for path in step.outputs})
+        tracked = (step.metrics, step.plots)
+        record = Record(dvcfile.command(step), dict(read), {path: self.keep(path, link=path not in tracked) for path in step.outputs})
         self._write_run(record)
         self._unwritten[step.name] = record
         return record
 
-    def renew(self, step: Step, record: Record, read: Mapping[str, Entry]) -> None:
-        """Record what RECORD says as read from READ; its outputs are as they were."""
-        renewed = Record(record.command, dict(read), record.outputs)
-        self._write_run(renewed)
-        self._unwritten[step.name] = renewed
-
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
-        """Put the outputs of an earlier RUN back into the workspace."""
+        """Put the outputs of an earlier RUN back into the workspace, and the record of that run beside them."""
+        tracked = (step.metrics, step.plots)
+        self._bring(step, run)
         for path, entry in run.outputs.items():
-            self._check_out(path, entry)
+            # As DVC does: what git tracks is never a link into the cache.
+            self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
+            if not entry.is_folder:
+                self._open_to_group(self.root / path)
+        found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
+        if found:
+            replace_with(self.root / step.run_record, found.text().encode())
+        else:
+            remove(self.root / step.run_record)
         record = Record(dvcfile.command(step), dict(read), run.outputs)
+        self._write_run(record)
         self._unwritten[step.name] = record
         return record
+
+    def _open_to_group(self, file: Path) -> None:
+        """As DVC does with an output that is one file, unless it is a link into the cache."""
+        if self.settings.shared and not file.is_symlink() and file.stat().st_nlink == 1:
+            file.chmod(self.settings.file_mode)
+
+    def _bring(self, step: Step, run: Record) -> None:
+        """Put what the cache lacks of RUN into it.
+
+        From the folder that is DVC's remote; metrics and plot, which DVC pushes to none, from the statement or from the workspace."""
+        for entry in run.outputs.values():
+            if self._fetch(entry.md5) and entry.is_folder:
+                listing = dvcfile.parse_tree((self.cache / dvcfile.object_path(entry.md5)).read_bytes())
+                for md5 in listing.values():
+                    self._fetch(md5)
+        data: bytes | None = None
+        for path in (step.metrics, step.plots):
+            md5 = run.outputs[path].md5 if path else ""
+            if path is None or self._holds(md5):
+                continue
+            target = self.cache / dvcfile.object_path(md5)
+            if (found := self.hashes.entry(path)) and found.md5 == md5:
+                target.unlink(missing_ok=True)
+                self._keep(self.root / path, md5)
+                continue
+            data = data or (self.cache / dvcfile.object_path(run.outputs[step.provenance].md5)).read_bytes()
+            make_folder(target.parent, self.settings)
+            replace_with(target, beside_in(data)[path], dvcfile.OBJECT_MODE)
+
+    def _fetch(self, md5: str) -> bool:
+        """Whether the cache holds an object, which is copied from DVC's remote where that is a folder; a damaged one is replaced."""
+        if self._holds(md5):
+            return True
+        source = self._remote / dvcfile.object_path(md5) if self._remote else None
+        if source is None or not source.exists():
+            return False
+        (self.cache / dvcfile.object_path(md5)).unlink(missing_ok=True)
+        self._keep(source, md5.removesuffix(".dir"), name=md5)
+        return True
+
+    @cached_property
+    def _remote(self) -> Path | None:
+        return remote_folder(self.root)
+
+    def _holds(self, md5: str) -> bool:
+        target = self.cache / dvcfile.object_path(md5)
+        return target.exists() and file_md5(target) == md5.removesuffix(".dir")
 
     def note(self, name: str, record: Record) -> None:
         """Remember a record that is written with the next `flush`."""
@@ -61,9 +123,9 @@ class Recorder:
 
     def flush(self) -> None:
         """Write all new records into `dvc.lock` at once, under DVC's own lock."""
-        if not self._unwritten:
-            return
         path = self.root / dvcfile.LOCK
+        if not self._unwritten and (self._written == memo.stamp_of(path) or not path.exists() or dvcfile.is_tidy(path.read_bytes())):
+            return
         with dvc_lock(self.root):
             if self._lock is None or self._written != memo.stamp_of(path):
                 self._lock = dvcfile.LockText(path.read_bytes() if path.exists() else None)
@@ -72,42 +134,52 @@ class Recorder:
             self._written = memo.stamp_of(path)
         self._unwritten.clear()
 
-    def keep(self, path: str) -> Entry:
-        """Copy a file, or every file of a folder, into the cache, and give its content."""
+    def keep(self, path: str, link: bool = True) -> Entry:
+        """Put a file, or every file of a folder, into the cache, and give its content; LINK: the workspace gets what `cache.type` says."""
         entry = self.hashes.entry(path)
         assert entry, f"{path} is not there"
         if not entry.is_folder:
-            self._keep(self.root / path, entry.md5)
+            self._keep(self.root / path, entry.md5, link)
+            self._open_to_group(self.root / path)
             return entry
         listing = self.hashes.listing(path)
         for name, md5 in listing.items():
-            self._keep(self.root / path / name, md5)
+            self._keep(self.root / path / name, md5, link)
         target = self.cache / dvcfile.object_path(entry.md5)
         if not target.exists():
+            make_folder(target.parent, self.settings)
             replace_with(target, dvcfile.tree_bytes(listing), dvcfile.OBJECT_MODE)
         return entry
 
-    def _keep(self, file: Path, md5: str) -> None:
+    def _keep(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
         """Copy FILE into the cache; the object gets its name only when it is whole and what its name says."""
-        target = self.cache / dvcfile.object_path(md5)
-        if target.exists():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(file, temporary)
-        if file_md5(temporary) != md5:
-            temporary.unlink()
-            raise UserError(f"{file} changed while it was being recorded", hint="run the same command again")
-        temporary.chmod(dvcfile.OBJECT_MODE)
-        temporary.replace(target)
+        target = self.cache / dvcfile.object_path(name or md5)
+        if not target.exists():
+            make_folder(target.parent, self.settings)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            copy(file, temporary)
+            if file_md5(temporary) != md5:
+                temporary.unlink()
+                raise UserError(f"{file} changed while it was being recorded", hint="run the same command again")
+            temporary.chmod(dvcfile.OBJECT_MODE)
+            temporary.replace(target)
+        if link and self.settings.links[0] in ("hardlink", "symlink") and not _is_link(file, target):
+            # The result lies on the disk once: the workspace's file becomes a link to the object.
+            aside = file.with_name(f".{file.name}.{os.getpid()}")
+            place(target, aside, self.settings.links)
+            aside.replace(file)
 
     def _write_run(self, record: Record) -> None:
         folder = self.cache / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
         path = folder / dvcfile.run_value(record)
-        if not path.exists():
-            replace_with(path, dvcfile.run_text(record).encode())
+        make_folder(folder, self.settings)
+        if path.exists():
+            # DVC looks at the newest entry only: this is the one whose outputs lie here.
+            os.utime(path)
+        else:
+            replace_with(path, dvcfile.run_text(record).encode(), self.settings.file_mode)
 
-    def _check_out(self, path: str, entry: Entry) -> None:
+    def _check_out(self, path: str, entry: Entry, links: Sequence[str]) -> None:
         """Make PATH hold ENTRY: written aside from the cache, checked, and renamed."""
         target = self.root / path
         temporary = target.with_name(f".{target.name}.restored")
@@ -116,15 +188,78 @@ class Recorder:
             data = (self.cache / dvcfile.object_path(entry.md5)).read_bytes()
             temporary.mkdir(parents=True)
             for name, md5 in dvcfile.parse_tree(data).items():
-                self._copy_out(md5, temporary / name)
+                self._place(md5, temporary / name, links)
         else:
-            self._copy_out(entry.md5, temporary)
+            self._place(entry.md5, temporary, links)
         remove(target)
         temporary.replace(target)
 
-    def _copy_out(self, md5: str, target: Path) -> None:
+    def _place(self, md5: str, target: Path, links: Sequence[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.cache / dvcfile.object_path(md5), target)
+        place(self.cache / dvcfile.object_path(md5), target, links)
+
+
+_IMPOSSIBLE = {getattr(errno, name) for name in ("EXDEV", "EPERM", "EOPNOTSUPP", "EINVAL", "ENOTTY", "EMLINK", "ENOSYS", "EACCES")}
+"""What a file system says that cannot do a sort of link."""
+
+
+def place(source: Path, target: Path, links: Sequence[str]) -> None:
+    """Put an object of the cache at TARGET, where nothing is, by the first of LINKS that the file systems can do, as `cache.type` means it.
+
+    Raises UserError where none can be done.
+    """
+    for link in links:
+        try:
+            if link == "reflink":
+                reflink(source, target)
+            elif link == "hardlink":
+                # DVC does not link empty files: all of them would be one file.
+                target.touch() if source.stat().st_size == 0 else os.link(source, target)
+            elif link == "symlink":
+                target.symlink_to(source)
+            else:
+                shutil.copyfile(source, target)
+            return
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            if error.errno not in _IMPOSSIBLE:
+                raise
+    raise UserError(f"{source} cannot be put at {target} by {' or '.join(links)}", hint="allow copies: dvc config cache.type reflink,copy")
+
+
+_FICLONE = 0x40049409
+"""ioctl(2) of Linux: the target shares the blocks of the source until one of them is written."""
+
+
+def reflink(source: Path, target: Path) -> None:
+    """Copy SOURCE without copying its blocks; raises OSError where the file system cannot."""
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, "no reflinks here")
+    with source.open("rb") as old, target.open("wb") as new:
+        fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy SOURCE, without its blocks where the file system can."""
+    try:
+        reflink(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _is_link(file: Path, target: Path) -> bool:
+    """Whether FILE is a link to the object TARGET; an empty file is as good as one."""
+    return file.samefile(target) or target.stat().st_size == 0
+
+
+def make_folder(folder: Path, cache: Cache) -> None:
+    """Make a folder of the cache and those above it, with the permissions that `cache.shared` asks for."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, cache)
+    folder.mkdir(exist_ok=True)
+    if cache.shared:
+        folder.chmod(cache.folder_mode)
 
 
 def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:

@@ -3,18 +3,20 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import dvcfile, memo
-from engine.dvcconfig import cache_folder
+from engine import dvcfile, memo, records
+from engine.dvcconfig import cache_folder, remote_folder
 from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
+from engine.graph import Step
 from engine.hashing import Hashes
+from engine.records import RunRecord
 
 
 class Store(Protocol):
@@ -26,8 +28,8 @@ class Store(Protocol):
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step."""
 
-    def run(self, key: str) -> Record | None:
-        """The newest run that the run cache holds for a key."""
+    def runs(self, key: str) -> Iterable[Record | None]:
+        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
 
     def runs_with(self, path: str, md5: str) -> bool:
         """Whether the run cache holds any run that read this content at this path."""
@@ -38,6 +40,12 @@ class Store(Protocol):
     def holds_intact(self, entry: Entry) -> bool:
         """As `holds`, and nothing of it is damaged."""
 
+    def obtainable(self, entry: Entry) -> bool:
+        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+
+    def obtain(self, md5: str) -> bytes | None:
+        """As `read`, from that folder too."""
+
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
 
@@ -46,6 +54,12 @@ class Store(Protocol):
 
     def metrics(self, path: str) -> Mapping[str, Any]:
         """A metrics file of the workspace, empty where there is none."""
+
+    def ran(self, step: Step) -> RunRecord | None:
+        """The record of the run that made what lies in the workspace."""
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        """The record of the run that made a statement (its md5), as the cache has it."""
 
 
 @dataclass
@@ -66,6 +80,11 @@ class Disk:
     def cache(self) -> Path:
         """The folder of DVC's cache."""
         return cache_folder(self.root)
+
+    @cached_property
+    def remote(self) -> Path | None:
+        """The default remote of DVC, where that is a folder."""
+        return remote_folder(self.root)
 
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
@@ -118,10 +137,17 @@ class Disk:
 
     @staticmethod
     def _parsed_lock(path: Path) -> dict[str, Record]:
+        data = path.read_bytes()
         try:
-            return dvcfile.parse_lock(path.read_bytes())
+            return dvcfile.parse_lock(data)
         except ValueError as error:
-            raise UserError(f"dvc.lock cannot be read: {error}", Location("dvc.lock"), "restore it: git checkout dvc.lock") from None
+            from engine.conflicts import mended
+
+            if merge := mended(path.parent, path.name):
+                return dvcfile.parse_lock(merge.text)
+            raise UserError(
+                f"dvc.lock cannot be read: {error}", Location("dvc.lock"), "restore it: git checkout HEAD -- dvc.lock"
+            ) from None
 
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step."""
@@ -129,14 +155,12 @@ class Disk:
             self._records[step] = dvcfile.unpacked(self._packed_records[step])
         return self._records.get(step)
 
-    def run(self, key: str) -> Record | None:
-        """The newest run that the run cache holds for a key."""
+    def runs(self, key: str) -> Iterator[Record | None]:
+        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
         folder = self.cache / dvcfile.run_folder(key)
-        if not folder.is_dir():
-            return None
-        entries = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        # DVC looks at the newest entry only, and at nothing where it cannot read that one.
-        return _run_in(entries[0]) if entries else None
+        entries = list(folder.iterdir()) if folder.is_dir() else []
+        for path in sorted(entries, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            yield _run_in(path)
 
     @cached_property
     def _runs_naming(self) -> Mapping[str, list[Path]]:
@@ -160,6 +184,24 @@ class Disk:
         """As `holds`, and every object is still what its name says; DVC itself trusts any read-only object."""
         return self._each_object(entry, self._intact)
 
+    def obtainable(self, entry: Entry) -> bool:
+        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+        if self.holds_intact(entry):
+            return True
+        if self.remote is None:
+            return False
+        data = self.obtain(entry.md5)
+        files = dvcfile.parse_tree(data) if data and entry.is_folder else {}
+        return data is not None and all(
+            any(self._intact(f"{folder}/{dvcfile.object_path(md5)}") for folder in (self.cache, self.remote))
+            for md5 in {entry.md5, *files.values()}
+        )
+
+    def obtain(self, md5: str) -> bytes | None:
+        """A file's content from the cache, or from DVC's remote where that is a folder."""
+        data = self.read(md5)
+        return data if data is not None or self.remote is None else _content(f"{self.remote}/{dvcfile.object_path(md5)}")
+
     def _intact(self, path: str) -> bool:
         found = self.hashes.entry(path)
         folder, _, name = path.rpartition("/")
@@ -182,7 +224,7 @@ class Disk:
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
         """The listing of a folder, by path inside it, None where the cache does not hold it."""
-        if md5 not in self._trees and (data := self.read(md5)) is not None:
+        if md5 not in self._trees and (data := self.obtain(md5)) is not None:
             self._trees[md5] = dvcfile.parse_tree(data)
         return self._trees.get(md5)
 
@@ -200,6 +242,21 @@ class Disk:
         except ValueError:
             return {}  # an edited metrics file is reported as a changed output; its numbers are of no use here
         return content if isinstance(content, dict) else {}
+
+    def ran(self, step: Step) -> RunRecord | None:
+        """The record of the run that made what lies in the workspace: beside it, or in the cache where DVC has restored it."""
+        made = self.entry(step.provenance)
+        if made is None:
+            return None
+        beside = records.from_json(self.metrics(step.run_record))
+        return beside if beside and beside.statement == made.md5 else self.run_record(step.name, made.md5)
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        """The record of the run that made a statement (its md5), as the cache has it."""
+        if found := records.merged(records.kept(self.cache, step, statement)):
+            return found
+        data = self.read(statement)
+        return records.of_old_statement(json.loads(data), statement) if data and b'"adapterbuild_measured"' in data else None
 
 
 def _run_in(path: Path) -> Record | None:

@@ -20,6 +20,7 @@ from engine.graph import ARTIFACTS, METRICS, PLOTS, Step
 from engine.identity import Identities
 from engine.project import Project
 from engine.provenance import Provenance, parse
+from engine.records import RunRecord
 from engine.store import Disk
 from engine.workspace import CODE_ROOT
 
@@ -48,6 +49,7 @@ def verify(project: Project, target: str, rebuild: bool = False) -> tuple[str, l
     if found is None:
         return step.name, [Check("provenance", False, f"{step.provenance} is damaged, or another version wrote it")]
     checks = [*_checks(project, step, found)]
+    checks.append(_ran(project.store().ran(step)))
     if rebuild:
         checks.append(_rebuilt(project, step, found))
     return step.name, checks
@@ -110,11 +112,20 @@ def _recorded(store: Disk, step: Step) -> Check:
 def _identity(project: Project, step: Step, told: Provenance) -> Check:
     """What the specs ask for now is what was built, or a change of it was accepted."""
     now = digest(project.identities[step.name])
-    accepted = [str(note.get("to")) for note in told.accepted]
+    ran = project.store().ran(step)
+    accepted = [str(note.get("to")) for note in ran.accepted] if ran else []
     detail = (
         "as the specs ask now" if now == told.identity else _ACCEPTED if now in accepted else "the specs, code or versions have moved on"
     )
     return Check("identity", now in (told.identity, *accepted), detail)
+
+
+def _ran(ran: RunRecord | None) -> Check:
+    """What the run's record says; a result is no worse without one."""
+    if ran is None:
+        return Check("run", True, "no record of when and where it was made")
+    machine = ran.machine
+    return Check("run", True, f"{ran.finished}, {machine.get('cores', '?')} cores, {machine.get('platform', '?')}")
 
 
 def _rebuilt(project: Project, step: Step, told: Provenance) -> Check:

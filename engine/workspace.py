@@ -72,12 +72,6 @@ class Workspace:
             )
         return tuple(found)
 
-    def watched(self) -> tuple[str, ...]:
-        """What DVC watches for the step `resolve`: the specs' folders, the code and the lock where they lie in the workspace."""
-        folders = {pattern.split("/", 1)[0] if "/" in pattern else pattern for pattern in self.patterns}
-        candidates = sorted(folders | {"pyproject.toml", "requirements.lock"} | ({"engine", "stages"} if self.holds_code else set()))
-        return tuple(path for path in candidates if (self.root / path).exists())
-
     def display(self, path: Path) -> str:
         """PATH as messages show it: relative to the workspace where it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)

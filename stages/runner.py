@@ -18,7 +18,8 @@ from typing import Any
 
 from engine.behaviours import Behaviours
 from engine.digests import digest, file_digests, listing_digest, scratch_name
-from engine.dvcfile import RESOURCES, TEMPORARY
+from engine.dvcconfig import cache_settings
+from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
 from engine.environment import Environment, installed
 from engine.errors import Location, UserError, did_you_mean
 from engine.estimate.beside import estimated
@@ -27,6 +28,7 @@ from engine.hashing import Hashes
 from engine.identity import Identities, merge_resources
 from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
+from engine.records import RunRecord, keep, path_of
 from engine.workspace import CODE_ROOT
 from stages.common import numerics
 from stages.common.job import Job
@@ -38,7 +40,7 @@ LIVE = f"{ARTIFACTS}/live"
 """Where running steps leave what people watch: `dvc plots show artifacts/live`."""
 
 MEASURED = "_measured"
-"""Key of a body's metrics under which times and memory stand: they differ from run to run and go into the provenance."""
+"""Key of a body's metrics under which times and memory stand: they differ from run to run and go into the run record."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,7 @@ def _run(run: Run) -> None:
         _check_code(run)
         _check_inputs(run, before)
         measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
-        provenance = _provenance(run, before, started, measured)
-        _move_into_place(run, metrics, provenance)
+        _move_into_place(run, metrics, before, started, measured)
     finally:
         shutil.rmtree(run.temporary, ignore_errors=True)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -192,8 +193,8 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     return metrics
 
 
-def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> Provenance:
-    """Where the result came from; it stands beside the artifact, so that the artifact itself depends on nothing of this."""
+def _provenance(run: Run, read: Mapping[str, str], beside: Mapping[str, bytes]) -> Provenance:
+    """What was made of what, BESIDE being metrics and plot; it stands beside the artifact, which depends on nothing of this."""
     files = file_digests(run.temporary / "artifact")
     return Provenance(
         step=run.name,
@@ -205,18 +206,27 @@ def _provenance(run: Run, read: Mapping[str, str], started: datetime, measured: 
         inputs={role: {"path": path, "md5": read[path]} for role, path in run.identity["inputs"].items()},
         code=run.identity["code"],
         environment=run.identity["environment"],
-        resources=run.resources.get("resources", {}),
-        spec=run.resources.get("origin"),
-        git_commit=_git_commit(run.root),
+        beside=beside,
+    )
+
+
+def _record(run: Run, statement: str, started: datetime, measured: Mapping[str, Any]) -> RunRecord:
+    """How the statement with the md5 STATEMENT came about: all that differs from run to run."""
+    return RunRecord(
+        step=run.name,
+        statement=statement,
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
             "python": platform.python_version(),
             "platform": platform.platform(),
             "cores": os.cpu_count(),
             "numerics": numerics.description(),
         },
-        started=started.isoformat(timespec="seconds"),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         measured=measured,
+        resources=run.resources.get("resources", {}),
+        spec=run.resources.get("origin"),
+        git_commit=_git_commit(run.root),
     )
 
 
@@ -226,22 +236,27 @@ def _git_commit(root: Path) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _move_into_place(run: Run, metrics: Mapping[str, Any], provenance: Provenance) -> None:
+def _move_into_place(run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> None:
     """The small files first, the artifact last: where the artifact is, the step is whole."""
     artifact = run.root / ARTIFACTS / run.name
-    _write(run.root / METRICS / f"{run.name}.json", json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    beside = {f"{METRICS}/{run.name}.json": (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     if run.kind.plots:
-        plot = run.root / PLOTS / f"{run.name}.csv"
-        plot.parent.mkdir(exist_ok=True)
-        (run.temporary / "plot.csv").replace(plot)
-    _write(artifact.with_name(f"{run.name}.provenance.json"), provenance.text())
+        beside[f"{PLOTS}/{run.name}.csv"] = (run.temporary / "plot.csv").read_bytes()
+    statement = _provenance(run, read, beside).text()
+    record = _record(run, text_md5(statement), started, measured)
+    for path, data in beside.items():
+        _write(run.root / path, data)
+    _write(run.root / path_of(run.name), record.text().encode())
+    if (run.root / ".dvc").is_dir():
+        keep(cache_settings(run.root), record)
+    _write(artifact.with_name(f"{run.name}.provenance.json"), statement.encode())
     if artifact.exists():
         shutil.rmtree(artifact)
     (run.temporary / "artifact").replace(artifact)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
+    temporary.write_bytes(data)
     temporary.replace(path)

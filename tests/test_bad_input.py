@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import records
 from engine.build import dvc_environment
 from engine.identity import folder_digest
 from engine.provenance import parse
@@ -176,7 +177,8 @@ def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
     assert [(row["prompt"], row["completion"]) for row in rows] == [("Say a:", "b"), ("Say c:", "d")]
     provenance = parse((workspace / "artifacts/generate-answer.provenance.json").read_text())
     assert provenance and provenance.digest == folder_digest(workspace / "artifacts/generate-answer")
-    assert provenance.spec == "specs/toy.toml:9:8"
+    ran = records.parse((workspace / "artifacts/generate-answer.run.json").read_text())
+    assert ran and ran.spec == "specs/toy.toml:9:8" and set(provenance.beside) == {"metrics/generate-answer.json"}
     assert json.loads((workspace / "metrics/generate-answer.json").read_text())["rows_in"] == 2
 
 

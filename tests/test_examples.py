@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from engine import records
 from stages.common.encoder import Encoder
 from stages.common.tokens import Tokens
-from tests.road.conftest import Place, told
+from tests.road.conftest import Place
 from tests.road.one_process import build_in_one_process
 from tests.road.test_chat_teacher import KEY, asking, files_with
 from tests.stages.generate.chat_server import running
@@ -343,7 +344,7 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         rows = made_rows(place, "headline")
         assert sorted(row["prompt"] for row in rows) == sorted(asked)
         assert all(row["completion"] == f" {row['prompt'].upper()}" for row in rows), "the server answers in capitals"
-        assert told(place.root / "artifacts/generate-headline.provenance.json").measured["teacher"]["requests"] == 60
+        assert records.parse((place.root / "artifacts/generate-headline.run.json").read_bytes()).measured["teacher"]["requests"] == 60
         # Built again from nothing: the answers are paid for.
         for folder in ("artifacts", ".dvc/cache", "dvc.lock"):
             subprocess.run(["rm", "-rf", str(place.root / folder)], check=True)

@@ -12,6 +12,7 @@ from engine.costs import costs_of
 from engine.graph import Graph
 from engine.project import Project
 from engine.provenance import Provenance, from_statement
+from engine.records import RunRecord
 from engine.results import Result, results
 from engine.spec.load import Spec
 from engine.sweeps import Sweep, sweeps
@@ -32,6 +33,8 @@ class Node:
     """By role: a path, relative to the workspace or absolute."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
+    ran: RunRecord | None = None
+    """The record of the run that made the artifact, wherever that was."""
     plots: str | None = None
     estimated_bytes: float | None = None
     """Peak memory that the estimate gives for a training."""
@@ -85,6 +88,7 @@ def gather(project: Project, paths: Sequence[Path]) -> Matter:
             inputs={role: item.path for role, item in step.inputs.items()},
             metrics=store.metrics(step.metrics),
             provenance=from_statement(store.metrics(step.provenance)),
+            ran=store.ran(step),
             plots=step.plots,
             estimated_bytes=memory.get("total"),
         )

@@ -292,12 +292,12 @@ _COST_COLUMNS = (
 
 
 def _cost(matter: Matter) -> list[Block]:
-    """Times and memory as provenance tells them: of the run that made the artifact, wherever that was."""
+    """Times and memory as run records tell them: of the run that made the artifact, wherever that was."""
     rows, total = [], 0.0
     for node in matter.nodes.values():
-        if node.provenance is None:
+        if node.ran is None:
             continue
-        measured, machine = node.provenance.measured, node.provenance.machine
+        measured, machine = node.ran.measured, node.ran.machine
         total += measured.get("seconds", 0.0)
         peak, guess = measured.get("peak_memory_bytes"), node.estimated_bytes
         numbers = [_number(measured.get(key), 1) for key in ("seconds", "training_seconds", "tokens_per_second")]
@@ -314,7 +314,7 @@ def _cost(matter: Matter) -> list[Block]:
 
 def _rebuild(matter: Matter) -> list[Block]:
     """From the commit of the code to a check of every digest."""
-    commits = Counter(node.provenance.git_commit for node in matter.nodes.values() if node.provenance and node.provenance.git_commit)
+    commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
         "pip install -r requirements.lock",
@@ -326,7 +326,7 @@ def _rebuild(matter: Matter) -> list[Block]:
     if len(commits) > 1:
         told = ", ".join(f"{commit} ({count} steps)" for commit, count in commits.most_common())
         blocks.append(Remark(f"The artifacts were made at several commits: {told}."))
-    return blocks if commits else [*blocks, Remark("No provenance names a commit: build from a committed state to have one.")]
+    return blocks if commits else [*blocks, Remark("No run record names a commit: build from a committed state to have one.")]
 
 
 def _count(value: Any) -> str:

@@ -8,11 +8,12 @@ from engine import dvcfile
 from engine.dvcfile import Entry, Record
 from engine.graph import Step
 from engine.provenance import Provenance
+from engine.records import RunRecord
 
 
-def statement(digest: str = "sha256:" + "0" * 64, **more: Any) -> str:
+def statement(digest: str = "sha256:" + "0" * 64) -> str:
     """The file beside an artifact with this content address."""
-    return Provenance("train-one", "train", digest, {}, "sha256:1", {}, {}, **more).text()
+    return Provenance("train-one", "train", digest, {}, "sha256:1", {}, {}).text()
 
 
 def lock_text(records: Mapping[str, Record]) -> bytes:
@@ -29,6 +30,7 @@ class MemoryStore:
     run_cache: dict[str, Record] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    run_records: dict[tuple[str, str], RunRecord] = field(default_factory=dict)
 
     def entry(self, path: str) -> Entry | None:
         return self.entries.get(path)
@@ -36,8 +38,8 @@ class MemoryStore:
     def record(self, step: str) -> Record | None:
         return self.records.get(step)
 
-    def run(self, key: str) -> Record | None:
-        return self.run_cache.get(key)
+    def runs(self, key: str) -> list[Record | None]:
+        return [self.run_cache[key]] if key in self.run_cache else []
 
     def runs_with(self, path: str, md5: str) -> bool:
         return any(run.dependencies.get(path) == Entry(md5) for run in self.run_cache.values())
@@ -50,6 +52,12 @@ class MemoryStore:
     def holds_intact(self, entry: Entry) -> bool:
         return self.holds(entry)
 
+    def obtainable(self, entry: Entry) -> bool:
+        return self.holds(entry)
+
+    def obtain(self, md5: str) -> bytes | None:
+        return self.read(md5)
+
     def tree(self, md5: str) -> Mapping[str, str] | None:
         return dvcfile.parse_tree(self.objects[md5]) if md5 in self.objects else None
 
@@ -58,6 +66,13 @@ class MemoryStore:
 
     def metrics(self, path: str) -> Mapping[str, Any]:
         return self.files.get(path, {})
+
+    def ran(self, step: Step) -> RunRecord | None:
+        made = self.entries.get(step.provenance)
+        return self.run_record(step.name, made.md5) if made else None
+
+    def run_record(self, step: str, statement: str) -> RunRecord | None:
+        return self.run_records.get((step, statement))
 
     def put(self, text: str) -> Entry:
         """Keep a file's content in the cache."""
@@ -75,6 +90,8 @@ class MemoryStore:
     def build(self, step: Step, identity: str, content: Mapping[str, str]) -> None:
         """Do what `dvc repro` does with a step whose artifact comes out as CONTENT: outputs, record, run cache."""
         deps = {step.identity: self.put(identity)}
+        if not step.producers:
+            deps[dvcfile.RESOLVED] = dvcfile.resolved_entry()
         for item in step.inputs.values():
             deps[item.path] = self._inside(item.path) or self.entries[item.path]
         outs = {path: self.put(f"{path} of {sorted(content.items())}") for path in step.outputs}

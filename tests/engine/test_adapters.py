@@ -9,11 +9,13 @@ import pytest
 from engine import dvcfile
 from engine.adapters import Adapter, Choice, past, rows, trainings
 from engine.digests import folder_digest, listing_digest
+from engine.dvcconfig import cache_settings
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.fetching import fetch
 from engine.hashing import Hashes
 from engine.provenance import Provenance, parse
+from engine.records import RunRecord, keep
 from engine.store import Disk
 from tests.engine.memory import lock_text
 
@@ -50,10 +52,12 @@ class Place:
         tree = self.put(dvcfile.tree_bytes({path: self.put(data) for path, data in files.items()}), ".dir")
         base = {"model": {"path": "artifacts/initialize-tiny", "md5": "0" * 32 + ".dir"}}
         recipe, spec = {"method": {"kind": method}}, f"specs/{name}.toml:3:1"
-        told = Provenance(f"train-{name}", "train", digest, {}, "sha256:1", recipe, base, finished=finished, spec=spec)
+        told = Provenance(f"train-{name}", "train", digest, {}, "sha256:1", recipe, base).text()
+        ran = RunRecord(f"train-{name}", dvcfile.text_md5(told), finished=finished, spec=spec)
+        keep(cache_settings(self.root), ran)
         outputs = {
             f"artifacts/train-{name}": Entry(tree, files=len(files)),
-            f"artifacts/train-{name}.provenance.json": Entry(self.put(told.text().encode())),
+            f"artifacts/train-{name}.provenance.json": Entry(self.put(told.encode())),
         }
         (self.root / "dvc.lock").write_bytes(lock_text({f"train-{name}": Record("x", {}, outputs)}))
         self.git("add", "dvc.lock")
@@ -102,20 +106,23 @@ def test_a_lock_with_conflict_marks_hides_no_other(place: Place):
 def test_an_adapter_comes_from_the_cache_with_its_provenance(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
-    told = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
+    told, ran = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
     beside = parse((tmp_path / "out.provenance.json").read_bytes())
     assert beside == told and told.digest == early
+    assert ran and ran.finished == "2026-01-01" and (tmp_path / "out.run.json").read_text() == ran.text()
     with pytest.raises(UserError, match="is there already"):
         fetch(place.root, place.store(), early, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.provenance.json", "remote", "workspace"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.provenance.json", "out.run.json", "remote", "workspace"]
 
 
 def test_what_the_cache_has_lost_comes_from_the_remote(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
     place.lose()
-    assert fetch(place.root, place.store(), early, tmp_path / "out").digest == early
+    shutil.move(place.root / dvcfile.CACHE / "runs", place.remote / "runs")
+    told, ran = fetch(place.root, place.store(), early, tmp_path / "out")
+    assert told.digest == early and ran and ran.spec == "specs/toy.toml:3:1"
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
 
 

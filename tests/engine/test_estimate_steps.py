@@ -17,6 +17,7 @@ from engine.estimate.training import Estimate, gigabytes
 from engine.facts import Facts, device_limits, facts_of, shortages, unchecked
 from engine.graph import Graph
 from engine.plan import Action, Decision, Plan
+from engine.records import RunRecord
 from engine.render import _time
 from engine.spec.load import load_specs
 from tests.engine.memory import MemoryStore, statement
@@ -147,8 +148,11 @@ HERE = {"platform": platform.platform(), "cores": os.cpu_count()}
 )
 def test_times_are_this_machines_own_or_unknown(graph, machine, seconds):
     base = graph(base=BASE)
-    files = KNOWN | {"artifacts/train-base.provenance.json": json.loads(statement(machine=machine, measured={"seconds": 164.0}))}
-    facts = facts_of(base["train-base"], plan_of(base), base, MemoryStore(files=files))
+    store = MemoryStore(files=KNOWN)
+    made = store.put(statement())
+    store.entries["artifacts/train-base.provenance.json"] = made
+    store.run_records["train-base", made.md5] = RunRecord("train-base", made.md5, machine=machine, measured={"seconds": 164.0})
+    facts = facts_of(base["train-base"], plan_of(base), base, store)
     assert facts.seconds == seconds
     assert _time(facts.as_data(), Action.RUN) == (["2 min 44 s last time"] if seconds else ["time unknown"])
     assert _time(facts.as_data(), Action.KEEP) == []

@@ -203,25 +203,17 @@ def test_a_source_file_without_a_producer_is_named_by_its_path():
     assert str(make_plan(graph, store, identities(graph))["toy-a"].reasons[0]) == "input data/rows.jsonl changed"
 
 
-def test_resolve_runs_when_what_it_watches_or_writes_moved():
-    store = MemoryStore()
-    specs, params = store.put("specs"), store.put("params")
-    record = dvcfile.Record(dvcfile.RESOLVE_COMMAND, {"specs": specs}, {"params.yaml": params})
-    folder = store.put_folder({"a.json": "{}"})
-    record = dvcfile.Record(record.command, record.dependencies, {**record.outputs, dvcfile.IDENTITIES: folder})
+def test_resolve_runs_where_what_it_would_write_is_not_there():
+    expected = {dvcfile.IDENTITIES: "1" * 32 + ".dir", dvcfile.PARAMS: "2" * 32}
+    right = {path: Entry(md5) for path, md5 in expected.items()}
 
-    def decide(reads: Entry, params: Entry | None, fresh: bool = True) -> list[str]:
-        written = {"params.yaml": params, dvcfile.IDENTITIES: folder}
-        return [str(r) for r in plan_resolve(record, {"specs": reads}, written, store.holds, fresh).reasons]
+    def decide(**found: Entry | None) -> list[str]:
+        return [str(reason) for reason in plan_resolve(expected, right | found).reasons]
 
-    assert plan_resolve(None, {}, {}, store.holds, True).action is Action.RUN
-    assert decide(specs, params) == []
-    assert decide(params, params) == ["specs changed"]
-    assert decide(specs, None) == ["params.yaml is missing"]
-    assert decide(specs, specs) == ["params.yaml was edited"]
-    assert decide(specs, params, fresh=False) == ["code or environment changed"]
-    del store.objects[folder.md5]
-    assert decide(specs, params) == ["artifacts/identity is not in the cache"]
+    assert plan_resolve(expected, right).action is Action.KEEP
+    assert decide(**dict.fromkeys(expected)) == ["never built"]
+    assert decide(**{dvcfile.PARAMS: None}) == ["params.yaml is missing"]
+    assert decide(**{dvcfile.PARAMS: Entry("3" * 32)}) == ["specs, code or versions changed"]
 
 
 def test_plan_data_is_what_programs_read():

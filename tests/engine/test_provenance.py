@@ -1,12 +1,17 @@
 """The statement beside an artifact: what is written is what is read, in the shape that in-toto and SLSA name."""
 
+import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.provenance import Provenance, from_statement, parse
+from engine import records
+from engine.dvcconfig import Cache
+from engine.provenance import Provenance, parse
+from engine.records import RunRecord
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 TEXT = st.text(max_size=12)
@@ -23,10 +28,7 @@ FULL = Provenance(
     identity="sha256:" + "c" * 64,
     recipe={"r": 8},
     inputs={"tokens/a": {"path": "artifacts/tokenize-a", "md5": "d" * 32 + ".dir"}},
-    git_commit="e" * 40,
-    started="2026-01-01T00:00:00+00:00",
-    finished="2026-01-01T00:00:05+00:00",
-    measured={"seconds": 5.0},
+    beside={"metrics/train-one.json": b'{"loss": 1.5}\n'},
 )
 
 
@@ -35,10 +37,9 @@ FULL = Provenance(
     files=st.dictionaries(TEXT, HEX, max_size=3),
     recipe=st.dictionaries(TEXT, VALUES, max_size=3),
     inputs=st.dictionaries(TEXT.filter(lambda role: role != "git"), MATERIALS, max_size=3),
-    accepted=st.lists(st.dictionaries(TEXT, TEXT, max_size=2), max_size=2),
-    commit=st.none() | HEX,
+    beside=st.dictionaries(TEXT, st.binary(max_size=9), max_size=2),
 )
-def test_what_is_written_is_what_is_read(digest, files, recipe, inputs, accepted, commit):
+def test_what_is_written_is_what_is_read(digest, files, recipe, inputs, beside):
     made = Provenance(
         "s",
         "train",
@@ -47,9 +48,7 @@ def test_what_is_written_is_what_is_read(digest, files, recipe, inputs, accepted
         "sha256:1",
         recipe,
         inputs,
-        git_commit=commit,
-        accepted=tuple(accepted),
-        spec="specs/a.toml:3",
+        beside=beside,
     )
     assert parse(made.text()) == made
 
@@ -61,8 +60,10 @@ def test_the_shape_is_that_of_in_toto_and_slsa():
     assert content["subject"][1]["name"] == "artifacts/train-one/adapter_model.safetensors"
     definition, details = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]
     assert set(definition) == {"buildType", "externalParameters", "internalParameters", "resolvedDependencies"}
-    assert [m["digest"] for m in definition["resolvedDependencies"]] == [{"md5": "d" * 32}, {"gitCommit": "e" * 40}]
-    assert details["builder"]["id"] and details["metadata"]["startedOn"] < details["metadata"]["finishedOn"]
+    assert [m["digest"] for m in definition["resolvedDependencies"]] == [{"md5": "d" * 32}]
+    assert details["builder"]["id"] and "metadata" not in details
+    (byproduct,) = details["byproducts"]
+    assert byproduct["name"] == "metrics/train-one.json" and base64.b64decode(byproduct["content"]) == b'{"loss": 1.5}\n'
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,35 @@ def test_what_is_no_statement_of_ours_is_none(text: str):
     assert parse(text) is None
 
 
-def test_an_acceptance_is_added_and_changes_nothing_else():
+RAN = RunRecord("train-one", "f" * 32, "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00", {"cores": 2}, {"seconds": 5.0})
+
+
+def test_an_acceptance_is_added_to_the_run_record_and_changes_nothing_else():
     note = {"from": "x", "to": "y"}
-    accepted = FULL.accept(note)
-    assert accepted.accepted == (note,) and from_statement(accepted.statement()) == accepted
-    assert accepted.accept(note).accepted == (note, note)
+    accepted = RAN.accept(note)
+    assert accepted.accepted == (note,) and records.parse(accepted.text()) == accepted
+    assert accepted.accept(note).accepted == (note, note) and records.parse(RAN.text()) == RAN
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "step": "a"}', "null"])
+def test_what_is_no_run_record_is_none(text: str):
+    assert records.parse(text) is None
+
+
+def test_every_run_of_one_result_is_kept_and_told_by_the_last(tmp_path):
+    cache = Cache(tmp_path)
+    later = replace(RAN, finished="2026-01-02T00:00:00+00:00")
+    for record in (later, RAN, RAN, RAN.accept({"to": "y"})):
+        records.keep(cache, record)
+    found = records.kept(tmp_path, "train-one", RAN.statement)
+    assert len(found) == 3 and found[-1] == later and records.kept(tmp_path, "train-one", "0" * 32) == []
+    assert records.merged(found) == later.accept({"to": "y"})
+    assert records.merged([]) is None
+
+
+def test_half_an_entry_of_the_run_cache_is_no_record(tmp_path):
+    records.keep(Cache(tmp_path), RAN)
+    (path,) = (tmp_path / records.folder_of("train-one", RAN.statement)).iterdir()
+    (path.parent / "half").write_text(path.read_text()[:200])
+    (path.parent / "other").write_text("[1]\n")
+    assert records.kept(tmp_path, "train-one", RAN.statement) == [RAN]

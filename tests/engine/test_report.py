@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.provenance import Provenance
+from engine.records import RunRecord
 from engine.report import pictures
 from engine.report.blocks import Remark, Section, Table, TokenRow
 from engine.report.collect import Matter, Node, Trained
@@ -29,14 +30,17 @@ TITLES = (
 EVIL = "<script>alert('1')</script> | `x` $a_1$"
 
 
-def proof(step: str, **measured: float) -> Provenance:
+def proof(step: str) -> Provenance:
     digest = "sha256:" + step.encode().hex().ljust(64, "0")[:64]
-    machine = {"cores": 2, "platform": "somewhere"}
-    return Provenance(step, step.split("-")[0], digest, {}, digest, {}, {}, git_commit="c0ffee", machine=machine, measured=measured)
+    return Provenance(step, step.split("-")[0], digest, {}, digest, {}, {})
+
+
+def ran(step: str, **measured: float) -> RunRecord:
+    return RunRecord(step, "0" * 32, machine={"cores": 2, "platform": "somewhere"}, measured=measured, git_commit="c0ffee")
 
 
 def node(name: str, *producers: str, action: str = "keep", **values: object) -> Node:
-    return Node(name, name.split("-")[0], action, producers, provenance=proof(name, seconds=1.5), **values)
+    return Node(name, name.split("-")[0], action, producers, **{"provenance": proof(name), "ran": ran(name, seconds=1.5)} | values)
 
 
 def counted(rows: int) -> dict[str, object]:
@@ -76,7 +80,7 @@ def matter(tmp_path: Path) -> Matter:
             metrics={"steps": 2, "parameters": 8608, "validation_loss": {"a": 1.75}},
             plots="plots/train-one.csv",
         ),
-        provenance=proof("train-one", seconds=9.0, tokens_per_second=83.5, peak_memory_bytes=5 * 2**20, memory_before_bytes=2**20),
+        ran=ran("train-one", seconds=9.0, tokens_per_second=83.5, peak_memory_bytes=5 * 2**20, memory_before_bytes=2**20),
         estimated_bytes=2.0 * 2**20,
     )
     nodes = [
@@ -214,7 +218,7 @@ def test_pictures_that_are_no_longer_there_are_removed(matter: Matter, tmp_path:
 
 def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
     """A workspace in which nothing has run yet: every section is there, and says which command makes it."""
-    nodes = {name: replace(one, metrics={}, provenance=None, action="run") for name, one in matter.nodes.items()}
+    nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
     empty = Matter(tmp_path / "empty", nodes, matter.experiments)
     html("Report", sections(empty)), markdown("Report", sections(empty))
     for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):

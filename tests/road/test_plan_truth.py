@@ -13,7 +13,6 @@ from benchmarks.plan_truth import Session, measure
 from benchmarks.truth_edits import EDITS
 from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
-from engine.dvcfile import CACHE, object_path, parse_lock
 
 COURSES = [(0, 10), *(pytest.param(*course, marks=pytest.mark.long) for course in ((0, 40), (1, 60), (2, 60), (3, 60)))]
 
@@ -158,13 +157,4 @@ def test_a_table_that_is_new_in_a_recipe(session: Session):
     for spec.sampler in ('"equal"', f'{{ kind = "weights", weights = {{ {weights} }} }}'):
         session.world.write(session.root)
         session._plan_and_build("sampler", "engine")
-    assert session.problems == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", ["identity", "resources"])
-def test_what_resolve_wrote_is_gone_from_the_cache(session: Session, folder: str):
-    record = parse_lock((session.root / "dvc.lock").read_bytes())["resolve"]
-    (session.root / CACHE / object_path(record.outputs[f"artifacts/{folder}"].md5)).unlink()
-    session._plan_and_build("cache object deleted", "dvc")
     assert session.problems == []

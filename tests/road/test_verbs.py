@@ -4,12 +4,11 @@ import fcntl
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine import dvcfile
+from engine import dvcfile, records
 from engine.digests import folder_digest
 from engine.dvcfile import parse_lock
 from engine.provenance import parse
@@ -55,8 +54,7 @@ def cached(root: Path) -> dict[str, int]:
 def named(root: Path) -> set[str]:
     """Everything that `dvc.lock` names as an output and the cache holds, folders with their files."""
     records = parse_lock((root / "dvc.lock").read_bytes())
-    # params.yaml is an output of `resolve` that git keeps and the cache does not.
-    found = {entry.md5 for record in records.values() for path, entry in record.outputs.items() if path != dvcfile.PARAMS}
+    found = {entry.md5 for record in records.values() for entry in record.outputs.values()}
     trees = [root / dvcfile.CACHE / dvcfile.object_path(md5) for md5 in found if md5.endswith(".dir")]
     return found | {md5 for path in trees for md5 in dvcfile.parse_tree(path.read_bytes()).values()}
 
@@ -69,7 +67,7 @@ def test_why_goes_up_to_the_line_of_the_spec(place: Place):
     assert "root cause: generate-a: prompts.0  Say {{ word }}: → Tell {{ word }}: (specs/parts/common.toml:9" in shown.splitlines()[-1]
     assert data(place, "why", "evaluate-one")["root_causes"][0]["steps"] == ["generate-a"]
     assert "generate-b is up to date" in place.run("engine", "why", "generate-b").stdout
-    assert "specs changed" in place.run("engine", "why", "resolve").stdout
+    assert "specs, code or versions changed" in place.run("engine", "why", "resolve").stdout
     wrong = place.run("engine", "why", "evaluate-on", check=False)
     assert wrong.returncode == 1 and "did you mean 'evaluate-one'" in wrong.stderr and "Traceback" not in wrong.stderr
 
@@ -140,11 +138,11 @@ def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
     assert "train-one is up to date: there is nothing to accept" in done.stderr
     assert set(place.plan().values()) == {"keep"}
     assert set(place.repro().values()) == {"keep"}
-    assert "Data and pipelines are up to date" in place.run("dvc", "status").stdout
-    old = parse(before["evaluate-one.provenance.json"])
-    new = told(place.root / "artifacts/evaluate-one.provenance.json")
-    (accepted,) = new.accepted
-    assert replace(new, accepted=()) == old and accepted["from"] == new.identity != accepted["to"]
+    assert (place.root / "artifacts/evaluate-one.provenance.json").read_bytes() == before["evaluate-one.provenance.json"]
+    ran = records.parse((place.root / "artifacts/evaluate-one.run.json").read_bytes())
+    assert ran
+    (accepted,) = ran.accepted
+    assert accepted["from"] == told(place.root / "artifacts/evaluate-one.provenance.json").identity != accepted["to"]
     assert accepted["reasons"] == ["code of stages.evaluate.metrics.exact_match changed"]
     assert accepted["git_commit"] == place.git("rev-parse", "HEAD").strip() and accepted["time"].endswith("+00:00")
     assert (place.root / "artifacts/train-one.provenance.json").read_bytes() == before["train-one.provenance.json"]

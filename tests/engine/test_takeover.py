@@ -1,0 +1,49 @@
+"""Results that were recorded in format 1, one file for statement and run, become a statement and a run record of today."""
+
+import json
+from pathlib import Path
+
+from engine import dvcfile
+from engine.digests import digest
+from engine.provenance import Provenance, parse
+from engine.takeover import converted, is_old
+
+BESIDE = {"metrics/split-a.json": b'{"train": 3}\n'}
+READS = {"path": "artifacts/generate-a", "md5": "d" * 32 + ".dir"}
+
+
+def old_text(now: Provenance) -> bytes:
+    """What the code of format 1 wrote about the same result."""
+    content = json.loads(now.text())
+    definition = content["predicate"]["buildDefinition"]
+    definition["externalParameters"]["spec"] = "specs/a.toml:3:1"
+    definition["internalParameters"]["resources"] = {"threads": 2}
+    definition["resolvedDependencies"].append({"name": "git", "digest": {"gitCommit": "e" * 40}})
+    metadata = {"startedOn": "2026-01-01", "finishedOn": "2026-01-02", "adapterbuild_machine": {"cores": 2}}
+    metadata |= {"adapterbuild_measured": {"seconds": 1.5}, "adapterbuild_accepted": [{"to": "sha256:2"}]}
+    content["predicate"]["runDetails"] = {"builder": {"id": "adapterbuild"}, "metadata": metadata}
+    return json.dumps(content).encode()
+
+
+def test_a_file_of_format_1_becomes_the_statement_of_today_to_the_byte_and_loses_nothing_of_its_run(tmp_path: Path):
+    identity = json.dumps({"recipe": {"seed": 1}, "inputs": {"rows": READS["path"]}, "code": {"body": 4}, "environment": {"x": "1"}})
+    files = {"train.jsonl": "b" * 64}
+    before = Provenance(
+        "split-a", "split", "sha256:" + "a" * 64, files, "sha256:1", {"seed": 1}, {"rows": READS}, {"body": "f00"}, {"x": "1"}
+    )
+    now = Provenance(
+        *("split-a", "split", before.digest, files, digest(identity), {"seed": 1}, {"rows": READS}, {"body": 4}, {"x": "1"}), beside=BESIDE
+    )
+    old = old_text(before)
+    found = converted(old, BESIDE, identity)
+    assert is_old(old) and found and found[0] == now.text()
+    ran = found[1]
+    assert (ran.statement, ran.git_commit, ran.spec) == (dvcfile.text_md5(now.text()), "e" * 40, "specs/a.toml:3:1")
+    assert (ran.measured, ran.machine, ran.resources, ran.finished) == ({"seconds": 1.5}, {"cores": 2}, {"threads": 2}, "2026-01-02")
+    assert ran.accepted == ({"to": "sha256:2"},) and parse(old) == before
+
+
+def test_what_is_damaged_or_of_today_is_not_converted():
+    today = Provenance("split-a", "split", "sha256:0", {}, "sha256:1", {}, {}, beside=BESIDE).text().encode()
+    assert converted(today, BESIDE) is None and not is_old(today)
+    assert converted(b'{"adapterbuild_measured"', BESIDE) is None
