@@ -1,7 +1,7 @@
 """What a run of the golden suite says of the code and the versions that it ran with: alike, or a new revision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,7 +52,7 @@ class Verdict:
     behaviours: Behaviours
     alike: tuple[str, ...] = ()
     """Units whose code has changed and whose steps left the same bytes."""
-    changed: Mapping[str, Sequence[str]] = None  # type: ignore[assignment]
+    changed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Units that get a new revision, with the steps of the suite that show it."""
     uncovered: tuple[str, ...] = ()
     """Units that no step of the suite runs: never listed."""
@@ -69,8 +69,9 @@ def judge(
 ) -> Verdict:
     """Compare OUTCOMES of the suite, built with CODE (unit to closure) and VERSIONS, with what is listed.
 
-    A unit whose closure is not listed keeps its revision where every step that it decides could be compared and left the same bytes. A step
-    that read something else than before cannot be compared. LINE is the changelog's line of what gets a new revision.
+    A unit whose closure is not listed gets a new revision where a step that it decides read the same as before and left something else. A
+    step that read something else cannot be compared; one of its units at least gets a new revision too. LINE is the changelog's line of
+    what gets one.
     """
     covering: dict[str, list[str]] = {}
     for name, outcome in outcomes.items():
@@ -87,23 +88,41 @@ def judge(
         golden, outcome = old.golden.get(name), outcomes.get(name)
         return bool(golden and outcome and golden["read"] == outcome.read and golden["left"] == outcome.left)
 
+    edited = {
+        unit for unit in digests if unit in old.units and unit not in listed and any(name in outcomes for name in covering.get(unit, []))
+    }
+    changed: dict[str, list[str]] = {}
+    incomparable: list[str] = []
+    for name, golden in old.golden.items():
+        outcome = outcomes.get(name)
+        if outcome is None or golden["read"] != outcome.read:
+            incomparable.append(name)
+        elif golden["left"] != outcome.left:
+            for unit in edited & {*golden["units"], *outcome.units}:
+                changed.setdefault(unit, []).append(name)
+    shown = {unit for unit in edited if any(map(same, covering[unit]))}
+    for name in incomparable:
+        # Nobody knows what these would leave: one unit at least of each gets a new revision, so that users' steps like it run again; those
+        # units, if there are such, that no other step shows to be alike.
+        suspects = edited & {*old.golden[name]["units"], *(outcomes[name].units if name in outcomes else ())}
+        if suspects and not suspects & changed.keys():
+            for unit in suspects - shown or suspects:
+                changed.setdefault(unit, []).append(name)
     units: dict[str, Unit] = dict(old.units)
-    alike, changed, uncovered = [], {}, []
+    alike, uncovered = [], []
     for unit, found in digests.items():
-        known, steps = old.units.get(unit), [name for name in covering.get(unit, []) if name in outcomes]
-        if not steps:
+        known = old.units.get(unit)
+        if not any(name in outcomes for name in covering.get(unit, [])):
             uncovered.append(unit)
         elif known is None:
             units[unit] = Unit(1, {found: 1})
-        elif unit in listed:
-            units[unit] = replace(known, revision=known.closures[found])
-        elif differing := [name for name in covering[unit] if name in old.golden and not same(name)]:
+        elif unit in changed:
             revision = max(known.closures.values()) + 1
             units[unit] = Unit(revision, {**known.closures, found: revision}, {**known.changes, str(revision): line})
-            changed[unit] = differing
         else:
-            units[unit] = replace(known, closures={**known.closures, found: known.revision})
-            alike.append(unit)
+            revision = known.closures.get(found, known.revision)
+            units[unit] = replace(known, revision=revision, closures={**known.closures, found: revision})
+            alike += [] if unit in listed else [unit]
     unexplained = tuple(
         name
         for name, outcome in outcomes.items()

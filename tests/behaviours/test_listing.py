@@ -65,6 +65,14 @@ def test_a_step_that_cannot_be_compared_is_never_alike(first: Behaviours, lost: 
     assert not judge(first, edited("train"), gone, VERSIONS, "x").alike
 
 
+def test_of_a_step_that_cannot_be_compared_the_unit_changes_that_no_other_step_shows_to_be_alike(first: Behaviours):
+    """`train-a` is the only step with lora; `train` is shown to be alike by `train-b`."""
+    both = {unit: dict.fromkeys(closure, "2") for unit, closure in CODE.items()}
+    moved = OUTCOMES | {"train-a": replace(OUTCOMES["train-a"], read="other", left="other")}
+    verdict = judge(first, both, moved, VERSIONS, "x")
+    assert verdict.changed == {"train.methods.lora": ["train-a"]} and verdict.alike == ("train",)
+
+
 def test_a_unit_that_no_step_runs_is_never_listed(first: Behaviours):
     code = CODE | {"train.methods.new": {"stages.train.methods.new": "1"}}
     verdict = judge(first, code, OUTCOMES, VERSIONS)

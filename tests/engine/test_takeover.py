@@ -1,11 +1,13 @@
 """Results that were recorded in format 1, one file for statement and run, become a statement and a run record of today."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from engine import dvcfile
 from engine.digests import digest
 from engine.provenance import Provenance, parse
+from engine.records import RunRecord
 from engine.takeover import converted, is_old
 
 BESIDE = {"metrics/split-a.json": b'{"train": 3}\n'}
@@ -35,7 +37,7 @@ def test_a_file_of_format_1_becomes_the_statement_of_today_to_the_byte_and_loses
         *("split-a", "split", before.digest, files, digest(identity), {"seed": 1}, {"rows": READS}, {"body": 4}, {"x": "1"}), beside=BESIDE
     )
     old = old_text(before)
-    found = converted(old, BESIDE, identity)
+    found = converted(old, None, BESIDE, identity)
     assert is_old(old) and found and found[0] == now.text()
     ran = found[1]
     assert (ran.statement, ran.git_commit, ran.spec) == (dvcfile.text_md5(now.text()), "e" * 40, "specs/a.toml:3:1")
@@ -43,7 +45,25 @@ def test_a_file_of_format_1_becomes_the_statement_of_today_to_the_byte_and_loses
     assert ran.accepted == ({"to": "sha256:2"},) and parse(old) == before
 
 
-def test_what_is_damaged_or_of_today_is_not_converted():
-    today = Provenance("split-a", "split", "sha256:0", {}, "sha256:1", {}, {}, beside=BESIDE).text().encode()
-    assert converted(today, BESIDE) is None and not is_old(today)
-    assert converted(b'{"adapterbuild_measured"', BESIDE) is None
+def test_a_statement_of_today_is_that_of_another_text_of_its_identity_and_its_run_stays(tmp_path: Path):
+    old, new = (
+        json.dumps({"recipe": recipe, "inputs": {"rows": READS["path"]}, "code": {"split": code}, "environment": {"x": "1"}})
+        for recipe, code in (({"seed": 1}, {"stages.split.body": "f00"}), ({"seed": 1, "later": 0}, 3))
+    )
+
+    def told(identity: str) -> Provenance:
+        said = json.loads(identity)
+        return Provenance(
+            *("split-a", "split", "sha256:" + "a" * 64, {"train.jsonl": "b" * 64}, digest(identity), said["recipe"]),
+            *({"rows": READS}, said["code"], said["environment"]),
+            beside=BESIDE,
+        )
+
+    ran = RunRecord("split-a", dvcfile.text_md5(told(old).text()), finished="2026-01-02")
+    found = converted(told(old).text().encode(), ran, BESIDE, new)
+    assert found and found[0] == told(new).text()
+    assert found[1] == replace(ran, statement=dvcfile.text_md5(found[0]))
+
+
+def test_what_is_damaged_is_not_converted():
+    assert converted(b'{"adapterbuild_measured"', None, BESIDE, "{}") is None
