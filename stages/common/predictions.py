@@ -1,9 +1,9 @@
 """Files of predictions: what a model answered to the test rows of one task, one JSON object a line."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from engine.errors import Location, UserError
 from stages.common.jsonl import read_objects, type_name, write_rows
@@ -29,6 +29,11 @@ class Prediction:
     """Minus the logarithm of the reference's likelihood, in nats, summed over its tokens; None where it was not measured."""
     loss_tokens: int = 0
     """The tokens that `loss` sums over, the end-of-sequence token among them."""
+    reasoning: str | None = None
+    """What the model thought before the answer, with its markup, where its template writes reasoning."""
+    calls: list[dict[str, Any]] | None = None
+    """The calls of tools in the answer, `name` and `arguments` each; None where the row has neither tools nor calls."""
+    reference_calls: list[dict[str, Any]] | None = None
 
     @property
     def ended(self) -> bool:
@@ -46,12 +51,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tokens": (int,),
     "loss": (float, int, type(None)),
     "loss_tokens": (int,),
+    "reasoning": (str, type(None)),
+    "calls": (list, type(None)),
+    "reference_calls": (list, type(None)),
 }
+_MAY_LACK = ("reasoning", "calls", "reference_calls")
+"""Fields that most files have no use for: they are written where they hold something."""
+assert set(_TYPES) == {one.name for one in fields(Prediction)}
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
     """Write PREDICTIONS, one a line, and return how many there were."""
-    return write_rows(path, (asdict(prediction) for prediction in predictions))
+    rows = (asdict(prediction) for prediction in predictions)
+    return write_rows(path, ({k: v for k, v in row.items() if v is not None or k not in _MAY_LACK} for row in rows))
 
 
 def read_predictions(path: Path, task: str) -> list[Prediction]:
@@ -67,6 +79,7 @@ def located_predictions(path: Path, task: str) -> Iterator[tuple[Location, Predi
 
 def _prediction(row: dict[str, object], task: str, where: Location) -> Prediction:
     hint = "a file that `predict` has written is needed"
+    row = dict.fromkeys(_MAY_LACK) | row
     if unknown := sorted(set(row) ^ set(_TYPES)):
         raise UserError(f"this line is no prediction: {'lacks' if unknown[0] in _TYPES else 'has'} '{unknown[0]}'", where, hint)
     for name, types in _TYPES.items():

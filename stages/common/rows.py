@@ -7,12 +7,13 @@ The two shapes, one JSON object a line:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.errors import Location, UserError, did_you_mean
 from stages.common.jsonl import read_objects, type_name
+from stages.common.messages import REASONING, Call, calls_of, inline_reasoning, reasoning_of
 from stages.common.text import is_well_formed
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -64,6 +65,11 @@ class Row:
         return str(self.messages[_last_answer(self.messages)]["content"] or "")
 
     @property
+    def reference_calls(self) -> list[Call]:
+        """The calls of tools in the answer that an evaluation compares with; raises UserError where one is unreadable."""
+        return calls_of(self.messages[_last_answer(self.messages)], self.where) if self.messages else []
+
+    @property
     def characters(self) -> int:
         """About how long the row is, in characters."""
         return len(self.prompt) + len(self.completion) + sum(len(str(message["content"])) for message in self.messages)
@@ -105,6 +111,24 @@ def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | No
     if not isinstance(system, str | None):
         raise UserError(f"this row's system prompt is {type_name(system)}, not text", where)
     return prompt, completion, system
+
+
+def without_reasoning(row: Row) -> tuple[Row, int]:
+    """ROW without the assistant's reasoning, under its key or as `<think>` at the beginning of an answer; and of how many messages."""
+    messages, count = [], 0
+    for message in row.conversation():
+        reasoning, content = inline_reasoning(message["content"] or "")
+        if message["role"] == "assistant" and (reasoning or reasoning_of(message)):
+            count += 1
+            message = {key: value for key, value in message.items() if key not in REASONING} | ({"content": content} if reasoning else {})
+        messages.append(message)
+    return (replace(row, messages=tuple(messages)), count) if count else (row, 0)
+
+
+def up_to(row: Row, number: int) -> Row:
+    """ROW up to message NUMBER of its conversation."""
+    messages = row.conversation()
+    return row if number == len(messages) - 1 else replace(row, messages=messages[: number + 1])
 
 
 def _messages(found: object, where: Location) -> tuple[Message, ...]:

@@ -7,7 +7,7 @@ from stages.common.job import Job, Metrics
 from stages.common.models import TextTokenizer, load_tokenizer, longest_sequence, prepare_process
 from stages.common.predictions import FinishReason, Prediction, write_predictions
 from stages.common.progress import Progress, progress
-from stages.common.questions import Questions
+from stages.common.questions import Policies, Questions
 from stages.common.vocabulary import extend
 from stages.predict import Parameters
 from stages.predict.exam import Exam, Question, Reader
@@ -26,14 +26,22 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
     template = job.inputs.get("chat_template")
-    asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder, parameters.markers)
+    asking = Questions(
+        parameters.format,
+        tokenizer.encoder,
+        template,
+        parameters.boundary,
+        parameters.encoder_decoder,
+        parameters.markers,
+        Policies(parameters.unrendered, parameters.control_tokens_in_text, parameters.strip_reasoning),
+    )
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before the first one is asked: a mistake should show up early.
     split = "validation" if job.group("validation") else "test"
     exams = {task: reader.read(task, path, split) for task, path in sorted(job.group(split).items())}
     metrics: dict[str, Any] = {}
     for name, entrant in entrants(model, job):
-        found = {task: _answer_all(entrant, tokenizer, asking.stops, exam, parameters, task) for task, exam in exams.items()}
+        found = {task: _answer_all(entrant, tokenizer, asking, exam, parameters, task) for task, exam in exams.items()}
         for task, predictions in found.items():
             write_predictions(folder_of(job, name) / f"predictions-{task}.jsonl", predictions)
         numbers = {task: _metrics(exams[task], predictions) for task, predictions in found.items()}
@@ -45,15 +53,13 @@ def _metrics(exam: Exam, predictions: Sequence[Prediction]) -> Metrics:
     return {**exam.counts(), "tokens": sum(prediction.tokens for prediction in predictions)}
 
 
-def _answer_all(
-    model: Any, tokenizer: TextTokenizer, stops: Sequence[int], exam: Exam, parameters: Parameters, task: str
-) -> list[Prediction]:
+def _answer_all(model: Any, tokenizer: TextTokenizer, asking: Questions, exam: Exam, parameters: Parameters, task: str) -> list[Prediction]:
     """The predictions of one task, in the order of its questions."""
     questions = exam.questions
-    answers = _answers(model, stops, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
+    answers = _answers(model, asking.stops, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
     measured = _losses(model, questions, task) if parameters.likelihood or task in parameters.held_out else {}
     return [
-        _prediction(task, question, ids, tokenizer, stops, measured.get(number))
+        _prediction(task, question, ids, tokenizer, asking, measured.get(number))
         for number, (question, ids) in enumerate(zip(questions, answers, strict=True))
     ]
 
@@ -92,13 +98,28 @@ def _prediction(
     question: Question,
     ids: list[int] | None,
     tokenizer: TextTokenizer,
-    stops: Sequence[int],
+    asking: Questions,
     measured: tuple[float, int] | None,
 ) -> Prediction:
     loss, loss_tokens = (round(measured[0], LOSS_DIGITS), measured[1]) if measured else (None, 0)
     if ids is None:
         return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens)
-    ended = bool(ids) and ids[-1] in stops
+    ended = bool(ids) and ids[-1] in asking.stops
     reason: FinishReason = "stop" if ended else "length"
     (answer,) = tokenizer.encoder.decode([ids[: len(ids) - ended]])
-    return Prediction(task, question.id, question.prompt, question.reference, answer, reason, len(ids) - ended, loss, loss_tokens)
+    reasoning, said = asking.split(answer)
+    calls = None if question.reference_calls is None else [call._asdict() for call in asking.calls(said)]
+    return Prediction(
+        task,
+        question.id,
+        question.prompt,
+        question.reference,
+        said,
+        reason,
+        len(ids) - ended,
+        loss,
+        loss_tokens,
+        reasoning or None,
+        calls,
+        question.reference_calls,
+    )

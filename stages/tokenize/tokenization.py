@@ -1,19 +1,24 @@
 """Rows become arrays for a token file: over-long rows are dealt with, and the invariants of ids and labels hold for every row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engine.errors import Problem, UserError
+from stages.common.control_tokens import Breaker
 from stages.common.encoder import Array, Encoder
 from stages.common.encoding import ANSWER, CONTEXT, END
-from stages.common.rows import Row
+from stages.common.messages import inline_reasoning, reasoning_of
+from stages.common.rows import Row, without_reasoning
 from stages.common.turns import Rendered
+from stages.common.unrendered import refusal, unrendered
 from stages.tokenize import Parameters
 from stages.tokenize.batch import Batch, check_text, encode_batch, moved_boundaries, unfit
 from stages.tokenize.counts import Counts
 from stages.tokenize.lengths import Tokenized, cut_completion, cut_pair, cut_prompt, cut_up
+from stages.tokenize.masks.assistant import Assistant
+from stages.tokenize.unrolling import unroll
 
 Part = tuple[Array, Array, Array, Array | None]
 """Token ids, mask, lengths of the rows, and lengths of their sources."""
@@ -27,6 +32,7 @@ class Tokenization:
         self.renderer = parameters.format.renderer(encoder, template)
         self.counts = Counts()
         self._front = self.renderer.starts and bool(encoder.prefix)
+        self._breaker = Breaker((*encoder.special, *self.renderer.controls))
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
         """The token arrays of ROWS, in their order; raises UserError where a row is refused."""
@@ -37,10 +43,68 @@ class Tokenization:
         self.counts.rows_in += len(rows)
         usable = [row for row in rows if row.is_well_formed()]
         self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
-        mask, bos, eos = self.parameters.mask, self.encoder.bos, self.encoder.eos
-        rendered = [mask.choose(self.renderer.render(row), bos, eos) for row in usable]
-        self._refuse([row for row, one in zip(usable, rendered, strict=True) if not one.turns], "nothing to learn: no answer is marked")
-        return [(row, one) for row, one in zip(usable, rendered, strict=True) if one.turns]
+        found = [(row, one) for given in usable for row, one in self._units(given)]
+        self._refuse([row for row, one in found if not one.turns], "nothing to learn: no answer is marked")
+        return [(row, one) for row, one in found if one.turns]
+
+    def _units(self, row: Row) -> Iterator[tuple[Row, Rendered]]:
+        """What becomes of a row: itself, or one row for each learned turn; nothing where it is left out."""
+        mask, counts = self.parameters.mask, self.counts
+        if tokens := self._breaker.found(row):
+            counts.control_token_rows += 1
+            counts.control_tokens += len(tokens)
+            match self.parameters.control_tokens_in_text:
+                case "refuse":
+                    hint = 'set tokenization.control_tokens_in_text = "text" to encode it as text, "drop", or "control"'
+                    raise UserError(f"the text of row {row.id} holds the control token {tokens[0]!r}", row.where, hint)
+                case "drop":
+                    counts.leave_out("control tokens in the text", 1, 0)
+                    return
+                case "text":
+                    row = self._breaker.broken(row)
+        if isinstance(mask, Assistant) and mask.reasoning == "strip":
+            row, stripped = without_reasoning(row)
+            counts.reasoning["stripped"] += stripped
+        units = unroll(row, self.renderer, mask)
+        if units.unrolled:
+            counts.unrolled += 1
+            counts.unrolled_rows += len(units.rows)
+        for unit, render in units.rows:
+            rendered = render(unit)
+            chosen = mask.choose(rendered, self.encoder.bos, self.encoder.eos)
+            if self._is_whole(unit, rendered, chosen, render):
+                yield unit, self._without_learned_reasoning(unit, chosen)
+
+    def _is_whole(self, row: Row, rendered: Rendered, chosen: Rendered, render: Callable[[Row], Rendered]) -> bool:
+        """Whether a row is used, though its template may leave out a part of it; raises UserError where that is an error."""
+        learned = [turn.learned for turn in chosen.turns] if len(chosen.turns) == len(rendered.turns) else [True] * len(rendered.turns)
+        lacking = unrendered(row, rendered, learned, render)
+        if lacking and self.parameters.unrendered == "drop":
+            self.counts.leave_out(f"not rendered: {', '.join(lacking)}", 1, 0)
+            return False
+        if lacking and self.parameters.unrendered == "refuse":
+            raise UserError(*refusal(row, lacking, self.parameters.format.kind, isinstance(self.parameters.mask, Assistant)))
+        self.counts.unrendered.update(lacking)
+        return True
+
+    def _without_learned_reasoning(self, row: Row, rendered: Rendered) -> Rendered:
+        """RENDERED with the reasoning of its learned turns moved to what stands before the answers, where the mask says so."""
+        mask = self.parameters.mask
+        if not isinstance(mask, Assistant) or mask.reasoning != "mask":
+            return rendered
+        answers = [message for message in row.conversation() if message["role"] == "assistant"]
+        if len(answers) != len(rendered.turns):
+            answers = answers[-1:]
+        turns = []
+        for turn, message in zip(rendered.turns, answers, strict=True):
+            reasoning = (reasoning_of(message) or inline_reasoning(message["content"] or "")[0]).strip()
+            position = turn.answer.find(reasoning) if reasoning and turn.learned else -1
+            if position >= 0:
+                self.counts.reasoning["masked"] += 1
+                cut = position + len(reasoning)
+                turn = turn._replace(before=turn.before + turn.answer[:cut], answer=turn.answer[cut:])
+            turns.append(turn)
+        return rendered._replace(turns=tuple(turns))
 
     def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
         """The tokens of rows as text; it changes nothing here, so that another thread may do it."""
