@@ -78,7 +78,7 @@ def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str |
 
 
 def _request(step: Step) -> dict[str, Any]:
-    inputs = {role: item.path for role, item in step.inputs.items() if role.startswith("tokenizer/")}
+    inputs = {role: item.path for role, item in step.inputs.items() if role.startswith("tokenizer/") or role == "chat_template"}
     return {"name": step.name, "parameters": recipe_of(step.parameters), "inputs": inputs}
 
 

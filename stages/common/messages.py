@@ -73,6 +73,15 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON: the order of keys is no matter, and 1 is not true, as it is in Python."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
 def calls_in(text: str, around: tuple[str, str, str] | None = None) -> list[Call]:
     """The calls of tools that TEXT makes, in their order.
 

@@ -36,6 +36,8 @@ class Row:
     tools: tuple[Mapping[str, Any], ...] = ()
     answered: bool = True
     """Whether the row has an answer to learn or to compare with."""
+    part_of: str | None = None
+    """The id of the conversation that became several rows, of which this is one."""
 
     def conversation(self) -> tuple[Message, ...]:
         """The messages of the row, whatever its shape."""

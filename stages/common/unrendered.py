@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import Location, UserError
 from stages.common.control_tokens import BREAK
-from stages.common.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of
+from stages.common.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of, same_json
 from stages.common.rows import Row
 from stages.common.turns import Rendered
 
@@ -57,15 +57,6 @@ class Stretch:
 def holds_arguments(text: str, arguments: Mapping[str, Any]) -> bool:
     """Whether TEXT holds the ARGUMENTS of a call."""
     return Stretch(text).take_arguments(arguments)
-
-
-def same_json(one: Any, other: Any) -> bool:
-    """Whether two values are the same in JSON: the order of keys is no matter, and 1 is not true, as it is in Python."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_json(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same_json, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def unrendered(row: Row, rendered: Rendered, learned: Sequence[bool], render: Callable[[Row], Rendered]) -> list[str]:

@@ -34,6 +34,8 @@ class Counts:
     unrolled: int = 0
     """Conversations that became one row for each learned turn."""
     unrolled_rows: int = 0
+    conversations: int = 0
+    """What counts once in an epoch, where an unrolled conversation does."""
     control_token_rows: int = 0
     """Rows whose text holds control tokens, those that were left out for them among them."""
     control_tokens: int = 0
@@ -65,6 +67,7 @@ class Counts:
         gone = sum(self.left_out_tokens.values()) + self.truncated_tokens
         assert self.tokens_in + self.added_tokens == self.tokens + gone
         special = {
+            "conversations": self.conversations,
             "unrolled": {"conversations": self.unrolled, "rows": self.unrolled_rows} if self.unrolled else None,
             "control_tokens_in_text": {"rows": self.control_token_rows, "tokens": self.control_tokens} if self.control_tokens else None,
             "unrendered": dict(sorted(self.unrendered.items())),

@@ -32,6 +32,9 @@ class Tokenization:
         self.renderer = parameters.format.renderer(encoder, template)
         self.counts = Counts()
         self._front = self.renderer.starts and bool(encoder.prefix)
+        # The conversation of each row that was handed on since they were last taken.
+        self._handed_on: list[str | None] = []
+        self._conversations, self._last = 0, ""
         self._breaker = Breaker((*encoder.special, *self.renderer.controls))
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
@@ -131,6 +134,26 @@ class Tokenization:
             else:
                 yield from self._whole(batch, first, last, keep, lengths)
 
+    def take_conversations(self) -> Array | None:
+        """The numbers of the conversations of the rows that were handed on since the last call; None where each row counts by itself."""
+        handed_on, self._handed_on = self._handed_on, []
+        if not self.counts_conversations:
+            return None
+        numbers = []
+        for part_of in handed_on:
+            if part_of is None or part_of != self._last:
+                self._conversations += 1
+            self._last = part_of or ""
+            numbers.append(self._conversations - 1)
+        self.counts.conversations = self._conversations
+        return np.array(numbers, np.int32)
+
+    @property
+    def counts_conversations(self) -> bool:
+        """Whether the rows of an unrolled conversation count once in an epoch."""
+        mask = self.parameters.mask
+        return isinstance(mask, Assistant) and mask.unroll is not False and mask.weight == "conversation"
+
     def _keep(self, batch: Batch) -> Array:
         """The rows that are not left out whatever their length, bool [rows]."""
         keep = np.ones(len(batch.rows), bool)
@@ -154,6 +177,7 @@ class Tokenization:
         if not chosen.any():
             return
         tokens = chosen[batch.token_rows]
+        self._handed_on += [batch.rows[number].part_of for number in np.flatnonzero(chosen).tolist()]
         sources = batch.count(batch.kinds == CONTEXT)[chosen].astype(np.int32) if self.parameters.encoder_decoder else None
         yield self._checked(batch.ids[tokens], batch.supervised[tokens], batch.kinds[tokens], lengths[chosen], sources)
 
@@ -181,6 +205,7 @@ class Tokenization:
             self.counts.truncated_tokens += len(row) - len(made[0])
         for part in made:
             sources = np.array([part.source], np.int32) if self.parameters.encoder_decoder else None
+            self._handed_on.append(batch.rows[number].part_of)
             yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, len(made) == 1)
 
     def _learnable(self, row: Tokenized, parts: list[Tokenized]) -> list[Tokenized]:

@@ -47,7 +47,7 @@ def _last_alone(renderer: Any, row: Row) -> Rendered:
 def _part(row: Row, number: int) -> Row:
     """ROW up to message NUMBER, with an id of its own."""
     part = up_to(row, number)
-    return replace(part, id=f"{row.id}:{number}") if row.id else part
+    return replace(part, id=f"{row.id}:{number}", part_of=row.id)
 
 
 def _at(renderer: Any, row: Row) -> Rendered:
