@@ -94,14 +94,15 @@ def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) ->
         _pieces(inputs["tokenizer/tokenizer.json"], [int(one) for one in ids], [bool(one) for one in supervised])
         for ids, supervised in map(found.row, range(len(found)))
     ]
-    return {"tokens": rows_of_tokens[0], "more_tokens": rows_of_tokens[1:], "notes": _notes(metrics["train"])}
+    return {"tokens": rows_of_tokens[0], "more_tokens": rows_of_tokens[1:], "notes": _notes(metrics["train"], parameters)}
 
 
-def _notes(counts: Mapping[str, Any]) -> list[str]:
+def _notes(counts: Mapping[str, Any], parameters: tokenize.Parameters) -> list[str]:
     """What happened to a row on its way to its tokens, in words, from what the step counted of it."""
     notes = []
     if controls := counts.get("control_tokens_in_text"):
-        notes.append(f"control tokens in its text: {controls['tokens']} (tokenization.control_tokens_in_text says what becomes of them)")
+        what = "encoded as text" if parameters.control_tokens_in_text == "text" else "kept as control tokens"
+        notes.append(f"control tokens in its text: {controls['tokens']}, {what} (tokenization.control_tokens_in_text)")
     if unrolled := counts.get("unrolled"):
         notes.append(f"unrolled: one row for each learned turn, {unrolled['rows']} in all")
     notes += [f"not rendered: {part}" for part in counts.get("unrendered", {})]

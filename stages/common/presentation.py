@@ -119,7 +119,8 @@ def _reasoning(render: Render) -> dict[str, Any]:
         # A template that reads two of them would write it twice.
         if text is not None and text.count(_REASON) == 1 and text.count(ANSWERED["content"]) == 1:
             between = text[text.find(_REASON) + len(_REASON) : max(text.find(ANSWERED["content"]), 0)]
-            return {"reasoning": keys, "reasoning_end": between.strip()}
+            # A line of dashes, or nothing, would be found in answers that do not reason at all.
+            return {"reasoning": keys, "reasoning_end": between.strip() if set(between) & set("<>[]|") else ""}
     return {}
 
 

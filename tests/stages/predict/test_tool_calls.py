@@ -46,8 +46,8 @@ def trained(folder):
 
     encoder = real("qwen3")
     torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = Qwen3Config(vocab_size=encoder.size(), head_dim=24, max_position_embeddings=1024, tie_word_embeddings=True, **sizes)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Qwen3Config(vocab_size=encoder.size(), head_dim=32, max_position_embeddings=1024, tie_word_embeddings=True, **sizes)
     Qwen3ForCausalLM(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(SHARED / "qwen3" / name, folder / name)
@@ -57,8 +57,8 @@ def trained(folder):
         rows += list(zip(np.split(ids, edges), np.split(supervised, edges), strict=True))
     assert step.counts.metrics()["unrolled"] == {"conversations": 1, "rows": 3} and len(rows) == 5
     model = load_model(folder)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(40):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    for _ in range(90):
         for ids, supervised in rows:
             # Logits of the learned tokens alone: the vocabulary is large.
             learned = torch.tensor(np.flatnonzero(supervised))
