@@ -112,7 +112,7 @@ class Questions:
                 case "text":
                     row = self._breaker.broken(row)
         found = self._whole(row)
-        # The answer itself is not asked: what it lacks is no matter here. Nor is the reasoning of earlier ones, which templates drop.
+        # The reasoning of answers is not asked, and that of earlier ones is what templates drop.
         asked = found._replace(turns=tuple(turn._replace(learned=False) for turn in found.turns))
         lacking = unrendered(row, asked, [False] * len(found.turns), self._whole) if self._policies.unrendered != "allow" else []
         if lacking and self._policies.unrendered == "drop":

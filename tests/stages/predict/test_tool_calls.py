@@ -47,7 +47,7 @@ def trained(folder):
     encoder = real("qwen3")
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = Qwen3Config(vocab_size=encoder.size(), head_dim=32, max_position_embeddings=1024, tie_word_embeddings=True, **sizes)
+    config = Qwen3Config(vocab_size=encoder.size(), head_dim=32, max_position_embeddings=1024, tie_word_embeddings=False, **sizes)
     Qwen3ForCausalLM(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(SHARED / "qwen3" / name, folder / name)
@@ -57,15 +57,21 @@ def trained(folder):
         rows += list(zip(np.split(ids, edges), np.split(supervised, edges), strict=True))
     assert step.counts.metrics()["unrolled"] == {"conversations": 1, "rows": 3} and len(rows) == 5
     model = load_model(folder)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for _ in range(90):
-        for ids, supervised in rows:
-            # Logits of the learned tokens alone: the vocabulary is large.
+    # The vocabulary is large: only the rows of the head whose tokens are used are trained, the others say 0.
+    used, places = np.unique(np.concatenate([ids for ids, _ in rows]), return_inverse=True)
+    places = np.split(places, np.cumsum([len(ids) for ids, _ in rows])[:-1])
+    head = torch.nn.Parameter(model.lm_head.weight[torch.tensor(used)].detach().clone())
+    model.lm_head.weight.requires_grad_(False).zero_()
+    model.model.embed_tokens.weight.requires_grad_(False)
+    optimizer = torch.optim.AdamW([head, *(one for one in model.parameters() if one.requires_grad)], lr=3e-3)
+    for _ in range(150):
+        for (ids, supervised), targets in zip(rows, places, strict=True):
             learned = torch.tensor(np.flatnonzero(supervised))
             states = model.model(input_ids=torch.tensor(ids[None].astype(np.int64))).last_hidden_state[0, learned - 1]
-            torch.nn.functional.cross_entropy(model.lm_head(states), torch.tensor(ids.astype(np.int64))[learned]).backward()
+            torch.nn.functional.cross_entropy(states @ head.T, torch.tensor(targets)[learned]).backward()
         optimizer.step()
         optimizer.zero_grad()
+    model.lm_head.weight[torch.tensor(used)] = head.detach()
     save_model(model, folder)
     return folder
 
