@@ -75,8 +75,9 @@ class ChatRenderer:
         call = self.presentation.present(CALLED, where)
         called, returned = (self._tried(messages).rpartition(CALLED_LAST)[2] for messages in ([ASKED, call], [ASKED, call, RETURNED]))
         # What an assistant writes itself, such as the tokens around its calls, is no control token in what others say.
-        written = asked + prompted + (returned.removeprefix(called) if called and returned.startswith(called) else "")
-        return frozenset(token for token in self._added if token in written) | {token for token in (self.end,) if token}
+        written = self.end + asked + prompted + (returned.removeprefix(called) if called and returned.startswith(called) else "")
+        # Line breaks and words that a tokenizer has as tokens of their own are text, wherever they stand.
+        return frozenset(token for token in {*self._added, self.end} if token in written and token.strip() and not token.isalnum())
 
     def _tried(self, messages: Sequence[Message], prompt: bool = False) -> str:
         try:

@@ -21,8 +21,8 @@ class Breaker:
     """Finds, and breaks, the control tokens in what is said to the assistant: by users, by tools, and by the system prompt."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        # The longest first. A token of one character cannot be broken: no way of writing it is left.
-        found = sorted({token for token in tokens if len(token) > 1}, key=lambda token: (-len(token), token))
+        # The longest first. A token of one character cannot be broken: no way of writing it is left. White space steers nothing.
+        found = sorted({token for token in tokens if len(token) > 1 and token.strip()}, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, found))) if found else None
 
     def found(self, row: Row) -> list[str]:

@@ -71,7 +71,8 @@ def unrendered(row: Row, rendered: Rendered, learned: Sequence[bool], render: Ca
     """
     by_marks = _by_marks(row, rendered, learned, render) if _may_stand_by_chance(row) else None
     found = _by_text(row, rendered, learned, shortest=0 if by_marks is None else _SHORT)
-    return list(dict.fromkeys([*found, *(by_marks or [])]))
+    # In one order, since rows are counted by what they lack.
+    return sorted({*found, *(by_marks or [])})
 
 
 def refusal(row: Row, lacking: Sequence[str], form: str, may_unroll: bool) -> tuple[str, Location, str]:

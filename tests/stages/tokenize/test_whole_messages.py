@@ -20,7 +20,7 @@ from stages.tokenize.body import run
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.tokenization import Tokenization
-from tests.stages.tokenize.conftest import EOS
+from tests.stages.tokenize.conftest import EOS, byte_level, chatting, opened
 from tests.stages.tokenize.published import PUBLISHED, REAL, SHARED
 
 WHERE = Location("rows.jsonl", 7)
@@ -96,6 +96,7 @@ def test_a_message_that_only_calls_is_never_the_word_none(chat_encoder, style, c
         ("gemma", (ASK, {**SAY, "reasoning_content": "Clouds are seen."}), "reasoning"),
         ("granite", (ASK, {**CALLS, "reasoning_content": "Clouds are seen."}), "reasoning"),
         ("by-argument", (ASK, CALLS), "tool calls"),
+        ("plain", (ASK, {**SAY, "reasoning_content": "Clouds are seen.", "tool_calls": [call()]}), "reasoning, tool calls"),
         ("forgetful", (ASK, {**SAY, "reasoning_content": "Clouds are seen."}, ASK, SAY), "reasoning"),
         # What is lost is short, and stands in the text by chance.
         ("gemma", (ASK, {"role": "assistant", "content": "yes", "reasoning_content": "y"}), "reasoning"),
@@ -119,7 +120,7 @@ def test_what_a_template_leaves_out_is_refused_left_out_or_counted(chat_encoder,
     assert not texts(chat_encoder, dropped, row(*messages)) and dropped.counts.left_out == {f"not rendered: {lacks}": 1}
     allowed = tokenization(chat_encoder, template, unrendered="allow")
     texts(chat_encoder, allowed, row(*messages))
-    assert allowed.counts.metrics()["unrendered"] == {lacks: 1}
+    assert allowed.counts.metrics()["unrendered"] == dict.fromkeys(lacks.split(", "), 1)
 
 
 def test_tools_that_a_template_does_not_describe_are_told(chat_encoder):
@@ -306,6 +307,21 @@ def test_control_tokens_that_others_write_are_text(chat_encoder, role, boundary)
         policies = Policies(control_tokens_in_text=policy)
         (asked,) = Questions(form, chat_encoder, boundary=boundary, policies=policies).ids([row(*changed)])
         assert asked == wanted[: len(asked)].tolist()
+
+
+def test_line_breaks_and_words_that_are_tokens_are_text(tmp_path):
+    """Gemma's tokenizer has line breaks among its added tokens."""
+    from tokenizers import AddedToken
+
+    tokenizer = chatting(byte_level())
+    tokenizer.add_tokens([AddedToken("\n\n", special=False, normalized=False), AddedToken("user", special=False, normalized=False)])
+    encoder = opened(tokenizer, tmp_path)
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n\n{{ m.content }}<|im_end|>{% endfor %}"
+    found = row({"role": "user", "content": "One user.\n\nTwo users."}, SAY)
+    step = tokenization(encoder, template)
+    ids = np.concatenate([ids for ids, *_ in step.parts([found])])
+    assert (ids == encoder.tokenizer.token_to_id("\n\n")).sum() == 3 and (ids == encoder.tokenizer.token_to_id("user")).sum() == 3
+    assert "control_tokens_in_text" not in step.counts.metrics()
 
 
 def test_control_tokens_in_prompts_of_the_plain_format_are_text(encoder):
