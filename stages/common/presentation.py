@@ -69,11 +69,14 @@ class Presentation:
 
 
 def probe(render: Render) -> Presentation:
-    """What the template behind RENDER takes; where it renders no calls, or no reasoning, what most templates take."""
+    """What the template behind RENDER takes; where it renders no calls, a way in which it renders the rest, if there is one."""
     found = Presentation()
+    bare = next(((arguments, silence) for arguments, silence, _, _ in _ways(render, ())), None)
+    if bare:
+        found = replace(found, silence=bare[1])
     tools: Sequence[Mapping[str, Any]]
     for tools in ((), (_TOOL,)):
-        fitting = list(_fitting(render, tools))
+        fitting = [(arguments, silence, said) for arguments, silence, said, whole in _ways(render, tools) if whole]
         if not fitting:
             continue
         silences = list(dict.fromkeys(silence for _, silence, _ in fitting))
@@ -84,8 +87,8 @@ def probe(render: Render) -> Presentation:
     return replace(found, **_reasoning(render))
 
 
-def _fitting(render: Render, tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, Any, str]]:
-    """The ways to present a call that the template renders whole, each with its rendering."""
+def _ways(render: Render, tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, Any, str, bool]]:
+    """The ways to present a call that the template takes, each with the rendering behind the question, and whether it has the whole call."""
     plain = _tried(render, [ASKED, ANSWERED], tools) or ""
     for silence, arguments in product(("null", "absent", "empty"), ("object", "text")):
         way = Presentation(arguments, silence)  # type: ignore[arg-type]
@@ -94,8 +97,7 @@ def _fitting(render: Render, tools: Sequence[Mapping[str, Any]]) -> Iterator[tup
             continue
         # The same tool is described before the question.
         said = text[text.rfind(ASKED["content"]) :]
-        if _NAME in said and holds_arguments(said, _ARGUMENTS):
-            yield arguments, silence, said
+        yield arguments, silence, said, _NAME in said and holds_arguments(said, _ARGUMENTS)
 
 
 def _around(text: str) -> tuple[str, str, str] | None:

@@ -96,6 +96,8 @@ def test_a_message_that_only_calls_is_never_the_word_none(chat_encoder, style, c
         ("gemma", (ASK, {**SAY, "reasoning_content": "Clouds are seen."}), "reasoning"),
         ("granite", (ASK, {**CALLS, "reasoning_content": "Clouds are seen."}), "reasoning"),
         ("by-argument", (ASK, CALLS), "tool calls"),
+        ("gemma", (ASK, {**CALLS, "content": None}), "tool calls"),
+        ("zephyr", (ASK, CALLS), "tool calls"),
         ("plain", (ASK, {**SAY, "reasoning_content": "Clouds are seen.", "tool_calls": [call()]}), "reasoning, tool calls"),
         ("forgetful", (ASK, {**SAY, "reasoning_content": "Clouds are seen."}, ASK, SAY), "reasoning"),
         # What is lost is short, and stands in the text by chance.
