@@ -88,7 +88,7 @@ def probe(render: Render) -> Presentation:
 
 
 def _ways(render: Render, tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, Any, str, bool]]:
-    """The ways to present a call that the template takes, each with the rendering behind the question, and whether it has the whole call."""
+    """The ways to present a call that the template takes, each with the rendering behind the question, and whether the call is whole."""
     plain = _tried(render, [ASKED, ANSWERED], tools) or ""
     for silence, arguments in product(("null", "absent", "empty"), ("object", "text")):
         way = Presentation(arguments, silence)  # type: ignore[arg-type]

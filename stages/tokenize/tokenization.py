@@ -67,7 +67,7 @@ class Tokenization:
                     row = self._breaker.broken(row)
         if isinstance(mask, Assistant) and mask.reasoning == "strip":
             row, stripped = without_reasoning(row)
-            counts.reasoning["stripped"] += stripped
+            counts.reasoning.update({"stripped": stripped} if stripped else {})
         units = unroll(row, self.renderer, mask)
         if units.unrolled:
             counts.unrolled += 1
