@@ -124,6 +124,10 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
         over_length=("tokenization", "over_length"),
         format=("tokenization", "format"),
         markers=("tokenization", "mask"),
+        boundary=("tokenization", "boundary"),
+        unrendered=("tokenization", "unrendered"),
+        control_tokens_in_text=("tokenization", "control_tokens_in_text"),
+        strip_reasoning=("tokenization", "mask", "reasoning"),
         likelihood=("evaluation", "metrics"),
     )
     return Step(name, predict.KIND, parameters, {**reads, **chat_template(spec)}, description, spec.where("evaluation"), locate)
@@ -145,6 +149,9 @@ def _parameters(subject: Subject) -> predict.Parameters:
         format=experiment.tokenization.format,
         markers=_markers(experiment.tokenization.mask),
         boundary=experiment.tokenization.boundary,
+        unrendered=experiment.tokenization.unrendered,
+        control_tokens_in_text=experiment.tokenization.control_tokens_in_text,
+        strip_reasoning=getattr(experiment.tokenization.mask, "reasoning", None) == "strip",
         encoder_decoder=encoder_decoder(spec, subject.base),
         over_length=_PROMPT_POLICIES.get(over_length, "error"),
         batch_rows=experiment.resources.evaluation_batch,

@@ -36,8 +36,13 @@ def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
         yield Text.assemble(("left out of the training: ", "bold yellow"), row["no_tokens"])
     if "tokens" in row:
         learned = sum(token["supervised"] for token in row["tokens"])
+        for note_of in row.get("notes", ()):
+            yield Text.assemble(("note: ", "bold yellow"), note_of)
         yield Text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
         yield _tokens(row["tokens"], colour)
+        for further in row.get("more_tokens", ()):
+            yield Text(f"tokens of a further row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
+            yield _tokens(further, colour)
     yield Text("")
 
 
@@ -47,7 +52,10 @@ def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
     if "messages" in made:
         for message in made["messages"]:
             calls = f" {json.dumps(message['tool_calls'], ensure_ascii=False)}" if message.get("tool_calls") else ""
-            yield Text.assemble((f"{message['role']}: ", "magenta"), f"{message['content'] or ''}{calls}")
+            if reasoning := message.get("reasoning_content"):
+                yield Text.assemble((f"{message['role']}, reasoning: ", "magenta"), reasoning)
+            unlearned = " (not learned: train = false)" if message.get("train") is False else ""
+            yield Text.assemble((f"{message['role']}{unlearned}: ", "magenta"), f"{message['content'] or ''}{calls}")
         return
     system, prompt = made.get("system", row["system"]), made.get("prompt", row["prompt"])
     if system:

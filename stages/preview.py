@@ -87,12 +87,30 @@ def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) ->
         write_rows(inputs[split], rows)
     parameters = tokenize.Parameters.model_validate(with_tuples(request["parameters"]))
     try:
-        body.run(parameters, Job(request["name"], inputs, folder, None, folder))
+        metrics = body.run(parameters, Job(request["name"], inputs, folder, None, folder))
     except UserError as error:
         problem = error.problems[0]
         return {"no_tokens": f"{problem.what} ({problem.hint})" if problem.hint else problem.what}
-    ids, supervised = Tokens.open(folder / "train.safetensors").row(0)
-    return {"tokens": _pieces(inputs["tokenizer/tokenizer.json"], [int(one) for one in ids], [bool(one) for one in supervised])}
+    found = Tokens.open(folder / "train.safetensors")
+    rows_of_tokens = [
+        _pieces(inputs["tokenizer/tokenizer.json"], [int(one) for one in ids], [bool(one) for one in supervised])
+        for ids, supervised in map(found.row, range(len(found)))
+    ]
+    return {"tokens": rows_of_tokens[0], "more_tokens": rows_of_tokens[1:], "notes": _notes(metrics["train"], parameters)}
+
+
+def _notes(counts: Mapping[str, Any], parameters: tokenize.Parameters) -> list[str]:
+    """What happened to a row on its way to its tokens, in words, from what the step counted of it."""
+    notes = []
+    if controls := counts.get("control_tokens_in_text"):
+        what = "encoded as text" if parameters.control_tokens_in_text == "text" else "kept as control tokens"
+        notes.append(f"control tokens in its text: {controls['tokens']}, {what} (tokenization.control_tokens_in_text)")
+    if unrolled := counts.get("unrolled"):
+        notes.append(f"unrolled: one row for each learned turn, {unrolled['rows']} in all")
+    notes += [f"not rendered: {part}" for part in counts.get("unrendered", {})]
+    notes += [f"reasoning {what}: of {number} message{'s' * (number != 1)}" for what, number in counts.get("reasoning", {}).items()]
+    notes += [f"a part is left out: {reason}" for reason in counts["left_out"]]
+    return notes
 
 
 def _pieces(tokenizer: Path, ids: list[int], supervised: list[bool]) -> list[dict[str, Any]]:

@@ -47,5 +47,8 @@ def _sizes(step: Step, graph: Graph, store: Store) -> dict[str, Size]:
         rows, tokens, supervised = (int(train.get(key) or 0) for key in ("rows_out", "tokens", "supervised_tokens"))
         if not (rows and tokens and supervised):
             return {}
-        found[role.removeprefix("tokens/")] = Size(rows, tokens, supervised)
+        size = Size(rows, tokens, supervised)
+        # Where a conversation of several rows counts once, so many rows are an epoch.
+        counted = train.get("conversations")
+        found[role.removeprefix("tokens/")] = size.scaled(counted) if isinstance(counted, int) and counted else size
     return found

@@ -313,6 +313,23 @@ class Experiment(Part):
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")
+    def _prompts_steer_on_purpose(self) -> Self:
+        """Control tokens that a spec itself writes into prompts are meant: that they would become text must be said, or denied."""
+        tokens = self.tokenization.special_tokens
+        if "control_tokens_in_text" in self.tokenization.model_fields_set:
+            return self
+        for name, task in self.tasks.items():
+            written = [(("prompts", index), prompt) for index, prompt in enumerate(task.prompts)] + [(("system",), task.system)]
+            for place, template in written:
+                if isinstance(template, str) and (token := next((one for one in tokens if one in template), None)):
+                    message = (
+                        "this prompt writes the special token {token}, which is encoded as text here; put it into tokenization.format, "
+                        'or set tokenization.control_tokens_in_text = "control" (or "text", if text is meant)'
+                    )
+                    raise PydanticCustomError("control_tokens", message, {"token": token, "at": ("tasks", name, *place)})
+        return self
+
+    @model_validator(mode="after")
     def _zero_fits(self) -> Self:
         training = self.training
         if not as_zero(self.resources.zero).stage:

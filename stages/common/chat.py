@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine.errors import Location, UserError
 from stages.common.chat_templates import BEGIN, END, ChatTemplate
 from stages.common.ends import end_behind
-from stages.common.rows import Message, Row
+from stages.common.messages import Call, calls_in, reasoning_of
+from stages.common.presentation import ANSWERED, ASKED, CALLED, CALLED_LAST, RETURNED, Presentation, probe
+from stages.common.rows import Message, Row, up_to
 from stages.common.taught import with_variables
 from stages.common.text import shorten
 from stages.common.turns import Rendered, Turn
@@ -16,9 +19,12 @@ if TYPE_CHECKING:
     from stages.common.encoder import Encoder
     from stages.common.formats.chat import Chat
 
-_ASKED = {"role": "user", "content": "Qprobe"}
-_ANSWERED = {"role": "assistant", "content": "Aprobe"}
 _SPACE = re.compile(r"\s*")
+_RESERVED = re.compile(f"[{BEGIN}{END}]")
+
+
+class Rewritten(UserError):
+    """The template writes an earlier message otherwise when later ones follow."""
 
 
 class ChatRenderer:
@@ -41,29 +47,94 @@ class ChatRenderer:
     def _probe(self) -> None:
         """What the template puts around an answer: learned from the shortest chat there is."""
         where = Location(self._template.name)
-        whole = _without_marks(self._template.render([_ASKED, _ANSWERED], (), where))
-        asked = _without_marks(self._template.render([_ASKED], (), where))
-        prompt = _without_marks(self._template.render([_ASKED], (), where, prompt=True))
-        answer = whole.find(_ANSWERED["content"], max(whole.find(_ASKED["content"]), 0))
+        whole = _without_marks(self._template.render([ASKED, ANSWERED], (), where))
+        asked = _without_marks(self._template.render([ASKED], (), where))
+        prompt = _without_marks(self._template.render([ASKED], (), where, prompt=True))
+        answer = whole.find(ANSWERED["content"], max(whole.find(ASKED["content"]), 0))
         if answer < 0:
             raise UserError(f"{self._template.name} leaves out what the assistant says", where)
         if whole.startswith(prompt):
             self._header = whole[len(prompt) : answer]
         if whole.startswith(asked) and prompt.startswith(asked):
             self._prompt = prompt[len(asked) :]
-        self.end = self._token_at(whole, answer + len(_ANSWERED["content"])) or ""
+        self.end = self._token_at(whole, answer + len(ANSWERED["content"])) or ""
 
     def _token_at(self, text: str, position: int) -> str | None:
         """The added token that stands at POSITION, white space before it aside."""
         return end_behind(text, position, self._added)
 
+    @cached_property
+    def presentation(self) -> Presentation:
+        """How the template wants messages that call tools or reason."""
+        where = Location(self._template.name)
+        return probe(lambda messages, tools: _without_marks(self._template.render(messages, tools, where)))
+
+    @cached_property
+    def controls(self) -> frozenset[str]:
+        """The added tokens that the template itself writes around what users and tools say; the special ones are controls anyway."""
+        where = Location(self._template.name)
+        system: Message = {"role": "system", "content": "Sprobe"}
+        asked, prompted = self._tried([system, ASKED]) or self._tried([ASKED]), self._tried([ASKED], prompt=True)
+        call = self.presentation.present(CALLED, where)
+        called, returned = (self._tried(messages).rpartition(CALLED_LAST)[2] for messages in ([ASKED, call], [ASKED, call, RETURNED]))
+        # What an assistant writes itself, such as the tokens around its calls, is no control token in what others say.
+        written = self.end + asked + prompted + (returned.removeprefix(called) if called and returned.startswith(called) else "")
+        # Line breaks and words that a tokenizer has as tokens of their own are text, wherever they stand.
+        return frozenset(token for token in {*self._added, self.end} if token in written and token.strip() and not token.isalnum())
+
+    def _tried(self, messages: Sequence[Message], prompt: bool = False) -> str:
+        try:
+            return _without_marks(self._template.render(messages, (), Location(self._template.name), prompt))
+        except UserError:
+            return ""
+
+    def calls(self, answer: str) -> list[Call]:
+        """The calls of tools that an ANSWER makes."""
+        return calls_in(answer, self.presentation.calls)
+
+    def split(self, answer: str) -> tuple[str, str]:
+        """The reasoning in an ANSWER, with its markup, and what is said behind it."""
+        end = self.presentation.reasoning_end
+        reasoning, found, said = answer.partition(end) if end else ("", "", "")
+        return (reasoning + found, said.strip()) if found else ("", answer)
+
     def render(self, row: Row) -> Rendered:
-        """The turns of ROW; raises UserError, located at the row, where the template refuses it or its answers cannot be found."""
+        """The turns of ROW; raises UserError, located at the row, where the template refuses it or its answers cannot be found.
+
+        Raises Rewritten where the template writes an answer otherwise than it was, since more follows.
+        """
         messages = row.conversation()
-        marked = self._template.render(messages, row.tools, row.where)
+        if any(_RESERVED.search(message["content"] or "") for message in messages):
+            what = "this row holds U+F0000 or U+F0001, characters for private use, which mark answers while templates are rendered"
+            raise UserError(what, row.where, "remove them from the row")
+        marked = self._text(messages, row)
         if BEGIN in marked or END in marked:
             return self._by_marks(row, messages, marked)
         return self._by_prefixes(row, messages, marked)
+
+    def at(self, row: Row, number: int) -> Rendered:
+        """ROW up to its message NUMBER, an assistant's, as the model sees it at that point; that answer alone is learned.
+
+        Raises UserError, located at the row, where the template refuses it.
+        """
+        part = up_to(row, number)
+        try:
+            found = self.render(part)
+        except Rewritten:
+            messages = part.conversation()
+            marked = self._text(messages, part)
+            start = self._start(part, messages[:-1], marked)
+            stop = self._stop(part, messages, marked, start)
+            answer, end, left = self._close(marked[start:stop], marked[stop:])
+            found = Rendered((Turn(marked[:start], answer, end, messages[-1].get("train", True)),), left)
+        *earlier, last = found.turns
+        return found._replace(turns=(*(turn._replace(learned=False) for turn in earlier), last))
+
+    def _text(self, messages: Sequence[Message], row: Row, prompt: bool = False) -> str:
+        """The rendering of MESSAGES, a part of ROW's conversation."""
+        plain = not any(message.get("tool_calls") or reasoning_of(message) for message in messages)
+        presentation = Presentation() if plain else self.presentation
+        return self._template.render([presentation.present(one, row.where) for one in messages], row.tools, row.where, prompt)
 
     def _by_marks(self, row: Row, messages: Sequence[Message], marked: str) -> Rendered:
         """The turns between the marks of generation blocks."""
@@ -120,7 +191,7 @@ class ChatRenderer:
 
     def _start(self, row: Row, messages: Sequence[Message], whole: str) -> int:
         """Where the answer to MESSAGES begins in the WHOLE text."""
-        prompt = self._template.render(messages, row.tools, row.where, prompt=True)
+        prompt = self._text(messages, row, prompt=True)
         if not whole.startswith(prompt):
             raise self._unfaithful(row, len(messages), "is written otherwise when more messages follow")
         header = self._header.strip()
@@ -129,20 +200,27 @@ class ChatRenderer:
     def _stop(self, row: Row, messages: Sequence[Message], whole: str, start: int) -> int:
         """Where the last of MESSAGES, which begins at START, ends in the WHOLE text: behind its content, or behind all that it brings."""
         content = messages[-1]["content"] or ""
+        alone = None
         if content.strip() and not messages[-1].get("tool_calls"):
-            for text in (content, content.strip()):
-                for position in range(start, _spaced(whole, start) + 1):
-                    if whole.startswith(text, position):
-                        return position + len(text)
-        prefix = self._template.render(messages, row.tools, row.where)
+            begins = range(start, _spaced(whole, start) + 1)
+            alone = next(
+                (begin + len(text) for text in (content, content.strip()) for begin in begins if whole.startswith(text, begin)), None
+            )
+        if alone is not None and not reasoning_of(messages[-1]):
+            return alone
+        prefix = self._text(messages, row)
         if not whole.startswith(prefix) or len(prefix) < start:
+            # A template that drops the reasoning of earlier turns leaves the content.
+            if alone is not None:
+                return alone
             raise self._unfaithful(row, len(messages) - 1, "is written otherwise when more messages follow")
         return len(prefix)
 
-    def _unfaithful(self, row: Row, number: int, why: str) -> UserError:
-        hint = "mark what the assistant says with {% generation %} ... {% endgeneration %} in a template of the spec's own"
+    def _unfaithful(self, row: Row, number: int, why: str) -> Rewritten:
+        hint = 'set tokenization.mask = { kind = "assistant", unroll = "auto" }: each answer becomes a row, rendered as the model sees it; '
+        hint += "or mark what the assistant says with {% generation %} ... {% endgeneration %} in a template of the spec's own"
         content = shorten(str(row.conversation()[min(number, len(row.conversation()) - 1)]["content"]))
-        return UserError(f"{self._template.name} cannot be told apart turn by turn: messages[{number}] ({content}) {why}", row.where, hint)
+        return Rewritten(f"{self._template.name} cannot be told apart turn by turn: messages[{number}] ({content}) {why}", row.where, hint)
 
 
 def _spaced(text: str, position: int) -> int:

@@ -23,8 +23,6 @@ from stages.common.text import ascii_surrogates
 # counts them, are wrong inside macros.
 BEGIN, END = "\U000f0000", "\U000f0001"
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")
-
 
 class ChatTemplate:
     """One template, compiled; raises UserError where it is no valid Jinja."""
@@ -37,11 +35,11 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], where: Location, prompt: bool = False
     ) -> str:
-        """MESSAGES as text, generation blocks marked; PROMPT: with the header of the assistant's next message.
+        """MESSAGES, presented as the template wants them, as text, generation blocks marked; PROMPT: with the header of the next answer.
 
         Raises UserError, located at WHERE, where the template raises.
         """
-        values = {**self._variables, "messages": [_message(message) for message in messages], "add_generation_prompt": prompt}
+        values = {**self._variables, "messages": [dict(message) for message in messages], "add_generation_prompt": prompt}
         try:
             return self._template.render(**values, tools=list(tools) or None, documents=None)
         except UserError as error:
@@ -49,13 +47,6 @@ class ChatTemplate:
         except Exception as error:  # a template can raise anything: its own words, a missing key, `1 / 0`
             what = f"{self.name} refuses this row: {ascii_surrogates(str(error)) or type(error).__name__}"
             raise UserError(what, where, "mend the row, or the template") from None
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of MESSAGE for the template: a null content stays null; reasoning stands under each of the names that templates use."""
-    found = {key: value for key, value in message.items() if key != "train"}
-    reasoning = next((found[key] for key in _REASONING if found.get(key) is not None), None)
-    return found if reasoning is None else {"thinking": reasoning, **found, "reasoning_content": reasoning}
 
 
 def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:

@@ -41,6 +41,8 @@ class Encoder:
     """The chat template among the tokenizer's files."""
     added: tuple[str, ...] = ()
     """Tokens that are found in a text before anything else happens to it: special ones, and others that were added."""
+    special: tuple[str, ...] = ()
+    """Those of them that are special: they steer the model, and are no text."""
     prefix: tuple[int, ...] = ()
     """What the tokenizer itself puts in front of a text, such as a begin-of-sequence token."""
     suffix: tuple[int, ...] = ()
@@ -61,14 +63,15 @@ class Encoder:
             from stages.common.slow import SlowTokenizer
 
             slow = SlowTokenizer(files)
-            return cls(slow, eos, _eos_id(slow, eos, files), names, template, slow.added, *slow.around())
+            return cls(slow, eos, _eos_id(slow, eos, files), names, template, slow.added, slow.added, *slow.around())
         opened = _tokenizer(files[FAST])
         description = json.loads(opened.to_str())
         added = tuple(token["content"] for token in description["added_tokens"])
+        special = tuple(token["content"] for token in description["added_tokens"] if token["special"])
         around, guard = _around(opened), _guard(opened, eos)
         # It would only trim the offsets of tokens: nothing is added to texts here.
         opened.post_processor = None
-        return cls(opened, eos, _eos_id(opened, eos, files), names, template, added, *around, is_lossless(description), guard)
+        return cls(opened, eos, _eos_id(opened, eos, files), names, template, added, special, *around, is_lossless(description), guard)
 
     @property
     def has_offsets(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from stages.common.control_tokens import BREAK
 from stages.common.encoder import Array, Encoder
 from stages.common.turns import Rendered
 
@@ -31,6 +32,8 @@ class Pieces:
     """The first piece of each row."""
     fresh: list[bool] = field(default_factory=list)
     """Whether a piece begins a text of its own, and does not continue the one before it."""
+    broken: list[bool] = field(default_factory=list)
+    """Whether a piece must not be encoded together with the one before it: together they would be a control token."""
 
     def add_row(self, rendered: Rendered, encoder: Encoder, front: bool) -> None:
         """The pieces of a row for a causal model: everything in its order."""
@@ -72,11 +75,13 @@ class Pieces:
         self._add(end or "", END, _TEXT if end else _EOS, learned)
 
     def _add(self, text: str, kind: int, source: int = _TEXT, learned: bool = False, fresh: bool = False) -> None:
-        self.texts.append(text)
-        self.kinds.append(kind)
-        self.sources.append(source)
-        self.learned.append(learned)
-        self.fresh.append(fresh)
+        for number, part in enumerate(text.split(BREAK) if BREAK in text else (text,)):
+            self.texts.append(part)
+            self.kinds.append(kind)
+            self.sources.append(source)
+            self.learned.append(learned)
+            self.fresh.append(fresh and not number)
+            self.broken.append(number > 0)
 
 
 def encode(pieces: Pieces, encoder: Encoder, boundary: Boundary = "apart") -> tuple[Array, Array]:
@@ -89,7 +94,9 @@ def encode(pieces: Pieces, encoder: Encoder, boundary: Boundary = "apart") -> tu
     texts = np.flatnonzero((sources == _TEXT) & np.array([bool(text) for text in pieces.texts], bool))
     inside = _inside(pieces, texts)
     join = _together if boundary == "shift" else _apart
-    text_ids, text_lengths = join([pieces.texts[number] for number in texts.tolist()], texts, inside, encoder)
+    text_ids, text_lengths = join(
+        [pieces.texts[number] for number in texts.tolist()], texts, inside, np.array(pieces.broken, bool)[texts], encoder
+    )
     own = {_EOS: (encoder.eos_id,), _FRONT: encoder.prefix, _BACK: encoder.suffix or (encoder.eos_id,)}
     lengths = np.zeros(len(sources), np.int64)
     lengths[texts] = text_lengths
@@ -114,7 +121,7 @@ def _inside(pieces: Pieces, texts: Array) -> Array:
     return continued & ~np.array(pieces.fresh, bool)[texts]
 
 
-def _apart(texts: Sequence[str], numbers: Array, inside: Array, encoder: Encoder) -> tuple[Array, Array]:
+def _apart(texts: Sequence[str], numbers: Array, inside: Array, broken: Array, encoder: Encoder) -> tuple[Array, Array]:
     if not encoder.guard or not inside.any():
         return encoder.encode_flat(texts)
     rows: list[list[int]] = [[]] * len(texts)
@@ -126,10 +133,11 @@ def _apart(texts: Sequence[str], numbers: Array, inside: Array, encoder: Encoder
     return np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
 
 
-def _together(texts: Sequence[str], numbers: Array, inside: Array, encoder: Encoder) -> tuple[Array, Array]:
+def _together(texts: Sequence[str], numbers: Array, inside: Array, broken: Array, encoder: Encoder) -> tuple[Array, Array]:
     """As `_apart`, but pieces without a token of the tokenizer's own between them are one text."""
     joined = inside.copy()
     joined[1:] &= numbers[1:] == numbers[:-1] + 1
+    joined &= ~broken
     begins = np.flatnonzero(~joined)
     edges = [*begins.tolist(), len(texts)]
     runs = ["".join(texts[begin:end]) for begin, end in itertools.pairwise(edges)]

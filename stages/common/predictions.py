@@ -1,9 +1,9 @@
 """Files of predictions: what a model answered to the test rows of one task, one JSON object a line."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from engine.errors import Location, UserError
 from stages.common.jsonl import read_objects, type_name, write_rows
@@ -31,6 +31,11 @@ class Prediction:
     """The tokens that `loss` sums over, the end-of-sequence token among them."""
     references: tuple[str, ...] = ()
     """All references, where the row has several; the first of them is `reference`."""
+    reasoning: str | None = None
+    """What the model thought before the answer, with its markup, where its template writes reasoning."""
+    calls: list[dict[str, Any]] | None = None
+    """The calls of tools in the answer, `name` and `arguments` each; None where the row has neither tools nor calls."""
+    reference_calls: list[dict[str, Any]] | None = None
 
     @property
     def ended(self) -> bool:
@@ -48,7 +53,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "tokens": (int,),
     "loss": (float, int, type(None)),
     "loss_tokens": (int,),
+    "reasoning": (str, type(None)),
+    "calls": (list, type(None)),
+    "reference_calls": (list, type(None)),
 }
+_MAY_LACK = ("reasoning", "calls", "reference_calls")
+"""Fields that most files have no use for: they are written where they hold something."""
+assert {*_TYPES, "references"} == {one.name for one in fields(Prediction)}
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
@@ -57,8 +68,11 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
 
 
 def _row(prediction: Prediction) -> dict[str, object]:
-    """PREDICTION as a line holds it, without what only rows with several references have."""
-    return {name: value for name, value in asdict(prediction).items() if name != "references" or value}
+    """PREDICTION as a line holds it, without what only rows with several references, reasoning or calls have."""
+    found = asdict(prediction)
+    return {
+        name: value for name, value in found.items() if (value is not None or name not in _MAY_LACK) and (value or name != "references")
+    }
 
 
 def read_predictions(path: Path, task: str) -> list[Prediction]:
@@ -77,6 +91,7 @@ def _prediction(row: dict[str, object], task: str, where: Location) -> Predictio
     references = row.pop("references", [])
     if not isinstance(references, list) or not all(isinstance(text, str) for text in references):
         raise UserError("this line is no prediction: 'references' is no list of texts", where, hint)
+    row = dict.fromkeys(_MAY_LACK) | row
     if unknown := sorted(set(row) ^ set(_TYPES)):
         raise UserError(f"this line is no prediction: {'lacks' if unknown[0] in _TYPES else 'has'} '{unknown[0]}'", where, hint)
     for name, types in _TYPES.items():

@@ -8,12 +8,13 @@ The two shapes, one JSON object a line:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.errors import Location, UserError, did_you_mean
 from stages.common.jsonl import read_objects, type_name
+from stages.common.messages import REASONING, Call, calls_of, inline_reasoning, reasoning_of
 from stages.common.text import is_well_formed
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -38,6 +39,8 @@ class Row:
     """All answers that are right, where there are several; the first one is the completion."""
     answered: bool = True
     """Whether the row has an answer to learn or to compare with."""
+    part_of: str | None = None
+    """The id of the conversation that became several rows, of which this is one."""
 
     def conversation(self) -> tuple[Message, ...]:
         """The messages of the row, whatever its shape."""
@@ -65,6 +68,11 @@ class Row:
         if not self.messages:
             return self.completion
         return str(self.messages[_last_answer(self.messages)]["content"] or "")
+
+    @property
+    def reference_calls(self) -> list[Call]:
+        """The calls of tools in the answer that an evaluation compares with; raises UserError where one is unreadable."""
+        return calls_of(self.messages[_last_answer(self.messages)], self.where) if self.messages else []
 
     @property
     def characters(self) -> int:
@@ -119,6 +127,24 @@ def _references(found: Mapping[str, Any], where: Location) -> tuple[str, ...]:
     if found["completion"] not in given:
         raise UserError("this row's completion is none of its references", where, "the completion is the first of them")
     return tuple(given)
+
+
+def without_reasoning(row: Row) -> tuple[Row, int]:
+    """ROW without the assistant's reasoning, under its key or as `<think>` at the beginning of an answer; and of how many messages."""
+    messages, count = [], 0
+    for message in row.conversation():
+        reasoning, content = inline_reasoning(message["content"] or "")
+        if message["role"] == "assistant" and (reasoning or reasoning_of(message)):
+            count += 1
+            message = {key: value for key, value in message.items() if key not in REASONING} | ({"content": content} if reasoning else {})
+        messages.append(message)
+    return (replace(row, messages=tuple(messages)), count) if count else (row, 0)
+
+
+def up_to(row: Row, number: int) -> Row:
+    """ROW up to message NUMBER of its conversation."""
+    messages = row.conversation()
+    return row if number == len(messages) - 1 else replace(row, messages=messages[: number + 1])
 
 
 def _messages(found: object, where: Location) -> tuple[Message, ...]:

@@ -2,7 +2,7 @@
 
 Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i lies at offsets[i]:offsets[i + 1].
 For encoder-decoder models there is `source_lengths` int32 [rows] too: the first tokens of a row are the encoder's input, the others the
-decoder's labels.
+decoder's labels. Where a conversation that became several rows is to count once, `conversations` int32 [rows] numbers the conversations.
 """
 
 import json
@@ -20,7 +20,7 @@ from engine.errors import Location, UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_COLUMNS = {"offsets": "I64", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
+_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
 _COPIED_BYTES = 1 << 20
 _SUMMED_ROWS = 4096
 
@@ -46,10 +46,20 @@ def _tensor(data: Array, entry: dict[str, Any]) -> Array:
 class Tokens:
     """The rows of a token file, memory-mapped."""
 
-    def __init__(self, input_ids: Array, supervised: Array, offsets: Array, source_lengths: Array | None = None) -> None:
+    def __init__(
+        self,
+        input_ids: Array,
+        supervised: Array,
+        offsets: Array,
+        source_lengths: Array | None = None,
+        conversations: Array | None = None,
+    ) -> None:
         assert len(input_ids) == len(supervised) == offsets[-1]
         assert source_lengths is None or len(source_lengths) == len(offsets) - 1
         self.input_ids, self.supervised, self.offsets = input_ids, supervised, offsets
+        assert conversations is None or len(conversations) == len(offsets) - 1
+        self.conversations = conversations
+        """The conversation of each row, int32 [rows], rows of one conversation next to each other; None where each row counts."""
         self.source_lengths = source_lengths
         """Tokens of each row that are the encoder's input, int32 [rows]; None where the rows are for a causal model."""
 
@@ -73,6 +83,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def units(self) -> int:
+        """How many rows an epoch takes: one of each conversation, or all."""
+        return len(self) if self.conversations is None else int(self.conversations[-1]) + 1 if len(self) else 0
 
     def row(self, index: int) -> tuple[Array, Array]:
         """Token ids (int32) and supervised mask (uint8) of a row, both views of the file."""
@@ -103,7 +118,7 @@ class TokenWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows = self._tokens = self._sources = 0
+        self._rows = self._tokens = self._sources = self._numbered = 0
         # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk. The order is that of
         # safetensors itself (wider numbers first, then names), whose readers want each tensor at a multiple of its width.
         self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
@@ -114,8 +129,18 @@ class TokenWriter:
         sources = None if source_length is None else np.array([source_length], np.int32)
         self.write_rows(input_ids, supervised, np.array([len(input_ids)]), sources)
 
-    def write_rows(self, input_ids: Array, supervised: Array, lengths: Array, source_lengths: Array | None = None) -> None:
-        """Add rows, flat one after another; LENGTHS has the tokens of each, none of them 0; either all rows have a source, or none."""
+    def write_rows(
+        self,
+        input_ids: Array,
+        supervised: Array,
+        lengths: Array,
+        source_lengths: Array | None = None,
+        conversations: Array | None = None,
+    ) -> None:
+        """Add rows, flat one after another; LENGTHS has the tokens of each, none of them 0.
+
+        Either all rows have a source, or none; either all have the number of their CONVERSATION, or none.
+        """
         if not len(lengths):
             return
         assert len(input_ids) == len(supervised) == lengths.sum() and lengths.min() > 0
@@ -123,6 +148,11 @@ class TokenWriter:
         self._add("supervised", supervised)
         self._add("offsets", self._tokens + np.cumsum(lengths, dtype=np.int64))
         self._add_sources(lengths, source_lengths)
+        assert self._numbered == (self._rows if conversations is not None else 0)
+        if conversations is not None:
+            assert len(conversations) == len(lengths)
+            self._add("conversations", conversations)
+            self._numbered += len(lengths)
         self._rows += len(lengths)
         self._tokens += len(input_ids)
 
@@ -148,8 +178,9 @@ class TokenWriter:
 
     def _finish(self) -> None:
         """One file of all columns; the library's own writer would map them whole."""
-        counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "source_lengths": self._sources, "supervised": self._tokens}
-        used = [name for name in _COLUMNS if name != "source_lengths" or self._sources]
+        counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "supervised": self._tokens}
+        counts |= {"source_lengths": self._sources, "conversations": self._numbered}
+        used = [name for name in _COLUMNS if name not in ("source_lengths", "conversations") or counts[name]]
         entries, end = {}, 0
         for name in used:
             start, end = end, end + counts[name] * np.dtype(_DTYPES[_COLUMNS[name]]).itemsize

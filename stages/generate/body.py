@@ -237,6 +237,7 @@ class Generation:
         }
         extra = {
             "layouts": dict(sorted(self.subjects.layouts.items())),
+            "ignored_message_keys": dict(sorted(self.subjects.ignored_keys.items())),
             "cleaning": self.cleaner.metrics(),
             "teacher": self.tally.counted,
             "_measured": self.tally.measured,
@@ -248,12 +249,12 @@ def _given(questions: Iterable[Question]) -> Iterator[Answer]:
     """The answers that the rows' own layout holds."""
     for question in questions:
         messages: Any = question.row["messages"]
-        yield Answer(messages[-1]["content"])
+        yield Answer(messages[-1]["content"] or "")
 
 
 def _text_before(messages: list[dict[str, Any]]) -> str:
     """All of a conversation before its last message, as one text."""
-    return "\n".join(str(message["content"]) for message in messages[:-1])
+    return "\n".join(str(message["content"] or "") for message in messages[:-1])
 
 
 def _unfit(draft: Draft, completion: str) -> str | None:
@@ -261,7 +262,7 @@ def _unfit(draft: Draft, completion: str) -> str | None:
     messages = draft.messages or []
     if messages and messages[-1]["role"] != "assistant":
         return "conversation without an answer at its end"
-    if any(not str(message["content"]).strip() and "tool_calls" not in message for message in messages):
+    if any(not str(message["content"] or "").strip() and "tool_calls" not in message for message in messages):
         return "empty message"
     if not completion.strip() and not messages:
         return "empty completion"

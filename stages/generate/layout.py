@@ -1,12 +1,14 @@
 """Layouts of conversations that data sets come in, recognised and brought into one form."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from engine.errors import Location, UserError, did_you_mean
 from engine.part import Part, recipe
 from stages.common.jsonl import type_name
+from stages.common.messages import REASONING, parse_arguments
 from stages.common.strict_json import parse
 from stages.common.text import ascii_surrogates
 from stages.generate.selection import Row
@@ -31,6 +33,13 @@ _PAIRS = (
     ("input", "output"),
 )
 _MADE = frozenset(("messages", "tools", "system", "prompt", "completion"))
+_SYSTEM = ("system", "system_prompt", "system_message")
+_TEXT_KEYS = ("content", "value", "text")
+_READ_KEYS = frozenset(
+    ("role", "from", *_TEXT_KEYS, *REASONING, "tool_calls", "function_call", "tool_call_id", "name", "train", "weight", "replies", "rank")
+)
+_UNTRAINABLE = ("refusal", "audio", "image", "images", "video", "videos")
+"""Keys under which a message says something that no row can hold: left out, the row would teach something else than was said."""
 _SHOWN = 400
 
 
@@ -44,18 +53,22 @@ class Layout(Part):
         "`text`; `auto` recognises each row by its columns.",
     )
 
-    def normalised(self, row: Row, where: Location) -> tuple[str, Row]:
+    def normalised(self, row: Row, where: Location, ignored: Counter[str] | None = None) -> tuple[str, Row]:
         """The name of the row's layout, and ROW with the columns that every layout becomes.
 
-        These are `messages` and `tools`; of one question with one answer also `system`, `prompt` and `completion`.
-        Raises UserError, which shows the row, where it is not recognised.
+        These are `messages` and `tools`; of one question with one answer also `system`, `prompt` and `completion`. Keys of messages that
+        are not read are counted in IGNORED. Raises UserError, which shows the row, where it is not recognised.
         """
         name = _recognised(row) if self.kind == "auto" else self.kind
         if name is None:
             raise _unrecognised(row, where, self.kind)
-        conversation = _READ[name](row, where)
-        if conversation is None:
+        given = _READ[name](row, where)
+        if given is None:
             raise _unrecognised(row, where, name)
+        unread: Counter[str] = Counter() if ignored is None else ignored
+        conversation = [_message(item, where, unread) for item in given]
+        if name != "text":
+            conversation = _with_system(conversation, row, where)
         return name, {**{key: row[key] for key in row if key not in _MADE}, **_columns(conversation, row, where)}
 
 
@@ -81,55 +94,160 @@ def _unrecognised(row: Row, where: Location, kind: str) -> UserError:
     return UserError(f"{wanted}: {shown}", where, hint)
 
 
-def _messages(row: Row, where: Location) -> list[Message] | None:
+def _messages(row: Row, where: Location) -> list[Any] | None:
     found = row.get("messages")
-    return [_message(item, where) for item in found] if isinstance(found, list) and found else None
+    return found if isinstance(found, list) and found else None
 
 
-def _conversations(row: Row, where: Location) -> list[Message] | None:
+def _conversations(row: Row, where: Location) -> list[Any] | None:
     found = row.get("conversations", row.get("conversation"))
-    if not isinstance(found, list) or not found:
-        return None
-    system = row.get("system")
-    first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    return first + [_message(item, where) for item in found]
+    return found if isinstance(found, list) and found else None
 
 
-def _message(given: object, where: Location) -> Message:
-    """One message as role and content, from either of the two layouts; raises UserError where it is none."""
+def _with_system(messages: list[Message], row: Row, where: Location) -> list[Message]:
+    """MESSAGES with the system prompt that stands in a column of its own; raises UserError where two differ."""
+    found: dict[str, str] = {}
+    for column in _SYSTEM:
+        value = row.get(column)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            continue
+        if not isinstance(value, str):
+            raise UserError(f"column '{column}' holds {type_name(value)}, and a system prompt is text", where)
+        found[f"column '{column}'"] = value
+    if messages and messages[0]["role"] == "system" and messages[0]["content"].strip():
+        found["messages[0]"] = messages[0]["content"]
+    if len(set(found.values())) > 1:
+        places = " and ".join(found)
+        hint = 'keep one of them, such as columns = { system = "none" }, or join them in the data'
+        raise UserError(f"this row has two different system prompts, in {places}", where, hint)
+    if not found or "messages[0]" in found:
+        return messages
+    rest = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    return [{"role": "system", "content": next(iter(found.values()))}, *rest]
+
+
+def _message(given: object, where: Location, ignored: Counter[str]) -> Message:
+    """One message as role and content, and whatever else it says, from any layout; raises UserError where it is none."""
     if not isinstance(given, dict):
         raise UserError(f"a message is {type_name(given)}, not an object", where, "a message has role and content, or from and value")
     speaker = given.get("role", given.get("from"))
     if not isinstance(speaker, str) or speaker not in ROLES:
         raise UserError(f"a message is of unknown role {json.dumps(speaker)}", where, did_you_mean(str(speaker), ROLES))
-    role, content = ROLES[speaker], _content(given.get("content", given.get("value", given.get("text"))), where)
+    if lost := next((key for key in _UNTRAINABLE if given.get(key)), None):
+        hint = "only text can be trained on; write it into content, or leave the row out with source.where"
+        raise UserError(f"a message of role {speaker} has '{lost}', which no row can hold", where, hint)
+    role = ROLES[speaker]
+    content, reasoning = _content(next((given[key] for key in _TEXT_KEYS if given.get(key) is not None), None), where)
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(content, where)}
+        role, calls, content = "assistant", _calls(_json(content, "a call of a tool", where), where, ignored), ""
+    else:
+        calls = _given_calls(given, where, ignored)
+    reasoning = _reasoning(given, reasoning, where)
     message: Message = {"role": role, "content": content}
-    message |= {key: given[key] for key in ("tool_calls", "tool_call_id", "name") if given.get(key)}
-    if isinstance(flag := given.get("train", given.get("weight")), bool | int) and role == "assistant":
-        message["train"] = bool(flag)
+    for name, value in (("reasoning_content", reasoning), ("tool_calls", calls)):
+        if value and role != "assistant":
+            raise UserError(f"a message of role {speaker} has {name}, and only an assistant's message can", where)
+        if value:
+            message[name] = value
+    message |= {key: given[key] for key in ("tool_call_id", "name") if given.get(key)}
+    learned = _learned(given, where)
+    if learned is not None and role == "assistant":
+        message["train"] = learned
+    elif learned:
+        ignored[f"train of role {role}"] += 1
+    ignored.update(key for key, value in given.items() if key not in _READ_KEYS and value not in (None, "", [], {}))
     return message
 
 
-def _content(value: object, where: Location) -> str:
-    """The text of a message, which some layouts give in parts."""
+def _content(value: object, where: Location) -> tuple[str, str]:
+    """The text of a message, which some layouts give in parts, and the reasoning among its parts."""
     if value is None:
-        return ""
-    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-        return "".join(str(part.get("text", "")) for part in value)
+        return "", ""
+    if isinstance(value, list):
+        texts: dict[str, list[str]] = {"text": [], "thinking": []}
+        for part in value:
+            kind = part.get("type") if isinstance(part, dict) else None
+            kind = "thinking" if kind == "reasoning" else "text" if kind in ("input_text", "output_text") else kind
+            said = part.get(str(kind), part.get("text")) if isinstance(part, dict) else None
+            # Some write the thinking itself in parts.
+            if kind == "thinking" and isinstance(said, list):
+                said = _content(said, where)[0]
+            if kind not in texts or not isinstance(said, str):
+                shown = f"a part of type {json.dumps(kind)}" if kind else type_name(part)
+                raise UserError(f"a message's content has {shown} among its parts", where, "only text and thinking can be trained on")
+            texts[str(kind)].append(said)
+        return "".join(texts["text"]), "".join(texts["thinking"])
     if not isinstance(value, str):
         raise UserError(f"a message's content is {type_name(value)}, not text", where, "only text can be trained on")
-    return value
+    return value, ""
 
 
-def _calls(text: str, where: Location) -> list[Message]:
-    """The calls of tools that a message writes as JSON."""
-    calls = _json(text, "a call of a tool", where)
-    calls = calls if isinstance(calls, list) else [calls]
-    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+def _reasoning(given: Mapping[str, Any], from_parts: str, where: Location) -> str:
+    """What a message says of its reasoning, whatever the key; raises UserError where two keys say different things."""
+    found = {"content": from_parts} if from_parts.strip() else {}
+    for key in REASONING:
+        value = given.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"a message's {key} is {type_name(value)}, not text", where)
+        if value and value.strip():
+            found[key] = value
+    if len(set(found.values())) > 1:
+        raise UserError(f"a message has different reasoning under {' and '.join(found)}", where, "keep one of them")
+    return next(iter(found.values()), "")
+
+
+_YES_NO = ((True, "true", "1"), (False, "false", "0"))
+
+
+def _learned(given: Mapping[str, Any], where: Location) -> bool | None:
+    """Whether a message is learned, by its `train` or `weight`; None where it says nothing; raises UserError for what is no yes or no."""
+    said: dict[str, bool] = {}
+    for key in ("train", "weight"):
+        value = given.get(key)
+        if value is None:
+            continue
+        # 1, 1.0 and true are equal in Python, and so are 0, 0.0 and false.
+        found = next((answer for answer, values in zip((True, False), _YES_NO, strict=True) if value in values), None)
+        if found is None:
+            hint = "1, 1.0 or true: it is learned; 0, 0.0 or false: it is not; other weights are not supported"
+            raise UserError(f"a message's {key} is {json.dumps(value)}, which is neither yes nor no", where, hint)
+        said[key] = found
+    if len(set(said.values())) > 1:
+        raise UserError("a message's train and weight contradict each other", where, "keep one of them")
+    return next(iter(said.values()), None)
+
+
+def _given_calls(given: Mapping[str, Any], where: Location, ignored: Counter[str]) -> list[Message]:
+    """The calls of tools under `tool_calls`, or the one under `function_call`, as OpenAI's format had it."""
+    found, single = given.get("tool_calls"), given.get("function_call")
+    if isinstance(found, str):
+        found = _json(found, "a message's tool_calls", where) if found.strip() else []
+    if found and single:
+        raise UserError("a message has both tool_calls and function_call", where, "keep one of them")
+    if found is not None and not isinstance(found, list | dict):
+        raise UserError(f"a message's tool_calls is {type_name(found)}, not a list of calls", where)
+    return _calls(found or single, where, ignored) if found or single else []
+
+
+def _calls(given: object, where: Location, ignored: Counter[str]) -> list[Message]:
+    """Calls of tools as `{type, function: {name, arguments}}`; arguments stay the text or the object that they are."""
+    return [_call(call, where, ignored) for call in (given if isinstance(given, list) else [given])]
+
+
+def _call(call: object, where: Location, ignored: Counter[str]) -> Message:
+    inner = call.get("function", call) if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
         raise UserError("a call of a tool names no tool", where, 'it is written as {"name": ..., "arguments": {...}}')
-    return [{"type": "function", "function": {"name": call["name"], "arguments": call.get("arguments", {})}} for call in calls]
+    arguments: object = next((inner[key] for key in ("arguments", "parameters") if inner.get(key) is not None), {})
+    parsed = parse_arguments(arguments, inner["name"], where)
+    # Text with nothing in it calls without arguments.
+    kept = arguments if isinstance(arguments, dict) or (isinstance(arguments, str) and arguments.strip()) else parsed
+    known = {"id", "type", "function", "index"} | ({"name", "arguments", "parameters"} if inner is call else set())
+    ignored.update(f"tool_calls.{key}" for key, value in call.items() if key not in known and value)
+    if inner is not call:
+        ignored.update(f"tool_calls.{key}" for key, value in inner.items() if key not in ("name", "arguments", "parameters") and value)
+    identity = {"id": call["id"]} if call.get("id") else {}
+    return {**identity, "type": call.get("type") or "function", "function": {"name": inner["name"], "arguments": kept}}
 
 
 def _json(text: str, what: str, where: Location) -> Any:
@@ -141,7 +259,7 @@ def _json(text: str, what: str, where: Location) -> Any:
 
 def _tools(row: Row, where: Location) -> list[Message]:
     """The tools of a conversation, each as `{type: function, function: {...}}`."""
-    given = row.get("tools")
+    given = next((row[column] for column in ("tools", "functions") if row.get(column) is not None), None)
     if isinstance(given, str):
         given = _json(given, "the column 'tools'", where) if given.strip() else []
     if given is None:
@@ -162,23 +280,41 @@ def _instruction(row: Row, where: Location) -> list[Message] | None:
     answer = row.get("output", row.get("response"))
     if not isinstance(instruction, str) or not isinstance(answer, str) or not isinstance(context, str | None):
         return None
-    return _pair(f"{instruction}\n\n{context}" if context and context.strip() else instruction, answer, row)
+    return _pair(f"{instruction}\n\n{context}" if context and context.strip() else instruction, answer, row, where)
 
 
 def _prompt_completion(row: Row, where: Location) -> list[Message] | None:
     for question, answer in _PAIRS:
         asked, said = row.get(question), row.get(answer)
         if isinstance(asked, str) and isinstance(said, str):
-            return _pair(asked, said, row)
-        if isinstance(asked, list) and isinstance(said, list) and said:
-            return [_message(item, where) for item in (*asked, *said)]
+            return _pair(asked, said, row, where)
+        if isinstance(asked, list | str) and isinstance(said, list | str) and said:
+            before = [*_history(row, where), {"role": "user", "content": asked}] if isinstance(asked, str) else asked
+            return [*before, *([{"role": "assistant", "content": said}] if isinstance(said, str) else said)]
     return None
 
 
-def _pair(question: str, answer: str, row: Row) -> list[Message]:
-    system = row.get("system")
-    first = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    return [*first, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _pair(question: str, answer: str, row: Row, where: Location) -> list[Message]:
+    return [*_history(row, where), {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _history(row: Row, where: Location) -> list[Message]:
+    """The turns before a question, which Alpaca's layout has as pairs under `history`; messages will do too."""
+    given = row.get("history")
+    if isinstance(given, str) and given.strip():
+        given = _json(given, "the column 'history'", where)
+    if not given:
+        return []
+    found: list[Message] = []
+    for turn in given if isinstance(given, list) else [None]:
+        if isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn):
+            found += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turn, strict=True)]
+        elif isinstance(turn, dict) and ("role" in turn or "from" in turn):
+            found.append(turn)
+        else:
+            hint = 'such as [["first question", "first answer"], ...]; or leave the column out: columns = { history = "none" }'
+            raise UserError("column 'history' is no list of pairs of a question and its answer", where, hint)
+    return found
 
 
 def _text(row: Row, where: Location) -> list[Message] | None:
@@ -191,18 +327,18 @@ def _tree(row: Row, where: Location) -> list[Message] | None:
     node: Any = row.get("prompt", row)
     path: list[Message] = []
     while isinstance(node, dict):
-        path.append(_message(node, where))
+        path.append(node)
         replies = node.get("replies") or []
         ranks = [
             (reply.get("rank") if isinstance(reply.get("rank"), int) else len(replies), number) for number, reply in enumerate(replies)
         ]
         node = replies[min(ranks)[1]] if ranks else None
-    while path and path[-1]["role"] != "assistant" and len(path) > 1:
+    while path and ROLES.get(str(path[-1].get("role"))) != "assistant" and len(path) > 1:
         path.pop()
     return path or None
 
 
-_READ: Mapping[str, Callable[[Row, Location], list[Message] | None]] = {
+_READ: Mapping[str, Callable[[Row, Location], list[Any] | None]] = {
     "messages": _messages,
     "conversations": _conversations,
     "instruction": _instruction,

@@ -47,6 +47,8 @@ class Subjects:
         teacher, few_shot = parameters.teacher, parameters.few_shot
         self.used = fields.union(teacher.columns() if teacher else ("messages", "tools"), [few_shot.answer] if few_shot else [])
         self.layouts: Counter[str] = Counter()
+        self.ignored_keys: Counter[str] = Counter()
+        """Keys of messages that the layout does not read, by how many messages have them."""
         # A teacher that takes long says more than how many rows were read.
         self._silent = getattr(teacher, "reports_progress", False)
         self._main = Selected(parameters.source)
@@ -85,7 +87,7 @@ class Subjects:
 
     def _subject(self, row: Row, where: Location, split: str | None) -> Subject:
         if self.parameters.layout:
-            name, row = self.parameters.layout.normalised(row, where)
+            name, row = self.parameters.layout.normalised(row, where, self.ignored_keys)
             self.layouts[name] += 1
         content = self._hash(row, self.used)
         return Subject(where, row, content, self._group(row, content, where), split)

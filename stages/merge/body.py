@@ -12,10 +12,13 @@ from stages.common.models import (
     prepare_process,
     save_model,
 )
-from stages.common.questions import Questions
+from stages.common.questions import Policies, Questions
 from stages.common.serving import Serving
 from stages.merge import Parameters
 from stages.merge.probing import Probe, difference, logits, read_probes
+
+# Both models are asked the same tokens: which rows a training leaves out is no matter here.
+_AS_TRAINED = Policies(unrendered="allow")
 
 DIGITS = 3
 """Differences are rounded to so many significant digits: what stands behind is noise."""
@@ -28,7 +31,9 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
     tokenizer_folder = job.inputs.get("vocabulary", job.inputs["model"])
     encoder = load_tokenizer(tokenizer_folder).encoder
-    asking = Questions(parameters.format, encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder)
+    asking = Questions(
+        parameters.format, encoder, job.inputs.get("chat_template"), parameters.boundary, parameters.encoder_decoder, policies=_AS_TRAINED
+    )
     probes = read_probes([path for _, path in sorted(job.group("rows").items())], parameters.check_rows, asking)
     adapters = [folder for _, folder in sorted(job.group("adapter").items())]
     serving = Serving.of(asking.taught, job.inputs["model"], tokenizer_folder, adapters)

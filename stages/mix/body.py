@@ -71,7 +71,7 @@ class Mixing:
 
     def __init__(self, tokens: Mapping[str, Tokens], phases: Sequence[Mapping[str, int]], parameters: Parameters) -> None:
         self.tokens, self.phases, self.parameters = tokens, phases, parameters
-        self.streams = [Stream(task, len(rows), parameters.seed) for task, rows in tokens.items()]
+        self.streams = [Stream(task, rows.units, parameters.seed, rows.conversations) for task, rows in tokens.items()]
         self.lengths = [rows.lengths for rows in tokens.values()]
         assert len(tokens) <= np.iinfo(np.int16).max and max(len(rows) for rows in tokens.values()) <= np.iinfo(np.int32).max
 
@@ -148,11 +148,13 @@ class Mixing:
 class Stream:
     """The rows of one task without end, permutation after permutation: no row comes k + 2 times before every other came k times.
 
-    It depends on the seed, the task's name and its number of rows, not on the other tasks.
+    It depends on the seed, the task's name and its number of rows, not on the other tasks. Of conversations with several rows each pass
+    takes one row, the next pass the next one, so that a conversation counts once and none of its turns comes twice before all came.
     """
 
-    def __init__(self, task: str, rows: int, seed: int) -> None:
+    def __init__(self, task: str, rows: int, seed: int, conversations: Array | None = None) -> None:
         self._task, self._rows, self._seed = task, rows, seed
+        self._sizes = None if conversations is None else np.bincount(conversations, minlength=rows)
         self._passes = 0
         self._left: Array = np.zeros(0, np.int32)
 
@@ -169,6 +171,11 @@ class Stream:
 
     def _permutation(self) -> Array:
         drawn = generator("pass", self._seed, self._task, self._passes).permutation(self._rows)
+        if self._sizes is not None:
+            begins = np.cumsum(self._sizes) - self._sizes
+            # Conversations begin with different turns, or a training of one epoch would see first turns alone.
+            turns = (generator("turns", self._seed, self._task).integers(0, self._sizes) + self._passes) % self._sizes
+            drawn = (begins + turns)[drawn]
         self._passes += 1
         return drawn.astype(np.int32)
 
@@ -185,7 +192,7 @@ def shares(tokens: Mapping[str, Tokens], order: Order) -> Metrics:
     return {
         name: amount
         | {f"share_of_{unit}": round(amount[unit] / total, 6) for unit, total in totals.items()}
-        | {"passes": round(amount["rows"] / len(tokens[name]), 6)}
+        | {"passes": round(amount["rows"] / tokens[name].units, 6)}
         for name, amount in amounts.items()
     }
 
@@ -196,7 +203,8 @@ def _amounts(tokens: Tokens, rows: Array) -> dict[str, int]:
 
 
 def _size(tokens: Tokens) -> Size:
-    return Size(len(tokens), int(tokens.lengths.sum()), int(tokens.supervised_lengths.sum()))
+    whole = Size(len(tokens), int(tokens.lengths.sum()), int(tokens.supervised_lengths.sum()))
+    return whole if tokens.conversations is None else whole.scaled(tokens.units)
 
 
 def _packing(metrics: Metrics, bins: Array, capacity: int) -> Metrics:

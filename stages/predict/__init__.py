@@ -3,6 +3,7 @@
 from typing import Literal
 
 from engine.part import Kind, Part, recipe, resource
+from stages.common.control_tokens import ControlTokens
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
 from stages.common.markers import Markers
@@ -36,6 +37,11 @@ class Parameters(Asking):
         "error",
         "What happens to a prompt that leaves no room for the answer: fail, leave the row out (counted), or cut its beginning (counted).",
     )
+    unrendered: Literal["refuse", "drop", "allow"] = recipe(
+        "refuse", "What happens to a row of which the format leaves out a part that is asked: fail, leave the row out (counted), or ask."
+    )
+    control_tokens_in_text: ControlTokens = recipe("text", "What happens to control tokens in the text of a question, as in the training.")
+    strip_reasoning: bool = recipe(False, "Whether the reasoning of answers is left out, as in the training.")
     batch_rows: int = resource(64, "Rows that are generated at once.", gt=0)
     threads: int | None = resource(None, "CPU threads; none given: all cores.", gt=0)
 

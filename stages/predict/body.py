@@ -7,7 +7,7 @@ from stages.common.job import Job, Metrics
 from stages.common.models import TextTokenizer, load_tokenizer, longest_sequence, prepare_process
 from stages.common.predictions import FinishReason, Prediction, write_predictions
 from stages.common.progress import Progress, progress
-from stages.common.questions import Questions
+from stages.common.questions import Policies, Questions
 from stages.common.vocabulary import extend
 from stages.predict import Parameters
 from stages.predict.exam import Exam, Question, Reader
@@ -26,7 +26,15 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
     template = job.inputs.get("chat_template")
-    asking = Questions(parameters.format, tokenizer.encoder, template, parameters.boundary, parameters.encoder_decoder, parameters.markers)
+    asking = Questions(
+        parameters.format,
+        tokenizer.encoder,
+        template,
+        parameters.boundary,
+        parameters.encoder_decoder,
+        parameters.markers,
+        Policies(parameters.unrendered, parameters.control_tokens_in_text, parameters.strip_reasoning),
+    )
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before the first one is asked: a mistake should show up early.
     split = "validation" if job.group("validation") else "test"
@@ -34,7 +42,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     metrics: dict[str, Any] = {}
     for name, entrant in entrants(model, job):
         ends = asking.ends(job.inputs["model"], *adapter_folders(job, name))
-        found = {task: _answer_all(entrant, tokenizer, ends, exam, parameters, task) for task, exam in exams.items()}
+        found = {task: _answer_all(entrant, tokenizer, asking, ends, exam, parameters, task) for task, exam in exams.items()}
         for task, predictions in found.items():
             write_predictions(folder_of(job, name) / f"predictions-{task}.jsonl", predictions)
         numbers = {task: _metrics(exams[task], predictions) for task, predictions in found.items()}
@@ -47,14 +55,14 @@ def _metrics(exam: Exam, predictions: Sequence[Prediction]) -> Metrics:
 
 
 def _answer_all(
-    model: Any, tokenizer: TextTokenizer, stops: Sequence[int], exam: Exam, parameters: Parameters, task: str
+    model: Any, tokenizer: TextTokenizer, asking: Questions, ends: Sequence[int], exam: Exam, parameters: Parameters, task: str
 ) -> list[Prediction]:
-    """The predictions of one task, in the order of its questions."""
+    """The predictions of one task, in the order of its questions; ENDS are the tokens that end an answer."""
     questions = exam.questions
-    answers = _answers(model, stops, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
+    answers = _answers(model, ends, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
     measured = _losses(model, questions, task) if parameters.likelihood or task in parameters.held_out else {}
     return [
-        _prediction(task, question, ids, tokenizer, stops, measured.get(number))
+        _prediction(task, question, ids, tokenizer, asking, ends, measured.get(number))
         for number, (question, ids) in enumerate(zip(questions, answers, strict=True))
     ]
 
@@ -93,16 +101,30 @@ def _prediction(
     question: Question,
     ids: list[int] | None,
     tokenizer: TextTokenizer,
-    stops: Sequence[int],
+    asking: Questions,
+    ends: Sequence[int],
     measured: tuple[float, int] | None,
 ) -> Prediction:
     loss, loss_tokens = (round(measured[0], LOSS_DIGITS), measured[1]) if measured else (None, 0)
     if ids is None:
         return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens, question.references)
-    ended = bool(ids) and ids[-1] in stops
+    ended = bool(ids) and ids[-1] in ends
     reason: FinishReason = "stop" if ended else "length"
     (answer,) = tokenizer.encoder.decode([ids[: len(ids) - ended]])
-    tokens = len(ids) - ended
+    reasoning, said = asking.split(answer)
+    calls = None if question.reference_calls is None else [call._asdict() for call in asking.calls(said)]
     return Prediction(
-        task, question.id, question.prompt, question.reference, answer, reason, tokens, loss, loss_tokens, question.references
+        task,
+        question.id,
+        question.prompt,
+        question.reference,
+        said,
+        reason,
+        len(ids) - ended,
+        loss,
+        loss_tokens,
+        question.references,
+        reasoning or None,
+        calls,
+        question.reference_calls,
     )

@@ -4,10 +4,11 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from engine.errors import Location, UserError
 from stages.common.job import Metrics
-from stages.common.questions import Questions
+from stages.common.questions import LeftOut, Questions
 from stages.common.rows import Row, read_rows
 from stages.predict import Parameters
 
@@ -24,6 +25,8 @@ class Question:
     """The reference's tokens, the end-of-sequence token last; empty where there is no reference or nobody asks for its likelihood."""
     references: tuple[str, ...] = ()
     """All references, where the row has several."""
+    reference_calls: list[dict[str, Any]] | None = None
+    """The calls of tools in the reference; None where the row has neither tools nor calls."""
 
 
 @dataclass
@@ -36,6 +39,9 @@ class Exam:
     references_cut: int = 0
     """References that were cut before their likelihood was measured, since the model has no room for all of them."""
     left_out: Counter[str] = field(default_factory=Counter)
+    control_token_rows: int = 0
+    """Rows whose text holds control tokens, those that were left out for them among them."""
+    control_tokens: int = 0
 
     def limit(self, rows: int | None) -> None:
         """Keep at most ROWS questions: those whose ids have the smallest hashes, so that added rows replace few."""
@@ -56,7 +62,9 @@ class Exam:
             "left_out": dict(sorted(self.left_out.items())),
             "truncated": self.truncated,
         }
-        return counts | ({"references_cut": self.references_cut} if self.references_cut else {})
+        controls = {"rows": self.control_token_rows, "tokens": self.control_tokens}
+        more = {"references_cut": self.references_cut, "control_tokens_in_text": controls if self.control_tokens else None}
+        return counts | {name: value for name, value in more.items() if value}
 
 
 def _hash(identifier: str) -> bytes:
@@ -77,7 +85,13 @@ class Reader:
         exam = Exam()
         for row in read_rows(path, unanswered=True):
             exam.rows_in += 1
-            question = self._question(task, row)
+            tokens = self.asking.control_tokens(row)
+            exam.control_tokens += tokens
+            exam.control_token_rows += tokens > 0
+            try:
+                question = self._question(task, row)
+            except LeftOut as reason:
+                question = str(reason)
             if isinstance(question, str):
                 exam.left_out[question] += 1
             elif fitting := self._fit(task, question):
@@ -106,7 +120,11 @@ class Reader:
         reference_ids = self._reference(row) if self.parameters.likelihood or task in self.parameters.held_out else []
         if task in self.parameters.held_out and len(input_ids) + len(reference_ids) < 2:
             return "nothing to read"
-        return Question(row.id, row.asked, row.reference if row.answered else None, input_ids, reference_ids, row.references)
+        reference_calls = row.reference_calls if row.answered else []
+        calls = [call._asdict() for call in reference_calls] if row.tools or reference_calls else None
+        return Question(
+            row.id, row.asked, self.asking.answer(row) if row.answered else None, input_ids, reference_ids, row.references, calls
+        )
 
     def _reference(self, row: Row) -> list[int]:
         """The tokens that a training would supervise: the text and one end token."""

@@ -6,6 +6,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.part import Kind, Part, recipe
+from stages.common.control_tokens import ControlTokens
 from stages.common.formats import Format
 from stages.common.formats.plain import Plain
 from stages.tokenize.masks import Completion, Mask
@@ -36,6 +37,16 @@ class Labels(Part):
     )
     nothing_supervised: Literal["error", "drop"] = recipe("drop", "A row without anything to learn fails, or is left out (counted).")
     max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
+    unrendered: Literal["refuse", "drop", "allow"] = recipe(
+        "refuse",
+        "What happens to a row whose template leaves out a part of a message, such as reasoning or calls of tools: fail, leave the row out "
+        "(counted), or use it without that part (counted).",
+    )
+    control_tokens_in_text: ControlTokens = recipe(
+        "text",
+        "What happens to control tokens in the text of users, tools and system prompts: they are encoded as text, the row fails or is left "
+        "out, or they stay control tokens; all of them are counted.",
+    )
     python_tokenizer: PythonTokenizer | None = recipe(None, "Set by itself where model.tokenizer_files names no tokenizer.json.")
 
 

@@ -59,7 +59,7 @@ def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metric
         # The tokenizer works on one batch while the next is read and the last is checked and written.
         for batch in ahead(tokenization.encoded, map(tokenization.rendered, batches(rows))):
             for ids, supervised, lengths, sources in tokenization.arrays(batch):
-                writer.write_rows(ids, supervised, lengths, sources)
+                writer.write_rows(ids, supervised, lengths, sources, tokenization.take_conversations())
     return tokenization.counts.metrics()
 
 

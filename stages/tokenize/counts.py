@@ -31,6 +31,18 @@ class Counts:
     """Tokens that begin a cut piece as context, a second time."""
     moved_boundaries: int = 0
     mismatches: int = 0
+    unrolled: int = 0
+    """Conversations that became one row for each learned turn."""
+    unrolled_rows: int = 0
+    conversations: int = 0
+    """What counts once in an epoch, where an unrolled conversation does."""
+    control_token_rows: int = 0
+    """Rows whose text holds control tokens, those that were left out for them among them."""
+    control_tokens: int = 0
+    unrendered: Counter[str] = field(default_factory=Counter)
+    """Rows that are used although the template leaves out a part of their messages, by that part."""
+    reasoning: Counter[str] = field(default_factory=Counter)
+    """Messages whose reasoning is not learned: `masked` or `stripped`."""
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_tokens: Counter[str] = field(default_factory=Counter)
 
@@ -50,9 +62,17 @@ class Counts:
 
     def metrics(self) -> Metrics:
         """What git keeps; every row and every token that came in went out, or is counted among those left out or cut off."""
-        assert self.rows_in + self.added_rows == self.rows_out + sum(self.left_out.values())
+        extra = self.unrolled_rows - self.unrolled
+        assert self.rows_in + extra + self.added_rows == self.rows_out + sum(self.left_out.values())
         gone = sum(self.left_out_tokens.values()) + self.truncated_tokens
         assert self.tokens_in + self.added_tokens == self.tokens + gone
+        special = {
+            "conversations": self.conversations,
+            "unrolled": {"conversations": self.unrolled, "rows": self.unrolled_rows} if self.unrolled else None,
+            "control_tokens_in_text": {"rows": self.control_token_rows, "tokens": self.control_tokens} if self.control_tokens else None,
+            "unrendered": dict(sorted(self.unrendered.items())),
+            "reasoning": dict(sorted(self.reasoning.items())),
+        }
         return {
             "rows_in": self.rows_in,
             "rows_out": self.rows_out,
@@ -68,4 +88,5 @@ class Counts:
             "supervised_tokens": self.supervised_tokens,
             "completions": self.completions,
             "longest": self.longest,
+            **{name: value for name, value in special.items() if value},
         }

@@ -1,19 +1,24 @@
 """Rows become arrays for a token file: over-long rows are dealt with, and the invariants of ids and labels hold for every row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engine.errors import Problem, UserError
+from stages.common.control_tokens import Breaker
 from stages.common.encoder import Array, Encoder
 from stages.common.encoding import ANSWER, CONTEXT, END
-from stages.common.rows import Row
+from stages.common.messages import inline_reasoning, reasoning_of
+from stages.common.rows import Row, without_reasoning
 from stages.common.turns import Rendered
+from stages.common.unrendered import refusal, unrendered
 from stages.tokenize import Parameters
 from stages.tokenize.batch import Batch, check_text, encode_batch, moved_boundaries, unfit
 from stages.tokenize.counts import Counts
 from stages.tokenize.lengths import Tokenized, cut_completion, cut_pair, cut_prompt, cut_up
+from stages.tokenize.masks.assistant import Assistant
+from stages.tokenize.unrolling import unroll
 
 Part = tuple[Array, Array, Array, Array | None]
 """Token ids, mask, lengths of the rows, and lengths of their sources."""
@@ -27,6 +32,10 @@ class Tokenization:
         self.renderer = parameters.format.renderer(encoder, template)
         self.counts = Counts()
         self._front = self.renderer.starts and bool(encoder.prefix)
+        # The conversation of each row that was handed on since they were last taken.
+        self._handed_on: list[str | None] = []
+        self._conversations, self._last = 0, ""
+        self._breaker = Breaker((*encoder.special, *self.renderer.controls))
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
         """The token arrays of ROWS, in their order; raises UserError where a row is refused."""
@@ -37,10 +46,68 @@ class Tokenization:
         self.counts.rows_in += len(rows)
         usable = [row for row in rows if row.is_well_formed()]
         self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
-        mask, bos, eos = self.parameters.mask, self.encoder.bos, self.encoder.eos
-        rendered = [mask.choose(self.renderer.render(row), bos, eos) for row in usable]
-        self._refuse([row for row, one in zip(usable, rendered, strict=True) if not one.turns], "nothing to learn: no answer is marked")
-        return [(row, one) for row, one in zip(usable, rendered, strict=True) if one.turns]
+        found = [(row, one) for given in usable for row, one in self._units(given)]
+        self._refuse([row for row, one in found if not one.turns], "nothing to learn: no answer is marked")
+        return [(row, one) for row, one in found if one.turns]
+
+    def _units(self, row: Row) -> Iterator[tuple[Row, Rendered]]:
+        """What becomes of a row: itself, or one row for each learned turn; nothing where it is left out."""
+        mask, counts = self.parameters.mask, self.counts
+        if tokens := self._breaker.found(row):
+            counts.control_token_rows += 1
+            counts.control_tokens += len(tokens)
+            match self.parameters.control_tokens_in_text:
+                case "refuse":
+                    hint = 'set tokenization.control_tokens_in_text = "text" to encode it as text, "drop", or "control"'
+                    raise UserError(f"the text of row {row.id} holds the control token {tokens[0]!r}", row.where, hint)
+                case "drop":
+                    counts.leave_out("control tokens in the text", 1, 0)
+                    return
+                case "text":
+                    row = self._breaker.broken(row)
+        if isinstance(mask, Assistant) and mask.reasoning == "strip":
+            row, stripped = without_reasoning(row)
+            counts.reasoning.update({"stripped": stripped} if stripped else {})
+        units = unroll(row, self.renderer, mask)
+        if units.unrolled:
+            counts.unrolled += 1
+            counts.unrolled_rows += len(units.rows)
+        for unit, render in units.rows:
+            rendered = render(unit)
+            chosen = mask.choose(rendered, self.encoder.bos, self.encoder.eos)
+            if self._is_whole(unit, rendered, chosen, render):
+                yield unit, self._without_learned_reasoning(unit, chosen)
+
+    def _is_whole(self, row: Row, rendered: Rendered, chosen: Rendered, render: Callable[[Row], Rendered]) -> bool:
+        """Whether a row is used, though its template may leave out a part of it; raises UserError where that is an error."""
+        learned = [turn.learned for turn in chosen.turns] if len(chosen.turns) == len(rendered.turns) else [True] * len(rendered.turns)
+        lacking = unrendered(row, rendered, learned, render)
+        if lacking and self.parameters.unrendered == "drop":
+            self.counts.leave_out(f"not rendered: {', '.join(lacking)}", 1, 0)
+            return False
+        if lacking and self.parameters.unrendered == "refuse":
+            raise UserError(*refusal(row, lacking, self.parameters.format.kind, isinstance(self.parameters.mask, Assistant)))
+        self.counts.unrendered.update(lacking)
+        return True
+
+    def _without_learned_reasoning(self, row: Row, rendered: Rendered) -> Rendered:
+        """RENDERED with the reasoning of its learned turns moved to what stands before the answers, where the mask says so."""
+        mask = self.parameters.mask
+        if not isinstance(mask, Assistant) or mask.reasoning != "mask":
+            return rendered
+        answers = [message for message in row.conversation() if message["role"] == "assistant"]
+        if len(answers) != len(rendered.turns):
+            answers = answers[-1:]
+        turns = []
+        for turn, message in zip(rendered.turns, answers, strict=True):
+            reasoning = (reasoning_of(message) or inline_reasoning(message["content"] or "")[0]).strip()
+            position = turn.answer.find(reasoning) if reasoning and turn.learned else -1
+            if position >= 0:
+                self.counts.reasoning["masked"] += 1
+                cut = position + len(reasoning)
+                turn = turn._replace(before=turn.before + turn.answer[:cut], answer=turn.answer[cut:])
+            turns.append(turn)
+        return rendered._replace(turns=tuple(turns))
 
     def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
         """The tokens of rows as text; it changes nothing here, so that another thread may do it."""
@@ -67,6 +134,26 @@ class Tokenization:
             else:
                 yield from self._whole(batch, first, last, keep, lengths)
 
+    def take_conversations(self) -> Array | None:
+        """The numbers of the conversations of the rows that were handed on since the last call; None where each row counts by itself."""
+        handed_on, self._handed_on = self._handed_on, []
+        if not self.counts_conversations:
+            return None
+        numbers = []
+        for part_of in handed_on:
+            if part_of is None or part_of != self._last:
+                self._conversations += 1
+            self._last = part_of or ""
+            numbers.append(self._conversations - 1)
+        self.counts.conversations = self._conversations
+        return np.array(numbers, np.int32)
+
+    @property
+    def counts_conversations(self) -> bool:
+        """Whether the rows of an unrolled conversation count once in an epoch."""
+        mask = self.parameters.mask
+        return isinstance(mask, Assistant) and mask.unroll is not False and mask.weight == "conversation"
+
     def _keep(self, batch: Batch) -> Array:
         """The rows that are not left out whatever their length, bool [rows]."""
         keep = np.ones(len(batch.rows), bool)
@@ -90,6 +177,7 @@ class Tokenization:
         if not chosen.any():
             return
         tokens = chosen[batch.token_rows]
+        self._handed_on += [batch.rows[number].part_of for number in np.flatnonzero(chosen).tolist()]
         sources = batch.count(batch.kinds == CONTEXT)[chosen].astype(np.int32) if self.parameters.encoder_decoder else None
         yield self._checked(batch.ids[tokens], batch.supervised[tokens], batch.kinds[tokens], lengths[chosen], sources)
 
@@ -117,6 +205,7 @@ class Tokenization:
             self.counts.truncated_tokens += len(row) - len(made[0])
         for part in made:
             sources = np.array([part.source], np.int32) if self.parameters.encoder_decoder else None
+            self._handed_on.append(batch.rows[number].part_of)
             yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, len(made) == 1)
 
     def _learnable(self, row: Tokenized, parts: list[Tokenized]) -> list[Tokenized]:

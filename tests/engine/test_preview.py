@@ -1,6 +1,7 @@
 """`engine preview`: what the steps themselves would make of the first rows, tokens included, and nothing is written."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -129,3 +130,27 @@ def test_a_template_file_that_is_no_utf8_is_told_by_check(workspace, raw, said, 
         spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "t.jinja" }, '), "utf-8")
     told = engine(workspace, "check", status=1).stderr
     assert said in told and "--> t.jinja" in told and "Traceback" not in told
+
+
+def test_what_becomes_of_the_parts_of_messages_is_shown(workspace):
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.thinking and loop.last %}({{ m.thinking }}){% endif %}{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    (workspace / "t.jinja").write_text(template, "utf-8")
+    spec = workspace / "specs/answer.toml"
+    text = spec.read_text("utf-8")
+    text = re.sub(r"(?m)^(prompts|teacher|answer_prefix|split) .*\n", "", text).replace(", limit = 100 }", ' }\nlayout = "auto"')
+    tokens = '[tokenization]\nformat = { kind = "chat", template_file = "t.jinja" }\nmask = { kind = "assistant", unroll = "auto" }\n'
+    spec.write_text(f"{text}\n{tokens}", "utf-8")
+    ask, say = {"role": "user", "content": "Is </s> an end?"}, {"role": "assistant", "content": "It is.", "thinking": "Let me see."}
+    calls = [{"function": {"name": "look", "arguments": "{}"}}]
+    rows = [{"messages": [ask, say, ask, say]}, {"messages": [ask, {**say, "tool_calls": calls}]}]
+    (workspace / "data/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    unrolled, refused = look(workspace, TASK, "-n", "2")["rows"]
+    assert unrolled["notes"][0].startswith("control tokens in its text: 2, encoded as text") and "2 in all" in unrolled["notes"][1]
+    learned = ["".join(one["text"] for one in tokens if one["supervised"]) for tokens in (unrolled["tokens"], *unrolled["more_tokens"])]
+    assert learned == ["(Let me see.)It is.</s>"] * 2
+    assert "leaves out a part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
+    said = engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "2").stdout
+    assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of a further row" in said

@@ -16,6 +16,13 @@ SOURCES = ", ".join(sorted(member.model_fields["kind"].default for member in get
 
 # replaced text of the valid spec, replacement, what is said, what the caret marks, hint (a part of it)
 MISTAKES = {
+    "control token in a prompt": (
+        "[mixture]",
+        '[tokenization]\nspecial_tokens = ["headline"]\n[mixture]',
+        "this prompt writes the special token headline, which is encoded as text here; put it into tokenization.format",
+        '"Write a headline.\\n\\n{{ text }}"',
+        None,
+    ),
     "unknown key": ('name = "headline"', 'name = "headline"\nsed = 1', "unknown key 'sed' in experiment", "sed", "did you mean 'seed'?"),
     "unknown key, none near": (
         'name = "headline"',

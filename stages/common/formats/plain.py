@@ -9,6 +9,8 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import UserError
 from engine.part import Part, recipe
+from stages.common.messages import Call, calls_in
+from stages.common.rows import up_to
 from stages.common.turns import Rendered, Turn
 
 if TYPE_CHECKING:
@@ -57,6 +59,22 @@ class PlainRenderer:
         self.starts = plain.start == "tokenizer"
         self._between = plain.between
         self._system, self._prompt = (_PLACE[name].split(getattr(plain, name)) for name in ("system", "prompt"))
+
+    controls: frozenset[str] = frozenset()
+    """The format writes no tokens of its own; the tokenizer's special ones are control tokens anyway."""
+
+    def calls(self, answer: str) -> list[Call]:
+        """The calls of tools that an ANSWER makes, as JSON."""
+        return calls_in(answer)
+
+    def split(self, answer: str) -> tuple[str, str]:
+        """No reasoning, which this format does not know, and ANSWER."""
+        return "", answer
+
+    def at(self, row: "Row", number: int) -> Rendered:
+        """ROW up to its message NUMBER, an assistant's; that answer alone is learned."""
+        found = self.render(up_to(row, number))
+        return found._replace(turns=(*(turn._replace(learned=False) for turn in found.turns[:-1]), found.turns[-1]))
 
     def render(self, row: "Row") -> Rendered:
         """The turns of ROW; raises UserError, located at the row, where its messages are no prompts and answers in turn."""

@@ -22,6 +22,7 @@ from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.rouge import Rouge
 from stages.evaluate.metrics.runaway_rate import RunawayRate
 from stages.evaluate.metrics.token_f1 import TokenF1
+from stages.evaluate.metrics.tool_calls import ToolCalls
 
 _Given = (
     Bleu
@@ -37,6 +38,7 @@ _Given = (
     | Rouge
     | RunawayRate
     | TokenF1
+    | ToolCalls
 )
 
 Metric = Annotated[_Given, Field(discriminator="kind"), named]

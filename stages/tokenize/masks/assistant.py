@@ -11,6 +11,17 @@ class Assistant(Part):
 
     kind: Literal["assistant"] = "assistant"
     turns: Literal["all", "last"] = recipe("all", "Every turn of the assistant, or only the last.")
+    unroll: bool | Literal["auto"] = recipe(
+        False,
+        "A conversation becomes one row for each learned turn, rendered as the model sees it at that point: always, never, or `auto`: "
+        "where the template writes earlier turns otherwise once later ones follow.",
+    )
+    weight: Literal["turn", "conversation"] = recipe(
+        "turn", "What counts once in an epoch: each row of an unrolled conversation, or the conversation (one of its rows, in turn)."
+    )
+    reasoning: Literal["learn", "mask", "strip"] = recipe(
+        "learn", "The reasoning of a learned turn is learned, stands there without being learned, or is left out (counted)."
+    )
     everything: ClassVar[bool] = False
     needs_bos: ClassVar[bool] = False
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import UserError
 from stages.evaluate.metrics import (
     Bleu,
     Chrf,
@@ -26,6 +27,7 @@ from stages.evaluate.metrics import (
     Rouge,
     RunawayRate,
     TokenF1,
+    ToolCalls,
 )
 from stages.evaluate.metrics.copy_rate import fragments
 from tests.stages.evaluate.made import prediction, rows_of, values
@@ -43,6 +45,35 @@ EVERY = tuple(
         *(JsonValidity, Length, Novelty, Rouge, RunawayRate, TokenF1),
     )
 )
+
+
+def call(name="f", **arguments):
+    return {"name": name, "arguments": arguments}
+
+
+def test_calls_are_compared_as_calls():
+    one, other = call(x=1, y=[{"a": 1, "b": None}]), {"arguments": {"y": [{"b": None, "a": 1}], "x": 1}, "name": "f"}
+    pairs = [
+        ([one], [other], True),
+        ([one], [call(x=1)], True),
+        ([call("g", x=1)], [call("f", x=1)], True),
+        ([call(x=True)], [call(x=1)], True),
+        ([one, other], [one], True),
+        ([], [one], True),
+        # A call that nobody wanted is wrong; where nobody wants one and there is none, nothing is measured.
+        ([one], [], True),
+        ([], [], True),
+        (None, None, True),
+        # An answer that never ended cannot match.
+        ([one], [one], False),
+    ]
+    found = [prediction(ended=ended, calls=given, reference_calls=wanted) for given, wanted, ended in pairs]
+    assert values(ToolCalls(), found) == {"tool_calls": 1 / 8, "tool_names": 3 / 8}
+
+
+def test_calls_are_not_measured_where_no_reference_has_any():
+    with pytest.raises(UserError, match="no reference of task 'words' calls a tool"):
+        ToolCalls().measure([prediction(calls=[call()], reference_calls=[])])
 
 
 def test_exact_match_forgives_white_space_at_the_ends_alone():

@@ -1,5 +1,6 @@
 """Layouts of conversations: each is recognised and becomes one form; real data sets pass through the step."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,134 @@ def test_a_layout_may_only_ask_and_a_teacher_answers(tmp_path):
     more = {"prompts": ("{{ prompt }}",), "teacher": Gold(column="better")}
     _, (row,), _ = generate(tmp_path, Jsonl(path="x"), tmp_path / "in.jsonl", **more)
     assert (row["prompt"], row["completion"]) == ("Q", "new")
+
+
+SYSTEM = {"role": "system", "content": "S"}
+EARLIER = [{"role": "user", "content": "Q0"}, {"role": "assistant", "content": "A0"}]
+THOUGHT = {**SAY, "reasoning_content": "R"}
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_is_kept_whatever_its_key(key):
+    assert normalised({"messages": [ASK, {**SAY, key: "R"}]})[1]["messages"] == [ASK, THOUGHT]
+    assert normalised({"conversations": [ASK, {"from": "gpt", "value": "A", key: "R"}]})[1]["messages"] == [ASK, THOUGHT]
+    # Empty, it says nothing.
+    assert normalised({"messages": [ASK, {**SAY, key: None}, ASK, {**SAY, key: " "}]})[1]["messages"] == [ASK, SAY, ASK, SAY]
+
+
+def test_reasoning_among_the_parts_of_a_content_is_kept():
+    parts = [{"type": "thinking", "thinking": "R"}, {"type": "text", "text": "A"}]
+    assert normalised({"messages": [ASK, {**SAY, "content": parts}]})[1]["messages"] == [ASK, THOUGHT]
+    nested = [{"type": "thinking", "thinking": [{"type": "text", "text": "R"}]}, {"type": "text", "text": "A"}]
+    assert normalised({"messages": [ASK, {**SAY, "content": nested}]})[1]["messages"] == [ASK, THOUGHT]
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"system": "S", "messages": [ASK, SAY, ASK, SAY]}, [SYSTEM, ASK, SAY, ASK, SAY]),
+        ({"system_prompt": "S", "messages": [ASK, SAY]}, [SYSTEM, ASK, SAY]),
+        ({"system": "S", "messages": [SYSTEM, ASK, SAY]}, [SYSTEM, ASK, SAY]),
+        ({"system": "S", "messages": [{"role": "system", "content": ""}, ASK, SAY]}, [SYSTEM, ASK, SAY]),
+        ({"system": " ", "messages": [ASK, SAY]}, [ASK, SAY]),
+        ({"system": None, "system_message": "S", "question": "Q", "answer": "A"}, [SYSTEM, ASK, SAY]),
+        ({"system": "S", "prompt": [ASK], "completion": [SAY]}, [SYSTEM, ASK, SAY]),
+        ({"system": "S", "prompt": [ASK], "completion": "A"}, [SYSTEM, ASK, SAY]),
+        ({"prompt": "Q", "completion": [SAY]}, [ASK, SAY]),
+        ({"instruction": "Q", "input": "", "output": "A", "history": [["Q0", "A0"]], "system": "S"}, [SYSTEM, *EARLIER, ASK, SAY]),
+        ({"query": "Q", "response": "A", "history": [["Q0", "A0"], ["Q0", "A0"]]}, [*EARLIER, *EARLIER, ASK, SAY]),
+        ({"instruction": "Q", "output": "A", "history": '[["Q0", "A0"]]'}, [*EARLIER, ASK, SAY]),
+        ({"instruction": "Q", "output": "A", "history": EARLIER}, [*EARLIER, ASK, SAY]),
+        ({"instruction": "Q", "output": "A", "history": []}, [ASK, SAY]),
+    ],
+)
+def test_a_system_prompt_and_a_history_beside_the_conversation_are_part_of_it(row, messages):
+    assert normalised(row)[1]["messages"] == messages
+
+
+@pytest.mark.parametrize("given", [{"x": 1}, '{"x": 1}', '{"x":1}'])
+def test_calls_keep_names_and_arguments(given):
+    wanted = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": given}}]
+    for message in (
+        {"role": "assistant", "content": None, "tool_calls": wanted},
+        {"role": "assistant", "tool_calls": [{"id": "c", "index": 0, "function": {"name": "f", "arguments": given}}]},
+        {"role": "assistant", "content": "", "tool_calls": json.dumps(wanted)},
+    ):
+        assert normalised({"messages": [ASK, message]})[1]["messages"][1] == {"role": "assistant", "content": "", "tool_calls": wanted}
+    # The one call of OpenAI's older format.
+    older = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": given}}
+    made = normalised({"messages": [ASK, older], "functions": [{"name": "f"}]})[1]
+    assert made["messages"][1]["tool_calls"] == [{"type": "function", "function": {"name": "f", "arguments": given}}]
+    assert made["tools"] == [{"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize("key", ["train", "weight"])
+@pytest.mark.parametrize(
+    ("value", "learned"),
+    [
+        (0, False),
+        (0.0, False),
+        ("0", False),
+        ("false", False),
+        (False, False),
+        (1, True),
+        (1.0, True),
+        ("1", True),
+        ("true", True),
+        (True, True),
+    ],
+)
+def test_a_yes_or_no_says_whether_a_message_is_learned(key, value, learned):
+    assert normalised({"messages": [ASK, {**SAY, key: value}]})[1]["messages"][1]["train"] is learned
+    assert "train" not in normalised({"messages": [{**ASK, key: value}, {**SAY, key: None}]})[1]["messages"][0]
+
+
+@pytest.mark.parametrize("value", [0.5, 2, -1, "yes", "False", "", [], {}, float("nan"), "0.0"])
+def test_a_weight_that_is_no_yes_or_no_is_an_error_at_its_row(value):
+    for key in ("train", "weight"):
+        with pytest.raises(UserError, match=f"a message's {key} is .*neither yes nor no") as caught:
+            normalised({"messages": [ASK, {**SAY, key: value}]})
+        assert caught.value.problems[0].where == WHERE
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"system": "T", "messages": [SYSTEM, ASK, SAY]}, "two different system prompts, in column 'system' and messages[0]"),
+        ({"system": {"a": 1}, "messages": [ASK, SAY]}, "column 'system' holds an object"),
+        ({"messages": [ASK, {**SAY, "thinking": "R", "reasoning": "other"}]}, "different reasoning under thinking and reasoning"),
+        ({"messages": [ASK, {**SAY, "reasoning": ["R"]}]}, "a message's reasoning is a list"),
+        ({"messages": [ASK, {**SAY, "train": True, "weight": 0}]}, "train and weight contradict"),
+        (
+            {"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
+            "arguments of a call of 'f' are no JSON",
+        ),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]}, "are a list, not an object"),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": NaN}'}}]}]}, "NaN is no number of JSON"),
+        (
+            {"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1, "a": 2}'}}]}]},
+            '"a" stands there twice',
+        ),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"arguments": {}}}]}]}, "names no tool"),
+        ({"messages": [ASK, {**SAY, "tool_calls": 5}]}, "tool_calls is a number"),
+        ({"messages": [ASK, {"role": "assistant", "content": None, "refusal": "No."}]}, "has 'refusal', which no row can hold"),
+        ({"messages": [{**ASK, "images": ["a.png"]}, SAY]}, "has 'images'"),
+        ({"messages": [{**ASK, "thinking": "R"}, SAY]}, "of role user has reasoning_content"),
+        ({"messages": [ASK, {**SAY, "content": [{"type": "tool_use", "name": "f"}]}]}, 'a part of type "tool_use"'),
+        ({"instruction": "Q", "output": "A", "history": [["Q0"]]}, "'history' is no list of pairs"),
+        ({"instruction": "Q", "output": "A", "history": "no JSON"}, "the column 'history' is no JSON"),
+    ],
+)
+def test_what_a_message_says_and_no_row_can_hold_is_an_error_at_its_row(row, said):
+    with pytest.raises(UserError) as caught:
+        normalised(row)
+    assert said in str(caught.value) and caught.value.problems[0].where == WHERE
+
+
+def test_keys_of_messages_that_nobody_reads_are_counted(tmp_path):
+    write_rows(tmp_path / "in.jsonl", [{"messages": [{**ASK, "lang": "en"}, {**SAY, "score": 3, "lang": ""}, ASK, SAY]}])
+    metrics, _, _ = generate(tmp_path, Jsonl(path="x"), tmp_path / "in.jsonl")
+    assert metrics["ignored_message_keys"] == {"lang": 1, "score": 1}
 
 
 def test_roles_out_of_order_are_told_at_the_row(tmp_path):

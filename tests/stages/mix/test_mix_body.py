@@ -209,3 +209,30 @@ def test_a_row_that_fits_no_bin_is_the_users_matter(tmp_path):
     with pytest.raises(UserError, match="has 9 tokens and fits no bin of 8") as caught:
         mix(tmp_path, write_tokens(tmp_path, a=[(9, 1)]), bin_tokens=8)
     assert "batching.length" in caught.value.problems[0].hint
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 12), st.integers(0, 3))
+def test_a_conversation_counts_once_in_an_epoch_and_all_its_turns_come_in_turn(sizes, epochs, seed):
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    stream = Stream("a", len(sizes), seed, numbers)
+    seen = Counter()
+    for epoch in range(epochs):
+        rows = stream.take(len(sizes))
+        assert sorted(numbers[rows].tolist()) == list(range(len(sizes)))
+        seen.update(rows.tolist())
+        for conversation, size in enumerate(sizes):
+            uses = [seen[row] for row in np.flatnonzero(numbers == conversation).tolist()]
+            assert sum(uses) == epoch + 1 and max(uses) - min(uses) <= 1 and len(uses) == size
+
+
+def test_a_mixture_of_conversations_has_as_many_rows_as_there_are_conversations(tmp_path):
+    with TokenWriter(tmp_path / "t.safetensors") as writer:
+        for number in (0, 0, 0, 1, 2, 2):
+            writer.write_rows(np.arange(4, dtype=np.int32), np.ones(4, np.uint8), np.array([4]), None, np.array([number], np.int32))
+    found = Tokens.open(tmp_path / "t.safetensors")
+    assert found.conversations.tolist() == [0, 0, 0, 1, 2, 2] and found.units == 3
+    job = Job("mix-x", {"tokens/a": tmp_path / "t.safetensors"}, tmp_path, None, tmp_path)
+    metrics = run(Parameters(epochs=2), job)
+    assert metrics["rows"] == 6 and metrics["epochs"] == 2 and metrics["tasks"]["a"]["passes"] == 2
+    rows = load_file(tmp_path / "order.safetensors")["row"].tolist()
+    assert Counter(found.conversations[rows].tolist()) == {0: 2, 1: 2, 2: 2}

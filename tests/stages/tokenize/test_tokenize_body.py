@@ -116,7 +116,11 @@ def test_the_end_token_is_not_doubled_and_never_inside(tmp_path, files, encoder)
     assert metrics["train"]["left_out"] == {"end-of-sequence token inside the completion": 2}
     assert tokens.row(0)[0].tolist() == tokens.row(1)[0].tolist()
     ids, supervised = tokens.row(2)
-    assert np.count_nonzero(ids == encoder.eos_id) == 2 and np.count_nonzero(ids[supervised == 1] == encoder.eos_id) == 1
+    # In what is asked, it is text.
+    assert np.count_nonzero(ids == encoder.eos_id) == 1 and np.count_nonzero(ids[supervised == 1] == encoder.eos_id) == 1
+    assert metrics["train"]["control_tokens_in_text"] == {"rows": 1, "tokens": 1}
+    _, tokens, _ = tokenize(tmp_path, files, found, control_tokens_in_text="control")
+    assert np.count_nonzero(tokens.row(2)[0] == encoder.eos_id) == 2
 
 
 def test_what_cannot_be_learned_is_left_out_and_counted(tmp_path, files):

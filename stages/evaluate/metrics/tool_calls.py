@@ -1,0 +1,46 @@
+"""How often the answer calls the tools that the reference calls, with the same arguments."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from engine.errors import UserError
+from engine.part import Part
+from stages.common.messages import same_json
+from stages.evaluate.metrics.statistic import Prediction, Statistic, ratio_of
+
+_Call = Mapping[str, Any]
+
+
+class ToolCalls(Part):
+    """Calls of tools, compared as calls: names and arguments as JSON, the order of keys aside; the order of several calls counts."""
+
+    kind: Literal["tool_calls"] = "tool_calls"
+    needs_reference: ClassVar[bool] = True
+
+    def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
+        """`tool_calls` and `tool_names`, 0 to 1: of the rows in which reference or answer call a tool, how many have equal calls.
+
+        An answer that never ended cannot match. Raises UserError where no reference calls a tool.
+        """
+        if not any(p.reference_calls for p in predictions):
+            task = predictions[0].task if predictions else "?"
+            hint = "take it out of evaluation.metrics, or give the task rows whose last message has tool_calls"
+            raise UserError(f"metric 'tool_calls' has nothing to measure: no reference of task '{task}' calls a tool", hint=hint)
+        calling = [bool(p.calls or p.reference_calls) for p in predictions]
+        return [
+            ratio_of(name, [called and _equal(p, same) for called, p in zip(calling, predictions, strict=True)], calling)
+            for name, same in (("tool_calls", _same), ("tool_names", _same_name))
+        ]
+
+
+def _equal(prediction: Prediction, same: Callable[[_Call, _Call], bool]) -> bool:
+    given, wanted = prediction.calls or [], prediction.reference_calls or []
+    return prediction.ended and len(given) == len(wanted) and all(map(same, given, wanted))
+
+
+def _same(one: _Call, other: _Call) -> bool:
+    return _same_name(one, other) and same_json(one["arguments"], other["arguments"])
+
+
+def _same_name(one: _Call, other: _Call) -> bool:
+    return bool(one["name"] == other["name"])
