@@ -58,7 +58,8 @@ class Recorder:
         for path, entry in run.outputs.items():
             # As DVC does: what git tracks is never a link into the cache.
             self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
-            if not entry.is_folder:
+            # Where the workspace holds links, DVC restores what git tracks with the user's own permissions.
+            if not entry.is_folder and not (path in tracked and self.settings.links[0] in ("hardlink", "symlink")):
                 self._open_to_group(self.root / path)
         found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
         if found:

@@ -131,7 +131,7 @@ def test_accepted_code_is_kept_by_the_plan_and_by_dvc(place: Place):
     before = {
         name: (place.root / "artifacts" / name).read_bytes() for name in ("evaluate-one.provenance.json", "train-one.provenance.json")
     }
-    place.edit(METRIC, "reference_of(p).strip()", "reference_of(p).strip().strip()")
+    place.edit(METRIC, "reference.strip()", "reference.strip().strip()")
     assert place.plan()["evaluate-one"] == "run"
     done = place.run("engine", "accept", "evaluate-one", "evaluate-two", "train-one")
     assert "evaluate-one is kept: code of stages.evaluate.metrics.exact_match changed" in done.stderr
@@ -178,7 +178,7 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
 
 
 def test_a_recipe_is_not_accepted_and_nothing_is_written(place: Place):
-    place.edit(METRIC, "reference_of(p).strip()", "reference_of(p).strip().strip()")
+    place.edit(METRIC, "reference.strip()", "reference.strip().strip()")
     place.edit("specs/one.toml", "[mixture]", "[evaluation]\nrows = 3\n\n[mixture]")
     place.commit("edited")
     before = {path: path.read_bytes() for path in (place.root / "artifacts").rglob("*") if path.is_file()}

@@ -39,7 +39,7 @@ def test_a_flipped_byte_a_stray_file_and_an_edited_input_are_named(place: Place)
 
 
 def test_other_code_and_another_recipe_are_named(place: Place):
-    place.edit("stages/evaluate/metrics/exact_match.py", "reference_of(p).strip()", "reference_of(p).strip().strip()")
+    place.edit("stages/evaluate/metrics/exact_match.py", "reference.strip()", "reference.strip().strip()")
     found = failing(place, "evaluate-one")
     assert "stages.evaluate.metrics.exact_match" in found["code"] and "moved on" in found["identity"]
     place.run("engine", "accept", "evaluate-one", "evaluate-two")
