@@ -81,10 +81,12 @@ def init(directory: Annotated[Path, typer.Argument(help="The folder to make a wo
 def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
     from engine import render
+    from engine.machine import missing_loggers
 
     project = load_project()
     chosen = project.named(specs or [])
     steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
+    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers)])
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
 
 
@@ -208,8 +210,8 @@ def plan(
 @app.command()
 def build(
     targets: Targets = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Steps to run side by side.")] = 1,
-    devices: Annotated[int, typer.Option(min=1, help="Of the steps that use a device (train, evaluate), so many side by side.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
     from engine import executors, render
