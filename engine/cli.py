@@ -317,7 +317,7 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
 
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
-    from engine import cli_artifacts, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
+    from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
     from engine.cli_values import command_of
 
     for stream in (sys.stdout, sys.stderr):

@@ -139,8 +139,8 @@ class State:
         return all(max(status.st_mtime_ns, status.st_ctime_ns) < _STARTED - _MARGIN for path in paths if (status := path.stat()))
 
 
-def _is_source(name: str) -> bool:
-    return name != "__pycache__/"
+def _is_source(path: str) -> bool:
+    return not path.endswith("/__pycache__/")
 
 
 def _files(path: Path, suffix: str) -> Iterator[Path]:

@@ -224,7 +224,7 @@ def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
     for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):
         assert "Run: engine build" in remarks(empty, title), title
     assert cells(empty, "What was built")[0]["state"] == "not built"
-    assert "No provenance names a commit" in remarks(empty, "Build it again")
+    assert "No run record names a commit" in remarks(empty, "Build it again")
 
 
 def test_no_steps_at_all(tmp_path: Path):
