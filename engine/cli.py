@@ -297,7 +297,7 @@ def results(
 
 def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
     from engine import render
-    from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table, unseen
+    from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table, unseen
     from engine.results import results as collect
     from engine.sweeps import sweep_table, sweeps
 
@@ -311,6 +311,8 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
         render.note(line)
     for sweep in sweeps(specs, found, project.graph, store, plan):
         render.table(f"sweep {sweep.name}: {shown} of its points", *sweep_table(sweep, shown))
+    if rows := benchmark_table(found):
+        render.table("benchmarks", BENCHMARK_COLUMNS, rows)
     if rows := comparison_table(found, shown):
         render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 

@@ -106,3 +106,8 @@ def test_a_build_refuses_a_logger_that_is_not_installed_before_any_step(tmp_path
     done = engine(tmp_path / "ws", "build")
     assert done.returncode == 1 and "error: resources.report_to names wandb" in done.stderr
     assert not (tmp_path / "ws/artifacts/generate-topic").exists()
+
+
+def test_a_new_workspace_keeps_the_report_out_of_git(tmp_path):
+    assert engine(tmp_path, "init", "ws").returncode == 0
+    assert "/report/" in (tmp_path / "ws/.gitignore").read_text().splitlines()
