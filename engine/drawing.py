@@ -55,8 +55,9 @@ def as_mermaid(edges: Edges) -> str:
     return "\n".join(["flowchart LR", *boxes, *arrows]) + "\n"
 
 
-_CHARACTER, _BOX, _ROW, _GAP, _MARGIN = 7.3, 22, 34, 60, 10
-"""In pixels: the width of a character of 12, the height of a box, the distance of rows, the gap between layers, the margin."""
+_CHARACTER, _BOX, _ROW, _GAP, _MARGIN, _DIP = 7.3, 22, 34, 60, 10, 24
+"""In pixels: the width of a character of 12, the height of a box, the distance of rows, the gap between layers, the margin, and by how
+much the middle of a long arrow is drawn down (of a cubic curve three quarters of it)."""
 
 
 def as_svg(edges: Edges) -> str:
@@ -81,7 +82,9 @@ def as_svg(edges: Edges) -> str:
             start, top, width = boxes[producer]
             a, b, middle = start + width, top + _BOX / 2, y + _BOX / 2
             bend = (a + x) / 2
-            path = f"M{a:.1f} {b:.1f} C{bend:.1f} {b:.1f} {bend:.1f} {middle:.1f} {x:.1f} {middle:.1f}"
+            # An arrow over several layers passes between two rows, else a box on its way would hide it.
+            dip = _DIP if x - a > _GAP + 1 else 0
+            path = f"M{a:.1f} {b:.1f} C{bend:.1f} {b + dip:.1f} {bend:.1f} {middle + dip:.1f} {x:.1f} {middle:.1f}"
             lines.append(f'<path d="{path}" fill="none" stroke="#888"/>')
     for name, (x, y, width) in boxes.items():
         lines.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_BOX}" rx="4" fill="#eef3fb" stroke="#5577aa"/>')

@@ -113,7 +113,7 @@ class Disk:
     def _counts(self, full: str) -> bool:
         """Whether DVC counts a path inside a folder that it counts; outside of the workspace it counts everything."""
         top = os.path.join(self.hashes.root, "")  # noqa: PTH118 - asked of every file
-        return not full.startswith(top) or self._ignored.counts(full[len(top) :])
+        return not full.startswith(top) or full.startswith(f"{top}../") or self._ignored.counts(full[len(top) :])
 
     @cached_property
     def _packed_records(self) -> Mapping[str, list[Any]]:

@@ -105,3 +105,10 @@ def test_help_shows_every_summary_whole(root: Path):
     assert "..." not in shown
     assert "Draw the graph of steps as text, Mermaid or SVG." in shown
     assert "every problem at once, with file, line and hint." in shown
+
+
+def test_an_arrow_over_several_layers_is_not_hidden_behind_the_boxes_between():
+    picture = ElementTree.fromstring(as_svg({"a": (), "b": ("a",), "c": ("a", "b")}))
+    curves = [item.attrib["d"] for item in picture.iter("{http://www.w3.org/2000/svg}path")]
+    heights = [{float(pair.split()[1]) for pair in re.findall(r"[\d.]+ [\d.]+", curve)} for curve in curves]
+    assert [len(found) for found in heights] == [1, 2, 1], "only the arrow from a to c leaves the row"

@@ -114,3 +114,17 @@ def test_a_folder_hashes_as_dvc_hashes_it_under_rooted_and_negated_patterns(tmp_
     assert record and store.entry("data") == record.dependencies["data"] and store.entry(str(root / "data")) == store.entry("data")
     assert store.entry("data/deep/golden") is None, "DVC does not see it"
     assert store.entry("data/a.txt") is not None
+
+
+def test_what_lies_outside_of_the_workspace_is_no_matter_of_its_patterns(tmp_path: Path):
+    root, other = tmp_path / "w", tmp_path / "other"
+    for folder in (root / "in", other):
+        folder.mkdir(parents=True)
+        for name in ("a.txt", "b.tmp"):
+            (folder / name).write_text(name)
+    (root / ".dvcignore").write_text("*.tmp\n/in/never\n")
+    store = Disk(root, Hashes(root))
+    outside = [entry.files if (entry := store.entry(path)) else None for path in (str(other), "../other")]
+    assert outside == [2, 2]
+    inside = store.entry("in")
+    assert inside and inside.files == 1

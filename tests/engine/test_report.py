@@ -235,9 +235,8 @@ def test_no_steps_at_all(tmp_path: Path):
 
 def test_the_commands_build_the_specs_at_their_commit(matter: Matter):
     twin = markdown("Report", sections(matter)[-1:])
-    lines = "git checkout c0ffee|pip install -r requirements.lock|engine check|engine build 'specs/one two.toml'|engine verify train-one".split(
-        "|"
-    )
+    lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
+    lines.append("engine verify train-one")
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
 
 
