@@ -112,3 +112,11 @@ def test_an_arrow_over_several_layers_is_not_hidden_behind_the_boxes_between():
     curves = [item.attrib["d"] for item in picture.iter("{http://www.w3.org/2000/svg}path")]
     heights = [{float(pair.split()[1]) for pair in re.findall(r"[\d.]+ [\d.]+", curve)} for curve in curves]
     assert [len(found) for found in heights] == [1, 2, 1], "only the arrow from a to c leaves the row"
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [("preview", "Number of rows to show."), ("build", "At most N device steps at once"), ("build", "At most N steps at once.")],
+)
+def test_options_say_what_they_bound(root: Path, verb: str, said: str):
+    assert said in " ".join(engine(root, verb, "--help").stdout.split())
