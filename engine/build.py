@@ -57,7 +57,7 @@ class View(Protocol):
 def check_repository(root: Path) -> None:
     """Raise UserError where DVC has no repository at ROOT."""
     if not (root / ".dvc").is_dir():
-        raise UserError(f"{root} is no DVC repository", hint=f"run: engine init {root}")
+        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
 
 
 def dvc_environment() -> dict[str, str]:

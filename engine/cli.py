@@ -81,10 +81,12 @@ def init(directory: Annotated[Path, typer.Argument(help="The folder to make a wo
 def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
     from engine import render
+    from engine.machine import missing_loggers
 
     project = load_project()
     chosen = project.named(specs or [])
     steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
+    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers)])
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
 
 
@@ -208,8 +210,8 @@ def plan(
 @app.command()
 def build(
     targets: Targets = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Steps to run side by side.")] = 1,
-    devices: Annotated[int, typer.Option(min=1, help="Of the steps that use a device (train, evaluate), so many side by side.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
     from engine import executors, render
@@ -295,7 +297,7 @@ def results(
 
 def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
     from engine import render
-    from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table, unseen
+    from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table, unseen
     from engine.results import results as collect
     from engine.sweeps import sweep_table, sweeps
 
@@ -309,13 +311,15 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
         render.note(line)
     for sweep in sweeps(specs, found, project.graph, store, plan):
         render.table(f"sweep {sweep.name}: {shown} of its points", *sweep_table(sweep, shown))
+    if rows := benchmark_table(found):
+        render.table("benchmarks", BENCHMARK_COLUMNS, rows)
     if rows := comparison_table(found, shown):
         render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 
 
 def main() -> None:
     """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
-    from engine import cli_artifacts, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
+    from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
     from engine.cli_values import command_of
 
     for stream in (sys.stdout, sys.stderr):

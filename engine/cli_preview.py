@@ -12,7 +12,7 @@ from engine.cli import Json, app, load_project
 def preview(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of the workspace.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="One of its tasks.")],
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="So many rows.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="Number of rows to show.")] = 5,
     json: Json = False,
 ) -> None:
     """Show what a task's first rows become: source, prompt, completion, tokens with the supervised part coloured; writes nothing."""

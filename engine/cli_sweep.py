@@ -49,4 +49,14 @@ def pick(
         render.warn(
             f"{choice.equals} choices are equal in {choice.metric}: taken is the one with the fewest trainable parameters, then the first"
         )
+    elif (margin := choice.margin) and margin.within:
+        render.warn(
+            f"{choice.best.point.name} is within the noise of the next, {margin.following.point.name}: they differ by "
+            f"{margin.difference:.3g} in {choice.metric}, and {margin.source} leave ±{margin.noise:.3g}"
+        )
+    elif margin and margin.within is None:
+        render.note(
+            f"whether {choice.best.point.name} is better than {margin.following.point.name} is unknown: {choice.metric} has no interval; "
+            "sweep experiment.seed too to see its noise"
+        )
     render.note(f"{written} written: {choice.best.point.name}; next: engine build {written}")

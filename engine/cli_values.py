@@ -27,6 +27,9 @@ class _Plain:
 def command_of(app: typer.Typer) -> Any:
     """The command of APP; its parameters that are texts and paths, one or several, are converted here and all others by typer."""
     command = typer.main.get_command(app)
+    for verb in getattr(command, "commands", {}).values():
+        # The summary of a verb is cut to one line unless it is given as such.
+        verb.short_help = verb.short_help or " ".join((verb.help or "").split("\n\n")[0].split())
     for parameter in _parameters(command, None):
         annotation = parameter.type_descriptor.annotation
         many = get_origin(annotation) is list

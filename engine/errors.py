@@ -27,9 +27,11 @@ class Problem:
     what: str
     where: Location | None = None
     hint: str | None = None
+    severity: str = "error"
+    """`error`, or `warning` where nothing is refused."""
 
     def __str__(self) -> str:
-        lines = [f"error: {self.what}"]
+        lines = [f"{self.severity}: {self.what}"]
         if self.where:
             lines.append(f"  --> {self.where}")
             lines += self._excerpt(self.where)

@@ -1,5 +1,6 @@
-"""Whether the trainings of a graph fit their models, told from configurations alone, before any work."""
+"""Whether the trainings and tokens of a graph fit their models, told from configurations alone, before any work."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,53 @@ from engine.estimate.methods import targets
 from engine.estimate.models import Linear, Model, model_of
 from engine.graph import Graph, Step
 from engine.part import Part
-from stages import initialize, train
+from stages import initialize, tokenize, train, vocabulary
+from stages.common.formats.chat import Chat
 from stages.train.methods import Ia3, Lora, Qlora
 
 
 def misfits(graph: Graph, root: Path) -> list[Problem]:
     """What is wrong between methods and models; a model that is not here yet is looked at when it is."""
     found = [problem for step in graph if step.kind is train.KIND for problem in _misfits(step, graph, root)]
+    found += [problem for step in graph if step.kind is tokenize.KIND for problem in _no_template(step, graph, root)]
     return list(dict.fromkeys(found))
+
+
+def _no_template(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
+    """A problem where rows become chats and neither spec nor tokenizer has a template; a tokenizer that is not here yet may have one."""
+    parameters = step.parameters
+    assert isinstance(parameters, tokenize.Parameters)
+    form = parameters.format
+    if not isinstance(form, Chat) or form.template is not None or form.template_file is not None:
+        return
+    given = {role.removeprefix("tokenizer/"): item for role, item in step.inputs.items() if role.startswith("tokenizer/")}
+    config = given.get(_TOKENIZER_CONFIG)
+    if config is None or _TEMPLATE_FILE in given:
+        return
+    while config.producer is not None and graph[config.producer].kind is vocabulary.KIND:
+        config = graph[config.producer].inputs[f"tokenizer/{_TOKENIZER_CONFIG}"]
+    where = step.locate(("format",))
+    if config.producer is not None:
+        if graph[config.producer].kind is initialize.KIND:
+            hint = "give tokenization.format.template or tokenization.format.template_file"
+            yield Problem('format "chat" needs a chat template, and the tokenizer of a model from scratch has none', where, hint)
+        return
+    if not _has_template(root / config.path):
+        beside = (root / config.path).with_name(_TEMPLATE_FILE).is_file()
+        hint = f"name {_TEMPLATE_FILE} in model.tokenizer_files" if beside else "give tokenization.format.template or template_file"
+        yield Problem(f'format "chat" needs a chat template, and {config.path} has none', where, hint)
+
+
+_TOKENIZER_CONFIG, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
+
+
+def _has_template(path: Path) -> bool:
+    """Whether a tokenizer's configuration has a chat template; True for one that cannot be read, of which the step says why."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(found, dict) or bool(found.get("chat_template"))
 
 
 def _misfits(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:

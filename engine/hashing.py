@@ -31,8 +31,8 @@ class Hashes:
     def __post_init__(self) -> None:
         self._known = memo.load(self.memo) or {}
 
-    def entry(self, path: str, keep: Callable[[str], bool] = lambda name: True) -> Entry | None:
-        """Content of PATH (relative to the root, or absolute); None where nothing is there; KEEP says which names count in folders."""
+    def entry(self, path: str, keep: Callable[[str], bool] = lambda path: True) -> Entry | None:
+        """Content of PATH (relative to the root, or absolute); None where nothing is there; KEEP says which paths in folders count."""
         full = os.path.join(self.root, path)  # noqa: PTH118 - plain strings: this runs for every output of every step
         try:
             status = os.stat(full)  # noqa: PTH116
@@ -48,7 +48,7 @@ class Hashes:
 
     def listing(self, path: str) -> dict[str, str]:
         """The md5 of every file of a folder, by its path inside the folder."""
-        return {name: md5 for name, (md5, _) in self._files(str(self.root / path), lambda name: True)}
+        return {name: md5 for name, (md5, _) in self._files(str(self.root / path), lambda path: True)}
 
     def _files(self, folder: str, keep: Callable[[str], bool], inside: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
         # os.walk costs more than all that is done with what it finds.
@@ -56,11 +56,11 @@ class Hashes:
             entries = list(found)
         for item in entries:
             if not item.is_dir():
-                if keep(item.name):
+                if keep(item.path):
                     status = os.stat(item.path)  # noqa: PTH116
                     yield f"{inside}{item.name}", (self._md5(item.path, status), status.st_size)
             # DVC leaves a workspace inside a workspace alone.
-            elif not item.is_symlink() and keep(item.name + "/") and not os.path.exists(f"{item.path}/.dvc"):  # noqa: PTH110
+            elif not item.is_symlink() and keep(item.path + "/") and not os.path.exists(f"{item.path}/.dvc"):  # noqa: PTH110
                 yield from self._files(item.path, keep, f"{inside}{item.name}/")
 
     def _md5(self, full: str, status: os.stat_result) -> str:

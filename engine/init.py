@@ -10,7 +10,7 @@ from engine.conflicts import ATTRIBUTES, install_driver
 from engine.errors import UserError
 from engine.workspace import CODE_ROOT
 
-GITIGNORE = ("/artifacts/", "__pycache__/")
+GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
 
 

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import Problem, UserError
+from engine.errors import Location, Problem, UserError
 from engine.graph import Graph, Step
 from engine.plan import Action
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 """What the drivers of NVIDIA, of AMD, and of Windows' Linux show below /dev."""
+
+_PACKAGES = {"tensorboard": ("tensorboard", "tensorboard"), "wandb": ("wandb", "wandb"), "mlflow": ("mlflow", "mlflow-skinny")}
+"""What each logger imports, and what `pip install` calls it."""
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:
@@ -58,6 +62,21 @@ def missing(step: Step) -> Iterator[Problem]:
     if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
         what = f"{path} {'cannot be written to' if Path(path).is_dir() else 'is no folder'}, and tensors are to be offloaded to it"
         yield Problem(what, step.locate(("zero", "path")), "name a folder on an NVMe disk, or offload to cpu")
+    yield from missing_loggers(dict.fromkeys(getattr(parameters, "report_to", ()), step.locate(("report_to",))), "error")
+
+
+def missing_loggers(named: Mapping[str, Location | None], severity: str = "warning") -> list[Problem]:
+    """A problem for each logger of NAMED whose package is not installed here."""
+    return [
+        Problem(
+            f"resources.report_to names {name}, and the package {_PACKAGES[name][0]} is not installed",
+            where,
+            f"run: pip install {_PACKAGES[name][1]}; or leave it out of resources.report_to",
+            severity,
+        )
+        for name, where in named.items()
+        if find_spec(_PACKAGES[name][0]) is None
+    ]
 
 
 def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:

@@ -1,5 +1,6 @@
 """Files that steps read and that are not there: what may be meant, and which page tells where they come from."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -13,6 +14,8 @@ from stages import generate
 from stages.generate.sources.files import Files
 
 _PAGE = "README.md"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+"""An owner or a name of the Hugging Face hub."""
 
 
 def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
@@ -52,11 +55,18 @@ def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]
 
 
 def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
-    return [
-        Problem(f"there is no {item.path}", item.where, _hint(root, item))
+    absent = {
+        (item, role in ("model", "teacher")): None
         for step in steps
-        for item in step.inputs.values()
+        for role, item in step.inputs.items()
         if item.producer is None and not (root / item.path).exists()
+    }
+    paths = {str(PurePosixPath(item.path)) for item, _ in absent}
+    return [
+        Problem(f"there is no {item.path}", item.where, _hint(root, item, is_model))
+        for item, is_model in absent
+        # The files of a folder that is not here are said with it.
+        if not any(str(above) in paths for above in PurePosixPath(item.path).parents)
     ]
 
 
@@ -69,18 +79,27 @@ def pulled_by(root: Path, path: str) -> str | None:
     return None
 
 
-def _hint(root: Path, item: Input) -> str:
+def _hint(root: Path, item: Input, is_model: bool) -> str:
     if pulled := pulled_by(root, item.path):
         return pulled
     folder = (root / item.path).parent
     near = get_close_matches(PurePosixPath(item.path).name, _names(folder), n=1) if folder.is_dir() else []
     page = _page(root, item)
+    if is_model and not near and _looks_like_hub_id(root, item.path):
+        instead = f'id = "{item.path}" and revision, the full commit hash (40 hex digits), in place of path'
+        return f"'{item.path}' looks like a hub id; for a model of the Hugging Face hub write {instead}"
     said = [
         *(f"did you mean '{PurePosixPath(item.path).with_name(name)}'?" for name in near),
         *([f"{page} tells of it;"] if page and not near else []),
         "paths are relative to the workspace",
     ]
     return " ".join(said)
+
+
+def _looks_like_hub_id(root: Path, path: str) -> bool:
+    """Whether the path of a model that is not here is an owner and a name, and nothing in the workspace has the owner's name."""
+    owner, _, name = path.partition("/")
+    return bool(_HUB_NAME.fullmatch(owner) and _HUB_NAME.fullmatch(name)) and not (root / owner).exists()
 
 
 def _names(folder: Path) -> list[str]:

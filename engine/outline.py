@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine import memo
 from engine.collection import without_collection
 from engine.digests import canonical, digest
-from engine.errors import Location
+from engine.errors import Location, Problem
 from engine.graph import PLOTS, Graph, Input, Step
 from engine.hashing import Hashes
 
@@ -49,6 +49,10 @@ class Outline:
     """The md5 of each path that `resolve` writes, as it should be."""
     state: str
     """A digest of all that decided this."""
+    warnings: tuple[Problem, ...] = ()
+    """What the specs say that looks like a mistake."""
+    loggers: Mapping[str, Location | None] = field(default_factory=dict)
+    """The loggers that the specs name, each with its place."""
 
 
 class RememberedStep(Step):
@@ -135,8 +139,8 @@ class State:
         return all(max(status.st_mtime_ns, status.st_ctime_ns) < _STARTED - _MARGIN for path in paths if (status := path.stat()))
 
 
-def _is_source(name: str) -> bool:
-    return name != "__pycache__/"
+def _is_source(path: str) -> bool:
+    return not path.endswith("/__pycache__/")
 
 
 def _files(path: Path, suffix: str) -> Iterator[Path]:
@@ -161,6 +165,10 @@ def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
     value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
+    value |= {
+        "warnings": [[one.what, _place(one.where), one.hint, one.severity] for one in outline.warnings],
+        "loggers": {name: _place(where) for name, where in outline.loggers.items()},
+    }
     memo.save(path, value | {"specs": specs, "aliases": outline.graph.aliases, **_packed(outline)})
 
 
@@ -174,7 +182,10 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
     graph, digests = _unpacked(found, whole)
-    return Outline(specs, tuple(found["files"]), graph, digests, found["pipeline"], found["resolved"], digest(canonical(before)))
+    warnings = tuple(Problem(what, _location(where), hint, severity) for what, where, hint, severity in found["warnings"])
+    loggers = {name: _location(where) for name, where in found["loggers"].items()}
+    files, pipeline, resolved = tuple(found["files"]), found["pipeline"], found["resolved"]
+    return Outline(specs, files, graph, digests, pipeline, resolved, digest(canonical(before)), warnings, loggers)
 
 
 def _packed(outline: Outline) -> dict[str, Any]:

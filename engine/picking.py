@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 from engine.errors import UserError, did_you_mean
@@ -48,6 +48,24 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """The distance of the best choice from the next one, and the noise of that distance."""
+
+    following: Candidate
+    difference: float
+    noise: float | None
+    """Half the width of a 95 % interval of the difference: of the means over seeds where both have several, else from the intervals of
+    the values, taken as independent; None where neither is known."""
+    source: str
+    """What the noise was found by."""
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the difference is no larger than the noise; None where that is unknown."""
+        return None if self.noise is None else self.difference <= self.noise
+
+
+@dataclass(frozen=True)
 class Choice:
     """The points of a sweep in order, and what they were ordered by."""
 
@@ -68,11 +86,41 @@ class Choice:
         """How many choices, points that differ by seed alone being one, are as good as the best one."""
         return len({_but_seed(one.point) for one in self.candidates if round(one.mean, DIGITS) == round(self.best.mean, DIGITS)})
 
+    @property
+    def margin(self) -> "Margin | None":
+        """How far the best choice is ahead of the next one; None where there is no other."""
+        own = _but_seed(self.best.point)
+        following = next((one for one in self.candidates if _but_seed(one.point) != own), None)
+        if following is None:
+            return None
+        groups = [[c for c in self.candidates if _but_seed(c.point) == _but_seed(one.point)] for one in (self.best, following)]
+        if all(len(group) > 1 for group in groups):
+            noise, source = 1.96 * sum(variance(c.value for c in group) / len(group) for group in groups) ** 0.5, "the seeds"
+        else:
+            halves = [self._half(one.point) for one in (self.best, following)]
+            if None in halves:
+                return Margin(following, abs(self.best.mean - following.mean), None, "")
+            noise, source = sum(half * half for half in halves if half is not None) ** 0.5, "the intervals"
+        return Margin(following, abs(self.best.mean - following.mean), noise, source)
+
+    def _half(self, point: Reached) -> float | None:
+        """Half the width of the interval of the mean over tasks, taken as independent; None where a value has none."""
+        measured = [point.metrics[self.metric][task] for task in self.tasks]
+        halves = [(one.high - one.low) / 2 for one in measured if one.low is not None and one.high is not None]
+        return sum(half * half for half in halves) ** 0.5 / len(halves) if len(halves) == len(measured) else None
+
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values."""
+        margin = self.margin
+        noise = margin and {
+            "next": margin.following.point.name,
+            "difference": margin.difference,
+            "noise": margin.noise,
+            "within_noise": margin.within,
+        }
         points = [{"point": c.point.name, "values": dict(c.point.values), "value": c.value, "mean": c.mean} for c in self.candidates]
         head = {"sweep": self.sweep.name, "spec": self.sweep.spec, "metric": self.metric, "tasks": list(self.tasks)}
-        return head | {"direction": self.direction, "points": points, "best": self.best.point.name}
+        return head | {"direction": self.direction, "points": points, "best": self.best.point.name, "margin": noise}
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows, the best point first."""

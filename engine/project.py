@@ -138,6 +138,7 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """The outline of the specs as they are now, which is remembered for the next run."""
+        from engine.advice import advice, loggers
         from engine.compile import targets
 
         graph = self._whole
@@ -148,7 +149,8 @@ class Project:
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
-        outline = Outline(names, files, graph, digests, pipeline, self._to_resolve(graph, digests), digest(canonical(state)))
+        resolved, told = self._to_resolve(graph, digests), tuple(advice(self.specs))
+        outline = Outline(names, files, graph, digests, pipeline, resolved, digest(canonical(state)), told, loggers(self.specs))
         if self._state.settled(state):
             remember(self._memo, outline, state)
         return outline

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.costs import Costs, Known, expected_seconds
-from engine.errors import UserError
+from engine.errors import Problem, UserError
 from engine.plan import Action, Decision, Plan, Reason
 
 if TYPE_CHECKING:
@@ -61,9 +61,19 @@ def _print(lines: Iterable[Line], stderr: bool = False) -> None:
 
 def error(problem: UserError) -> None:
     """Print what, where and hint of every problem to stderr."""
-    for number, item in enumerate(problem.problems):
+    _problems(problem.problems)
+
+
+def warnings(found: Iterable[Problem]) -> None:
+    """Print what, where and hint of problems that refuse nothing to stderr."""
+    _problems(found)
+
+
+def _problems(found: Iterable[Problem]) -> None:
+    styles = {"error:": "bold red", "warning:": "bold yellow", "  hint:": "cyan"}
+    for number, item in enumerate(found):
         for line in ([""] if number else []) + str(item).splitlines():
-            style = "bold red" if line.startswith("error:") else "cyan" if line.startswith("  hint:") else ""
+            style = next((style for start, style in styles.items() if line.startswith(start)), "")
             _print([[(line, style)]], stderr=True)
 
 
@@ -160,8 +170,8 @@ def _summary(decided: Plan, costs: Costs) -> str:
     counts = {action: decided.count(action) for action in Action}
     words = [f"{counts[Action.RUN]} to run"]
     if counts[Action.MAYBE]:
-        words.append(f"{counts[Action.MAYBE]} that may run")
-    words += [f"{counts[Action.KEEP]} kept", f"{counts[Action.RESTORE]} restored"]
+        words.append(f"{counts[Action.MAYBE]} may run")
+    words += [f"{counts[Action.KEEP]} up to date", f"{counts[Action.RESTORE]} from cache"]
     seconds, unknown = expected_seconds(decided, costs)
     time = ""
     if counts[Action.RUN] + counts[Action.MAYBE]:

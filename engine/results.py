@@ -1,7 +1,7 @@
 """What was built: the table of experiments against tasks, read from metrics and provenance."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.errors import UserError, did_you_mean
@@ -31,6 +31,10 @@ class Result:
     """Whether the scores are those of the specs, code and data as they are now."""
     split: str = "test"
     """Of which rows the scores are."""
+    benchmarks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The values of published benchmarks by task and metric; empty where none was taken."""
+    benchmarks_current: bool = True
+    """Whether these are those of the specs, code and data as they are now."""
 
 
 def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
@@ -48,7 +52,11 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
             intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(spec.stem, {})
             compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
             split = spec.experiment.evaluation.split
-            found.append(Result(name, spec.experiment.mixture.tasks, method.kind, digest, scores, intervals, compared, current, split))
+            taken = graph[f"benchmark-{name}"] if spec.experiment.benchmarks else None
+            values = scores_of(taken, store) if taken else {}
+            fresh = taken is None or plan[taken.name].action is Action.KEEP
+            tasks = spec.experiment.mixture.tasks
+            found.append(Result(name, tasks, method.kind, digest, scores, intervals, compared, current, split, values, fresh))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
@@ -110,6 +118,21 @@ def unseen(found: Iterable[Result]) -> list[str]:
                 what = f"{result.experiment}: {count} of {scores['rows']} rows of {task} hold text that {metric} cannot see"
                 lines.append(f"{what}; its setting in evaluation.metrics: {'tokenize' if metric == 'bleu' else 'segmentation'}")
     return lines
+
+
+BENCHMARK_COLUMNS = ("experiment", "benchmark", "metric", "value", "questions", "state")
+
+
+def benchmark_table(found: Iterable[Result]) -> list[list[str]]:
+    """A row for each value of each published benchmark that an experiment has taken; values to four digits, as leaderboards show them."""
+    rows = []
+    for result in found:
+        state = "current" if result.benchmarks_current else "stale"
+        for task, values in result.benchmarks.items():
+            asked = str(values["rows"]) if "rows" in values else "–"
+            shown = [(metric, value) for metric, value in values.items() if isinstance(value, float)]
+            rows += [[result.experiment, task, metric, f"{value:.4f}", asked, state] for metric, value in shown]
+    return rows
 
 
 COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")

@@ -5,7 +5,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from engine.dvcfile import Entry, Record
 from engine.errors import Location, UserError
 from engine.graph import Step
 from engine.hashing import Hashes
+from engine.ignoring import Ignored
 from engine.records import RunRecord
 
 
@@ -69,8 +69,6 @@ class Disk:
     root: Path
     hashes: Hashes
     _entries: dict[str, Entry | None] = field(default_factory=dict)
-    _counted: dict[str, bool] = field(default_factory=dict)
-    """Whether DVC counts a name, of those that were asked for."""
     _records: dict[str, Record] = field(default_factory=dict)
     """The recorded runs that were asked for."""
     _trees: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -89,7 +87,9 @@ class Disk:
     def entry(self, path: str) -> Entry | None:
         """Content of a path of the workspace, None where nothing is there."""
         if path not in self._entries:
-            self._entries[path] = self.hashes.entry(path, self._counts)
+            inside = self._inside(path)
+            hidden = inside is not None and not self._ignored.reaches(inside)
+            self._entries[path] = None if hidden else self.hashes.entry(path if inside is None else inside.rstrip("/"), self._counts)
         return self._entries[path]
 
     def fresh(self, path: str) -> Entry | None:
@@ -97,26 +97,23 @@ class Disk:
         self._entries.pop(path, None)
         return self.entry(path)
 
-    @cached_property
-    def _ignored(self) -> tuple[str, ...]:
-        path = self.root / ".dvcignore"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        patterns = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
-        for pattern in patterns:
-            if pattern.startswith("!") or "/" in pattern.rstrip("/") or "**" in pattern:
-                hint = "use plain names and `*.ending` patterns"
-                raise UserError(f"the plan does not understand the pattern '{pattern}'", Location(".dvcignore"), hint)
-        return patterns
+    def _inside(self, path: str) -> str | None:
+        """PATH relative to the workspace, of a folder with `/` at its end; None where it leads out of the workspace."""
+        if os.path.isabs(path) or ".." in path:  # noqa: PTH117
+            path = os.path.relpath(os.path.abspath(self.root / path), os.path.abspath(self.root))  # noqa: PTH100
+            if path == os.pardir or path.startswith(f"..{os.sep}"):
+                return None
+        path = os.path.normpath(path)
+        return f"{path}/" if os.path.isdir(self.root / path) else path  # noqa: PTH112
 
-    def _counts(self, name: str) -> bool:
-        """Whether DVC counts a file or folder of this name; our .dvcignore holds plain names and `*.ending` patterns only."""
-        if name not in self._counted:
-            self._counted[name] = not any(
-                fnmatch(name, pattern)
-                or (fnmatch(name.rstrip("/"), pattern.rstrip("/")) and (name.endswith("/") or not pattern.endswith("/")))
-                for pattern in self._ignored
-            )
-        return self._counted[name]
+    @cached_property
+    def _ignored(self) -> Ignored:
+        return Ignored(self.root)
+
+    def _counts(self, full: str) -> bool:
+        """Whether DVC counts a path inside a folder that it counts; outside of the workspace it counts everything."""
+        top = os.path.join(self.hashes.root, "")  # noqa: PTH118 - asked of every file
+        return not full.startswith(top) or full.startswith(f"{top}../") or self._ignored.counts(full[len(top) :])
 
     @cached_property
     def _packed_records(self) -> Mapping[str, list[Any]]:

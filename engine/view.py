@@ -41,9 +41,9 @@ class View:
         now = time.monotonic()
         names = [f"{name} ({render.duration(now - since)})" for name, since in list(self.running.items())]
         rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
-        waits = [f"{name} for {what}" for name, what in self.first]
+        waits = [f"{name} waits for {what}" for name, what in self.first]
         more = self.undone - len(self.running) - len(waits)
-        return [*rows, *([f"waiting: {' · '.join(waits)}{f' · {more} more' if more > 0 else ''}"] if waits else [])]
+        return [*rows, *([f"{' · '.join(waits)}{f' · {more} more wait' if more > 0 else ''}"] if waits else [])]
 
     def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
         """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""

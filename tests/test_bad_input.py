@@ -202,7 +202,7 @@ def test_building_without_a_dvc_repository(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
     (tmp_path / "specs/toy.toml").write_text(SPEC)
-    refused(engine(tmp_path, "build"), "no DVC repository", "engine init")
+    refused(engine(tmp_path, "build"), "not a DVC repository", "engine init")
 
 
 @pytest.mark.parametrize("precision", ["float16", "tf32"])

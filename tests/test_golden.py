@@ -1,5 +1,7 @@
 """Golden files: what the specs in tests/golden/<case> compile to, and what `engine plan` prints, byte for byte.
 
+They end in `.golden`, so that DVC, which reads every `dvc.yaml` of a repository, takes none of them for a pipeline.
+
 After a wanted change rewrite them with `UPDATE_GOLDEN=1 python -m pytest tests/test_golden.py` and read the difference in git.
 """
 
@@ -27,13 +29,14 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
 PLAN = "plan.txt"
 COMPILED = (dvcfile.PIPELINE, dvcfile.PARAMS)
+GOLDEN_FILES = tuple(f"{name}.golden" for name in COMPILED)
 UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 
 
 def workspace_of(case: str, folder: Path) -> Path:
     """A copy of the case without its golden files, in a folder whose path no output may show."""
     root = folder / "workspace"
-    shutil.copytree(GOLDEN / case, root, ignore=shutil.ignore_patterns(*COMPILED, PLAN))
+    shutil.copytree(GOLDEN / case, root, ignore=shutil.ignore_patterns(*GOLDEN_FILES, PLAN))
     return root
 
 
@@ -68,12 +71,20 @@ def test_there_are_cases():
     assert len(CASES) >= 3
 
 
+def test_dvc_finds_no_pipeline_but_that_of_the_repository():
+    """`dvc status`, `dvc pull`, `dvc dag` and `dvc metrics show` concern its own stages only."""
+    root = Path(__file__).parent.parent
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = [name for name in listed if (root / name).is_file()]
+    assert [name for name in files if Path(name).name in ("dvc.yaml", "dvc.lock") or name.endswith(".dvc")] == ["dvc.lock", "dvc.yaml"]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_specs_compile_to_the_golden_files(case: str, tmp_path: Path):
     texts = compiled(workspace_of(case, tmp_path))
     assert set(texts) == set(COMPILED)
     for name, text in texts.items():
-        compare(GOLDEN / case / name, text)
+        compare(GOLDEN / case / f"{name}.golden", text)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -167,7 +178,7 @@ def test_the_order_of_keys_leaves_the_compiled_files_alone(case: str, tmp_path: 
     if not root.exists():
         workspace_of(case, tmp_path)
     reorder(root, case, lambda keys: data.draw(st.permutations(keys)))
-    assert compiled(root) == {name: (GOLDEN / case / name).read_bytes().decode("utf-8") for name in COMPILED}
+    assert compiled(root) == {name: (GOLDEN / case / f"{name}.golden").read_bytes().decode("utf-8") for name in COMPILED}
 
 
 # Added specs

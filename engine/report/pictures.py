@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.drawing import layers
 from engine.report.collect import Node
 from engine.spec.notation import toml
 from engine.sweeps import Line
@@ -67,13 +68,13 @@ def graph(nodes: Mapping[str, Node]) -> str:
     actions = {name: node.action for name, node in nodes.items()}
     if len(nodes) > _MOST_STEPS:
         edges, actions = _by_kind(nodes)
-    layers = _layers(edges)
-    width, height = (max(0.085 * max(map(len, layer)) + 0.25 for layer in layers) + 0.45), _BOX * 1.5
-    deepest = max(map(len, layers))
-    figure, axes = _figure(width * len(layers), height * deepest + 0.3)
+    columns = layers(edges)
+    width, height = (max(0.085 * max(map(len, layer)) + 0.25 for layer in columns) + 0.45), _BOX * 1.5
+    deepest = max(map(len, columns))
+    figure, axes = _figure(width * len(columns), height * deepest + 0.3)
     places = {
         name: (column * width, -height * (row + (deepest - len(layer)) / 2))
-        for column, layer in enumerate(layers)
+        for column, layer in enumerate(columns)
         for row, name in enumerate(layer)
     }
     for name, producers in edges.items():
@@ -81,7 +82,7 @@ def graph(nodes: Mapping[str, Node]) -> str:
             _edge(axes, places[producer], places[name], width - 0.45)
     for name, place in places.items():
         _box(axes, name, place, width - 0.45, COLOURS[actions[name]])
-    axes.set(xlim=(-0.1, width * len(layers) - 0.35), ylim=(-height * deepest + _BOX / 2, _BOX))
+    axes.set(xlim=(-0.1, width * len(columns) - 0.35), ylim=(-height * deepest + _BOX / 2, _BOX))
     axes.axis("off")
     return _svg(figure, "graph")
 
@@ -98,21 +99,6 @@ def _by_kind(nodes: Mapping[str, Node]) -> tuple[dict[str, tuple[str, ...]], dic
         # A kind that reads itself (adapters that go on from others) or one named later would make a circle of kinds.
         edges[titles[kind]] = tuple(titles[other] for other in order if other in before and order.index(other) < order.index(kind))
     return edges, {titles[kind]: max((n.action for n in found), key=list(COLOURS).index) for kind, found in members.items()}
-
-
-def _layers(edges: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The names by how many steps lie before them; inside a layer near those that they read."""
-    depth: dict[str, int] = {}
-    for name, producers in edges.items():
-        depth[name] = 1 + max((depth[p] for p in producers), default=-1)
-    layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for name in edges:
-        layers[depth[name]].append(name)
-    row: dict[str, float] = {}
-    for layer in layers:
-        layer.sort(key=lambda name: sum(row[p] for p in edges[name]) / max(1, len(edges[name])))
-        row |= {name: (place + 0.5) / len(layer) for place, name in enumerate(layer)}
-    return layers
 
 
 def _edge(axes: Any, start: tuple[float, float], end: tuple[float, float], width: float) -> None:

@@ -10,7 +10,7 @@ from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
 from engine.report.sweep_section import sweep_section
-from engine.results import COMPARISON_COLUMNS, chosen_metric, comparison_table, score_table
+from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
@@ -206,6 +206,8 @@ def _scores(matter: Matter) -> list[Block]:
         blocks.append(Table(f"{name} on unseen rows [interval]", *score_table(matter.results, name, intervals=True)))
         if compared := comparison_table(matter.results, name):
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
+    if taken := benchmark_table(matter.results):
+        blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
     return [*blocks, *_not_evaluated(matter)] or [Remark("There are no experiments.")]
 
 
@@ -320,7 +322,7 @@ def _rebuild(matter: Matter) -> list[Block]:
         "pip install -r requirements.lock",
         "engine check",
         *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
-        "engine verify",
+        *(f"engine verify {one.step}" for one in matter.experiments),
     ]
     blocks: list[Block] = [Commands(lines)]
     if len(commits) > 1:

@@ -1,8 +1,10 @@
 """Pydantic's errors in plain words, each at the key or value that it is about."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -11,7 +13,9 @@ from pydantic_core.core_schema import ErrorType
 
 from engine.errors import Location, Problem, did_you_mean
 from engine.part import Name, Part
+from engine.spec.foreign import foreign_hint, key_of
 from engine.spec.notation import described, dotted
+from engine.spec.places import other_places
 from engine.spec.positions import Key
 from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Shape, Table
 from engine.spec.tree import Node
@@ -43,6 +47,8 @@ class _Found:
     family: Family | None
     """The family of which the table around it is a member, if it is."""
     field: FieldInfo | None
+    root: type[Part]
+    """What the whole document is."""
     choice: Key | None
     """The path at which several sorts of value are allowed, if pydantic tried them one by one."""
     tree: Node
@@ -93,7 +99,7 @@ def _locate(error: ErrorDetails, tree: Node, part: type[Part]) -> _Found:
         elif not (key == "[key]" and isinstance(table, Map) and error["type"] != "extra_forbidden"):
             table, family, field = shape, chosen, _field(shape, key)
             path, shape, chosen = (*path, key), _child(shape, key), None
-    return _Found(error, path, every if path == choice else shape, table, family, field, choice, tree)
+    return _Found(error, path, every if path == choice else shape, table, family, field, part, choice, tree)
 
 
 def _field(shape: Shape | None, key: object) -> FieldInfo | None:
@@ -143,7 +149,18 @@ def _unknown_key(found: _Found) -> Problem:
     key, parent = str(found.path[-1]), found.path[:-1]
     known = found.table.part.model_fields if isinstance(found.table, Table) else ()
     what = f"unknown key '{key}' in {_named(found, parent)}" if parent else f"unknown section '{key}'"
-    return Problem(what, found.node.key, _elsewhere(found, key, known) or did_you_mean(key, known))
+    return Problem(what, found.node.key, _elsewhere(found, key, known) or _strange(found, key, known) or did_you_mean(key, known))
+
+
+def _strange(found: _Found, key: str, known: Iterable[str]) -> str | None:
+    """What another trainer's key is called here, or in which table a key of ours belongs."""
+    section, _, name = (key_of(key) or "").rpartition(".")
+    if section == dotted(found.path[:-1]) and name in known:
+        return f"did you mean '{name}'?"
+    if (hint := foreign_hint(key)) or get_close_matches(key, known, n=1, cutoff=0.8):
+        return hint
+    places = other_places(key, found.root)
+    return f"'{key}' belongs elsewhere: {' or '.join(places)}" if places else None
 
 
 def _named(found: _Found, parent: Key) -> str:
@@ -191,7 +208,12 @@ def _unknown_kind(found: _Found) -> Problem:
 
 def _kind_missing(found: _Found) -> Problem:
     members = found.shape.members if isinstance(found.shape, Family) else {}
-    return Problem(f"missing key 'kind' in {found.name}", found.node.key, f"kind is one of: {', '.join(sorted(members))}")
+    hint = f"kind is one of: {', '.join(sorted(members))}"
+    named = [key for key in found.node.content if key in members] if isinstance(found.node.content, dict) else []
+    if named:
+        # `source = { hub = "..." }`: the name of a kind as a key.
+        hint = f'did you mean kind = "{named[0]}"? its keys: {", ".join(key for key in members[named[0]].model_fields if key != "kind")}'
+    return Problem(f"missing key 'kind' in {found.name}", found.node.key, hint)
 
 
 def _wrong_value(found: _Found) -> Problem:
@@ -254,9 +276,16 @@ def _own_rule(found: _Found) -> Problem:
     hint = None
     if isinstance(found.shape, Family) and isinstance(found.node.content, dict):
         known = {name for part in found.shape.members.values() for name in part.model_fields}
-        hints = (did_you_mean(key, known) for key in found.node.content if key not in known and get_close_matches(key, known, n=1))
-        hint = next(hints, None)
-    return Problem(str(cause or found.error["msg"]), found.node.value, hint)
+        strange = [key for key in found.node.content if key not in known]
+        named = (f"'{key}': {foreign}" for key in strange if (foreign := foreign_hint(key)))
+        near = (did_you_mean(key, known) for key in strange if get_close_matches(key, known, n=1))
+        hint = next(chain(named, near), None)
+    what = str(cause or found.error["msg"])
+    return Problem(_UNEVEN.sub(r"\1 (\2) must be divisible by \3 (\4)", what), found.node.value, hint)
+
+
+_UNEVEN = re.compile(r"^(\w+) (\d+) is no multiple of (\w+) (\d+)$")
+"""How the sizes of models say it: their words are part of what decides a step's identity, so that they are put otherwise here."""
 
 
 _EXPLAIN: Mapping[str, Callable[[_Found], Problem]] = {

@@ -114,7 +114,7 @@ def _syntax_error(error: tomllib.TOMLDecodeError, name: str, text: str) -> UserE
 
 _SYNTAX_HINTS = (
     ("overwrite|twice|Duplicate|immutable", "the same key or table stands twice: keep one of them"),
-    ("Invalid value", "a text stands between quotes; truth values are true and false"),
+    ("Invalid value", "strings need quotes; truth values are true and false"),
 )
 """What may be done about what tomllib says, where its words alone do not tell."""
 
@@ -122,7 +122,7 @@ _SYNTAX_HINTS = (
 def _unfit(node: Node) -> Problem | None:
     """Why a spec cannot hold this value, if so."""
     if isinstance(node.content, datetime.date | datetime.time):
-        return Problem("a spec holds no dates or times", node.value, "write it as text, between quotes")
+        return Problem("a spec holds no dates or times", node.value, "write it as a string, in quotes")
     if isinstance(node.content, float) and not math.isfinite(node.content):
         return Problem("a spec holds finite numbers only", node.value, "write a number, or leave the key out")
     return None

@@ -8,7 +8,9 @@ from engine.benchmarks import _folder, _mentioned, _names, _published
 from engine.compile import targets
 from engine.errors import UserError
 from engine.project import Project
+from engine.results import benchmark_table, results
 from engine.workspace import Workspace
+from tests.commands import engine
 from tests.toys import model, toy
 
 TASK = """\
@@ -74,3 +76,15 @@ def test_published_names_are_known():
 def test_names_are_found_in_every_notation(tmp_path: Path, text: str, names: set[str]):
     (tmp_path / "some.yaml").write_text(text)
     assert names <= _names(tmp_path)
+
+
+def test_values_of_benchmarks_are_among_the_results(tmp_path: Path):
+    found = project(tmp_path, 'tasks = ["my_words"]\nfolder = "own"')
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/evaluate-one.json").write_text('{"a": {"exact_match": 0.5}}')
+    (tmp_path / "metrics/benchmark-one.json").write_text('{"my_words": {"acc": 0.25, "rows": 4}, "seconds": 3}')
+    (result,) = results(found.specs, found.graph, found.store(), found.plan())
+    assert result.benchmarks == {"my_words": {"acc": 0.25, "rows": 4}} and not result.benchmarks_current
+    assert benchmark_table([result]) == [["one", "my_words", "acc", "0.2500", "4", "stale"]]
+    shown = engine(tmp_path, "results").stdout
+    assert "benchmarks" in shown and "my_words" in shown and "0.2500" in shown

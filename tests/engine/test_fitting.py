@@ -280,3 +280,47 @@ def test_a_disk_without_room_for_checkpoints_is_told_before_anything_runs(graph,
     # 19,296 weights of 4 bytes, with two moments each, three times, and the best ones.
     assert marked(problem) == '"full"' and "checkpoints need" in problem.what and "engine gc" in problem.hint
     assert list(crowded(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"
+
+
+CHAT = "\n[tokenization]\nformat = FORMAT\n"
+NO_TEMPLATE = 'format "chat" needs a chat template, and '
+
+
+def chat(form: str = '"chat"', more: str = "") -> str:
+    return spec('"full"') + CHAT.replace("FORMAT", form) + more
+
+
+@pytest.mark.parametrize("more", ["", 'special_tokens = ["<x>"]\n'])
+def test_chats_of_a_model_from_scratch_need_a_template(found, more):
+    (problem,) = found(chat(more=more))
+    assert problem.what == f"{NO_TEMPLATE}the tokenizer of a model from scratch has none" and "template_file" in problem.hint
+    assert marked(problem) == '"chat"'
+
+
+@pytest.mark.parametrize(
+    "form", ['{ kind = "chat", template = "{{ messages }}" }', '{ kind = "chat", template_file = "a.jinja" }', '"plain"']
+)
+def test_chats_with_a_template_of_the_spec_are_let_pass(found, form):
+    assert found(chat(form)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "beside", "named", "said"),
+    [
+        ({"eos_token": "</s>"}, False, False, "template_file"),
+        ({"eos_token": "</s>"}, True, False, "name chat_template.jinja in model.tokenizer_files"),
+        ({"eos_token": "</s>"}, True, True, None),
+        ({"chat_template": "{{ messages }}"}, False, False, None),
+    ],
+)
+def test_chats_of_a_local_model_need_a_template_of_its_own_or_of_the_spec(found, tmp_path, config, beside, named, said):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/tokenizer_config.json").write_text(json.dumps(config))
+    if beside:
+        (tmp_path / "models/chat_template.jinja").write_text("{{ messages }}")
+    text = chat()
+    files = 'tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]\n' if named else ""
+    model = f'[model]\npath = "models"\n{files}\n'
+    problems = found(text.replace(text[text.index("[model]") : text.index("[tasks")], model))
+    assert [problem.what for problem in problems] == ([] if said is None else [f"{NO_TEMPLATE}models/tokenizer_config.json has none"])
+    assert said is None or said in problems[0].hint

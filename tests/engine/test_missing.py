@@ -140,3 +140,28 @@ def test_files_of_a_pattern_or_a_model_that_are_not_pulled_are_told_of(root: Pat
     asked = Step("split-a", split.KIND, split.Parameters(), {"model": Input("models/tiny", where=Location("a.toml", 2))}, "", Location("a"))
     (problem,) = missing_inputs([asked], root)
     assert problem.what == "models/tiny/model.safetensors is not here, and models/tiny needs it" and problem.where == Location("a.toml", 2)
+
+
+def model_hint(root: Path, path: str, role: str = "model") -> str:
+    reads = {role: Input(path, where=Location("specs/a.toml", 3, 5)), "tokenizer/tokenizer.json": Input(f"{path}/tokenizer.json")}
+    (problem,) = missing_inputs([Step("split-a", split.KIND, split.Parameters(), reads, "", Location("specs/a.toml"))], root)
+    assert problem.what == f"there is no {path}", "the files inside are said with their folder"
+    return problem.hint or ""
+
+
+@pytest.mark.parametrize("role", ["model", "teacher"])
+@pytest.mark.parametrize("path", ["Qwen/Qwen2.5-0.5B", "tiiuae/falcon-7b", "meta-llama/Llama-3.2-1B"])
+def test_a_path_that_looks_like_a_hub_id_is_told_of_id(root: Path, path: str, role: str):
+    said = model_hint(root, path, role)
+    assert said.startswith(f"'{path}' looks like a hub id") and f'id = "{path}"' in said and "revision" in said
+    (root / path).parent.mkdir()
+    assert "hub" not in model_hint(root, path, role), "a folder of the workspace has this name"
+
+
+@pytest.mark.parametrize("path", ["models", "/models/tiny", "models/deep/tiny", "./models/tiny", "../models/tiny"])
+def test_other_paths_are_no_hub_ids(root: Path, path: str):
+    assert "hub" not in model_hint(root, path)
+
+
+def test_a_path_of_data_is_no_hub_id(root: Path):
+    assert hint(root, "corpus/rows.jsonl") == ALONE

@@ -1,5 +1,6 @@
 """Which point of a sweep is the best, what is written of it, and why nothing is where that cannot be told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,33 @@ def test_a_plot_has_a_line_for_each_task_and_combination():
         for line in lines(sweep_of(*points), "training.method.r", "validation_loss")
     }
     assert found["a, seed 1"] == [(1, 2), (4, 5)] and len(found) == 4
+
+
+def scored(name: str, value: float, half: float | None, **values) -> Reached:
+    """A point with one metric whose interval is HALF wide on either side."""
+    made = point(name, {}, **values)
+    around = (None, None) if half is None else (value - half, value + half)
+    return replace(made, metrics={"validation_loss": {"a": Measured(value, *around)}})
+
+
+@pytest.mark.parametrize(("second", "half", "within"), [(1.05, 0.1, True), (1.14, 0.1, True), (1.15, 0.1, False), (9.0, None, None)])
+def test_a_best_point_within_the_noise_of_the_next_is_told_by_the_intervals(project, second, half, within):
+    sweep = sweep_of(scored("p", 1.0, half, r=1), scored("q", second, half, r=4), scored("s", 99.0, half, r=8))
+    choice = chosen(project().specs[0], sweep, Question())
+    assert choice.best.point.name == "p" and choice.margin.following.point.name == "q"
+    assert choice.margin.within is within and choice.margin.difference == pytest.approx(second - 1)
+    assert choice.as_data()["margin"]["within_noise"] is within
+
+
+@pytest.mark.parametrize(("spread", "within"), [(0.001, False), (1.0, True)])
+def test_seeds_tell_the_noise_where_both_choices_have_several(project, spread, within):
+    """The next choice is another rank, never another seed of the best one."""
+    values = {(1, 0): 1.0, (1, 1): 1.0 + spread, (4, 0): 1.2, (4, 1): 1.2 + spread}
+    sweep = sweep_of(*(point(f"r_{r}-{seed}", {"a": value}, r=r, seed=seed) for (r, seed), value in values.items()))
+    margin = chosen(project().specs[0], sweep, Question()).margin
+    assert margin.following.point.values["training.method.r"] == 4 and margin.within is within and margin.source == "the seeds"
+
+
+def test_a_sweep_of_seeds_alone_has_no_next_choice(project):
+    sweep = sweep_of(*(point(f"s-{seed}", {"a": 1.0 + seed}, seed=seed) for seed in range(3)))
+    assert chosen(project().specs[0], sweep, Question()).margin is None

@@ -224,7 +224,7 @@ def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
     for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):
         assert "Run: engine build" in remarks(empty, title), title
     assert cells(empty, "What was built")[0]["state"] == "not built"
-    assert "No provenance names a commit" in remarks(empty, "Build it again")
+    assert "No run record names a commit" in remarks(empty, "Build it again")
 
 
 def test_no_steps_at_all(tmp_path: Path):
@@ -235,7 +235,8 @@ def test_no_steps_at_all(tmp_path: Path):
 
 def test_the_commands_build_the_specs_at_their_commit(matter: Matter):
     twin = markdown("Report", sections(matter)[-1:])
-    lines = "git checkout c0ffee|pip install -r requirements.lock|engine check|engine build 'specs/one two.toml'|engine verify".split("|")
+    lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
+    lines.append("engine verify train-one")
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
 
 
@@ -295,3 +296,17 @@ def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
         with pytest.raises(UserError, match="is no folder to write into"):
             write(folder, "Report", sections(matter)[:1])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_values_of_benchmarks_are_in_the_comparison(matter: Matter):
+    taken = {"mmlu": {"acc": 0.25123, "acc_norm": 0.5, "rows": 40}, EVIL: {"acc": 1.0}}
+    told = replace(matter, results=[replace(matter.results[0], benchmarks=taken, benchmarks_current=False)])
+    (section,) = [one for one in sections(told) if one.title == "Comparison"]
+    (found,) = [block for block in section.blocks if isinstance(block, Table) and "benchmark" in block.columns]
+    assert found.rows == [
+        ["one", "mmlu", "acc", "0.2512", "40", "stale"],
+        ["one", "mmlu", "acc_norm", "0.5000", "40", "stale"],
+        ["one", EVIL, "acc", "1.0000", "–", "stale"],
+    ]
+    assert "<script>" not in html("Report", sections(told))
+    assert not [block for one in sections(matter) for block in one.blocks if isinstance(block, Table) and "benchmark" in block.columns]

@@ -130,7 +130,7 @@ def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Proj
     view.waiting([("split-task-0", "generate-task-0"), ("train-run-00000", "a free device")], 20)
     running, waiting = view.rows()
     assert running.startswith("0 of 20 · running: generate-task-0 (")
-    assert waiting == "waiting: split-task-0 for generate-task-0 · train-run-00000 for a free device · 17 more"
+    assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more wait"
     view.waiting([], 1)
     assert len(view.rows()) == 1
 

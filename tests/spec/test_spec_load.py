@@ -65,7 +65,7 @@ def test_bytes_that_are_not_utf8(tmp_path, write, valid):
 @pytest.mark.parametrize(
     ("text", "what", "place", "hint"),
     [
-        ("a = \n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "between quotes"),
+        ("a = \n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "strings need quotes"),
         ("a = True\n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "true and false"),
         ("[a]\nb = 1\nb = 2\n", "not valid TOML: Cannot overwrite a value", "specs/a.toml:3:6", "stands twice"),
         ("a = { b = 1, b = 2 }\n", "not valid TOML: Duplicate inline table key", "specs/a.toml:1:19", "stands twice"),

@@ -1,0 +1,45 @@
+"""Where in a spec a key may stand, for keys that were written in the wrong table."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from engine.part import Part
+from engine.spec.shapes import AnyOf, Array, Family, Map, Shape, Table
+
+_MOST = 3
+"""A key that has more places than this says nothing by its name."""
+
+
+def other_places(key: str, part: type[Part]) -> tuple[str, ...]:
+    """The places of KEY in a spec whose root is PART, at most three, with `<name>` for names of the user's; none where there are more."""
+    found = _places(part).get(key, ())
+    return found if len(found) <= _MOST else ()
+
+
+@cache
+def _places(part: type[Part]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for place in _walk(Table(part), "", ()):
+        found.setdefault(place.rpartition(".")[2], {})[place] = None
+    return {key: tuple(places) for key, places in found.items()}
+
+
+def _walk(shape: Shape | None, place: str, above: tuple[type[Part], ...]) -> Iterator[str]:
+    """Every place of a key below PLACE; ABOVE are the parts around it, since a part may hold itself."""
+    match shape:
+        case Table(part) if part not in above:
+            for key in part.model_fields:
+                here = f"{place}.{key}" if place else key
+                yield here
+                yield from _walk(shape.child(key), here, (*above, part))
+        case Family(_, members):
+            for member in members.values():
+                yield from _walk(Table(member), place, above)
+        case Map(values):
+            yield from _walk(values, f"{place}.<name>", above)
+        case Array(items, rest):
+            for item in (*items, rest):
+                yield from _walk(item, place, above)
+        case AnyOf(alternatives):
+            for alternative in alternatives:
+                yield from _walk(alternative, place, above)
