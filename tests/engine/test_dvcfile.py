@@ -202,13 +202,13 @@ def step_over(paths: list[str], description: str = "Rows.") -> Step:
 @settings(deadline=None, max_examples=150)
 @given(st.lists(PATHS, min_size=1, max_size=4, unique=True), PATHS)
 def test_dvc_reads_every_path_and_text_back_as_it_was(resolved, paths, description):
-    text = dvcfile.pipeline_text(Graph([step_over(paths, description)]), [*paths, "specs"], always_resolve=False)
+    text = dvcfile.pipeline_text(Graph([step_over(paths, description)]))
     found = resolved(text)
-    assert sorted(found["split-a"]["deps"]) == sorted([*paths, "artifacts/identity/split-a.json"])
-    assert found["split-a"]["desc"] == description and found["resolve"]["deps"] == [*paths, "specs"]
+    assert sorted(found["split-a"]["deps"]) == sorted([*paths, dvcfile.RESOLVED, "artifacts/identity/split-a.json"])
+    assert found["split-a"]["desc"] == description
 
 
 @pytest.mark.parametrize("path", ["a${b}.jsonl", "${a}", "a${b", "$${a}", "a\\${b}", "${a${b}}", "${}", "a}${b}{", "$ {a}"])
 def test_dvc_reads_what_looks_like_a_parameter_as_a_path(resolved, path):
-    found = resolved(dvcfile.pipeline_text(Graph([step_over([path])]), [], always_resolve=True))
-    assert found["split-a"]["deps"] == sorted([path, "artifacts/identity/split-a.json"])
+    found = resolved(dvcfile.pipeline_text(Graph([step_over([path])])))
+    assert found["split-a"]["deps"] == sorted([path, dvcfile.RESOLVED, "artifacts/identity/split-a.json"])
