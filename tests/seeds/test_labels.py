@@ -50,9 +50,9 @@ def test_the_masks_give_the_published_labels(tmp_path, tokenizer_files, rows):
     wanted = [published(encoder, row["prompt"] + row["completion"]) for row in rows["unmarked"]]
     counts, delimited = tokenize(tmp_path, tokenizer_files, rows["unmarked"], mask=Delimited())
     assert labels(delimited) == wanted and counts["rows_out"] == counts["completions"] == 5
-    _, completion = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Completion())
+    _, completion = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Completion(), control_tokens_in_text="control")
     assert labels(completion) == wanted
-    _, full = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Full())
+    _, full = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Full(), control_tokens_in_text="control")
     assert labels(full) == [(ids, ids) for ids, _ in wanted]
 
 
@@ -68,5 +68,5 @@ def test_trl_gives_the_same_labels(tmp_path, tokenizer_files, rows):
     config = SFTConfig(str(tmp_path / "trl"), max_length=None, report_to="none", use_cpu=True, bf16=False, completion_only_loss=True)
     trainer = SFTTrainer(model, args=config, train_dataset=Dataset.from_list(rows["translate"]), processing_class=tokenizer)
     theirs = [(row["input_ids"], row["labels"]) for row in trainer.train_dataset]
-    _, tokens = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Completion())
+    _, tokens = tokenize(tmp_path, tokenizer_files, rows["translate"], mask=Completion(), control_tokens_in_text="control")
     assert labels(tokens) == theirs
