@@ -212,7 +212,9 @@ def test_a_served_model_stops_where_the_evaluation_does(tmp_path, name):
     assert ours == theirs and any(ended for _, ended, _ in ours), "else there would be nothing to see"
 
     # The merged model is a folder of its own.
-    reads = inputs | {"adapter/one": folder, "rows/words": write_lines(tmp_path / "probes.jsonl", texts(4))}
+    for split in ("train", "validation", "test"):
+        write_lines(tmp_path / f"probes/{split}.jsonl", texts(4) if split == "test" else [])
+    reads = inputs | {"adapter/one": folder, "rows/words": tmp_path / "probes"}
     job = make_job(tmp_path / "merged", reads)
     given = {"format": case.form, "encoder_decoder": case.architecture == "t5", "quantised": case.method.quantisation, "threads": 1}
     merge_body(merge.Parameters(adapters={"one": 1.0}, **given), job)
