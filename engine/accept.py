@@ -14,6 +14,7 @@ from engine.identity import digest
 from engine.locks import build_lock
 from engine.plan import Action, Decision, Planner, Reason
 from engine.project import Project, write_text
+from engine.provenance import parse
 from engine.recording import Recorder
 from engine.records import RunRecord
 from engine.store import Disk, Store
@@ -99,8 +100,13 @@ def _hint(step: Step, decision: Decision, graph: Graph, pending: Container[str])
 
 
 def _acceptance(step: Step, decision: Decision, record: Record, identity: str, store: Store) -> Acceptance:
-    before = store.read(record.dependencies[step.identity].md5)
-    assert before is not None, "without the old identity there would be no reasons of code or environment"
+    known = record.dependencies.get(step.identity)
+    before = store.read(known.md5) if known else None
+    if before is None:
+        # A fresh clone has no identities of older runs; their statements tell.
+        told = parse(data) if (data := store.read(record.outputs[step.provenance].md5)) else None
+        assert told, "without the old identity or statement there would be no reasons of code or environment"
+        return Acceptance(step, record, told.identity, digest(identity), decision.reasons)
     return Acceptance(step, record, digest(before), digest(identity), decision.reasons)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.digests import canonical, digest
+from engine.errors import Location, UserError
 
 FILE = "engine/behaviours.json"
 """Relative to the folder that holds the packages `engine` and `stages`."""
@@ -82,7 +83,11 @@ class Behaviours:
         path = code_root / FILE
         if not path.exists():
             return cls()
-        content = json.loads(path.read_text("utf-8"))
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            hint = "take the file of one side, then run: make behaviours"
+            raise UserError(f"it cannot be read: {error}", Location(str(path)), hint) from None
         return cls(
             {name: Unit(**unit) for name, unit in content["units"].items()},
             tuple(Versions(item["packages"], item["like"], tuple(item["units"])) for item in content["versions"]),
@@ -111,12 +116,17 @@ class Behaviours:
         revision = known.closures.get(closure_digest(closure)) if known else None
         return revision if revision is not None else dict(closure)
 
-    def environment(self, versions: Mapping[str, str], units: Iterable[str]) -> dict[str, str]:
-        """What an identity says of the VERSIONS of a step's packages: those of the first combination that left the same bytes for UNITS."""
-        wanted = set(units)
+    def environment(self, versions: Mapping[str, str], code: Mapping[str, Code]) -> dict[str, str]:
+        """What an identity says of the VERSIONS of a step's packages: those of the first combination that left the same bytes for its CODE.
+
+        CODE is what the identity says of it, by unit. Of code that is not listed nobody has compared versions.
+        """
+        if not all(isinstance(found, int) for found in code.values()):
+            return dict(versions)
+        wanted = set(code)
         for item in self.versions:
             if all(item.packages.get(name) == version for name, version in versions.items()):
-                while item.like is not None and wanted <= set(item.units):
+                while item.like is not None and wanted <= set(item.units) and versions.keys() <= self.versions[item.like].packages.keys():
                     item = self.versions[item.like]
                 return {name: item.packages[name] for name in versions}
         return dict(versions)
@@ -131,6 +141,8 @@ class Behaviours:
         An identity that was written before its code or versions were listed, or in format 1, then equals the one of today.
         """
         code: Mapping[str, Any] = identity["code"]
+        if identity["format"] not in (1, 2):
+            return dict(identity)  # of a later release: only that one knows what it means
         if identity["format"] == 1:
             alike = bool(self.format_1) and all(self.format_1.get(module) == found for module, found in code.items())
             # Format 1 named the modules of all units together, so that only the step of today says which units these were.

@@ -150,22 +150,26 @@ class _Build:
             heappush(self.ready[step.kind.slot], self.places[step.name])
             return
         if decision.action is Action.KEEP:
-            self._renew(step)
+            record = self.store.record(step.name)
+            assert record, f"{step.name} is kept, so that it is recorded"
+            self._renew(step, record)
         if decision.action is Action.RESTORE:
             needs = self._read_now(step)
             run = self.planner.earlier_run(step, needs, self.store.record(step.name))
             assert run
             self.recorder.restore(step, run, needs)
+            for path in step.outputs:
+                self.store.fresh(path)
+            self._renew(step, run)
         elif decision.action is Action.KEEP and not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
             # DVC brought the result, and the run cache knows of its run.
             replace_with(self.recorder.root / step.run_record, ran.text().encode())
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self._settle(step)
 
-    def _renew(self, step: Step) -> None:
-        """Record a kept result for the identity of today, where it was recorded for another text of the same behaviour."""
-        record, (needs, _) = self.store.record(step.name), self.planner.needs(step)
-        assert record
+    def _renew(self, step: Step, record: Record) -> None:
+        """Record the result of RECORD for the identity of today, where it was recorded for another text of the same behaviour."""
+        needs, _ = self.planner.needs(step)
         if record.dependencies.keys() != needs.keys() or record.dependencies[step.identity].md5 != needs[step.identity].md5:
             self.planner.outcomes[step.name] = take_over(
                 self.recorder, self.store, step, self._read_now(step), self.planner.identities[step.name]

@@ -134,7 +134,8 @@ class State:
     def settled(self, state: Mapping[str, Any]) -> bool:
         """Whether nothing of STATE changed since this process began to read: what was compiled then is of what is there now."""
         root = self.hashes.root
-        read = ((root / name, suffix) for names, suffix in ((state["files"], ".py"), (state["inputs"], "")) for name in names)
+        kinds = ((state["files"], ".py"), (state["files"], ".json"), (state["inputs"], ""))
+        read = ((root / name, suffix) for names, suffix in kinds for name in names)
         paths = (path for name, suffix in read for path in _files(name, suffix))
         return all(max(status.st_mtime_ns, status.st_ctime_ns) < _STARTED - _MARGIN for path in paths if (status := path.stat()))
 

@@ -246,7 +246,10 @@ class Planner:
         if before is None:
             return [Reason("identity", step.name)]
         now = json.loads(self.identities[step.name])
-        return identity_changes(step, before, now, self._behaviours)
+        try:
+            return identity_changes(step, before, now, self._behaviours)
+        except (KeyError, TypeError, AttributeError):
+            return [Reason("identity", step.name)]  # damaged, or of a release that this one does not know
 
     @cached_property
     def _behaviours(self) -> Behaviours:
@@ -256,7 +259,10 @@ class Planner:
         """The identity that a run was recorded for: as the cache has it, or as the run's statement tells it, which remotes carry too."""
         old = record.dependencies.get(step.identity)
         if old and (data := self.store.read(old.md5)):
-            return dict(json.loads(data))
+            try:
+                return dict(json.loads(data))
+            except (ValueError, TypeError):
+                pass  # a damaged object of the cache: the statement may still tell
         made = record.outputs.get(step.provenance)
         told = parse(data) if made and (data := self.store.read(made.md5)) else None
         if told is None:

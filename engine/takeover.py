@@ -56,14 +56,17 @@ def take_over(recorder: Recorder, store: Disk, step: Step, read: Mapping[str, En
     The new statement takes the place of the old one in the workspace, and the run record lies beside it. A statement that cannot be read
     stays as it is. The record reaches `dvc.lock` with the recorder's next `flush`.
     """
-    record = store.record(step.name)
-    assert record, f"{step.name} is kept, so that it is recorded"
     old = (recorder.root / step.provenance).read_bytes()
     beside = {path: (recorder.root / path).read_bytes() for path in (step.metrics, step.plots) if path}
     found = converted(old, store.ran(step), beside, identity)
     if found:
         statement, ran = found
-        replace_with(recorder.root / step.provenance, statement.encode())
+        if ran and ran.accepted:
+            # The statement goes on telling what was run; that this counts as today's step is a person's word, which stays valid.
+            note = {"to": digest(identity), "reasons": ["the accepted identity in the words of today"]}
+            ran = replace(ran, statement=dvcfile.bytes_md5(old)).accept(note)
+        else:
+            replace_with(recorder.root / step.provenance, statement.encode())
         if ran:
             replace_with(recorder.root / step.run_record, ran.text().encode())
             records.keep(recorder.settings, ran)

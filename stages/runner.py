@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.behaviours import Behaviours
+from engine.behaviours import Behaviours, module_of
+from engine.code import Code
 from engine.digests import digest, file_digests, listing_digest, scratch_name
 from engine.dvcconfig import cache_settings
 from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
@@ -26,6 +27,7 @@ from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import Identities, merge_resources
+from engine.memo import shared_path
 from engine.part import Kind, with_tuples
 from engine.provenance import Provenance
 from engine.records import RunRecord, keep, path_of
@@ -70,7 +72,11 @@ class Run:
 
     def code(self) -> dict[str, Any]:
         """What the identity would say of the step's code now: of the files' content, read anew."""
-        return Identities(CODE_ROOT, Environment(self.root)).code(self.identity["code"])
+        then: Mapping[str, Any] = self.identity["code"]
+        now = Identities(CODE_ROOT, Environment(self.root)).code(then)
+        # Code that was not listed when the step began may be listed by now: it is still the same code.
+        closures = Code(CODE_ROOT, shared_path("code"))
+        return now | {unit: closures.closure([module_of(unit)]) for unit, found in then.items() if isinstance(found, Mapping)}
 
 
 def run_step(kind_name: str, name: str) -> None:

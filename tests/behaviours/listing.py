@@ -108,6 +108,9 @@ def judge(
         if suspects and not suspects & changed.keys():
             for unit in suspects - shown or suspects:
                 changed.setdefault(unit, []).append(name)
+    for unit in edited - shown:
+        # No step that could be compared shows that it still does the same.
+        changed.setdefault(unit, [])
     units: dict[str, Unit] = dict(old.units)
     alike, uncovered = [], []
     for unit, found in digests.items():
@@ -132,6 +135,10 @@ def judge(
         and set(outcome.units) <= listed
     )
     modules = {module: found for closure in code.values() for module, found in closure.items()}
+    # What versions leave the same bytes was shown for the revisions before.
+    old = replace(
+        old, versions=tuple(replace(item, units=tuple(unit for unit in item.units if unit not in changed)) for item in old.versions)
+    )
     combinations, number = _versions(old, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))})
     golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
     new = Behaviours(units, combinations, modules, old.format_1, golden, number)

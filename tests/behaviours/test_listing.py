@@ -88,22 +88,22 @@ def test_versions_that_leave_the_same_bytes_are_those_of_before(first: Behaviour
     newer = VERSIONS | {"safetensors": "0.9"}
     verdict = judge(first, CODE, OUTCOMES, newer)
     known = verdict.behaviours
-    assert known.environment(newer, ["train"]) == VERSIONS
-    assert known.environment({"safetensors": "0.9"}, ["train"]) == {"safetensors": "0.8"}
-    assert known.environment(VERSIONS | {"torch": "3.0"}, ["train"]) == VERSIONS | {"torch": "3.0"}, "not listed: as it is"
+    assert known.environment(newer, {"train": 1}) == VERSIONS
+    assert known.environment({"safetensors": "0.9"}, {"train": 1}) == {"safetensors": "0.8"}
+    assert known.environment(VERSIONS | {"torch": "3.0"}, {"train": 1}) == VERSIONS | {"torch": "3.0"}, "not listed: as it is"
     newest = judge(known, CODE, OUTCOMES, VERSIONS | {"safetensors": "1.0"}).behaviours
-    assert newest.environment({"safetensors": "1.0"}, ["train"]) == {"safetensors": "0.8"}, "alike what was alike before"
+    assert newest.environment({"safetensors": "1.0"}, {"train": 1}) == {"safetensors": "0.8"}, "alike what was alike before"
 
 
 def test_versions_that_move_a_units_bytes_are_alike_for_the_others_only(first: Behaviours):
     newer = VERSIONS | {"torch": "2.1"}
     moved = OUTCOMES | {"train-a": replace(OUTCOMES["train-a"], left="other")}
     known = judge(first, CODE, moved, newer).behaviours
-    assert known.environment(newer, ["train"]) == newer and known.environment(newer, ["train.methods.lora"]) == newer
+    assert known.environment(newer, {"train": 1}) == newer and known.environment(newer, {"train.methods.lora": 1}) == newer
     both = OUTCOMES | {"mix-a": Outcome("reads", "leaves", ("mix",))}
     code = CODE | {"mix": {"stages.mix.body": "1"}}
     known = judge(judge(Behaviours(), code, both, VERSIONS).behaviours, code, both | moved, newer).behaviours
-    assert known.environment(newer, ["mix"]) == VERSIONS and known.environment(newer, ["mix", "train"]) == newer
+    assert known.environment(newer, {"mix": 1}) == VERSIONS and known.environment(newer, {"mix": 1, "train": 1}) == newer
 
 
 def identity(code: dict, format: int = 2, **more) -> dict:
@@ -154,3 +154,34 @@ def test_the_file_reads_back_as_it_was_written(first: Behaviours, tmp_path):
     (tmp_path / "engine/behaviours.json").write_text(first.text())
     assert Behaviours.of(tmp_path).text() == first.text() and json.loads(first.text())["format"] == 1
     assert Versions(VERSIONS) in Behaviours.of(tmp_path).versions
+
+
+def test_versions_of_code_that_is_not_listed_are_never_taken_for_others(first: Behaviours):
+    newer = VERSIONS | {"torch": "2.1"}
+    known = judge(first, CODE, OUTCOMES, newer).behaviours
+    assert known.environment(newer, {"train": 1}) == VERSIONS
+    assert known.environment(newer, {"train": CODE["train"]}) == newer, "nobody has compared this code under both"
+
+
+def test_a_new_revision_forgets_what_versions_left_the_same_bytes_for_the_old_one(first: Behaviours):
+    newer = VERSIONS | {"torch": "2.1"}
+    known = judge(first, CODE, OUTCOMES, newer).behaviours
+    moved = OUTCOMES | {"train-b": replace(OUTCOMES["train-b"], left="other")}
+    later = judge(known, edited("train"), moved, newer, "x").behaviours
+    assert later.environment(newer, {"train": 2}) == newer and later.environment(newer, {"train.methods.lora": 1}) == VERSIONS
+
+
+def test_a_package_that_came_later_is_no_part_of_older_combinations(first: Behaviours):
+    known = judge(first, CODE, OUTCOMES, VERSIONS | {"new": "1"}).behaviours
+    assert known.environment({"torch": "2.0", "new": "1"}, {"train": 1}) == {"torch": "2.0", "new": "1"}
+
+
+def test_a_unit_that_nothing_shows_to_be_alike_gets_a_new_revision(first: Behaviours):
+    alone = {"train-b": OUTCOMES["train-b"]}
+    lost = judge(first, CODE, alone, VERSIONS).behaviours
+    again = judge(lost, edited("train.methods.lora"), OUTCOMES, VERSIONS, "x")
+    assert set(again.changed) == {"train.methods.lora"}
+
+
+def test_an_identity_of_a_later_release_is_not_read_as_one_of_today(first: Behaviours):
+    assert reasons(identity({"train": 1}, format=3), identity({"train": 1}), first)
