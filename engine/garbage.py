@@ -248,7 +248,8 @@ def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool
     if step is None:
         return False
     needs, unknown = planner.needs(step)
-    read = {path: entry.md5 for path, entry in needs.items()}
+    # The file that only orders `resolve` before the step is nothing that it reads.
+    read = {path: entry.md5 for path, entry in needs.items() if path != dvcfile.RESOLVED}
     return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
 
 
