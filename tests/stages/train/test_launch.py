@@ -12,6 +12,7 @@ from stages.train.early import refuse_impossible
 from stages.train.hosts import first_of_slurm
 from stages.train.launch import commands, is_needed
 from stages.train.zero import Zero
+from tests.stages.generate.tiny_models import llama
 from tests.stages.train.tiny import settings, training_job
 
 TWO = {"method": "full", "nodes": 2, "devices": 4}
@@ -83,7 +84,7 @@ def test_hosts_that_nobody_names_are_refused(tmp_path):
 )
 def test_what_this_machine_cannot_do_is_refused_before_any_work(tmp_path, values, what, hint):
     with pytest.raises(UserError, match=what) as caught:
-        run(settings(**values), training_job(tmp_path, tmp_path / "no-model"))
+        run(settings(**values), training_job(tmp_path, llama(tmp_path / "model")))
     assert hint in caught.value.problems[0].hint
 
 
