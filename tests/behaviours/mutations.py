@@ -85,8 +85,8 @@ MUTATIONS = (
     # answers and values
     _edit("predict/gumbel", 'seed_from("sample", seed, row)', 'seed_from("sample", seed + 1, row)', "predict-scores"),
     _edit("predict/likelihood", "max(len(s), 1)", "len(s)", "predict-base"),
-    _edit("common/questions", "(end, self._encoder.eos_id)", "(end,)", "predict-base", "predict-scores", "predict-chat-turns"),
-    _edit("evaluate/metrics/exact_match", "answer_of(p).strip() ==", "answer_of(p).strip() !=", "evaluate-base"),
+    _edit("predict/body", "bool(ids) and ids[-1] in ends", "bool(ids)", "predict-base", "predict-scores"),
+    _edit("evaluate/metrics/exact_match", "answer == reference.strip()", "answer != reference.strip()", "evaluate-base"),
     _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-scores"),
     _edit("evaluate/metrics/novelty", "gram not in known", "gram in known", "evaluate-scores"),
     _edit(
