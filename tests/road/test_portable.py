@@ -110,7 +110,9 @@ def built(root: Path, threads: int, environment: dict[str, str], backwards: bool
         done = subprocess.run(command, cwd=root, env=inherited | more, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     statements = [told(path) for path in sorted((root / "artifacts").glob("*.provenance.json"))]
-    assert {statement.machine["numerics"]["asked"] for statement in statements} == {"portable"}
+    records = [json.loads(path.read_text()) for path in sorted((root / "artifacts").glob("*.run.json"))]
+    assert [record["step"] for record in records] == [statement.step for statement in statements]
+    assert {record["machine"]["numerics"]["asked"] for record in records} == {"portable"}
     assert {statement.kind for statement in statements} == KINDS.keys() - {"fetch"}
     return {statement.step: statement.digest for statement in statements}
 
