@@ -153,7 +153,10 @@ class _Build:
             record = self.store.record(step.name)
             assert record, f"{step.name} is kept, so that it is recorded"
             self._renew(step, record)
-        if decision.action is Action.RESTORE:
+            if not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
+                # DVC brought the result, and the run cache knows of its run.
+                replace_with(self.recorder.root / step.run_record, ran.text().encode())
+        elif decision.action is Action.RESTORE:
             needs = self._read_now(step)
             run = self.planner.earlier_run(step, needs, self.store.record(step.name))
             assert run
@@ -161,9 +164,6 @@ class _Build:
             for path in step.outputs:
                 self.store.fresh(path)
             self._renew(step, run)
-        elif decision.action is Action.KEEP and not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
-            # DVC brought the result, and the run cache knows of its run.
-            replace_with(self.recorder.root / step.run_record, ran.text().encode())
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
         self._settle(step)
 

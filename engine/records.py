@@ -68,6 +68,11 @@ def from_json(content: Any) -> RunRecord | None:
         return None
 
 
+def is_old(data: bytes) -> bool:
+    """Whether a statement describes its run too, as those of format 1 did."""
+    return b'"adapterbuild_measured"' in data
+
+
 def of_old_statement(content: Any, statement: str) -> RunRecord | None:
     """The record inside a statement of format 1, for the one with the md5 STATEMENT; None where CONTENT describes no run."""
     try:

@@ -253,7 +253,7 @@ class Disk:
         if found := records.merged(records.kept(self.cache, step, statement)):
             return found
         data = self.read(statement)
-        return records.of_old_statement(json.loads(data), statement) if data and b'"adapterbuild_measured"' in data else None
+        return records.of_old_statement(json.loads(data), statement) if data and records.is_old(data) else None
 
 
 def _run_in(path: Path) -> Record | None:

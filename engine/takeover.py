@@ -14,13 +14,8 @@ from engine.dvcfile import Entry
 from engine.graph import Step
 from engine.provenance import parse
 from engine.recording import Recorder, replace_with
-from engine.records import RunRecord
+from engine.records import RunRecord, is_old
 from engine.store import Disk
-
-
-def is_old(data: bytes) -> bool:
-    """Whether a statement describes its run too, as those of format 1 did."""
-    return b'"adapterbuild_measured"' in data
 
 
 def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], identity: str) -> tuple[str, RunRecord | None] | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from engine import dvcfile
 from engine.digests import digest
 from engine.provenance import Provenance, parse
-from engine.records import RunRecord
-from engine.takeover import converted, is_old
+from engine.records import RunRecord, is_old
+from engine.takeover import converted
 
 BESIDE = {"metrics/split-a.json": b'{"train": 3}\n'}
 READS = {"path": "artifacts/generate-a", "md5": "d" * 32 + ".dir"}
