@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from engine.behaviours import FILE, Behaviours
-from tests.behaviours.listing import closures, judge, packages, report, steps_of
+from tests.behaviours.listing import closures, judge, packages, report, steps_of, with_change
 from tests.behaviours.suite import ROOT, suite
 
 CHANGELOG = ROOT / "CHANGELOG.md"
@@ -67,8 +67,7 @@ def main() -> int:
         )
         return 1
     if asked.change and asked.change not in CHANGELOG.read_text("utf-8"):
-        head, mark, rest = CHANGELOG.read_text("utf-8").partition("## Unreleased\n\n")
-        CHANGELOG.write_text(f"{head}{mark}- {asked.change}\n{rest}", "utf-8")
+        CHANGELOG.write_text(with_change(CHANGELOG.read_text("utf-8"), asked.change), "utf-8")
     (ROOT / FILE).write_text(text, "utf-8")
     print(f"wrote {FILE}", file=sys.stderr)
     return 0
