@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,20 @@ def test_the_page_on_an_index_links_to_the_repository_and_shows_its_picture():
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert links and all(link.startswith("https://") for link in links)
     assert [link for link in links if link.endswith("/raw/main/docs/report.png")]
+
+
+def test_the_workflow_runs_the_commands_of_the_readme_on_every_python_that_the_package_names():
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"]["test"]
+    commands = re.findall(r"^    (make \w+) +#", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert commands == ["make quickstart", "make test"] == [step["run"] for step in job["steps"] if step.get("run", "").startswith("make")]
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["classifiers"]
+    assert job["strategy"]["matrix"]["python"] == re.findall(r":: (3\.\d+)\b", "\n".join(named))
+
+
+def test_the_licence_is_the_one_that_the_package_names():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert text.lstrip().startswith("Apache License\n") and "END OF TERMS AND CONDITIONS" in text
 
 
 def test_the_changelog_has_a_place_for_what_comes_and_sections_for_what_was():
