@@ -14,7 +14,6 @@ from engine.part import Part, is_resource
 from stages.kinds import KINDS
 from tests.behaviours.suite import Outcome
 
-
 GOLDEN = "tests/behaviours/golden.json"
 """What the golden suite left when the file of behaviours was last written; relative to the repository."""
 
@@ -179,7 +178,9 @@ def judge(
     old = replace(
         old, versions=tuple(replace(item, units=tuple(unit for unit in item.units if unit not in changed)) for item in old.versions)
     )
-    combinations, number = _versions(old, known.versions, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))})
+    combinations, number = _versions(
+        old, known.versions, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))}
+    )
     golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
     new = Listing(Behaviours(units, combinations, modules, old.format_1), golden, number)
     return Verdict(new, tuple(alike), changed, tuple(uncovered), unexplained)

@@ -100,4 +100,3 @@ MUTATIONS = (
     _edit("merge/combinations/svd", '"svd_rank": self.rank', '"svd_rank": 1', "merge-merged-svd"),
 )
 """Masks, packing, schedules, losses, samplers, optimizers, methods, metrics, merges, prompts: at least one of each sort."""
-

@@ -1,6 +1,5 @@
 """What counts as alike: by what the golden suite leaves, never by somebody's word."""
 
-import json
 from dataclasses import replace
 
 import pytest
