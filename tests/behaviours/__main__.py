@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
     parser.add_argument("--change", default="", metavar="LINE", help="the changelog's line of what gets a new revision")
     parser.add_argument(
-        "--raise", dest="raised", action="append", default=[], metavar="UNIT", help="give it a new revision, whatever the suite shows"
+        "--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway"
     )
     parser.add_argument(
         "--versions-move-bytes", action="store_true", help="take over other bytes of unchanged code: they come from other package versions"

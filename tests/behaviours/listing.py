@@ -178,9 +178,8 @@ def judge(
     old = replace(
         old, versions=tuple(replace(item, units=tuple(unit for unit in item.units if unit not in changed)) for item in old.versions)
     )
-    combinations, number = _versions(
-        old, known.versions, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))}
-    )
+    alike_under_both = {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))}
+    combinations, number = _versions(old, known.versions, versions, alike_under_both)
     golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
     new = Listing(Behaviours(units, combinations, modules, old.format_1), golden, number)
     return Verdict(new, tuple(alike), changed, tuple(uncovered), unexplained)
