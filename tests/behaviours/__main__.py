@@ -20,9 +20,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where the file would change")
     parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
     parser.add_argument("--change", default="", metavar="LINE", help="the changelog's line of what gets a new revision")
-    parser.add_argument(
-        "--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway"
-    )
+    parser.add_argument("--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway")
     parser.add_argument(
         "--versions-move-bytes", action="store_true", help="take over other bytes of unchanged code: they come from other package versions"
     )
