@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine import __version__
 from engine.errors import UserError, no_room
 
 app = typer.Typer(
@@ -31,6 +32,12 @@ Targets = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"adapterbuild {__version__}")
+        raise typer.Exit()
+
+
 class _Settings:
     """What the options before the verb say."""
 
@@ -42,6 +49,7 @@ def _options(
     workspace: Annotated[
         Path, typer.Option("--workspace", "-w", metavar="DIR", help="The folder with specs, dvc.yaml and artifacts.")
     ] = Path(),
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     _Settings.workspace = workspace
 
@@ -317,16 +325,21 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
         render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
 
 
-def main() -> None:
-    """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
+def command() -> Any:
+    """The whole command line: every verb of every module."""
     from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
     from engine.cli_values import command_of
 
+    return command_of(app)
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of guides
     try:
-        command_of(app)()
+        command()()
     except UserError as error:
         from engine import render
 

@@ -10,7 +10,7 @@ from engine.cli import Json, app, load_project
 @app.command()
 def inspect(
     target: Annotated[str, typer.Argument(metavar="EXPERIMENT|ADAPTER", help="An experiment, a spec, or an adapter's content address.")],
-    row: Annotated[int, typer.Argument(metavar="[ROW]", help="Number of the row in its token file, from 0.", min=0)] = 0,
+    row: Annotated[int, typer.Argument(metavar="ROW", help="Number of the row in its token file, from 0.", min=0)] = 0,
     task: Annotated[
         str | None, typer.Option(metavar="TASK", help="One of the mixture's tasks; none given: the first.", show_default=False)
     ] = None,

@@ -319,7 +319,7 @@ def _rebuild(matter: Matter) -> list[Block]:
     commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
-        "pip install -r requirements.lock",
+        "make setup" if (matter.root / "requirements-devices.lock").exists() else "pip install -r requirements.lock",
         "engine check",
         *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
         *(f"engine verify {one.step}" for one in matter.experiments),

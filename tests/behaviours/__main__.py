@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from engine.behaviours import FILE
-from tests.behaviours.listing import Listing, closures, judge, packages, report, steps_of
+from tests.behaviours.listing import Listing, closures, judge, packages, report, steps_of, with_change
 from tests.behaviours.suite import ROOT, suite
 
 CHANGELOG = ROOT / "CHANGELOG.md"
@@ -20,9 +20,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where the file would change")
     parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
     parser.add_argument("--change", default="", metavar="LINE", help="the changelog's line of what gets a new revision")
-    parser.add_argument(
-        "--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway"
-    )
+    parser.add_argument("--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway")
     parser.add_argument(
         "--versions-move-bytes", action="store_true", help="take over other bytes of unchanged code: they come from other package versions"
     )
@@ -79,8 +77,7 @@ def main() -> int:
         )
         return 1
     if asked.change and asked.change not in CHANGELOG.read_text("utf-8"):
-        head, mark, rest = CHANGELOG.read_text("utf-8").partition("## Unreleased\n\n")
-        CHANGELOG.write_text(f"{head}{mark}- {asked.change}\n{rest}", "utf-8")
+        CHANGELOG.write_text(with_change(CHANGELOG.read_text("utf-8"), asked.change), "utf-8")
     for name, text in texts.items():
         (ROOT / name).write_text(text, "utf-8")
     print(f"wrote {FILE}", file=sys.stderr)

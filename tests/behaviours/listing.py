@@ -210,3 +210,12 @@ def report(verdict: Verdict) -> Mapping[str, Any]:
         "uncovered": list(verdict.uncovered),
         "unexplained": list(verdict.unexplained),
     }
+
+
+def with_change(changelog: str, line: str) -> str:
+    """CHANGELOG with LINE first under `### Changed` of what is unreleased, a section that it makes where there is none."""
+    head, mark, rest = changelog.partition("## Unreleased\n")
+    unreleased, following, released = rest.partition("\n## ")
+    before, _, lines = unreleased.strip("\n").partition("### Changed\n\n")
+    sections = [before.rstrip(), f"### Changed\n\n- {line}\n{lines}".rstrip()]
+    return f"{head}{mark}\n" + "\n\n".join(section for section in sections if section) + f"\n{following}{released}"

@@ -7,7 +7,7 @@ import pytest
 from engine.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
 from engine.graph import Step
 from engine.plan import identity_changes
-from tests.behaviours.listing import Listing, closures, judge
+from tests.behaviours.listing import Listing, closures, judge, with_change
 from tests.behaviours.suite import ROOT, Outcome
 
 CODE = {"train": {"stages.train.body": "1", "stages.common.text": "1"}, "train.methods.lora": {"stages.train.methods.lora": "1"}}
@@ -201,3 +201,13 @@ def test_a_unit_that_nothing_shows_to_be_alike_gets_a_new_revision(listing: List
 
 def test_an_identity_of_a_later_release_is_not_read_as_one_of_today(first: Behaviours):
     assert reasons(identity({"train": 1}, format=3), identity({"train": 1}), first)
+
+
+@pytest.mark.parametrize("unreleased", ["", "### Added\n\n- A verb.\n\n", "### Added\n\n- A verb.\n\n### Changed\n\n- A word.\n\n"])
+def test_the_line_of_a_new_revision_stands_among_the_changes_of_what_is_unreleased(unreleased: str):
+    released = "## 0.1.0\n\n### Changed\n\n- Older.\n"
+    text = with_change(f"# Changelog\n\n## Unreleased\n\n{unreleased}{released}", "Bytes move.")
+    before, after = text.split("## 0.1.0")
+    assert f"## 0.1.0{after}" == released
+    assert before.startswith("# Changelog\n\n## Unreleased\n\n### ") and before.count("### Changed\n\n- Bytes move.\n") == 1
+    assert all(line in before for line in unreleased.splitlines()) and "\n\n\n" not in text

@@ -192,3 +192,11 @@ def test_the_lock_decides_versions_and_local_labels_do_not_count(tmp_path):
     assert environment.version("pydantic").startswith("2.")
     with pytest.raises(UserError, match="not installed"):
         environment.version("no-such-package-here")
+
+
+def test_a_lock_with_digests_says_what_the_same_lock_without_them_says(tmp_path):
+    with_digests = (ROOT / "requirements.lock").read_text("utf-8")
+    without = "\n".join(line.removesuffix(" \\") for line in with_digests.splitlines() if not line.startswith("    --hash="))
+    (tmp_path / "requirements.lock").write_text(without)
+    assert "--hash" in with_digests and Environment(ROOT)._locked == Environment(tmp_path)._locked
+    assert Environment(ROOT)._locked["torch"] == "2.13.0" and Environment(ROOT)._locked["ruamel-yaml-clib"] == "0.2.15"

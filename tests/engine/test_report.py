@@ -240,6 +240,11 @@ def test_the_commands_build_the_specs_at_their_commit(matter: Matter):
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
 
 
+def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: Matter):
+    (matter.root / "requirements-devices.lock").touch()
+    assert "git checkout c0ffee\nmake setup\nengine check" in markdown("Report", sections(matter)[-1:])
+
+
 def test_a_large_graph_is_drawn_by_kind():
     nodes = {f"split-{n}": node(f"split-{n}") for n in range(90)} | {"mix-x": node("mix-x", "split-0", "split-89", action="run")}
     svg = pictures.graph(nodes)
