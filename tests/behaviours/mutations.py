@@ -82,7 +82,7 @@ MUTATIONS = (
     ),
     # answers and values
     _edit("predict/gumbel", 'seed_from("sample", seed, row)', 'seed_from("sample", seed + 1, row)', "predict-scores"),
-    _edit("predict/likelihood", "max(len(s), 1)", "len(s)", "predict-learned-bare", "predict-learned"),
+    _edit("predict/likelihood", "max(len(s), 1)", "len(s)", "predict-learned"),
     _edit("predict/body", "bool(ids) and ids[-1] in ends", "bool(ids)", "predict-base", "predict-scores"),
     _edit("evaluate/metrics/exact_match", "answer == reference.strip()", "answer != reference.strip()", "evaluate-learned"),
     _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-learned"),
