@@ -30,8 +30,8 @@ import numpy as np
 
 from benchmarks.common import machine, table
 from benchmarks.token_rows import write_tokenizer
-from stages.common.job import Job
-from stages.common.models import prepare_process
+from stages.models.folders import prepare_process
+from stages.process.job import Job
 from stages.train import Checkpoints, GlobalBatch, Parameters
 from stages.train.methods import Full, Lora
 from stages.train.zero import Zero
@@ -51,7 +51,7 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
     import torch
     from transformers import FalconConfig, FalconForCausalLM
 
-    from stages.common.models import save_model
+    from stages.models.folders import save_model
 
     torch.manual_seed(0)
     sizes = {"hidden_size": hidden_size, "num_hidden_layers": layers, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -68,7 +68,7 @@ def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int |
     """
     from safetensors.numpy import save_file
 
-    from stages.common.tokens import TokenWriter
+    from stages.tokens.files import TokenWriter
 
     draw = np.random.default_rng(0)
     for name in ("order", "output", "scratch"):
@@ -172,12 +172,12 @@ def gradient_difference(folder: Path, model: Path) -> float:
     """The largest distance of a split global batch's gradient from the whole one's, dropout included."""
     import torch
 
-    from stages.train.batches import Batches
     from stages.train.batching import Padded
-    from stages.train.division import Bound, Share
-    from stages.train.dropout import install
-    from stages.train.loss import token_loss
-    from stages.train.work import matter
+    from stages.train.loop.batches import Batches
+    from stages.train.loop.division import Bound, Share
+    from stages.train.loop.dropout import install
+    from stages.train.loop.loss import token_loss
+    from stages.train.loop.training import matter
 
     found = matter(Parameters(method=Lora(r=4, lora_dropout=0.1)), make_job(folder, model, 22, 40))
     keys, model_, rows = install(found.model, 0), found.model.train(), found.rows
@@ -201,8 +201,8 @@ def ours(job: Job, parameters: Parameters) -> float:
     """Processor seconds of the steps of this project's loop: on one thread, other work on the machine does not count."""
     import torch
 
-    from stages.train.division import Share
-    from stages.train.work import matter, work
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import matter, work
 
     found = matter(parameters, job)
     started = time.process_time()
@@ -216,8 +216,8 @@ def bare(job: Job, parameters: Parameters) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from stages.train.batches import below
-    from stages.train.work import matter
+    from stages.train.loop.batches import below
+    from stages.train.loop.training import matter
 
     found = matter(parameters, job)
     model, rows = found.model.train(), found.rows
@@ -243,7 +243,7 @@ def trl(job: Job, parameters: Parameters, folder: Path) -> float:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
-    from stages.train.work import matter
+    from stages.train.loop.training import matter
 
     found = matter(parameters, job)
     rows = [found.rows[position] for position in range(len(found.rows))]

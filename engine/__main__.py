@@ -1,5 +1,5 @@
 """`python -m engine`: the same as the command `engine`."""
 
-from engine.cli import main
+from engine.cli.app import main
 
 main()

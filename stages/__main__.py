@@ -2,8 +2,8 @@
 
 import sys
 
-from engine.errors import UserError, no_room
-from stages.common.job import PREEMPTED, Preempted
+from engine.core.errors import UserError, no_room
+from stages.process.job import PREEMPTED, Preempted
 from stages.runner import run_step
 
 

@@ -1,4 +1,4 @@
-"""What a training sees of one row, position by position; run as `python -m stages.common.inspection`, a JSON request on stdin.
+"""What a training sees of one row, position by position; run as `python -m stages.inspection`, a JSON request on stdin.
 
 The request names `model`, optionally `vocabulary` (the step that added tokens to it) and `adapter` or `trained` (a model trained in full),
 `tokens`, `row`, `threads` and `numerics`; the answer on stdout is one JSON object. A user's mistake is printed to stderr, exit code 1.
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, UserError
-from stages.common import numerics
-from stages.common.models import TextTokenizer, load_adapter, load_model, load_tokenizer, prepare_process
-from stages.common.tokens import Tokens
-from stages.common.vocabulary import extend
+from engine.core.errors import Location, UserError
+from stages.models.added_tokens import extend
+from stages.models.folders import TextTokenizer, load_adapter, load_model, load_tokenizer, prepare_process
+from stages.process import numerics
+from stages.tokens.files import Tokens
 
 
 def inspect(request: Mapping[str, Any]) -> dict[str, Any]:

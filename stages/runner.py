@@ -16,27 +16,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.behaviours import Behaviours, module_of
-from engine.code import Code
-from engine.digests import digest, file_digests, listing_digest, scratch_name
-from engine.dvcconfig import cache_settings
-from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
-from engine.environment import Environment, installed
-from engine.errors import Location, UserError, did_you_mean
-from engine.estimate.beside import estimated
-from engine.graph import ARTIFACTS, METRICS, PLOTS
-from engine.hashing import Hashes
-from engine.identity import Identities, merge_resources
-from engine.memo import shared_path
-from engine.part import Kind, with_tuples
-from engine.provenance import Provenance
-from engine.records import RunRecord, keep, path_of
-from engine.workspace import CODE_ROOT
-from stages.common import numerics
-from stages.common.job import Job
-from stages.common.parent import die_with_parent
-from stages.common.quiet import keep_quiet
+from engine.core.digests import digest, file_digests, listing_digest, scratch_name
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS
+from engine.core.memo import shared_path
+from engine.core.part import Kind, with_tuples
+from engine.core.workspace import CODE_ROOT
+from engine.dvc.config import cache_settings
+from engine.dvc.dvcfile import RESOURCES, TEMPORARY, text_md5
+from engine.dvc.hashing import Hashes
+from engine.dvc.records import RunRecord, keep, path_of
+from engine.estimate.measured import estimated
+from engine.identity.behaviours import Behaviours, module_of
+from engine.identity.code import Code
+from engine.identity.environment import Environment, installed
+from engine.identity.provenance import Provenance
+from engine.identity.text import Identities, merge_resources
 from stages.kinds import KINDS
+from stages.process import numerics
+from stages.process.job import Job
+from stages.process.parent import die_with_parent
+from stages.process.quiet import keep_quiet
 
 LIVE = f"{ARTIFACTS}/live"
 """Where running steps leave what people watch: `dvc plots show artifacts/live`."""

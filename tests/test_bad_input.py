@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import records
-from engine.build import dvc_environment
-from engine.identity import folder_digest
-from engine.provenance import parse
+from engine.build.driver import dvc_environment
+from engine.dvc import records
+from engine.identity.provenance import parse
+from engine.identity.text import folder_digest
 from tests.commands import engine
 
 SPEC = """\

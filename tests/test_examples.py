@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine import records
-from stages.common.encoder import Encoder
-from stages.common.tokens import Tokens
+from engine.dvc import records
+from stages.tokens.encoder import Encoder
+from stages.tokens.files import Tokens
 from tests.road.conftest import Place
 from tests.road.one_process import build_in_one_process
 from tests.road.test_chat_teacher import KEY, asking, files_with

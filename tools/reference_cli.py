@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from engine import cli
+from engine.cli import app as cli
 from tools.markdown import GENERATED, cell, table
 
 _EXIT_CODES = (

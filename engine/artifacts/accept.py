@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from engine import dvcfile, git, records
-from engine.build import check_repository, resolve
-from engine.dvcfile import Entry, Record
-from engine.errors import Problem, UserError
-from engine.graph import Graph, Step
-from engine.identity import digest
-from engine.locks import build_lock
-from engine.plan import Action, Decision, Planner, Reason
-from engine.project import Project, write_text
-from engine.provenance import parse
-from engine.recording import Recorder
-from engine.records import RunRecord
-from engine.store import Disk, Store
-from engine.why import HARMLESS, check_step
+from engine.dvc import dvcfile, git, records
+from engine.build.driver import check_repository, resolve
+from engine.dvc.dvcfile import Entry, Record
+from engine.core.errors import Problem, UserError
+from engine.core.graph import Graph, Step
+from engine.identity.text import digest
+from engine.dvc.locks import build_lock
+from engine.plan.decide import Action, Decision, Planner, Reason
+from engine.plan.project import Project, write_text
+from engine.identity.provenance import parse
+from engine.dvc.recording import Recorder
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Disk, Store
+from engine.plan.why import HARMLESS, check_step
 
 
 @dataclass(frozen=True)

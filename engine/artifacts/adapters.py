@@ -7,18 +7,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile
-from engine.addresses import PROVENANCE, provenance_of
-from engine.dvcfile import Entry, Record
-from engine.errors import UserError
-from engine.garbage import Area, documents
-from engine.graph import ARTIFACTS, Graph
-from engine.identity import short
-from engine.plan import Action, Plan
-from engine.provenance import Provenance
-from engine.results import digest_of, number, scores_of
+from engine.dvc import dvcfile
+from engine.artifacts.addresses import PROVENANCE, provenance_of
+from engine.dvc.dvcfile import Entry, Record
+from engine.core.errors import UserError
+from engine.artifacts.garbage_collection import Area, documents
+from engine.core.graph import ARTIFACTS, Graph
+from engine.identity.text import short
+from engine.plan.decide import Action, Plan
+from engine.identity.provenance import Provenance
+from engine.results.table import digest_of, number, scores_of
 from engine.spec.load import Spec
-from engine.store import Store
+from engine.dvc.store import Store
 
 _TRAININGS = f"{ARTIFACTS}/train-"
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine.dvcfile import Record
-from engine.errors import UserError
-from engine.graph import Step
-from engine.provenance import Provenance, parse
-from engine.store import Store
+from engine.dvc.dvcfile import Record
+from engine.core.errors import UserError
+from engine.core.graph import Step
+from engine.identity.provenance import Provenance, parse
+from engine.dvc.store import Store
 
 SHORTEST = 6
 """So many digits are an address at least; fewer are taken for a name that was mistyped."""

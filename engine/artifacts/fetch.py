@@ -4,16 +4,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine import dvcfile
-from engine.adapters import Training, trainings
-from engine.addresses import PROVENANCE, SHORTEST, only, provenance_of
-from engine.digests import folder_digest, short
-from engine.dvcconfig import cache_settings
-from engine.errors import UserError
-from engine.provenance import Provenance
-from engine.recording import make_folder, remove
-from engine.records import RunRecord, folder_of
-from engine.store import Disk
+from engine.dvc import dvcfile
+from engine.artifacts.adapters import Training, trainings
+from engine.artifacts.addresses import PROVENANCE, SHORTEST, only, provenance_of
+from engine.core.digests import folder_digest, short
+from engine.dvc.config import cache_settings
+from engine.core.errors import UserError
+from engine.identity.provenance import Provenance
+from engine.dvc.writing import make_folder, remove
+from engine.dvc.records import RunRecord, folder_of
+from engine.dvc.store import Disk
 
 _LIST = "this lists all that are known: engine adapters --all"
 

@@ -9,19 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile, git
-from engine.addresses import SHORTEST, matching, provenance_of
-from engine.build import check_repository
-from engine.digests import scratch_name
-from engine.dvcconfig import cache_folder
-from engine.dvcfile import Record
-from engine.errors import UserError
-from engine.graph import ARTIFACTS
-from engine.locks import build_lock, dvc_lock
-from engine.plan import Action, Decision, Planner
-from engine.project import Project
-from engine.recording import remove
-from engine.store import Store
+from engine.dvc import dvcfile, git
+from engine.artifacts.addresses import SHORTEST, matching, provenance_of
+from engine.build.driver import check_repository
+from engine.core.digests import scratch_name
+from engine.dvc.config import cache_folder
+from engine.dvc.dvcfile import Record
+from engine.core.errors import UserError
+from engine.core.graph import ARTIFACTS
+from engine.dvc.locks import build_lock, dvc_lock
+from engine.plan.decide import Action, Decision, Planner
+from engine.plan.project import Project
+from engine.dvc.writing import remove
+from engine.dvc.store import Store
 
 # Every word that looks like an md5 counts, even in a file with conflict marks: too much kept costs room, too little a result.
 _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")

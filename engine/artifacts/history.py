@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile, git
-from engine.dvcfile import Record
-from engine.errors import Location, UserError
-from engine.graph import ARTIFACTS, METRICS
-from engine.identity import short
-from engine.plan import differences
-from engine.project import Project
-from engine.provenance import parse
-from engine.store import Store
+from engine.dvc import dvcfile, git
+from engine.dvc.dvcfile import Record
+from engine.core.errors import Location, UserError
+from engine.core.graph import ARTIFACTS, METRICS
+from engine.identity.text import short
+from engine.plan.decide import differences
+from engine.plan.project import Project
+from engine.identity.provenance import parse
+from engine.dvc.store import Store
 from stages import train
 
 WORKING_TREE = "the working tree"

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile
-from engine.addresses import of_steps, only
-from engine.behaviours import Behaviours
-from engine.build import dvc_environment
-from engine.digests import digest, file_digests, folder_digest, listing_digest, short
-from engine.environment import installed
-from engine.errors import UserError, did_you_mean
-from engine.graph import ARTIFACTS, METRICS, PLOTS, Step
-from engine.identity import Identities
-from engine.project import Project
-from engine.provenance import Provenance, parse
-from engine.records import RunRecord
-from engine.store import Disk
-from engine.workspace import CODE_ROOT
+from engine.dvc import dvcfile
+from engine.artifacts.addresses import of_steps, only
+from engine.identity.behaviours import Behaviours
+from engine.build.driver import dvc_environment
+from engine.core.digests import digest, file_digests, folder_digest, listing_digest, short
+from engine.identity.environment import installed
+from engine.core.errors import UserError, did_you_mean
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
+from engine.identity.text import Identities
+from engine.plan.project import Project
+from engine.identity.provenance import Provenance, parse
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Disk
+from engine.core.workspace import CODE_ROOT
 
 COLUMNS = ("what", "holds", "detail")
 _ACCEPTED = "a change of code or versions was accepted"

@@ -12,19 +12,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import dvcfile
-from engine.dvcfile import Entry, Record
-from engine.errors import UserError
-from engine.executors import Executor, Finished
-from engine.graph import Graph, Step
-from engine.locks import build_lock
-from engine.machine import refuse_impossible
-from engine.plan import Action, Decision, Planner
-from engine.project import Project
-from engine.recording import Recorder, replace_with
-from engine.store import Disk
-from engine.takeover import take_over
-from stages.common.job import PREEMPTED
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.core.errors import UserError
+from engine.build.executors import Executor, Finished
+from engine.core.graph import Graph, Step
+from engine.dvc.locks import build_lock
+from engine.build.machine import refuse_impossible
+from engine.plan.decide import Action, Decision, Planner
+from engine.plan.project import Project
+from engine.dvc.recording import Recorder
+from engine.dvc.writing import replace_with
+from engine.dvc.store import Disk
+from engine.plan.takeover import take_over
+from stages.process.job import PREEMPTED
 
 
 class BuildPreempted(UserError):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.dvcfile import TEMPORARY
-from engine.graph import Step
-from stages.common.parent import PARENT
+from engine.dvc.dvcfile import TEMPORARY
+from engine.core.graph import Step
+from stages.process.parent import PARENT
 
 _POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import Location, Problem, UserError
-from engine.graph import Graph, Step
-from engine.plan import Action
+from engine.core.errors import Location, Problem, UserError
+from engine.core.graph import Graph, Step
+from engine.plan.decide import Action
 
 if TYPE_CHECKING:
-    from engine.project import Project
+    from engine.plan.project import Project
 
 _DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
 """What the drivers of NVIDIA, of AMD, and of Windows' Linux show below /dev."""
@@ -86,9 +86,9 @@ def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     from engine.estimate.methods import counts
     from engine.estimate.models import model_of
     from engine.estimate.training import gigabytes
-    from engine.fitting import model_configuration
+    from engine.checks.model_fit import model_configuration
     from stages import train
-    from stages.train.room import checkpoint_bytes
+    from stages.train.memory.checkpoint_room import checkpoint_bytes
 
     config = model_configuration(step, graph, root)
     model = model_of(config) if config else None

@@ -1,6 +1,6 @@
 """What a spec's batching means for other steps: the length of the mixture's bins, and models whose rows cannot lie one behind another."""
 
-from engine.errors import Problem
+from engine.core.errors import Problem
 from engine.spec.load import Spec
 from engine.spec.sections import Experiment, ScratchModel
 from stages.train.batching import Packed

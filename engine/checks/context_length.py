@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Problem
+from engine.core.errors import Problem
 from engine.spec.load import Spec
 from engine.spec.sections import ScratchModel
-from stages.common.positions import ENDLESS, positions
 from stages.generate.teachers.local import Local
+from stages.models.positions import ENDLESS, positions
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Whether the adapter of one experiment can be trained further by another."""
 
-from engine.errors import Problem
+from engine.core.errors import Problem
 from engine.spec.load import Spec
 
 

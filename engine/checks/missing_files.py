@@ -8,8 +8,8 @@ from os.path import relpath
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
-from engine.errors import Problem
-from engine.graph import Input, Step
+from engine.core.errors import Problem
+from engine.core.graph import Input, Step
 from stages import generate
 from stages.generate.sources.files import Files
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.context import read_config
-from engine.errors import Problem, did_you_mean
+from engine.checks.context_length import read_config
+from engine.core.errors import Problem, did_you_mean
+from engine.core.graph import Graph, Step
+from engine.core.part import Part
 from engine.estimate.configurations import configuration
 from engine.estimate.methods import targets
 from engine.estimate.models import Linear, Model, model_of
-from engine.graph import Graph, Step
-from engine.part import Part
 from stages import initialize, tokenize, train, vocabulary
-from stages.common.formats.chat import Chat
+from stages.chat.formats.chat import Chat
 from stages.train.methods import Ia3, Lora, Qlora
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from engine.errors import Problem, did_you_mean
+from engine.core.errors import Problem, did_you_mean
 from engine.spec.load import Spec
 from engine.spec.references import NAMES, PLAIN_TEMPLATE
 from engine.spec.sections import Task
@@ -53,6 +53,6 @@ def _fields(template: str) -> frozenset[str]:
     """The fields without which a template cannot be rendered."""
     if PLAIN_TEMPLATE.fullmatch(template):
         return frozenset(NAMES.findall(template))
-    from stages.common.templates import Template
+    from stages.rows.templates import Template
 
     return Template(template, "").required

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine import __version__
-from engine.errors import UserError, no_room
+from engine.core.errors import UserError, no_room
 
 app = typer.Typer(
     name="engine",
@@ -55,16 +55,17 @@ def _options(
 
 
 def load_project() -> Any:
-    from engine.project import Project
-    from engine.workspace import Workspace
+    from engine.core.workspace import Workspace
+    from engine.plan.project import Project
 
     return Project(Workspace.at(_Settings.workspace))
 
 
 def ready(root: Path) -> None:
     """Mend what git has left conflict markers in, and see that this clone merges generated files step by step; says what is new."""
-    from engine import conflicts, render
-    from engine.workspace import CODE_ROOT
+    from engine.cli import render
+    from engine.core.workspace import CODE_ROOT
+    from engine.dvc import conflicts
 
     for sentence in conflicts.mend(root):
         render.note(sentence)
@@ -77,8 +78,8 @@ def ready(root: Path) -> None:
 @app.command()
 def init(directory: Annotated[Path, typer.Argument(help="The folder to make a workspace of.")] = Path()) -> None:
     """Make a workspace: git, DVC, ignore files, and a first spec to edit."""
-    from engine import render
-    from engine.init import init as make
+    from engine.cli import render
+    from engine.setup.init import init as make
 
     made = make(directory)
     render.note(f"{directory} is a workspace" + (f" with {', '.join(made)}" if made else ""))
@@ -88,8 +89,8 @@ def init(directory: Annotated[Path, typer.Argument(help="The folder to make a wo
 @app.command()
 def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
-    from engine import render
-    from engine.machine import missing_loggers
+    from engine.build.machine import missing_loggers
+    from engine.cli import render
 
     project = load_project()
     chosen = project.named(specs or [])
@@ -122,12 +123,12 @@ def show(
     deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Show the DeepSpeed configuration of its training instead.")] = False,
 ) -> None:
     """The resolved spec: every value, and the file and line that it comes from."""
-    from engine import render
+    from engine.cli import render
     from engine.spec.explain import explain_all
 
     chosen = load_project().chosen([spec])
     if deepspeed:
-        from engine.deepspeed import configuration
+        from engine.compile.deepspeed import configuration
 
         # No resource can be swept: the configuration of all points is the same.
         render.as_json(configuration(chosen[0]))
@@ -145,7 +146,7 @@ def compile(
     force: Annotated[bool, typer.Option("--force", help="Write over files that were edited by hand.")] = False,
 ) -> None:
     """Write dvc.yaml and params.yaml from the specs."""
-    from engine import render
+    from engine.cli import render
 
     project = load_project()
     if not check:
@@ -177,9 +178,10 @@ def plan(
     ] = False,
 ) -> None:
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
-    from engine import conflicts, render
-    from engine.costs import costs_of
-    from engine.why import acceptable
+    from engine.cli import render
+    from engine.dvc import conflicts
+    from engine.plan.cost_memo import costs_of
+    from engine.plan.why import acceptable
 
     project = load_project()
     selected = project.select(targets or [])
@@ -222,10 +224,11 @@ def build(
     devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
-    from engine import executors, render
-    from engine.build import BuildPreempted, dvc_environment
-    from engine.build import build as run
-    from engine.view import View
+    from engine.build import executors
+    from engine.build.driver import BuildPreempted, dvc_environment
+    from engine.build.driver import build as run
+    from engine.cli import render
+    from engine.cli.build_view import View
 
     project = load_project()
     selected = project.select(targets or [])
@@ -259,7 +262,7 @@ def resolve() -> None:
 @app.command(name="merge-file", hidden=True)
 def merge_file(base: Path, ours: Path, theirs: Path, path: str) -> None:
     """What git runs to merge a generated file: BASE and THEIRS into OURS; PATH is its name in the repository."""
-    from engine import conflicts
+    from engine.dvc import conflicts
 
     try:
         conflicts.merge_file(base, ours, theirs, path)
@@ -270,8 +273,8 @@ def merge_file(base: Path, ours: Path, theirs: Path, path: str) -> None:
 @app.command()
 def doctor(json: Json = False) -> None:
     """Check what a workspace stands on: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1: something is wrong."""
-    from engine import render
-    from engine.doctor import COLUMNS, examine
+    from engine.cli import render
+    from engine.setup.doctor import COLUMNS, examine
 
     found = examine(_Settings.workspace.resolve())
     good = all(one.holds for one in found)
@@ -291,9 +294,9 @@ def results(
     json: Json = False,
 ) -> None:
     """The table of what was built: experiments against tasks; and where experiments are compared, which differences are real."""
-    from engine import render
-    from engine.results import as_data
-    from engine.results import results as collect
+    from engine.cli import render
+    from engine.results.table import as_data
+    from engine.results.table import results as collect
 
     project = load_project()
     chosen = project.chosen(specs or [])
@@ -304,10 +307,18 @@ def results(
 
 
 def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
-    from engine import render
-    from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table, unseen
-    from engine.results import results as collect
-    from engine.sweeps import sweep_table, sweeps
+    from engine.cli import render
+    from engine.results.sweeps import sweep_table, sweeps
+    from engine.results.table import (
+        BENCHMARK_COLUMNS,
+        COMPARISON_COLUMNS,
+        benchmark_table,
+        chosen_metric,
+        comparison_table,
+        score_table,
+        unseen,
+    )
+    from engine.results.table import results as collect
 
     store, plan = project.store(), project.plan()
     found = collect(specs, project.graph, store, plan)
@@ -327,8 +338,8 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
 
 def command() -> Any:
     """The whole command line: every verb of every module."""
-    from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
-    from engine.cli_values import command_of
+    from engine.cli import artifacts as cli_artifacts  # noqa: F401 - add their verbs to the app
+    from engine.cli.values import command_of
 
     return command_of(app)
 
@@ -341,14 +352,14 @@ def main() -> None:
     try:
         command()()
     except UserError as error:
-        from engine import render
+        from engine.cli import render
 
         render.error(error)
         sys.exit(MISTAKE)
     except OSError as error:
         if (full := no_room(error)) is None:
             raise
-        from engine import render
+        from engine.cli import render
 
         render.error(full)
         sys.exit(MISTAKE)

@@ -1,11 +1,11 @@
-"""The verbs about what lies under artifacts: adapters, verify; thin, as those of `engine.cli`."""
+"""The verbs about what lies under artifacts: adapters, verify; thin, as those of `engine.cli.app`."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from engine.cli import MISTAKE, Json, Specs, app, load_project
+from engine.cli.app import MISTAKE, Json, Specs, app, load_project
 
 
 @app.command()
@@ -22,10 +22,10 @@ def adapters(
     json: Json = False,
 ) -> None:
     """List adapters: content address, base, spec, scores, whether the cache holds them; or fetch one, even after its spec moved on."""
-    from engine import render
-    from engine.adapters import Choice, as_data, past, rows
-    from engine.adapters import adapters as collect
-    from engine.results import measured_metric
+    from engine.artifacts.adapters import Choice, as_data, past, rows
+    from engine.artifacts.adapters import adapters as collect
+    from engine.cli import render
+    from engine.results.table import measured_metric
 
     wanted = Choice(step, method, base, digest)
     project = load_project()
@@ -48,9 +48,9 @@ def adapters(
 
 
 def _fetch(project: Any, digest: str, output: Path | None, json: bool) -> None:
-    from engine import render
-    from engine.digests import short
-    from engine.fetching import fetch
+    from engine.artifacts.fetch import fetch
+    from engine.cli import render
+    from engine.core.digests import short
 
     folder = output or Path(f"adapter-{short(digest)}")
     told, ran = fetch(project.root, project.store(), digest, folder)
@@ -69,9 +69,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Recompute every digest in an artifact's provenance: files, record, identity, inputs, code, versions. Exit code 1: one differs."""
-    from engine import render
-    from engine.verify import COLUMNS
-    from engine.verify import verify as check
+    from engine.artifacts.verify import COLUMNS
+    from engine.artifacts.verify import verify as check
+    from engine.cli import render
 
     name, checks = check(load_project(), target, rebuild)
     good = all(one.holds for one in checks)

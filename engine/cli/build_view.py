@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from engine import render
-from engine.executors import Finished
-from engine.graph import Step
-from engine.plan import Action, Decision
+from engine.build.executors import Finished
+from engine.cli import render
+from engine.core.graph import Step
+from engine.plan.decide import Action, Decision
 
 _LOG_LINES = 30
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)

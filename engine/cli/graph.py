@@ -1,4 +1,4 @@
-"""The verb that draws the graph of steps: graph; thin, as those of `engine.cli`."""
+"""The verb that draws the graph of steps: graph; thin, as those of `engine.cli.app`."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from engine.cli import Targets, app, load_project
+from engine.cli.app import Targets, app, load_project
 
 
 @app.command()
@@ -16,8 +16,8 @@ def graph(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE, not to stdout.")] = None,
 ) -> None:
     """Draw the graph of steps as text, Mermaid or SVG."""
-    from engine import render
-    from engine.drawing import FORMATS, edges_of
+    from engine.cli import render
+    from engine.report.graph_drawing import FORMATS, edges_of
 
     drawn = FORMATS[form](edges_of(load_project().select(targets or []).graph))
     if output is None:

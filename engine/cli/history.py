@@ -1,11 +1,11 @@
-"""The verbs about what was built before: why, diff, accept, gc; thin, as those of `engine.cli`."""
+"""The verbs about what was built before: why, diff, accept, gc; thin, as those of `engine.cli.app`."""
 
 from typing import Annotated
 
 import typer
 
-from engine.cli import Json, app, load_project, ready
-from engine.errors import UserError
+from engine.cli.app import Json, app, load_project, ready
+from engine.core.errors import UserError
 
 
 @app.command()
@@ -16,8 +16,8 @@ def why(
     json: Json = False,
 ) -> None:
     """Say why one step would run: its own reasons, then those of the steps above it, up to the root causes."""
-    from engine import render
-    from engine.why import explain as explain_step
+    from engine.cli import render
+    from engine.plan.why import explain as explain_step
 
     project = load_project()
     found = explain_step(step, project.plan(), project.graph)
@@ -36,8 +36,8 @@ def diff(
     json: Json = False,
 ) -> None:
     """Compare two git revisions without a checkout: steps, recipes field by field, artifacts, adapters and metrics."""
-    from engine import render
-    from engine.revisions import differences_between
+    from engine.artifacts.history import differences_between
+    from engine.cli import render
 
     found = differences_between(load_project(), old, new)
     if json:
@@ -54,9 +54,9 @@ def accept(
     json: Json = False,
 ) -> None:
     """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the run record."""
-    from engine import render
-    from engine.accept import accept as keep
-    from engine.accept import as_data
+    from engine.artifacts.accept import accept as keep
+    from engine.artifacts.accept import as_data
+    from engine.cli import render
 
     project = load_project()
     ready(project.root)
@@ -81,8 +81,8 @@ def gc(
     json: Json = False,
 ) -> None:
     """Remove what nothing refers to: checkpoints, leftovers, and results that no spec, git revision or kept adapter names."""
-    from engine import render
-    from engine.garbage import GROUP_COLUMNS, collect
+    from engine.artifacts.garbage_collection import GROUP_COLUMNS, collect
+    from engine.cli import render
 
     if force and dry_run:
         raise UserError("--force and --dry-run contradict each other", hint="look first, then run it again with --force alone")

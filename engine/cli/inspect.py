@@ -1,10 +1,10 @@
-"""The verb that shows what training sees: inspect; thin, as those of `engine.cli`."""
+"""The verb that shows what training sees: inspect; thin, as those of `engine.cli.app`."""
 
 from typing import Annotated, Literal
 
 import typer
 
-from engine.cli import Json, app, load_project
+from engine.cli.app import Json, app, load_project
 
 
 @app.command()
@@ -18,9 +18,9 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show a row as training sees it: each token, whether it is learned, what base and trained model say there, how likely the truth is."""
-    from engine import render
-    from engine.inspection import COLUMNS, rows, title
-    from engine.inspection import inspect as look
+    from engine.cli import render
+    from engine.rows.inspection import COLUMNS, rows, title
+    from engine.rows.inspection import inspect as look
 
     answer = look(load_project(), target, row, task, split)
     if json:

@@ -1,11 +1,11 @@
-"""The verb that shows what a task's rows become: preview; thin, as those of `engine.cli`."""
+"""The verb that shows what a task's rows become: preview; thin, as those of `engine.cli.app`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.cli import Json, app, load_project
+from engine.cli.app import Json, app, load_project
 
 
 @app.command()
@@ -16,8 +16,8 @@ def preview(
     json: Json = False,
 ) -> None:
     """Show what a task's first rows become: source, prompt, completion, tokens with the supervised part coloured; writes nothing."""
-    from engine import render, render_preview
-    from engine.preview import preview as look
+    from engine.cli import render, render_preview
+    from engine.rows.preview import preview as look
 
     project = load_project()
     chosen, *others = project.chosen([spec])

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
-from engine.costs import Costs, Known, expected_seconds
-from engine.errors import Problem, UserError
-from engine.plan import Action, Decision, Plan, Reason
+from engine.core.errors import Problem, UserError
+from engine.plan.cost_memo import Costs, Known, expected_seconds
+from engine.plan.decide import Action, Decision, Plan, Reason
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.text import Text
 
-from engine.preview import Preview
-from engine.render import note, out
+from engine.cli.render import note, out
+from engine.rows.preview import Preview
 
 _SHOWN = 300
 _SUPERVISED, _OTHER, _HEAD = "black on green", "dim", "bold"

@@ -1,11 +1,11 @@
-"""The verb that writes down what was built: report; thin, as those of `engine.cli`."""
+"""The verb that writes down what was built: report; thin, as those of `engine.cli.app`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.cli import Specs, app, load_project
+from engine.cli.app import Specs, app, load_project
 
 
 @app.command()
@@ -16,7 +16,7 @@ def report(
     ),
 ) -> None:
     """Write what was built as one HTML page that needs no network, and as Markdown: data, tokens, losses, scores, answers, cost."""
-    from engine import render
+    from engine.cli import render
     from engine.report.collect import gather
     from engine.report.page import write
     from engine.report.sections import sections

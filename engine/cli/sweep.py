@@ -1,12 +1,12 @@
-"""The verb about sweeps: pick; thin, as those of `engine.cli`."""
+"""The verb about sweeps: pick; thin, as those of `engine.cli.app`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.cli import Json, app, load_project
-from engine.errors import UserError
+from engine.cli.app import Json, app, load_project
+from engine.core.errors import UserError
 
 
 @app.command()
@@ -31,9 +31,9 @@ def pick(
     json: Json = False,
 ) -> None:
     """Choose the best point of a sweep by a metric of validation rows, and write it as a spec that extends the swept one."""
-    from engine import render
-    from engine.picking import Question
-    from engine.picking import pick as choose
+    from engine.cli import render
+    from engine.results.picking import Question
+    from engine.results.picking import pick as choose
 
     if highest and lowest:
         raise UserError("--max and --min contradict each other", hint="give one of them, or neither: most metrics know what is better")

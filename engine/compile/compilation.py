@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.context import Context
-from engine.errors import Location, Problem, UserError, did_you_mean
-from engine.graph import Input, Step
-from engine.identity import canonical, recipe_of
-from engine.part import Part
+from engine.checks.context_length import Context
+from engine.core.errors import Location, Problem, UserError, did_you_mean
+from engine.core.graph import Input, Step
+from engine.core.part import Part
+from engine.identity.text import canonical, recipe_of
 from engine.spec.load import Spec
 from stages import tokenize
 from stages.tokenize.pairs import unfit

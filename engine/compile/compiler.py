@@ -4,21 +4,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from engine.batching import bin_tokens, unpackable
-from engine.benchmarks import add_benchmarks
-from engine.collection import without_collection
-from engine.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
-from engine.compilation import locate_below as _locate
-from engine.compilation import narrow as _narrow
-from engine.context import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
-from engine.continuing import not_continued
-from engine.errors import Location, Problem, UserError
-from engine.evaluation import Subject, add_evaluation
-from engine.fields import unknown_fields
-from engine.graph import Graph, Input, Step
-from engine.merging import add_merge
-from engine.reads import Makers, needed_by
-from engine.sharing import share
+from engine.checks.bin_length import bin_tokens, unpackable
+from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
+from engine.checks.continued_adapter import not_continued
+from engine.checks.template_fields import unknown_fields
+from engine.compile.benchmarks import add_benchmarks
+from engine.compile.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
+from engine.compile.compilation import locate_below as _locate
+from engine.compile.compilation import narrow as _narrow
+from engine.compile.evaluation import Subject, add_evaluation
+from engine.compile.merge import add_merge
+from engine.compile.shared_steps import share
+from engine.compile.task_inputs import Makers, needed_by
+from engine.core.errors import Location, Problem, UserError
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Input, Step
 from engine.spec.load import Spec
 from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary

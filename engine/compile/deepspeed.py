@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from engine.spec.load import Spec
 from stages.train.zero import as_zero, deepspeed_config
 

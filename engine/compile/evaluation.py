@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
-from engine.context import long_answer
-from engine.errors import Problem
-from engine.graph import Input, Step
-from engine.identity import canonical, recipe_of
-from engine.judging import Answers, add_judgements, judge_metric
-from engine.part import Part
+from engine.checks.context_length import long_answer
+from engine.compile.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
+from engine.compile.judge import Answers, add_judgements, judge_metric
+from engine.core.errors import Problem
+from engine.core.graph import Input, Step
+from engine.core.part import Part
+from engine.identity.text import canonical, recipe_of
 from engine.spec.load import Spec
 from engine.spec.sections import TrainedModel
 from stages import evaluate, predict
-from stages.common.markers import Markers
+from stages.chat.markers import Markers
 from stages.tokenize.masks import Delimited
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from engine.compilation import Compilation, locate_below
-from engine.errors import Location, Problem, did_you_mean
-from engine.graph import Input, Step
-from engine.reads import Makers, needed_by
+from engine.compile.compilation import Compilation, locate_below
+from engine.compile.task_inputs import Makers, needed_by
+from engine.core.errors import Location, Problem, did_you_mean
+from engine.core.graph import Input, Step
 from engine.spec.judge import PROMPT, Judge
 from engine.spec.load import Spec
 from stages import generate
@@ -79,7 +79,7 @@ _NO_MAKERS = Makers(_never, _never)
 
 def _unknown_names(spec: Spec, judge: Judge, tasks: set[str]) -> Iterator[Problem]:
     """What the templates ask for and no answer has, and the columns that a task does not carry."""
-    from stages.common.templates import Template
+    from stages.rows.templates import Template
 
     for key, template in (("prompt", judge.prompt), ("system", judge.system)):
         if not isinstance(template, str) or template == PROMPT:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from engine.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
-from engine.errors import Location, Problem, UserError
-from engine.evaluation import Subject, TaskOf
-from engine.graph import Step
+from engine.compile.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
+from engine.compile.evaluation import Subject, TaskOf
+from engine.core.errors import Location, Problem, UserError
+from engine.core.graph import Step
 from engine.spec.load import Spec
 from stages import merge
 from stages.train.methods import Method

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from engine.compilation import Compilation, rewritten
-from engine.errors import Problem
-from engine.graph import Input, Step
-from engine.identity import canonical, recipe_of
+from engine.compile.compilation import Compilation, rewritten
+from engine.core.errors import Problem
+from engine.core.graph import Input, Step
+from engine.identity.text import canonical, recipe_of
 from engine.spec.load import Spec
 from engine.spec.sweep import Point
 

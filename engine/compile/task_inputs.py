@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.errors import Location, Problem, UserError, did_you_mean
-from engine.graph import Input, Step
-from engine.hub import commit_of
-from engine.part import Need, Part
+from engine.compile.hub import commit_of
+from engine.core.errors import Location, Problem, UserError, did_you_mean
+from engine.core.graph import Input, Step
+from engine.core.part import Need, Part
 from engine.spec.load import Spec
 from stages.generate.sources.hub import COMMIT, Hub
 

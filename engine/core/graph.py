@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.errors import Location
+from engine.core.errors import Location
 
 if TYPE_CHECKING:
-    from engine.part import Kind, Part  # pydantic, which takes longer to import than a whole plan takes
+    from engine.core.part import Kind, Part  # pydantic, which takes longer to import than a whole plan takes
 
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
@@ -57,7 +57,7 @@ class Step:
 
     @property
     def run_record(self) -> str:
-        """The record of its last run (see engine.records); no output of DVC, since it differs from run to run."""
+        """The record of its last run (see engine.dvc.records); no output of DVC, since it differs from run to run."""
         return f"{ARTIFACTS}/{self.name}.run.json"
 
     @property

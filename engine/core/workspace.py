@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError, did_you_mean
 
 CODE_ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds the packages `engine` and `stages`."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import dvcfile
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
+from engine.dvc import dvcfile
 
 if TYPE_CHECKING:
     from configparser import RawConfigParser

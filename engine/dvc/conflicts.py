@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile
-from engine.dvcconfig import cache_settings
-from engine.dvcfile import Record
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
+from engine.dvc import dvcfile
+from engine.dvc.config import cache_settings
+from engine.dvc.dvcfile import Record
+from engine.dvc.writing import make_folder, replace_with
 
 FILES = (dvcfile.LOCK, dvcfile.PIPELINE, dvcfile.PARAMS)
 DRIVER = "adapterbuild"
@@ -143,8 +144,6 @@ def mend(root: Path) -> list[str]:
 
 def _write(root: Path, name: str, found: Merged) -> str:
     keep(root, name, found)
-    from engine.recording import replace_with
-
     replace_with(root / name, found.text)
     return sentence(name, found)
 
@@ -159,8 +158,6 @@ def keep(root: Path, name: str, found: Merged) -> None:
     """Remember a merged file as one that nobody has edited by hand, and the runs of the other side in the run cache."""
     if not (root / ".dvc").is_dir():
         return
-    from engine.recording import make_folder, replace_with
-
     if name == dvcfile.LOCK:
         cache = cache_settings(root)
         for record in found.others.values():

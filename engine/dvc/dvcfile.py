@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from engine.collection import without_collection
-from engine.graph import Graph, Step
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Step
 
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
@@ -142,7 +142,7 @@ def params_text(graph: Graph) -> str:
 
 
 def _params(step: Step) -> dict[str, Any]:
-    from engine.identity import recipe_of, resources_of
+    from engine.identity.text import recipe_of, resources_of
 
     resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
     if step.numerics != "portable":

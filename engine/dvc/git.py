@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from engine.errors import UserError, did_you_mean
+from engine.core.errors import UserError, did_you_mean
 
 _DVC_FILES = ("--", ":(glob)**/dvc.lock", ":(glob)**/*.dvc")
 """Everything in git that names content of DVC's cache, below the folder in which git is asked."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISDIR
 
-from engine import memo
-from engine.dvcfile import Entry, tree_md5
-from engine.memo import memo_path
+from engine.core import memo
+from engine.core.memo import memo_path
+from engine.dvc.dvcfile import Entry, tree_md5
 
 __all__ = ["Hashes", "memo_path"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 FILE = ".dvcignore"
 _ALWAYS = (".hg/", ".git/", ".git", ".dvc/")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from engine import dvcfile
-from engine.errors import UserError
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
 
 _PATIENCE = 30.0
 """Seconds to wait for DVC's lock: DVC holds it while it loads, hashes and commits, not while a step runs."""

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import dvcfile
-from engine.dvcconfig import Cache
-from engine.dvcfile import Entry, Record
-from engine.graph import ARTIFACTS
+from engine.core.graph import ARTIFACTS
+from engine.dvc import dvcfile
+from engine.dvc.config import Cache
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.writing import make_folder, replace_with
 
 FORMAT = 1
 _PARAMS = "run-record"
@@ -112,8 +113,6 @@ def _run(step: str, statement: str) -> Record:
 
 def keep(cache: Cache, record: RunRecord) -> None:
     """Put RECORD into the run cache beside those of other runs with the same result."""
-    from engine.recording import make_folder, replace_with
-
     text = dvcfile.run_text(_run(record.step, record.statement), {_PARAMS: {"text": record.text()}})
     folder = cache.folder / folder_of(record.step, record.statement)
     path = folder / dvcfile.text_sha256(text)

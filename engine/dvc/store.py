@@ -9,14 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine import dvcfile, memo, records
-from engine.dvcconfig import cache_folder, remote_folder
-from engine.dvcfile import Entry, Record
-from engine.errors import Location, UserError
-from engine.graph import Step
-from engine.hashing import Hashes
-from engine.ignoring import Ignored
-from engine.records import RunRecord
+from engine.core import memo
+from engine.core.errors import Location, UserError
+from engine.core.graph import Step
+from engine.dvc import dvcfile, records
+from engine.dvc.config import cache_folder, remote_folder
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.hashing import Hashes
+from engine.dvc.ignore import Ignored
+from engine.dvc.records import RunRecord
 
 
 class Store(Protocol):
@@ -138,7 +139,7 @@ class Disk:
         try:
             return dvcfile.parse_lock(data)
         except ValueError as error:
-            from engine.conflicts import mended
+            from engine.dvc.conflicts import mended
 
             if merge := mended(path.parent, path.name):
                 return dvcfile.parse_lock(merge.text)

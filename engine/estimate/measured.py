@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.core.part import Part
 from engine.estimate.training import Matter, estimate
-from engine.part import Part
 from stages import train
 
 

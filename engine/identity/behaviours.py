@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.digests import canonical, digest
-from engine.errors import Location, UserError
+from engine.core.digests import canonical, digest
+from engine.core.errors import Location, UserError
 
-FILE = "engine/behaviours.json"
+FILE = "engine/identity/behaviours.json"
 """Relative to the folder that holds the packages `engine` and `stages`."""
 
 _PREFIX, _BODY = "stages.", ".body"
@@ -72,6 +72,8 @@ class Behaviours:
     """Every module of the code that was listed last, with its digest: so that a plan can name the one that was edited since."""
     format_1: Mapping[str, str] = field(default_factory=dict)
     """The same of the last code that wrote identities of format 1, all of whose units have revision 1."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Units that got another name, old to new: their module was renamed or moved."""
     golden: str = ""
     """Digest of the record of what the golden suite left (tests/behaviours/golden.json), which only the repository needs."""
 
@@ -91,6 +93,7 @@ class Behaviours:
             tuple(Versions(item["packages"], item["like"], tuple(item["units"])) for item in content["versions"]),
             content["modules"],
             content["format_1"],
+            content["moved"],
             content["golden"],
         )
 
@@ -102,6 +105,7 @@ class Behaviours:
             "versions": [{"packages": item.packages, "like": item.like, "units": list(item.units)} for item in self.versions],
             "modules": self.modules,
             "format_1": self.format_1,
+            "moved": self.moved,
             "golden": self.golden,
         }
         return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
@@ -142,7 +146,9 @@ class Behaviours:
         if identity["format"] == 1:
             alike = bool(self.format_1) and all(self.format_1.get(module) == found for module, found in code.items())
             # Format 1 named the modules of all units together, so that only the step of today says which units these were.
-            code = {unit: 1 for unit in units if module_of(unit) in code} if alike else {"": code}
+            before = {new: old for old, new in self.moved.items()}
+            code = {unit: 1 for unit in units if module_of(before.get(unit, unit)) in code} if alike else {"": code}
         else:
-            code = {unit: self.code(unit, found) if isinstance(found, Mapping) else found for unit, found in code.items()}
+            named = {self.moved.get(unit, unit): found for unit, found in code.items()}
+            code = {unit: self.code(unit, found) if isinstance(found, Mapping) else found for unit, found in named.items()}
         return {**identity, "format": 2, "code": code, "environment": self.environment(identity["environment"], code)}

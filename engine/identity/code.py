@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine import memo
-from engine.errors import Location, UserError
+from engine.core import memo
+from engine.core.errors import Location, UserError
 
 PACKAGE = "stages"
 

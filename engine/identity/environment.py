@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 
 LOCK = "requirements.lock"
 

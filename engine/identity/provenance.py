@@ -20,7 +20,7 @@ _SHA256 = "sha256:"
 class Provenance:
     """What a step made, and of what: nothing of when, where or for how long, so that the same build states the same to the byte.
 
-    The run itself is described by `engine.records.RunRecord`.
+    The run itself is described by `engine.dvc.records.RunRecord`.
     """
 
     step: str

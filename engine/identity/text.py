@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.behaviours import Behaviours, module_of, unit_of
-from engine.behaviours import Code as UnitCode
-from engine.code import Code
-from engine.collection import without_collection
-from engine.digests import canonical, digest, folder_digest, short
-from engine.environment import Environment
-from engine.graph import Graph, Step
-from engine.memo import shared_path
-from engine.part import Part, is_resource, parts_in
+from engine.core.digests import canonical, digest, folder_digest, short
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Step
+from engine.core.memo import shared_path
+from engine.core.part import Part, is_resource, parts_in
+from engine.identity.behaviours import Behaviours, module_of, unit_of
+from engine.identity.behaviours import Code as UnitCode
+from engine.identity.code import Code
+from engine.identity.environment import Environment
 
 __all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 

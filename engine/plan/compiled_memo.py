@@ -8,15 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import memo
-from engine.collection import without_collection
-from engine.digests import canonical, digest
-from engine.errors import Location, Problem
-from engine.graph import PLOTS, Graph, Input, Step
-from engine.hashing import Hashes
+from engine.core import memo
+from engine.core.digests import canonical, digest
+from engine.core.errors import Location, Problem
+from engine.core.gc_pause import without_collection
+from engine.core.graph import PLOTS, Graph, Input, Step
+from engine.dvc.hashing import Hashes
 
 if TYPE_CHECKING:
-    from engine.part import Kind, Part
+    from engine.core.part import Kind, Part
 
 _STARTED = time.time_ns()
 _MARGIN = 1_000_000_000

@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import dvcfile, memo, records
-from engine.digests import canonical, digest
-from engine.dvcfile import Entry
-from engine.plan import Action, Plan
-from engine.project import Project
-from engine.records import RunRecord
-from engine.store import Disk
+from engine.core import memo
+from engine.core.digests import canonical, digest
+from engine.dvc import dvcfile, records
+from engine.dvc.dvcfile import Entry
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Disk
+from engine.plan.decide import Action, Plan
+from engine.plan.project import Project
 
 Known = Mapping[str, Any]
-"""What is known of a step as plain JSON values; see engine.facts.Facts."""
+"""What is known of a step as plain JSON values; see engine.plan.step_estimates.Facts."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _md5(entry: Entry | None) -> str | None:
 
 
 def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
-    from engine.facts import Facts, device_limits, facts_of, shortages, unchecked, with_asking
+    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_asking
 
     graph = project.graph
     facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}

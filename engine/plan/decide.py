@@ -8,16 +8,16 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from engine import dvcfile
-from engine.behaviours import Behaviours, Code
-from engine.collection import without_collection
-from engine.digests import canonical
-from engine.dvcfile import Entry, Record
-from engine.errors import Location
-from engine.graph import Graph, Step
-from engine.provenance import beside_in, parse
-from engine.store import Store
-from engine.workspace import CODE_ROOT
+from engine.core.digests import canonical
+from engine.core.errors import Location
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Step
+from engine.core.workspace import CODE_ROOT
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.store import Store
+from engine.identity.behaviours import Behaviours, Code
+from engine.identity.provenance import beside_in, parse
 
 
 class Action(StrEnum):
@@ -318,7 +318,7 @@ def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, An
 
     The older one may have been written before its code or versions were listed, or in an older format.
     """
-    from engine.identity import with_defaults  # brings pydantic, which a plan of what is up to date does not need
+    from engine.identity.text import with_defaults  # brings pydantic, which a plan of what is up to date does not need
 
     before = behaviours.current(before, now["code"])
     before["recipe"] = with_defaults(before["recipe"], step.parameters)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.graph import Graph, Step
-from engine.store import Store
+from engine.core.graph import Graph, Step
+from engine.dvc.store import Store
 from stages import mix
 from stages.mix.samplers.sizes import Size
 

@@ -6,16 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine import dvcfile
-from engine.digests import canonical, digest
-from engine.environment import Environment
-from engine.errors import Location, Problem, UserError
-from engine.graph import Graph, Step
-from engine.hashing import Hashes, memo_path
-from engine.outline import Outline, SpecName, State, recall, remember
-from engine.plan import Decision, Plan, make_plan, plan_resolve
-from engine.store import Disk
-from engine.workspace import CODE_ROOT, Workspace, select
+from engine.core.digests import canonical, digest
+from engine.core.errors import Location, Problem, UserError
+from engine.core.graph import Graph, Step
+from engine.core.workspace import CODE_ROOT, Workspace, select
+from engine.dvc import dvcfile
+from engine.dvc.hashing import Hashes, memo_path
+from engine.dvc.store import Disk
+from engine.identity.environment import Environment
+from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
+from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
 
 if TYPE_CHECKING:
     from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
@@ -69,10 +69,10 @@ class Project:
     @cached_property
     def _whole(self) -> Graph:
         """The graph with every step's parameters."""
-        from engine.benchmarks import benchmark_problems
-        from engine.compile import compile_each
-        from engine.fitting import misfits
-        from engine.missing import missing_inputs
+        from engine.checks.missing_files import missing_inputs
+        from engine.checks.model_fit import misfits
+        from engine.compile.benchmarks import benchmark_problems
+        from engine.compile.compiler import compile_each
 
         specs, problems = self._loaded
         compiled = compile_each(specs, whole=not problems, root=self.root)
@@ -96,8 +96,8 @@ class Project:
     def _broken_template_files(self, steps: Iterable[Step]) -> Iterator[Problem]:
         from engine.spec.references import template_error
         from stages import generate
-        from stages.common.template_files import read_template
         from stages.generate.prompts import TemplateFile
+        from stages.rows.template_files import read_template
 
         for step in steps:
             templates = (*step.parameters.prompts, step.parameters.system) if isinstance(step.parameters, generate.Parameters) else ()
@@ -138,8 +138,8 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """The outline of the specs as they are now, which is remembered for the next run."""
-        from engine.advice import advice, loggers
-        from engine.compile import targets
+        from engine.compile.compiler import targets
+        from engine.spec.warnings import advice, loggers
 
         graph = self._whole
         digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
@@ -158,7 +158,7 @@ class Project:
     @staticmethod
     def _to_resolve(graph: Graph, digests: Mapping[str, str]) -> dict[str, str]:
         """The md5 of each path that `resolve` writes."""
-        from engine.identity import resources_text
+        from engine.identity.text import resources_text
 
         resources = {f"{step.name}.json": dvcfile.text_md5(resources_text(step)) for step in graph}
         return {
@@ -206,7 +206,7 @@ class Project:
     @cached_property
     def identities(self) -> dict[str, str]:
         """Every step's identity file, by the step's name."""
-        from engine.identity import Identities
+        from engine.identity.text import Identities
 
         return Identities(CODE_ROOT, self.environment).texts(self._whole)
 
@@ -299,8 +299,8 @@ class Project:
             for file in (self.root / folder).glob("*.json"):
                 if file.stem not in self.graph:
                     file.unlink()
-        from engine.identity import resources_text
-        from engine.recording import Recorder
+        from engine.dvc.recording import Recorder
+        from engine.identity.text import resources_text
 
         recorder = Recorder(self.root, self.hashes) if (self.root / ".dvc").is_dir() else None
         for step in self._whole:
@@ -319,8 +319,8 @@ class Project:
         lock = dvcfile.LockText(old)
         lock.reserve({dvcfile.RESOLVE: dvcfile.RESOLVE_COMMAND} | {step.name: dvcfile.command(step) for step in self.graph})
         if (text := lock.text()) != old:
-            from engine.locks import dvc_lock
-            from engine.recording import replace_with
+            from engine.dvc.locks import dvc_lock
+            from engine.dvc.writing import replace_with
 
             with dvc_lock(self.root):
                 replace_with(path, text)

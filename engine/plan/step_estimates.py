@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.estimate.asking import Asking, asking_of
-from engine.estimate.mixture import expected_shares, realised_shares
-from engine.estimate.steps import estimate_of
+from engine.core.graph import Graph, Step
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
-from engine.graph import Graph, Step
-from engine.plan import Action, Plan
-from engine.records import RunRecord
+from engine.plan.decide import Action, Plan
+from engine.plan.mixture_sizes import expected_shares, realised_shares
+from engine.plan.teacher_requests import Asking, asking_of
+from engine.plan.training_inputs import estimate_of
 from engine.spec.load import Spec
-from engine.store import Store
 from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 

@@ -1,21 +1,22 @@
 """Results that were recorded in other words: before their code or versions were listed, before a field was added, or in format 1.
 
 Whether a result may be taken over, that is whether its old identity and its present one mean the same, is for the plan to say
-(`engine.plan.identity_changes`). Here its statement and its record become those of a run under the present identity.
+(`engine.plan.decide.identity_changes`). Here its statement and its record become those of a run under the present identity.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 
-from engine import dvcfile, records
-from engine.digests import digest
-from engine.dvcfile import Entry
-from engine.graph import Step
-from engine.provenance import parse
-from engine.recording import Recorder, replace_with
-from engine.records import RunRecord, is_old
-from engine.store import Disk
+from engine.core.digests import digest
+from engine.core.graph import Step
+from engine.dvc import dvcfile, records
+from engine.dvc.dvcfile import Entry
+from engine.dvc.recording import Recorder
+from engine.dvc.records import RunRecord, is_old
+from engine.dvc.store import Disk
+from engine.dvc.writing import replace_with
+from engine.identity.provenance import parse
 
 
 def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], identity: str) -> tuple[str, RunRecord | None] | None:

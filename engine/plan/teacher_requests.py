@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.graph import Graph, Step
-from engine.identity import merge_resources, recipe_of, resources_of
-from engine.plan import Action, Plan
-from engine.workspace import CODE_ROOT
+from engine.core.graph import Graph, Step
+from engine.core.workspace import CODE_ROOT
+from engine.identity.text import merge_resources, recipe_of, resources_of
+from engine.plan.decide import Action, Plan
 from stages import generate
 from stages.generate.teachers.chat import Chat
 

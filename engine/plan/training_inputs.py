@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.core.graph import Graph, Input, Step
+from engine.dvc.store import Store
 from engine.estimate.configurations import configuration
 from engine.estimate.training import Estimate, Matter, estimate
-from engine.graph import Graph, Input, Step
-from engine.plan import Action, Plan
-from engine.store import Store
+from engine.plan.decide import Action, Plan
 from stages import fetch, initialize, mix, tokenize, train
 
 

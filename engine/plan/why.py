@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import dvcfile
-from engine.errors import Location, UserError, did_you_mean
-from engine.graph import Graph
-from engine.plan import Action, Decision, Plan, Reason
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.graph import Graph
+from engine.dvc import dvcfile
+from engine.plan.decide import Action, Decision, Plan, Reason
 
 HARMLESS = ("code", "revision", "environment")
 """Causes that a person may know to be harmless; a recipe or an input never is."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from engine.graph import Graph
+from engine.core.graph import Graph
 
 Edges = Mapping[str, Sequence[str]]
 """For each step those that it reads, every step after what it reads."""

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engine.digests import short
+from engine.core.digests import short
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
 from engine.report.sweep_section import sweep_section
-from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
+from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from engine.errors import UserError, did_you_mean
-from engine.part import NAME_PATTERN
-from engine.project import Project, write_text
-from engine.results import results
+from engine.core.errors import UserError, did_you_mean
+from engine.core.part import NAME_PATTERN
+from engine.plan.project import Project, write_text
+from engine.results.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
+from engine.results.table import results
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
-from engine.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
 
 LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
 WITHOUT_BETTER = {"length", "copy_rate", "novelty"}

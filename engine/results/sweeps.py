@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.graph import Graph
-from engine.plan import Action, Plan
-from engine.results import Result
+from engine.core.graph import Graph
+from engine.dvc.store import Store
+from engine.plan.decide import Action, Plan
+from engine.results.table import Result
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
-from engine.store import Store
 
 SEED = "experiment.seed"
 VALIDATION_LOSS = "validation_loss"

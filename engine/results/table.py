@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engine.errors import UserError, did_you_mean
-from engine.graph import Graph, Step
-from engine.identity import short
-from engine.plan import Action, Plan
-from engine.provenance import from_statement
+from engine.core.errors import UserError, did_you_mean
+from engine.core.graph import Graph, Step
+from engine.dvc.store import Store
+from engine.identity.provenance import from_statement
+from engine.identity.text import short
+from engine.plan.decide import Action, Plan
 from engine.spec.load import Spec
-from engine.store import Store
 from stages import train
 
 

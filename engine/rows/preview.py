@@ -8,12 +8,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UserError, did_you_mean
-from engine.graph import Step
-from engine.identity import recipe_of
-from engine.project import Project
+from engine.core.errors import UserError, did_you_mean
+from engine.core.graph import Step
+from engine.core.workspace import CODE_ROOT
+from engine.identity.text import recipe_of
+from engine.plan.project import Project
 from engine.spec.load import Spec
-from engine.workspace import CODE_ROOT
 from stages import tokenize
 
 

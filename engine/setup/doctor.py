@@ -8,13 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engine import conflicts, dvcfile, git
-from engine.dvcconfig import cache_settings
-from engine.errors import UserError
+from engine.core.errors import UserError
+from engine.dvc import conflicts, dvcfile, git
+from engine.dvc.config import cache_settings
 
 COLUMNS = ("what", "right", "detail")
 TESTED_DVC = "3.67"
-"""The minor version of DVC whose files and caches `engine.dvcfile` and `engine.recording` write."""
+"""The minor version of DVC whose files and caches `engine.dvc.dvcfile` and `engine.dvc.recording` write."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from engine.build import dvc_environment
-from engine.conflicts import ATTRIBUTES, install_driver
-from engine.errors import UserError
-from engine.workspace import CODE_ROOT
+from engine.build.driver import dvc_environment
+from engine.core.errors import UserError
+from engine.core.workspace import CODE_ROOT
+from engine.dvc.conflicts import ATTRIBUTES, install_driver
 
 GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
@@ -31,7 +31,7 @@ def init(folder: Path) -> list[str]:
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"
         spec.parent.mkdir(exist_ok=True)
-        spec.write_text(resources.files("engine").joinpath("first.toml").read_text("utf-8"), "utf-8")
+        spec.write_text(resources.files("engine.setup").joinpath("first.toml").read_text("utf-8"), "utf-8")
         made.append("specs/first.toml")
     return made
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.errors import Location, Problem
+from engine.core.errors import Location, Problem
 from engine.spec.load import Spec
 from engine.spec.sections import ScratchModel
 

@@ -7,8 +7,8 @@ is cut at the markers, which gives the same ids and labels, and no token of an i
 
 import re
 
-from engine.part import Part, recipe
-from stages.common.turns import Rendered, Turn
+from engine.core.part import Part, recipe
+from stages.rows.turns import Rendered, Turn
 
 
 class Markers(Part):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-from engine.errors import Location, UserError
-from stages.common.messages import REASONING, Message, parse_arguments, reasoning_of
-from stages.common.unrendered import holds_arguments
+from engine.core.errors import Location, UserError
+from stages.chat.unrendered import holds_arguments
+from stages.rows.messages import REASONING, Message, parse_arguments, reasoning_of
 
 Render = Callable[[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]], str]
 

@@ -6,21 +6,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from engine.errors import UserError
-from stages.common.chat import Rewritten
-from stages.common.control_tokens import Breaker, ControlTokens
-from stages.common.encoder import Encoder
-from stages.common.encoding import Boundary, Pieces, encode
-from stages.common.ends import answer_ends
-from stages.common.markers import Markers
-from stages.common.messages import Call
-from stages.common.rows import Row, without_reasoning
-from stages.common.taught import Taught
-from stages.common.turns import Rendered
-from stages.common.unrendered import refusal, unrendered
+from engine.core.errors import UserError
+from stages.chat.markers import Markers
+from stages.chat.taught import Taught
+from stages.chat.turn_splitting import Rewritten
+from stages.chat.unrendered import refusal, unrendered
+from stages.rows.control_tokens import Breaker, ControlTokens
+from stages.rows.messages import Call
+from stages.rows.rows import Row, without_reasoning
+from stages.rows.turns import Rendered
+from stages.tokens.encoder import Encoder
+from stages.tokens.encoding import Boundary, Pieces, encode
+from stages.tokens.ends import answer_ends
 
 if TYPE_CHECKING:
-    from stages.common.formats import Format
+    from stages.chat.formats import Format
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Questions:
         self._breaker = Breaker((*encoder.special, *self._renderer.controls))
 
     def ends(self, *folders: Path) -> tuple[int, ...]:
-        """The tokens that end an answer of the model in the first of FOLDERS with the adapters in the others (see stages.common.ends)."""
+        """The tokens that end an answer of the model in the first of FOLDERS with the adapters in the others (see stages.tokens.ends)."""
         return answer_ends(folders, self._encoder, self._renderer.end)
 
     @property

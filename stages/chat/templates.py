@@ -16,8 +16,8 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from engine.errors import Location, UserError
-from stages.common.text import ascii_surrogates
+from engine.core.errors import Location, UserError
+from stages.rows.text import ascii_surrogates
 
 # Two characters of a private plane mark where `{% generation %}` begins and ends; positions in rendered blocks, as transformers
 # counts them, are wrong inside macros.

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.errors import Location, UserError
-from stages.common.chat_templates import BEGIN, END, ChatTemplate
-from stages.common.ends import end_behind
-from stages.common.messages import Call, calls_in, reasoning_of
-from stages.common.presentation import ANSWERED, ASKED, CALLED, CALLED_LAST, RETURNED, Presentation, probe
-from stages.common.rows import Message, Row, up_to
-from stages.common.taught import with_variables
-from stages.common.text import shorten
-from stages.common.turns import Rendered, Turn
+from engine.core.errors import Location, UserError
+from stages.chat.presentation import ANSWERED, ASKED, CALLED, CALLED_LAST, RETURNED, Presentation, probe
+from stages.chat.taught import with_variables
+from stages.chat.templates import BEGIN, END, ChatTemplate
+from stages.rows.messages import Call, calls_in, reasoning_of
+from stages.rows.rows import Message, Row, up_to
+from stages.rows.text import shorten
+from stages.rows.turns import Rendered, Turn
+from stages.tokens.ends import end_behind
 
 if TYPE_CHECKING:
-    from stages.common.encoder import Encoder
-    from stages.common.formats.chat import Chat
+    from stages.chat.formats.chat import Chat
+    from stages.tokens.encoder import Encoder
 
 _SPACE = re.compile(r"\s*")
 _RESERVED = re.compile(f"[{BEGIN}{END}]")

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import Location, UserError
-from stages.common.control_tokens import BREAK
-from stages.common.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of, same_json
-from stages.common.rows import Row
-from stages.common.turns import Rendered
+from engine.core.errors import Location, UserError
+from stages.rows.control_tokens import BREAK
+from stages.rows.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of, same_json
+from stages.rows.rows import Row
+from stages.rows.turns import Rendered
 
 _DECODER = json.JSONDecoder()
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.errors import UserError
-from stages.common import numerics
-from stages.common.adapters import for_untouched_base
-from stages.common.attention import Attention, choose, say
-from stages.common.positions import positions
-from stages.common.quantisation import quantise
-from stages.common.quiet import keep_quiet
+from engine.core.errors import UserError
+from stages.models.adapters import for_untouched_base
+from stages.models.attention import Attention, choose, say
+from stages.models.positions import positions
+from stages.models.quantisation import quantise
+from stages.process import numerics
+from stages.process.quiet import keep_quiet
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from stages.common.encoder import Encoder
-    from stages.common.quantisation import Quantisation
+    from stages.models.quantisation import Quantisation
+    from stages.tokens.encoder import Encoder
 
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -296,7 +296,7 @@ class TextTokenizer:
 
 def load_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer in FOLDER; raises UserError where it has none, or names no end-of-sequence token."""
-    from stages.common.encoder import FAST, Encoder
+    from stages.tokens.encoder import FAST, Encoder
 
     files = _tokenizer_files(folder)
     if FAST not in files and "tokenizer_class" not in _json(folder / "tokenizer_config.json"):

@@ -6,7 +6,7 @@ Falcon's, which are of a class of their own, as they are, without a word (transf
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -53,7 +53,7 @@ def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
 
 def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
     """The linear layers of MODEL that are kept in few bits, by full name."""
-    from stages.common.layers import linear_layers
+    from stages.models.layers import linear_layers
 
     full = set(model._keep_in_fp32_modules or ())
     head = model.get_output_embeddings()
@@ -70,7 +70,7 @@ def _replacement(layer: Any, quantisation: Quantisation) -> Any:
     outputs, inputs = weight.shape
     options: dict[str, Any] = {"bias": layer.bias is not None}
     if quantisation.bits == 4:
-        from stages.common.few_bits import Linear4bit
+        from stages.models.few_bits import Linear4bit
 
         new = Linear4bit(
             inputs,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from stages.common.encoder import CONFIG, FAST, TEMPLATE, Encoder
-from stages.common.ends import answer_ends, padding_of, write_generation_config
-from stages.common.models import copy_tokenizer, load_tokenizer, write_json
-from stages.common.taught import Taught
+from stages.chat.taught import Taught
+from stages.models.folders import copy_tokenizer, load_tokenizer, write_json
+from stages.tokens.encoder import CONFIG, FAST, TEMPLATE, Encoder
+from stages.tokens.ends import answer_ends, padding_of, write_generation_config
 
 _UNSTABLE = (
     *("name_or_path", "_name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file"),

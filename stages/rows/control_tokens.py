@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from stages.common.rows import Message, Row
+from stages.rows.rows import Message, Row
 
 BREAK = "\U000f0002"
 

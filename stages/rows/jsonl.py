@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from engine.errors import Location, UserError
-from stages.common import strict_json
+from engine.core.errors import Location, UserError
+from stages.rows import strict_json
 
 _HINT = "one JSON object a line is expected"
 _SHOWN = 200

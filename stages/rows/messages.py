@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 Message = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ import datetime
 import decimal
 import math
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 
 def plain(value: object, column: str, where: Location) -> object:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from engine.errors import Location, UserError
-from stages.common.jsonl import read_objects, type_name, write_rows
+from engine.core.errors import Location, UserError
+from stages.rows.jsonl import read_objects, type_name, write_rows
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model gave its end-of-sequence token; `length`: it was cut off."""

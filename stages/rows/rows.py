@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from engine.errors import Location, UserError, did_you_mean
-from stages.common.jsonl import read_objects, type_name
-from stages.common.messages import REASONING, Call, calls_of, inline_reasoning, reasoning_of
-from stages.common.text import is_well_formed
+from engine.core.errors import Location, UserError, did_you_mean
+from stages.rows.jsonl import read_objects, type_name
+from stages.rows.messages import REASONING, Call, calls_of, inline_reasoning, reasoning_of
+from stages.rows.text import is_well_formed
 
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from stages.common.hashing import fraction
+from stages.process.hashing import fraction
 
 SPLITS = ("train", "validation", "test")
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from stages.common.text import ascii_surrogates
+from stages.rows.text import ascii_surrogates
 
 _SHOWN = 40
 

@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 
 def read_template(path: Path, shown: str | None = None) -> str:

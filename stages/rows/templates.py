@@ -9,8 +9,8 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from engine.errors import Location, UserError, did_you_mean
-from stages.common.text import ascii_surrogates
+from engine.core.errors import Location, UserError, did_you_mean
+from stages.rows.text import ascii_surrogates
 
 Row = Mapping[str, object]
 

@@ -1,6 +1,6 @@
 """Texts as the words in which rows are compared with each other."""
 
-from stages.common import segmentation
+from stages.rows import segmentation
 
 
 def words(text: str) -> list[str]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from engine.errors import Location, UserError
-from stages.common.losslessness import byte_table, is_lossless
+from engine.core.errors import Location, UserError
+from stages.tokens.losslessness import byte_table, is_lossless
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,7 +60,7 @@ class Encoder:
         eos = _eos(names, files[CONFIG])
         template = files[TEMPLATE].read_text("utf-8") if TEMPLATE in files else _template(config)
         if FAST not in files:
-            from stages.common.slow import SlowTokenizer
+            from stages.tokens.python_tokenizers import SlowTokenizer
 
             slow = SlowTokenizer(files)
             return cls(slow, eos, _eos_id(slow, eos, files), names, template, slow.added, slow.added, *slow.around())

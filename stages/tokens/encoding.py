@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from stages.common.control_tokens import BREAK
-from stages.common.encoder import Array, Encoder
-from stages.common.turns import Rendered
+from stages.rows.control_tokens import BREAK
+from stages.rows.turns import Rendered
+from stages.tokens.encoder import Array, Encoder
 
 CONTEXT, ANSWER, END = 0, 1, 2
 """What a piece is: never an answer, an answer's text, or the end of its turn."""

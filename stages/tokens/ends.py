@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 if TYPE_CHECKING:
-    from stages.common.encoder import Encoder
+    from stages.tokens.encoder import Encoder
 
 GENERATION_CONFIG, CONFIG = "generation_config.json", "config.json"
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

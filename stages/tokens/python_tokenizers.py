@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 
 _PROBE = "a"
 

@@ -1,4 +1,4 @@
-"""`make behaviours`: build the golden suite with the code as it is, and list what behaves alike in engine/behaviours.json."""
+"""`make behaviours`: build the golden suite with the code as it is, and list what behaves alike in engine/identity/behaviours.json."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.behaviours import FILE
+from engine.identity.behaviours import FILE
 from tests.behaviours.listing import Listing, closures, judge, packages, report, steps_of, with_change
 from tests.behaviours.suite import ROOT, suite
 

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from engine.behaviours import FILE, Behaviours, Unit, Versions, closure_digest, module_of, unit_of
-from engine.code import Code
-from engine.digests import digest
-from engine.environment import installed
-from engine.part import Part, is_resource
+from engine.core.digests import digest
+from engine.core.part import Part, is_resource
+from engine.identity.behaviours import FILE, Behaviours, Unit, Versions, closure_digest, module_of, unit_of
+from engine.identity.code import Code
+from engine.identity.environment import installed
 from stages.kinds import KINDS
 from tests.behaviours.suite import Outcome
 
@@ -181,7 +181,7 @@ def judge(
     alike_under_both = {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))}
     combinations, number = _versions(old, known.versions, versions, alike_under_both)
     golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
-    new = Listing(Behaviours(units, combinations, modules, old.format_1), golden, number)
+    new = Listing(Behaviours(units, combinations, modules, old.format_1, old.moved), golden, number)
     return Verdict(new, tuple(alike), changed, tuple(uncovered), unexplained)
 
 
@@ -199,7 +199,7 @@ def steps_of(unit: str) -> str:
     kind, _, member = unit.partition(".")
     if not member:
         return f"every {kind} step"
-    return f"every step with {member.replace('.', ' ')}" if kind == "common" else f"{kind} steps with {member.replace('.', ' ')}"
+    return f"every step with {member.replace('.', ' ')}" if kind not in KINDS else f"{kind} steps with {member.replace('.', ' ')}"
 
 
 def report(verdict: Verdict) -> Mapping[str, Any]:

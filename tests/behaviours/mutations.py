@@ -33,7 +33,7 @@ MUTATIONS = (
     _edit("generate/cleaning/length", "size > most", "size > most + 9", "generate-cleaned"),
     _edit("generate/cleaning/characters", "forbidden.intersection(text)", "forbidden.difference(text)", "generate-cleaned"),
     _edit("generate/layout", '("user", "human", "prompter"), "user"', '("user", "human", "prompter"), "system"', "generate-sharegpt"),
-    _edit("common/splits", "position < shares.test", "position <= shares.test / 2", "split-words", "split-double", "split-csv"),
+    _edit("rows/splits", "position < shares.test", "position <= shares.test / 2", "split-words", "split-double", "split-csv"),
     _edit("split/body", 'seed_from("cap", self.parameters.seed, identity)', "identity", "split-fixed"),
     # models and tokenizers
     _edit("initialize/body", "torch.manual_seed(parameters.seed)", "torch.manual_seed(parameters.seed + 1)", "initialize-toy"),
@@ -59,22 +59,24 @@ MUTATIONS = (
     _edit("mix/samplers/equal", "max(", "min(", "mix-mixed-equal", "mix-mixed-curriculum"),
     _edit("mix/packing", "space - each * length", "space - length", "mix-packed"),
     # training
-    _edit("train/loss", "logits[:, :-1], labels[:, 1:]", "logits[:, 1:], labels[:, 1:]", "train-base"),
-    _edit("train/loss", "/ supervised_tokens", "/ supervised.sum()", "train-base", "train-method-lora", "train-packed", "train-tokens"),
-    _edit("train/loss", "supervised = targets >= 0", "supervised = targets >= -100", "train-base"),
-    _edit("train/schedule", "(step + 1) / (warmup + 1)", "step / (warmup + 1)", "train-base"),
-    _edit("train/schedule", "math.cos(math.pi * progress)", "math.cos(math.pi * progress / 2)", "train-base"),
-    _edit("train/schedule", "return 1 - progress", "return 1 - progress / 2", "train-learned"),
-    _edit("train/schedule", "math.sqrt((warmup + 1) / (step + 1))", "math.sqrt((warmup + 1) / (step + 2))", "train-method-qlora"),
-    _edit("train/schedule", "min(1.0, (steps - step) / decay)", "min(1.0, (steps - step) / decay / 2)", "train-method-ia3"),
-    _edit("train/noise", "alpha / torch.sqrt", "2 * alpha / torch.sqrt", "train-method-full"),
-    _edit("train/dropout", "_wrapped(self.seed * 2 + 1)", "_wrapped(self.seed * 2 + 3)", "train-method-full", "train-method-lora"),
+    _edit("train/loop/loss", "logits[:, :-1], labels[:, 1:]", "logits[:, 1:], labels[:, 1:]", "train-base"),
+    _edit(
+        "train/loop/loss", "/ supervised_tokens", "/ supervised.sum()", "train-base", "train-method-lora", "train-packed", "train-tokens"
+    ),
+    _edit("train/loop/loss", "supervised = targets >= 0", "supervised = targets >= -100", "train-base"),
+    _edit("train/loop/schedule", "(step + 1) / (warmup + 1)", "step / (warmup + 1)", "train-base"),
+    _edit("train/loop/schedule", "math.cos(math.pi * progress)", "math.cos(math.pi * progress / 2)", "train-base"),
+    _edit("train/loop/schedule", "return 1 - progress", "return 1 - progress / 2", "train-learned"),
+    _edit("train/loop/schedule", "math.sqrt((warmup + 1) / (step + 1))", "math.sqrt((warmup + 1) / (step + 2))", "train-method-qlora"),
+    _edit("train/loop/schedule", "min(1.0, (steps - step) / decay)", "min(1.0, (steps - step) / decay / 2)", "train-method-ia3"),
+    _edit("train/loop/noise", "alpha / torch.sqrt", "2 * alpha / torch.sqrt", "train-method-full"),
+    _edit("train/loop/dropout", "_wrapped(self.seed * 2 + 1)", "_wrapped(self.seed * 2 + 3)", "train-method-full", "train-method-lora"),
     _edit("train/optimizers/adafactor", "d=self.clip", "d=self.clip * 2", "train-method-adafactor"),
     _edit("train/optimizers/adafactor", "beta2_decay=self.beta2_decay", "beta2_decay=self.beta2_decay / 2", "train-method-adafactor"),
     _edit("train/methods/lora", "lora_alpha=self.lora_alpha", "lora_alpha=self.lora_alpha + 1", "train-method-lora"),
     _edit("train/methods/ia3", "feedforward_modules=list(inputs)", "feedforward_modules=[]", "train-method-ia3"),
     _edit(
-        "common/quantisation",
+        "models/quantisation",
         "compress_statistics=quantisation.double_quant",
         "compress_statistics=False",
         "train-method-qlora",
@@ -88,12 +90,14 @@ MUTATIONS = (
     _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-learned"),
     _edit("evaluate/metrics/novelty", "gram not in known", "gram in known", "evaluate-scores"),
     _edit(
-        "common/resampling",
+        "statistics/resampling",
         "[(1 - confidence) / 2, (1 + confidence) / 2]",
         "[1 - confidence, confidence]",
         "evaluate-learned",
     ),
-    _edit("common/resampling", "rng.integers(0, count, (size, count))", "rng.integers(0, count, (size, count)) // 2", "evaluate-learned"),
+    _edit(
+        "statistics/resampling", "rng.integers(0, count, (size, count))", "rng.integers(0, count, (size, count)) // 2", "evaluate-learned"
+    ),
     # merges
     _edit("merge/combinations/ties", '"density": self.density', '"density": self.density / 2', "merge-merged-ties"),
     _edit("merge/combinations/dare_linear", '"density": self.density', '"density": self.density / 2', "merge-merged-dare-linear"),

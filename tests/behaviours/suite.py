@@ -14,14 +14,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from engine.build import dvc_environment
-from engine.digests import canonical, digest, folder_digest
-from engine.graph import ARTIFACTS, METRICS, PLOTS
-from engine.hashing import Hashes
-from engine.part import Part, is_resource
-from engine.project import Project
-from engine.workspace import Workspace
-from stages.common.numerics import VARIABLES
+from engine.build.driver import dvc_environment
+from engine.core.digests import canonical, digest, folder_digest
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS
+from engine.core.part import Part, is_resource
+from engine.core.workspace import Workspace
+from engine.dvc.hashing import Hashes
+from engine.plan.project import Project
+from stages.process.numerics import VARIABLES
 from tests.road.warm import warm_python
 from tests.stages.fetch.test_fetch_body import Hub
 from tests.stages.generate.chat_server import running
@@ -41,8 +41,8 @@ from pathlib import Path
 asked = json.loads(sys.argv[1])
 sys.path.insert(0, asked["code"])
 if asked["resolve"]:
-    from engine.project import Project
-    from engine.workspace import Workspace
+    from engine.plan.project import Project
+    from engine.core.workspace import Workspace
     Project(Workspace.at(Path())).resolve()
 from stages.runner import run_step
 failed, seconds = {}, {}

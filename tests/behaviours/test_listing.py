@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from engine.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
-from engine.graph import Step
-from engine.plan import identity_changes
+from engine.core.graph import Step
+from engine.identity.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
+from engine.plan.decide import identity_changes
 from tests.behaviours.listing import Listing, closures, judge, with_change
 from tests.behaviours.suite import ROOT, Outcome
 
-CODE = {"train": {"stages.train.body": "1", "stages.common.text": "1"}, "train.methods.lora": {"stages.train.methods.lora": "1"}}
+CODE = {"train": {"stages.train.body": "1", "stages.rows.text": "1"}, "train.methods.lora": {"stages.train.methods.lora": "1"}}
 OUTCOMES = {
     "train-a": Outcome("reads a", "leaves a", ("train", "train.methods.lora")),
     "train-b": Outcome("reads b", "leaves b", ("train",)),
@@ -123,7 +123,7 @@ def test_a_plan_names_revisions_with_their_line_and_edits_by_module(listing: Lis
     moved = OUTCOMES | {"train-b": replace(OUTCOMES["train-b"], left="other")}
     known = judge(listing, edited("train"), moved, VERSIONS, "The loss is a mean.").behaviours
     assert reasons(identity({"train": 1}), identity({"train": 2}), known) == ["code of train  revision 1 → 2  (The loss is a mean.)"]
-    own = {"stages.train.body": "3", "stages.common.text": "2"}
+    own = {"stages.train.body": "3", "stages.rows.text": "2"}
     assert reasons(identity({"train": 2}), identity({"train": own}), known) == ["code of stages.train.body changed"]
     assert reasons(identity({"train": own}), identity({"train": 2}), known) == ["code of stages.train.body changed"]
     assert reasons(identity({"train": 1}), identity({"train": edited("train")["train"]}), known)
@@ -148,7 +148,7 @@ def test_identities_of_format_1_are_taken_over_where_they_are_of_the_last_code_t
 
 def test_every_unit_of_the_code_has_a_name_that_leads_back_to_its_module():
     found = closures(ROOT)
-    assert {"train", "generate", "train.methods.lora", "common.formats.chat"} <= set(found)
+    assert {"train", "generate", "train.methods.lora", "chat.formats.chat"} <= set(found)
     for unit in found:
         assert unit_of(module_of(unit)) == unit and module_of(unit) in found[unit]
 

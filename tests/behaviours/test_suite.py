@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.behaviours import Behaviours
+from engine.identity.behaviours import Behaviours
 from tests.behaviours.listing import Listing, closures, judge, packages
 from tests.behaviours.mutations import MUTATIONS, Mutation
 from tests.behaviours.suite import ROOT, Suite, suite
@@ -74,7 +74,7 @@ def test_an_edit_without_effect_keeps_every_identity(built: Suite, tmp_path: Pat
     code = tmp_path / "code"
     for package in ("engine", "stages"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    file = code / "stages/train/loss.py"
+    file = code / "stages/train/loop/loss.py"
     file.write_text(f'"""Another docstring."""\n# a comment\n{file.read_text("utf-8").partition(chr(10))[2]}', "utf-8")
     root = tmp_path / "workspace"
     shutil.copytree(built.root, root)

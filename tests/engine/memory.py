@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import dvcfile
-from engine.dvcfile import Entry, Record
-from engine.graph import Step
-from engine.provenance import Provenance
-from engine.records import RunRecord
+from engine.core.graph import Step
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance
 
 
 def statement(digest: str = "sha256:" + "0" * 64) -> str:

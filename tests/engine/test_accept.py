@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from engine import dvcfile
-from engine.accept import as_data, judge
-from engine.dvcfile import Entry
-from engine.errors import UserError
-from engine.graph import Graph, Input
-from engine.identity import digest
-from engine.plan import make_plan
-from engine.why import acceptable
+from engine.artifacts.accept import as_data, judge
+from engine.core.errors import UserError
+from engine.core.graph import Graph, Input
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry
+from engine.identity.text import digest
+from engine.plan.decide import make_plan
+from engine.plan.why import acceptable
 from tests.engine.memory import MemoryStore
 from tests.engine.test_plan import built, chain, identities, identity, step
 

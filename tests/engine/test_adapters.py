@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from engine import dvcfile
-from engine.adapters import Adapter, Choice, past, rows, trainings
-from engine.digests import folder_digest, listing_digest
-from engine.dvcconfig import cache_settings
-from engine.dvcfile import Entry, Record
-from engine.errors import UserError
-from engine.fetching import fetch
-from engine.hashing import Hashes
-from engine.provenance import Provenance, parse
-from engine.records import RunRecord, keep
-from engine.store import Disk
+from engine.artifacts.adapters import Adapter, Choice, past, rows, trainings
+from engine.artifacts.fetch import fetch
+from engine.core.digests import folder_digest, listing_digest
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
+from engine.dvc.config import cache_settings
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.hashing import Hashes
+from engine.dvc.records import RunRecord, keep
+from engine.dvc.store import Disk
+from engine.identity.provenance import Provenance, parse
 from tests.engine.memory import lock_text
 
 EARLY, LATE = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"early"}, {"adapter_model.safetensors": b"late"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.addresses import matching, only
-from engine.errors import UserError
+from engine.artifacts.addresses import matching, only
+from engine.core.errors import UserError
 
 ADDRESSES = {"one": "sha256:" + "1a" * 32, "two": "sha256:" + "1a" * 3 + "2b" * 29, "three": "sha256:" + "3c" * 32}
 

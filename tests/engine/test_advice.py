@@ -6,12 +6,12 @@ from typing import get_args
 
 import pytest
 
-from engine.advice import USUAL_RATES, advice, loggers
-from engine.errors import Problem
-from engine.machine import missing_loggers
-from engine.project import Project
+from engine.build.machine import missing_loggers
+from engine.core.errors import Problem
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 from engine.spec.load import load_specs
-from engine.workspace import Workspace
+from engine.spec.warnings import USUAL_RATES, advice, loggers
 from stages.train.methods import Method
 from tests.commands import engine
 from tests.engine.test_fitting import further, marked, spec
@@ -80,7 +80,7 @@ def test_check_prints_warnings_and_succeeds_and_a_remembered_workspace_does_so_a
     assert "--> specs/toy.toml:18:10" in first.stderr and "1 spec is fine" in first.stderr
     assert "report_to names wandb, and the package wandb is not installed" in first.stderr and "pip install wandb" in first.stderr
     before = Project(Workspace.at(tmp_path))._compiled_outline()
-    monkeypatch.setattr("engine.outline._STARTED", 2**63)
+    monkeypatch.setattr("engine.plan.compiled_memo._STARTED", 2**63)
     project = Project(Workspace.at(tmp_path))
     project._compiled_outline()
     monkeypatch.setattr(Project, "_compiled_outline", lambda self: pytest.fail("compiled again"))

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.benchmarks import _folder, _mentioned, _names, _published
-from engine.compile import targets
-from engine.errors import UserError
-from engine.project import Project
-from engine.results import benchmark_table, results
-from engine.workspace import Workspace
+from engine.compile.benchmarks import _folder, _mentioned, _names, _published
+from engine.compile.compiler import targets
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
+from engine.results.table import benchmark_table, results
 from tests.commands import engine
 from tests.toys import model, toy
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.compile import compile_graph
-from engine.errors import UserError
-from engine.graph import Graph
+from engine.compile.compiler import compile_graph
+from engine.core.errors import UserError
+from engine.core.graph import Graph
 from engine.spec.load import load_specs
 
 HEAD = """

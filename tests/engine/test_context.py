@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine.compile import compile_each
+from engine.compile.compiler import compile_each
 from engine.spec.load import load_specs
 from tests.toys import model, toy
 

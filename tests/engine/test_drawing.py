@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.drawing import as_mermaid, as_svg, as_text, layers
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
+from engine.report.graph_drawing import as_mermaid, as_svg, as_text, layers
 from tests.commands import engine
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import dvcfile
-from engine.build import dvc_environment
-from engine.dvcfile import Entry, Record
-from engine.errors import Location
-from engine.graph import Graph, Input, Step
-from engine.hashing import Hashes
-from engine.store import Disk
+from engine.build.driver import dvc_environment
+from engine.core.errors import Location
+from engine.core.graph import Graph, Input, Step
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.hashing import Hashes
+from engine.dvc.store import Disk
 from stages import split
 
 PIPELINE = """
@@ -119,7 +119,7 @@ def test_hashes_are_remembered_but_never_of_a_file_that_may_still_change(tmp_pat
 
 def test_a_broken_lock_is_a_located_error(tmp_path):
     (tmp_path / "dvc.lock").write_text("stages: [\n")
-    from engine.errors import UserError
+    from engine.core.errors import UserError
 
     with pytest.raises(UserError, match=r"dvc\.lock cannot be read"):
         Disk(tmp_path, Hashes(tmp_path)).record("x")

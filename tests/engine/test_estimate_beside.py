@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from engine.estimate.beside import error, estimated
+from engine.estimate.measured import error, estimated
 from stages.mix import Parameters as Mixture
 from stages.mix.samplers import Equal
 from stages.train import Parameters
@@ -39,7 +39,7 @@ def test_the_error_is_a_share_of_what_was_measured_beyond_the_process():
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from engine.estimate.beside import error, estimated
+from engine.estimate.measured import error, estimated
 from stages.train.body import run
 from stages.train.methods import Full, Lora
 from tests.stages.train.tiny import settings, training_job

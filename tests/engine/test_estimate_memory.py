@@ -16,14 +16,14 @@ from engine.estimate.memory import Layout, activations, memory
 from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
 from engine.estimate.training import Matter, estimate, layout_of
-from stages.common.models import auto_class, count_parameters, save_model
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
+from stages.models.folders import auto_class, count_parameters, save_model
 from stages.train import Parameters
-from stages.train.loss import token_loss
+from stages.train.loop.acceleration import open_model, speed_up
+from stages.train.loop.loss import token_loss
+from stages.train.loop.precision import autocast
 from stages.train.methods import Full, Lora, PromptTuning, Qlora
 from stages.train.optimizers import Adafactor, AdamW, AdamW8bit, PagedAdamW
-from stages.train.precision import autocast
-from stages.train.running import open_model, speed_up
 
 SIZES = {"hidden_size": 64, "layers": 4, "heads": 4, "max_length": 256}
 VOCABULARY = 300

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+from engine.core.part import Part
 from engine.estimate.configurations import configuration
 from engine.estimate.methods import counts, targets, trainable_parameters
 from engine.estimate.models import Model, model_of
-from engine.part import Part
-from stages.common.layers import linear_layers
-from stages.common.models import auto_class, count_parameters, load_model, save_model, write_json
 from stages.initialize.architectures import T5, Architecture, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
+from stages.models.folders import auto_class, count_parameters, load_model, save_model, write_json
+from stages.models.layers import linear_layers
 from stages.train.methods import Full, Ia3, Lora, Method, PrefixTuning, PromptTuning, Qlora
 
 VOCABULARY = 300

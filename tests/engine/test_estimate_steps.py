@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from engine.cli import app
-from engine.compile import compile_graph
-from engine.estimate.steps import estimate_of
+from engine.cli.app import app
+from engine.cli.render import _time
+from engine.compile.compiler import compile_graph
+from engine.core.graph import Graph
+from engine.dvc.records import RunRecord
 from engine.estimate.training import Estimate, gigabytes
-from engine.facts import Facts, device_limits, facts_of, shortages, unchecked
-from engine.graph import Graph
-from engine.plan import Action, Decision, Plan
-from engine.records import RunRecord
-from engine.render import _time
+from engine.plan.decide import Action, Decision, Plan
+from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked
+from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
 from tests.engine.memory import MemoryStore, statement
 
@@ -265,7 +265,7 @@ def test_json_has_the_facts_of_each_step_beside_what_it_had(engine):
 
 
 def test_a_device_without_memory_is_a_located_error(engine):
-    from engine.errors import UserError
+    from engine.core.errors import UserError
 
     done = engine("device_memory = 0")
     assert isinstance(done.exception, UserError) and "device_memory" in str(done.exception) and "specs/base.toml" in str(done.exception)

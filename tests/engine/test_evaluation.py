@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from engine.errors import UserError
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 
 PART = """
 [model]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.compile import compile_graph
-from engine.environment import Environment
-from engine.errors import UserError
-from engine.identity import Identities
+from engine.compile.compiler import compile_graph
+from engine.core.errors import UserError
+from engine.identity.environment import Environment
+from engine.identity.text import Identities
 from engine.spec.load import Spec, load_spec, load_specs
 from engine.spec.references import PLAIN_TEMPLATE, template_error
 from tests.toys import toy

@@ -9,11 +9,11 @@ from typing import get_args
 
 import pytest
 
-from engine.compile import compile_graph
-from engine.errors import Problem, UserError
-from engine.fitting import misfits
-from engine.graph import Graph
-from engine.machine import crowded, devices_here, has_gpu, missing
+from engine.build.machine import crowded, devices_here, has_gpu, missing
+from engine.checks.model_fit import misfits
+from engine.compile.compiler import compile_graph
+from engine.core.errors import Problem, UserError
+from engine.core.graph import Graph
 from engine.spec.load import load_specs
 from stages.train.methods import Ia3, Lora
 from tests.stages.train.matrix import FAMILIES, METHODS, TRAINS, outcome

@@ -9,11 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import dvcfile
-from engine.dvcfile import Entry, Record
-from engine.errors import UserError
-from engine.garbage import Area, Garbage, _files, _measured, documents, expanded, forgotten, kept_by_digest, kept_by_plan, referred
-from engine.plan import Planner
+from engine.artifacts.garbage_collection import (
+    Area,
+    Garbage,
+    _files,
+    _measured,
+    documents,
+    expanded,
+    forgotten,
+    kept_by_digest,
+    kept_by_plan,
+    referred,
+)
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.plan.decide import Planner
 from tests.engine.memory import MemoryStore, lock_text, statement
 from tests.engine.test_plan import built, chain, identities, identity
 

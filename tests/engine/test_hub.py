@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.compile import compile_graph
-from engine.errors import UserError
-from engine.hub import commit_of
+from engine.compile.compiler import compile_graph
+from engine.compile.hub import commit_of
+from engine.core.errors import UserError
 from engine.spec.load import load_specs
 from tests.stages.generate.hub_server import COMMIT, HubServer
 from tests.toys import toy

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.code import Code, tree_digest
-from engine.environment import Environment
-from engine.errors import UserError
-from engine.identity import canonical, merge_resources, recipe_of, resources_of
-from engine.part import Part, is_resource
+from engine.core.errors import UserError
+from engine.core.part import Part, is_resource
+from engine.identity.code import Code, tree_digest
+from engine.identity.environment import Environment
+from engine.identity.text import canonical, merge_resources, recipe_of, resources_of
 from engine.spec.sections import Experiment
 from stages.kinds import KINDS
 
@@ -147,21 +147,21 @@ def write(root: Path, **modules: str) -> None:
 def test_the_closure_follows_imports_inside_functions_but_not_declarations(tmp_path):
     write(
         tmp_path,
-        kind__body="from stages.kind import Parameters\nfrom stages.common import text\ndef run():\n    from stages.common.late import x\n",
-        common__text="import json\nfrom stages.common.deep import y\n",
-        common__deep="import os\n",
-        common__late="x = 1\n",
+        kind__body="from stages.kind import Parameters\nfrom stages.rows import text\ndef run():\n    from stages.rows.late import x\n",
+        rows__text="import json\nfrom stages.rows.deep import y\n",
+        rows__deep="import os\n",
+        rows__late="x = 1\n",
         kind__members__other="z = 1\n",
     )
     (tmp_path / "stages/kind/__init__.py").write_text("from stages.kind.members.other import z\n")
     closure = Code(tmp_path).closure(["stages.kind.body"])
-    assert list(closure) == ["stages.common.deep", "stages.common.late", "stages.common.text", "stages.kind.body"]
+    assert list(closure) == ["stages.rows.deep", "stages.rows.late", "stages.rows.text", "stages.kind.body"]
 
 
 def test_a_behaviour_edit_in_a_helper_moves_only_the_steps_that_reach_it(tmp_path):
-    write(tmp_path, a__body="from stages.common.text import f\n", b__body="import json\n", common__text="f = 1\n")
+    write(tmp_path, a__body="from stages.rows.text import f\n", b__body="import json\n", rows__text="f = 1\n")
     before = {name: Code(tmp_path).closure([f"stages.{name}.body"]) for name in "ab"}
-    write(tmp_path, common__text="f = 2\n")
+    write(tmp_path, rows__text="f = 2\n")
     after = {name: Code(tmp_path).closure([f"stages.{name}.body"]) for name in "ab"}
     assert before["a"] != after["a"] and before["b"] == after["b"]
 
@@ -173,7 +173,7 @@ def test_what_starts_logs_and_watches_a_training_is_no_part_of_its_identity(name
     path = tmp_path / f"stages/train/{name}.py"
     path.write_text(path.read_text() + "\nANOTHER = 1\n")
     assert Code(tmp_path).closure(["stages.train.body"]) == before and f"stages.train.{name}" not in before
-    assert "stages.train.loss" in before
+    assert "stages.train.loop.loss" in before
 
 
 def test_code_that_is_no_python_is_a_located_error(tmp_path):

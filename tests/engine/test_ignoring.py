@@ -12,11 +12,11 @@ from dvc.ignore import DvcIgnoreFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.build import dvc_environment
-from engine.errors import UserError
-from engine.hashing import Hashes
-from engine.ignoring import Ignored
-from engine.store import Disk
+from engine.build.driver import dvc_environment
+from engine.core.errors import UserError
+from engine.dvc.hashing import Hashes
+from engine.dvc.ignore import Ignored
+from engine.dvc.store import Disk
 
 NAMES = ("a", "b", "ab", "a.pyc", "b.pyc", "x y", "ü", ".git", ".dvc", "__pycache__")
 
@@ -92,7 +92,7 @@ def test_plain_patterns_need_no_library(tmp_path: Path):
     (tmp_path / ".dvcignore").write_text("__pycache__\n*.pyc\ndata/\n")
     code = """import sys
 from pathlib import Path
-from engine.ignoring import Ignored
+from engine.dvc.ignore import Ignored
 Ignored(Path()).reaches("a/b")
 assert "pathspec" not in sys.modules
 """

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import dvcfile, memo
-from engine.code import Code
-from engine.dvcfile import Entry, Record
-from engine.hashing import Hashes
-from engine.store import Disk
+from engine.core import memo
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.hashing import Hashes
+from engine.dvc.store import Disk
+from engine.identity.code import Code
 from tests.engine.memory import lock_text
 
 LONG_AGO = 1_600_000_000_000_000_000
@@ -127,7 +128,7 @@ def test_digests_of_code_are_remembered_and_every_edit_is_seen(tmp_path: Path, m
     assert set(first) == {"stages.toy.body", "stages.toy.other"} and closure() == first
     assert len(Code(tmp_path, tmp_path / "memo")._known) == 2
     with monkeypatch.context() as patch:
-        patch.setattr("engine.code.ast", None)
+        patch.setattr("engine.identity.code.ast", None)
         assert Code(tmp_path, tmp_path / "memo").closure(["stages.toy.body"]) == first, "nothing is parsed"
         copy = tmp_path / "copy"
         shutil.copytree(tmp_path / "stages", copy / "stages")

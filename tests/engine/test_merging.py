@@ -2,10 +2,10 @@
 
 import pytest
 
-from engine.compile import targets
-from engine.errors import UserError
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.compile.compiler import targets
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 
 COMMON = """
 [tasks.a]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
-from engine.graph import Input, Step
-from engine.missing import missing_inputs
-from engine.workspace import Workspace, select
+from engine.checks.missing_files import missing_inputs
+from engine.core.errors import Location, UserError
+from engine.core.graph import Input, Step
+from engine.core.workspace import Workspace, select
 from stages import generate, split
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.compile import compile_graph
-from engine.environment import Environment
-from engine.errors import UserError
-from engine.estimate.mixture import expected_shares, realised_shares
-from engine.estimate.steps import estimate_of
-from engine.facts import facts_of
-from engine.graph import Graph
-from engine.identity import Identities
-from engine.plan import Action, Decision, Plan
+from engine.compile.compiler import compile_graph
+from engine.core.errors import UserError
+from engine.core.graph import Graph
+from engine.identity.environment import Environment
+from engine.identity.text import Identities
+from engine.plan.decide import Action, Decision, Plan
+from engine.plan.mixture_sizes import expected_shares, realised_shares
+from engine.plan.step_estimates import facts_of
+from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
 from stages.train.batching import Packed
 from tests.engine.memory import MemoryStore

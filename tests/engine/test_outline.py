@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import outline
-from engine.errors import UserError
-from engine.identity import resources_text
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
+from engine.identity.text import resources_text
+from engine.plan import compiled_memo as outline
+from engine.plan.project import Project
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -121,7 +121,7 @@ def test_a_change_of_a_part_that_lies_elsewhere_drops_it(root: Path, tmp_path: P
 def test_a_change_of_the_code_drops_it(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for package in ("engine", "stages"):
         shutil.copytree(ROOT / package, tmp_path / "code" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("engine.project.CODE_ROOT", tmp_path / "code")
+    monkeypatch.setattr("engine.plan.project.CODE_ROOT", tmp_path / "code")
     assert contents(project(root)) and remembered(root)
     (tmp_path / "code/engine/__pycache__").mkdir()
     (tmp_path / "code/engine/__pycache__/x.pyc").write_text("compiled")
@@ -132,7 +132,7 @@ def test_a_change_of_the_code_drops_it(root: Path, tmp_path: Path, monkeypatch: 
 
 def test_another_version_of_a_package_that_no_lock_names_drops_it(root: Path, monkeypatch: pytest.MonkeyPatch):
     assert contents(project(root)) and remembered(root)
-    monkeypatch.setattr("engine.environment.installed", lambda package: "9.9.9")
+    monkeypatch.setattr("engine.identity.environment.installed", lambda package: "9.9.9")
     assert not remembered(root)
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_remembered_of_files_that_changed_while_they_were_read(root: 
 
 def loaded(root: Path, *command: str) -> set[str]:
     """The modules that a verb imports."""
-    code = "import sys; from engine.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from engine.cli.app import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 2), done.stderr
@@ -162,7 +162,7 @@ def test_light_verbs_of_a_remembered_workspace_import_no_heavy_library(root: Pat
 
 def test_building_brings_no_heavy_library_before_it_is_needed():
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, engine.build; print(*sys.modules)"], cwd=ROOT, capture_output=True, check=True
+        [sys.executable, "-c", "import sys, engine.build.driver; print(*sys.modules)"], cwd=ROOT, capture_output=True, check=True
     )
     assert not HEAVY & set(done.stdout.decode().split())
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import UserError
-from engine.picking import Question, chosen, pick, spec_text
-from engine.project import Project
-from engine.sweeps import Measured, Reached, Sweep, lines, sweep_table
-from engine.workspace import Workspace
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
+from engine.results.picking import Question, chosen, pick, spec_text
+from engine.results.sweeps import Measured, Reached, Sweep, lines, sweep_table
 from tests.engine.test_sweep import PART
 
 GRID = "sweep.grid.training.method.r = [1, 4]\nsweep.grid.experiment.seed = [0, 1]\n"

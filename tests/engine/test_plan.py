@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from engine import dvcfile
-from engine.dvcfile import Entry
-from engine.errors import Location
-from engine.graph import Graph, Input, Step
-from engine.identity import recipe_of
-from engine.part import Kind, Part, recipe, resource
-from engine.plan import Action, differences, make_plan, plan_resolve
+from engine.core.errors import Location
+from engine.core.graph import Graph, Input, Step
+from engine.core.part import Kind, Part, recipe, resource
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry
+from engine.identity.text import recipe_of
+from engine.plan.decide import Action, differences, make_plan, plan_resolve
 from tests.engine.memory import MemoryStore
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import records
-from engine.dvcconfig import Cache
-from engine.provenance import Provenance, parse
-from engine.records import RunRecord
+from engine.dvc import records
+from engine.dvc.config import Cache
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance, parse
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 TEXT = st.text(max_size=12)

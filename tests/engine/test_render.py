@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import render
-from engine.cli_values import command_of
-from engine.costs import Costs
-from engine.errors import Location
-from engine.plan import Action, Decision, Plan, Reason
+from engine.cli import render
+from engine.cli.values import command_of
+from engine.core.errors import Location
+from engine.plan.cost_memo import Costs
+from engine.plan.decide import Action, Decision, Plan, Reason
 
 WORDS = st.lists(st.text("ab→·12", min_size=1, max_size=9), min_size=1, max_size=12)
 NOTHING = {"sizes": [], "seconds": None, "memory": None}
@@ -77,7 +77,7 @@ def test_of_many_modules_one_is_named_and_the_others_counted(modules: int, shown
 
 
 def test_texts_and_paths_are_converted_without_typers_own_conversion_and_numbers_with_it():
-    from engine import cli, cli_history  # noqa: F401 - its verbs
+    from engine.cli import app as cli
 
     command = command_of(cli.app)
     own = {

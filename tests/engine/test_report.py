@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import UserError
-from engine.provenance import Provenance
-from engine.records import RunRecord
+from engine.core.errors import UserError
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import Remark, Section, Table, TokenRow
 from engine.report.collect import Matter, Node, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
-from engine.results import Result, score_table
-from stages.common.tokens import TokenWriter
+from engine.results.table import Result, score_table
+from stages.tokens.files import TokenWriter
 
 ROOT = Path(__file__).parents[2]
 TITLES = (
@@ -276,7 +276,7 @@ def test_markdown_cells():
 
 
 def test_the_report_is_imported_without_what_draws_and_renders():
-    modules = "engine.cli engine.cli_report engine.report.sections engine.report.page engine.report.pictures"
+    modules = "engine.cli.app engine.cli.report engine.report.sections engine.report.page engine.report.pictures"
     code = f"import sys, {', '.join(modules.split())}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "jinja2", "markupsafe", "numpy", "tokenizers", "torch"} & set(loaded)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import git
-from engine.dvcfile import Entry, Record
-from engine.errors import UserError
-from engine.revisions import LOST, compare, read_state, state_at
+from engine.artifacts.history import LOST, compare, read_state, state_at
+from engine.core.errors import UserError
+from engine.dvc import git
+from engine.dvc.dvcfile import Entry, Record
 from tests.engine.memory import MemoryStore, lock_text, statement
 
 Git = Callable[..., str]

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
-from engine.build import build
-from engine.errors import UserError
-from engine.executors import Finished
-from engine.graph import Step
-from engine.plan import Action
-from engine.project import Project
-from engine.view import View
-from engine.workspace import Workspace
+from engine.build.driver import build
+from engine.build.executors import Finished
+from engine.cli.build_view import View
+from engine.core.errors import UserError
+from engine.core.graph import Step
+from engine.core.workspace import Workspace
+from engine.plan.decide import Action
+from engine.plan.project import Project
 from tests.engine import test_plan as toys
 
 

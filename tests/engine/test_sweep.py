@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import UserError, did_you_mean
-from engine.graph import Graph
-from engine.identity import canonical, recipe_of
-from engine.project import Project
+from engine.artifacts.verify import find
+from engine.core.errors import UserError, did_you_mean
+from engine.core.graph import Graph
+from engine.core.workspace import Workspace
+from engine.identity.text import canonical, recipe_of
+from engine.plan.project import Project
+from engine.plan.why import step_name
 from engine.spec.notation import dotted, toml
-from engine.verify import find
-from engine.why import step_name
-from engine.workspace import Workspace
 from tests.engine import test_plan as toys
 
 PART = """

@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from engine import dvcfile
-from engine.digests import digest
-from engine.provenance import Provenance, parse
-from engine.records import RunRecord, is_old
-from engine.takeover import converted
+from engine.core.digests import digest
+from engine.dvc import dvcfile
+from engine.dvc.records import RunRecord, is_old
+from engine.identity.provenance import Provenance, parse
+from engine.plan.takeover import converted
 
 BESIDE = {"metrics/split-a.json": b'{"train": 3}\n'}
 READS = {"path": "artifacts/generate-a", "md5": "d" * 32 + ".dir"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.compile import compile_each, compile_graph
-from engine.errors import UserError
+from engine.compile.compiler import compile_each, compile_graph
+from engine.core.errors import UserError
 from engine.spec.load import load_spec
 from tests.toys import GOLD, toy
 

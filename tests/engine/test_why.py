@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from engine.graph import Graph, Input
-from engine.plan import Action, Decision, Plan, Reason, make_plan
-from engine.why import explain
+from engine.core.errors import UserError
+from engine.core.graph import Graph, Input
+from engine.plan.decide import Action, Decision, Plan, Reason, make_plan
+from engine.plan.why import explain
 from tests.engine.memory import MemoryStore
 from tests.engine.test_plan import built, chain, identities, identity, step
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from engine.build import dvc_environment
-from engine.provenance import Provenance, parse
+from engine.build.driver import dvc_environment
+from engine.identity.provenance import Provenance, parse
 from tests.road.warm import warm_python
 
 ROOT = Path(__file__).parents[2]

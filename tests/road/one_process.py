@@ -3,15 +3,15 @@
 import json
 import subprocess
 
-from engine.build import dvc_environment
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.build.driver import dvc_environment
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 from tests.road.conftest import Place
 from tests.road.warm import warm_python
 
 _SCRIPT = """
 import json, sys
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.runner import run_step
 said = {}
 for kind, name in json.loads(sys.argv[1]):
@@ -43,10 +43,10 @@ def build_in_one_process(place: Place) -> None:
 
 _BUILD = """
 import sys, time
-from engine import executors
-from engine.cli import main
-from engine.errors import UserError
-from engine.executors import Finished
+from engine.build import executors
+from engine.cli.app import main
+from engine.core.errors import UserError
+from engine.build.executors import Finished
 from stages.runner import run_step
 
 class Here:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import dvcfile
-from engine.build import dvc_environment
-from engine.dvcfile import Record, parse_lock
+from engine.build.driver import dvc_environment
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Record, parse_lock
 from tests.road.conftest import Place, address, make_place
 from tests.road.light import TARGETS
 

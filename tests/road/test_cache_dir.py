@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.dvcconfig import cache_folder
-from engine.errors import UserError
+from engine.core.errors import UserError
+from engine.dvc.config import cache_folder
 from tests.road.conftest import Place, actions
 from tests.road.light import TARGETS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.build import dvc_environment
+from engine.build.driver import dvc_environment
 from tests.road.conftest import Place
 from tests.stages.generate.chat_server import Server, running
 from tests.toys import toy

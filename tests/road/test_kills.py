@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.build import dvc_environment
-from engine.dvcfile import parse_lock
-from engine.identity import folder_digest
+from engine.build.driver import dvc_environment
+from engine.dvc.dvcfile import parse_lock
+from engine.identity.text import folder_digest
 from tests.road.conftest import Place, address
 from tests.road.light import TARGETS
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.build import dvc_environment
-from stages.common import numerics
+from engine.build.driver import dvc_environment
 from stages.kinds import KINDS
+from stages.process import numerics
 from tests.road.conftest import ROOT, told
 from tests.stages.generate.tiny_models import llama
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from engine.build import dvc_environment
-from stages.common.job import PREEMPTED
+from engine.build.driver import dvc_environment
+from stages.process.job import PREEMPTED
 from tests.road.conftest import Place, spec
 from tests.road.test_kills import steps_alive
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import dvcfile, records
-from engine.hashing import Hashes
-from engine.store import Disk
+from engine.dvc import dvcfile, records
+from engine.dvc.hashing import Hashes
+from engine.dvc.store import Disk
 from tests.road.conftest import Place
 
 SPLITS = ("split-a", "split-b")

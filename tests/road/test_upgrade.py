@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.behaviours import Behaviours
+from engine.identity.behaviours import Behaviours
 from tests.road.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow

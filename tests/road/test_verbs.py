@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import dvcfile, records
-from engine.digests import folder_digest
-from engine.dvcfile import parse_lock
-from engine.provenance import parse
+from engine.core.digests import folder_digest
+from engine.dvc import dvcfile, records
+from engine.dvc.dvcfile import parse_lock
+from engine.identity.provenance import parse
 from tests.road.conftest import Place, address, told
 
 pytestmark = pytest.mark.slow
@@ -166,7 +166,7 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     provenance = place.root / "artifacts/train-one.provenance.json"
     md5 = parse_lock((place.root / "dvc.lock").read_bytes())["train-one"].outputs["artifacts/train-one.provenance.json"].md5
     assert provenance.stat().st_nlink == 2
-    place.edit("stages/train/schedule.py", "\n\n\n", "\n\n\nUNUSED = 1\n\n\n")
+    place.edit("stages/train/loop/schedule.py", "\n\n\n", "\n\n\nUNUSED = 1\n\n\n")
     plan = place.plan()
     assert (plan["train-one"], plan["predict-one"], plan["evaluate-one"]) == ("run", "maybe", "maybe")
     refused = place.run("engine", "accept", "predict-one", check=False)
@@ -177,7 +177,7 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     assert set(place.plan().values()) == {"keep"}
     assert set(place.repro().values()) == {"keep"}
     # Accepted again for another change: both are on record.
-    place.edit("stages/train/schedule.py", "UNUSED = 1", "UNUSED = 2")
+    place.edit("stages/train/loop/schedule.py", "UNUSED = 1", "UNUSED = 2")
     assert len(data(place, "accept", "train-one")) == 1
     assert len(run_of(place, "train-one").accepted) == 2
 

@@ -31,12 +31,12 @@ LIBRARIES = (
     "jinja2 tokenizers safetensors.torch torch torch.optim transformers.models.llama.modeling_llama transformers.modeling_utils peft"
 )
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu", "TORCHDYNAMO_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-"""As a step has it when it imports the libraries (stages.common.models.prepare_process)."""
+"""As a step has it when it imports the libraries (stages.models.folders.prepare_process)."""
 _NUMERICS = {
     **{"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell"},
     **{"OPENBLAS_NUM_THREADS": "1", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"},
 }
-"""What portable numerics set (stages.common.numerics.VARIABLES); a process that has one otherwise is started cold."""
+"""What portable numerics set (stages.process.numerics.VARIABLES); a process that has one otherwise is started cold."""
 
 _CLIENT = """\
 #!{python} -IS

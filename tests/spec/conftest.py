@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from engine.errors import Problem, UserError
+from engine.core.errors import Problem, UserError
 from engine.spec.load import load_spec
 
 VALID = """\

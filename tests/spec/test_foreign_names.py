@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import Seq2SeqTrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig
 
-from engine.errors import Problem
+from engine.core.errors import Problem
 from engine.spec.foreign import FOREIGN, WITHOUT_KEY, foreign_hint, key_of
 from engine.spec.places import _places
 from engine.spec.sections import Experiment

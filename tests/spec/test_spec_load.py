@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 from engine.spec.load import load_spec, load_specs
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Part
+from engine.core.part import Part
 from engine.spec import tree
 from engine.spec.problems import problems
 from stages.generate.sources import Source

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from engine.errors import UserError
-from engine.part import Part, named, recipe
+from engine.core.errors import UserError
+from engine.core.part import Part, named, recipe
 from engine.spec.load import load_spec
 from engine.spec.sections import Experiment
 from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Scalar, Table, shape_of, shape_of_field

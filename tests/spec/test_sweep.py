@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Problem, UserError
+from engine.core.errors import Problem, UserError
 from engine.spec.explain import explain_all
 from engine.spec.load import Spec, load_each, load_specs
 

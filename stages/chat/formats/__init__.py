@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
+from engine.core.part import named
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
 
 Format = Annotated[Plain | Chat, Field(discriminator="kind"), named]

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.errors import UserError
-from engine.part import Part, recipe
-from stages.common.template_files import read_template
+from engine.core.errors import UserError
+from engine.core.part import Part, recipe
+from stages.rows.template_files import read_template
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stages.common.chat import ChatRenderer
-    from stages.common.encoder import Encoder
+    from stages.chat.turn_splitting import ChatRenderer
+    from stages.tokens.encoder import Encoder
 
 
 class Chat(Part):
@@ -34,7 +34,7 @@ class Chat(Part):
 
     def renderer(self, encoder: "Encoder", template: "Path | None" = None) -> "ChatRenderer":
         """What renders rows; TEMPLATE is the file that the spec names, where it names one; raises UserError where there is no template."""
-        from stages.common.chat import ChatRenderer
+        from stages.chat.turn_splitting import ChatRenderer
 
         if template is not None:
             return ChatRenderer(self, encoder, read_template(template), str(template))

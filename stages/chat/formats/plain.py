@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.errors import UserError
-from engine.part import Part, recipe
-from stages.common.messages import Call, calls_in
-from stages.common.rows import up_to
-from stages.common.turns import Rendered, Turn
+from engine.core.errors import UserError
+from engine.core.part import Part, recipe
+from stages.rows.messages import Call, calls_in
+from stages.rows.rows import up_to
+from stages.rows.turns import Rendered, Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stages.common.encoder import Encoder
-    from stages.common.rows import Row
+    from stages.rows.rows import Row
+    from stages.tokens.encoder import Encoder
 
 _PLACE = {name: re.compile(r"\{\{\s*" + name + r"\s*\}\}") for name in ("system", "prompt")}
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 
 PIECE = 2**24
 """Bytes that are sent at once."""

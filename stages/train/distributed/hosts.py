@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 
 DECIDES_NO_BYTES = True
 """Which processes a training runs in, and who watches them, is no part of its identity."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import Location, Problem, UserError
-from stages.common.job import Job, Preempted
-from stages.common.numerics import HANDED_ON
-from stages.common.parent import PARENT
+from engine.core.errors import Location, Problem, UserError
+from stages.process.job import Job, Preempted
+from stages.process.numerics import HANDED_ON
+from stages.process.parent import PARENT
 from stages.train import Parameters
-from stages.train.hosts import Host, hosts, patience
+from stages.train.distributed.hosts import Host, hosts, patience
 
 if TYPE_CHECKING:
-    from stages.train.work import Result
+    from stages.train.loop.training import Result
 
 DECIDES_NO_BYTES = True
 """Which processes a training runs in, and who watches them, is no part of its identity."""
@@ -77,8 +77,14 @@ def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int 
 def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str], cwd: Path) -> list[list[str]]:
     """The commands that start the training's processes, one for each host that is to be started from here."""
     found: Host = hosts(parameters.nodes, environment)
-    base = [sys.executable, "-m", "stages.train.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}"]
-    worker = ["-m", "stages.train.worker", str(folder)]
+    base = [
+        sys.executable,
+        "-m",
+        "stages.train.distributed.torchrun",
+        f"--nproc-per-node={parameters.devices}",
+        f"--nnodes={parameters.nodes}",
+    ]
+    worker = ["-m", "stages.train.distributed.worker", str(folder)]
     if parameters.nodes == 1:
         return [[*base, "--standalone", *worker]]
     meeting = f"--rdzv-conf=timeout={patience(environment)}"
@@ -99,7 +105,7 @@ def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str
 
 def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
     """Run the processes to their end."""
-    from stages.train.guards import StopRequest
+    from stages.train.loop.guards import StopRequest
 
     stop.unlink(missing_ok=True)
     asked = StopRequest()
@@ -157,8 +163,8 @@ def problems_text(error: UserError) -> str:
 def _read_result(folder: Path) -> "Result":
     from safetensors.torch import load_file
 
-    from stages.train.record import Point
-    from stages.train.work import Result
+    from stages.train.loop.record import Point
+    from stages.train.loop.training import Result
 
     values = json.loads((folder / "result.json").read_text("utf-8"))
     curve = [Point(**point) for point in values.pop("curve")]

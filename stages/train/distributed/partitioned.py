@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from stages.train.division import Share
-from stages.train.processes import State, add_up, in_main_memory, trained
+from stages.train.distributed.processes import State, add_up, in_main_memory, trained
+from stages.train.loop.division import Share
 from stages.train.zero import Zero, deepspeed_config
 
 

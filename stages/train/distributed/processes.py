@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import distributed
 
-from stages.train.division import Share
+from stages.train.loop.division import Share
 
 State = dict[str, dict[str, Any]]
 """What an optimizer keeps: of each weight by name, values by name: tensors of the weight's shape or not, numbers."""

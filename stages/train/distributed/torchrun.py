@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from engine.errors import UserError
-from stages.common.parent import PARENT, die_with_parent
+from engine.core.errors import UserError
+from stages.process.parent import PARENT, die_with_parent
 
 DECIDES_NO_BYTES = True
 """Which processes a training runs in, and who watches them, is no part of its identity."""
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 def _leave_problem(folder: Path, said: str) -> None:
     """Tell the step, by the folder of its work, that the hosts have not met."""
-    from stages.train.launch import problems_text
+    from stages.train.distributed.launch import problems_text
 
     hint = "start the step on every host within ADAPTERBUILD_HOST_TIMEOUT seconds (1800), each with its own NODE_RANK and one MASTER_ADDR"
     text = problems_text(UserError(f"the hosts of this training have not met: {said}", hint=hint))

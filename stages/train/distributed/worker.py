@@ -1,4 +1,4 @@
-"""One process of a training on several devices: `python -m stages.train.worker FOLDER`, started by torchrun."""
+"""One process of a training on several devices: `python -m stages.train.distributed.worker FOLDER`, started by torchrun."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-from engine.part import with_tuples
-from stages.common.job import PREEMPTED, Job, Preempted
-from stages.common.models import prepare_process
-from stages.common.parent import die_with_parent
+from engine.core.errors import UserError
+from engine.core.part import with_tuples
+from stages.models.folders import prepare_process
+from stages.process.job import PREEMPTED, Job, Preempted
+from stages.process.parent import die_with_parent
 from stages.train import Parameters
-from stages.train.launch import problems_text
+from stages.train.distributed.launch import problems_text
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """How gloo says, in a RuntimeError without a class of its own, that a process of the group is gone."""
@@ -30,7 +30,7 @@ def main(folder: Path) -> int:
     content = json.loads((folder / "work.json").read_text("utf-8"))
     parameters = Parameters.model_validate(with_tuples(content["parameters"]))
     prepare_process(int(os.environ["OMP_NUM_THREADS"]))
-    from stages.train.trainer import OutOfMemory
+    from stages.train.loop.trainer import OutOfMemory
 
     try:
         _work(folder, parameters, _job(content["job"]), content["micro_rows"], content["mark"])
@@ -59,10 +59,10 @@ def _job(fields: dict[str, Any]) -> Job:
 
 
 def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None, mark: str) -> None:
-    from stages.train.checkpoints import write_whole
-    from stages.train.disks import Disks
-    from stages.train.division import Share
-    from stages.train.work import CHECKPOINTS, default_device, matter, work
+    from stages.train.distributed.disks import Disks
+    from stages.train.loop.checkpoints import write_whole
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import CHECKPOINTS, default_device, matter, work
 
     device = default_device(int(os.environ["LOCAL_RANK"]))
     with _group(parameters, device) as (rank, count):
@@ -79,7 +79,7 @@ def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None
 
 
 def _here(parameters: Parameters, job: Job, mark: str) -> Any:
-    from stages.train.disks import Here
+    from stages.train.distributed.disks import Here
 
     # The scratch folder is named by recipe and inputs.
     work = json.dumps([job.name, job.scratch.name, parameters.model_dump(mode="json")])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from stages.train.live import Live, utilization
-from stages.train.memory import peak_memory
-from stages.train.record import Clock, Point, ProgressLine
+from stages.train.logging.loggers import Live, utilization
+from stages.train.loop.record import Clock, Point, ProgressLine
+from stages.train.memory.peak import peak_memory
 
 DECIDES_NO_BYTES = True
 """Which processes a training runs in, and who watches them, is no part of its identity."""

@@ -4,9 +4,9 @@ import os
 import sys
 from typing import Any
 
-from stages.common.models import load_model
+from stages.models.folders import load_model
 from stages.train import Parameters
-from stages.train.precision import prepare_precision, weights_dtype
+from stages.train.loop.precision import prepare_precision, weights_dtype
 
 
 def open_model(parameters: Parameters, folder: Any) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.common.tokens import Array
+from stages.tokens.files import Array
 from stages.train.batching.layout import Layout
-from stages.train.data import Row, Rows
-from stages.train.division import Bound, Share, micro_batches
-from stages.train.isolation import PADDED, Arrangement
+from stages.train.loop.data import Row, Rows
+from stages.train.loop.division import Bound, Share, micro_batches
+from stages.train.loop.isolation import PADDED, Arrangement
 
 IGNORED = -100
 """The label of a token that nothing is learnt from, as torch's cross entropy has it."""

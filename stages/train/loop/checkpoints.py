@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from engine.errors import UserError
-from stages.train.processes import State
-from stages.train.room import KEPT, checkpoint_bytes
+from engine.core.errors import UserError
+from stages.train.distributed.processes import State
+from stages.train.memory.checkpoint_room import KEPT, checkpoint_bytes
 
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
 

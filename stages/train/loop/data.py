@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.errors import UserError
-from stages.common.tokens import Array, Tokens, memory_map
+from engine.core.errors import UserError
+from stages.tokens.files import Array, Tokens, memory_map
 
 
 class Row(NamedTuple):

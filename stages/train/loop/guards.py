@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean, variance
 from types import FrameType
 
-from engine.errors import UserError
-from stages.train.record import Point
+from engine.core.errors import UserError
+from stages.train.loop.record import Point
 
 WINDOW = 20
 """Losses are compared as means over so many steps."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 
 BLOCKS = "adapterbuild_blocks"
 """The name of our attention in transformers' registry."""

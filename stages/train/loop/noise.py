@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from stages.train.dropout import RowKeys, noise_of
+from stages.train.loop.dropout import RowKeys, noise_of
 
 _LAYER = -1
 """A number that no layer's dropout has."""

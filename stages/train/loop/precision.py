@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from engine.errors import UserError
-from stages.common.models import Dtype
+from engine.core.errors import UserError
+from stages.models.folders import Dtype
 from stages.train import Parameters
 
 _HALF: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16"}

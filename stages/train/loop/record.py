@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.common.progress import Progress, progress
+from stages.process.progress import Progress, progress
 
 POINTS = 200
 """At most about so many points are kept of the loss curve."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.train import Parameters
-from stages.train.hosts import hosts, patience
-from stages.train.live import refuse_missing
+from stages.train.distributed.hosts import hosts, patience
+from stages.train.logging.loggers import refuse_missing
 from stages.train.zero import Zero
 
 

@@ -5,24 +5,24 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.errors import UserError
-from stages.common.job import Preempted
+from engine.core.errors import UserError
+from stages.process.job import Preempted
 from stages.train import Parameters
-from stages.train.batches import Batches
-from stages.train.checkpoints import Checkpoint, Checkpoints, Progress
-from stages.train.data import Rows, global_batches
-from stages.train.division import Bound
-from stages.train.dropout import RowKeys
-from stages.train.guards import StopRequest, refuse_bad_course
-from stages.train.loss import token_loss
-from stages.train.memory import is_out_of_memory, release
-from stages.train.precision import autocast
-from stages.train.processes import Processes
-from stages.train.record import Point
-from stages.train.schedule import factor
-from stages.train.timing import Due
-from stages.train.validation import Validator
-from stages.train.watching import Watcher
+from stages.train.distributed.processes import Processes
+from stages.train.logging.observer import Watcher
+from stages.train.loop.batches import Batches
+from stages.train.loop.checkpoints import Checkpoint, Checkpoints, Progress
+from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.division import Bound
+from stages.train.loop.dropout import RowKeys
+from stages.train.loop.guards import StopRequest, refuse_bad_course
+from stages.train.loop.loss import token_loss
+from stages.train.loop.precision import autocast
+from stages.train.loop.record import Point
+from stages.train.loop.schedule import factor
+from stages.train.loop.timing import Due
+from stages.train.loop.validation import Validator
+from stages.train.memory.peak import is_out_of_memory, release
 
 
 @dataclass

@@ -8,26 +8,26 @@ from typing import Any
 
 import torch
 
-from stages.common.job import Job
-from stages.common.models import count_parameters, longest_sequence
-from stages.common.vocabulary import extend
+from stages.models.added_tokens import extend
+from stages.models.folders import count_parameters, longest_sequence
+from stages.process.job import Job
 from stages.train import Parameters
-from stages.train.batches import Batches
-from stages.train.checkpoints import Checkpoints, refuse_no_space
-from stages.train.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
-from stages.train.division import Bound, Share
-from stages.train.dropout import install
-from stages.train.guards import StopRequest
-from stages.train.isolation import PADDED, isolate
-from stages.train.memory import forget_peak, peak_memory
-from stages.train.noise import add_noise
-from stages.train.precision import autocast, scales_loss
-from stages.train.processes import Processes, Replicated, put, trained
-from stages.train.record import Point
-from stages.train.running import open_model, speed_up
-from stages.train.trainer import Trainer
-from stages.train.validation import Validator
-from stages.train.watching import Watcher
+from stages.train.distributed.processes import Processes, Replicated, put, trained
+from stages.train.logging.observer import Watcher
+from stages.train.loop.acceleration import open_model, speed_up
+from stages.train.loop.batches import Batches
+from stages.train.loop.checkpoints import Checkpoints, refuse_no_space
+from stages.train.loop.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
+from stages.train.loop.division import Bound, Share
+from stages.train.loop.dropout import install
+from stages.train.loop.guards import StopRequest
+from stages.train.loop.isolation import PADDED, isolate
+from stages.train.loop.noise import add_noise
+from stages.train.loop.precision import autocast, scales_loss
+from stages.train.loop.record import Point
+from stages.train.loop.trainer import Trainer
+from stages.train.loop.validation import Validator
+from stages.train.memory.peak import forget_peak, peak_memory
 
 STOP = "stop"
 """The file in the scratch folder by which the step's own process asks the others to stop."""
@@ -72,7 +72,7 @@ def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
 
 def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict[str, Rows]]:
     """The rows to train on, and the validation rows of each task that has any; raises UserError for rows that do not fit the model."""
-    from stages.common.tokens import Tokens
+    from stages.tokens.files import Tokens
 
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
     opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
@@ -141,7 +141,7 @@ def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
     optimizer = parameters.optimizer.make(model.named_parameters(), parameters.learning_rate, parameters.betas, parameters.weight_decay)
     if not parameters.zero.stage:
         return Replicated(model, optimizer, parameters.max_grad_norm, share, scales_loss(parameters))
-    from stages.train.partitioned import Partitioned
+    from stages.train.distributed.partitioned import Partitioned
 
     return Partitioned(model, optimizer, parameters.max_grad_norm, share, parameters.zero)
 

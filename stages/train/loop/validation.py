@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from stages.train import Validation
-from stages.train.batches import Batches
 from stages.train.batching.none import Unsorted
-from stages.train.checkpoints import Validated
-from stages.train.data import Rows
-from stages.train.division import Bound
-from stages.train.loss import token_loss
-from stages.train.processes import Processes
+from stages.train.distributed.processes import Processes
+from stages.train.loop.batches import Batches
+from stages.train.loop.checkpoints import Validated
+from stages.train.loop.data import Rows
+from stages.train.loop.division import Bound
+from stages.train.loop.loss import token_loss
 
 _ROWS = 32
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.ahead import ahead
+from stages.process.read_ahead import ahead
 
 
 @given(st.lists(st.integers(), max_size=20))

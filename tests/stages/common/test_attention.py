@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stages.common.attention import Choice, choose, say
-from stages.common.models import auto_class, load_model, model_class
+from stages.models.attention import Choice, choose, say
+from stages.models.folders import auto_class, load_model, model_class
 from tests.stages.train.matrix import FAMILIES, VOCABULARY, answer, folder_of, train
 
 
@@ -59,7 +59,7 @@ def test_flash_needs_numbers_of_16_bits(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has what the CPU has not")
 def test_flex_has_really_no_backward_pass_on_the_cpu(monkeypatch):
     assert choose("flex", class_of("Llama"), "float32").reason == "flex attention has no backward pass on the CPU"
-    monkeypatch.setattr("stages.common.attention._has_gpu", lambda: True)
+    monkeypatch.setattr("stages.models.attention._has_gpu", lambda: True)
     model = load_model(folder_of("Llama"), attention="flex")
     assert model.config._attn_implementation == "flex_attention"
     with pytest.raises(NotImplementedError, match="does not support backward on CPU"):

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, GenerationConfig
 
-from engine.errors import UserError
-from stages.common.encoder import Encoder
-from stages.common.ends import answer_ends, declared_ends, end_behind, write_generation_config
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
-from stages.common.models import load_model, load_tokenizer
-from stages.common.questions import Questions
-from stages.common.serving import Serving
-from stages.common.taught import Taught
+from engine.core.errors import UserError
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
+from stages.chat.questions import Questions
+from stages.chat.taught import Taught
+from stages.models.folders import load_model, load_tokenizer
+from stages.models.serving import Serving
+from stages.tokens.encoder import Encoder
+from stages.tokens.ends import answer_ends, declared_ends, end_behind, write_generation_config
 from tests.stages.initialize.tiny import contents, make_job, make_model
 from tests.stages.tokenize.conftest import BOS, EOS, byte_level, chatting, opened
 from tests.stages.tokenize.templates import CHATML
@@ -245,7 +245,7 @@ def test_an_encoder_opens_what_was_written(tmp_path, llama):
 
 
 def test_a_base_that_samples_can_be_saved(tmp_path, llama):
-    from stages.common.models import save_model
+    from stages.models.folders import save_model
 
     model = variant(llama, tmp_path / "m", {"eos_token_id": [0, 5], "temperature": 0.6, "top_p": 0.9})
     save_model(load_model(model), tmp_path / "w")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.hashing import canonical, choice, content_hash, fraction, seed_from
+from stages.process.hashing import canonical, choice, content_hash, fraction, seed_from
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,7 +68,7 @@ def test_values_are_fixed_for_ever():
 
 
 def test_another_process_with_another_hash_seed_agrees():
-    code = "from stages.common.hashing import content_hash; print(content_hash({'x': 'ü', 'y': [1, 2.5]}))"
+    code = "from stages.process.hashing import content_hash; print(content_hash({'x': 'ü', 'y': [1, 2.5]}))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import UserError
-from stages.common.inspection import inspect
-from stages.common.job import Job
-from stages.common.models import load_adapter, load_model, load_tokenizer
-from stages.common.tokens import TokenWriter
-from stages.common.vocabulary import extend
+from engine.core.errors import UserError
+from stages.inspection import inspect
+from stages.models.added_tokens import extend
+from stages.models.folders import load_adapter, load_model, load_tokenizer
+from stages.process.job import Job
+from stages.tokens.files import TokenWriter
 from stages.train.methods import Lora, PromptTuning
 from stages.vocabulary import Parameters as Vocabulary
 from stages.vocabulary.body import run as add_tokens
@@ -142,7 +142,7 @@ def test_a_row_that_is_not_there(place):
 
 
 def test_as_a_process_of_its_own(place):
-    command = [warm_python(), "-m", "stages.common.inspection"]
+    command = [warm_python(), "-m", "stages.inspection"]
 
     def ask(**values):
         given = json.dumps({**place, "numerics": "portable", **values})

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.jsonl import Writer, dumps, read_objects, type_name, write_rows
+from engine.core.errors import UserError
+from stages.rows.jsonl import Writer, dumps, read_objects, type_name, write_rows
 
 any_text = st.text(st.characters())  # lone surrogates, NUL, line separators and all
 rows = st.lists(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.common import numerics
+from stages.process import numerics
 from tests.road import warm
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +79,7 @@ def test_work_is_divided_by_the_model_alone(clean):
 
 
 def test_processes_on_other_hosts_are_given_the_same():
-    from stages.train.launch import _HANDED_ON
+    from stages.train.distributed.launch import _HANDED_ON
 
     assert set(numerics.HANDED_ON) <= set(_HANDED_ON)
 
@@ -90,7 +90,7 @@ def test_warm_processes_of_the_tests_begin_as_steps_do():
 
 CONFINED = """
 import os
-from stages.common import numerics
+from stages.process import numerics
 numerics.begin("portable")
 numerics.confine(1)
 print(*sorted(os.sched_getaffinity(0)), flush=True)
@@ -115,9 +115,9 @@ def test_two_steps_with_one_thread_each_share_no_core(tmp_path):
 
 SUMS = """
 import hashlib, json, sys
-from stages.common import numerics
+from stages.process import numerics
 numerics.begin(sys.argv[1])
-from stages.common.models import prepare_process
+from stages.models.folders import prepare_process
 prepare_process(int(sys.argv[2]))
 import numpy, torch
 torch.manual_seed(0)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from engine.build import dvc_environment
-from engine.errors import Location
-from engine.executors import Local
-from engine.graph import Step
-from engine.part import Kind, Part
-from stages.common.parent import PARENT
+from engine.build.driver import dvc_environment
+from engine.build.executors import Local
+from engine.core.errors import Location
+from engine.core.graph import Step
+from engine.core.part import Kind, Part
+from stages.process.parent import PARENT
 
 ROOT = Path(__file__).parents[3]
 
 ORPHAN = """
 import os, signal, sys, time
-from stages.common.parent import PARENT, die_with_parent
+from stages.process.parent import PARENT, die_with_parent
 first = sys.argv[1] == "first"
 os.environ[PARENT] = str(os.getpid())
 asked, ask = os.pipe()

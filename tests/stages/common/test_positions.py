@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from stages.common.positions import ENDLESS, positions
 from stages.initialize.architectures import Architecture
+from stages.models.positions import ENDLESS, positions
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}

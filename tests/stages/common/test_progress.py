@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from stages.common import progress as module
-from stages.common.progress import progress
+from stages.process import progress as module
+from stages.process.progress import progress
 
 
 class Clock:

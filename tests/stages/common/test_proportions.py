@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.common.proportions import interval_of_difference, interval_of_proportion
+from stages.statistics.proportions import interval_of_difference, interval_of_proportion
 
 CERTAIN = [0.001, 0.01, 0.05, 0.3, 0.5, 0.9, 0.97, 0.995]
 

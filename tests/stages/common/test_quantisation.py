@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from stages.common.models import load_model
-from stages.common.quantisation import Quantisation, _dequantised, _replacement, quantisable, round_weights
+from stages.models.folders import load_model
+from stages.models.quantisation import Quantisation, _dequantised, _replacement, quantisable, round_weights
 from stages.train.methods import Qlora
 from tests.stages.train.matrix import FAMILIES, IDS, answer, folder_of, prepared, train
 
@@ -145,7 +145,7 @@ def test_bitsandbytes_says_nothing_at_its_import_whatever_the_processor(answer):
     code = f"""
 from tests.avx512 import force
 force({answer})
-from stages.common.models import prepare_process
+from stages.models.folders import prepare_process
 prepare_process(1)
 import bitsandbytes
 assert bitsandbytes.functional.has_avx512bf16() is {answer}

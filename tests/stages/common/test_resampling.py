@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.common.resampling import benjamini_hochberg, bootstrap_sums, holm, interval, p_value, permutation_differences
 from stages.evaluate.metrics.statistic import ratio
+from stages.statistics.resampling import benjamini_hochberg, bootstrap_sums, holm, interval, p_value, permutation_differences
 
 stats = pytest.importorskip("scipy.stats")
 

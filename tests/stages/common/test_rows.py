@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from engine.errors import UserError
-from stages.common.rows import read_rows
+from engine.core.errors import UserError
+from stages.rows.rows import read_rows
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 USER = {"role": "user", "content": "Hello?"}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.segmentation import characters, count_words, has_letters_beyond_ascii, is_spaceless, words
-from stages.common.words import words as folded
+from stages.rows.segmentation import characters, count_words, has_letters_beyond_ascii, is_spaceless, words
+from stages.rows.words import words as folded
 
 ASCII = st.text(st.characters(max_codepoint=127))
 

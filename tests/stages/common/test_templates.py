@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.templates import Expression, Template
+from engine.core.errors import Location, UserError
+from stages.rows.templates import Expression, Template
 
 WHERE = Location("rows.jsonl", 7)
 

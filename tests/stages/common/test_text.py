@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.text import ascii_surrogates, is_well_formed, shorten
+from stages.rows.text import ascii_surrogates, is_well_formed, shorten
 
 
 @given(st.text(st.characters()))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from engine.errors import UserError
-from stages.common.tokens import Tokens, TokenWriter, memory_map
+from engine.core.errors import UserError
+from stages.tokens.files import Tokens, TokenWriter, memory_map
 
 row = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 1)), min_size=1, max_size=20)
 

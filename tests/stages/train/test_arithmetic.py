@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.models import load_model
+from engine.core.errors import UserError
+from stages.models.folders import load_model
 from stages.train import GlobalBatch
-from stages.train.batches import Batches
 from stages.train.batching import Padded, PaddingFree, Unsorted
 from stages.train.body import run
-from stages.train.data import Rows, global_batches
-from stages.train.division import Bound, Share
-from stages.train.dropout import install
-from stages.train.isolation import PADDED, isolate
-from stages.train.loss import token_loss
+from stages.train.loop.batches import Batches
+from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.division import Bound, Share
+from stages.train.loop.dropout import install
+from stages.train.loop.isolation import PADDED, isolate
+from stages.train.loop.loss import token_loss
+from stages.train.loop.training import matter
 from stages.train.methods import Lora
-from stages.train.work import matter
 from tests.stages.train.tiny import settings, training_job
 
 
@@ -106,7 +106,7 @@ def allocator():
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), allocator()], ids=["python", "cuda", "cpu"])
 @pytest.mark.parametrize("method", [Lora(r=4, lora_dropout=0.2)])
 def test_a_micro_batch_is_halved_until_it_fits_and_the_result_is_the_same(tmp_path, falcon, monkeypatch, error, method):
-    from stages.train import work
+    from stages.train.loop import training as work
 
     plain = training_job(tmp_path / "plain", falcon)
     run(settings(method=method), plain)
@@ -128,7 +128,7 @@ def test_a_micro_batch_is_halved_until_it_fits_and_the_result_is_the_same(tmp_pa
 
 @pytest.mark.parametrize(("micro_batch", "what"), [(4, "4 rows at once do not fit"), (None, "not even one row at once fits")])
 def test_what_cannot_be_halved_is_an_error_that_says_what_to_change(tmp_path, falcon, monkeypatch, micro_batch, what):
-    from stages.train import work
+    from stages.train.loop import training as work
 
     def tight(parameters, folder):
         model = load_model(folder)
@@ -142,7 +142,7 @@ def test_what_cannot_be_halved_is_an_error_that_says_what_to_change(tmp_path, fa
 
 
 def test_other_errors_of_the_machine_are_not_taken_for_short_memory(tmp_path, falcon, monkeypatch):
-    from stages.train import work
+    from stages.train.loop import training as work
 
     def broken(parameters, folder):
         model = load_model(folder)

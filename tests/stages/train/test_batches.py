@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.common.tokens import Tokens
-from stages.train.batches import IGNORED, Batches
+from stages.tokens.files import Tokens
 from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
-from stages.train.data import Rows, global_batches
-from stages.train.division import Bound, Share, micro_batches
-from stages.train.isolation import PADDED, Arrangement, borders, pairs
+from stages.train.loop.batches import IGNORED, Batches
+from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.division import Bound, Share, micro_batches
+from stages.train.loop.isolation import PADDED, Arrangement, borders, pairs
 
 LAYOUTS = [Unsorted(), Padded(), PaddingFree()]
 FLAT = Arrangement(flat=True)

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.errors import UserError
-from stages.common.job import Preempted
+from engine.core.errors import UserError
+from stages.process.job import Preempted
 from stages.train import Checkpoints as Section
-from stages.train import GlobalBatch, Schedule, Validation, timing
-from stages.train import checkpoints as module
+from stages.train import GlobalBatch, Schedule, Validation
 from stages.train.body import run
-from stages.train.checkpoints import Checkpoints, Progress, Validated, refuse_no_space
+from stages.train.loop import checkpoints as module
+from stages.train.loop import timing
+from stages.train.loop.checkpoints import Checkpoints, Progress, Validated, refuse_no_space
 from stages.train.methods import Full, Lora
 from stages.train.optimizers import Adafactor, AdamW8bit
 from tests.stages.initialize.tiny import contents
@@ -104,7 +105,7 @@ def test_killed_within_the_writing_of_a_checkpoint(tmp_path, falcon, undisturbed
 
 
 def stop_after(monkeypatch, steps):
-    from stages.train.guards import StopRequest
+    from stages.train.loop.guards import StopRequest
 
     calls = iter(range(1, 10**6))
     monkeypatch.setattr(StopRequest, "__bool__", lambda self: next(calls) == steps)
@@ -140,9 +141,9 @@ def test_early_stopping_and_the_best_weights_survive_a_stop(tmp_path, falcon, mo
 
 
 def test_the_best_weights_are_those_that_the_validation_saw(tmp_path, falcon):
-    from stages.common.models import load_adapter, load_model
-    from stages.common.tokens import Tokens
-    from stages.train.data import Rows
+    from stages.models.folders import load_adapter, load_model
+    from stages.tokens.files import Tokens
+    from stages.train.loop.data import Rows
     from tests.stages.train.tiny import mean_loss
 
     # The learning rate rises from nothing to what wrecks any model: the first validations are the best on every processor.

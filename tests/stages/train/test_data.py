@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.tokens import Tokens
-from stages.train.batches import IGNORED
-from stages.train.data import Row, Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
+from engine.core.errors import UserError
+from stages.tokens.files import Tokens
+from stages.train.loop.batches import IGNORED
+from stages.train.loop.data import Row, Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
 from tests.stages.train.tiny import SIZES, collate, write_order, write_tokens
 
 
@@ -56,7 +56,7 @@ def test_global_batches_of_packed_rows_are_whole_bins():
 
 
 def test_rows_come_in_the_order_of_the_mixture(tmp_path, tokens, rows):
-    from stages.common.tokens import memory_map
+    from stages.tokens.files import memory_map
 
     order = memory_map(tmp_path / "order" / "order.safetensors")
     files = [Tokens.open(tokens[task]) for task in SIZES]

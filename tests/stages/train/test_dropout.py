@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from stages.train.dropout import RowDropout, RowKeys, install, token_numbers
+from stages.train.loop.dropout import RowDropout, RowKeys, install, token_numbers
 from stages.train.methods import Lora
 
 

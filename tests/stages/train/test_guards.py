@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.train import Checkpoints, GlobalBatch, Schedule
 from stages.train.body import run
-from stages.train.guards import WINDOW, StopRequest, refuse_bad_course
+from stages.train.loop.guards import WINDOW, StopRequest, refuse_bad_course
+from stages.train.loop.record import Point
 from stages.train.methods import Lora
-from stages.train.record import Point
 from tests.stages.train.tiny import settings, training_job
 
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.errors import UserError
-from stages.common.job import PREEMPTED, Preempted
-from stages.train import Checkpoints, GlobalBatch, Validation, launch, worker
+from engine.core.errors import UserError
+from stages.process.job import PREEMPTED, Preempted
+from stages.train import Checkpoints, GlobalBatch, Validation
 from stages.train.body import run
+from stages.train.distributed import launch, worker
 from stages.train.methods import Lora
 from stages.train.zero import Zero
 from tests.stages.initialize.tiny import make_model
@@ -75,7 +76,7 @@ def left(job):
 def test_hosts_with_disks_of_their_own_go_on_from_the_first_ones_checkpoint_and_end_with_the_same(tmp_path, jobs, monkeypatch):
     log = tmp_path / "log"
     first, second = jobs
-    monkeypatch.setattr("stages.train.trainer.StopRequest.__bool__", lambda self: self._file is not None and _asks(self))
+    monkeypatch.setattr("stages.train.loop.trainer.StopRequest.__bool__", lambda self: self._file is not None and _asks(self))
     assert processes(jobs, log) == [PREEMPTED, PREEMPTED], log.read_text()
     assert [bool(left(job)) for job in jobs] == [True, False], "checkpoints are the first process's"
     saved = left(first)
@@ -111,7 +112,7 @@ def test_hosts_that_were_started_for_different_work_say_so(tmp_path, jobs):
 
 @pytest.mark.slow
 def test_a_host_whose_processes_have_ended_is_missed_by_the_others(tmp_path, jobs, monkeypatch):
-    monkeypatch.setattr("stages.train.trainer.StopRequest.__bool__", _falls)
+    monkeypatch.setattr("stages.train.loop.trainer.StopRequest.__bool__", _falls)
     assert processes(jobs, tmp_path / "log") == [1, -signal.SIGKILL], (tmp_path / "log").read_text()
     with pytest.raises(UserError, match="another host have ended") as caught:
         launch._raise_found(jobs[0].scratch / launch.FOLDER, 2)

@@ -7,9 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.initialize.architectures import Bloom, Falcon, Gpt2, Llama
-from stages.train.isolation import BLOCKS, Arrangement, _packed_logits, isolate, leaks
+from stages.train.loop.isolation import BLOCKS, Arrangement, _packed_logits, isolate, leaks
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "layers": 2, "heads": 4, "max_length": 4096}
 MODELS = {

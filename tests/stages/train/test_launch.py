@@ -4,19 +4,19 @@ import sys
 
 import pytest
 
-from engine.errors import UserError
-from stages.common.models import prepare_process
+from engine.core.errors import UserError
+from stages.models.folders import prepare_process
 from stages.train import Parameters
 from stages.train.body import run
-from stages.train.early import refuse_impossible
-from stages.train.hosts import first_of_slurm
-from stages.train.launch import commands, is_needed
+from stages.train.distributed.hosts import first_of_slurm
+from stages.train.distributed.launch import commands, is_needed
+from stages.train.loop.refusals import refuse_impossible
 from stages.train.zero import Zero
 from tests.stages.generate.tiny_models import llama
 from tests.stages.train.tiny import settings, training_job
 
 TWO = {"method": "full", "nodes": 2, "devices": 4}
-WORKER = ["-m", "stages.train.worker", "/scratch/work"]
+WORKER = ["-m", "stages.train.distributed.worker", "/scratch/work"]
 
 
 def started(tmp_path, **environment):
@@ -33,7 +33,7 @@ def test_one_device_without_zero_takes_no_other_process():
 
 def test_one_host_meets_at_an_address_of_its_own(tmp_path):
     (command,) = commands(Parameters(method="full", devices=2), tmp_path, {}, tmp_path)
-    assert command[:3] == [sys.executable, "-m", "stages.train.torchrun"]
+    assert command[:3] == [sys.executable, "-m", "stages.train.distributed.torchrun"]
     assert {"--nproc-per-node=2", "--standalone"} <= set(command) and command[-1] == str(tmp_path)
 
 

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from stages.train import live
 from stages.train.body import run
-from stages.train.live import Live, peak_flops, utilization
+from stages.train.logging import loggers as live
+from stages.train.logging.loggers import Live, peak_flops, utilization
 from tests.stages.initialize.tiny import contents
 from tests.stages.train.tiny import settings, training_job
 

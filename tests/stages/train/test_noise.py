@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from stages.train.dropout import RowKeys
+from stages.train.loop.dropout import RowKeys
+from stages.train.loop.noise import add_noise
 from stages.train.methods import Full
-from stages.train.noise import add_noise
 from tests.stages.train.matrix import loaded
 from tests.stages.train.test_body import difference, trained
 

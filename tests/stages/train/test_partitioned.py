@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.common.job import Job
+from stages.process.job import Job
 from stages.train import GlobalBatch
 from stages.train.methods import Full, Lora
 from stages.train.zero import Zero
@@ -39,8 +39,8 @@ def case(name, job, scratch, parameters, **more):
 
 def alone(job, folder, **values):
     """Curve, weights and validation losses of one process without DeepSpeed."""
-    from stages.train.division import Share
-    from stages.train.work import matter, work
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import matter, work
 
     (folder / "scratch").mkdir(parents=True)
     job = Job("alone", job.inputs, folder, None, folder / "scratch")

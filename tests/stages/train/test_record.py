@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from stages.train.record import POINTS, Clock, Point, final_loss, write_curve
+from stages.train.loop.record import POINTS, Clock, Point, final_loss, write_curve
 
 
 def curve(steps):

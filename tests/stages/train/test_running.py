@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 import torch
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.train import Parameters
+from stages.train.loop.acceleration import open_model, speed_up
+from stages.train.loop.precision import autocast, prepare_precision, scales_loss, weights_dtype
 from stages.train.methods import Full, Lora, PrefixTuning, Qlora
-from stages.train.precision import autocast, prepare_precision, scales_loss, weights_dtype
-from stages.train.running import open_model, speed_up
 from tests.stages.train.matrix import METHODS, folder_of, loss_of, prepared, train
 
 CPU_ONLY = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
@@ -93,11 +93,11 @@ def test_compiled_models_keep_the_names_of_their_weights():
 
 COMPILED = """
 import json
-from stages.common.models import prepare_process
+from stages.models.folders import prepare_process
 prepare_process(1)
 import torch
 from stages.train.methods import Lora
-from stages.train.running import speed_up
+from stages.train.loop.acceleration import speed_up
 from tests.stages.train.matrix import prepared, train
 from tests.stages.train.test_running import parameters
 

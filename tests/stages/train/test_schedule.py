@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.train import Schedule
-from stages.train.schedule import factor
+from stages.train.loop.schedule import factor
 
 KINDS = ["constant", "linear", "cosine"]
 SCHEDULES = st.builds(Schedule, kind=st.sampled_from(KINDS), warmup_ratio=st.floats(0, 1), floor=st.floats(0, 1))
