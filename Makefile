@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export NO_MKDOCS_2_WARNING := 1
 
 # The tests of quantised layers, which a CI runs with each answer to whether the processor has AVX-512 with BF16.
-QLORA := tests/stages/common/test_quantisation.py tests/stages/train/test_matrix.py tests/stages/train/test_methods_in_steps.py \
+QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix.py tests/stages/train/test_methods_in_steps.py \
 	tests/stages/merge/test_merge_body.py tests/seeds/test_faults.py
 
 # A lock names every package, so pip need not look for more.

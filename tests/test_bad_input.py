@@ -12,7 +12,7 @@ from engine.build.driver import dvc_environment
 from engine.dvc import records
 from engine.identity.provenance import parse
 from engine.identity.text import folder_digest
-from tests.commands import engine
+from tests.support.commands import engine
 
 SPEC = """\
 [experiment]

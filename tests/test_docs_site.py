@@ -14,7 +14,7 @@ import yaml
 
 from engine.cli import app as cli
 from engine.spec.schema import schema
-from tests.commands import engine
+from tests.support.commands import engine
 from tools import reference, site_hooks
 from tools.markdown import cell
 

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 from engine.dvc import records
 from stages.tokens.encoder import Encoder
 from stages.tokens.files import Tokens
-from tests.road.conftest import Place
-from tests.road.one_process import build_in_one_process
-from tests.road.test_chat_teacher import KEY, asking, files_with
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.one_process import build_in_one_process
+from tests.end_to_end.test_chat_teacher import KEY, asking, files_with
 from tests.stages.generate.chat_server import running
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from engine.build.driver import dvc_environment
 from engine.core.workspace import Workspace
 from engine.dvc import dvcfile
 from engine.plan.project import Project
-from tests.commands import engine
+from tests.support.commands import engine
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())

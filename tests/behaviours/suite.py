@@ -22,10 +22,10 @@ from engine.core.workspace import Workspace
 from engine.dvc.hashing import Hashes
 from engine.plan.project import Project
 from stages.process.numerics import VARIABLES
-from tests.road.warm import warm_python
 from tests.stages.fetch.test_fetch_body import Hub
 from tests.stages.generate.chat_server import running
 from tests.stages.generate.hub_server import HubServer
+from tests.support.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
 SPECS = Path(__file__).parent / "workspace"

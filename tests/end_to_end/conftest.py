@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from engine.build.driver import dvc_environment
 from engine.identity.provenance import Provenance, parse
-from tests.road.warm import warm_python
+from tests.support.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
 _COLD = {("dvc", "exp"), ("dvc", "queue")}
@@ -183,8 +183,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="session")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """The workspace of tests.road.light, with nothing built: not to be changed."""
-    from tests.road.light import lighten
+    """The workspace of tests.end_to_end.light, with nothing built: not to be changed."""
+    from tests.end_to_end.light import lighten
 
     place = make_place(tmp_path_factory.mktemp("light") / "workspace")
     place.run("engine", "build", "initialize-toy", check=False)

@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from tests.road.conftest import Place
+from tests.end_to_end.conftest import Place
 
 TARGETS = ("mix-one", "mix-two")
 

@@ -6,8 +6,8 @@ import subprocess
 from engine.build.driver import dvc_environment
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
-from tests.road.conftest import Place
-from tests.road.warm import warm_python
+from tests.end_to_end.conftest import Place
+from tests.support.warm import warm_python
 
 _SCRIPT = """
 import json, sys

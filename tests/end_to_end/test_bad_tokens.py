@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.road.conftest import Place
-from tests.road.one_process import errors_of
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.one_process import errors_of
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 from engine.build.driver import dvc_environment
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Record, parse_lock
-from tests.road.conftest import Place, address, make_place
-from tests.road.light import TARGETS
+from tests.end_to_end.conftest import Place, address, make_place
+from tests.end_to_end.light import TARGETS
 
 pytestmark = pytest.mark.slow
 

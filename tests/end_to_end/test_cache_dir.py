@@ -7,8 +7,8 @@ import pytest
 
 from engine.core.errors import UserError
 from engine.dvc.config import cache_folder
-from tests.road.conftest import Place, actions
-from tests.road.light import TARGETS
+from tests.end_to_end.conftest import Place, actions
+from tests.end_to_end.light import TARGETS
 
 CONFIGURATIONS = {
     "nothing is said": {},

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
-from tests.road.conftest import Place
+from tests.end_to_end.conftest import Place
 from tests.stages.generate.chat_server import Server, running
-from tests.toys import toy
+from tests.support.toys import toy
 
 pytestmark = pytest.mark.slow
 

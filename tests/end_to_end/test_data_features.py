@@ -11,9 +11,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.road.conftest import Place
-from tests.road.one_process import errors_of
-from tests.road.test_chat_teacher import KEY, files_with
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.one_process import errors_of
+from tests.end_to_end.test_chat_teacher import KEY, files_with
 from tests.stages.generate.chat_server import Server, running
 
 pytestmark = pytest.mark.slow

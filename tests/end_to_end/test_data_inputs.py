@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.road.conftest import Place
+from tests.end_to_end.conftest import Place
 
 pytestmark = pytest.mark.slow
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.road.conftest import Place
-from tests.road.one_process import build_recorded
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.one_process import build_recorded
 from tests.stages.generate.hub_server import COMMIT, NEXT, HubServer
 from tests.stages.generate.tiny_models import llama, t5
-from tests.toys import toy
+from tests.support.toys import toy
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.road.conftest import Place, actions
-from tests.road.light import TARGETS
+from tests.end_to_end.conftest import Place, actions
+from tests.end_to_end.light import TARGETS
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.road.conftest import Place, address
+from tests.end_to_end.conftest import Place, address
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.road.conftest import Place
-from tests.road.test_chat_teacher import KEY, files_with
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.test_chat_teacher import KEY, files_with
 from tests.stages.generate.chat_server import running
 
 pytestmark = pytest.mark.slow

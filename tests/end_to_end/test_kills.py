@@ -14,8 +14,8 @@ import pytest
 from engine.build.driver import dvc_environment
 from engine.dvc.dvcfile import parse_lock
 from engine.identity.text import folder_digest
-from tests.road.conftest import Place, address
-from tests.road.light import TARGETS
+from tests.end_to_end.conftest import Place, address
+from tests.end_to_end.light import TARGETS
 
 pytestmark = pytest.mark.slow
 

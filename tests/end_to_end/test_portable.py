@@ -10,7 +10,7 @@ import pytest
 from engine.build.driver import dvc_environment
 from stages.kinds import KINDS
 from stages.process import numerics
-from tests.road.conftest import ROOT, told
+from tests.end_to_end.conftest import ROOT, told
 from tests.stages.generate.tiny_models import llama
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(numerics.obstacle() is not None, reason="needs x86-64 with AVX2")]

@@ -10,8 +10,8 @@ import pytest
 
 from engine.build.driver import dvc_environment
 from stages.process.job import PREEMPTED
-from tests.road.conftest import Place, spec
-from tests.road.test_kills import steps_alive
+from tests.end_to_end.conftest import Place, spec
+from tests.end_to_end.test_kills import steps_alive
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.road.conftest import Place, actions, spec
+from tests.end_to_end.conftest import Place, actions, spec
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 from engine.dvc import dvcfile, records
 from engine.dvc.hashing import Hashes
 from engine.dvc.store import Disk
-from tests.road.conftest import Place
+from tests.end_to_end.conftest import Place
 
 SPLITS = ("split-a", "split-b")
 

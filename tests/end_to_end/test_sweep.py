@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.road.conftest import Place, spec
+from tests.end_to_end.conftest import Place, spec
 
 pytestmark = pytest.mark.slow
 

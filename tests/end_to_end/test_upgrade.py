@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.identity.behaviours import Behaviours
-from tests.road.conftest import ROOT, Place
+from tests.end_to_end.conftest import ROOT, Place
 
 pytestmark = pytest.mark.slow
 

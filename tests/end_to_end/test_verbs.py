@@ -12,7 +12,7 @@ from engine.core.digests import folder_digest
 from engine.dvc import dvcfile, records
 from engine.dvc.dvcfile import parse_lock
 from engine.identity.provenance import parse
-from tests.road.conftest import Place, address, told
+from tests.end_to_end.conftest import Place, address, told
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from stages.tokens.files import TokenWriter
 from stages.train.methods import Lora, PromptTuning
 from stages.vocabulary import Parameters as Vocabulary
 from stages.vocabulary.body import run as add_tokens
-from tests.road.warm import warm_python
 from tests.stages.initialize.tiny import make_model, texts
+from tests.support.warm import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_as_a_process_of_its_own(place):
     def ask(**values):
         given = json.dumps({**place, "numerics": "portable", **values})
         return subprocess.run(
-            command, input=given, capture_output=True, text=True, env=os.environ, cwd=Path(__file__).parents[3], check=False
+            command, input=given, capture_output=True, text=True, env=os.environ, cwd=Path(__file__).parents[1], check=False
         )
 
     done = ask(row=0)

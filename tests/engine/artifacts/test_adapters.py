@@ -17,7 +17,7 @@ from engine.dvc.hashing import Hashes
 from engine.dvc.records import RunRecord, keep
 from engine.dvc.store import Disk
 from engine.identity.provenance import Provenance, parse
-from tests.engine.memory import lock_text
+from tests.support.memory_store import lock_text
 
 EARLY, LATE = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"early"}, {"adapter_model.safetensors": b"late"}
 

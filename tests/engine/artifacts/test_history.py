@@ -11,7 +11,7 @@ from engine.artifacts.history import LOST, compare, read_state, state_at
 from engine.core.errors import UserError
 from engine.dvc import git
 from engine.dvc.dvcfile import Entry, Record
-from tests.engine.memory import MemoryStore, lock_text, statement
+from tests.support.memory_store import MemoryStore, lock_text, statement
 
 Git = Callable[..., str]
 

@@ -18,7 +18,7 @@ from engine.core.graph import Step
 from engine.core.workspace import Workspace
 from engine.plan.decide import Action
 from engine.plan.project import Project
-from tests.engine import test_plan as toys
+from tests.engine.plan import test_decide as toys
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 
 from engine.compile.compiler import compile_each
 from engine.spec.load import load_specs
-from tests.toys import model, toy
+from tests.support.toys import model, toy
 
 TASK = """\
 source = {{ kind = "jsonl", path = "a.jsonl" }}

@@ -10,8 +10,8 @@ from engine.core.errors import UserError
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
 from engine.results.table import benchmark_table, results
-from tests.commands import engine
-from tests.toys import model, toy
+from tests.support.commands import engine
+from tests.support.toys import model, toy
 
 TASK = """\
 source = { kind = "synthetic", generator = "reports", rows = 9 }

@@ -9,7 +9,7 @@ from engine.compile.hub import commit_of
 from engine.core.errors import UserError
 from engine.spec.load import load_specs
 from tests.stages.generate.hub_server import COMMIT, HubServer
-from tests.toys import toy
+from tests.support.toys import toy
 
 TITLES = """\
 source = { kind = "hub", id = "me/papers", revision = "%s" }

@@ -4,7 +4,7 @@ import pytest
 
 from engine.core.errors import UserError
 from engine.identity.text import recipe_of
-from tests.engine.test_evaluation import graph, spec  # noqa: F401  # a fixture
+from tests.engine.compile.test_evaluation import graph, spec  # noqa: F401  # a fixture
 
 JUDGE = '\n[evaluation.judge]\nteacher = { model = "m", base_url = "http://127.0.0.1:9/v1" }\n'
 

@@ -5,7 +5,7 @@ import pytest
 from engine.compile.compiler import compile_each, compile_graph
 from engine.core.errors import UserError
 from engine.spec.load import load_spec
-from tests.toys import GOLD, toy
+from tests.support.toys import GOLD, toy
 
 LOCAL = 'path = "model"\ntokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]'
 T5 = 'name = "tiny"\narchitecture = { kind = "t5", hidden_size = 16, layers = 1, heads = 2, max_length = 64 }'

@@ -16,7 +16,7 @@ from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.store import Disk
 from engine.identity.code import Code
-from tests.engine.memory import lock_text
+from tests.support.memory_store import lock_text
 
 LONG_AGO = 1_600_000_000_000_000_000
 DIGESTS = st.text("0123456789abcdef", min_size=32, max_size=32)

@@ -126,7 +126,7 @@ def test_a_broken_lock_is_a_located_error(tmp_path):
 
 
 def test_the_dumped_pipeline_has_no_anchors_and_keeps_order():
-    from tests.engine.test_plan import chain
+    from tests.engine.plan.test_decide import chain
 
     graph = chain()
     text = dvcfile.pipeline_text(graph)

@@ -19,7 +19,7 @@ from engine.identity.text import canonical, merge_resources, recipe_of, resource
 from engine.spec.sections import Experiment
 from stages.kinds import KINDS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

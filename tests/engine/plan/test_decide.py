@@ -12,7 +12,7 @@ from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry
 from engine.identity.text import recipe_of
 from engine.plan.decide import Action, differences, make_plan, plan_resolve
-from tests.engine.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 
 class Toy(Part):

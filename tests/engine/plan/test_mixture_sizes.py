@@ -15,9 +15,9 @@ from engine.plan.step_estimates import facts_of
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
 from stages.train.batching import Packed
-from tests.engine.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SPEC = """
 [experiment]
 name = "one"

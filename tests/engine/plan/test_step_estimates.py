@@ -20,7 +20,7 @@ from engine.plan.decide import Action, Decision, Plan
 from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
-from tests.engine.memory import MemoryStore, statement
+from tests.support.memory_store import MemoryStore, statement
 
 BASE = """
 [experiment]

@@ -11,8 +11,8 @@ from engine.core.errors import UserError
 from engine.core.graph import Graph, Input
 from engine.plan.decide import Action, Decision, Plan, Reason, make_plan
 from engine.plan.why import explain
-from tests.engine.memory import MemoryStore
-from tests.engine.test_plan import built, chain, identities, identity, step
+from tests.engine.plan.test_decide import built, chain, identities, identity, step
+from tests.support.memory_store import MemoryStore
 
 
 def why(name: str, graph: Graph, store: MemoryStore, texts: dict[str, str] | None = None):

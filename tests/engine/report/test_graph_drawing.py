@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
 from engine.report.graph_drawing import as_mermaid, as_svg, as_text, layers
-from tests.commands import engine
+from tests.support.commands import engine
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @st.composite

@@ -10,7 +10,7 @@ from engine.core.workspace import Workspace
 from engine.plan.project import Project
 from engine.results.picking import Question, chosen, pick, spec_text
 from engine.results.sweeps import Measured, Reached, Sweep, lines, sweep_table
-from tests.engine.test_sweep import PART
+from tests.engine.results.test_sweeps import PART
 
 GRID = "sweep.grid.training.method.r = [1, 4]\nsweep.grid.experiment.seed = [0, 1]\n"
 

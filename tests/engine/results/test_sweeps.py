@@ -15,7 +15,7 @@ from engine.identity.text import canonical, recipe_of
 from engine.plan.project import Project
 from engine.plan.why import step_name
 from engine.spec.notation import dotted, toml
-from tests.engine import test_plan as toys
+from tests.engine.plan import test_decide as toys
 
 PART = """
 [model]

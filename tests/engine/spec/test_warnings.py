@@ -13,8 +13,8 @@ from engine.plan.project import Project
 from engine.spec.load import load_specs
 from engine.spec.warnings import USUAL_RATES, advice, loggers
 from stages.train.methods import Method
-from tests.commands import engine
-from tests.engine.test_fitting import further, marked, spec
+from tests.engine.checks.test_model_fit import further, marked, spec
+from tests.support.commands import engine
 
 
 @pytest.fixture

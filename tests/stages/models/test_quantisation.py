@@ -143,7 +143,7 @@ def test_logits_are_those_of_the_dequantised_weights(processor, family):
 def test_bitsandbytes_says_nothing_at_its_import_whatever_the_processor(answer):
     """On a processor with AVX-512 BF16 it would warn of kernels on the hub that this project neither needs nor wants."""
     code = f"""
-from tests.avx512 import force
+from tests.support.avx512 import force
 force({answer})
 from stages.models.folders import prepare_process
 prepare_process(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages.process import numerics
-from tests.road import warm
+from tests.support import warm
 
 ROOT = Path(__file__).parents[3]
 

@@ -99,7 +99,7 @@ import torch
 from stages.train.methods import Lora
 from stages.train.loop.acceleration import speed_up
 from tests.stages.train.matrix import prepared, train
-from tests.stages.train.test_running import parameters
+from tests.stages.train.loop.test_acceleration import parameters
 
 plain = train(prepared("Llama", Lora(r=4)))
 model = speed_up(prepared("Llama", Lora(r=4)), parameters(torch_compile=True))
