@@ -91,11 +91,12 @@ def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
     from engine.build.machine import missing_loggers
     from engine.cli import render
+    from engine.identity.versions import drift
 
     project = load_project()
     chosen = project.named(specs or [])
     steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
-    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers)])
+    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers), *drift(project)])
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
 
 
@@ -180,6 +181,7 @@ def plan(
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine.cli import render
     from engine.dvc import conflicts
+    from engine.identity.versions import drift
     from engine.plan.cost_memo import costs_of
     from engine.plan.why import acceptable
 
@@ -188,6 +190,7 @@ def plan(
     store = project.store()
     decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
+    render.warnings(drift(project))
     if json:
         render.plan_as_json(decided, costs)
     else:

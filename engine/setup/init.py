@@ -9,6 +9,8 @@ from engine.build.driver import dvc_environment
 from engine.core.errors import UserError
 from engine.core.workspace import CODE_ROOT
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
+from engine.identity.environment import LOCK
+from engine.identity.versions import first_lock
 
 GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
@@ -21,13 +23,14 @@ def init(folder: Path) -> list[str]:
         _run(folder, "git", "init", "--quiet")
     if not (folder / ".dvc").is_dir():
         top = (folder / ".git").exists()
-        _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
-        _run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        _run(folder, sys.executable, "-P", "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
+        _run(folder, sys.executable, "-P", "-m", "dvc", "config", "core.analytics", "false")
     _extend(folder / ".gitignore", GITIGNORE)
     _extend(folder / ".dvcignore", DVCIGNORE)
     _extend(folder / ".gitattributes", ATTRIBUTES)
     install_driver(folder, CODE_ROOT)
-    made = []
+    locked = first_lock(folder)
+    made = [LOCK] if locked and locked.versions else []
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"
         spec.parent.mkdir(exist_ok=True)
