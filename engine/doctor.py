@@ -64,9 +64,9 @@ def _driver(root: Path) -> Finding:
     command = conflicts.installed_driver(root)
     if command is None:
         return Finding("merge driver", False, "not in this clone's .git/config: run engine compile")
-    python = shlex.split(command)[1]
-    there = Path(python).exists()
-    return Finding("merge driver", there, python if there else f"{python} is gone: run engine compile")
+    python = next(iter(shlex.split(command)), "")
+    there = conflicts.runs(command)
+    return Finding("merge driver", there, python if there else f"{command.partition(' %O')[0]} is gone: run engine compile")
 
 
 def _readable(root: Path, name: str) -> Finding:

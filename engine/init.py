@@ -21,8 +21,8 @@ def init(folder: Path) -> list[str]:
         _run(folder, "git", "init", "--quiet")
     if not (folder / ".dvc").is_dir():
         top = (folder / ".git").exists()
-        _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
-        _run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        _run(folder, sys.executable, "-P", "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
+        _run(folder, sys.executable, "-P", "-m", "dvc", "config", "core.analytics", "false")
     _extend(folder / ".gitignore", GITIGNORE)
     _extend(folder / ".dvcignore", DVCIGNORE)
     _extend(folder / ".gitattributes", ATTRIBUTES)
