@@ -10,6 +10,7 @@ from typing import Any
 
 from engine import conflicts, dvcfile, git
 from engine.dvcconfig import cache_settings
+from engine.environment import LOCKS
 from engine.errors import UserError
 
 COLUMNS = ("what", "right", "detail")
@@ -39,6 +40,7 @@ def _findings(root: Path) -> Iterator[Finding]:
     inside = (root / ".dvc").is_dir()
     yield Finding("DVC repository", inside, ".dvc" if inside else f"none: run engine init {root}")
     yield _version()
+    yield _lock(root)
     if repository:
         lacking = conflicts.attributed(root)
         told = (
@@ -58,6 +60,13 @@ def _version() -> Finding:
     except PackageNotFoundError:
         return Finding("DVC version", False, "DVC is not installed")
     return Finding("DVC version", found.startswith(f"{TESTED_DVC}."), f"{found}; tested with {TESTED_DVC}")
+
+
+def _lock(root: Path) -> Finding:
+    found = [name for name in LOCKS if (root / name).exists()]
+    return Finding(
+        "lock of versions", True, " and ".join(found) or "none, so that another installed version reruns steps: engine lock writes it"
+    )
 
 
 def _driver(root: Path) -> Finding:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from engine.build import dvc_environment
 from engine.conflicts import ATTRIBUTES, install_driver
+from engine.environment import LOCK
 from engine.errors import UserError
+from engine.versions import first_lock
 from engine.workspace import CODE_ROOT
 
 GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
@@ -27,7 +29,8 @@ def init(folder: Path) -> list[str]:
     _extend(folder / ".dvcignore", DVCIGNORE)
     _extend(folder / ".gitattributes", ATTRIBUTES)
     install_driver(folder, CODE_ROOT)
-    made = []
+    locked = first_lock(folder)
+    made = [LOCK] if locked and locked.versions else []
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"
         spec.parent.mkdir(exist_ok=True)

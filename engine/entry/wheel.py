@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from setuptools.command.build_py import build_py
+from setuptools.command.egg_info import egg_info
 
 NAME = "adapterbuild"
 
@@ -33,3 +34,12 @@ class BuildPy(build_py):
         super().run()
         for name in ("engine", "stages"):
             shutil.move(library / name, library / NAME / name)
+
+
+class EggInfo(egg_info):
+    """setuptools' `egg_info`, which then says the one name that the distribution has."""
+
+    def run(self) -> None:
+        """Write the metadata."""
+        super().run()
+        Path(self.egg_info, "top_level.txt").write_text(f"{NAME}\n", "utf-8")
