@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import machine, table
+from benchmarks.token_rows import write_tokenizer
 from stages.common.job import Job
 from stages.common.models import prepare_process
 from stages.train import Checkpoints, GlobalBatch, Parameters
@@ -61,7 +62,10 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
 
 
 def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int | None = None) -> Job:
-    """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order."""
+    """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order.
+
+    Where MODEL has no tokenizer yet it gets one, which the training writes beside its weights.
+    """
     from safetensors.numpy import save_file
 
     from stages.common.tokens import TokenWriter
@@ -76,6 +80,8 @@ def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int |
     order = {"task": np.zeros(rows, np.int16), "row": draw.permutation(rows).astype(np.int32)}
     save_file(order, folder / "order" / "order.safetensors")
     (folder / "order" / "tasks.json").write_text('["a"]')
+    if not (model / "tokenizer.json").exists():
+        write_tokenizer(model, [("a", "b")], 300)
     inputs = {"model": model, "order": folder / "order", "tokens/a": folder / "tokens.safetensors"}
     return Job("step", inputs, folder / "output", folder / "plot.csv", folder / "scratch")
 
@@ -106,6 +112,12 @@ def in_child(parameters: Parameters, job: Job) -> int:
     return child
 
 
+def finish(child: int) -> None:
+    """Wait for CHILD, which must end well."""
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"a training ended with {status}"
+
+
 def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
     """Kill a training at COUNT random moments, let it end, and compare with one that nobody disturbed."""
     parameters = Parameters(
@@ -113,7 +125,7 @@ def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
     )
     whole = make_job(folder, model, 120, 40)
     started = time.monotonic()
-    os.waitpid(in_child(parameters, whole), 0)
+    finish(in_child(parameters, whole))
     seconds = time.monotonic() - started
     job, draw, killed = elsewhere(whole, folder / "killed"), random.Random(1), 0
     for _ in range(count):
@@ -123,7 +135,7 @@ def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         for path in job.output.iterdir():
             path.unlink()
-    os.waitpid(in_child(parameters, job), 0)
+    finish(in_child(parameters, job))
     return {"resume_identical": contents(job.output) == contents(whole.output), "kills": killed}
 
 

@@ -72,10 +72,8 @@ class Behaviours:
     """Every module of the code that was listed last, with its digest: so that a plan can name the one that was edited since."""
     format_1: Mapping[str, str] = field(default_factory=dict)
     """The same of the last code that wrote identities of format 1, all of whose units have revision 1."""
-    golden: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the golden suite left: for each step what it `read` and `left` as digests, and the `units` that decide it."""
-    golden_versions: int = 0
-    """Number of the combination of versions that it was built with."""
+    golden: str = ""
+    """Digest of the record of what the golden suite left (tests/behaviours/golden.json), which only the repository needs."""
 
     @classmethod
     def of(cls, code_root: Path) -> "Behaviours":
@@ -94,7 +92,6 @@ class Behaviours:
             content["modules"],
             content["format_1"],
             content["golden"],
-            content["golden_versions"],
         )
 
     def text(self) -> str:
@@ -106,7 +103,6 @@ class Behaviours:
             "modules": self.modules,
             "format_1": self.format_1,
             "golden": self.golden,
-            "golden_versions": self.golden_versions,
         }
         return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
 

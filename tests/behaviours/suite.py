@@ -21,6 +21,7 @@ from engine.hashing import Hashes
 from engine.part import Part, is_resource
 from engine.project import Project
 from engine.workspace import Workspace
+from stages.common.numerics import VARIABLES
 from tests.road.warm import warm_python
 from tests.stages.fetch.test_fetch_body import Hub
 from tests.stages.generate.chat_server import running
@@ -172,6 +173,8 @@ def suite(folder: Path) -> Iterator[Suite]:
         environment: dict[str, Any] = {**dvc_environment(), "HF_HOME": str(folder / "home"), "SUITE_HUB": hub.url}
         environment["SUITE_MODELS"] = f"http://127.0.0.1:{models.server_port}"
         environment.pop("PYTHONPATH", None)
+        # The branch of MKL that computes the same on every maker's processors, whatever else this machine's environment says.
+        environment = {name: value for name, value in environment.items() if name not in VARIABLES} | {"MKL_CBWR": "COMPATIBLE"}
         os.makedirs(folder / "home", exist_ok=True)  # noqa: PTH103
         try:
             yield Suite(root, environment, server.url)

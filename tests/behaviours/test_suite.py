@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.behaviours import Behaviours
-from tests.behaviours.listing import closures, judge, packages
+from tests.behaviours.listing import Listing, closures, judge, packages
 from tests.behaviours.mutations import MUTATIONS, Mutation
 from tests.behaviours.suite import ROOT, Suite, suite
 
@@ -32,7 +32,7 @@ def test_every_unit_of_code_is_listed():
 
 
 def test_every_step_leaves_the_committed_bytes(built: Suite):
-    known = Behaviours.of(ROOT)
+    known = Listing.of(ROOT)
     outcomes = {name: built.outcome(name) for _, name in built.steps()}
     golden = {name: {"read": outcome.read, "left": outcome.left, "units": list(outcome.units)} for name, outcome in outcomes.items()}
     other = [name for name in {**golden, **known.golden} if golden.get(name) != known.golden.get(name)]
@@ -54,7 +54,7 @@ def noticed(built: Suite, mutation: Mutation, folder: Path) -> bool:
     place = replace(built, root=root)
     kinds = {name: kind for kind, name in built.steps()}
     failed = place.run([(kinds[name], name) for name in mutation.steps], code, resolve=True)
-    golden = Behaviours.of(ROOT).golden
+    golden = Listing.of(ROOT).golden
     return bool(failed) or any(place.outcome(name).left != golden[name]["left"] for name in mutation.steps)
 
 

@@ -41,7 +41,6 @@ BAD = {
     "mute": {"model": "mute"},
     "raises": {"tokenization": f'format = {{ kind = \'chat\', template = """{RAISES}""" }}'},
     "broken": {"tokenization": "format = { kind = 'chat', template_file = 'broken.jinja' }"},
-    "bare": {"tokenization": "format = 'chat'"},
     "endless": {"tokenization": "mask = 'delimited'"},
     "long": {"tokenization": "max_length = 9"},
     "disordered": {"task": "disordered"},
@@ -50,7 +49,6 @@ EXPECTED = {
     "tokenize-chats-mute-mute": ("this tokenizer has no eos_token", "--> mute/tokenizer_config.json", "the model never learns to stop"),
     "tokenize-chats-model-raises": ("refuses this row: too long", "--> artifacts/split-chats/train.jsonl:3", "mend the row"),
     "tokenize-chats-model-broken": ("broken.jinja is no valid chat template", "--> broken.jinja:2"),
-    "tokenize-chats-model-bare": ("has no chat template", "--> specs/bare.toml:1", "template_file"),
     "tokenize-chats-model-endless": ("has no bos_token", "--> specs/endless.toml:1", "choose the mask"),
     "tokenize-chats-model-long": ("tokens, max_length is 9", "--> artifacts/split-chats/train.jsonl:1", "raise tokenization.max_length"),
     "tokenize-disordered-model-disordered": (
