@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush, nsmallest
 from itertools import islice
 from pathlib import Path
@@ -92,8 +92,9 @@ def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
     if project.plan_resolve(store).action is not Action.KEEP:
         project.resolve()
-    if (record := store.record(dvcfile.RESOLVE)) is None or record.outputs != made or record.dependencies:
-        recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, {}, {dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
+    wanted = Record(dvcfile.RESOLVE_COMMAND, {}, made)
+    if store.record(dvcfile.RESOLVE) != wanted:
+        recorder.note(dvcfile.RESOLVE, replace(wanted, outputs={dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
 
 
 @dataclass
@@ -174,6 +175,9 @@ class _Build:
             self.planner.outcomes[step.name] = take_over(
                 self.recorder, self.store, step, self._read_now(step), self.planner.identities[step.name]
             )
+        elif record.command != dvcfile.command(step):
+            # Only its command has another text since: DVC's next run must find that one.
+            self.planner.outcomes[step.name] = self.recorder.finish(step, self._read_now(step)).outputs
 
     def _settle(self, step: Step) -> None:
         """What STEP leaves is known: those that waited for nothing else can be decided."""

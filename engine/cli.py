@@ -90,11 +90,12 @@ def check(specs: Specs = None) -> None:
     """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
     from engine import render
     from engine.machine import missing_loggers
+    from engine.versions import drift
 
     project = load_project()
     chosen = project.named(specs or [])
     steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
-    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers)])
+    render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers), *drift(project)])
     render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
 
 
@@ -179,6 +180,7 @@ def plan(
     """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine import conflicts, render
     from engine.costs import costs_of
+    from engine.versions import drift
     from engine.why import acceptable
 
     project = load_project()
@@ -186,6 +188,7 @@ def plan(
     store = project.store()
     decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
+    render.warnings(drift(project))
     if json:
         render.plan_as_json(decided, costs)
     else:
@@ -327,7 +330,7 @@ def _print_results(project: Any, specs: Any, metric: str | None, intervals: bool
 
 def command() -> Any:
     """The whole command line: every verb of every module."""
-    from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
+    from engine import cli_artifacts, cli_graph, cli_history, cli_inspect, cli_lock, cli_preview, cli_report, cli_sweep  # noqa: F401 - add their verbs to the app
     from engine.cli_values import command_of
 
     return command_of(app)

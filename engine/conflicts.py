@@ -6,7 +6,6 @@ need be what the merged specs say; ours is taken, and the other side's run goes 
 
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from engine import dvcfile
 from engine.dvcconfig import cache_settings
 from engine.dvcfile import Record
 from engine.errors import Location, UserError
+from stages.common.starting import ours
 
 FILES = (dvcfile.LOCK, dvcfile.PIPELINE, dvcfile.PARAMS)
 DRIVER = "adapterbuild"
@@ -174,7 +174,7 @@ def keep(root: Path, name: str, found: Merged) -> None:
 
 def driver_command(code: Path) -> str:
     """The command that git runs for `merge=adapterbuild`; where this Python is gone git merges by lines, as without a driver."""
-    start = f"PYTHONPATH={shlex.quote(str(code))} {shlex.quote(sys.executable)} -P -m engine merge-file"
+    start = shlex.join(ours("engine", "merge-file", code=code))
     return f"{start} %O %A %B %P || git merge-file %A %O %B"
 
 
@@ -182,11 +182,17 @@ def install_driver(root: Path, code: Path) -> bool:
     """Have git merge the generated files step by step in this clone; whether that is new."""
     command = driver_command(code)
     present = installed_driver(root)
-    if not _in_git(root) or attributed(root) or (present and Path(shlex.split(present)[1]).exists()):
+    if not _in_git(root) or attributed(root) or (present and runs(present)):
         return False
     for key, value in (("name", "generated files of adapterbuild, step by step"), ("driver", command)):
         subprocess.run(["git", "config", "--local", f"merge.{DRIVER}.{key}", value], cwd=root, capture_output=True, check=False)
     return installed_driver(root) == command
+
+
+def runs(command: str) -> bool:
+    """Whether what a driver's command starts is still there: Python, and the code that it merges with."""
+    python, _, script, *_ = [*shlex.split(command), "", "", ""]
+    return Path(python).is_file() and Path(script).is_file()
 
 
 def installed_driver(root: Path) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine import conflicts, dvcfile, git
 from engine.dvcconfig import cache_settings
+from engine.environment import LOCKS
 from engine.errors import UserError
 
 COLUMNS = ("what", "right", "detail")
@@ -39,6 +40,7 @@ def _findings(root: Path) -> Iterator[Finding]:
     inside = (root / ".dvc").is_dir()
     yield Finding("DVC repository", inside, ".dvc" if inside else f"none: run engine init {root}")
     yield _version()
+    yield _lock(root)
     if repository:
         lacking = conflicts.attributed(root)
         told = (
@@ -60,13 +62,20 @@ def _version() -> Finding:
     return Finding("DVC version", found.startswith(f"{TESTED_DVC}."), f"{found}; tested with {TESTED_DVC}")
 
 
+def _lock(root: Path) -> Finding:
+    found = [name for name in LOCKS if (root / name).exists()]
+    return Finding(
+        "lock of versions", True, " and ".join(found) or "none, so that another installed version reruns steps: engine lock writes it"
+    )
+
+
 def _driver(root: Path) -> Finding:
     command = conflicts.installed_driver(root)
     if command is None:
         return Finding("merge driver", False, "not in this clone's .git/config: run engine compile")
-    python = shlex.split(command)[1]
-    there = Path(python).exists()
-    return Finding("merge driver", there, python if there else f"{python} is gone: run engine compile")
+    python = next(iter(shlex.split(command)), "")
+    there = conflicts.runs(command)
+    return Finding("merge driver", there, python if there else f"{command.partition(' %O')[0]} is gone: run engine compile")
 
 
 def _readable(root: Path, name: str) -> Finding:

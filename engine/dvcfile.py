@@ -13,7 +13,7 @@ from engine.graph import Graph, Step
 
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
-RESOLVE_COMMAND = "python -m engine resolve"
+RESOLVE_COMMAND = "python -P -m adapterbuild engine resolve"
 RESOLVED = "artifacts/resolved"
 RESOLVED_TEXT = "Written by `resolve`. Steps that read no other step depend on it, so that DVC resolves before it looks at them.\n"
 IDENTITIES = "artifacts/identity"
@@ -58,7 +58,19 @@ class Record:
 
 
 def command(step: Step) -> str:
-    return f"python -m stages {step.kind_name} {step.name}"
+    """What DVC runs: with a safe path, and by the one name that is ours alone, so that no module of the workspace comes first."""
+    return f"python -P -m adapterbuild stages {step.kind_name} {step.name}"
+
+
+def commands(step: Step) -> tuple[str, ...]:
+    """The command of STEP, and those that did the same in earlier releases: what they made counts as made by it."""
+    return (command(step), f"python -m stages {step.kind_name} {step.name}")
+
+
+def kind_of(command: str) -> str | None:
+    """The name of the kind that a command, of this release or an earlier one, runs."""
+    words = command.split()
+    return words[-2] if len(words) > 3 and words[-3] == "stages" else None
 
 
 def dependencies(step: Step) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Protocol
 from engine.dvcfile import TEMPORARY
 from engine.graph import Step
 from stages.common.parent import PARENT
+from stages.common.starting import ours
 
 _POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0
@@ -63,7 +63,7 @@ class Local:
     environment: Mapping[str, str]
     jobs: int = 1
     slots: Mapping[str, int] = field(default_factory=dict)
-    command: Callable[[Step], list[str]] = lambda step: [sys.executable, "-m", "stages", step.kind_name, step.name]
+    command: Callable[[Step], list[str]] = lambda step: ours("stages", step.kind_name, step.name)
     _running: list[_Process] = field(default_factory=list)
 
     def free(self, step: Step) -> bool:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from engine.build import dvc_environment
 from engine.conflicts import ATTRIBUTES, install_driver
+from engine.environment import LOCK
 from engine.errors import UserError
+from engine.versions import first_lock
 from engine.workspace import CODE_ROOT
 
 GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
@@ -21,13 +23,14 @@ def init(folder: Path) -> list[str]:
         _run(folder, "git", "init", "--quiet")
     if not (folder / ".dvc").is_dir():
         top = (folder / ".git").exists()
-        _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
-        _run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+        _run(folder, sys.executable, "-P", "-m", "dvc", "init", "--quiet", *([] if top else ["--subdir"]))
+        _run(folder, sys.executable, "-P", "-m", "dvc", "config", "core.analytics", "false")
     _extend(folder / ".gitignore", GITIGNORE)
     _extend(folder / ".dvcignore", DVCIGNORE)
     _extend(folder / ".gitattributes", ATTRIBUTES)
     install_driver(folder, CODE_ROOT)
-    made = []
+    locked = first_lock(folder)
+    made = [LOCK] if locked and locked.versions else []
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"
         spec.parent.mkdir(exist_ok=True)

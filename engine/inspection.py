@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from engine.graph import Graph, Step
 from engine.identity import short
 from engine.project import Project
 from engine.spec.load import Spec
-from engine.workspace import CODE_ROOT
+from stages.common.starting import ours
 
 COLUMNS = ("", "token", "learned", "base says", "truth", "trained says", "truth")
 SPLITS = ("train", "validation")
@@ -67,9 +66,8 @@ def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dic
 
 def _ask(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of the process that loads the models; raises UserError with its message where it has none."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(CODE_ROOT), os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "stages.common.inspection"]
-    done = subprocess.run(command, cwd=root, env=environment, input=json.dumps(request), capture_output=True, text=True, check=False)
+    command = ours("stages.common.inspection")
+    done = subprocess.run(command, cwd=root, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.strip().splitlines()]
         raise UserError("\n".join(lines) or f"the inspection ended with {done.returncode}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine import memo
 from engine.collection import without_collection
 from engine.digests import canonical, digest
+from engine.environment import LOCKS
 from engine.errors import Location, Problem
 from engine.graph import PLOTS, Graph, Input, Step
 from engine.hashing import Hashes
@@ -53,6 +54,8 @@ class Outline:
     """What the specs say that looks like a mistake."""
     loggers: Mapping[str, Location | None] = field(default_factory=dict)
     """The loggers that the specs name, each with its place."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions of packages that the identities were made of, by package."""
 
 
 class RememberedStep(Step):
@@ -129,7 +132,7 @@ class State:
         return entry.md5 if path.is_dir() and (entry := self.hashes.entry(name)) else memo.stamp_of(path)
 
     def _always(self) -> tuple[str, ...]:
-        return ("pyproject.toml", "requirements.lock", str(self.code / "engine"), str(self.code / "stages"))
+        return ("pyproject.toml", *LOCKS, str(self.code / "engine"), str(self.code / "stages"))
 
     def settled(self, state: Mapping[str, Any]) -> bool:
         """Whether nothing of STATE changed since this process began to read: what was compiled then is of what is there now."""
@@ -165,6 +168,7 @@ def _pydantic() -> list[int]:
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Write OUTLINE, which STATE has decided, to the memo at PATH."""
     value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
+    value["asked"] = outline.versions
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
     value |= {
         "warnings": [[one.what, _place(one.where), one.hint, one.severity] for one in outline.warnings],
@@ -186,7 +190,7 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
     warnings = tuple(Problem(what, _location(where), hint, severity) for what, where, hint, severity in found["warnings"])
     loggers = {name: _location(where) for name, where in found["loggers"].items()}
     files, pipeline, resolved = tuple(found["files"]), found["pipeline"], found["resolved"]
-    return Outline(specs, files, graph, digests, pipeline, resolved, digest(canonical(before)), warnings, loggers)
+    return Outline(specs, files, graph, digests, pipeline, resolved, digest(canonical(before)), warnings, loggers, found["asked"])
 
 
 def _packed(outline: Outline) -> dict[str, Any]:

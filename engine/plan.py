@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from engine import dvcfile
@@ -176,8 +176,13 @@ class Planner:
             # DVC checks out what the lock names; it does not look into the run cache in this case.
             return record if self._restorable(step, record) else None
         # DVC looks at the newest entry only, and at nothing where it cannot read that one.
-        runs = islice(self.store.runs(dvcfile.run_key(dvcfile.command(step), needs, step.outputs)), 1 if self.dvc else None)
+        keys = (dvcfile.run_key(command, needs, step.outputs) for command in self._commands(step))
+        runs = islice(chain.from_iterable(self.store.runs(key) for key in keys), 1 if self.dvc else None)
         return next((run for run in runs if run and self._restorable(step, run)), None)
+
+    def _commands(self, step: Step) -> tuple[str, ...]:
+        """The commands under which a run of STEP may be recorded; DVC compares texts, and knows today's alone."""
+        return (dvcfile.command(step),) if self.dvc else dvcfile.commands(step)
 
     def _undecided(self, step: Step, needs: Mapping[str, Entry], reasons: tuple[Reason, ...], upstream: tuple[Reason, ...]) -> Decision:
         """A step one of whose inputs only running its producer can tell."""
@@ -223,7 +228,7 @@ class Planner:
         if record is None:
             return (Reason("never-built", step.name),)
         reasons: list[Reason] = []
-        if record.command != dvcfile.command(step):
+        if record.command not in self._commands(step):
             reasons.append(Reason("command", step.name))
         old = record.dependencies.get(step.identity)
         if old is None or old.md5 != needs[step.identity].md5:

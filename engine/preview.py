@@ -1,10 +1,8 @@
 """What a task's first rows become: asks a process of the stages, which may import what is heavy, and writes nothing."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +11,8 @@ from engine.graph import Step
 from engine.identity import recipe_of
 from engine.project import Project
 from engine.spec.load import Spec
-from engine.workspace import CODE_ROOT
 from stages import tokenize
+from stages.common.starting import ours
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,14 @@ def _request(step: Step) -> dict[str, Any]:
 
 def _asked(project: Project, request: dict[str, Any]) -> list[dict[str, Any]]:
     """What the process of the stages answers; raises UserError with what it says of a user's mistake."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(CODE_ROOT), os.environ.get("PYTHONPATH", "")]))}
-    command = [sys.executable, "-m", "stages.preview"]
     done = subprocess.run(
-        command, cwd=project.root, env=environment, input=json.dumps(request), capture_output=True, text=True, encoding="utf-8", check=False
+        ours("stages.preview"),
+        cwd=project.root,
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode == 0:
         found: list[dict[str, Any]] = json.loads(done.stdout)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import dvcfile
+from engine.behaviours import Behaviours
 from engine.digests import canonical, digest
 from engine.environment import Environment
 from engine.errors import Location, Problem, UserError
@@ -35,6 +36,8 @@ class Project:
     """Everything that the verbs need of one workspace, computed once when asked for."""
 
     workspace: Workspace
+    pins: Mapping[str, str] | None = None
+    """What the lock of versions is taken to say, in a plan of what another one would do; None: what it says."""
 
     @property
     def root(self) -> Path:
@@ -57,6 +60,8 @@ class Project:
     @cached_property
     def outline(self) -> Outline:
         """The steps and their identities, remembered where specs, code and versions are as they were, else compiled."""
+        if self.pins is not None:
+            return self._compiled_outline()
         outline = recall(self._memo, self._state, lambda name: self._whole[name]) or self._compiled_outline()
         self.hashes.save()
         return outline
@@ -150,8 +155,10 @@ class Project:
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
         resolved, told = self._to_resolve(graph, digests), tuple(advice(self.specs))
-        outline = Outline(names, files, graph, digests, pipeline, resolved, digest(canonical(state)), told, loggers(self.specs))
-        if self._state.settled(state):
+        outline = Outline(
+            names, files, graph, digests, pipeline, resolved, digest(canonical(state)), told, loggers(self.specs), self.environment.asked
+        )
+        if self.pins is None and self._state.settled(state):
             remember(self._memo, outline, state)
         return outline
 
@@ -201,7 +208,12 @@ class Project:
 
     @cached_property
     def environment(self) -> Environment:
-        return Environment(self.root)
+        return Environment(self.root, self.pins)
+
+    @cached_property
+    def behaviours(self) -> Behaviours:
+        """Which states of the code and of the versions are known to leave the same bytes."""
+        return Behaviours.of(CODE_ROOT)
 
     @cached_property
     def identities(self) -> dict[str, str]:

@@ -197,7 +197,7 @@ def _artifact(state: State, step: str) -> str | None:
 def _digest(state: State, step: str, store: Store) -> str | None:
     """Content address of what a training left; None for other steps and those that the revision has not built."""
     record = state.records.get(step) if step in state.steps else None
-    if record is None or record.command.split()[3:4] != [train.KIND.name]:
+    if record is None or dvcfile.kind_of(record.command) != train.KIND.name:
         return None
     entry = record.outputs.get(f"{ARTIFACTS}/{step}.provenance.json")
     data = store.read(entry.md5) if entry else None

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from engine.provenance import Provenance, parse
 from engine.records import RunRecord
 from engine.store import Disk
 from engine.workspace import CODE_ROOT
+from stages.common.starting import ours
 
 COLUMNS = ("what", "holds", "detail")
 _ACCEPTED = "a change of code or versions was accepted"
@@ -133,10 +133,9 @@ def _rebuilt(project: Project, step: Step, told: Provenance) -> Check:
     with tempfile.TemporaryDirectory(prefix="adapterbuild-verify-") as folder:
         root = Path(folder) / "workspace"
         shutil.copytree(project.root, root, ignore=_clean(project.root), symlinks=True)
-        command = [sys.executable, "-m", "engine", "--workspace", str(root), "build", step.name]
-        inside = root if project.workspace.holds_code else CODE_ROOT
-        environment = dvc_environment() | {"PYTHONPATH": str(inside)}
-        done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, check=False)
+        code = root if project.workspace.holds_code else CODE_ROOT
+        command = ours("engine", "--workspace", str(root), "build", step.name, code=code)
+        done = subprocess.run(command, cwd=root, env=dvc_environment(), stdout=subprocess.DEVNULL, check=False)
         if done.returncode:
             return Check("rebuild", False, f"the build failed with exit code {done.returncode}")
         again = folder_digest(root / step.artifact)

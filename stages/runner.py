@@ -21,7 +21,7 @@ from engine.code import Code
 from engine.digests import digest, file_digests, listing_digest, scratch_name
 from engine.dvcconfig import cache_settings
 from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
-from engine.environment import Environment, installed
+from engine.environment import Environment, find, way_out
 from engine.errors import Location, UserError, did_you_mean
 from engine.estimate.beside import estimated
 from engine.graph import ARTIFACTS, METRICS, PLOTS
@@ -153,15 +153,15 @@ def _only_writer(run: Run) -> Iterator[None]:
 
 def _check_environment(run: Run) -> None:
     """Refuse to work under other versions than those that the result would be recorded for."""
-    here = {package: installed(package) for package in run.identity["environment"]}
-    alike = Behaviours.of(CODE_ROOT).environment(here, run.identity["code"])
-    wrong = [
-        f"{package} {here[package]} is installed, the lock says {wanted}"
-        for package, wanted in run.identity["environment"].items()
-        if alike[package] != wanted
-    ]
+    asked = run.identity["environment"]
+    here = {package: find(package) for package in asked}
+    present = {package: version or asked[package] for package, version in here.items()}
+    alike = Behaviours.of(CODE_ROOT).environment(present, run.identity["code"])
+    missing = {package for package, version in here.items() if version is None}
+    wrong = {package: wanted for package, wanted in asked.items() if package in missing or alike[package] != wanted}
     if wrong:
-        raise UserError(f"{run.name} would be recorded under wrong versions: {'; '.join(wrong)}", hint="run: make setup")
+        said = "; ".join(f"{package} {here[package] or 'of no version'} is installed, the lock says {wrong[package]}" for package in wrong)
+        raise UserError(f"{run.name} would be recorded under wrong versions: {said}", hint=way_out(run.root, wrong))
 
 
 def _check_code(run: Run) -> None:

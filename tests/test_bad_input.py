@@ -188,7 +188,13 @@ def test_wrong_versions_refuse_to_run(workspace):
     content = json.loads(identity.read_text())
     content["environment"]["jinja2"] = "1.0"
     identity.write_text(json.dumps(content))
-    refused(module(workspace, "stages", "generate", "generate-answer"), "jinja2", "the lock says 1.0")
+    refused(
+        module(workspace, "stages", "generate", "generate-answer"),
+        "jinja2",
+        "the lock says 1.0",
+        "pip install jinja2==1.0",
+        "engine lock --upgrade",
+    )
 
 
 def test_a_step_that_does_not_exist(workspace):

@@ -1,9 +1,7 @@
 """What a chat teacher would be asked when its step runs, and what of it is paid for already: counted where the rows are here."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 from engine.graph import Graph, Step
 from engine.identity import merge_resources, recipe_of, resources_of
 from engine.plan import Action, Plan
-from engine.workspace import CODE_ROOT
 from stages import generate
+from stages.common.starting import ours
 from stages.generate.teachers.chat import Chat
 
 _SECONDS = 60.0
@@ -62,12 +60,9 @@ def _counted(step: Step, root: Path) -> Asking:
     """Make the rows' questions in a process of their own: this one imports no body."""
     values = merge_resources(recipe_of(step.parameters), resources_of(step.parameters))
     asked = {"name": step.name, "parameters": values, "inputs": {role: item.path for role, item in step.inputs.items()}}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(CODE_ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-m", "stages.generate.asking.forecast"]
+    command = ours("stages.generate.asking.forecast")
     try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
+        done = subprocess.run(command, cwd=root, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
         return Asking(None, "reading the rows takes too long")
     if done.returncode:

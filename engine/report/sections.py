@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.digests import short
+from engine.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
@@ -319,7 +320,9 @@ def _rebuild(matter: Matter) -> list[Block]:
     commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
-        "make setup" if (matter.root / "requirements-devices.lock").exists() else "pip install -r requirements.lock",
+        "make setup"
+        if (matter.root / "requirements-devices.lock").exists()
+        else f"pip install -r {LOCK if (matter.root / LOCK).exists() else REQUIREMENTS}",
         "engine check",
         *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
         *(f"engine verify {one.step}" for one in matter.experiments),

@@ -18,6 +18,7 @@ from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
 from stages.common.numerics import HANDED_ON
 from stages.common.parent import PARENT
+from stages.common.starting import entry, ours
 from stages.train import Parameters
 from stages.train.hosts import Host, hosts, patience
 
@@ -31,7 +32,7 @@ FOLDER = "processes"
 """The folder in scratch by which the step and its processes tell each other things."""
 
 
-_HANDED_ON = ("PATH", "PYTHONPATH", "OMP_", "GLOO_", "NCCL_", *HANDED_ON)
+_HANDED_ON = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "OMP_", "GLOO_", "NCCL_", *HANDED_ON)
 """How the variables begin that hosts get which are started with ssh; a command line is no place for secrets."""
 
 
@@ -77,8 +78,8 @@ def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int 
 def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str], cwd: Path) -> list[list[str]]:
     """The commands that start the training's processes, one for each host that is to be started from here."""
     found: Host = hosts(parameters.nodes, environment)
-    base = [sys.executable, "-m", "stages.train.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}"]
-    worker = ["-m", "stages.train.worker", str(folder)]
+    base = ours("stages.train.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}")
+    worker = [entry(), "stages.train.worker", str(folder)]
     if parameters.nodes == 1:
         return [[*base, "--standalone", *worker]]
     meeting = f"--rdzv-conf=timeout={patience(environment)}"

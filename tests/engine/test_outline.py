@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine import outline
+from engine.environment import installed
 from engine.errors import UserError
 from engine.identity import resources_text
 from engine.project import Project
@@ -94,6 +95,7 @@ EDITS = {
     "a new spec": lambda root: shutil.copy(root / "specs/answer.toml", root / "specs/more.toml"),
     "a spec renamed": lambda root: (root / "specs/answer.toml").rename(root / "specs/other.toml"),
     "a lock file": lambda root: (root / "requirements.lock").write_text("torch==9.9.9\n"),
+    "the own lock file": lambda root: (root / "adapterbuild.lock").write_text("torch==9.9.9\n"),
     "what counts as a spec": lambda root: (root / "pyproject.toml").write_text('[tool.adapterbuild]\nspecs = ["specs/a*.toml"]\n'),
     "rows": edit("data/rows.jsonl"),
     "a file below a folder": edit("models/mine/vocabulary/words.txt"),
@@ -132,7 +134,7 @@ def test_a_change_of_the_code_drops_it(root: Path, tmp_path: Path, monkeypatch: 
 
 def test_another_version_of_a_package_that_no_lock_names_drops_it(root: Path, monkeypatch: pytest.MonkeyPatch):
     assert contents(project(root)) and remembered(root)
-    monkeypatch.setattr("engine.environment.installed", lambda package: "9.9.9")
+    monkeypatch.setattr("engine.environment.find", lambda package: "9.9.9")
     assert not remembered(root)
 
 
@@ -151,7 +153,7 @@ def loaded(root: Path, *command: str) -> set[str]:
 
 
 def test_light_verbs_of_a_remembered_workspace_import_no_heavy_library(root: Path):
-    (root / "requirements.lock").write_text("".join(f"{package}==1.0\n" for package in packages(root)))
+    (root / "requirements.lock").write_text("".join(f"{package}=={installed(package)}\n" for package in packages(root)))
     project(root).write_compiled(force=True)
     assert contents(project(root)) and remembered(root)
     loaded(root, "plan")  # remembers the costs

@@ -1,8 +1,8 @@
 """Python in forks of a process that has imported the libraries: what a cold start does, without seconds of imports for each step.
 
-The warm `python` hands its `-m MODULE ...` or `-c CODE ...` to that process and waits for it; whatever is then started by this name, or as
-`sys.executable`, is handed over too. Nothing of ours is imported beforehand: each fork reads the workspace's own code. Tests of kills and
-of processes themselves start a Python of their own.
+The warm `python` hands its `-m MODULE ...`, `-c CODE ...` or script, with `-P` or without, to that process and waits for it; whatever is
+then started by this name, or as `sys.executable`, is handed over too. Nothing of ours is imported beforehand: each fork reads the
+workspace's own code. Tests of kills and of processes themselves start a Python of their own.
 """
 
 import sys
@@ -43,7 +43,8 @@ _CLIENT = """\
 import json, os, socket, sys
 # The hub's library reads where the hub is when it is imported.
 others = [key for key, value in {numerics!r}.items() if os.environ.get(key, value) != value]
-if sys.argv[1:2] not in (["-m"], ["-c"]) or "HF_ENDPOINT" in os.environ or others:
+asked = sys.argv[2:3] if sys.argv[1:2] == ["-P"] else sys.argv[1:2]
+if not (asked in (["-m"], ["-c"]) or asked[0:1] and asked[0].endswith(".py")) or "HF_ENDPOINT" in os.environ or others:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
@@ -118,22 +119,28 @@ def _answer(connection: socket.socket) -> None:
     os.environ.update(environment)
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.path.insert(0, cwd)
-    code = _run(arguments)
+    safe = arguments[0] == "-P"
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    code = _run(arguments[safe:], None if safe or environment.get("PYTHONSAFEPATH") else cwd)
     sys.stdout.flush()
     sys.stderr.flush()
     connection.sendall(str(code).encode())
     os._exit(code)
 
 
-def _run(arguments: list[str]) -> int:
-    sort, code, *_ = arguments
-    sys.argv = arguments[1:] if sort == "-m" else ["-c", *arguments[2:]]
+def _run(arguments: list[str], cwd: str | None) -> int:
+    """Run what is asked for; modules are looked for in CWD first, unless it is None (a safe path), and beside a script."""
+    sort = arguments[0]
+    script = sort not in ("-m", "-c")
+    sys.argv = arguments if script else arguments[1:] if sort == "-m" else ["-c", *arguments[2:]]
+    sys.path[:0] = [str(Path(sort).parent) if script else cwd] if cwd else []
     try:
-        if sort == "-m":
-            runpy.run_module(code, run_name="__main__", alter_sys=True)
+        if script:
+            runpy.run_path(sort, run_name="__main__")
+        elif sort == "-m":
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         else:
-            exec(code, {"__name__": "__main__"})
+            exec(arguments[1], {"__name__": "__main__"})
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)

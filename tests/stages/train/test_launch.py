@@ -6,6 +6,7 @@ import pytest
 
 from engine.errors import UserError
 from stages.common.models import prepare_process
+from stages.common.starting import entry
 from stages.train import Parameters
 from stages.train.body import run
 from stages.train.early import refuse_impossible
@@ -16,7 +17,7 @@ from tests.stages.generate.tiny_models import llama
 from tests.stages.train.tiny import settings, training_job
 
 TWO = {"method": "full", "nodes": 2, "devices": 4}
-WORKER = ["-m", "stages.train.worker", "/scratch/work"]
+WORKER = [entry(), "stages.train.worker", "/scratch/work"]
 
 
 def started(tmp_path, **environment):
@@ -33,7 +34,7 @@ def test_one_device_without_zero_takes_no_other_process():
 
 def test_one_host_meets_at_an_address_of_its_own(tmp_path):
     (command,) = commands(Parameters(method="full", devices=2), tmp_path, {}, tmp_path)
-    assert command[:3] == [sys.executable, "-m", "stages.train.torchrun"]
+    assert command[:4] == [sys.executable, "-P", entry(), "stages.train.torchrun"]
     assert {"--nproc-per-node=2", "--standalone"} <= set(command) and command[-1] == str(tmp_path)
 
 
