@@ -10,6 +10,6 @@ if sys.path[0] == os.getcwd():  # noqa: PTH109 - as Python has put it there
     del sys.path[0]
     settle(own_root())
 
-from engine.cli.app import main
+from engine.cli.main import main
 
 main()

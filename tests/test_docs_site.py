@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.cli import app as cli
+from engine.cli import main as cli
 from engine.spec.schema import schema
 from tests.support.commands import engine
 from tools import reference, site_hooks

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from engine.cli import app as cli
+from engine.cli import app
+from engine.cli import main as cli
 from tools.markdown import GENERATED, cell, table
 
 _EXIT_CODES = (
-    (cli.NOTHING_TO_DO, "done; of `engine plan`: nothing to do"),
-    (cli.MISTAKE, "a mistake in a spec, in data or in how the command was called, or something that a check found; stderr says which"),
-    (cli.SOMETHING_TO_DO, "of `engine plan`: something would run or may run; of any command: options that it does not take"),
-    (cli.PREEMPTED, "the build was asked to end (SIGTERM) and saved its trainings first: run the same command to go on"),
-    (cli.INTERRUPTED, "^C: finished steps stay finished"),
+    (app.NOTHING_TO_DO, "done; of `engine plan`: nothing to do"),
+    (app.MISTAKE, "a mistake in a spec, in data or in how the command was called, or something that a check found; stderr says which"),
+    (app.SOMETHING_TO_DO, "of `engine plan`: something would run or may run; of any command: options that it does not take"),
+    (app.PREEMPTED, "the build was asked to end (SIGTERM) and saved its trainings first: run the same command to go on"),
+    (app.INTERRUPTED, "^C: finished steps stay finished"),
 )
 
 

@@ -15,8 +15,8 @@ def lock(
     """Write adapterbuild.lock from what is installed: versions of packages that decide results; what it names stays without --upgrade."""
     from engine.cli import render
     from engine.identity.environment import LOCK
-    from engine.identity.versions import lock as write
-    from engine.identity.versions import upgrade as move
+    from engine.setup.versions import lock as write
+    from engine.setup.versions import upgrade as move
 
     project = load_project()
     found = move(project) if upgrade else write(project.root)

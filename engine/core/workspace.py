@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.core.errors import Location, UserError, did_you_mean
 
-CODE_ROOT = Path(__file__).resolve().parent.parent
+CODE_ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages `engine` and `stages`."""
 
 DEFAULT_SPECS = ("specs/*.toml",)

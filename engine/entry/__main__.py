@@ -29,7 +29,7 @@ class Ours:
 
 def holds_code(folder: Path) -> bool:
     """Whether FOLDER is the root of this project's code, and no workspace with packages of such names."""
-    return (folder / "engine" / "workspace.py").is_file() and (folder / "stages" / "kinds.py").is_file()
+    return (folder / "engine" / "core" / "workspace.py").is_file() and (folder / "stages" / "kinds.py").is_file()
 
 
 def own_root() -> Path:
@@ -48,7 +48,7 @@ def settle(root: Path) -> None:
 def command() -> None:
     """The command `engine`."""
     settle(own_root())
-    from engine.cli.app import main
+    from engine.cli.main import main
 
     main()
 

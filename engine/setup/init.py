@@ -10,7 +10,7 @@ from engine.core.errors import UserError
 from engine.core.workspace import CODE_ROOT
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK
-from engine.identity.versions import first_lock
+from engine.setup.versions import first_lock
 
 GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")

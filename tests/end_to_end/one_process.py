@@ -44,7 +44,7 @@ def build_in_one_process(place: Place) -> None:
 _BUILD = """
 import sys, time
 from engine.build import executors
-from engine.cli.app import main
+from engine.cli.main import main
 from engine.core.errors import UserError
 from engine.build.executors import Finished
 from stages.runner import run_step

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from engine.cli import app as cli
+from engine.cli import main as cli
 
 
 def engine(root: Path, *arguments: str) -> CompletedProcess[str]:

@@ -77,7 +77,7 @@ def test_of_many_modules_one_is_named_and_the_others_counted(modules: int, shown
 
 
 def test_texts_and_paths_are_converted_without_typers_own_conversion_and_numbers_with_it():
-    from engine.cli import app as cli
+    from engine.cli import main as cli
 
     command = command_of(cli.app)
     own = {

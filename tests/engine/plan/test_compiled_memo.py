@@ -145,7 +145,7 @@ def test_nothing_is_remembered_of_files_that_changed_while_they_were_read(root: 
 
 def loaded(root: Path, *command: str) -> set[str]:
     """The modules that a verb imports."""
-    code = "import sys; from engine.cli.app import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = "import sys; from engine.cli.main import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, *command], cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 2), done.stderr

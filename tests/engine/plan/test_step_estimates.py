@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from engine.cli.app import app
+from engine.cli.main import app
 from engine.cli.render import _time
 from engine.compile.compiler import compile_graph
 from engine.core.graph import Graph

@@ -9,7 +9,20 @@ import torch
 from engine.core.errors import UserError
 from stages.initialize.architectures import Architecture
 from stages.train.methods import Ia3, Method, PrefixTuning, PromptTuning
-from tests.stages.train.matrix import FAMILIES, METHODS, TRAINS, VARIANTS, again, answer, base_answer, continuation, outcome, parts, prepared, train
+from tests.stages.train.matrix import (
+    FAMILIES,
+    METHODS,
+    TRAINS,
+    VARIANTS,
+    again,
+    answer,
+    base_answer,
+    continuation,
+    outcome,
+    parts,
+    prepared,
+    train,
+)
 from tests.stages.train.methods_table import OUTCOMES, TABLE, ZERO_COLUMNS, read, table, written
 
 PAIRS = [(method, family) for method in METHODS for family in FAMILIES]

@@ -19,9 +19,9 @@ from engine.core.errors import UserError
 from engine.core.workspace import Workspace
 from engine.identity.behaviours import Behaviours, Versions
 from engine.identity.environment import LOCK, Environment, find, lock_text, normal, parse_lock
-from engine.identity.versions import drift, that_matter
 from engine.plan.project import Project
 from engine.setup.init import init
+from engine.setup.versions import drift, that_matter
 from tests.support.commands import engine
 from tests.support.toys import GOLD, toy
 
