@@ -120,6 +120,13 @@ def test_only_dvcfile_names_yaml():
     ]
 
 
+def test_the_page_on_the_architecture_names_every_room():
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    kinds = {f"stages/{p.parts[1]}" for p in SOURCES if p.parts[0] == "stages" and p.name == "body.py"}
+    rooms = {"/".join(p.parts[:2]) for p in SOURCES if len(p.parts) > 2} - kinds
+    assert not [name for name in rooms if f"`{name}`" not in page]
+
+
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[0] == "stages" and len(p.parts) > 2], ids=str)
 def test_a_kind_imports_no_other_kind_and_nothing_of_the_engine_but_parts_and_errors(path: Path):
     allowed = ({f"stages.{name}" for name in SHARED} | {f"stages.{path.parts[1]}", "engine.core"}) - {"stages.kinds"}
