@@ -147,7 +147,7 @@ def test_as_a_process_of_its_own(place):
     def ask(**values):
         given = json.dumps({**place, "numerics": "portable", **values})
         return subprocess.run(
-            command, input=given, capture_output=True, text=True, env=os.environ, cwd=Path(__file__).parents[1], check=False
+            command, input=given, capture_output=True, text=True, env=os.environ, cwd=Path(__file__).parents[2], check=False
         )
 
     done = ask(row=0)

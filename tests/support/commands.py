@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 from engine.cli import main as cli
+from engine.cli.app import Settings
 
 
 def engine(root: Path, *arguments: str) -> CompletedProcess[str]:
@@ -34,4 +35,4 @@ def _as_a_command(arguments: list[str]) -> Iterator[None]:
         sys.argv = before
         os.environ.clear()
         os.environ.update(environment)
-        cli._Settings.workspace = Path()
+        Settings.workspace = Path()

@@ -15,7 +15,7 @@ from engine.spec.load import Spec, load_spec, load_specs
 from engine.spec.references import PLAIN_TEMPLATE, template_error
 from tests.support.toys import toy
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 SPECS = sorted((ROOT / "specs").glob("*.toml"))
 
 WHOLE = toy(name="one", base='path = "models/base"', method='"lora"', more="learning_rate = 1e-3\n")

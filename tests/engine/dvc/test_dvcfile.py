@@ -204,7 +204,7 @@ def step_over(paths: list[str], description: str = "Rows.") -> Step:
 def test_dvc_reads_every_path_and_text_back_as_it_was(resolved, paths, description):
     text = dvcfile.pipeline_text(Graph([step_over(paths, description)]))
     found = resolved(text)
-    assert sorted(found["split-a"]["deps"]) == sorted([*paths, dvcfile.RESOLVED, "artifacts/identity/split-a.json"])
+    assert sorted(found["split-a"]["deps"]) == sorted({*paths, dvcfile.RESOLVED, "artifacts/identity/split-a.json"})
     assert found["split-a"]["desc"] == description
 
 

@@ -96,7 +96,7 @@ from engine.dvc.ignore import Ignored
 Ignored(Path()).reaches("a/b")
 assert "pathspec" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}, check=True)
 
 
 def test_a_folder_hashes_as_dvc_hashes_it_under_rooted_and_negated_patterns(tmp_path: Path):

@@ -18,7 +18,7 @@ from engine.identity.text import resources_text
 from engine.plan import compiled_memo as outline
 from engine.plan.project import Project
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 HEAVY = {"pydantic", "rich", "yaml", "importlib.metadata", "jinja2"}
 

@@ -17,7 +17,7 @@ from engine.spec.load import load_specs
 from stages.train.batching import Packed
 from tests.support.memory_store import MemoryStore
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 SPEC = """
 [experiment]
 name = "one"

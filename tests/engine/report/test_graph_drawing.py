@@ -14,7 +14,7 @@ from engine.plan.project import Project
 from engine.report.graph_drawing import as_mermaid, as_svg, as_text, layers
 from tests.support.commands import engine
 
-GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @st.composite

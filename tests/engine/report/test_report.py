@@ -22,7 +22,7 @@ from engine.report.sections import sections
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 TITLES = (
     "What was built|The plan's graph|Data funnel|Mixture|Tokens and labels|Loss curves|Comparison|Across tasks|Sample predictions|Cost|"
     "Build it again"

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tests.support import commands
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests/golden/local-model"
 
 

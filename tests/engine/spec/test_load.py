@@ -296,5 +296,5 @@ def test_loading_imports_nothing_heavy():
 
     heavy = ("torch", "transformers", "peft", "tokenizers", "numpy", "datasets", "jinja2", "rich")
     code = f"import sys, engine.spec.load, engine.spec.schema, engine.spec.explain; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[4])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     assert done.stdout == "[]\n"
