@@ -131,12 +131,12 @@ def test_a_model_path_without_a_config(workspace):
 
 def test_a_workspace_that_is_none(tmp_path):
     refused(engine(tmp_path, "plan"), "no spec matches specs/*.toml", "engine init")
-    refused(engine(tmp_path, "--workspace", "nowhere", "plan"), "there is no folder nowhere")
+    refused(engine(tmp_path, "--workspace", "nowhere", "plan"), "folder not found: nowhere")
 
 
 def test_a_spec_that_is_none_of_the_workspaces(workspace):
-    refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec, experiment or step specs/typo.toml", "specs/toy.toml")
-    refused(engine(workspace, "plan", "generate-anser"), "there is no spec, experiment or step generate-anser", "mean 'generate-answer'?")
+    refused(engine(workspace, "plan", "specs/typo.toml"), "no such spec, experiment or step: specs/typo.toml", "specs/toy.toml")
+    refused(engine(workspace, "plan", "generate-anser"), "no such spec, experiment or step: generate-anser", "mean 'generate-answer'?")
 
 
 def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:

@@ -146,7 +146,7 @@ def test_points_are_found_by_name_and_by_file(project):
     assert [spec.name for spec in swept.chosen([Path("x-r_4")])] == ["x-r_4"]
     assert [spec.name for spec in swept.chosen([Path("y")])] == ["y"]
     for wrong, near in {"x-r_5": "x-r_4", "train-x-r": "train-x-r_"}.items():
-        with pytest.raises(UserError, match=f"there is no spec, experiment or step {wrong}") as caught:
+        with pytest.raises(UserError, match=f"no such spec, experiment or step: {wrong}") as caught:
             swept.select([wrong])
         assert near in str(caught.value)
 
