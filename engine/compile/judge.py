@@ -53,7 +53,7 @@ def _step(c: Compilation, spec: Spec, judge: Judge, answers: Answers, rows: Inpu
         system=judge.instruction(),
         # An empty answer is one too.
         empty_fields="allow",
-        teacher=judge.asked(),
+        teacher=judge.requested(),
         carry=(_ID,),
     )
     section = ("evaluation", "judge")

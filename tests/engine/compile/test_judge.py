@@ -63,7 +63,7 @@ def test_points_of_a_sweep_are_judged_each(graph):  # noqa: F811
         ('prompt = "{{ prediction"', "this template is no valid Jinja"),
         ("system = \"{{ fields['text'] }}\"", "the judge's system needs the column 'text'"),
         ('prompt = { file = "gone.jinja" }', "gone.jinja"),
-        ('prompt = { file = "../up.jinja" }', "leads out of the workspace"),
+        ('prompt = { file = "../up.jinja" }', "is outside the workspace"),
         ('teacher.json_field = "x"', "json_field"),
     ],
 )

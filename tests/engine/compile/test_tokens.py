@@ -84,7 +84,7 @@ def test_what_a_spec_cannot_ask_for_is_located(tmp_path, tokenization, said):
 
 def test_the_tokenizers_configuration_is_always_needed(tmp_path):
     (tmp_path / "toy.toml").write_text(spec().replace('"tokenizer_config.json", ', ""))
-    with pytest.raises(UserError, match=r"tokenizer_config\.json must be among them"):
+    with pytest.raises(UserError, match=r"tokenizer_files must contain tokenizer_config\.json"):
         load_spec(tmp_path / "toy.toml", tmp_path)
 
 

@@ -19,7 +19,7 @@ MISTAKES = {
     "control token in a prompt": (
         "[mixture]",
         '[tokenization]\nspecial_tokens = ["headline"]\n[mixture]',
-        "this prompt writes the special token headline, which is encoded as text here; put it into tokenization.format",
+        "this prompt contains the special token headline, which would be encoded as text; put it into tokenization.format",
         '"Write a headline.\\n\\n{{ text }}"',
         None,
     ),
@@ -51,7 +51,7 @@ MISTAKES = {
         'name = "tiny"\nrevision = "1"',
         "unknown key 'revision' in model",
         "revision",
-        "'revision' is a key of a model that is given by 'id'",
+        "'revision' is a key of a model with 'id'",
     ),
     "unknown key in a dotted key": (
         'method = "lora"',
@@ -65,11 +65,11 @@ MISTAKES = {
     "kind that is no text": (
         '"jsonl"',
         "3",
-        "tasks.headline.source.kind must be text, not the whole number 3",
+        "tasks.headline.source.kind must be a string, not the integer 3",
         "3",
         f"known: {SOURCES}",
     ),
-    "kind that is a table": ('"jsonl"', "{}", "tasks.headline.source.kind must be text, not a table", "{}", f"known: {SOURCES}"),
+    "kind that is a table": ('"jsonl"', "{}", "tasks.headline.source.kind must be a string, not a table", "{}", f"known: {SOURCES}"),
     "kind missing": (
         'kind = "jsonl", ',
         "",
@@ -80,7 +80,7 @@ MISTAKES = {
     "no name and no table": (
         '"lora"',
         "3",
-        "training.method must be the name of a kind or a table with it, not the whole number 3",
+        "training.method must be the name of a kind or a table with the key kind, not the integer 3",
         "3",
         "kind is one of: full, ia3, lora, ",
     ),
@@ -94,14 +94,14 @@ MISTAKES = {
     "several sorts allowed, none given": (
         '"lora"',
         '{ kind = "lora", target_modules = 3 }',
-        "training.method.target_modules must be 'all-linear' or an array of text, not the whole number 3",
+        "training.method.target_modules must be 'all-linear' or an array of strings, not the integer 3",
         "3",
         "target_modules: Layers that get an update",
     ),
     "several sorts allowed, wrong inside one": (
         '"lora"',
         '{ kind = "lora", target_modules = ["q", 3] }',
-        "training.method.target_modules[1] must be text, not the whole number 3",
+        "training.method.target_modules[1] must be a string, not the integer 3",
         "3",
         None,
     ),
@@ -126,48 +126,48 @@ MISTAKES = {
         '"gold"',
         'write { kind = "gold", column = ... }',
     ),
-    "whole number": (
+    "integer": (
         "64",
         '"64"',
-        "model.architecture.hidden_size must be a whole number, not the text '64'",
+        "model.architecture.hidden_size must be an integer, not the string '64'",
         '"64"',
         "hidden_size: Width",
     ),
-    "whole number, truth value": ("64", "true", "model.architecture.hidden_size must be a whole number, not true", "true", "hidden_size:"),
-    "whole number, fraction": (
+    "integer, truth value": ("64", "true", "model.architecture.hidden_size must be an integer, not true", "true", "hidden_size:"),
+    "integer, fraction": (
         "64",
         "6.5",
-        "model.architecture.hidden_size must be a whole number, not the number 6.5",
+        "model.architecture.hidden_size must be an integer, not the number 6.5",
         "6.5",
         "hidden_size:",
     ),
-    "whole number, whole fraction": (
+    "integer, whole fraction": (
         "64",
         "64.0",
-        "model.architecture.hidden_size must be a whole number, not the number 64.0",
+        "model.architecture.hidden_size must be an integer, not the number 64.0",
         "64.0",
         None,
     ),
     "number": (
         'method = "lora"',
         'method = "lora"\nweight_decay = "no"',
-        "training.weight_decay must be a number, not the text 'no'",
+        "training.weight_decay must be a number, not the string 'no'",
         '"no"',
         "weight_decay: Decoupled",
     ),
-    "text": ('"title"', "['title']", "tasks.headline.teacher.column must be text, not an array", "['title']", "column:"),
+    "text": ('"title"', "['title']", "tasks.headline.teacher.column must be a string, not an array", "['title']", "column:"),
     "array": (
-        *('["headline"]', '"headline"', "mixture.tasks must be an array of text, not the text 'headline'"),
+        *('["headline"]', '"headline"', "mixture.tasks must be an array of strings, not the string 'headline'"),
         *('"headline"', "[...]; tasks: "),
     ),
     "table": (
         "[training]",
         "[training]\nglobal_batch = 3",
-        "training.global_batch must be a table, not the whole number 3",
+        "training.global_batch must be a table, not the integer 3",
         "3",
-        "write { key = ... } with keys among rows, tokens; global_batch:",
+        "write { key = ... }; keys: rows, tokens; global_batch:",
     ),
-    "too few values": ("[training]", "[training]\nbetas = [0.9]", "training.betas needs 2 values, not 1", "[0.9]", None),
+    "too few values": ("[training]", "[training]\nbetas = [0.9]", "training.betas needs 2 values, got 1", "[0.9]", None),
     "too many values": (
         "[training]",
         "[training]\nbetas = [0.9, 0.9, 0.9]",
@@ -196,18 +196,24 @@ MISTAKES = {
     "no name": (
         'name = "tiny"',
         'name = "Tiny Model"',
-        "'Tiny Model' is no name",
+        "invalid name 'Tiny Model'",
         '"Tiny Model"',
-        "lower-case letters and digits, with '-' or '_' between them; such as 'tiny-model'",
+        "lower-case letters and digits, separated by '-' or '_', such as 'tiny-model'",
     ),
-    "no name for a key": ("[tasks.headline]", '[tasks."Head line"]', "'Head line' is no name", '"Head line"', "such as 'head-line'"),
+    "no name for a key": ("[tasks.headline]", '[tasks."Head line"]', "invalid name 'Head line'", '"Head line"', "such as 'head-line'"),
     "name too long": ('name = "tiny"', f'name = "{"x" * 61}"', "model.name is too long", f'"{"x" * 61}"', "at most 60 characters"),
-    "no model": ('architecture = { kind = "llama", hidden_size = 64 }', "", "a model needs one of: architecture", "model", None),
-    "misspelled model": ("architecture", "architectur", "a model needs one of: architecture", "model", "did you mean 'architecture'?"),
+    "no model": ('architecture = { kind = "llama", hidden_size = 64 }', "", "model needs one of the keys architecture", "model", None),
+    "misspelled model": (
+        "architecture",
+        "architectur",
+        "model needs one of the keys architecture",
+        "model",
+        "did you mean 'architecture'?",
+    ),
     "revision of no commit": (
         'name = "tiny"\narchitecture = { kind = "llama", hidden_size = 64 }',
         'id = "a/b"\nrevision = "main"',
-        "model.revision has not the form it needs: 'main'",
+        "model.revision must be a full commit hash (40 hex digits), got 'main'",
         '"main"',
         "40 hex digits",
     ),
@@ -236,40 +242,40 @@ MISTAKES = {
     "source outside": (
         '"data/articles.jsonl"',
         '"data/../../articles.jsonl"',
-        "'data/../../articles.jsonl' leads out of the workspace",
+        "'data/../../articles.jsonl' is outside the workspace",
         '"data/../../articles.jsonl"',
-        "give it as absolute",
+        "use an absolute path",
     ),
     "model outside": (
         'name = "tiny"\narchitecture = { kind = "llama", hidden_size = 64 }',
         'path = "../model"',
-        "'../model' leads out of the workspace",
+        "'../model' is outside the workspace",
         '"../model"',
-        "give it as absolute",
+        "use an absolute path",
     ),
     "broken template": (
         "{{ text }}",
         "{{ text }",
-        "this template is no valid Jinja: unexpected '}' (line 3 of the template)",
+        "invalid Jinja template: unexpected '}' (line 3 of the template)",
         '"Write a headline.\\n\\n{{ text }"',
         None,
     ),
-    "date": ('name = "headline"', "name = 1979-05-27", "a spec holds no dates or times", "1979-05-27", "in quotes"),
-    "time inside an array": ('["headline"]', "[07:32:00]", "a spec holds no dates or times", "07:32:00", "in quotes"),
-    "no number": ("64", "nan", "a spec holds finite numbers only", "nan", "leave the key out"),
-    "infinite": ("64", "-inf", "a spec holds finite numbers only", "-inf", None),
-    "infinite by size": ("64", "1e999", "a spec holds finite numbers only", "1e999", None),
+    "date": ('name = "headline"', "name = 1979-05-27", "dates and times are not allowed in a spec", "1979-05-27", "in quotes"),
+    "time inside an array": ('["headline"]', "[07:32:00]", "dates and times are not allowed in a spec", "07:32:00", "in quotes"),
+    "not a number": ("64", "nan", "inf and nan are not allowed in a spec", "nan", "remove the key"),
+    "infinite": ("64", "-inf", "inf and nan are not allowed in a spec", "-inf", None),
+    "infinite by size": ("64", "1e999", "inf and nan are not allowed in a spec", "1e999", None),
     "extends is a text": (
         "[experiment]",
         'extends = "b.toml"\n[experiment]',
-        "extends must be an array of paths, not the text 'b.toml'",
+        "extends must be an array of paths, not the string 'b.toml'",
         '"b.toml"',
         "write extends = [",
     ),
     "extends holds a number": (
         "[experiment]",
         "extends = [3]\n[experiment]",
-        "extends must be an array of paths, not the whole number 3",
+        "extends must be an array of paths, not the integer 3",
         "3",
         "write extends = [",
     ),
@@ -301,7 +307,7 @@ def test_no_message_speaks_python_or_pydantic(mistake, fails, valid):
 
 def test_a_missing_section_is_shown_at_the_file(fails, valid):
     (problem,) = fails(valid.replace('[mixture]\ntasks = ["headline"]\n', ""))
-    assert str(problem) == "error: missing section [mixture]\n  --> specs/a.toml\n  hint: mixture: Which tasks are trained on."
+    assert str(problem) == "error: missing section [mixture]\n  --> specs/a.toml\n  hint: mixture: The tasks to train on."
 
 
 def test_two_rules_at_once_are_shown_in_the_order_of_the_file(fails, valid):

@@ -40,14 +40,14 @@ class Holder(Part):
 @pytest.mark.parametrize(
     ("annotation", "shape", "words"),
     [
-        (int, Scalar(int), "a whole number"),
+        (int, Scalar(int), "an integer"),
         (float | None, Scalar(float), "a number"),
         (Literal["a", "b"], Choice(("a", "b")), "'a' or 'b'"),
         (Literal[False], Choice((False,)), "false"),
-        (tuple[str, ...], Array((), Scalar(str)), "an array of text"),
+        (tuple[str, ...], Array((), Scalar(str)), "an array of strings"),
         (tuple[float, float], Array((Scalar(float), Scalar(float)), None), "an array of 2 values"),
         (dict[str, Annotated[float, Field(gt=0)]], Map(Scalar(float)), "a table"),
-        (Literal["a"] | tuple[int, ...], AnyOf((Choice(("a",)), Array((), Scalar(int)))), "'a' or an array of whole numbers"),
+        (Literal["a"] | tuple[int, ...], AnyOf((Choice(("a",)), Array((), Scalar(int)))), "'a' or an array of integers"),
         (One, Table(One), "a table"),
     ],
 )

@@ -51,7 +51,7 @@ def judged(server, folder, answers, carried=None, **values):
         prompts=(asked.prompt,),
         system=asked.instruction(),
         empty_fields="allow",
-        teacher=asked.asked(),
+        teacher=asked.requested(),
         carry=("id",),
     )
     job = make_job(folder / "job", inputs)
@@ -143,7 +143,7 @@ def test_answers_of_another_task_or_to_other_rows_are_refused(server, tmp_path):
 def test_several_scores_and_their_own_words(server):
     two = judge(server, scores=("fluency", "truth"), lowest=0, highest=10)
     assert "the scores fluency, truth: each a whole number from 0 (worst) to 10 (best)" in two.instruction()
-    assert tuple(two.asked().json_schema["properties"]) == ("reason", "fluency", "truth")
+    assert tuple(two.requested().json_schema["properties"]) == ("reason", "fluency", "truth")
     assert judge(server, system="Be kind.").instruction() == "Be kind."
 
 
