@@ -87,7 +87,7 @@ def test_tasks_read_each_other(tmp_path):
         ('source = { kind = "task", task = "second" }', "tasks read each other's rows in a circle: first -> second -> first", ""),
         ('source = { kind = "jsonl", path = "../a.jsonl" }', "'../a.jsonl' is outside the workspace", "absolute"),
         ('source = { kind = "jsonl", path = ["a.jsonl", "../b.jsonl"] }', "'../b.jsonl' is outside the workspace", "absolute"),
-        ('source = { kind = "jsonl", path = "a", where = "n >" }', "this expression is no valid Jinja", ""),
+        ('source = { kind = "jsonl", path = "a", where = "n >" }', "invalid Jinja expression", ""),
         ('source = { kind = "jsonl", path = "a", sample = {} }', "a sample needs either rows or share", ""),
     ],
 )

@@ -60,7 +60,7 @@ def test_points_of_a_sweep_are_judged_each(graph):  # noqa: F811
     [
         ('prompt = "{{ answer }}"', "the judge's prompt needs 'answer', which no answer has"),
         ('prompt = "{{ prediction }} {{ fields.text }}"', "needs the column 'text', which task 'a' does not carry"),
-        ('prompt = "{{ prediction"', "this template is no valid Jinja"),
+        ('prompt = "{{ prediction"', "invalid Jinja template"),
         ("system = \"{{ fields['text'] }}\"", "the judge's system needs the column 'text'"),
         ('prompt = { file = "gone.jinja" }', "gone.jinja"),
         ('prompt = { file = "../up.jinja" }', "is outside the workspace"),

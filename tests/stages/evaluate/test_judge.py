@@ -150,10 +150,10 @@ def test_several_scores_and_their_own_words(server):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lowest": 5}, "highest must be above lowest"),
-        ({"highest": 500}, "by 100 at most"),
-        ({"scores": ("reason",)}, "none may be named reason"),
-        ({"scores": ("a", "a")}, "a name of its own"),
+        ({"lowest": 5}, "highest must be greater than lowest"),
+        ({"highest": 500}, "by at most 100"),
+        ({"scores": ("reason",)}, "'reason' is reserved"),
+        ({"scores": ("a", "a")}, "must be unique"),
     ],
 )
 def test_a_scale_that_says_nothing_is_refused(server, values, message):
@@ -162,5 +162,5 @@ def test_a_scale_that_says_nothing_is_refused(server, values, message):
 
 
 def test_the_form_of_the_answer_is_the_judges_own():
-    with pytest.raises(ValidationError, match="leave out json_schema"):
+    with pytest.raises(ValidationError, match="json_schema cannot be set for a judge"):
         Judge(teacher={"model": "m", "json_schema": {"type": "string"}})
