@@ -80,7 +80,7 @@ def test_a_good_workspace_is_fine(workspace):
 def test_a_missing_source_file(workspace):
     edit(workspace, "data/rows.jsonl", "data/row.jsonl")
     for verb in ("check", "plan", "compile"):
-        refused(engine(workspace, verb), "there is no data/row.jsonl", "specs/toy.toml:10:35", "^^^")
+        refused(engine(workspace, verb), "file not found: data/row.jsonl", "specs/toy.toml:10:35", "^^^")
     assert not (workspace / "dvc.yaml").exists()
 
 

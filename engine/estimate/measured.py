@@ -1,4 +1,4 @@
-"""What the memory of a training was estimated at, to stand beside what was measured."""
+"""The estimated memory of a finished training, for comparison with the measured one."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from stages import train
 
 
 def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The estimate for the longest row and the micro-batch that the training really had; nothing for other kinds and unknown models."""
+    """The estimate for the actual longest row and micro-batch of a training; empty for other kinds and unknown models."""
     longest = measured.get("longest_row")
     if not isinstance(parameters, train.Parameters) or not isinstance(longest, int):
         return {}
@@ -23,7 +23,7 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
 
 
 def error(measured: Mapping[str, Any]) -> float | None:
-    """By which share the estimate is above what was measured (below: negative); None where one of them is not there."""
+    """The relative error of the estimate, positive if it is too high; None if estimate or measurement is missing."""
     total = measured.get("estimated", {}).get("total")
     peak = measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
     return total / peak - 1 if total and peak > 0 else None

@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_source_is_told_where_it_stands(tmp_path, task, wha
 )
 def test_fields_that_no_synthetic_row_has_are_told_before_the_run(tmp_path, lines, field, hint):
     found = problem(tmp_path, f'first\nsource = {{ kind = "synthetic", generator = "reports" }}\n{lines}')
-    assert found.what == f"task 'first' needs field '{field}', which no row of its source has" and hint in (found.hint or "")
+    assert found.what == f"task 'first' uses column '{field}', which its source does not have" and hint in (found.hint or "")
 
 
 def test_made_columns_and_carried_ones_are_known(tmp_path):
@@ -119,7 +119,7 @@ def test_made_columns_and_carried_ones_are_known(tmp_path):
     chained = 'source = { kind = "task", task = "other" }\nteacher = { kind = "gold", column = "completion" }'
     first = f'first\n{chained}\nprompts = ["{{{{ text }}}} {{{{ completion }}}}"]'
     assert compiled(tmp_path, first, other)
-    assert "needs field 'title'" in problem(tmp_path, first.replace("{{ text }}", "{{ title }}"), other).what
+    assert "uses column 'title'" in problem(tmp_path, first.replace("{{ text }}", "{{ title }}"), other).what
 
 
 @pytest.mark.parametrize(
