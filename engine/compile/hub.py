@@ -1,4 +1,4 @@
-"""Asks the Hugging Face hub which commit a branch or tag names now: only to tell the user, never to decide anything."""
+"""Resolves a branch or tag on the Hugging Face hub to a commit, for hints only."""
 
 import json
 import os
@@ -7,7 +7,7 @@ SECONDS = 5.0
 
 
 def commit_of(dataset: str, revision: str) -> str | None:
-    """The commit that REVISION of a data set names now; None where the hub does not say so quickly."""
+    """The commit that REVISION of a data set refers to now; None if the hub does not answer within SECONDS."""
     import urllib.request
     from urllib.parse import quote
 

@@ -84,7 +84,7 @@ def test_tasks_read_each_other(tmp_path):
     ("task", "what", "hint"),
     [
         ('source = { kind = "task", task = "secnod" }', "this spec has no task 'secnod'", "did you mean 'second'?"),
-        ('source = { kind = "task", task = "second" }', "tasks read each other's rows in a circle: first -> second -> first", ""),
+        ('source = { kind = "task", task = "second" }', "tasks read each other's rows in a cycle: first -> second -> first", ""),
         ('source = { kind = "jsonl", path = "../a.jsonl" }', "'../a.jsonl' is outside the workspace", "absolute"),
         ('source = { kind = "jsonl", path = ["a.jsonl", "../b.jsonl"] }', "'../b.jsonl' is outside the workspace", "absolute"),
         ('source = { kind = "jsonl", path = "a", where = "n >" }', "invalid Jinja expression", ""),
@@ -149,6 +149,6 @@ def test_shares_belong_to_the_rows_only_where_examples_depend_on_them(tmp_path):
 def test_a_layout_brings_its_questions(tmp_path, layout, wrong):
     task = f'first\n{JSONL}\nlayout = "{layout}"'
     if wrong:
-        assert "nothing to ask" in problem(tmp_path, task).what
+        assert "no predictions can be generated" in problem(tmp_path, task).what
     else:
         assert compiled(tmp_path, task)["generate-first"].parameters.layout.kind == layout

@@ -34,12 +34,13 @@ def test_a_branch_is_refused_with_the_commit_that_it_names_now(tmp_path, server)
     with pytest.raises(UserError) as caught:
         compiled(tmp_path, "main")
     (found,) = caught.value.problems
-    assert "'main' of me/papers may move" in found.what and found.hint.endswith(f'revision = "{COMMIT}"')
+    assert found.what == "revision of me/papers must be a full commit hash (40 hex digits), got 'main'"
+    assert found.hint.endswith(f'revision = "{COMMIT}"')
     assert (found.where.line, found.where.source[found.where.column - 1 :][:6]) == (9, '"main"')
 
 
 def test_a_branch_that_the_hub_does_not_know_is_refused_all_the_same(tmp_path, server):
-    with pytest.raises(UserError, match="'v9' of me/papers may move") as caught:
+    with pytest.raises(UserError, match="got 'v9'") as caught:
         compiled(tmp_path, "v9")
     assert "see https://huggingface.co/datasets/me/papers/commits/v9" in caught.value.problems[0].hint
 
