@@ -83,7 +83,8 @@ def _hint(root: Path, item: Input, is_model: bool) -> str:
     if pulled := pulled_by(root, item.path):
         return pulled
     folder = (root / item.path).parent
-    near = get_close_matches(PurePosixPath(item.path).name, _names(folder), n=1) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    near = get_close_matches(PurePosixPath(item.path).name, names, n=1)
     page = _page(root, item)
     if is_model and not near and _looks_like_hub_id(root, item.path):
         instead = f'id = "{item.path}" and revision, the full commit hash (40 hex digits), instead of path'
@@ -100,10 +101,6 @@ def _looks_like_hub_id(root: Path, path: str) -> bool:
     """Whether the PATH of a missing model has the form owner/name, and the workspace has no folder with the owner's name."""
     owner, _, name = path.partition("/")
     return bool(_HUB_NAME.fullmatch(owner) and _HUB_NAME.fullmatch(name)) and not (root / owner).exists()
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def _page(root: Path, item: Input) -> str | None:

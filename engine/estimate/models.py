@@ -174,12 +174,12 @@ def _falcon(config: Mapping[str, Any]) -> Model:
         Linear("mlp.dense_4h_to_h", inner, hidden, bias),
     )
     norms = _falcon_norms(config)
-    # Attention and feed-forward layer side by side have the same input before the norms, or after the norm where there is but one.
+    # Parallel attention and feed-forward layer share their input: before the norms, or after the norm if there is only one.
     stored = _stored(norms - _flag(config, "parallel_attn", True), hidden, hidden, 2 * inner)
-    # ALiBi makes a mask for each head, and torch has no fused attention for heads that share one key and value by broadcasting.
+    # ALiBi stores a mask per head, and torch has no fused attention for heads that share one key and value by broadcasting.
     shared = _flag(config, "multi_query", True) and not _flag(config, "new_decoder_architecture", False)
     stack = Stack("transformer.h", sizes.depth, block, stored, sizes.heads if shared or _flag(config, "alibi", False) else 1)
-    # The newer layer repeats shared keys and values for every head before they are kept.
+    # The newer layer repeats shared keys and values for every head before they are cached.
     kv_width = hidden // sizes.heads if shared else hidden
     return sizes.model(stack, "word_embeddings", norms=norms * sizes.depth + 1, biased=True, kv_width=kv_width)
 

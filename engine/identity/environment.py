@@ -18,7 +18,7 @@ REQUIREMENTS = "requirements.lock"
 LOCKS = (LOCK, REQUIREMENTS)
 
 _HEADER = f"""\
-# Written by `engine lock`: the versions of the packages that decide results; steps run under these alone.
+# Written by `engine lock`: the versions of the packages that affect results; steps run with these versions only.
 # To install them: pip install -r {LOCK}
 """
 
