@@ -70,17 +70,33 @@ class HubModel(Part):
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
+class GgufModel(Part):
+    """A model in a GGUF file of this machine, dequantised once into a folder."""
+
+    gguf: str = recipe(description="The file, relative to the workspace, or absolute.", min_length=1, pattern=r"\.gguf$")
+    name: Name | None = recipe(None, "Name of the model; none given: the name of the file, up to its first dot.")
+    dtype: Literal["float32", "bfloat16", "float16"] = recipe(
+        "float32", "Type of the dequantised weights; `float32` holds what the file says exactly, the others round it."
+    )
+
+
 class TrainedModel(Part):
     """The model that another experiment of this workspace trains."""
 
     experiment: Name = recipe(description="Name of the experiment whose model is trained further.")
 
 
-_MODELS: dict[str, type[Part]] = {"architecture": ScratchModel, "path": LocalModel, "id": HubModel, "experiment": TrainedModel}
+_MODELS: dict[str, type[Part]] = {
+    "architecture": ScratchModel,
+    "path": LocalModel,
+    "id": HubModel,
+    "gguf": GgufModel,
+    "experiment": TrainedModel,
+}
 
 
 def _which_model(value: object) -> str | None:
-    """The key that tells the four sorts of models apart."""
+    """The key by which a kind of model is recognised."""
     if isinstance(value, Mapping):
         return next((key for key in _MODELS if key in value), None)
     return next((key for key, model in _MODELS.items() if isinstance(value, model)), None)
@@ -90,11 +106,12 @@ Model = Annotated[
     Annotated[ScratchModel, Tag("architecture")]
     | Annotated[LocalModel, Tag("path")]
     | Annotated[HubModel, Tag("id")]
+    | Annotated[GgufModel, Tag("gguf")]
     | Annotated[TrainedModel, Tag("experiment")],
     Discriminator(
         _which_model,
         custom_error_type="which_model",
-        custom_error_message="a model needs one of: architecture (from scratch), path, id (with revision), experiment",
+        custom_error_message="a model needs one of: architecture (from scratch), path, id (with revision), gguf, experiment",
     ),
 ]
 
