@@ -12,18 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.build.executors import Executor, Finished
+from engine.build.machine import refuse_impossible
+from engine.core.errors import UserError
+from engine.core.graph import Graph, Step
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
-from engine.core.errors import UserError
-from engine.build.executors import Executor, Finished
-from engine.core.graph import Graph, Step
 from engine.dvc.locks import build_lock
-from engine.build.machine import refuse_impossible
+from engine.dvc.recording import Recorder
+from engine.dvc.store import Disk
+from engine.dvc.writing import replace_with
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
-from engine.dvc.recording import Recorder
-from engine.dvc.writing import replace_with
-from engine.dvc.store import Disk
 from engine.plan.takeover import take_over
 from stages.process.job import PREEMPTED
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.dvc.dvcfile import TEMPORARY
 from engine.core.graph import Step
+from engine.dvc.dvcfile import TEMPORARY
 from stages.process.parent import PARENT
 from stages.process.starting import ours
 

@@ -1,0 +1,1 @@
+"""Builds: what the plan says is run, on this machine, and recorded."""
