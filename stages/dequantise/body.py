@@ -5,6 +5,8 @@ rule is set here (stages.dequantise.pre_tokenizers). The format: https://github.
 """
 
 import struct
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +65,11 @@ def _model(file: Path, dtype: str) -> "PreTrainedModel":
 
     try:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        model: PreTrainedModel = auto_class(config).from_pretrained(
-            file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True
-        )
+        # Its bar says nothing that the step's own line does not say.
+        with redirect_stderr(StringIO()):
+            model: PreTrainedModel = auto_class(config).from_pretrained(
+                file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True
+            )
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"transformers cannot read this GGUF file: {first}", Location(str(file)), "take the model's safetensors") from error

@@ -34,8 +34,6 @@ def set_rules(tokenizer: Any, name: str, file: Path) -> None:
         tokenizer.pre_tokenizer = Sequence([split, ByteLevel(add_prefix_space=False, use_regex=False)])
     else:
         known = ", ".join(sorted((*_GPT2, *_DIGITS_THEN_GPT2, *_EXPRESSIONS)))
-        what = (
-            f"the tokenizer's splitting rule is {name!r} (tokenizer.ggml.pre), which is not known here: its tokens would not be the model's"
-        )
-        raise UserError(what, Location(str(file)), f"use the model's safetensors with its tokenizer.json; known rules: {known}")
+        what = f"unknown pre-tokenizer {name!r} (tokenizer.ggml.pre): text would get other tokens than the model was trained on"
+        raise UserError(what, Location(str(file)), f"use the model's safetensors with its tokenizer.json; known pre-tokenizers: {known}")
     tokenizer.normalizer = NFC() if name in _COMPOSED else None
