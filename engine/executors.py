@@ -12,7 +12,7 @@ from typing import Protocol
 
 from engine.dvcfile import TEMPORARY
 from engine.graph import Step
-from stages.common.parent import PARENT
+from stages.common.parent import PARENT, named
 
 _POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0
@@ -75,7 +75,7 @@ class Local:
         """Start a process; it ends with this one, however that ends (see the runner)."""
         log = self._log(step)
         output = log.open("wb") if log else None
-        environment = {**self.environment, PARENT: str(os.getpid())}
+        environment = {**self.environment, PARENT: named()}
         try:
             process = subprocess.Popen(
                 self.command(step), cwd=self.root, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL

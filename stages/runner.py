@@ -113,9 +113,10 @@ def _run(run: Run) -> None:
         _check_code(run)
         _check_inputs(run, before)
         measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
-        _move_into_place(run, metrics, before, started, measured)
+        made = _move_into_place(run, metrics, before, started, measured)
     finally:
         shutil.rmtree(run.temporary, ignore_errors=True)
+    _report(run, made, metrics)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -242,13 +243,16 @@ def _git_commit(root: Path) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _move_into_place(run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> None:
-    """The small files first, the artifact last: where the artifact is, the step is whole."""
+def _move_into_place(
+    run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]
+) -> Provenance:
+    """The small files first, the artifact last: where the artifact is, the step is whole. What it says of itself."""
     artifact = run.root / ARTIFACTS / run.name
     beside = {f"{METRICS}/{run.name}.json": (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     if run.kind.plots:
         beside[f"{PLOTS}/{run.name}.csv"] = (run.temporary / "plot.csv").read_bytes()
-    statement = _provenance(run, read, beside).text()
+    made = _provenance(run, read, beside)
+    statement = made.text()
     record = _record(run, text_md5(statement), started, measured)
     for path, data in beside.items():
         _write(run.root / path, data)
@@ -259,6 +263,14 @@ def _move_into_place(run: Run, metrics: Mapping[str, Any], read: Mapping[str, st
     if artifact.exists():
         shutil.rmtree(artifact)
     (run.temporary / "artifact").replace(artifact)
+    return made
+
+
+def _report(run: Run, made: Provenance, metrics: Mapping[str, Any]) -> None:
+    if any((run.root / LIVE).glob("*/*.run")):
+        from stages.reporting import report
+
+        report(Path(LIVE), run.name, made.digest, metrics)
 
 
 def _write(path: Path, data: bytes) -> None:

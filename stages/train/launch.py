@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import Location, Problem, UserError
 from stages.common.job import Job, Preempted
 from stages.common.numerics import HANDED_ON
-from stages.common.parent import PARENT
+from stages.common.parent import PARENT, named
 from stages.train import Parameters
 from stages.train.hosts import Host, hosts, patience
 
@@ -107,7 +107,7 @@ def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
         if parameters.nodes == 1:
             # On several hosts schedulers and shells stand between.
-            environment[PARENT] = str(os.getpid())
+            environment[PARENT] = named()
         started = [
             # Our stdout is for data; the processes have none to give.
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
