@@ -16,7 +16,7 @@ from engine import dvcfile
 from engine.dvcfile import Entry, Record
 from engine.errors import UserError
 from engine.executors import Executor, Finished
-from engine.graph import Graph, Step
+from engine.graph import LIVE, Graph, Step
 from engine.locks import build_lock
 from engine.machine import refuse_impossible
 from engine.plan import Action, Decision, Planner
@@ -78,6 +78,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View) -> Non
         run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
         try:
             run.go()
+            _tell_loggers(project.root, run)
         except BaseException:
             # ^C, SIGTERM, a mistake of the user, a full disk: what has finished by now is still recorded.
             run.record(executor.stop())
@@ -94,6 +95,19 @@ def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
         project.resolve()
     if (record := store.record(dvcfile.RESOLVE)) is None or record.outputs != made or record.dependencies:
         recorder.note(dvcfile.RESOLVE, Record(dvcfile.RESOLVE_COMMAND, {}, {dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
+
+
+def _tell_loggers(root: Path, run: "_Build") -> None:
+    """Tell the loggers of new trainings of an evaluation that did not run, since the answers came out as before.
+
+    The runner tells them of the others."""
+    for name in [name for name in run.read if name.startswith("train-")]:
+        evaluation = name.replace("train-", "evaluate-", 1)
+        watched = any((root / LIVE / name).glob("*.run"))
+        if watched and evaluation not in run.read and any(step.name == evaluation for step in run.graph):
+            from stages.reporting import report
+
+            report(root / LIVE, evaluation, "", run.store.metrics(run.graph[evaluation].metrics))
 
 
 @dataclass

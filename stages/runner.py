@@ -24,7 +24,7 @@ from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
 from engine.environment import Environment, installed
 from engine.errors import Location, UserError, did_you_mean
 from engine.estimate.beside import estimated
-from engine.graph import ARTIFACTS, METRICS, PLOTS
+from engine.graph import ARTIFACTS, LIVE, METRICS, PLOTS
 from engine.hashing import Hashes
 from engine.identity import Identities, merge_resources
 from engine.memo import shared_path
@@ -37,9 +37,6 @@ from stages.common.job import Job
 from stages.common.parent import die_with_parent
 from stages.common.quiet import keep_quiet
 from stages.kinds import KINDS
-
-LIVE = f"{ARTIFACTS}/live"
-"""Where running steps leave what people watch: `dvc plots show artifacts/live`."""
 
 MEASURED = "_measured"
 """Key of a body's metrics under which times and memory stand: they differ from run to run and go into the run record."""
