@@ -21,6 +21,7 @@ from engine.locks import build_lock
 from engine.machine import refuse_impossible
 from engine.plan import Action, Decision, Planner
 from engine.project import Project
+from engine.pulling import Puller, pull_all
 from engine.recording import Recorder, replace_with
 from engine.store import Disk
 from engine.takeover import take_over
@@ -66,16 +67,19 @@ def dvc_environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
-def build(project: Project, graph: Graph, executor: Executor, view: View) -> None:
+def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None) -> None:
     """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
     check_repository(project.root)
+    if puller:
+        # First: what is restored asks nothing of this machine.
+        pull_all(project, graph, puller)
     refuse_impossible(project, graph)
     with build_lock(project.root), _interrupted_by_sigterm():
         project.write_compiled()
         store = project.store()
         recorder = Recorder(project.root, store.hashes)
         resolve(project, store, recorder)
-        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller)
         try:
             run.go()
             _tell_loggers(project.root, run)
@@ -118,6 +122,7 @@ class _Build:
     recorder: Recorder
     executor: Executor
     view: View
+    puller: Puller | None = None
     unsettled: dict[str, set[str]] = field(default_factory=dict)
     """What each undecided step reads of steps that are not settled yet."""
     decidable: list[int] = field(default_factory=list)
@@ -159,6 +164,8 @@ class _Build:
 
     def _decide(self, step: Step) -> None:
         decision = self.planner.decide(step)
+        if self.puller and self.puller.bring(step, self.planner, decision.action):
+            decision = self.planner.decide(step)
         self.view.decided(decision)
         if decision.action is Action.RUN:
             heappush(self.ready[step.kind.slot], self.places[step.name])
