@@ -5,13 +5,16 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 # Two test processes on two cores: threads that spin while they wait would take the core from each other.
 export OMP_WAIT_POLICY := PASSIVE
+export NO_MKDOCS_2_WARNING := 1
 
 # The tests of quantised layers, which a CI runs with each answer to whether the processor has AVX-512 with BF16.
-QLORA := tests/stages/common/test_quantisation.py tests/stages/train/test_matrix.py tests/stages/train/test_methods_in_steps.py \
+QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix.py tests/stages/train/test_methods_in_steps.py \
 	tests/stages/merge/test_merge_body.py tests/seeds/test_faults.py
 
+# A lock names every package, so pip need not look for more.
+INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: quickstart behaviours test suite experiments setup lint clean
+.PHONY: quickstart behaviours test suite experiments setup lint lock reference docs docs-serve clean
 
 quickstart: setup
 	@engine build
@@ -26,22 +29,40 @@ suite: setup
 	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
 	@$(if $(CI),for answer in yes no; do python -m pytest $(QLORA) -k 'qlora or quant or bits or packing' --avx512-bf16 $$answer || exit 1; done)
 
-# Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision).
+# Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision;
+# OPTIONS="--raise train.methods.qlora": see OPTIONS=--help).
 behaviours: setup
-	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)")
+	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)") $(OPTIONS)
 
 experiments: setup
 	@python -m benchmarks.experiments
 
 setup: .venv/.installed
 
-.venv/.installed: requirements.lock pyproject.toml
+.venv/.installed: requirements.lock requirements-devices.lock pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("adapterbuild needs Python 3.11 or newer; try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing pinned dependencies into .venv (minutes the first time, seconds afterwards)" >&2
-	@python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(INSTALL) --require-hashes --requirement requirements.lock
+	@if python -c 'import importlib.metadata as m, sys; sys.exit("nvidia" not in str(m.requires("torch")))'; \
+		then $(INSTALL) --require-hashes --requirement requirements-devices.lock; fi
+	@$(INSTALL) --no-build-isolation --editable .
+	@python -m pip --disable-pip-version-check check >&2
 	@touch $@
+
+# Resolves pyproject.toml again and writes requirements.lock; locked versions stay (UPGRADE="NAME…": these move).
+lock: setup
+	@python -m tools.lock $(if $(UPGRADE),--upgrade $(UPGRADE))
+
+# The pages of docs/reference that follow from the code.
+reference: setup
+	@python -m tools.reference --write
+
+docs: setup
+	@mkdocs build --strict --quiet
+
+docs-serve: setup
+	@mkdocs serve
 
 lint: setup
 	@ruff check .
@@ -49,6 +70,7 @@ lint: setup
 	@mypy
 	@engine compile --check
 	@engine schema --check docs/reference/spec.schema.json
+	@python -m tools.reference --check
 
 clean:
-	rm -rf .venv artifacts
+	rm -rf .venv artifacts site

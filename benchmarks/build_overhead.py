@@ -26,11 +26,11 @@ from typing import Any
 
 from benchmarks.common import machine, table
 from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
-from engine.build import build, dvc_environment
-from engine.executors import Finished, Local
-from engine.graph import Step
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.build.driver import build, dvc_environment
+from engine.build.executors import Finished, Local
+from engine.core.graph import Step
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 
 SIZES = (100, 1_000)
 QUICK_SIZES = (11, 30)

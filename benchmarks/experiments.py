@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.common import table
 from benchmarks.outcomes import OUTCOMES, Outcome
-from engine.build import dvc_environment
+from engine.build.driver import dvc_environment
 
 ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "specs" / "seeds"

@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.build import build
-from engine.dvcfile import text_md5
-from engine.executors import Finished
-from engine.graph import Step
-from engine.plan import Decision
-from engine.project import Project
-from engine.provenance import Provenance
-from engine.records import RunRecord
-from engine.workspace import Workspace
+from engine.build.driver import build
+from engine.build.executors import Finished
+from engine.core.graph import Step
+from engine.core.workspace import Workspace
+from engine.dvc.dvcfile import text_md5
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance
+from engine.plan.decide import Decision
+from engine.plan.project import Project
 
 SHARED_STEPS = 7
 """generate, split and tokenize of two tasks, and initialize."""

@@ -27,8 +27,8 @@ from typing import Any
 
 from benchmarks.common import machine, table
 from benchmarks.training import make_job
-from stages.common.job import Job
-from stages.common.models import prepare_process
+from stages.models.folders import prepare_process
+from stages.process.job import Job
 from stages.train import GlobalBatch, Parameters, Schedule
 from stages.train.methods import Lora, Qlora
 
@@ -136,11 +136,11 @@ class Case:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from stages.common.attention import choose
-        from stages.common.models import model_class
-        from stages.common.quantisation import quantise
-        from stages.train.precision import prepare_precision, weights_dtype
-        from stages.train.work import default_device
+        from stages.models.attention import choose
+        from stages.models.folders import model_class
+        from stages.models.quantisation import quantise
+        from stages.train.loop.precision import prepare_precision, weights_dtype
+        from stages.train.loop.training import default_device
 
         prepare_precision(self.parameters)
         dtype = weights_dtype(self.parameters)
@@ -156,10 +156,10 @@ class Case:
 
 def ours(case: Case, folder: Path) -> list[float]:
     """The losses of this project's loop."""
-    from stages.train.data import Rows
-    from stages.train.division import Share
-    from stages.train.running import speed_up
-    from stages.train.work import Matter, default_device, work
+    from stages.train.loop.acceleration import speed_up
+    from stages.train.loop.data import Rows
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import Matter, default_device, work
 
     rows = Rows.open(case.job.inputs["order"], case.job.group("tokens"))
     model = speed_up(case.prepared(), case.parameters)
@@ -234,7 +234,7 @@ def _dataset(case: Case) -> Any:
     import datasets
     import numpy as np
 
-    from stages.train.data import Rows
+    from stages.train.loop.data import Rows
 
     rows = Rows.open(case.job.inputs["order"], case.job.group("tokens"))
     found = [rows[position] for position in range(len(rows))]
@@ -260,9 +260,9 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
     """Speed, memory and losses of one loop."""
     import torch
 
-    from stages.train.live import utilization
-    from stages.train.memory import peak_memory, release
-    from stages.train.work import default_device
+    from stages.train.logging.loggers import utilization
+    from stages.train.loop.training import default_device
+    from stages.train.memory.peak import peak_memory, release
 
     loops: dict[str, Callable[[Case, Path], list[float]]] = {"ours": ours, "trl": trl, "trainer": trainer}
     release()
@@ -297,7 +297,7 @@ def reset_peak() -> int:
     if _has_gpu():
         torch.cuda.reset_peak_memory_stats()
         return int(torch.cuda.memory_allocated())
-    from stages.train.memory import peak_memory
+    from stages.train.memory.peak import peak_memory
 
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): sets the high-water mark to what is resident
@@ -340,7 +340,7 @@ def cases(size: Size, folder: Path) -> Iterator[Case]:
 def measure(quick: bool, minutes: float) -> dict[str, Any]:
     """Every case in every loop, as far as time and memory go."""
     prepare_process(None if _has_gpu() else 1)
-    from stages.train.memory import is_out_of_memory
+    from stages.train.memory.peak import is_out_of_memory
 
     size = LARGE if _has_gpu() and not quick else TINY
     until, rows, left_out = time.monotonic() + 60 * minutes, [], []

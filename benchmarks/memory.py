@@ -78,8 +78,8 @@ def make_model(size: Size, folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from stages.common.models import save_model
     from stages.initialize.architectures import Falcon, Llama
+    from stages.models.folders import save_model
 
     family: Any = {"llama": Llama, "falcon": Falcon}[size.architecture]
     made = family(hidden_size=size.hidden_size, layers=size.layers, heads=size.hidden_size // 64, max_length=LENGTH * 2)
@@ -91,8 +91,8 @@ def make_model(size: Size, folder: Path) -> Path:
 def measured(case: Case, folder: Path) -> dict[str, Any]:
     """What one training records; in a process that has done nothing else."""
     from benchmarks.tensors import Peak
-    from engine.estimate.beside import estimated
-    from engine.part import with_tuples
+    from engine.core.part import with_tuples
+    from engine.estimate.measured import estimated
     from stages.train import Parameters
     from stages.train.body import run
 
@@ -120,7 +120,7 @@ def _bin(order: Path, rows: int) -> None:
 
 def compare(case: Case, folder: Path) -> dict[str, Any]:
     """A configuration's estimate, its measured peak beyond the process's own memory, and by which share they differ."""
-    from engine.estimate.beside import error, needed
+    from engine.estimate.measured import error, needed
 
     found = in_child("train", case, folder)
     wrong = error(found)
@@ -189,7 +189,7 @@ def megabytes(size: int) -> str:
 
 def child(verb: str, values: dict[str, Any], folder: Path) -> None:
     """The work of a process of its own."""
-    from stages.common.models import prepare_process
+    from stages.models.folders import prepare_process
 
     case = Case(values["name"], Size(**values["size"]), values["values"], values["bins"])
     prepare_process(1)

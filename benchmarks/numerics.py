@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from benchmarks.common import ROOT, machine, table
-from stages.common import numerics
+from stages.process import numerics
 
 FALCON = {"hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "num_kv_heads": 4, "vocab_size": 700}
 LLAMA = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 2048, "vocab_size": 16_000}
@@ -32,7 +32,7 @@ SMALLER = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, 
 def work(case: str, asked: numerics.Numerics, steps: int, quick: bool) -> dict[str, Any]:
     """Seconds of each of STEPS steps after the first, by clock and processor, and the weights' digest; to be called in a fresh process."""
     numerics.begin(asked)
-    from stages.common.models import count_parameters, prepare_process
+    from stages.models.folders import count_parameters, prepare_process
 
     prepare_process()
     import torch

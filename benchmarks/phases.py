@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from engine.project import Project
-from engine.workspace import Workspace
+from engine.core.workspace import Workspace
+from engine.plan.project import Project
 
 
 def phases(root: Path) -> dict[str, float]:

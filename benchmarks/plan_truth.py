@@ -152,9 +152,7 @@ class Session:
         planned = self.place.plan(targets)
         if recompile and not first:
             self.place.must("engine", "compile")
-            planned.pop("resolve")  # it watches params.yaml, which has just been written
-        if builder == "engine":
-            planned.pop("resolve")
+        planned.pop("resolve")  # DVC runs it always, to look whether the specs say what they said; it is nobody's result
         self.compiled = self.world.wiring if recompile or builder == "engine" else self.compiled
         obtainable, recorded = self.oracle.before(), dict(self.oracle.recorded)
         done = self.place.repro(targets) if builder == "dvc" else self.place.build(targets, list(planned))

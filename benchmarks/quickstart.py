@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.addresses import PROVENANCE
-from engine.graph import ARTIFACTS
-from engine.provenance import parse
+from engine.artifacts.addresses import PROVENANCE
+from engine.core.graph import ARTIFACTS
+from engine.identity.provenance import parse
 
 ROOT = Path(__file__).parents[1]
 _ROW = re.compile(r"^ +(?P<experiment>[a-z]\w*)  +.*  (?:full|lora)  +(?P<digest>[0-9a-f]{12})  ", re.MULTILINE)

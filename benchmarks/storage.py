@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.common import machine, table
-from stages.common.tokens import Array, Tokens, TokenWriter
+from stages.tokens.files import Array, Tokens, TokenWriter
 
 BATCH = 1_024
 Batch = tuple[Array, Array, Array]

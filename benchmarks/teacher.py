@@ -30,8 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, machine, table
-from engine.errors import Location
-from stages.common.job import Job
+from engine.core.errors import Location
 from stages.generate.asking import limits
 from stages.generate.asking.cache import Answers, answers_path
 from stages.generate.asking.reply import Reply
@@ -39,6 +38,7 @@ from stages.generate.asking.request import opening
 from stages.generate.asking.teach import rules
 from stages.generate.question import Question, Tally
 from stages.generate.teachers.chat import Chat
+from stages.process.job import Job
 from tests.stages.generate.chat_server import Server, running
 
 IN_FLIGHT, DELAY = 64, 0.05

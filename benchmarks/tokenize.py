@@ -78,8 +78,8 @@ def trl(folder: Path, pairs: list[Pair]) -> dict[str, Any]:
 def ours(folder: Path) -> dict[str, Any]:
     """The bodies of tokenize and mix, from `rows.jsonl` in FOLDER to bins on disk."""
     from stages import mix, tokenize
-    from stages.common.job import Job
     from stages.mix import body as mix_body
+    from stages.process.job import Job
     from stages.tokenize import body as tokenize_body
 
     for name in ("tokens", "mixture"):

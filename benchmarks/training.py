@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import machine, table
-from stages.common.job import Job
-from stages.common.models import prepare_process
+from benchmarks.token_rows import write_tokenizer
+from stages.models.folders import prepare_process
+from stages.process.job import Job
 from stages.train import Checkpoints, GlobalBatch, Parameters
 from stages.train.methods import Full, Lora
 from stages.train.zero import Zero
@@ -50,7 +51,7 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
     import torch
     from transformers import FalconConfig, FalconForCausalLM
 
-    from stages.common.models import save_model
+    from stages.models.folders import save_model
 
     torch.manual_seed(0)
     sizes = {"hidden_size": hidden_size, "num_hidden_layers": layers, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -61,10 +62,13 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
 
 
 def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int | None = None) -> Job:
-    """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order."""
+    """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order.
+
+    Where MODEL has no tokenizer yet it gets one, which the training writes beside its weights.
+    """
     from safetensors.numpy import save_file
 
-    from stages.common.tokens import TokenWriter
+    from stages.tokens.files import TokenWriter
 
     draw = np.random.default_rng(0)
     for name in ("order", "output", "scratch"):
@@ -76,6 +80,8 @@ def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int |
     order = {"task": np.zeros(rows, np.int16), "row": draw.permutation(rows).astype(np.int32)}
     save_file(order, folder / "order" / "order.safetensors")
     (folder / "order" / "tasks.json").write_text('["a"]')
+    if not (model / "tokenizer.json").exists():
+        write_tokenizer(model, [("a", "b")], 300)
     inputs = {"model": model, "order": folder / "order", "tokens/a": folder / "tokens.safetensors"}
     return Job("step", inputs, folder / "output", folder / "plot.csv", folder / "scratch")
 
@@ -106,6 +112,12 @@ def in_child(parameters: Parameters, job: Job) -> int:
     return child
 
 
+def finish(child: int) -> None:
+    """Wait for CHILD, which must end well."""
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"a training ended with {status}"
+
+
 def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
     """Kill a training at COUNT random moments, let it end, and compare with one that nobody disturbed."""
     parameters = Parameters(
@@ -113,7 +125,7 @@ def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
     )
     whole = make_job(folder, model, 120, 40)
     started = time.monotonic()
-    os.waitpid(in_child(parameters, whole), 0)
+    finish(in_child(parameters, whole))
     seconds = time.monotonic() - started
     job, draw, killed = elsewhere(whole, folder / "killed"), random.Random(1), 0
     for _ in range(count):
@@ -123,7 +135,7 @@ def kills(folder: Path, model: Path, count: int) -> dict[str, Any]:
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         for path in job.output.iterdir():
             path.unlink()
-    os.waitpid(in_child(parameters, job), 0)
+    finish(in_child(parameters, job))
     return {"resume_identical": contents(job.output) == contents(whole.output), "kills": killed}
 
 
@@ -160,12 +172,12 @@ def gradient_difference(folder: Path, model: Path) -> float:
     """The largest distance of a split global batch's gradient from the whole one's, dropout included."""
     import torch
 
-    from stages.train.batches import Batches
     from stages.train.batching import Padded
-    from stages.train.division import Bound, Share
-    from stages.train.dropout import install
-    from stages.train.loss import token_loss
-    from stages.train.work import matter
+    from stages.train.loop.batches import Batches
+    from stages.train.loop.division import Bound, Share
+    from stages.train.loop.dropout import install
+    from stages.train.loop.loss import token_loss
+    from stages.train.loop.training import matter
 
     found = matter(Parameters(method=Lora(r=4, lora_dropout=0.1)), make_job(folder, model, 22, 40))
     keys, model_, rows = install(found.model, 0), found.model.train(), found.rows
@@ -189,8 +201,8 @@ def ours(job: Job, parameters: Parameters) -> float:
     """Processor seconds of the steps of this project's loop: on one thread, other work on the machine does not count."""
     import torch
 
-    from stages.train.division import Share
-    from stages.train.work import matter, work
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import matter, work
 
     found = matter(parameters, job)
     started = time.process_time()
@@ -204,8 +216,8 @@ def bare(job: Job, parameters: Parameters) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from stages.train.batches import below
-    from stages.train.work import matter
+    from stages.train.loop.batches import below
+    from stages.train.loop.training import matter
 
     found = matter(parameters, job)
     model, rows = found.model.train(), found.rows
@@ -231,7 +243,7 @@ def trl(job: Job, parameters: Parameters, folder: Path) -> float:
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
-    from stages.train.work import matter
+    from stages.train.loop.training import matter
 
     found = matter(parameters, job)
     rows = [found.rows[position] for position in range(len(found.rows))]

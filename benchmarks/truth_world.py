@@ -21,14 +21,14 @@ PROMPTS = ("Say {{ word }} {{ extra }}:", "Tell {{ word }} {{ extra }}:", "Repea
 MODEL_FILES = ("model/tokenizer.json", "model/tokenizer_config.json")
 
 # Which modules a step of each kind runs whatever its recipe says, read off their import statements by hand.
-COMMON_TEXT = ("stages/common/jsonl.py", "stages/common/text.py", "stages/common/progress.py", "stages/common/job.py")
+COMMON_TEXT = ("stages/rows/jsonl.py", "stages/rows/text.py", "stages/process/progress.py", "stages/process/job.py")
 KIND_MODULES: dict[str, tuple[str, ...]] = {
     "generate": (
         *COMMON_TEXT,
-        "stages/common/hashing.py",
-        "stages/common/rows.py",
-        "stages/common/splits.py",
-        "stages/common/templates.py",
+        "stages/process/hashing.py",
+        "stages/rows/rows.py",
+        "stages/rows/splits.py",
+        "stages/rows/templates.py",
         "stages/generate/body.py",
         "stages/generate/cleaner.py",
         "stages/generate/cleaning/rule.py",
@@ -41,36 +41,36 @@ KIND_MODULES: dict[str, tuple[str, ...]] = {
         "stages/generate/subjects.py",
         "stages/generate/teachers/gold.py",
     ),
-    "split": (*COMMON_TEXT, "stages/common/hashing.py", "stages/common/splits.py", "stages/split/body.py"),
+    "split": (*COMMON_TEXT, "stages/process/hashing.py", "stages/rows/splits.py", "stages/split/body.py"),
     "tokenize": (
         *COMMON_TEXT,
-        "stages/common/ahead.py",
-        "stages/common/encoder.py",
-        "stages/common/encoding.py",
-        "stages/common/formats/plain.py",
-        "stages/common/losslessness.py",
-        "stages/common/rows.py",
-        "stages/common/slow.py",
-        "stages/common/tokens.py",
-        "stages/common/turns.py",
+        "stages/process/read_ahead.py",
+        "stages/tokens/encoder.py",
+        "stages/tokens/encoding.py",
+        "stages/chat/formats/plain.py",
+        "stages/tokens/losslessness.py",
+        "stages/rows/rows.py",
+        "stages/tokens/python_tokenizers.py",
+        "stages/tokens/files.py",
+        "stages/rows/turns.py",
         "stages/tokenize/batch.py",
         "stages/tokenize/body.py",
         "stages/tokenize/counts.py",
         "stages/tokenize/lengths.py",
         "stages/tokenize/tokenization.py",
     ),
-    "mix": ("stages/common/hashing.py", "stages/common/job.py", "stages/common/tokens.py", "stages/mix/body.py"),
+    "mix": ("stages/process/hashing.py", "stages/process/job.py", "stages/tokens/files.py", "stages/mix/body.py"),
 }
 
 # Behaviour edits: a replacement that changes results, or None for a new name at the end that changes none.
 BEHAVIOURS: dict[str, tuple[str, str] | None] = {
-    "stages/common/text.py": None,
-    "stages/common/hashing.py": None,
-    "stages/common/tokens.py": None,
-    "stages/common/templates.py": None,
+    "stages/rows/text.py": None,
+    "stages/process/hashing.py": None,
+    "stages/tokens/files.py": None,
+    "stages/rows/templates.py": None,
     "stages/generate/teachers/gold.py": None,
     "stages/tokenize/masks/full.py": None,
-    "stages/common/encoder.py": None,
+    "stages/tokens/encoder.py": None,
     "stages/predict/body.py": None,
     "stages/generate/body.py": (
         "self.parameters.answer_prefix + completion",
@@ -79,7 +79,7 @@ BEHAVIOURS: dict[str, tuple[str, str] | None] = {
     "stages/mix/body.py": ('generator("epoch", self.parameters.seed, epoch', 'generator("epoch", self.parameters.seed, epoch + {n}'),
     "stages/mix/samplers/equal.py": ("max(size.rows for size in tasks.values())", "max(size.rows for size in tasks.values()) + {n}"),
 }
-COMMENTED = ("stages/split/body.py", "stages/common/jsonl.py", "stages/train/body.py", "engine/render.py", *BEHAVIOURS)
+COMMENTED = ("stages/split/body.py", "stages/rows/jsonl.py", "stages/train/body.py", "engine/cli/render.py", *BEHAVIOURS)
 SAMPLERS = "stages/mix/samplers/__init__.py"
 
 MEMBER = '''"""One more way to share, number {n}."""

@@ -1,3 +1,3 @@
 """The light half of adapterbuild: reads specs, compiles the graph, decides and explains what would run; never imports torch."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,9 +1,9 @@
-"""`python -m stages KIND NAME`: run one step as DVC does, from its identity file to artifact, metrics and provenance."""
+"""`python -P -m adapterbuild stages KIND NAME`: run one step as DVC does, from its identity file to artifact, metrics and provenance."""
 
 import sys
 
-from engine.errors import UserError, no_room
-from stages.common.job import PREEMPTED, Preempted
+from engine.core.errors import UserError, no_room
+from stages.process.job import PREEMPTED, Preempted
 from stages.runner import run_step
 
 
@@ -13,7 +13,10 @@ def main(arguments: list[str]) -> int:
     0 when it is built, 1 for a mistake that the user can mend, 2 for wrong usage, 75 when it was asked to stop and has saved what it had.
     """
     if len(arguments) != 2:
-        print("usage: python -m stages KIND NAME   (in a workspace; `engine build` and `dvc repro` call this)", file=sys.stderr)
+        print(
+            "usage: python -P -m adapterbuild stages KIND NAME   (`engine build` and `dvc repro` call this)",
+            file=sys.stderr,
+        )
         return 2
     try:
         run_step(*arguments)

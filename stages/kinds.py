@@ -1,6 +1,6 @@
 """Every kind of step, by name, in the order in which a pipeline runs them."""
 
-from engine.part import Kind
+from engine.core.part import Kind
 from stages import benchmark, evaluate, fetch, generate, initialize, merge, mix, predict, split, tokenize, train, vocabulary
 
 _MODULES = (generate, split, fetch, initialize, vocabulary, tokenize, mix, train, predict, evaluate, benchmark, merge)

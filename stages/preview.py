@@ -12,12 +12,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.errors import UserError
-from engine.part import with_tuples
+from engine.core.errors import UserError
+from engine.core.part import with_tuples
 from stages import generate, tokenize
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.quiet import keep_quiet
+from stages.process.job import Job
+from stages.process.quiet import keep_quiet
+from stages.rows.jsonl import read_objects, write_rows
 
 _COLUMN_CHARACTERS = 2000
 
@@ -77,8 +77,8 @@ def _built(rows: Path | None, identity: str) -> dict[str, Any] | None:
 
 def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """The tokens of ROW, each with whether it is supervised; or why it would be left out of the training."""
-    from stages.common.tokens import Tokens
     from stages.tokenize import body
+    from stages.tokens.files import Tokens
 
     folder.mkdir()
     inputs = {role: Path(path) for role, path in request["inputs"].items()}

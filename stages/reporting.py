@@ -9,9 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.provenance import parse
-from stages.train.live import Apart
-from stages.train.loggers import RUN, SINKS, flat
+from engine.identity.provenance import parse
+from stages.train.logging.loggers import Apart
+from stages.train.logging.services import RUN, SINKS, flat
 
 _TRAIN, _EVALUATE = "train-", "evaluate-"
 _DIGEST = "digest"

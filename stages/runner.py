@@ -16,27 +16,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.behaviours import Behaviours, module_of
-from engine.code import Code
-from engine.digests import digest, file_digests, listing_digest, scratch_name
-from engine.dvcconfig import cache_settings
-from engine.dvcfile import RESOURCES, TEMPORARY, text_md5
-from engine.environment import Environment, installed
-from engine.errors import Location, UserError, did_you_mean
-from engine.estimate.beside import estimated
-from engine.graph import ARTIFACTS, LIVE, METRICS, PLOTS
-from engine.hashing import Hashes
-from engine.identity import Identities, merge_resources
-from engine.memo import shared_path
-from engine.part import Kind, with_tuples
-from engine.provenance import Provenance
-from engine.records import RunRecord, keep, path_of
-from engine.workspace import CODE_ROOT
-from stages.common import numerics
-from stages.common.job import Job
-from stages.common.parent import die_with_parent
-from stages.common.quiet import keep_quiet
+from engine.core.digests import digest, file_digests, listing_digest, scratch_name
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.graph import ARTIFACTS, LIVE, METRICS, PLOTS
+from engine.core.memo import shared_path
+from engine.core.part import Kind, with_tuples
+from engine.core.workspace import CODE_ROOT
+from engine.dvc.config import cache_settings
+from engine.dvc.dvcfile import RESOURCES, TEMPORARY, text_md5
+from engine.dvc.hashing import Hashes
+from engine.dvc.records import RunRecord, keep, path_of
+from engine.estimate.measured import estimated
+from engine.identity.behaviours import Behaviours, module_of
+from engine.identity.code import Code
+from engine.identity.environment import Environment, find, way_out
+from engine.identity.provenance import Provenance
+from engine.identity.text import Identities, merge_resources
 from stages.kinds import KINDS
+from stages.process import numerics
+from stages.process.job import Job
+from stages.process.parent import die_with_parent
+from stages.process.quiet import keep_quiet
 
 MEASURED = "_measured"
 """Key of a body's metrics under which times and memory stand: they differ from run to run and go into the run record."""
@@ -151,15 +151,15 @@ def _only_writer(run: Run) -> Iterator[None]:
 
 def _check_environment(run: Run) -> None:
     """Refuse to work under other versions than those that the result would be recorded for."""
-    here = {package: installed(package) for package in run.identity["environment"]}
-    alike = Behaviours.of(CODE_ROOT).environment(here, run.identity["code"])
-    wrong = [
-        f"{package} {here[package]} is installed, the lock says {wanted}"
-        for package, wanted in run.identity["environment"].items()
-        if alike[package] != wanted
-    ]
+    asked = run.identity["environment"]
+    here = {package: find(package) for package in asked}
+    present = {package: version or asked[package] for package, version in here.items()}
+    alike = Behaviours.of(CODE_ROOT).environment(present, run.identity["code"])
+    missing = {package for package, version in here.items() if version is None}
+    wrong = {package: wanted for package, wanted in asked.items() if package in missing or alike[package] != wanted}
     if wrong:
-        raise UserError(f"{run.name} would be recorded under wrong versions: {'; '.join(wrong)}", hint="run: make setup")
+        said = "; ".join(f"{package} {here[package] or 'of no version'} is installed, the lock says {wrong[package]}" for package in wrong)
+        raise UserError(f"{run.name} would be recorded under wrong versions: {said}", hint=way_out(run.root, wrong))
 
 
 def _check_code(run: Run) -> None:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from engine.errors import UserError
-from stages.common.models import Dtype, load_model, prepare_process, save_model
-from stages.common.vocabulary import extend
+from engine.core.errors import UserError
+from stages.models.added_tokens import extend
+from stages.models.folders import Dtype, load_model, prepare_process, save_model
 
 
 def main(arguments: list[str]) -> int:

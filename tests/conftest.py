@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.avx512 import force
+from tests.support.avx512 import force
 
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)

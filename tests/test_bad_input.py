@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import records
-from engine.build import dvc_environment
-from engine.identity import folder_digest
-from engine.provenance import parse
-from tests.commands import engine
+from engine.build.driver import dvc_environment
+from engine.dvc import records
+from engine.identity.provenance import parse
+from engine.identity.text import folder_digest
+from tests.support.commands import engine
 
 SPEC = """\
 [experiment]
@@ -188,7 +188,13 @@ def test_wrong_versions_refuse_to_run(workspace):
     content = json.loads(identity.read_text())
     content["environment"]["jinja2"] = "1.0"
     identity.write_text(json.dumps(content))
-    refused(module(workspace, "stages", "generate", "generate-answer"), "jinja2", "the lock says 1.0")
+    refused(
+        module(workspace, "stages", "generate", "generate-answer"),
+        "jinja2",
+        "the lock says 1.0",
+        "pip install jinja2==1.0",
+        "engine lock --upgrade",
+    )
 
 
 def test_a_step_that_does_not_exist(workspace):

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from engine.part import with_tuples
+from engine.core.part import with_tuples
 from engine.spec.sections import Task
 
 PAGE = (Path(__file__).parents[1] / "docs/how-to/data.md").read_text("utf-8")

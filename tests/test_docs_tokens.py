@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import TypeAdapter
 
-from engine.compile import compile_graph
-from engine.part import Part, with_tuples
+from engine.compile.compiler import compile_graph
+from engine.core.part import Part, with_tuples
 from engine.spec.load import Spec, load_specs
 from engine.spec.sections import Mixture, Model, Task, Tokenization, Training
 

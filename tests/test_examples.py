@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine import records
-from stages.common.encoder import Encoder
-from stages.common.tokens import Tokens
-from tests.road.conftest import Place
-from tests.road.one_process import build_in_one_process
-from tests.road.test_chat_teacher import KEY, asking, files_with
+from engine.dvc import records
+from stages.tokens.encoder import Encoder
+from stages.tokens.files import Tokens
+from tests.end_to_end.conftest import Place
+from tests.end_to_end.one_process import build_in_one_process
+from tests.end_to_end.test_chat_teacher import KEY, asking, files_with
 from tests.stages.generate.chat_server import running
 
 ROOT = Path(__file__).parents[1]

@@ -19,11 +19,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import dvcfile
-from engine.build import dvc_environment
-from engine.project import Project
-from engine.workspace import Workspace
-from tests.commands import engine
+from engine.build.driver import dvc_environment
+from engine.core.workspace import Workspace
+from engine.dvc import dvcfile
+from engine.plan.project import Project
+from tests.support.commands import engine
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quickstart import built, stated, verdict
-from engine.build import dvc_environment
+from engine.build.driver import dvc_environment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.part import Part
+from engine.core.part import Part
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
 
 

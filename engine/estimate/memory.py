@@ -164,7 +164,7 @@ def _momentary(model: Model, tokens: int, length: int, layout: Layout) -> int:
 
 
 def _loss(logits: int, layout: Layout) -> int:
-    """What the loss of so many LOGITS takes at most (stages/train/loss.py), in float32 but for the logits themselves.
+    """What the loss of so many LOGITS takes at most (stages/train/loop/loss.py), in float32 but for the logits themselves.
 
     Forwards the logits, a float32 copy of the supervised ones, and their logarithms of probabilities; backwards, when the logits are
     gone, these logarithms with two gradients; at the end the gradient of the supervised logits, and that of all before and after a cut.

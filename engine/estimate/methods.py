@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from engine.core.part import Part
 from engine.estimate.models import Linear, Model, Stack
-from engine.part import Part
 from stages.train.methods import Full, Ia3, Lora, PrefixTuning, PromptTuning, Qlora
 
 

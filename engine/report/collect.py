@@ -8,14 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from engine.costs import costs_of
-from engine.graph import Graph
-from engine.project import Project
-from engine.provenance import Provenance, from_statement
-from engine.records import RunRecord
-from engine.results import Result, results
+from engine.core.graph import Graph
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance, from_statement
+from engine.plan.cost_memo import costs_of
+from engine.plan.project import Project
+from engine.results.sweeps import Sweep, sweeps
+from engine.results.table import Result, results
 from engine.spec.load import Spec
-from engine.sweeps import Sweep, sweeps
 
 ROWS_SHOWN = 3
 """Sample rows of each task."""
@@ -143,7 +143,7 @@ def token_rows(matter: Matter, node: Node) -> list[list[tuple[str, bool]]] | Non
         return None
     from tokenizers import Tokenizer
 
-    from stages.common.tokens import Tokens
+    from stages.tokens.files import Tokens
 
     encoder, found = Tokenizer.from_file(str(tokenizer)), Tokens.open(tokens)
     rows = [found.row(number) for number in range(min(ROWS_SHOWN, len(found)))]

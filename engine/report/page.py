@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from engine.report.blocks import Picture, Section, Table
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"

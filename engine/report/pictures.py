@@ -4,10 +4,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.drawing import layers
 from engine.report.collect import Node
+from engine.report.graph_drawing import layers
+from engine.results.sweeps import Line
 from engine.spec.notation import toml
-from engine.sweeps import Line
 
 _INK = "#010203"
 """Drawn in place of the page's own colour of text, which an SVG calls currentColor."""

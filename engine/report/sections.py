@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from engine.digests import short
-from engine.estimate.beside import needed
+from engine.core.digests import short
+from engine.estimate.measured import needed
+from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
 from engine.report.sweep_section import sweep_section
-from engine.results import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
+from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
@@ -321,7 +322,9 @@ def _rebuild(matter: Matter) -> list[Block]:
     commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
-        "pip install -r requirements.lock",
+        "make setup"
+        if (matter.root / "requirements-devices.lock").exists()
+        else f"pip install -r {LOCK if (matter.root / LOCK).exists() else REQUIREMENTS}",
         "engine check",
         *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
         *(f"engine verify {one.step}" for one in matter.experiments),

@@ -3,7 +3,7 @@
 from engine.report import pictures
 from engine.report.blocks import Block, Picture, Remark, Section, Table
 from engine.report.collect import Matter
-from engine.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
+from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 
 
 def sweep_section(matter: Matter, metrics: list[str]) -> list[Section]:

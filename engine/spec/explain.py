@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.errors import Location
-from engine.part import Part
+from engine.core.errors import Location
+from engine.core.part import Part
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
 from engine.spec.positions import Key

@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Name, Part, recipe
+from engine.core.part import Name, Part, recipe
 from stages.generate.prompts import TemplateFile
 from stages.generate.teachers.chat import Chat
 

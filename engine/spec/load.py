@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from engine.collection import without_collection
-from engine.errors import Location, Problem, UserError, did_you_mean
-from engine.part import LONGEST_NAME, Part
+from engine.core.errors import Location, Problem, UserError, did_you_mean
+from engine.core.gc_pause import without_collection
+from engine.core.part import LONGEST_NAME, Part
 from engine.spec import tree
 from engine.spec.notation import described
 from engine.spec.positions import Key

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cache
 
-from engine.part import Part
+from engine.core.part import Part
 from engine.spec.shapes import AnyOf, Array, Family, Map, Shape, Table
 
 _MOST = 3

@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from engine.errors import Location, Problem, did_you_mean
-from engine.part import Name, Part
+from engine.core.errors import Location, Problem, did_you_mean
+from engine.core.part import Name, Part
 from engine.spec.foreign import foreign_hint, key_of
 from engine.spec.notation import described, dotted
 from engine.spec.places import other_places

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from posixpath import isabs, normpath
 
-from engine.errors import Problem, did_you_mean
+from engine.core.errors import Problem, did_you_mean
 from engine.spec.positions import Key
 from engine.spec.tree import Node
 

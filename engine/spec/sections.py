@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Name, Part, recipe, resource
+from engine.core.part import Name, Part, recipe, resource
 from engine.spec.judge import Judge
 from engine.spec.sweep import MOST_POINTS
 from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
-from stages.common.attention import Attention
-from stages.common.numerics import Numerics
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
+from stages.models.attention import Attention
+from stages.process.numerics import Numerics
 from stages.train.zero import Zero, as_zero
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import Tag
 from pydantic.fields import FieldInfo
 
-from engine.part import Part
+from engine.core.part import Part
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from engine.digests import canonical
-from engine.errors import Location, Problem, UserError
-from engine.part import NAME_PATTERN, Part, is_resource
+from engine.core.digests import canonical
+from engine.core.errors import Location, Problem, UserError
+from engine.core.part import NAME_PATTERN, Part, is_resource
 from engine.spec.notation import described, dotted, toml
 from engine.spec.positions import Key
 from engine.spec.tree import Node, override

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, Problem, UserError
+from engine.core.errors import Location, Problem, UserError
 from engine.spec.positions import Key, Span, positions
 
 _MODEL_KEYS = ("architecture", "path", "id", "experiment")

@@ -1,6 +1,6 @@
 """benchmark: a model takes tasks of lm-evaluation-harness, published ones or one's own."""
 
-from engine.part import Kind, Part, recipe, resource
+from engine.core.part import Kind, Part, recipe, resource
 
 
 class Benchmarks(Part):

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError, did_you_mean
 from stages.benchmark import Parameters
-from stages.common.encoder import CONFIG
-from stages.common.ends import answer_ends
-from stages.common.job import Job, Metrics
-from stages.common.jsonl import write_rows
-from stages.common.models import load_adapter, load_model, load_tokenizer, longest_sequence, prepare_process
+from stages.models.folders import load_adapter, load_model, load_tokenizer, longest_sequence, prepare_process
+from stages.process.job import Job, Metrics
+from stages.rows.jsonl import write_rows
+from stages.tokens.encoder import CONFIG
+from stages.tokens.ends import answer_ends
 
 DIGITS = 6
 """Metrics are rounded to so many digits, so that their diffs are about something."""
@@ -148,7 +148,7 @@ def _details(found: Mapping[str, Any], task: str, scores: Mapping[str, float]) -
 def _interval(values: Sequence[Any], value: float) -> dict[str, float]:
     import numpy as np
 
-    from stages.common.resampling import bootstrap_sums, interval
+    from stages.statistics.resampling import bootstrap_sums, interval
 
     if not values or not all(isinstance(one, int | float) for one in values) or abs(float(np.mean(values)) - value) > 10**-DIGITS:
         return {}

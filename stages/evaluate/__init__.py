@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 from stages.evaluate.metrics import AnyMetric
 
 

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, UserError
-from stages.common.job import Job, Metrics
-from stages.common.predictions import Prediction, read_predictions
-from stages.common.proportions import PAIRED
-from stages.common.resampling import CORRECTIONS
+from engine.core.errors import Location, UserError
 from stages.evaluate import Parameters
 from stages.evaluate.judgements import with_judgements
 from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.evaluate.pairing import Pair
 from stages.evaluate.scores import PAIRED_BOOTSTRAP, Difference, Measured, Score, measure
+from stages.process.job import Job, Metrics
+from stages.rows.predictions import Prediction, read_predictions
+from stages.statistics.proportions import PAIRED
+from stages.statistics.resampling import CORRECTIONS
 
 DIGITS = 6
 """Metrics are rounded to so many digits, so that their diffs are about something."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, UserError
-from stages.common.jsonl import read_objects
-from stages.common.predictions import Prediction
-from stages.common.strict_json import parse
+from engine.core.errors import Location, UserError
 from stages.evaluate.metrics.judge_scores import Judged, JudgeScores
+from stages.rows.jsonl import read_objects
+from stages.rows.predictions import Prediction
+from stages.rows.strict_json import parse
 
 _HINT = "a file that the judge's own step has written is needed: build it again"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import Location, UserError
-from stages.common.predictions import Prediction
+from engine.core.errors import Location, UserError
+from stages.rows.predictions import Prediction
 
 
 @dataclass(frozen=True)

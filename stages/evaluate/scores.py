@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import Location, UserError
-from stages.common.predictions import Prediction
-from stages.common.proportions import PAIRED, PROPORTION, interval_of_difference, interval_of_proportion
-from stages.common.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
+from engine.core.errors import Location, UserError
 from stages.evaluate import Statistics
 from stages.evaluate.metrics import AnyMetric
 from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.statistic import Statistic
+from stages.rows.predictions import Prediction
+from stages.statistics.proportions import PAIRED, PROPORTION, interval_of_difference, interval_of_proportion
+from stages.statistics.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 
 BOOTSTRAP, PAIRED_BOOTSTRAP = "percentile bootstrap", "paired percentile bootstrap"
 

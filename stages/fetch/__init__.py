@@ -1,6 +1,6 @@
 """fetch: one revision of a model of the Hugging Face hub becomes an artifact."""
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 
 
 class Parameters(Part):

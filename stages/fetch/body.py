@@ -5,9 +5,9 @@ import shutil
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from engine.errors import UserError
-from stages.common.job import Job, Metrics
+from engine.core.errors import UserError
 from stages.fetch import Parameters
+from stages.process.job import Job, Metrics
 
 # No *.py and no *.bin: remote code and pickles are never fetched, so that they can never be run.
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Kind, Part, named, recipe
+from engine.core.part import Kind, Part, named, recipe
 from stages.generate.cleaning import CleaningRule
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile

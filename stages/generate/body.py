@@ -6,13 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from engine.errors import UserError, did_you_mean
-from stages.common.hashing import content_hash
-from stages.common.job import Job, Metrics
-from stages.common.jsonl import write_rows
-from stages.common.rows import parse_row
-from stages.common.splits import split_of
-from stages.common.text import is_well_formed
+from engine.core.errors import UserError, did_you_mean
 from stages.generate import Parameters
 from stages.generate.cleaner import Cleaner
 from stages.generate.cleaning.rule import Texts
@@ -20,6 +14,12 @@ from stages.generate.prompting import Example, Examples, Prompt, Prompting, exam
 from stages.generate.question import Answer, Question, Tally
 from stages.generate.selection import Located, Row
 from stages.generate.subjects import Subject, Subjects
+from stages.process.hashing import content_hash
+from stages.process.job import Job, Metrics
+from stages.rows.jsonl import write_rows
+from stages.rows.rows import parse_row
+from stages.rows.splits import split_of
+from stages.rows.text import is_well_formed
 
 _ID_DIGITS = 16
 

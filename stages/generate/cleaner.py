@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from stages.common.job import Job, Metrics
-from stages.common.text import ascii_surrogates
 from stages.generate.cleaning.rule import Check, FilesOf, Rule, Texts
+from stages.process.job import Job, Metrics
+from stages.rows.text import ascii_surrogates
 
 _EXAMPLES, _SHOWN = 3, 160
 

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from engine.errors import Location, UserError, did_you_mean
-from engine.part import Part, recipe
-from stages.common.jsonl import type_name
-from stages.common.messages import REASONING, parse_arguments
-from stages.common.strict_json import parse
-from stages.common.text import ascii_surrogates
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.part import Part, recipe
 from stages.generate.selection import Row
+from stages.rows.jsonl import type_name
+from stages.rows.messages import REASONING, parse_arguments
+from stages.rows.strict_json import parse
+from stages.rows.text import ascii_surrogates
 
 Message = dict[str, Any]
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
-from engine.errors import Location, UserError, did_you_mean
-from stages.common.hashing import choice, content_hash
-from stages.common.job import Job
-from stages.common.template_files import read_template
-from stages.common.templates import Template, is_empty
+from engine.core.errors import Location, UserError, did_you_mean
 from stages.generate import Parameters
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.selection import Row
 from stages.generate.teachers.gold import gold_texts
+from stages.process.hashing import choice, content_hash
+from stages.process.job import Job
+from stages.rows.template_files import read_template
+from stages.rows.templates import Template, is_empty
 
 
 @dataclass(frozen=True, slots=True)

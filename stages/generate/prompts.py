@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Need, Part, recipe
+from engine.core.part import Need, Part, recipe
 
 
 class TemplateFile(Part):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.errors import Location
-from stages.common.job import Metrics
+from engine.core.errors import Location
+from stages.process.job import Metrics
 
 Row = Mapping[str, object]
 

@@ -78,7 +78,7 @@ def _report(generator: random.Random) -> str:
 def copies(rows: int, seed: int) -> Iterator[str]:
     """ROWS texts in which two chunks of two to four random words come again and again in changing order.
 
-    A small model learns to copy from such rows; from prose alone it does not (see docs/design.md).
+    A small model learns to copy from such rows; from prose alone it does not (see docs/explanation/decisions).
     """
     generator = random.Random(f"copies {seed}")
     words = lexicon()

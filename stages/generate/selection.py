@@ -10,12 +10,12 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.errors import Location, UserError, did_you_mean
-from engine.part import Part, recipe
-from stages.common.hashing import content_hash, fraction
-from stages.common.jsonl import type_name
-from stages.common.strict_json import parse, unwritable
-from stages.common.text import shorten
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.part import Part, recipe
+from stages.process.hashing import content_hash, fraction
+from stages.rows.jsonl import type_name
+from stages.rows.strict_json import parse, unwritable
+from stages.rows.text import shorten
 
 Row = dict[str, object]
 Located = tuple[Location, Row]
@@ -80,7 +80,7 @@ class Selected:
         return self._share(rows, sample, sample.share) if sample.share is not None else self._smallest(rows, sample)
 
     def _filtered(self, source: Iterable[Located]) -> Iterator[Located]:
-        from stages.common.templates import Expression
+        from stages.rows.templates import Expression
 
         made = [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in self.selection.columns.items()]
         keep = Expression(self.selection.where, FILTER) if self.selection.where else None
@@ -123,7 +123,7 @@ class _Made:
     """One new column: a column of that name where the row has one, else an expression."""
 
     def __init__(self, name: str, column: Column) -> None:
-        from stages.common.templates import Expression
+        from stages.rows.templates import Expression
 
         self.name, self.column = name, column
         # A column such as `section text` or `a-b` is no expression, or another one than meant: its very name comes first.
@@ -148,7 +148,7 @@ class _Made:
 
 def _is_plain(text: str) -> bool:
     """Whether TEXT can only be the name of a column."""
-    from stages.common.templates import Expression
+    from stages.rows.templates import Expression
 
     try:
         return Expression(text, "").fields == {text}
@@ -158,7 +158,7 @@ def _is_plain(text: str) -> bool:
 
 def _no_expression(text: str) -> str | None:
     """Why TEXT, which is no column, is no expression; None where nobody would have meant one: it has words alone."""
-    from stages.common.templates import Expression
+    from stages.rows.templates import Expression
 
     try:
         Expression(text, "")

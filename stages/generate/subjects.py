@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from engine.errors import Location, UserError, did_you_mean
-from stages.common.hashing import canonical, content_hash
-from stages.common.job import Job
-from stages.common.jsonl import type_name
-from stages.common.progress import progress
-from stages.common.splits import SPLITS
-from stages.common.text import shorten
+from engine.core.errors import Location, UserError, did_you_mean
 from stages.generate import Parameters
 from stages.generate.selection import Located, Row, Selected
+from stages.process.hashing import canonical, content_hash
+from stages.process.job import Job
+from stages.process.progress import progress
+from stages.rows.jsonl import type_name
+from stages.rows.splits import SPLITS
+from stages.rows.text import shorten
 
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, **dict.fromkeys(("valid", "val", "dev", "development"), "validation")}
 

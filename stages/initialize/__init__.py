@@ -1,6 +1,6 @@
 """initialize: train a tokenizer on the tasks' text and create a model with random weights."""
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 from stages.initialize.architectures import Architecture
 from stages.initialize.tokenizers import Tokenizer
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import UserError
-from stages.common.job import Job, Metrics
-from stages.common.models import auto_class, count_parameters, prepare_process, save_model, write_json
-from stages.common.rows import read_rows
+from engine.core.errors import UserError
 from stages.initialize import Parameters
 from stages.initialize.tokenizers.special import EOS, PAD
+from stages.models.folders import auto_class, count_parameters, prepare_process, save_model, write_json
+from stages.process.job import Job, Metrics
+from stages.rows.rows import read_rows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -5,12 +5,12 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Kind, Name, Part, recipe, resource
-from stages.common.formats import Format
-from stages.common.formats.plain import Plain
-from stages.common.quantisation import Quantisation
+from engine.core.part import Kind, Name, Part, recipe, resource
+from stages.chat.formats import Format
+from stages.chat.formats.plain import Plain
 from stages.merge.combinations import Combination
 from stages.merge.combinations.linear import Linear
+from stages.models.quantisation import Quantisation
 
 
 class Merging(Part):

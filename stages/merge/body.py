@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from engine.errors import UserError
-from stages.common.job import Job, Metrics
-from stages.common.models import (
+from engine.core.errors import UserError
+from stages.chat.questions import Policies, Questions
+from stages.merge import Parameters
+from stages.merge.probing import Probe, difference, logits, read_probes
+from stages.models.folders import (
     count_parameters,
     load_model,
     load_tokenizer,
@@ -12,10 +14,8 @@ from stages.common.models import (
     prepare_process,
     save_model,
 )
-from stages.common.questions import Policies, Questions
-from stages.common.serving import Serving
-from stages.merge import Parameters
-from stages.merge.probing import Probe, difference, logits, read_probes
+from stages.models.serving import Serving
+from stages.process.job import Job, Metrics
 
 # Both models are asked the same tokens: which rows a training leaves out is no matter here.
 _AS_TRAINED = Policies(unrendered="allow")

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.models import load_adapter, load_model
-from stages.common.quantisation import round_weights
-from stages.common.vocabulary import extend
+from engine.core.errors import UserError
 from stages.merge import Parameters
+from stages.models.added_tokens import extend
+from stages.models.folders import load_adapter, load_model
+from stages.models.quantisation import round_weights
+from stages.process.job import Job
 
 COMBINED = "combined"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UserError
-from stages.common.questions import Questions
-from stages.common.rows import Row, read_rows
+from engine.core.errors import UserError
+from stages.chat.questions import Questions
+from stages.rows.rows import Row, read_rows
 
 if TYPE_CHECKING:
     from torch import Tensor

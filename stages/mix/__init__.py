@@ -1,6 +1,6 @@
 """mix: one order of (task, row) over all rows that a training sees; it stores no copies of tokens."""
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 from stages.mix.samplers import Proportional, Sampler
 
 

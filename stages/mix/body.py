@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.errors import UserError
-from stages.common.hashing import seed_from
-from stages.common.job import Job, Metrics
-from stages.common.tokens import Array, Tokens
+from engine.core.errors import UserError
 from stages.mix import Parameters
 from stages.mix.packing import packed
 from stages.mix.samplers.sizes import Size
+from stages.process.hashing import seed_from
+from stages.process.job import Job, Metrics
+from stages.tokens.files import Array, Tokens
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.common.tokens import Array
+from stages.tokens.files import Array
 
 
 def packed(lengths: Array, capacity: int) -> tuple[Array, int]:

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from engine.part import Kind, Part, recipe, resource
-from stages.common.control_tokens import ControlTokens
-from stages.common.formats import Format
-from stages.common.formats.plain import Plain
-from stages.common.markers import Markers
+from engine.core.part import Kind, Part, recipe, resource
+from stages.chat.formats import Format
+from stages.chat.formats.plain import Plain
+from stages.chat.markers import Markers
 from stages.predict.decoding import Decoding, Greedy
+from stages.rows.control_tokens import ControlTokens
 
 
 class TaskPrediction(Part):

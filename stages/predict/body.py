@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.common.job import Job, Metrics
-from stages.common.models import TextTokenizer, load_tokenizer, longest_sequence, prepare_process
-from stages.common.predictions import FinishReason, Prediction, write_predictions
-from stages.common.progress import Progress, progress
-from stages.common.questions import Policies, Questions
-from stages.common.vocabulary import extend
+from stages.chat.questions import Policies, Questions
+from stages.models.added_tokens import extend
+from stages.models.folders import TextTokenizer, load_tokenizer, longest_sequence, prepare_process
 from stages.predict import Parameters
 from stages.predict.exam import Exam, Question, Reader
+from stages.process.job import Job, Metrics
+from stages.process.progress import Progress, progress
+from stages.rows.predictions import FinishReason, Prediction, write_predictions
 
 LOSS_DIGITS = 4
 """Losses are rounded to so many digits: what stands behind depends on the rows that share a batch."""

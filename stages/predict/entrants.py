@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.common.job import Job
-from stages.common.models import load_adapter, load_model
+from stages.models.folders import load_adapter, load_model
+from stages.process.job import Job
 
 
 def load(folder: Path) -> Any:

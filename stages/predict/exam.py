@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Location, UserError
-from stages.common.job import Metrics
-from stages.common.questions import LeftOut, Questions
-from stages.common.rows import Row, read_rows
+from engine.core.errors import Location, UserError
+from stages.chat.questions import LeftOut, Questions
 from stages.predict import Parameters
+from stages.process.job import Metrics
+from stages.rows.rows import Row, read_rows
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
-from stages.common.hashing import seed_from
+from stages.process.hashing import seed_from
 
 
 class GumbelNoise(LogitsProcessor):

@@ -1,6 +1,6 @@
 """split: the rows of a task become train, validation and test, decided by a hash of each row's own content, or by its source."""
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 
 
 class Parameters(Part):

@@ -7,12 +7,12 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-from stages.common.hashing import seed_from
-from stages.common.job import Job, Metrics
-from stages.common.jsonl import Writer, read_objects
-from stages.common.progress import progress
-from stages.common.splits import SPLITS, split_of
+from engine.core.errors import UserError
+from stages.process.hashing import seed_from
+from stages.process.job import Job, Metrics
+from stages.process.progress import progress
+from stages.rows.jsonl import Writer, read_objects
+from stages.rows.splits import SPLITS, split_of
 from stages.split import Parameters
 
 HELD_OUT = ("test", "validation")

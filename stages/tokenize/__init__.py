@@ -5,10 +5,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Kind, Part, recipe
-from stages.common.control_tokens import ControlTokens
-from stages.common.formats import Format
-from stages.common.formats.plain import Plain
+from engine.core.part import Kind, Part, recipe
+from stages.chat.formats import Format
+from stages.chat.formats.plain import Plain
+from stages.rows.control_tokens import ControlTokens
 from stages.tokenize.masks import Completion, Mask
 from stages.tokenize.pairs import unfit
 

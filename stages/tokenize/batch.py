@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.errors import UserError
-from stages.common.encoder import Array, Encoder
-from stages.common.encoding import ANSWER, CONTEXT, END, Pieces, encode
-from stages.common.ends import united
-from stages.common.rows import Row
-from stages.common.text import shorten
-from stages.common.turns import Rendered
+from engine.core.errors import UserError
+from stages.rows.rows import Row
+from stages.rows.text import shorten
+from stages.rows.turns import Rendered
 from stages.tokenize import Parameters
 from stages.tokenize.lengths import Tokenized
+from stages.tokens.encoder import Array, Encoder
+from stages.tokens.encoding import ANSWER, CONTEXT, END, Pieces, encode
+from stages.tokens.ends import united
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engine.errors import UserError
-from stages.common.ahead import ahead
-from stages.common.encoder import Encoder
-from stages.common.job import Job, Metrics
-from stages.common.progress import progress
-from stages.common.rows import Row, read_rows
-from stages.common.taught import TAUGHT, Taught
-from stages.common.tokens import TokenWriter
+from engine.core.errors import UserError
+from stages.chat.taught import TAUGHT, Taught
+from stages.process.job import Job, Metrics
+from stages.process.progress import progress
+from stages.process.read_ahead import ahead
+from stages.rows.rows import Row, read_rows
 from stages.tokenize import Parameters
 from stages.tokenize.tokenization import Tokenization
+from stages.tokens.encoder import Encoder
+from stages.tokens.files import TokenWriter
 
 SPLITS = ("train", "validation")
 
@@ -22,7 +22,7 @@ _BATCH_CHARACTERS = 4_000_000
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `train.safetensors` and `validation.safetensors` (see stages.common.tokens), and what the format adds to the tokenizer.
+    """Write `train.safetensors` and `validation.safetensors` (see stages.tokens.files), and what the format adds to the tokenizer.
 
     Raises UserError where no train row is left.
     """

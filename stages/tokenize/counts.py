@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.common.encoder import Array
-from stages.common.job import Metrics
+from stages.process.job import Metrics
+from stages.tokens.encoder import Array
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from stages.common.encoder import Array
-from stages.common.encoding import ANSWER, CONTEXT, END
+from stages.tokens.encoder import Array
+from stages.tokens.encoding import ANSWER, CONTEXT, END
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import Problem, UserError
-from stages.common.control_tokens import Breaker
-from stages.common.encoder import Array, Encoder
-from stages.common.encoding import ANSWER, CONTEXT, END
-from stages.common.messages import inline_reasoning, reasoning_of
-from stages.common.rows import Row, without_reasoning
-from stages.common.turns import Rendered
-from stages.common.unrendered import refusal, unrendered
+from engine.core.errors import Problem, UserError
+from stages.chat.unrendered import refusal, unrendered
+from stages.rows.control_tokens import Breaker
+from stages.rows.messages import inline_reasoning, reasoning_of
+from stages.rows.rows import Row, without_reasoning
+from stages.rows.turns import Rendered
 from stages.tokenize import Parameters
 from stages.tokenize.batch import Batch, check_text, encode_batch, moved_boundaries, unfit
 from stages.tokenize.counts import Counts
 from stages.tokenize.lengths import Tokenized, cut_completion, cut_pair, cut_prompt, cut_up
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.unrolling import unroll
+from stages.tokens.encoder import Array, Encoder
+from stages.tokens.encoding import ANSWER, CONTEXT, END
 
 Part = tuple[Array, Array, Array, Array | None]
 """Token ids, mask, lengths of the rows, and lengths of their sources."""

@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from stages.common.chat import Rewritten
-from stages.common.rows import Row, up_to
-from stages.common.turns import Rendered
+from stages.chat.turn_splitting import Rewritten
+from stages.rows.rows import Row, up_to
+from stages.rows.turns import Rendered
 from stages.tokenize.masks.assistant import Assistant
 
 

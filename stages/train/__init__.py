@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal
 
-from engine.part import Kind, Part, named, recipe, resource
-from stages.common.attention import Attention
+from engine.core.part import Kind, Part, named, recipe, resource
+from stages.models.attention import Attention
 from stages.train.batching import Batching, Padded
 from stages.train.methods import Method
 from stages.train.optimizers import Optimizer

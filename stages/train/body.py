@@ -4,10 +4,10 @@ import time
 from importlib import import_module
 from typing import Any
 
-from stages.common.job import Job, Metrics
-from stages.common.models import count_parameters, prepare_process
-from stages.common.serving import Serving
-from stages.common.taught import Taught
+from stages.chat.taught import Taught
+from stages.models.folders import count_parameters, prepare_process
+from stages.models.serving import Serving
+from stages.process.job import Job, Metrics
 from stages.train import Parameters
 
 DIGITS = 6
@@ -19,15 +19,15 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
     Raises UserError for rows that do not fit and a training that goes nowhere, Preempted where it was asked to stop and has saved itself.
     """
-    from stages.train import launch
+    from stages.train.distributed import launch
 
     # Processes of its own are each confined to their cores, and inherit none from this one.
     prepare_process(None if launch.is_needed(parameters) else parameters.threads)
-    from stages.train.early import refuse_impossible
-    from stages.train.memory import held_memory
-    from stages.train.processes import put
-    from stages.train.record import write_curve
-    from stages.train.work import default_device
+    from stages.train.distributed.processes import put
+    from stages.train.loop.record import write_curve
+    from stages.train.loop.refusals import refuse_impossible
+    from stages.train.loop.training import default_device
+    from stages.train.memory.peak import held_memory
 
     refuse_impossible(parameters)
     # Read before the training: a mistake in these files should not show up after it.
@@ -75,9 +75,9 @@ def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
 
 def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
     """Model, rows and outcome of the training, in this process or in processes of its own."""
-    from stages.train import launch
-    from stages.train.division import Share
-    from stages.train.work import default_device, matter, work
+    from stages.train.distributed import launch
+    from stages.train.loop.division import Share
+    from stages.train.loop.training import default_device, matter, work
 
     if launch.is_needed(parameters):
         result = launch.train(parameters, job)
@@ -88,8 +88,8 @@ def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
 
 
 def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any) -> Metrics:
-    from stages.train.data import global_batches
-    from stages.train.record import final_loss
+    from stages.train.loop.data import global_batches
+    from stages.train.loop.record import final_loss
 
     seen = global_batches(rows, parameters.global_batch.rows, parameters.global_batch.tokens)[len(result.curve) - 1].stop
     tokens = int(rows.lengths()[:seen].sum())

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from engine.errors import UserError, did_you_mean
-from stages.common.layers import linear_layers
+from engine.core.errors import UserError, did_you_mean
+from stages.models.layers import linear_layers
 
 if TYPE_CHECKING:
     from torch.nn import Module

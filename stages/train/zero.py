@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Part, resource
+from engine.core.part import Part, resource
 
 Place = Literal["cpu", "nvme"]
 

@@ -1,6 +1,6 @@
 """vocabulary: a tokenizer gets special tokens of the spec's own; all tasks that are tokenized with it share the step."""
 
-from engine.part import Kind, Part, recipe
+from engine.core.part import Kind, Part, recipe
 
 
 class Parameters(Part):

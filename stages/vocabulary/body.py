@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tokenizers import AddedToken
 
-from stages.common.encoder import CONFIG, FAST, Encoder
-from stages.common.job import Job, Metrics
-from stages.common.models import write_json
-from stages.common.vocabulary import NEW_TOKENS
+from stages.models.added_tokens import NEW_TOKENS
+from stages.models.folders import write_json
+from stages.process.job import Job, Metrics
+from stages.tokens.encoder import CONFIG, FAST, Encoder
 from stages.vocabulary import Parameters
 
 

@@ -1,4 +1,4 @@
-"""`make behaviours`: build the golden suite with the code as it is, and list what behaves alike in engine/behaviours.json."""
+"""`make behaviours`: build the golden suite with the code as it is, and list what behaves alike in engine/identity/behaviours.json."""
 
 import argparse
 import json
@@ -7,8 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.behaviours import FILE, Behaviours
-from tests.behaviours.listing import closures, judge, packages, report, steps_of
+from engine.identity.behaviours import FILE
+from tests.behaviours.listing import Listing, closures, judge, packages, report, steps_of, with_change
 from tests.behaviours.suite import ROOT, suite
 
 CHANGELOG = ROOT / "CHANGELOG.md"
@@ -20,11 +20,22 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 where the file would change")
     parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
     parser.add_argument("--change", default="", metavar="LINE", help="the changelog's line of what gets a new revision")
+    parser.add_argument("--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway")
     parser.add_argument(
         "--versions-move-bytes", action="store_true", help="take over other bytes of unchanged code: they come from other package versions"
     )
+    parser.add_argument(
+        "--suite-changed", action="store_true", help="take over other bytes of unchanged code and versions: the suite builds something else"
+    )
     asked = parser.parse_args()
-    old, started = Behaviours.of(ROOT), time.monotonic()
+    old, code, versions, started = Listing.of(ROOT), closures(ROOT), packages(), time.monotonic()
+    if unknown := set(asked.raised) - code.keys():
+        parser.error(f"no unit {', '.join(sorted(unknown))}")
+    versions_listed = any(dict(item.packages) == versions for item in old.behaviours.versions)
+    if asked.versions_move_bytes and versions_listed:
+        parser.error("these versions are listed: other bytes do not come from them")
+    if asked.suite_changed and not (versions_listed and all(isinstance(old.behaviours.code(*unit), int) for unit in code.items())):
+        parser.error("the suite may change only while code and versions are as listed: else nobody knows what moved the bytes")
     with tempfile.TemporaryDirectory(prefix="behaviours-") as folder, suite(Path(folder)) as golden:
         golden.resolve()
         steps = golden.steps()
@@ -33,7 +44,7 @@ def main() -> int:
             print("\n".join(f"{name} failed: {why}" for name, why in failed.items()), file=sys.stderr)
             return 1
         outcomes = {name: golden.outcome(name) for _, name in steps}
-    verdict = judge(old, closures(ROOT), outcomes, packages(), asked.change)
+    verdict = judge(old, code, outcomes, versions, asked.change, asked.raised)
     print(f"built in {time.monotonic() - started:.0f} s", file=sys.stderr)
     if asked.json:
         print(json.dumps(report(verdict)))
@@ -44,18 +55,17 @@ def main() -> int:
         print(f"changed  {unit}  gets revision {revision}: {steps_of(unit)} will run again ({', '.join(names[:3])})", file=sys.stderr)
     for unit in verdict.uncovered:
         print(f"uncovered  {unit}  is never listed: no step of the suite runs it", file=sys.stderr)
-    if verdict.unexplained and not asked.versions_move_bytes:
+    if verdict.unexplained and not (asked.versions_move_bytes or asked.suite_changed):
         names = ", ".join(verdict.unexplained[:5])
         print(
             f"error: {len(verdict.unexplained)} steps left other bytes although their code is listed: {names}\n"
             "  hint: is this machine's numerics portable, and are the locked versions installed? "
-            "Where new versions move bytes: --versions-move-bytes",
+            "Where new versions move bytes: --versions-move-bytes; where the suite itself was changed: --suite-changed",
             file=sys.stderr,
         )
         return 1
-    text = verdict.behaviours.text()
-    current = (ROOT / FILE).read_text("utf-8") if (ROOT / FILE).exists() else ""
-    if text == current:
+    texts = verdict.listing.files()
+    if all((ROOT / name).read_text("utf-8") == text for name, text in texts.items()):
         print(f"{FILE} is up to date", file=sys.stderr)
         return 0
     if asked.check:
@@ -67,9 +77,9 @@ def main() -> int:
         )
         return 1
     if asked.change and asked.change not in CHANGELOG.read_text("utf-8"):
-        head, mark, rest = CHANGELOG.read_text("utf-8").partition("## Unreleased\n\n")
-        CHANGELOG.write_text(f"{head}{mark}- {asked.change}\n{rest}", "utf-8")
-    (ROOT / FILE).write_text(text, "utf-8")
+        CHANGELOG.write_text(with_change(CHANGELOG.read_text("utf-8"), asked.change), "utf-8")
+    for name, text in texts.items():
+        (ROOT / name).write_text(text, "utf-8")
     print(f"wrote {FILE}", file=sys.stderr)
     return 0
 

@@ -1,16 +1,21 @@
 """What a run of the golden suite says of the code and the versions that it ran with: alike, or a new revision."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from engine.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
-from engine.code import Code
-from engine.environment import installed
-from engine.part import Part, is_resource
+from engine.core.digests import digest
+from engine.core.part import Part, is_resource
+from engine.identity.behaviours import FILE, Behaviours, Unit, Versions, closure_digest, module_of, unit_of
+from engine.identity.code import Code
+from engine.identity.environment import installed
 from stages.kinds import KINDS
 from tests.behaviours.suite import Outcome
+
+GOLDEN = "tests/behaviours/golden.json"
+"""What the golden suite left when the file of behaviours was last written; relative to the repository."""
 
 
 def part_classes() -> list[type[Part]]:
@@ -46,10 +51,35 @@ def packages() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What is listed, and what the golden suite left when it was."""
+
+    behaviours: Behaviours = field(default_factory=Behaviours)
+    golden: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """For each step what it `read` and `left` as digests, and the `units` that decide it."""
+    versions: int = 0
+    """Number of the combination of versions that it was built with."""
+
+    @classmethod
+    def of(cls, root: Path) -> "Listing":
+        """What stands in the two files below ROOT; raises ValueError where they are not of one run."""
+        behaviours, text = Behaviours.of(root), (root / GOLDEN).read_bytes()
+        if behaviours.golden != digest(text):
+            raise ValueError(f"{FILE} and {GOLDEN} are of two runs of the golden suite: take both from one side, then run: make behaviours")
+        content = json.loads(text)
+        return cls(behaviours, content["steps"], content["versions"])
+
+    def files(self) -> dict[str, str]:
+        """The text of each file, sorted, one line an entry, so that a change reads well in git."""
+        text = json.dumps({"steps": self.golden, "versions": self.versions}, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return {GOLDEN: text, FILE: replace(self.behaviours, golden=digest(text.encode())).text()}
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What follows from one run of the suite."""
 
-    behaviours: Behaviours
+    listing: Listing
     alike: tuple[str, ...] = ()
     """Units whose code has changed and whose steps left the same bytes."""
     changed: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -59,25 +89,32 @@ class Verdict:
     unexplained: tuple[str, ...] = ()
     """Steps that left other bytes although neither their code nor what they read has changed: other versions, or another machine."""
 
+    @property
+    def behaviours(self) -> Behaviours:
+        """What is listed now."""
+        return self.listing.behaviours
+
 
 def judge(
-    old: Behaviours,
+    known: Listing,
     code: Mapping[str, Mapping[str, str]],
     outcomes: Mapping[str, Outcome],
     versions: Mapping[str, str],
     line: str = "",
+    raised: Collection[str] = (),
 ) -> Verdict:
     """Compare OUTCOMES of the suite, built with CODE (unit to closure) and VERSIONS, with what is listed.
 
     A unit whose closure is not listed gets a new revision where a step that it decides read the same as before and left something else. A
     step that read something else cannot be compared; one of its units at least gets a new revision too. LINE is the changelog's line of
-    what gets one.
+    what gets one. RAISED: units that get one whatever the suite shows, since only a machine that it does not run on would show the change.
     """
+    old, listed_golden = known.behaviours, known.golden
     covering: dict[str, list[str]] = {}
     for name, outcome in outcomes.items():
         for unit in outcome.units:
             covering.setdefault(unit, []).append(name)
-    for name, golden in old.golden.items():
+    for name, golden in listed_golden.items():
         for unit in golden["units"]:
             if name not in covering.setdefault(unit, []):
                 covering[unit].append(name)
@@ -85,7 +122,7 @@ def judge(
     listed = {unit for unit, known in old.units.items() if digests.get(unit) in known.closures}
 
     def same(name: str) -> bool:
-        golden, outcome = old.golden.get(name), outcomes.get(name)
+        golden, outcome = listed_golden.get(name), outcomes.get(name)
         return bool(golden and outcome and golden["read"] == outcome.read and golden["left"] == outcome.left)
 
     edited = {
@@ -93,7 +130,7 @@ def judge(
     }
     changed: dict[str, list[str]] = {}
     incomparable: list[str] = []
-    for name, golden in old.golden.items():
+    for name, golden in listed_golden.items():
         outcome = outcomes.get(name)
         if outcome is None or golden["read"] != outcome.read:
             incomparable.append(name)
@@ -104,32 +141,34 @@ def judge(
     for name in incomparable:
         # Nobody knows what these would leave: one unit at least of each gets a new revision, so that users' steps like it run again; those
         # units, if there are such, that no other step shows to be alike.
-        suspects = edited & {*old.golden[name]["units"], *(outcomes[name].units if name in outcomes else ())}
+        suspects = edited & {*listed_golden[name]["units"], *(outcomes[name].units if name in outcomes else ())}
         if suspects and not suspects & changed.keys():
             for unit in suspects - shown or suspects:
                 changed.setdefault(unit, []).append(name)
     for unit in edited - shown:
         # No step that could be compared shows that it still does the same.
         changed.setdefault(unit, [])
+    for unit in raised:
+        changed.setdefault(unit, [])
     units: dict[str, Unit] = dict(old.units)
     alike, uncovered = [], []
     for unit, found in digests.items():
-        known = old.units.get(unit)
+        unit_before = old.units.get(unit)
         if not any(name in outcomes for name in covering.get(unit, [])):
             uncovered.append(unit)
-        elif known is None:
+        elif unit_before is None:
             units[unit] = Unit(1, {found: 1})
         elif unit in changed:
-            revision = max(known.closures.values()) + 1
-            units[unit] = Unit(revision, {**known.closures, found: revision}, {**known.changes, str(revision): line})
+            revision = max(unit_before.closures.values()) + 1
+            units[unit] = Unit(revision, {**unit_before.closures, found: revision}, {**unit_before.changes, str(revision): line})
         else:
-            revision = known.closures.get(found, known.revision)
-            units[unit] = replace(known, revision=revision, closures={**known.closures, found: revision})
+            revision = unit_before.closures.get(found, unit_before.revision)
+            units[unit] = replace(unit_before, revision=revision, closures={**unit_before.closures, found: revision})
             alike += [] if unit in listed else [unit]
     unexplained = tuple(
         name
         for name, outcome in outcomes.items()
-        if (golden := old.golden.get(name))
+        if (golden := listed_golden.get(name))
         and golden["read"] == outcome.read
         and golden["left"] != outcome.left
         and set(outcome.units) <= listed
@@ -139,18 +178,19 @@ def judge(
     old = replace(
         old, versions=tuple(replace(item, units=tuple(unit for unit in item.units if unit not in changed)) for item in old.versions)
     )
-    combinations, number = _versions(old, versions, {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))})
+    alike_under_both = {unit for unit in listed | set(alike) if all(map(same, covering.get(unit, [])))}
+    combinations, number = _versions(old, known.versions, versions, alike_under_both)
     golden = {name: asdict(outcome) | {"units": list(outcome.units)} for name, outcome in outcomes.items()}
-    new = Behaviours(units, combinations, modules, old.format_1, golden, number)
+    new = Listing(Behaviours(units, combinations, modules, old.format_1, old.moved), golden, number)
     return Verdict(new, tuple(alike), changed, tuple(uncovered), unexplained)
 
 
-def _versions(old: Behaviours, versions: Mapping[str, str], same: set[str]) -> tuple[tuple[Versions, ...], int]:
+def _versions(old: Behaviours, golden: int, versions: Mapping[str, str], same: set[str]) -> tuple[tuple[Versions, ...], int]:
     """The combinations with VERSIONS among them, whose units SAME left the golden bytes, and the number of VERSIONS."""
     for number, item in enumerate(old.versions):
         if dict(item.packages) == dict(versions):
             return old.versions, number
-    like = old.golden_versions if old.versions else None
+    like = golden if old.versions else None
     return (*old.versions, Versions(dict(versions), like, tuple(sorted(same)) if old.versions else ())), len(old.versions)
 
 
@@ -159,7 +199,7 @@ def steps_of(unit: str) -> str:
     kind, _, member = unit.partition(".")
     if not member:
         return f"every {kind} step"
-    return f"every step with {member.replace('.', ' ')}" if kind == "common" else f"{kind} steps with {member.replace('.', ' ')}"
+    return f"every step with {member.replace('.', ' ')}" if kind not in KINDS else f"{kind} steps with {member.replace('.', ' ')}"
 
 
 def report(verdict: Verdict) -> Mapping[str, Any]:
@@ -170,3 +210,12 @@ def report(verdict: Verdict) -> Mapping[str, Any]:
         "uncovered": list(verdict.uncovered),
         "unexplained": list(verdict.unexplained),
     }
+
+
+def with_change(changelog: str, line: str) -> str:
+    """CHANGELOG with LINE first under `### Changed` of what is unreleased, a section that it makes where there is none."""
+    head, mark, rest = changelog.partition("## Unreleased\n")
+    unreleased, following, released = rest.partition("\n## ")
+    before, _, lines = unreleased.strip("\n").partition("### Changed\n\n")
+    sections = [before.rstrip(), f"### Changed\n\n- {line}\n{lines}".rstrip()]
+    return f"{head}{mark}\n" + "\n\n".join(section for section in sections if section) + f"\n{following}{released}"

@@ -22,7 +22,7 @@ def _edit(file: str, old: str, new: str, *steps: str) -> Mutation:
 
 CHATS = ("tokenize-messages-toy-turns", "tokenize-messages-toy-marked", "tokenize-messages-toy-split", "tokenize-messages-toy-completion")
 
-_ALL = (
+MUTATIONS = (
     # rows
     _edit("generate/prompting", '"prompt", self.seed, content', '"prompts", self.seed, content', "generate-words", "generate-phrasings"),
     _edit("generate/prompting", "example.group != group", "example.group == group", "generate-examples"),
@@ -33,12 +33,12 @@ _ALL = (
     _edit("generate/cleaning/length", "size > most", "size > most + 9", "generate-cleaned"),
     _edit("generate/cleaning/characters", "forbidden.intersection(text)", "forbidden.difference(text)", "generate-cleaned"),
     _edit("generate/layout", '("user", "human", "prompter"), "user"', '("user", "human", "prompter"), "system"', "generate-sharegpt"),
-    _edit("common/splits", "position < shares.test", "position <= shares.test / 2", "split-words", "split-double", "split-csv"),
+    _edit("rows/splits", "position < shares.test", "position <= shares.test / 2", "split-words", "split-double", "split-csv"),
     _edit("split/body", 'seed_from("cap", self.parameters.seed, identity)', "identity", "split-fixed"),
     # models and tokenizers
     _edit("initialize/body", "torch.manual_seed(parameters.seed)", "torch.manual_seed(parameters.seed + 1)", "initialize-toy"),
     _edit("initialize/body", "row.prompt + row.completion", "row.prompt", "initialize-toy"),
-    _edit("vocabulary/body", "special=True", "special=False", "vocabulary-toy-turns"),
+    _edit("vocabulary/body", "normalized=False, special", "normalized=True, special", "vocabulary-toy-turns"),
     # tokens
     _edit(
         "tokenize/masks/assistant",
@@ -49,34 +49,34 @@ _ALL = (
     ),
     _edit("tokenize/masks/completion", "number == last", "number <= last", "tokenize-messages-toy-completion"),
     _edit("tokenize/masks/full", "everything: ClassVar[bool] = True", "everything: ClassVar[bool] = False", *CHATS),
-    _edit("tokenize/lengths", "if over <= limit:", "if over < limit:", "tokenize-words-toy-short", "tokenize-double-toy-short", *CHATS),
+    _edit("tokenize/lengths", "if over <= limit:", "if over <= limit + 1:", "tokenize-messages-toy-right"),
     _edit("tokenize/lengths", "supervised[start - context : start] = 0", "pass", *CHATS),
-    _edit("tokenize/lengths", "np.where(damaged, 0, row.supervised)", "row.supervised", *CHATS, "tokenize-words-toy-short"),
+    _edit("tokenize/lengths", "np.where(damaged, 0, row.supervised)", "row.supervised", "tokenize-messages-toy-left"),
     # mixtures
-    _edit("mix/samplers/temperature", "1 / self.temperature", "self.temperature", "mix-mixed-temperature"),
+    _edit("mix/samplers/temperature", "1 / self.temperature", "self.temperature", "mix-learned"),
     _edit("mix/samplers/sizes", "min(count, self.caps.get(name, count))", "count", "mix-mixed-capped"),
     _edit("mix/samplers/sizes", "self.upsampling[name]", "1", "mix-mixed-capped"),
     _edit("mix/samplers/equal", "max(", "min(", "mix-mixed-equal", "mix-mixed-curriculum"),
     _edit("mix/packing", "space - each * length", "space - length", "mix-packed"),
     # training
-    _edit("train/loss", "logits[:, :-1], labels[:, 1:]", "logits[:, 1:], labels[:, 1:]", "train-base"),
-    _edit("train/loss", "/ supervised_tokens", "/ supervised.sum()", "train-base", "train-method-lora", "train-packed", "train-tokens"),
-    _edit("train/loss", "supervised = targets >= 0", "supervised = targets >= -100", "train-base"),
-    _edit("train/schedule", "(step + 1) / (warmup + 1)", "step / (warmup + 1)", "train-base"),
-    _edit("train/schedule", "math.cos(math.pi * progress)", "math.cos(math.pi * progress / 2)", "train-base"),
-    _edit("train/schedule", "return 1 - progress", "return 1 - progress / 2", "train-method-pissa"),
-    _edit("train/schedule", "math.sqrt((warmup + 1) / (step + 1))", "math.sqrt((warmup + 1) / (step + 2))", "train-method-qlora"),
-    _edit("train/schedule", "min(1.0, (steps - step) / decay)", "min(1.0, (steps - step) / decay / 2)", "train-method-ia3"),
-    _edit("train/noise", "alpha / torch.sqrt", "2 * alpha / torch.sqrt", "train-method-full"),
+    _edit("train/loop/loss", "logits[:, :-1], labels[:, 1:]", "logits[:, 1:], labels[:, 1:]", "train-base"),
     _edit(
-        "train/trainer", "self.parameters.seed * 1_000_003 + step", "self.parameters.seed + step", "train-method-full", "train-method-lora"
+        "train/loop/loss", "/ supervised_tokens", "/ supervised.sum()", "train-base", "train-method-lora", "train-packed", "train-tokens"
     ),
+    _edit("train/loop/loss", "supervised = targets >= 0", "supervised = targets >= -100", "train-base"),
+    _edit("train/loop/schedule", "(step + 1) / (warmup + 1)", "step / (warmup + 1)", "train-base"),
+    _edit("train/loop/schedule", "math.cos(math.pi * progress)", "math.cos(math.pi * progress / 2)", "train-base"),
+    _edit("train/loop/schedule", "return 1 - progress", "return 1 - progress / 2", "train-learned"),
+    _edit("train/loop/schedule", "math.sqrt((warmup + 1) / (step + 1))", "math.sqrt((warmup + 1) / (step + 2))", "train-method-qlora"),
+    _edit("train/loop/schedule", "min(1.0, (steps - step) / decay)", "min(1.0, (steps - step) / decay / 2)", "train-method-ia3"),
+    _edit("train/loop/noise", "alpha / torch.sqrt", "2 * alpha / torch.sqrt", "train-method-full"),
+    _edit("train/loop/dropout", "_wrapped(self.seed * 2 + 1)", "_wrapped(self.seed * 2 + 3)", "train-method-full", "train-method-lora"),
     _edit("train/optimizers/adafactor", "d=self.clip", "d=self.clip * 2", "train-method-adafactor"),
     _edit("train/optimizers/adafactor", "beta2_decay=self.beta2_decay", "beta2_decay=self.beta2_decay / 2", "train-method-adafactor"),
     _edit("train/methods/lora", "lora_alpha=self.lora_alpha", "lora_alpha=self.lora_alpha + 1", "train-method-lora"),
     _edit("train/methods/ia3", "feedforward_modules=list(inputs)", "feedforward_modules=[]", "train-method-ia3"),
     _edit(
-        "common/quantisation",
+        "models/quantisation",
         "compress_statistics=quantisation.double_quant",
         "compress_statistics=False",
         "train-method-qlora",
@@ -84,41 +84,23 @@ _ALL = (
     ),
     # answers and values
     _edit("predict/gumbel", 'seed_from("sample", seed, row)', 'seed_from("sample", seed + 1, row)', "predict-scores"),
-    _edit("predict/likelihood", "max(len(s), 1)", "len(s)", "predict-base"),
+    _edit("predict/likelihood", "max(len(s), 1)", "len(s)", "predict-learned"),
     _edit("predict/body", "bool(ids) and ids[-1] in ends", "bool(ids)", "predict-base", "predict-scores"),
-    _edit("evaluate/metrics/exact_match", "answer == reference.strip()", "answer != reference.strip()", "evaluate-base"),
-    _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-scores"),
+    _edit("evaluate/metrics/exact_match", "answer == reference.strip()", "answer != reference.strip()", "evaluate-learned"),
+    _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-learned"),
     _edit("evaluate/metrics/novelty", "gram not in known", "gram in known", "evaluate-scores"),
     _edit(
-        "common/resampling",
+        "statistics/resampling",
         "[(1 - confidence) / 2, (1 + confidence) / 2]",
         "[1 - confidence, confidence]",
-        "evaluate-scores",
-        "evaluate-base",
+        "evaluate-learned",
     ),
-    _edit("common/resampling", "rng.integers(0, count, (size, count))", "rng.integers(0, count, (size, count))[::-1]", "evaluate-scores"),
+    _edit(
+        "statistics/resampling", "rng.integers(0, count, (size, count))", "rng.integers(0, count, (size, count)) // 2", "evaluate-learned"
+    ),
     # merges
     _edit("merge/combinations/ties", '"density": self.density', '"density": self.density / 2', "merge-merged-ties"),
     _edit("merge/combinations/dare_linear", '"density": self.density', '"density": self.density / 2', "merge-merged-dare-linear"),
     _edit("merge/combinations/svd", '"svd_rank": self.rank', '"svd_rank": 1', "merge-merged-svd"),
 )
 """Masks, packing, schedules, losses, samplers, optimizers, methods, metrics, merges, prompts: at least one of each sort."""
-
-
-_UNNOTICED = (
-    "special=True",
-    "if over <= limit:",
-    "np.where(damaged, 0, row.supervised)",
-    "1 / self.temperature",
-    "return 1 - progress",
-    "self.parameters.seed * 1_000_003 + step",
-    "max(len(s), 1)",
-    "answer == reference.strip()",
-    "return 2 * shared",
-    "[(1 - confidence) / 2, (1 + confidence) / 2]",
-    "rng.integers(0, count, (size, count))",
-)
-"""What these edits replace: the suite's rows are too few or too alike to show them. Holes to fill, by rows or options that tell."""
-
-HOLES = tuple(mutation for mutation in _ALL if mutation.old in _UNNOTICED)
-MUTATIONS = tuple(mutation for mutation in _ALL if mutation.old not in _UNNOTICED)

@@ -14,17 +14,18 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from engine.build import dvc_environment
-from engine.digests import canonical, digest, folder_digest
-from engine.graph import ARTIFACTS, METRICS, PLOTS
-from engine.hashing import Hashes
-from engine.part import Part, is_resource
-from engine.project import Project
-from engine.workspace import Workspace
-from tests.road.warm import warm_python
+from engine.build.driver import dvc_environment
+from engine.core.digests import canonical, digest, folder_digest
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS
+from engine.core.part import Part, is_resource
+from engine.core.workspace import Workspace
+from engine.dvc.hashing import Hashes
+from engine.plan.project import Project
+from stages.process.numerics import VARIABLES
 from tests.stages.fetch.test_fetch_body import Hub
 from tests.stages.generate.chat_server import running
 from tests.stages.generate.hub_server import HubServer
+from tests.support.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
 SPECS = Path(__file__).parent / "workspace"
@@ -40,8 +41,8 @@ from pathlib import Path
 asked = json.loads(sys.argv[1])
 sys.path.insert(0, asked["code"])
 if asked["resolve"]:
-    from engine.project import Project
-    from engine.workspace import Workspace
+    from engine.plan.project import Project
+    from engine.core.workspace import Workspace
     Project(Workspace.at(Path())).resolve()
 from stages.runner import run_step
 failed, seconds = {}, {}
@@ -172,6 +173,8 @@ def suite(folder: Path) -> Iterator[Suite]:
         environment: dict[str, Any] = {**dvc_environment(), "HF_HOME": str(folder / "home"), "SUITE_HUB": hub.url}
         environment["SUITE_MODELS"] = f"http://127.0.0.1:{models.server_port}"
         environment.pop("PYTHONPATH", None)
+        # The branch of MKL that computes the same on every maker's processors, whatever else this machine's environment says.
+        environment = {name: value for name, value in environment.items() if name not in VARIABLES} | {"MKL_CBWR": "COMPATIBLE"}
         os.makedirs(folder / "home", exist_ok=True)  # noqa: PTH103
         try:
             yield Suite(root, environment, server.url)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.behaviours import Behaviours
-from tests.behaviours.listing import closures, judge, packages
+from engine.identity.behaviours import Behaviours
+from tests.behaviours.listing import Listing, closures, judge, packages
 from tests.behaviours.mutations import MUTATIONS, Mutation
 from tests.behaviours.suite import ROOT, Suite, suite
 
@@ -32,7 +32,7 @@ def test_every_unit_of_code_is_listed():
 
 
 def test_every_step_leaves_the_committed_bytes(built: Suite):
-    known = Behaviours.of(ROOT)
+    known = Listing.of(ROOT)
     outcomes = {name: built.outcome(name) for _, name in built.steps()}
     golden = {name: {"read": outcome.read, "left": outcome.left, "units": list(outcome.units)} for name, outcome in outcomes.items()}
     other = [name for name in {**golden, **known.golden} if golden.get(name) != known.golden.get(name)]
@@ -54,7 +54,7 @@ def noticed(built: Suite, mutation: Mutation, folder: Path) -> bool:
     place = replace(built, root=root)
     kinds = {name: kind for kind, name in built.steps()}
     failed = place.run([(kinds[name], name) for name in mutation.steps], code, resolve=True)
-    golden = Behaviours.of(ROOT).golden
+    golden = Listing.of(ROOT).golden
     return bool(failed) or any(place.outcome(name).left != golden[name]["left"] for name in mutation.steps)
 
 
@@ -74,7 +74,7 @@ def test_an_edit_without_effect_keeps_every_identity(built: Suite, tmp_path: Pat
     code = tmp_path / "code"
     for package in ("engine", "stages"):
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
-    file = code / "stages/train/loss.py"
+    file = code / "stages/train/loop/loss.py"
     file.write_text(f'"""Another docstring."""\n# a comment\n{file.read_text("utf-8").partition(chr(10))[2]}', "utf-8")
     root = tmp_path / "workspace"
     shutil.copytree(built.root, root)

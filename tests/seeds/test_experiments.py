@@ -7,8 +7,8 @@ import pytest
 from benchmarks import experiments
 from benchmarks.experiments import Built, build, main, prepare, rows
 from benchmarks.outcomes import OUTCOMES, Outcome, Workspace
-from engine.project import Project
-from engine.workspace import Workspace as Folder
+from engine.core.workspace import Workspace as Folder
+from engine.plan.project import Project
 from tests.seeds.workspaces import NAMES
 
 

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from engine.compilation import narrow
+from engine.compile.compilation import narrow
 from engine.spec.load import load_spec
 from stages import tokenize as tokenize_kind
 from stages import train as train_kind
 from stages.generate.reports import headline, key_sentence, reports
 from stages.tokenize import batch as tokenize_batch
 from stages.tokenize import tokenization
-from stages.train import GlobalBatch, trainer
+from stages.train import GlobalBatch
 from stages.train.body import run
-from stages.train.processes import Replicated
+from stages.train.distributed.processes import Replicated
+from stages.train.loop import trainer
 from tests.seeds.workspaces import SEEDS
 from tests.stages.initialize.tiny import make_model
 from tests.stages.tokenize.test_masks import tokenize

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from engine.compilation import narrow
+from engine.compile.compilation import narrow
 from engine.spec.load import load_spec
-from stages.common.job import Job
-from stages.common.tokens import Tokens
 from stages.generate import Parameters
 from stages.generate.body import run as generate
+from stages.process.job import Job
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.masks.delimited import Delimited
 from stages.tokenize.masks.full import Full
+from stages.tokens.files import Tokens
 from tests.seeds.workspaces import SEEDS
 from tests.stages.tokenize.conftest import BOS, EOS, byte_level, chatting, encoder_of, save
 from tests.stages.tokenize.test_masks import published, tokenize

@@ -2,12 +2,12 @@
 
 import pytest
 
-from engine.errors import UserError
+from engine.core.errors import UserError
+from engine.core.workspace import Workspace
 from engine.estimate.methods import trainable_parameters
 from engine.estimate.models import model_of
-from engine.project import Project
+from engine.plan.project import Project
 from engine.spec.sections import HubModel, TrainedModel
-from engine.workspace import Workspace
 from stages.train.methods import Lora
 from stages.train.zero import as_zero
 from tests.seeds.workspaces import NAMES, SEEDS, UNKNOWN, copied

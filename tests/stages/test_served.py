@@ -11,12 +11,12 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from stages import merge, predict, tokenize, train, vocabulary
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
-from stages.common.markers import Markers
-from stages.common.models import load_model, save_model
-from stages.common.vocabulary import extend
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
+from stages.chat.markers import Markers
 from stages.merge.body import run as merge_body
+from stages.models.added_tokens import extend
+from stages.models.folders import load_model, save_model
 from stages.predict.body import run as predict_body
 from stages.tokenize.body import run as tokenize_body
 from stages.tokenize.masks import Assistant, Completion, Delimited

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.evaluate.metrics.bleu import Bleu
 from stages.evaluate.metrics.chrf import Chrf
 from stages.evaluate.metrics.classification import Classification

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common.segmentation import is_spaceless
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.sacrebleu_sums import reference_streams, scores_of
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, references_of
+from stages.rows.segmentation import is_spaceless
 
 
 class Bleu(Part):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.sacrebleu_sums import reference_streams, scores_of
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of, references_of
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common.segmentation import Segmentation
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, ratio_of
 from stages.evaluate.metrics.words import blind_rows, words
+from stages.rows.segmentation import Segmentation
 
 
 class CopyRate(Part):

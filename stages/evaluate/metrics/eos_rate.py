@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from engine.part import Part
+from engine.core.part import Part
 from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_of
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common.strict_json import parse
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of
+from stages.rows.strict_json import parse
 
 FieldType = Literal["string", "integer", "number", "boolean", "array", "object"]
 """The types of JSON Schema, but for its empty one."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from engine.part import Name, Part, recipe
+from engine.core.part import Name, Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_of, ratio_of
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common.segmentation import Segmentation
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, proportion_of, references_of
 from stages.evaluate.metrics.words import words
+from stages.rows.segmentation import Segmentation
 
 
 class RunawayRate(Part):

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common import segmentation
-from stages.common.segmentation import Segmentation
+from engine.core.part import Part, recipe
 from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, mean_of, references_of
 from stages.evaluate.metrics.words import blind_rows
+from stages.rows import segmentation
+from stages.rows.segmentation import Segmentation
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

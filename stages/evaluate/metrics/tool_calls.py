@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from engine.errors import UserError
-from engine.part import Part
-from stages.common.messages import same_json
+from engine.core.errors import UserError
+from engine.core.part import Part
 from stages.evaluate.metrics.statistic import Prediction, Statistic, ratio_of
+from stages.rows.messages import same_json
 
 _Call = Mapping[str, Any]
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from stages.common import segmentation
-from stages.common.segmentation import Segmentation
+from stages.rows import segmentation
+from stages.rows.segmentation import Segmentation
 
 _RUN = re.compile(r"\w+")
 

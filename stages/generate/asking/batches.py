@@ -11,8 +11,7 @@ from typing import Any, Literal, TypeVar
 import openai
 from openai.types import Batch
 
-from engine.errors import UserError
-from stages.common.text import shorten
+from engine.core.errors import UserError
 from stages.generate.asking.cache import Answers
 from stages.generate.asking.client import Client, Failure, Refused
 from stages.generate.asking.conversation import Rules
@@ -21,6 +20,7 @@ from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
 from stages.generate.asking.session import ANSWERED, ERROR, Counts, Limits, Slot, at
 from stages.generate.question import Answer, Question
+from stages.rows.text import shorten
 
 T = TypeVar("T")
 

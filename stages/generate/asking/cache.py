@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from engine.errors import UserError
-from stages.common.text import is_well_formed
+from engine.core.errors import UserError
 from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
+from stages.rows.text import is_well_formed
 
 FOLDER = ".adapterbuild"
 ELSEWHERE = "ADAPTERBUILD_ANSWERS"

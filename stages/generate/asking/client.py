@@ -12,7 +12,7 @@ import aiohttp
 import httpx2
 import openai
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.generate.asking.faults import Fault, read_fault
 from stages.generate.asking.reply import Broken, NoCompletion, Reply, parse
 from stages.generate.asking.request import PATH, Request

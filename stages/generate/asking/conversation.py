@@ -5,12 +5,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.errors import UserError
-from stages.common.text import ascii_surrogates, shorten
+from engine.core.errors import UserError
 from stages.generate.asking.reply import End, Reply, end_of
 from stages.generate.asking.request import Message, Request, Shape, opening
 from stages.generate.asking.schema import Structure
 from stages.generate.question import Answer, Question
+from stages.rows.text import ascii_surrogates, shorten
 
 Policy = Literal["retry", "drop", "fail"]
 Conversation = Generator[Request, Reply, Answer]

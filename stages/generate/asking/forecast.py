@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
-from engine.part import with_tuples
-from stages.common.job import Job
+from engine.core.errors import UserError
+from engine.core.part import with_tuples
 from stages.generate import Parameters
 from stages.generate.asking.cache import Answers, Averages, answers_path
 from stages.generate.asking.conversation import Rules
@@ -23,6 +22,7 @@ from stages.generate.asking.request import Request
 from stages.generate.asking.teach import rules
 from stages.generate.question import Answer, Question, Tally
 from stages.generate.teachers.chat import Chat
+from stages.process.job import Job
 
 _SECONDS = 10.0
 """Rows are counted for so long; of a larger source the plan says `at least`."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UserError
-from stages.common.ends import declared_ends, end_behind, united
-from stages.common.job import Job
-from stages.common.models import load_model, longest_sequence, prepare_process
-from stages.common.progress import progress
-from stages.common.text import shorten
+from engine.core.errors import UserError
 from stages.generate.asking.conversation import CUT_OFF, EMPTY
 from stages.generate.asking.request import opening
 from stages.generate.question import Answer, Question, Tally
+from stages.models.folders import load_model, longest_sequence, prepare_process
+from stages.process.job import Job
+from stages.process.progress import progress
+from stages.rows.text import shorten
+from stages.tokens.ends import declared_ends, end_behind, united
 
 if TYPE_CHECKING:
     from stages.generate.teachers.local import Local
@@ -95,7 +95,7 @@ class Responder:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """The tokens that end an answer (see stages.common.ends)."""
+        """The tokens that end an answer (see stages.tokens.ends)."""
         tokenizer = self._tokenizer
         behind = tokenizer.convert_tokens_to_ids(end) if (end := self._end_of_turn()) else None
         found = united(behind, tokenizer.eos_token_id, *declared_ends(self.folder, len(tokenizer)))

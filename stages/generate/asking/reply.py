@@ -8,8 +8,8 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Any
 
-from stages.common.text import shorten
 from stages.generate.asking.faults import Fault, fault_in
+from stages.rows.text import shorten
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from stages.common.hashing import canonical
+from stages.process.hashing import canonical
 
 Message = Mapping[str, str]
 PATH = "/chat/completions"

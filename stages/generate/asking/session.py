@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from engine.errors import Location, Problem, UserError
+from engine.core.errors import Location, Problem, UserError
 from stages.generate.asking.cache import Answers
 from stages.generate.asking.client import Client, Failure, Refused
 from stages.generate.asking.conversation import Conversation, Rules

@@ -4,11 +4,11 @@ import sys
 from collections import Counter
 from time import monotonic
 
-from stages.common.job import Metrics
-from stages.common.progress import Progress, progress
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.session import Session
 from stages.generate.question import Answer
+from stages.process.job import Metrics
+from stages.process.progress import Progress, progress
 
 _SECONDS_BETWEEN_NOTES = 0.2
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from stages.common.job import Job
 from stages.generate.asking import limits
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.cache import Answers, answers_path
@@ -16,6 +15,7 @@ from stages.generate.asking.schema import Structure
 from stages.generate.asking.session import Limits, Session
 from stages.generate.asking.status import Status
 from stages.generate.question import Answer, Question, Tally
+from stages.process.job import Job
 
 if TYPE_CHECKING:
     from stages.generate.teachers.chat import Chat

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.generate.cleaning.characters import Characters
 from stages.generate.cleaning.duplicates import Duplicates
 from stages.generate.cleaning.length import Length

@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 _NOT_WORDS = re.compile(r"[\W_]+")

@@ -5,9 +5,9 @@ from typing import Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import recipe
-from stages.common.segmentation import count_words
+from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
+from stages.rows.segmentation import count_words
 
 
 class Length(Rule):

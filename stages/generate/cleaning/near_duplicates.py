@@ -2,9 +2,9 @@
 
 from typing import Any, Literal
 
-from engine.part import recipe
-from stages.common.words import words
+from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
+from stages.rows.words import words
 
 
 class NearDuplicates(Rule):

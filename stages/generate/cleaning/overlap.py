@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from engine.errors import Location, UserError, did_you_mean
-from engine.part import recipe
-from stages.common.words import words
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
 from stages.generate.selection import Row, Selected
 from stages.generate.sources import Source
+from stages.rows.words import words
 
 
 class Overlap(Rule):

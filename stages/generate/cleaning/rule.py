@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 
 
 @dataclass(frozen=True, slots=True)

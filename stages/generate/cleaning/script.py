@@ -5,7 +5,7 @@ from collections import Counter
 from functools import cache
 from typing import Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
 
 ScriptName = Literal[

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.generate.sources.csv import Csv
 from stages.generate.sources.hub import Hub
 from stages.generate.sources.json import Json

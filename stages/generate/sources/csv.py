@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Location, UserError
-from engine.part import recipe
-from stages.common.jsonl import text_lines
+from engine.core.errors import Location, UserError
+from engine.core.part import recipe
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files
+from stages.rows.jsonl import text_lines
 
 _CARRIAGE_RETURN = re.compile(r"(?<=\r)(?!\n)")
 """Where lines end in files of old Macs."""

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from engine.errors import Location, UserError
-from engine.part import Need, recipe
+from engine.core.errors import Location, UserError
+from engine.core.part import Need, recipe
 from stages.generate.selection import Located, Selection
 
 _PATTERN = frozenset("*?[")

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Location, UserError
-from engine.part import recipe
+from engine.core.errors import Location, UserError
+from engine.core.part import recipe
 from stages.generate.selection import Located, Selection
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -25,7 +25,7 @@ class Hub(Selection):
 
     def read(self, files: Sequence[Path]) -> Iterator[Located]:
         """Each row with its number; raises UserError where the hub refuses, or has no such data set, configuration or split."""
-        from stages.common.plain import plain
+        from stages.rows.plain_values import plain
 
         rows = _errors_of_the_hub(self, _stream(self))
         for number, row in enumerate(rows, 1):

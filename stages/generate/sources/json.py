@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import Location, UserError, did_you_mean
-from engine.part import recipe
-from stages.common.jsonl import read_document, type_name
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.part import recipe
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files
+from stages.rows.jsonl import read_document, type_name
 
 
 class Json(Files):

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from stages.common.jsonl import read_objects
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files
+from stages.rows.jsonl import read_objects
 
 
 class Jsonl(Files):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import Location, UserError
-from stages.common.plain import plain
+from engine.core.errors import Location, UserError
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files, opened
+from stages.rows.plain_values import plain
 
 _BATCH_ROWS = 1024
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import UserError
-from engine.part import Name, recipe
-from stages.common.jsonl import read_objects
-from stages.common.predictions import located_predictions
+from engine.core.errors import UserError
+from engine.core.part import Name, recipe
 from stages.generate.selection import Located, Selection
 from stages.generate.sources.task import CARRIED
+from stages.rows.jsonl import read_objects
+from stages.rows.predictions import located_predictions
 
 COLUMNS = ("id", "prompt", "reference", "references", "prediction", "finish_reason", "fields")
 """What every row has: id, prompt and reference of the row that was asked, the list of all its references, the answer, how that ended,

@@ -5,8 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import Location
-from engine.part import recipe
+from engine.core.errors import Location
+from engine.core.part import recipe
 from stages.generate.selection import Located, Selection
 
 

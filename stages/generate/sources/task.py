@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from engine.part import Name, Need, recipe
-from stages.common.jsonl import read_objects
+from engine.core.part import Name, Need, recipe
 from stages.generate.selection import Located, Selection
+from stages.rows.jsonl import read_objects
 
 CARRIED = "carried"
 """The key of a generated row under which the columns stand that its task carries on."""

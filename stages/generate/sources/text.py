@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import Location
-from engine.part import recipe
-from stages.common.jsonl import text_lines
+from engine.core.errors import Location
+from engine.core.part import recipe
 from stages.generate.selection import Located
 from stages.generate.sources.files import Files
+from stages.rows.jsonl import text_lines
 
 
 class Text(Files):

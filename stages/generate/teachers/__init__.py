@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.generate.teachers.chat import Chat
 from stages.generate.teachers.gold import Gold
 from stages.generate.teachers.local import Local

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Part, recipe, resource
-from stages.common.job import Job
+from engine.core.part import Part, recipe, resource
 from stages.generate.question import Answer, Question, Tally
+from stages.process.job import Job
 
 Policy = Literal["retry", "drop", "fail"]
 _OWN = ("model", "messages", "response_format", "stream", "n")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
-from engine.errors import Location, UserError, did_you_mean
-from engine.part import Part, recipe
-from stages.common.job import Job
-from stages.common.jsonl import type_name
+from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.part import Part, recipe
 from stages.generate.question import Answer, Question, Tally
+from stages.process.job import Job
+from stages.rows.jsonl import type_name
 
 
 class Gold(Part):

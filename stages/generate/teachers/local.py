@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Need, Part, recipe, resource
-from stages.common.job import Job
+from engine.core.part import Need, Part, recipe, resource
 from stages.generate.question import Answer, Question, Tally
+from stages.process.job import Job
 
 
 class Local(Part):

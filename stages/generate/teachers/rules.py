@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
-from engine.errors import UserError, did_you_mean
-from engine.part import Part, recipe
-from stages.common.job import Job
-from stages.common.text import shorten
+from engine.core.errors import UserError, did_you_mean
+from engine.core.part import Part, recipe
 from stages.generate.question import Answer, Question, Tally
+from stages.process.job import Job
+from stages.rows.text import shorten
 
 
 class Rules(Part):

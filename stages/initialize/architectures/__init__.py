@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.initialize.architectures.bloom import Bloom
 from stages.initialize.architectures.falcon import Falcon
 from stages.initialize.architectures.gpt2 import Gpt2

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.initialize.architectures.sizes import Sizes, refuse_odd_rotary, refuse_uneven_groups
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

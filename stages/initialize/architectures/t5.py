@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.initialize.architectures.sizes import Shape
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from engine.part import named
+from engine.core.part import named
 from stages.initialize.tokenizers.bpe import Bpe
 
 Tokenizer = Annotated[Bpe, named]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 from stages.initialize.tokenizers.special import EOS, PAD
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.merge.combinations.dare_linear import DareLinear
 from stages.merge.combinations.dare_ties import DareTies
 from stages.merge.combinations.linear import Linear

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from engine.part import Part
+from engine.core.part import Part
 
 
 class Combining(Part):

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.merge.combinations.base import ByFactor
 
 

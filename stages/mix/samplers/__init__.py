@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.mix.samplers.curriculum import Curriculum
 from stages.mix.samplers.equal import Equal
 from stages.mix.samplers.proportional import Proportional

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.part import Name, Part, named, recipe
+from engine.core.part import Name, Part, named, recipe
 from stages.mix.samplers.equal import Equal
 from stages.mix.samplers.proportional import Proportional
 from stages.mix.samplers.sizes import Phase, Size

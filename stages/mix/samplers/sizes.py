@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import Name, Part, recipe
+from engine.core.part import Name, Part, recipe
 
 Positive = Annotated[float, Field(gt=0)]
 

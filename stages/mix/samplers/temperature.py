@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.mix.samplers.sizes import Phase, Shares, Size, divided
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from engine.part import Name, recipe
+from engine.core.part import Name, recipe
 from stages.mix.samplers.sizes import Phase, Positive, Shares, Size, divided
 
 

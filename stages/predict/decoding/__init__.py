@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.predict.decoding.greedy import Greedy
 from stages.predict.decoding.sample import Sample
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from engine.part import Part
+from engine.core.part import Part
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor

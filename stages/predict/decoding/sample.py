@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from engine.part import Part, recipe
+from engine.core.part import Part, recipe
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessor

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.masks.delimited import Delimited

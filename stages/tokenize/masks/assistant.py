@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from engine.part import Part, recipe
-from stages.common.turns import Rendered
+from engine.core.part import Part, recipe
+from stages.rows.turns import Rendered
 
 
 class Assistant(Part):

@@ -1,9 +1,9 @@
-"""Supervise what stands between markers: the method published for chats of Bloom-560m (see stages.common.markers)."""
+"""Supervise what stands between markers: the method published for chats of Bloom-560m (see stages.chat.markers)."""
 
 from typing import ClassVar, Literal
 
-from stages.common.markers import Markers
-from stages.common.turns import Rendered
+from stages.chat.markers import Markers
+from stages.rows.turns import Rendered
 
 
 class Delimited(Markers):

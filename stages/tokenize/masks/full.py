@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from engine.part import Part
-from stages.common.turns import Rendered
+from engine.core.part import Part
+from stages.rows.turns import Rendered
 
 
 class Full(Part):

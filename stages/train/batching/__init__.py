@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.train.batching.none import Unsorted
 from stages.train.batching.packed import Packed
 from stages.train.batching.padded import Padded

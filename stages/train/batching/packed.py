@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.train.batching.layout import Layout
 
 

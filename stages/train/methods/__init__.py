@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.train.methods.full import Full
 from stages.train.methods.ia3 import Ia3
 from stages.train.methods.lora import Lora

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from engine.errors import UserError
-from engine.part import Part
+from engine.core.errors import UserError
+from engine.core.part import Part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from stages.common.quantisation import Quantisation
+    from stages.models.quantisation import Quantisation
 
 
 class TrainingMethod(Part):
@@ -81,14 +81,14 @@ class AdapterMethod(TrainingMethod):
             raise UserError(reason)
         prepared = get_peft_model(model, self.configuration(model))
         if adapter is not None:
-            from stages.common.models import load_updates
+            from stages.models.folders import load_updates
 
             load_updates(prepared, adapter)
         return prepared
 
     def save(self, model: Any, folder: Path) -> None:
         """Write peft's two files of an adapter, normalised so that their bytes depend on nothing but weights and meaning."""
-        from stages.common.models import save_adapter
+        from stages.models.folders import save_adapter
 
         save_adapter(model, folder)
 

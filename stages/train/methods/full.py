@@ -23,6 +23,6 @@ class Full(TrainingMethod):
 
     def save(self, model: Any, folder: Path) -> None:
         """Write the whole model, safetensors only, as a `from_pretrained` folder."""
-        from stages.common.models import save_model
+        from stages.models.folders import save_model
 
         save_model(model, folder)

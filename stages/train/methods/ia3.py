@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from engine.errors import UserError
-from engine.part import recipe
+from engine.core.errors import UserError
+from engine.core.part import recipe
 from stages.train.methods.base import AdapterMethod, has_transposed_layers, task_type
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.train.methods.base import AdapterMethod, has_transposed_layers, task_type
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class LowRank(AdapterMethod):
         """peft's configuration; raises UserError for layers that are not there or smaller than the rank."""
         from peft import LoraConfig
 
-        from stages.common.vocabulary import trainable_tokens
+        from stages.models.added_tokens import trainable_tokens
         from stages.train.layers import refuse_high_rank, refuse_strangers, target_layers
 
         refuse_high_rank(target_layers(model, self.target_modules), self.r)
@@ -93,7 +93,7 @@ class LowRank(AdapterMethod):
         """MODEL with low-rank updates; the first ones are remembered where the frozen weights were changed for them."""
         prepared = super().prepare(model, adapter)
         if self.moves_base and adapter is None:
-            from stages.common.adapters import remember_first
+            from stages.models.adapters import remember_first
 
             remember_first(prepared)
         return prepared

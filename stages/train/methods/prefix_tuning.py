@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.train.methods.base import AdapterMethod, task_type
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from stages.common.quantisation import Quantisation
+from stages.models.quantisation import Quantisation
 from stages.train.methods.lora import LowRank
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.part import named
+from engine.core.part import named
 from stages.train.optimizers.adafactor import Adafactor
 from stages.train.optimizers.adamw import AdamW
 from stages.train.optimizers.adamw_8bit import AdamW8bit

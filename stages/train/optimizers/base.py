@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.part import Part
+from engine.core.part import Part
 
 if TYPE_CHECKING:
     from torch.nn import Parameter

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from engine.part import recipe
+from engine.core.part import recipe
 from stages.train.optimizers.base import OptimizerPart, groups
 
 if TYPE_CHECKING:

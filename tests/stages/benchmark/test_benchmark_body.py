@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.benchmark import Parameters
-from stages.common.models import load_model, load_tokenizer
+from stages.models.folders import load_model, load_tokenizer
 from tests.stages.initialize.tiny import WORDS, contents, make_job, make_model, write_lines
 
 pytest.importorskip("lm_eval")

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from stages.common.predictions import Prediction, write_predictions
+from stages.rows.predictions import Prediction, write_predictions
 
 
 def prediction(answer="a", reference="a", ended=True, tokens=1, prompt="prompt", **values):

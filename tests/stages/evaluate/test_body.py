@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.evaluate import Parameters, Statistics
 from stages.evaluate.body import run
 from stages.evaluate.metrics import Bleu, Classification, EosRate, ExactMatch, Length, Perplexity, Rouge

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from engine.spec.judge import Judge
 from stages import generate
 from stages.evaluate import Statistics

@@ -24,8 +24,8 @@ FILES = {
 CODE = """
 import sys
 from pathlib import Path
-from engine.errors import UserError
-from stages.common.job import Job
+from engine.core.errors import UserError
+from stages.process.job import Job
 from stages.fetch import Parameters
 from stages.fetch.body import run
 try:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.job import Job
+from engine.core.errors import Location, UserError
 from stages.generate.question import Question, Tally
 from stages.generate.teachers.chat import Chat
+from stages.process.job import Job
 
 KEY = "sk-test-0123456789abcdef"
 

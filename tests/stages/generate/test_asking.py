@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import Location
-from engine.part import Part
-from stages.common.job import Job
+from engine.core.errors import Location
+from engine.core.part import Part
 from stages.generate import Parameters
 from stages.generate.body import Generation
 from stages.generate.question import Answer, Question, Tally
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
 
 
 class Batched(Part):

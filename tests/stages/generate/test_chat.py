@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 from engine.spec.judge import Judge
-from stages.common import progress
-from stages.common.job import Job
 from stages.generate.asking import session, status
 from stages.generate.asking.cache import Answers, answers_path
 from stages.generate.question import Question, Tally
 from stages.generate.teachers.chat import Chat
+from stages.process import progress
+from stages.process.job import Job
 from tests.stages.generate.chat_server import running
 from tests.stages.generate.chatting import KEY, SCHEMA, ask, chat, problem
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.generate.asking import batches
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.cache import Answers, answers_path

@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
+from engine.core.errors import UserError
 from stages.generate import Parameters
 from stages.generate.body import run
 from stages.generate.cleaning.characters import Characters
@@ -21,6 +19,8 @@ from stages.generate.cleaning.rule import Texts
 from stages.generate.cleaning.script import Script
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 

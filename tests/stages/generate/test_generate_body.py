@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import dumps, read_objects, write_rows
+from engine.core.errors import UserError
 from stages.generate import HeldOut, Parameters
 from stages.generate.body import run
 from stages.generate.prompts import FewShot
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
+from stages.rows.jsonl import dumps, read_objects, write_rows
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 

@@ -15,8 +15,8 @@ ROWS = 3000
 CODE = """
 import json, sys
 from pathlib import Path
-from engine.errors import UserError
-from stages.common.job import Job
+from engine.core.errors import UserError
+from stages.process.job import Job
 from stages.generate import Parameters
 from stages.generate.body import run
 from stages.generate.sources.hub import Hub

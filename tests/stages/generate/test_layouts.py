@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.rows import read_rows
+from engine.core.errors import Location, UserError
 from stages.generate import Parameters
 from stages.generate.body import run
 from stages.generate.layout import Layout
 from stages.generate.sources.json import Json
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
+from stages.rows.rows import read_rows
 
 DATA = Path(__file__).parents[3] / "../shared/data"
 WHERE = Location("rows", 3)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import Location, UserError
-from stages.common.job import Job
-from stages.common.models import load_model, load_tokenizer
+from engine.core.errors import Location, UserError
 from stages.generate.asking import here
 from stages.generate.question import Question, Tally
 from stages.generate.teachers.local import Local
+from stages.models.folders import load_model, load_tokenizer
+from stages.process.job import Job
 from tests.stages.initialize.tiny import make_model
 
 

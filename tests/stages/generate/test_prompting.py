@@ -7,10 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.splits import split_of
+from engine.core.errors import UserError
 from stages.generate import HeldOut, Parameters
 from stages.generate.body import Generation, run
 from stages.generate.cleaning.near_duplicates import NearDuplicates
@@ -19,6 +16,9 @@ from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
+from stages.rows.splits import split_of
 
 SHARES = HeldOut(validation=0.2, test=0.2, seed=0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.generate.asking.cache import Answers, answers_path
 from stages.generate.question import Tally
 from tests.stages.generate.chatting import ask, chat

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.errors import Location, UserError
+from engine.core.errors import Location, UserError
 from stages.generate.selection import Column, Sample, Selected, Selection
 
 

@@ -13,15 +13,15 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-from engine.errors import UserError
-from engine.part import with_tuples
-from stages.common.jsonl import dumps
+from engine.core.errors import UserError
+from engine.core.part import with_tuples
 from stages.generate.sources.csv import Csv
 from stages.generate.sources.json import Json
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.sources.parquet import Parquet
 from stages.generate.sources.task import TaskRows
 from stages.generate.sources.text import Text
+from stages.rows.jsonl import dumps
 
 ROWS = [{"text": f'row {n}, "quoted"\nsecond line \u2028 é', "n": str(n)} for n in range(3)]
 LINES = "".join(dumps(row) + "\n" for row in ROWS).encode()

@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
+from engine.core.errors import UserError
 from stages.generate import Parameters
 from stages.generate.body import run
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.sources.synthetic import Synthetic
 from stages.generate.teachers.gold import Gold
 from stages.generate.teachers.rules import Rules
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
 
 
 def generate(folder, source, teacher, inputs=None):

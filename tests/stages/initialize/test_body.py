@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.errors import UserError
-from stages.common.models import load_tokenizer
+from engine.core.errors import UserError
 from stages.initialize.body import run, texts
+from stages.models.folders import load_tokenizer
 from tests.stages.initialize.tiny import DECODERS, contents, make_job, make_model, parameters, write_lines
 from tests.stages.initialize.tiny import texts as rows
 

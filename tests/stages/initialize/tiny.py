@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.common.job import Job
 from stages.initialize import Parameters
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
 from stages.initialize.body import run
 from stages.initialize.tokenizers import Tokenizer
+from stages.process.job import Job
 
 DECODERS = {
     "bloom": Bloom,

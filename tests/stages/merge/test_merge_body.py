@@ -7,17 +7,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.errors import UserError
-from stages.common.formats.plain import Plain
-from stages.common.models import load_adapter, load_model, load_tokenizer
-from stages.common.quantisation import Quantisation
-from stages.common.questions import Questions
-from stages.common.rows import read_rows
-from stages.common.vocabulary import extend
+from engine.core.errors import UserError
+from stages.chat.formats.plain import Plain
+from stages.chat.questions import Questions
 from stages.merge import Parameters
 from stages.merge.body import run
 from stages.merge.combinations import Combination, DareLinear, DareTies, Linear, Svd, Ties
 from stages.merge.probing import difference, read_probes
+from stages.models.added_tokens import extend
+from stages.models.folders import load_adapter, load_model, load_tokenizer
+from stages.models.quantisation import Quantisation
+from stages.rows.rows import read_rows
 from stages.train.methods import Ia3, Lora, Qlora
 from stages.vocabulary import Parameters as vocabulary_settings
 from stages.vocabulary.body import run as add_tokens

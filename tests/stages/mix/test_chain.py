@@ -4,15 +4,15 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stages import generate, mix, split, tokenize
-from stages.common.job import Job
-from stages.common.jsonl import write_rows
-from stages.common.tokens import Tokens, memory_map
 from stages.generate import body as generate_body
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.teachers.gold import Gold
 from stages.mix import body as mix_body
+from stages.process.job import Job
+from stages.rows.jsonl import write_rows
 from stages.split import body as split_body
 from stages.tokenize import body as tokenize_body
+from stages.tokens.files import Tokens, memory_map
 
 
 def work(body, parameters, folder, name, inputs):

@@ -10,9 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.tokens import Tokens, TokenWriter, memory_map
+from engine.core.errors import UserError
 from stages.mix import Parameters
 from stages.mix.body import Mixing, Stream, run
 from stages.mix.samplers.curriculum import Curriculum, Stage
@@ -21,6 +19,8 @@ from stages.mix.samplers.proportional import Proportional
 from stages.mix.samplers.sizes import Size
 from stages.mix.samplers.temperature import Temperature
 from stages.mix.samplers.weights import Weights
+from stages.process.job import Job
+from stages.tokens.files import Tokens, TokenWriter, memory_map
 
 sizes = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 12), min_size=1, max_size=4)
 TWICE = Curriculum(stages=(Stage(sampler=Equal()), Stage(epochs=0.5)))

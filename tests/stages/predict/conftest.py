@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.common.models import load_model, load_tokenizer, save_model
+from stages.models.folders import load_model, load_tokenizer, save_model
 from tests.stages.initialize.tiny import make_model, texts
 
 

@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 
-from engine.errors import UserError
-from stages.common.models import load_model, load_tokenizer
-from stages.common.predictions import read_predictions
+from engine.core.errors import UserError
+from stages.models.folders import load_model, load_tokenizer
 from stages.predict import Parameters, TaskPrediction
 from stages.predict.body import run
 from stages.predict.decoding import Sample
+from stages.rows.predictions import read_predictions
 from stages.train.methods import Lora
 from tests.stages.initialize.tiny import WORDS, contents, make_job, make_model, texts, write_lines
 

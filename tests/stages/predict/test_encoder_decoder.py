@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from engine.errors import UserError
-from stages.common.models import load_model, load_tokenizer
-from stages.common.questions import Questions
+from engine.core.errors import UserError
+from stages.chat.questions import Questions
 from stages.initialize import Parameters as Made
 from stages.initialize.architectures import T5
 from stages.initialize.body import run as initialize
 from stages.initialize.tokenizers import Tokenizer
+from stages.models.folders import load_model, load_tokenizer
 from stages.predict import Parameters, TaskPrediction
 from stages.predict.body import run
 from stages.predict.exam import Reader

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.common.models import load_model, load_tokenizer
+from stages.models.folders import load_model, load_tokenizer
 from stages.predict.generation import generate
 from tests.stages.initialize.tiny import ARCHITECTURES, make_model
 

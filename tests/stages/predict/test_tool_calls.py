@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.common.formats.chat import Chat
-from stages.common.models import load_model, save_model
-from stages.common.predictions import read_predictions
+from stages.chat.formats.chat import Chat
 from stages.evaluate.metrics import ExactMatch, ToolCalls
+from stages.models.folders import load_model, save_model
 from stages.predict import Parameters, TaskPrediction
 from stages.predict.body import run
+from stages.rows.predictions import read_predictions
 from stages.tokenize.masks.assistant import Assistant
 from tests.stages.evaluate.made import values
 from tests.stages.initialize.tiny import make_job, write_lines

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.splits import SPLITS, split_of
+from engine.core.errors import UserError
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
+from stages.rows.splits import SPLITS, split_of
 from stages.split import Parameters
 from stages.split.body import run
 

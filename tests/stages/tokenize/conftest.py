@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from stages.common.encoder import Encoder
+from stages.tokens.encoder import Encoder
 from tests.stages.tokenize.templates import SPECIAL
 
 EOS = "<|end|>"

@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from tests.stages.tokenize.conftest import EOS, byte_level, encoder_of, normalizing, opened, save
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
-from stages.common.questions import Questions
-from stages.common.rows import parse_row
+from engine.core.errors import Location, UserError
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
+from stages.chat.questions import Questions
+from stages.rows.rows import parse_row
 from tests.stages.tokenize.conftest import EOS
 from tests.stages.tokenize.templates import CHATML, ENDS, TEMPLATES
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
+from engine.core.errors import UserError
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
 from stages.tokenize import Parameters
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.masks.full import Full

@@ -7,21 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import Location, UserError
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
-from stages.common.job import Job
-from stages.common.jsonl import write_rows
-from stages.common.markers import Markers
-from stages.common.questions import Questions
-from stages.common.rows import parse_row
-from stages.common.tokens import Tokens
+from engine.core.errors import Location, UserError
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
+from stages.chat.markers import Markers
+from stages.chat.questions import Questions
+from stages.process.job import Job
+from stages.rows.jsonl import write_rows
+from stages.rows.rows import parse_row
 from stages.tokenize import Parameters
 from stages.tokenize.body import run
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.masks.delimited import Delimited
 from stages.tokenize.masks.full import Full
+from stages.tokens.files import Tokens
 from tests.stages.tokenize.conftest import BOS, EOS, byte_level, encoder_of, save, unigram, word_piece
 from tests.stages.tokenize.templates import CHATML, ENDS, TEMPLATES
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from engine.errors import UserError
-from stages.common.questions import Questions
+from engine.core.errors import UserError
+from stages.chat.questions import Questions
 from stages.tokenize.masks.assistant import Assistant
 from tests.stages.tokenize.published import REAL, SHARED
 from tests.stages.tokenize.real_rows import needs_data, oasst

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.errors import UserError
-from stages.common.encoder import Encoder
+from engine.core.errors import UserError
+from stages.tokens.encoder import Encoder
 from tests.stages.tokenize.test_masks import spans, tokenize
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "jump", "##s", "##er", "over", "."]

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import UserError
-from stages.common.job import Job
-from stages.common.jsonl import read_objects, write_rows
-from stages.common.tokens import Tokens
+from engine.core.errors import UserError
+from stages.process.job import Job
+from stages.rows.jsonl import read_objects, write_rows
 from stages.tokenize import Parameters, body
 from stages.tokenize.body import run
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.masks.full import Full
+from stages.tokens.files import Tokens
 from tests.stages.tokenize.conftest import EOS, byte_level, normalizing, save
 
 DATA = Path(__file__).parents[3] / "../shared/data"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from stages.common.formats.chat import Chat
+from stages.chat.formats.chat import Chat
 from stages.tokenize.masks.assistant import Assistant
 from tests.stages.tokenize.conftest import BOS, EOS, byte_level, chatting, encoder_of, save
 from tests.stages.tokenize.real_rows import fastchat, glaive, gsm8k, needs_data, oasst

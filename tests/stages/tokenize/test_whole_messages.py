@@ -6,20 +6,20 @@ import random
 import numpy as np
 import pytest
 
-from engine.errors import Location, UserError
-from stages.common.encoder import Encoder
-from stages.common.formats.chat import Chat
-from stages.common.formats.plain import Plain
-from stages.common.job import Job
-from stages.common.jsonl import write_rows
-from stages.common.questions import Policies, Questions
-from stages.common.rows import parse_row
-from stages.common.tokens import Tokens
+from engine.core.errors import Location, UserError
+from stages.chat.formats.chat import Chat
+from stages.chat.formats.plain import Plain
+from stages.chat.questions import Policies, Questions
+from stages.process.job import Job
+from stages.rows.jsonl import write_rows
+from stages.rows.rows import parse_row
 from stages.tokenize import Parameters
 from stages.tokenize.body import run
 from stages.tokenize.masks.assistant import Assistant
 from stages.tokenize.masks.completion import Completion
 from stages.tokenize.tokenization import Tokenization
+from stages.tokens.encoder import Encoder
+from stages.tokens.files import Tokens
 from tests.stages.tokenize.conftest import EOS, byte_level, chatting, opened
 from tests.stages.tokenize.published import PUBLISHED, REAL, SHARED
 

@@ -14,21 +14,21 @@ from typing import Any
 
 import torch
 
-from engine.errors import UserError
-from engine.part import with_tuples
-from stages.common.job import Job, Preempted
-from stages.common.models import prepare_process
-from stages.common.parent import die_with_parent
+from engine.core.errors import UserError
+from engine.core.part import with_tuples
+from stages.models.folders import prepare_process
+from stages.process.job import Job, Preempted
+from stages.process.parent import die_with_parent
 from stages.train import Parameters
-from stages.train.division import Share
-from stages.train.launch import problems_text
+from stages.train.distributed.launch import problems_text
+from stages.train.loop.division import Share
 from stages.train.zero import Zero
 
 
 def ready() -> None:
     """Import here what every child would import."""
     prepare_process(1)
-    for library in ("deepspeed", "peft", "stages.train.work"):
+    for library in ("deepspeed", "peft", "stages.train.loop.training"):
         import_module(library)
 
 
@@ -98,7 +98,7 @@ def launch(folder: Path, cases: Sequence[dict[str, Any]], processes: int) -> dic
 
 
 def _train_all(folder: Path, cases: Sequence[dict[str, Any]]) -> None:
-    from stages.train.worker import _group
+    from stages.train.distributed.worker import _group
 
     with _group(Parameters(method="full", zero=Zero(stage=1)), torch.device("cpu")) as (rank, count):
         for case in cases:
@@ -110,8 +110,8 @@ def _train_all(folder: Path, cases: Sequence[dict[str, Any]]) -> None:
 def _train(case: dict[str, Any], rank: int, count: int, folder: Path) -> Any:
     from safetensors.torch import save_file
 
-    from stages.train import trainer
-    from stages.train.work import matter, work
+    from stages.train.loop import trainer
+    from stages.train.loop.training import matter, work
 
     parameters = Parameters.model_validate(with_tuples(case["parameters"]))
     scratch = Path(case["scratch"])

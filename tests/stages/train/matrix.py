@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from engine.part import Part
-from stages.common.models import auto_class, load_adapter, load_model, save_model
+from engine.core.part import Part
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
+from stages.models.folders import auto_class, load_adapter, load_model, save_model
 from stages.train.methods import Full, Ia3, Lora, PrefixTuning, PromptTuning, Qlora
 from stages.train.methods.base import TrainingMethod
 

@@ -23,8 +23,9 @@ Generated from what the tests ran (`tests/stages/train/test_matrix.py`). A tick 
 CPU, after which the saved model or adapter was loaded again and gave the same logits. What is refused is refused before any work,
 by `engine check` where the architecture is known then, with the reason below.
 
-The columns of ZeRO (`tests/stages/train/test_partitioned.py`): two processes train a tiny Falcon, and every loss, the norm of every
-gradient and the trained weights are those of one process without DeepSpeed. Offloaded are optimizer states and weights, to main memory.
+The columns of ZeRO (`tests/stages/train/distributed/test_partitioned.py`): two processes train a tiny Falcon, and every loss, the norm of
+every gradient and the trained weights are those of one process without DeepSpeed. Offloaded are optimizer states and weights, to main
+memory.
 
 """
 

@@ -17,14 +17,14 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file
 
-from engine.errors import UserError
-from stages.common.models import load_model
+from engine.core.errors import UserError
+from stages.models.folders import load_model
 from stages.train import GlobalBatch, Schedule
 from stages.train.batching import Packed, Padded, PaddingFree, Unsorted
 from stages.train.body import run
-from stages.train.data import Row, Rows, global_batches
+from stages.train.loop.data import Row, Rows, global_batches
+from stages.train.loop.schedule import factor
 from stages.train.methods import Full, Lora
-from stages.train.schedule import factor
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
 from tests.stages.train.tiny import collate, mean_loss, settings, training_job
 
@@ -272,7 +272,7 @@ def test_first_loss_of_the_curve_is_the_untrained_models(tmp_path, falcon):
 
 
 def test_validation_loss_is_per_supervised_token_and_skips_tasks_without_any(tmp_path, falcon):
-    from stages.common.tokens import Tokens
+    from stages.tokens.files import Tokens
     from tests.stages.train.tiny import write_tokens
 
     job = training_job(tmp_path, falcon)

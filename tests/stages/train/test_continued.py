@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.train.methods import Ia3
 from tests.stages.train.matrix import METHODS, VARIANTS, answer, loaded, prepared, train
 

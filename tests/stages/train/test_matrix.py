@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 
-from engine.errors import UserError
+from engine.core.errors import UserError
 from stages.initialize.architectures import Architecture
 from stages.train.methods import Ia3, Method, PrefixTuning, PromptTuning
 from tests.stages.train.matrix import (

@@ -7,9 +7,9 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from engine.errors import UserError
-from stages.common.layers import linear_layers
-from stages.common.models import count_parameters, load_adapter, load_model
+from engine.core.errors import UserError
+from stages.models.folders import count_parameters, load_adapter, load_model
+from stages.models.layers import linear_layers
 from stages.train.methods import Full, Lora
 from tests.stages.initialize.tiny import ARCHITECTURES, contents, make_model
 from tests.stages.train.matrix import folder_of

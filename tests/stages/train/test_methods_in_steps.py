@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from stages.common.models import load_adapter, load_model
+from stages.models.folders import load_adapter, load_model
 from stages.train.body import run
 from stages.train.methods import Ia3, Lora, PrefixTuning, PromptTuning, Qlora
 from stages.train.optimizers import Adafactor, AdamW8bit

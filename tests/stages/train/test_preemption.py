@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.common.job import PREEMPTED, Preempted
-from stages.train import Checkpoints, GlobalBatch, launch, worker
+from stages.process.job import PREEMPTED, Preempted
+from stages.train import Checkpoints, GlobalBatch
 from stages.train.body import run
+from stages.train.distributed import launch, worker
 from stages.train.methods import Lora
 from stages.train.zero import Zero
 from tests.stages.initialize.tiny import make_model

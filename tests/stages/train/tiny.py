@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from stages.common.job import Job
-from stages.common.tokens import TokenWriter
+from stages.process.job import Job
+from stages.tokens.files import TokenWriter
 from stages.train import GlobalBatch, Parameters, Schedule
-from stages.train.batches import below
-from stages.train.data import Row, Rows
-from stages.train.division import Share
+from stages.train.distributed.processes import Replicated
+from stages.train.loop.batches import below
+from stages.train.loop.data import Row, Rows
+from stages.train.loop.division import Share
+from stages.train.loop.validation import Validator
 from stages.train.methods import Full
-from stages.train.processes import Replicated
-from stages.train.validation import Validator
 from tests.stages.initialize.tiny import make_job
 
 SIZES = {"copy": 13, "name": 9}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from stages.common.encoder import Encoder
-from stages.common.job import Job
-from stages.common.models import load_adapter, load_model, load_tokenizer
-from stages.common.vocabulary import extend, new_token_ids, trainable_tokens
+from stages.models.added_tokens import extend, new_token_ids, trainable_tokens
+from stages.models.folders import load_adapter, load_model, load_tokenizer
+from stages.process.job import Job
+from stages.tokens.encoder import Encoder
 from stages.train.methods.lora import Lora
 from stages.vocabulary import Parameters
 from stages.vocabulary.body import run

@@ -1,0 +1,1 @@
+"""What was built: found, verified, fetched, accepted, compared across commits, and removed."""

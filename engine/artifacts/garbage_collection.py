@@ -1,0 +1,311 @@
+"""What a workspace can do without: leftovers of builds, and results that no spec, git revision or kept adapter refers to."""
+
+import fcntl
+import os
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from engine.dvc import dvcfile, git
+from engine.artifacts.addresses import SHORTEST, matching, provenance_of
+from engine.build.driver import check_repository
+from engine.core.digests import scratch_name
+from engine.dvc.config import cache_folder
+from engine.dvc.dvcfile import Record
+from engine.core.errors import UserError
+from engine.core.graph import ARTIFACTS
+from engine.dvc.locks import build_lock, dvc_lock
+from engine.plan.decide import Action, Decision, Planner
+from engine.plan.project import Project
+from engine.dvc.writing import remove
+from engine.dvc.store import Store
+
+# Every word that looks like an md5 counts, even in a file with conflict marks: too much kept costs room, too little a result.
+_MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
+_NAMED_ARTIFACT = re.compile(rb"\bartifacts/([A-Za-z0-9_-]+)")
+_SCRATCH = re.compile(r"(.+)-[0-9a-f]{12}")
+_LEFT_BEHIND = re.compile(r"\..+\.(tmp|restored)")
+GROUP_COLUMNS = ("what", "files", "bytes")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of the run cache; a damaged one has no record, and DVC would remove it too."""
+
+    path: Path
+    record: Record | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Things of one sort that go, and the bytes that this frees."""
+
+    name: str
+    paths: tuple[Path, ...]
+    files: int
+    size: int
+
+
+@dataclass
+class Area:
+    """The parts of a workspace that `gc` looks at; what lies behind a link that leads out of the workspace is left alone."""
+
+    root: Path
+    skipped: list[str] = field(default_factory=list)
+
+    def children(self, folder: str) -> list[Path]:
+        """The entries of a folder, in order of name; none where it is not there or lies outside."""
+        path = self.root / folder
+        if not path.is_dir():
+            return []
+        if not path.resolve().is_relative_to(self.root):
+            self.skipped.append(folder)
+            return []
+        return sorted(path.iterdir())
+
+    def below(self, folder: str, levels: int) -> list[Path]:
+        """The entries LEVELS folders deeper."""
+        found = self.children(folder)
+        return found if levels == 0 else [path for child in found for path in self.below(str(child.relative_to(self.root)), levels - 1)]
+
+    @cached_property
+    def cache(self) -> str:
+        """The folder of DVC's cache, relative to the workspace where it lies inside; elsewhere others may use it too."""
+        folder = cache_folder(self.root)
+        return str(folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every entry of the run cache."""
+        return tuple(Run(path, _record(path)) for path in self.below(f"{self.cache}/runs", 2))
+
+    @cached_property
+    def objects(self) -> dict[Path, str]:
+        """Every file among the cache's objects, and the md5 that its name says."""
+        return {path: path.parent.name + path.name for path in self.below(f"{self.cache}/files/md5", 1)}
+
+
+def _record(path: Path) -> Record | None:
+    try:
+        return None if path.name.startswith(".") else dvcfile.parse_record(path.read_bytes())
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What goes, by group, and what was not looked at."""
+
+    groups: tuple[Group, ...]
+    skipped: tuple[str, ...]
+    resumable: tuple[str, ...]
+    """Checkpoints that stay: the next build goes on from them."""
+
+    @property
+    def size(self) -> int:
+        return sum(group.size for group in self.groups)
+
+    @property
+    def files(self) -> int:
+        return sum(group.files for group in self.groups)
+
+    def rows(self) -> list[list[str]]:
+        """The groups that are not empty; columns as in GROUP_COLUMNS."""
+        return [[group.name, f"{group.files:,}", f"{group.size:,}"] for group in self.groups if group.paths]
+
+    def remarks(self) -> list[tuple[str, str]]:
+        """What stays although one might expect it to go, and why."""
+        going_on = [(f"stays: checkpoint {name}", "the next build goes on from it") for name in self.resumable]
+        return going_on + [(f"not looked at: {name}", "it lies outside the workspace; others may use it") for name in self.skipped]
+
+    def summary(self, removed: bool) -> str:
+        """The line that says how many bytes are free now, or would be."""
+        what = f"{self.size:,} bytes in {self.files:,} {'file' if self.files == 1 else 'files'}"
+        if removed:
+            return f"freed {what}"
+        return f"would free {what}" + ("; nothing was removed yet, this does: engine gc --force" if self.files else "")
+
+    def as_data(self, root: Path, removed: bool) -> dict[str, Any]:
+        """Plain JSON values, for `--json`; paths are relative to the workspace."""
+        groups = [
+            {"group": g.name, "files": g.files, "bytes": g.size, "paths": [p.relative_to(root).as_posix() for p in g.paths]}
+            for g in self.groups
+        ]
+        rest = {"skipped": list(self.skipped), "resumable": list(self.resumable)}
+        return {"removed": removed, "freed_bytes": self.size, "freed_files": self.files, "groups": groups, **rest}
+
+
+def collect(project: Project, digests: Sequence[str] = (), history: bool = True, force: bool = False) -> Garbage:
+    """Find what can go, and with FORCE remove it; DIGESTS name artifacts that stay, without HISTORY only tips of branches and tags count.
+
+    Raises UserError while anything is built here, and where it cannot be told what is referred to."""
+    check_repository(project.root)
+    with build_lock(project.root), dvc_lock(project.root):
+        _refuse_while_a_step_runs(project.root)
+        garbage = find(project, digests, history)
+        if force:
+            _remove_all(garbage, project.root)
+        return garbage
+
+
+def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
+    """What can go; reads only."""
+    area, store = Area(project.root), project.store()
+    planner = Planner(project.graph, store, project.identities)
+    decisions = [planner.decide(step) for step in project.graph]
+    records = [run.record for run in area.runs if run.record]
+    named, artifacts = referred(documents(project.root, history))
+    kept = expanded(named | kept_by_plan(planner, decisions, records) | kept_by_digest(digests, records, store), store)
+    runs = [run.path for run in area.runs if not (run.record and run.record.outputs and _md5s(run.record) <= kept)]
+    # A listing goes before the files that it names: half a removal leaves no folder that looks whole.
+    objects = sorted((path for path, md5 in area.objects.items() if md5 not in kept), key=lambda path: (path.suffix != ".dir", path))
+    scratch = area.children(f"{ARTIFACTS}/scratch")
+    going_on = [path for path in scratch if _goes_on(path.name, planner, decisions)]
+    groups = {
+        "checkpoints": [path for path in scratch if path not in going_on],
+        "temporary folders": [path for path in area.children(ARTIFACTS) if _LEFT_BEHIND.fullmatch(path.name)],
+        "logs": [path for path in area.children(f"{dvcfile.TEMPORARY}/adapterbuild") if path.suffix == ".log"],
+        "artifacts": forgotten(area.children(ARTIFACTS), artifacts | {step.name for step in project.graph}),
+        "run-cache entries": runs,
+        "cache objects": objects,
+    }
+    return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in going_on))
+
+
+def documents(root: Path, history: bool) -> Iterator[bytes]:
+    """Every `dvc.lock` and `*.dvc` that counts: in the working tree, in experiments that run aside, and in git."""
+    for folder in (root, root / dvcfile.TEMPORARY / "exps"):
+        for where, folders, files in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(".") and not (folder == root and name == ARTIFACTS)]
+            paths = (Path(where, name) for name in files if name == dvcfile.LOCK or name.endswith(".dvc"))
+            yield from (path.read_bytes() for path in paths if path.is_file())
+    if git.has_repository(root):
+        yield from (content for _, content in git.contents(root, git.dvc_files(root, history)))
+
+
+def referred(texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
+    """The md5 of all content and the names of all artifacts that TEXTS name."""
+    contents: set[str] = set()
+    artifacts: set[str] = set()
+    for text in texts:
+        contents |= {found.decode() for found in _MD5.findall(text)}
+        artifacts |= {found.decode() for found in _NAMED_ARTIFACT.findall(text)}
+    return contents, artifacts
+
+
+def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable[Record]) -> set[str]:
+    """Content that the specs refer to: what the plan keeps or restores, and earlier runs of recipes whose inputs are not known yet."""
+    outcomes = [outputs for outputs in planner.outcomes.values() if outputs]
+    perhaps = {planner.graph[decision.name].identity for decision in decisions if decision.action is Action.MAYBE}
+    now = {step.identity: dvcfile.text_md5(planner.identities[step.name]) for step in planner.graph if step.identity in perhaps}
+    waiting = [run.outputs for run in runs if any(path in now and entry.md5 == now[path] for path, entry in run.dependencies.items())]
+    return {entry.md5 for outputs in (*outcomes, *waiting) for entry in outputs.values()}
+
+
+def kept_by_digest(digests: Iterable[str], runs: Iterable[Record], store: Store) -> set[str]:
+    """Content of the runs whose artifact has one of the content addresses; raises UserError for an address that no run has."""
+    chosen = list(digests)
+    known = list(runs) if chosen else []
+    told = {str(number): provenance_of(run, store) for number, run in enumerate(known)}
+    addresses = {number: provenance.digest for number, provenance in told.items() if provenance}
+    kept: set[str] = set()
+    for given in chosen:
+        # All of them where there are several: too much kept costs room, too little a result.
+        found = [known[int(number)] for number in matching(given, addresses)]
+        if not found:
+            hint = f"give at least {SHORTEST} digits of a digest that this prints: engine adapters"
+            raise UserError(f"the cache holds no artifact with the content address {given}", hint=hint)
+        kept |= {md5 for run in found for md5 in _md5s(run)}
+    return kept
+
+
+def expanded(named: Iterable[str], store: Store) -> set[str]:
+    """NAMED and every file of the folders among them; raises UserError where a listing is damaged: its files would go for nothing."""
+    kept = set(named)
+    for md5 in sorted(name for name in kept if name.endswith(".dir")):
+        try:
+            kept |= set((store.tree(md5) or {}).values())
+        except (ValueError, KeyError, TypeError):
+            hint = "remove that file, then build or pull again what it belonged to"
+            raise UserError(f"{dvcfile.object_path(md5)} is damaged: it cannot be told which files it needs", hint=hint) from None
+    return kept
+
+
+def forgotten(entries: Iterable[Path], named: Container[str]) -> list[Path]:
+    """Artifacts with their provenance that are of no step any more and that no `dvc.lock` names."""
+    present = {path.name: path for path in entries}
+    pairs = [(path, present.get(f"{name}.provenance.json")) for name, path in present.items() if name not in named and path.is_dir()]
+    return [path for pair in pairs if pair[1] for path in pair if path]
+
+
+def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool:
+    """Whether a step that is to run would go on from the checkpoints NAME."""
+    match = _SCRATCH.fullmatch(name)
+    step = next((planner.graph[d.name] for d in decisions if match and d.name == match[1] and d.action in (Action.RUN, Action.MAYBE)), None)
+    if step is None:
+        return False
+    needs, unknown = planner.needs(step)
+    # The file that only orders `resolve` before the step is nothing that it reads.
+    read = {path: entry.md5 for path, entry in needs.items() if path != dvcfile.RESOLVED}
+    return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
+
+
+def _md5s(run: Record) -> set[str]:
+    return {entry.md5 for entry in run.outputs.values()}
+
+
+def _measured(groups: Mapping[str, Sequence[Path]]) -> Iterator[Group]:
+    """The groups with their files and bytes; a file with several names frees its bytes with the last of them, or not at all."""
+    names_left: dict[tuple[int, int], int] = {}
+    for name, paths in groups.items():
+        files = size = 0
+        for path in (file for top in paths for file in _files(top)):
+            status = path.lstat()
+            inode = (status.st_dev, status.st_ino)
+            names_left[inode] = names_left.get(inode, status.st_nlink) - 1
+            files += 1
+            size += status.st_size if names_left[inode] == 0 else 0
+        yield Group(name, tuple(paths), files, size)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Every file at or below TOP; a link is a file of its own, and is not followed."""
+    if top.is_symlink() or not top.is_dir():
+        yield top
+        return
+    for where, folders, files in os.walk(top):
+        yield from (Path(where, name) for name in [*files, *folders] if name in files or Path(where, name).is_symlink())
+
+
+def _refuse_while_a_step_runs(root: Path) -> None:
+    """Raise UserError while a step of this workspace runs, whoever started it; the runner holds a lock for each."""
+    for pattern in ("adapterbuild/*.lock", f"exps/**/{dvcfile.TEMPORARY}/adapterbuild/*.lock"):
+        for path in (root / dvcfile.TEMPORARY).glob(pattern):
+            with path.open("a+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    hint = "wait for it, or end it with ^C"
+                    raise UserError(f"{path.stem} is being built: nothing can be removed meanwhile", hint=hint) from None
+
+
+def _remove_all(garbage: Garbage, root: Path) -> None:
+    for path in (path for group in garbage.groups for path in group.paths):
+        try:
+            remove(path)
+        except OSError as error:
+            what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
+            raise UserError(what, hint="what went before it is gone; make it writable, then run the same command again") from None
+    _prune(garbage, root)
+
+
+def _prune(garbage: Garbage, root: Path) -> None:
+    """Remove the folders of the cache that this has emptied."""
+    cache = cache_folder(root)
+    parents = {parent for group in garbage.groups for path in group.paths for parent in path.parents if cache in parent.parents}
+    for parent in sorted(parents, key=lambda path: -len(path.parts)):
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()

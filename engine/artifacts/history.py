@@ -1,0 +1,234 @@
+"""What differs between two git revisions, step by step: recipes, artifacts, adapters and metrics; read without a checkout."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.dvc import dvcfile, git
+from engine.dvc.dvcfile import Record
+from engine.core.errors import Location, UserError
+from engine.core.graph import ARTIFACTS, METRICS
+from engine.identity.text import short
+from engine.plan.decide import differences
+from engine.plan.project import Project
+from engine.identity.provenance import parse
+from engine.dvc.store import Store
+from stages import train
+
+WORKING_TREE = "the working tree"
+LOST = "not in the cache"
+_ABSENT = "none"
+_ADAPTER_COLUMNS = ("step", "old", "new")
+_METRIC_COLUMNS = ("step", "metric", "old", "new", "difference")
+
+
+@dataclass(frozen=True)
+class State:
+    """What one revision says of every step, by name."""
+
+    title: str
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    records: Mapping[str, Record] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    """Files that this revision does not have."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that are compiled; where nothing is, those that DVC has recorded. A lock alone may name steps that are long gone."""
+        return tuple(self.recipes) or tuple(name for name in self.records if name != dvcfile.RESOLVE)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that differs: its step, which thing, and the old and new value (None where there is none)."""
+
+    step: str
+    subject: str
+    old: Any
+    new: Any
+
+    @property
+    def difference(self) -> float | None:
+        """New minus old, where both are numbers."""
+        return self.new - self.old if _is_number(self.old) and _is_number(self.new) else None
+
+    @property
+    def shown_difference(self) -> str:
+        """The difference with its sign, empty where there is none."""
+        return "" if self.difference is None else f"{self.difference:+.4g}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Everything that differs between two states."""
+
+    old: State
+    new: State
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    recipes: tuple[Change, ...]
+    artifacts: tuple[Change, ...]
+    adapters: tuple[Change, ...]
+    metrics: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.recipes or self.artifacts or self.adapters or self.metrics)
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`."""
+        parts = {name: [asdict(change) for change in getattr(self, name)] for name in ("recipes", "artifacts", "adapters")}
+        return {
+            "old": {"revision": self.old.title, "missing": list(self.old.missing)},
+            "new": {"revision": self.new.title, "missing": list(self.new.missing)},
+            "steps": {"added": list(self.added), "removed": list(self.removed)},
+            **parts,
+            "metrics": [asdict(change) | {"difference": change.difference} for change in self.metrics],
+        }
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What is compared, then steps, recipes and artifacts, one line each."""
+        yield f"{self.old.title} → {self.new.title}", "" if self else "nothing differs"
+        for state in (self.old, self.new):
+            if state.missing:
+                yield f"not in {state.title}: {', '.join(state.missing)}", ""
+        yield from ((f"added     {name}", "") for name in self.added)
+        yield from ((f"removed   {name}", "") for name in self.removed)
+        yield from ((f"recipe    {c.step}  {c.subject}  {_show(c.old)} → {_show(c.new)}", "") for c in self.recipes)
+        yield from ((f"artifact  {c.step}  {_address(c.old)} → {_address(c.new)}", "") for c in self.artifacts)
+
+    def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
+        """Title, columns and rows of what has numbers: content addresses and metrics."""
+        if self.adapters:
+            yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters]
+        if self.metrics:
+            yield "metrics", _METRIC_COLUMNS, [[c.step, c.subject, _show(c.old), _show(c.new), c.shown_difference] for c in self.metrics]
+
+
+def differences_between(project: Project, old: str, new: str | None) -> Changes:
+    """What differs between the revisions OLD and NEW, the working tree where NEW is None; raises UserError for an unknown one."""
+    before = state_at(project.root, old)
+    now = state_at(project.root, new) if new else working_state(project)
+    return compare(before, now, project.store())
+
+
+def state_at(root: Path, revision: str) -> State:
+    """The state that a git revision holds."""
+    commit = git.commit_of(root, revision)
+    return read_state(revision, git.files_at(root, commit, dvcfile.PARAMS, dvcfile.LOCK, METRICS))
+
+
+def working_state(project: Project) -> State:
+    """The state of the working tree; recipes are what the specs say, compiled or not."""
+    paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).glob("*.json")]
+    files = {path.relative_to(project.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+    return read_state(WORKING_TREE, files | {dvcfile.PARAMS: project.compiled[dvcfile.PARAMS].encode()})
+
+
+def read_state(title: str, files: Mapping[str, bytes]) -> State:
+    """The state that FILES (path to content) describe; raises UserError where one of them cannot be read."""
+    metrics = {
+        Path(path).stem: _parsed(_parse_json, data, f"{path} of {title}") for path, data in files.items() if path.startswith(f"{METRICS}/")
+    }
+    params = _parsed(_parse_params, files.get(dvcfile.PARAMS, b""), f"{dvcfile.PARAMS} of {title}")
+    records = _parsed(dvcfile.parse_lock, files.get(dvcfile.LOCK, b""), f"{dvcfile.LOCK} of {title}")
+    return State(title, params, records, metrics, tuple(name for name in (dvcfile.PARAMS, dvcfile.LOCK) if name not in files))
+
+
+def _parse_json(data: bytes) -> Any:
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(data, parse_constant=refuse)
+
+
+def _parse_params(data: bytes) -> dict[str, Any]:
+    return dvcfile.parse_yaml(data) or {}
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes, name: str) -> dict[str, Any]:
+    try:
+        content = parse(data)
+    except ValueError as error:
+        raise UserError(f"{name} cannot be read: {error}", Location(name)) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{name} holds no table", Location(name))
+    return content
+
+
+def compare(old: State, new: State, store: Store) -> Changes:
+    """What differs between two states; STORE holds the provenance that content addresses are looked up in."""
+    names = tuple(dict.fromkeys([*new.steps, *old.steps]))
+    both = [name for name in names if name in old.recipes and name in new.recipes]
+    artifacts = tuple(_differing("artifact", {name: (_artifact(old, name), _artifact(new, name)) for name in names}))
+    return Changes(
+        old,
+        new,
+        added=tuple(name for name in new.steps if name not in old.steps),
+        removed=tuple(name for name in old.steps if name not in new.steps),
+        recipes=tuple(change for name in both for change in _fields(name, old.recipes[name], new.recipes[name])),
+        artifacts=artifacts,
+        adapters=tuple(_differing("digest", {c.step: (_digest(old, c.step, store), _digest(new, c.step, store)) for c in artifacts}, LOST)),
+        metrics=tuple(change for name in names for change in _fields(name, _numbers(old, name), _numbers(new, name))),
+    )
+
+
+def _fields(step: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for path, before, now in differences(old, new):
+        yield Change(step, ".".join(map(str, path)), before, now)
+
+
+def _differing(subject: str, pairs: Mapping[str, tuple[str | None, str | None]], unknown: str | None = None) -> Iterable[Change]:
+    """The pairs that differ, and those of which UNKNOWN stands on both sides."""
+    for step, (old, new) in pairs.items():
+        if old != new or (unknown is not None and old == unknown):
+            yield Change(step, subject, old, new)
+
+
+def _artifact(state: State, step: str) -> str | None:
+    """The recorded content of a step's artifact, for steps that the revision still has."""
+    record = state.records.get(step) if step in state.steps else None
+    entry = record.outputs.get(f"{ARTIFACTS}/{step}") if record else None
+    return entry.md5 if entry else None
+
+
+def _digest(state: State, step: str, store: Store) -> str | None:
+    """Content address of what a training left; None for other steps and those that the revision has not built."""
+    record = state.records.get(step) if step in state.steps else None
+    if record is None or dvcfile.kind_of(record.command) != train.KIND.name:
+        return None
+    entry = record.outputs.get(f"{ARTIFACTS}/{step}.provenance.json")
+    data = store.read(entry.md5) if entry else None
+    if data is None:
+        return LOST
+    found = parse(data)
+    return found.digest if found else "damaged in the cache"
+
+
+def _numbers(state: State, step: str) -> dict[str, Any]:
+    """A step's metrics as one flat table, so that what is new or gone is named value by value."""
+    return dict(_leaves(state.metrics.get(step, {}))) if step in state.steps else {}
+
+
+def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _address(value: str | None) -> str:
+    if value is None:
+        return _ABSENT
+    return value if " " in value else short(value)
+
+
+def _show(value: Any) -> str:
+    return _ABSENT if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

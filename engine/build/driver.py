@@ -1,0 +1,282 @@
+"""Builds: runs what the plan says as inputs become known, and records it as `dvc repro` would."""
+
+import os
+import signal
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush, nsmallest
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.core.errors import UserError
+from engine.build.executors import Executor, Finished
+from engine.core.graph import LIVE, Graph, Step
+from engine.dvc.locks import build_lock
+from engine.build.machine import refuse_impossible
+from engine.plan.decide import Action, Decision, Planner
+from engine.plan.project import Project
+from engine.build.pulling import Puller, pull_all
+from engine.dvc.recording import Recorder
+from engine.dvc.writing import replace_with
+from engine.dvc.store import Disk
+from engine.plan.takeover import take_over
+from stages.process.job import PREEMPTED
+
+
+class BuildPreempted(UserError):
+    """Steps were asked to stop, and have saved what they had."""
+
+
+_NAMED_WAITS = 3
+_SLOTS = {"cpu": "process"}
+
+
+class View(Protocol):
+    """Shows a build as it goes on."""
+
+    def decided(self, decision: Decision) -> None:
+        """A step was kept or restored, or may start."""
+
+    def started(self, step: Step) -> None:
+        """A step has started."""
+
+    def ended(self, finished: Finished) -> None:
+        """A step has ended."""
+
+    def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
+        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
+
+    def moved(self, step: Step) -> None:
+        """What a step read has changed since it started, so that its result is not kept."""
+
+
+def check_repository(root: Path) -> None:
+    """Raise UserError where DVC has no repository at ROOT."""
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
+
+
+def dvc_environment() -> dict[str, str]:
+    """The environment in which DVC's stages find this very Python, whether or not its virtual environment is active."""
+    folder = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
+
+
+def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None) -> None:
+    """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
+    check_repository(project.root)
+    if puller:
+        # First: what is restored asks nothing of this machine.
+        pull_all(project, graph, puller)
+    refuse_impossible(project, graph)
+    with build_lock(project.root), _interrupted_by_sigterm():
+        project.write_compiled()
+        store = project.store()
+        recorder = Recorder(project.root, store.hashes)
+        resolve(project, store, recorder)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller)
+        try:
+            run.go()
+            _tell_loggers(project.root, run)
+        except BaseException:
+            # ^C, SIGTERM, a mistake of the user, a full disk: what has finished by now is still recorded.
+            run.record(executor.stop())
+            raise
+        finally:
+            recorder.flush()
+            store.hashes.save()
+
+
+def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
+    """What DVC's first step does, and its record; nothing when it is up to date already."""
+    made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
+    if project.plan_resolve(store).action is not Action.KEEP:
+        project.resolve()
+    wanted = Record(dvcfile.RESOLVE_COMMAND, {}, made)
+    if store.record(dvcfile.RESOLVE) != wanted:
+        recorder.note(dvcfile.RESOLVE, replace(wanted, outputs={dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
+
+
+def _tell_loggers(root: Path, run: "_Build") -> None:
+    """Tell the loggers of new trainings of an evaluation that did not run, since the answers came out as before.
+
+    The runner tells them of the others."""
+    for name in [name for name in run.read if name.startswith("train-")]:
+        evaluation = name.replace("train-", "evaluate-", 1)
+        watched = any((root / LIVE / name).glob("*.run"))
+        if watched and evaluation not in run.read and any(step.name == evaluation for step in run.graph):
+            from stages.reporting import report
+
+            report(root / LIVE, evaluation, "", run.store.metrics(run.graph[evaluation].metrics))
+
+
+@dataclass
+class _Build:
+    graph: Graph
+    store: Disk
+    planner: Planner
+    recorder: Recorder
+    executor: Executor
+    view: View
+    puller: Puller | None = None
+    unsettled: dict[str, set[str]] = field(default_factory=dict)
+    """What each undecided step reads of steps that are not settled yet."""
+    decidable: list[int] = field(default_factory=list)
+    """A heap of the steps, by place in the graph, whose producers are all settled."""
+    ready: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """For each slot a heap of the steps that will run as soon as there is room."""
+    read: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
+    """What each step that has started reads, by path."""
+    failed: list[Finished] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unsettled = {step.name: set(step.producers) for step in self.graph}
+        self.places = {step.name: place for place, step in enumerate(self.graph)}
+        self.decidable = [place for place, step in enumerate(self.graph) if not step.producers]
+
+    def go(self) -> None:
+        """Settle every step, or all that do not follow a failed one."""
+        running = 0
+        while True:
+            if not self.failed:
+                while self.decidable:
+                    self._decide(self.graph.steps[heappop(self.decidable)])
+                running += self._start_all()
+            if not running:
+                break
+            ended = self.executor.wait()
+            running -= len(ended)
+            self.record(ended)
+        if self.failed:
+            raise self._failure()
+
+    def _failure(self) -> UserError:
+        """What to say about the steps that failed; where all of them only were asked to stop, that."""
+        names = ", ".join(finished.step.name for finished in self.failed)
+        hint = "what was finished is kept; run the same command to go on"
+        if all(finished.status == PREEMPTED for finished in self.failed):
+            return BuildPreempted(f"{names} was asked to stop and has saved its state", hint=hint)
+        return UserError(f"{names} failed", hint=hint)
+
+    def _decide(self, step: Step) -> None:
+        decision = self.planner.decide(step)
+        if self.puller and self.puller.bring(step, self.planner, decision.action):
+            decision = self.planner.decide(step)
+        self.view.decided(decision)
+        if decision.action is Action.RUN:
+            heappush(self.ready[step.kind.slot], self.places[step.name])
+            return
+        if decision.action is Action.KEEP:
+            record = self.store.record(step.name)
+            assert record, f"{step.name} is kept, so that it is recorded"
+            self._renew(step, record)
+            if not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
+                # DVC brought the result, and the run cache knows of its run.
+                replace_with(self.recorder.root / step.run_record, ran.text().encode())
+        elif decision.action is Action.RESTORE:
+            needs = self._read_now(step)
+            run = self.planner.earlier_run(step, needs, self.store.record(step.name))
+            assert run
+            self.recorder.restore(step, run, needs)
+            for path in step.outputs:
+                self.store.fresh(path)
+            self._renew(step, run)
+        assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
+        self._settle(step)
+
+    def _renew(self, step: Step, record: Record) -> None:
+        """Record the result of RECORD for the identity of today, where it was recorded for another text of the same behaviour."""
+        needs, _ = self.planner.needs(step)
+        if record.dependencies.keys() != needs.keys() or record.dependencies[step.identity].md5 != needs[step.identity].md5:
+            self.planner.outcomes[step.name] = take_over(
+                self.recorder, self.store, step, self._read_now(step), self.planner.identities[step.name]
+            )
+        elif record.command != dvcfile.command(step):
+            # Only its command has another text since: DVC's next run must find that one.
+            self.planner.outcomes[step.name] = self.recorder.finish(step, self._read_now(step)).outputs
+
+    def _settle(self, step: Step) -> None:
+        """What STEP leaves is known: those that waited for nothing else can be decided."""
+        del self.unsettled[step.name]
+        for name in self.graph.consumers[step.name]:
+            self.unsettled[name].discard(step.name)
+            if not self.unsettled[name]:
+                heappush(self.decidable, self.places[name])
+
+    def _start_all(self) -> int:
+        """Start ready steps while there is room, the first of the graph first; how many started."""
+        started = 0
+        while heaps := [heap for heap in self.ready.values() if heap and self.executor.free(self.graph.steps[heap[0]])]:
+            step = self.graph.steps[heappop(min(heaps))]
+            self._drop_damaged(step)
+            self.read[step.name] = self._read_now(step)
+            self.executor.start(step)
+            self.view.started(step)
+            started += 1
+        self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
+        return started
+
+    def _waiting(self) -> Iterator[tuple[str, str]]:
+        """The steps that wait, and for what: first those that only wait for room."""
+        for slot, heap in self.ready.items():
+            yield from ((self.graph.steps[place].name, f"a free {_SLOTS.get(slot, slot)}") for place in nsmallest(_NAMED_WAITS, heap))
+        yield from ((name, ", ".join(sorted(producers))) for name, producers in self.unsettled.items() if producers)
+
+    def _read_now(self, step: Step) -> dict[str, Entry]:
+        """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""
+        needs, unknown = self.planner.needs(step)
+        if unknown:
+            raise UserError(f"{', '.join(unknown)} left no {self._unread(step, needs)}, which {step.name} reads", step.origin)
+        found = {path: self.store.fresh(path) for path in needs}
+        moved = [path for path, entry in found.items() if entry is None or entry.md5 != needs[path].md5]
+        if moved:
+            raise UserError(f"{', '.join(moved)} changed while {step.name} was waiting for it", hint="run the same command again")
+        return {path: entry for path, entry in found.items() if entry}
+
+    @staticmethod
+    def _unread(step: Step, needs: Mapping[str, Entry]) -> str:
+        return ", ".join(item.path for item in step.inputs.values() if item.path not in needs)
+
+    def _drop_damaged(self, step: Step) -> None:
+        """Remove damaged objects that an earlier run of this step left in the cache: they would stand in the way of good ones."""
+        record = self.store.record(step.name)
+        for entry in record.outputs.values() if record else ():
+            for path in self.store.damaged(entry):
+                path.unlink()
+
+    def record(self, ended: Sequence[Finished]) -> None:
+        """Record the steps that ended well, in one go."""
+        for finished in ended:
+            step = finished.step
+            self.view.ended(finished)
+            if finished.status:
+                self.failed.append(finished)
+                continue
+            if {path: self.store.fresh(path) for path in self.read[step.name]} != self.read[step.name]:
+                # Its siblings' work is still to be recorded: this is the failure of one step.
+                self.view.moved(step)
+                self.failed.append(finished)
+                continue
+            self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
+            self._settle(step)
+        self.recorder.flush()
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a build as cleanly as ^C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

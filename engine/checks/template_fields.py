@@ -1,0 +1,58 @@
+"""Fields that a task asks for and its source cannot have: told before anything runs, where the columns of a source are known."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+from engine.core.errors import Problem, did_you_mean
+from engine.spec.load import Spec
+from engine.spec.references import NAMES, PLAIN_TEMPLATE
+from engine.spec.sections import Task
+from stages.generate.sources.task import TaskRows
+
+Place = tuple[str | int, ...]
+
+
+def unknown_fields(spec: Spec, name: str) -> Iterator[Problem]:
+    """Every field that task NAME of SPEC needs and that no row of its source has."""
+    task = spec.experiment.tasks[name]
+    known = _known_columns(task, spec.experiment.tasks)
+    if known is None:
+        return
+    for place, field in _needed(task):
+        if field not in known:
+            what = f"task '{name}' needs field '{field}', which no row of its source has"
+            yield Problem(what, spec.where("tasks", name, *place), did_you_mean(field, known))
+
+
+def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | None:
+    """The columns that a row of TASK can have, None where only reading tells."""
+    source = task.source
+    found: tuple[str, ...] | None = source.known_columns()
+    if isinstance(source, TaskRows) and source.task in tasks and tasks[source.task].teacher:
+        found = ("id", "group", "system", "prompt", "completion", "references", *tasks[source.task].carry)
+    return None if found is None or task.layout else frozenset((*found, *source.columns))
+
+
+def _needed(task: Task) -> Iterator[tuple[Place, str]]:
+    """What the task reads of a row, each with the place in the task that says so."""
+    templates = [(("prompts", index), prompt) for index, prompt in enumerate(task.prompts)]
+    for place, template in [*templates, (("system",), task.system)]:
+        if isinstance(template, str):
+            yield from ((place, field) for field in sorted(_fields(template)))
+    for column in task.teacher.columns() if task.teacher else ():
+        yield ("teacher",), column
+    single = {("split", "group_by"): task.split.group_by, ("split", "column"): task.split.column}
+    if task.few_shot:
+        single[("few_shot", "answer")] = task.few_shot.answer
+    yield from ((place, column) for place, column in single.items() if column)
+    yield from ((("carry", index), column) for index, column in enumerate(task.carry))
+
+
+@cache
+def _fields(template: str) -> frozenset[str]:
+    """The fields without which a template cannot be rendered."""
+    if PLAIN_TEMPLATE.fullmatch(template):
+        return frozenset(NAMES.findall(template))
+    from stages.rows.templates import Template
+
+    return Template(template, "").required

@@ -1,0 +1,1 @@
+"""The verbs of `engine`, and how their answers look in a terminal."""

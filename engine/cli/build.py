@@ -1,0 +1,48 @@
+"""The verb that runs what the plan says: build."""
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import INTERRUPTED, PREEMPTED, Targets, app, load_project, ready
+
+
+@app.command()
+def build(
+    targets: Targets = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
+    pull: Annotated[bool, typer.Option("--pull", help="Restore what DVC's remote has of others' runs, and run the rest.")] = False,
+) -> None:
+    """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
+    from engine.build import executors
+    from engine.build.driver import BuildPreempted, dvc_environment
+    from engine.build.driver import build as run
+    from engine.build.pulling import Puller
+    from engine.cli import render
+    from engine.cli.build_view import View
+    from engine.cli.results import print_results
+
+    project = load_project()
+    selected = project.select(targets or [])
+    ready(project.root)
+    if jobs > 1:
+        executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
+    else:
+        executor = executors.in_turn(project.root, dvc_environment())
+    puller = Puller(project.root, project.store(), render.warn) if pull else None
+    try:
+        with View(len(selected.graph), live=jobs > 1) as view:
+            run(project, selected.graph, executor, view, puller)
+    except KeyboardInterrupt:
+        # typer would turn it into an exit without a word.
+        render.note("interrupted: finished steps stay finished; run the same command to go on")
+        raise typer.Exit(INTERRUPTED) from None
+    except BuildPreempted as stopped:
+        render.error(stopped)
+        raise typer.Exit(PREEMPTED) from None
+    finally:
+        if puller:
+            puller.close()
+    if selected.experiments:
+        print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)

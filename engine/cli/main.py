@@ -1,0 +1,40 @@
+"""The command `engine`: the verbs of all modules in the order in which `--help` lists them."""
+
+import io
+import sys
+from typing import Any
+
+# isort: off
+from engine.cli import setup, specs, plan, build, results  # noqa: F401 - each adds its verbs to the app
+from engine.cli import artifacts, graph, history, inspect, lock, preview, report, sweep  # noqa: F401
+
+# isort: on
+from engine.cli.app import MISTAKE, app
+from engine.cli.values import command_of
+from engine.core.errors import UserError, no_room
+
+
+def command() -> Any:
+    """The whole command line: every verb of every module."""
+    return command_of(app)
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of guides
+    try:
+        command()()
+    except UserError as error:
+        from engine.cli import render
+
+        render.error(error)
+        sys.exit(MISTAKE)
+    except OSError as error:
+        if (full := no_room(error)) is None:
+            raise
+        from engine.cli import render
+
+        render.error(full)
+        sys.exit(MISTAKE)

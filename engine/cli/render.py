@@ -1,0 +1,241 @@
+"""How things look in a terminal; the only file that imports rich, and only where somebody sees colours, tables or what moves."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO
+
+from engine.core.errors import Problem, UserError
+from engine.plan.cost_memo import Costs, Known, expected_seconds
+from engine.plan.decide import Action, Decision, Plan, Reason
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# A pipe or a file has no width: nothing is wrapped there.
+_UNBOUNDED = 10_000
+_STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
+_MODULES_NAMED = 3
+"""So many modules are named of those whose code changed; of more, one."""
+_NARROWEST = 28
+"""Columns that reasons need beside the names of steps; where there are fewer, they stand below them."""
+
+Span = tuple[str, str]
+"""A piece of a line, and its style."""
+Line = Sequence[Span]
+
+
+def _shows_styles(stream: TextIO) -> bool:
+    return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+@cache
+def _console(stderr: bool) -> "Console":
+    """One console for each stream: what moves at the bottom of a terminal then makes way for lines."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _UNBOUNDED)
+
+
+def out() -> "Console":
+    """The console of data, for pages that need more than lines."""
+    return _console(False)
+
+
+def _print(lines: Iterable[Line], stderr: bool = False) -> None:
+    """Write lines; without colours rich is not needed, whose import takes longer than a plan."""
+    stream = sys.stderr if stderr else sys.stdout
+    if not _shows_styles(stream):
+        stream.writelines("".join(text for text, _ in line) + "\n" for line in lines)
+        return
+    from rich.text import Text
+
+    for line in lines:
+        _console(stderr).print(Text.assemble(*line), soft_wrap=True)
+
+
+def error(problem: UserError) -> None:
+    """Print what, where and hint of every problem to stderr."""
+    _problems(problem.problems)
+
+
+def warnings(found: Iterable[Problem]) -> None:
+    """Print what, where and hint of problems that refuse nothing to stderr."""
+    _problems(found)
+
+
+def _problems(found: Iterable[Problem]) -> None:
+    styles = {"error:": "bold red", "warning:": "bold yellow", "  hint:": "cyan"}
+    for number, item in enumerate(found):
+        for line in ([""] if number else []) + str(item).splitlines():
+            style = next((style for start, style in styles.items() if line.startswith(start)), "")
+            _print([[(line, style)]], stderr=True)
+
+
+def note(text: str) -> None:
+    """A line for people, beside the data: to stderr."""
+    _print([[(text, "dim")]], stderr=True)
+
+
+def warn(text: str) -> None:
+    """Something that people must see: to stderr."""
+    _print([[(f"warning: {text}", "bold yellow")]], stderr=True)
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON value to stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def plan(title: str, decided: Plan, costs: Costs) -> None:
+    """The plan as a tree: action, step, and its reasons or its size; then one line that sums up."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
+    width = max((len(d.name) for d in decided.decisions), default=0) + 2
+    last = len(decided.decisions) - 1
+    lines: list[Line] = [[(title, "bold")]]
+    for number, decision in enumerate(decided.decisions):
+        lines += _branch(decision, costs.steps[decision.name], width, columns, number == last)
+    _print([*lines, [(_summary(decided, costs), "bold")]])
+
+
+def plan_as_json(decided: Plan, costs: Costs) -> None:
+    """The plan as one JSON value, with each step's facts; a line for each step, since thousands of them are written."""
+    steps = ({**decision.as_data(), "facts": costs.steps[decision.name]} for decision in decided.decisions)
+    lines = ",\n".join(json.dumps(step, ensure_ascii=False, allow_nan=False) for step in steps)
+    sys.stdout.write(f'{{"steps": [\n{lines}\n]}}\n')
+
+
+def _branch(decision: Decision, known: Known, width: int, columns: int, is_last: bool) -> list[Line]:
+    """One step: its reasons and sizes beside its name, or below it where there are too few columns."""
+    remarks = [_reason(reason) for reason in _telling(decision.reasons)]
+    if sizes := [*known["sizes"], *_time(known, decision.action)]:
+        remarks.append([(" · ".join(sizes), "dim")])
+    beside = columns - 3 - 9 - width >= _NARROWEST
+    indent = 9 + width if beside else 2
+    found = [line for remark in remarks for line in _wrapped(remark, columns - 3 - indent)]
+    style, more = _STYLES[decision.action], "   " if is_last else "│  "
+    head: list[Span] = [("└─ " if is_last else "├─ ", "dim"), (f"{decision.action:<9}{decision.name:<{width if beside else 0}}", style)]
+    below = found[1:] if beside else found
+    return [[*head, *(found[0] if beside and found else ())], *([(more + " " * indent, "dim"), *line] for line in below)]
+
+
+def _wrapped(line: Line, width: int) -> list[list[Span]]:
+    """LINE in as many lines as WIDTH columns ask for, broken between words."""
+    if sum(len(text) for text, _ in line) <= width:
+        return [list(line)]
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for word, style in ((word, style) for text, style in line for word in text.split(" ") if word):
+        if used and used + 1 + len(word) > width:
+            lines.append([])
+            used = 0
+        lines[-1].append((f" {word}" if used else word, style))
+        used += len(word) + bool(used)
+    return lines
+
+
+def _time(known: Known, action: Action) -> list[str]:
+    """How long the last run took; for a training that nobody has timed here, that this is unknown."""
+    if known["seconds"] and action is not Action.KEEP:
+        return [f"{duration(known['seconds'])} last time"]
+    return ["time unknown"] if known["memory"] and action in (Action.RUN, Action.MAYBE) else []
+
+
+def _telling(reasons: Sequence[Reason]) -> list[Reason]:
+    """What a person wants to read: all producers that a step follows in one line, and none where the step was never built anyway.
+
+    Of many modules whose code changed the first is named; `engine why` and `--json` name all."""
+    followed = [reason.subject for reason in reasons if reason.cause == "upstream"]
+    code = [reason for reason in reasons if reason.cause == "code"]
+    folded = code[1:] if len(code) > _MODULES_NAMED else []
+    others = [reason for reason in reasons if reason.cause != "upstream" and reason not in folded]
+    if folded:
+        others[others.index(code[0])] = replace(code[0], new=f"and of {len(folded)} more modules changed")
+    if not followed or any(reason.cause == "never-built" for reason in others):
+        return others
+    return [*others, Reason("upstream", ", ".join(followed))]
+
+
+def _reason(reason: Reason) -> list[Span]:
+    place: list[Span] = [(f"   ({reason.where.file}:{reason.where.line})", "dim")] if reason.where else []
+    return [(str(reason), ""), *place]
+
+
+def _summary(decided: Plan, costs: Costs) -> str:
+    counts = {action: decided.count(action) for action in Action}
+    words = [f"{counts[Action.RUN]} to run"]
+    if counts[Action.MAYBE]:
+        words.append(f"{counts[Action.MAYBE]} may run")
+    words += [f"{counts[Action.KEEP]} up to date", f"{counts[Action.RESTORE]} from cache"]
+    seconds, unknown = expected_seconds(decided, costs)
+    time = ""
+    if counts[Action.RUN] + counts[Action.MAYBE]:
+        known = f"about {duration(seconds)}" if seconds else ""
+        parts = [part for part in (known, f"{unknown} never timed here" if unknown else "") if part]
+        time = f" · {' + '.join(parts)}" if parts else ""
+    return ", ".join(words) + time
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{max(rest, 1)} s"
+
+
+_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "failed": "bold red", "stopped": "yellow"}
+
+
+def step_line(word: str, name: str, remark: str) -> None:
+    """What has just happened to a step: one line on stderr."""
+    _print([[(f"{word:<9}", _STEP_STYLES[word]), (name, ""), (f"   {remark}", "dim")]], stderr=True)
+
+
+def plain(text: str) -> None:
+    """Text of another program, as it is, to stderr."""
+    _print([[(line, "")] for line in text.splitlines()], stderr=True)
+
+
+class Moving:
+    """A few lines at the bottom of a terminal that are kept up to date; nothing at all where stderr is no terminal."""
+
+    def __init__(self, rows: Callable[[], list[str]]) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        moving = lambda: Text("\n".join(rows()), style="bold", no_wrap=True, overflow="ellipsis")  # noqa: E731
+        self._live = Live(get_renderable=moving, console=_console(True), refresh_per_second=4, transient=True)
+
+    def start(self) -> None:
+        if sys.stderr.isatty():
+            self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
+    """A table to stdout; the first column is a name, the others are set to the right where they are numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = [tuple(row) for row in rows]
+    view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        numeric = all(row[number].replace(".", "", 1).replace(",", "").isdigit() or row[number] in ("", "–") for row in rows)
+        view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*(escape(cell) for cell in row))
+    _console(False).print(view)
+
+
+def lines(items: Iterable[tuple[str, str]]) -> None:
+    """Plain lines with a dim remark at the end of each."""
+    _print([(text, ""), (f"   {remark}" if remark else "", "dim")] for text, remark in items)

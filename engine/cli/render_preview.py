@@ -1,0 +1,89 @@
+"""How a preview looks in a terminal: a row's columns, its prompt and completion, and its tokens with the supervised part in colour."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.text import Text
+
+from engine.cli.render import note, out
+from engine.rows.preview import Preview
+
+_SHOWN = 300
+_SUPERVISED, _OTHER, _HEAD = "black on green", "dim", "bold"
+
+
+def preview(found: Preview) -> None:
+    """Print every row; where there is no colour, supervised tokens stand between ⟦ and ⟧."""
+    console = out()
+    for row in found.rows:
+        for line in _lines(row, console.color_system is not None):
+            console.print(line, soft_wrap=True)
+    if found.without_tokens:
+        note(found.without_tokens)
+    if not found.rows:
+        note("the source has no rows")
+
+
+def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
+    yield Text(f"── {row['where']}  id {row['id']}  group {row['group'][:12]}", style=_HEAD)
+    for name, value in row["source"].items():
+        yield Text.assemble((f"{name}: ", "cyan"), _short(value))
+    if row["left_out"]:
+        yield Text.assemble(("left out: ", "bold yellow"), row["left_out"])
+    yield from _texts(row)
+    if "no_tokens" in row:
+        yield Text.assemble(("left out of the training: ", "bold yellow"), row["no_tokens"])
+    if "tokens" in row:
+        learned = sum(token["supervised"] for token in row["tokens"])
+        for note_of in row.get("notes", ()):
+            yield Text.assemble(("note: ", "bold yellow"), note_of)
+        yield Text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
+        yield _tokens(row["tokens"], colour)
+        for further in row.get("more_tokens", ()):
+            yield Text(f"tokens of a further row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
+            yield _tokens(further, colour)
+    yield Text("")
+
+
+def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
+    """The row as the model will read it: its messages, or its prompt and completion."""
+    made = row["row"] or {}
+    if "messages" in made:
+        for message in made["messages"]:
+            calls = f" {json.dumps(message['tool_calls'], ensure_ascii=False)}" if message.get("tool_calls") else ""
+            if reasoning := message.get("reasoning_content"):
+                yield Text.assemble((f"{message['role']}, reasoning: ", "magenta"), reasoning)
+            unlearned = " (not learned: train = false)" if message.get("train") is False else ""
+            yield Text.assemble((f"{message['role']}{unlearned}: ", "magenta"), f"{message['content'] or ''}{calls}")
+        return
+    system, prompt = made.get("system", row["system"]), made.get("prompt", row["prompt"])
+    if system:
+        yield Text.assemble(("system: ", "magenta"), system)
+    yield Text.assemble((f"prompt (template {row['template']}): ", "magenta"), prompt)
+    if row["asked"] not in (prompt, ""):
+        yield Text.assemble(("the teacher is asked: ", "magenta"), row["asked"])
+    if made:
+        yield Text.assemble(("completion: ", "magenta"), made["completion"])
+    elif not row["left_out"]:
+        yield Text.assemble(("completion: ", "magenta"), ("the teacher writes it when the step runs; a preview asks nobody", "dim"))
+
+
+def _tokens(tokens: Iterable[Mapping[str, Any]], colour: bool) -> Text:
+    text, inside = Text(), False
+    for token in tokens:
+        if not colour and token["supervised"] != inside:
+            inside = token["supervised"]
+            text.append("⟦" if inside else "⟧")
+        text.append(_visible(token["text"]), style=_SUPERVISED if token["supervised"] else _OTHER)
+        text.append("|", style="dim")
+    return text.append("⟧") if inside and not colour else text
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "⏎").replace("\t", "⇥")
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,28 @@
+"""The verb that writes down what was built: report; thin, as those of `engine.cli.app`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import Specs, app, load_project
+
+
+@app.command()
+def report(
+    specs: Specs = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the pages and pictures into.")] = Path(
+        "report"
+    ),
+) -> None:
+    """Write what was built as one HTML page that needs no network, and as Markdown: data, tokens, losses, scores, answers, cost."""
+    from engine.cli import render
+    from engine.report.collect import gather
+    from engine.report.page import write
+    from engine.report.sections import sections
+
+    matter = gather(load_project(), specs or [])
+    title = "Report: " + ", ".join(one.name for one in matter.experiments)
+    written = write(output, title, sections(matter))
+    pictures = len(written) - 2
+    render.note(f"{written[0]} and {written[1].name} written, {pictures} {'picture' if pictures == 1 else 'pictures'}")

@@ -1,0 +1,35 @@
+"""The verbs about a workspace and what it stands on: init, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import MISTAKE, Json, Settings, app
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="The folder to make a workspace of.")] = Path()) -> None:
+    """Make a workspace: git, DVC, ignore files, and a first spec to edit."""
+    from engine.cli import render
+    from engine.setup.init import init as make
+
+    made = make(directory)
+    render.note(f"{directory} is a workspace" + (f" with {', '.join(made)}" if made else ""))
+    render.note("next: engine plan" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} plan")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check what a workspace stands on: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1: something is wrong."""
+    from engine.cli import render
+    from engine.setup.doctor import COLUMNS, examine
+
+    found = examine(Settings.workspace.resolve())
+    good = all(one.holds for one in found)
+    if json:
+        render.as_json({"healthy": good, "checks": [vars(one) for one in found]})
+    else:
+        render.table("doctor", list(COLUMNS), [[one.what, "yes" if one.holds else "NO", one.detail] for one in found])
+    if not good:
+        raise typer.Exit(MISTAKE)

@@ -1,0 +1,302 @@
+"""Specs become one graph: each section a step or several, equal steps one, clashes refused."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from engine.checks.bin_length import bin_tokens, unpackable
+from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
+from engine.checks.continued_adapter import not_continued
+from engine.checks.template_fields import unknown_fields
+from engine.compile.benchmarks import add_benchmarks
+from engine.compile.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
+from engine.compile.compilation import locate_below as _locate
+from engine.compile.compilation import narrow as _narrow
+from engine.compile.evaluation import Subject, add_evaluation
+from engine.compile.merge import add_merge
+from engine.compile.shared_steps import share
+from engine.compile.task_inputs import Makers, needed_by
+from engine.core.errors import Location, Problem, UserError
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Input, Step
+from engine.spec.load import Spec
+from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
+from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
+from stages.train.zero import as_zero
+
+_TRAINING_RESOURCES = (
+    *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence", "stop_without_progress"),
+    *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
+)
+"""The resources that say how a training runs, by the same name in a spec and in the step."""
+
+SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def compile_graph(specs: Iterable[Spec]) -> Graph:
+    """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    compiled = compile_each(specs)
+    if compiled.problems:
+        raise UserError(compiled.problems)
+    return compiled.graph()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The steps that specs give, producers first, as far as they can be told, and every problem."""
+
+    steps: tuple[Step, ...]
+    problems: list[Problem]
+    aliases: Mapping[str, str]
+
+    def graph(self) -> Graph:
+        """The steps as a graph, where there are no problems."""
+        return Graph(self.steps, self.aliases)
+
+
+@without_collection
+def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> Compiled:
+    """The steps of SPECS as far as they can be told, and every problem.
+
+    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
+    that lie below ROOT, the workspace, the configuration is read."""
+    first = Compilation({spec.name: spec for spec in specs}, root)
+    compilation = _compiled(first, whole)
+    if compilation.told_apart:
+        # Only now is it known which steps of a sweep are one, on which it depends who needs to be asked.
+        compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
+    shared = share(compilation)
+    return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
+
+
+def _compiled(compilation: Compilation, whole: bool) -> Compilation:
+    """COMPILATION with all steps of its specs and every problem, those of each point of a sweep by themselves."""
+    for spec in compilation.specs.values():
+        try:
+            _experiment(compilation, spec, ())
+        except UserError as error:
+            compilation.problems += error.problems if whole else ()
+    return compilation
+
+
+def targets(spec: Spec) -> tuple[str, ...]:
+    """The names of the steps that a spec is built for."""
+    name = spec.name
+    sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
+    return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
+
+
+def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
+    """Add all steps of SPEC; CHAIN holds the experiments that wait for this one's model."""
+    base = _base(c, spec, (*chain, spec.name))
+    trained = _train(c, spec, base)
+    _evaluate(c, spec, base, trained)
+    return trained
+
+
+def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
+    """The rows of one task, generated and split; gives the split step. CHAIN holds the tasks that wait for this one's rows."""
+    if known := c.tasks.get((spec.name, name)):
+        return known
+    task = spec.experiment.tasks[name]
+    where = spec.where("tasks", name)
+    validation, test = task.split.shares
+    parameters = _narrow(
+        generate.Parameters,
+        task,
+        group_by=task.split.group_by,
+        split_column=task.split.column,
+        test_source=task.split.test_source,
+        # Other shares move examples only, so only then do they belong to the rows.
+        held_out=generate.HeldOut(validation=validation, test=test, seed=task.split.seed) if task.few_shot else None,
+    )
+    below = ("tasks", name, "split")
+    moved = {"group_by": "group_by", "split_column": "column", "test_source": "test_source"}
+    locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
+    c.problems += [*unknown_fields(spec, name), *long_answer_of_teacher(spec, name, c.root)]
+    makers = Makers(
+        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, spec, *model, where, lambda path: where)
+    )
+    reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
+    c.problems += wrong
+    rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate), spec)
+    shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
+    c.tasks[spec.name, name] = c.add(
+        Step(
+            f"split-{name}",
+            split.KIND,
+            shares,
+            {"rows": rows.output("rows.jsonl")},
+            f"Train, validation and test of {name}.",
+            where,
+            _locate(spec, below),
+        ),
+        spec,
+    )
+    return c.tasks[spec.name, name]
+
+
+def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
+    """The model that SPEC starts from, with the tokens that SPEC adds to it."""
+    return _vocabulary(c, spec, _model(c, spec, chain))
+
+
+def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
+    """The model that SPEC starts from, made by a step where it does not exist yet."""
+    model = spec.experiment.model
+    if isinstance(model, ScratchModel):
+        return _scratch(c, spec, model)
+    if isinstance(model, LocalModel):
+        folder, where = PurePosixPath(model.path), spec.where("model", "path")
+        files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
+        config = read_config(c.root / folder) if c.root else None
+        pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
+        name = model.name or _as_name(folder.name)
+        return Base(name, Input(str(folder), where=where), files, encoder_decoder=pairs, context=of_folder(name, model.path, config))
+    if isinstance(model, HubModel):
+        name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
+        step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
+        return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
+    return _trained(c, spec, model, chain)
+
+
+def _fetched(c: Compilation, spec: Spec, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
+    """One revision of a model of the hub."""
+    parameters = fetch.Parameters(id=model, revision=revision)
+    name = name or _as_name(model.rsplit("/", 1)[-1])
+    return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate), spec)
+
+
+def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
+    tasks = model.tokenizer.tasks or tuple(spec.experiment.tasks)
+    reads = {f"rows/{task}": _task(c, spec, task).output("train.jsonl") for task in tasks}
+    parameters = _narrow(initialize.Parameters, model)
+    description = f"Tokenizer and random weights of {model.name}."
+    step = c.add(
+        Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
+        spec,
+    )
+    files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
+    return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder, context=of_scratch(spec, model))
+
+
+def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
+    """The model of another experiment; its tokenizer is that of the model at the chain's beginning."""
+    where = spec.where("model", "experiment")
+    if model.experiment in chain:
+        raise UserError(f"experiments train each other's models in a circle: {' -> '.join((*chain, model.experiment))}", where)
+    other = c.specs.get(model.experiment)
+    if other is None:
+        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, c.meant(model.experiment, c.specs))
+    base = _base(c, other, (*chain, model.experiment))
+    trained = _train(c, other, base).output()
+    if not other.experiment.training.method.makes_adapter:
+        return replace(base, weights=trained, vocabulary=None, adapter=None)
+    c.problems += not_continued(spec, other)
+    return replace(base, adapter=trained)
+
+
+def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
+    """BASE with the special tokens of SPEC, where it has some."""
+    section, method = spec.experiment.tokenization, spec.experiment.training.method
+    if not section.special_tokens:
+        return base
+    where = spec.where("tokenization", "special_tokens")
+    if not getattr(method, "learns_new_tokens", False):
+        what = f"method '{method.kind}' cannot learn the embeddings of special_tokens"
+        c.problems.append(Problem(what, where, 'take training.method "lora" or "full", or leave special_tokens out'))
+    if "tokenizer.json" not in base.tokenizer:
+        c.problems.append(Problem("special_tokens need a tokenizer.json to be added to", where, "name it in model.tokenizer_files"))
+    name = "-".join(part for part in ("vocabulary", base.name, section.name) if part)
+    reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
+    parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
+    step = c.add(
+        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",))),
+        spec,
+    )
+    return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
+
+
+def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
+    rows = _task(c, spec, task)
+    section = spec.experiment.tokenization
+    reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
+    reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
+    reads |= chat_template(spec)
+    name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
+    python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
+    pairs = encoder_decoder(spec, base)
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=pairs)
+    where = spec.where("tokenization")
+    return c.add(
+        Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
+        spec,
+    )
+
+
+def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
+    experiment = spec.experiment
+    training, mixture = experiment.training, experiment.mixture
+    name = spec.stem
+    parameters = mix.Parameters(
+        sampler=mixture.sampler,
+        # The mixture is as long as the training: it orders every row that the training will see.
+        epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
+        rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
+        tokens=mixture.total_tokens,
+        bin_tokens=bin_tokens(experiment),
+        seed=experiment.experiment.seed,
+    )
+    reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
+    locate = _locate(
+        spec,
+        ("mixture",),
+        seed=("experiment", "seed"),
+        epochs=("training", "epochs"),
+        rows=("training", "steps") if training.steps else ("mixture", "total_rows"),
+        tokens=("mixture", "total_tokens"),
+        bin_tokens=("training", "batching"),
+    )
+    return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate), spec)
+
+
+def _train(c: Compilation, spec: Spec, base: Base) -> Step:
+    experiment = spec.experiment
+    name = spec.stem
+    c.problems += [*unpackable(spec), *long_rows(spec, base.context)]
+    tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
+    reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
+    reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
+    reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
+    # All tasks of a spec are written in one format.
+    reads["format"] = tokens[min(tokens)].output("format.json")
+    resources = experiment.resources
+    parameters = _narrow(
+        train.Parameters,
+        experiment.training,
+        seed=experiment.experiment.seed,
+        micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
+        zero=as_zero(resources.zero),
+        **{name: getattr(resources, name) for name in _TRAINING_RESOURCES},
+    )
+    what = "Adapter" if parameters.method.makes_adapter else "Model"
+    resources_at = {name: ("resources", name) for name in (*_TRAINING_RESOURCES, "zero", "micro_batch")}
+    locate = _locate(spec, ("training",), seed=("experiment", "seed"), **resources_at)
+    return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate), spec)
+
+
+def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
+    def subject_of(name: str) -> Subject:
+        other = c.specs[name]
+        found = _base(c, other, (name,))
+        return Subject(other, found, _train(c, other, found))
+
+    subject = Subject(spec, base, trained)
+    add_benchmarks(c, subject)
+    evaluated = add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
+    add_merge(c, subject, lambda of, task: _task(c, of, task), subject_of)
+    return evaluated
+
+
+def _as_name(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-") or "model"

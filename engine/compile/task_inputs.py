@@ -1,0 +1,65 @@
+"""What the parts of a task's parameters need becomes inputs of its step: files, and rows of other tasks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.compile.hub import commit_of
+from engine.core.errors import Location, Problem, UserError, did_you_mean
+from engine.core.graph import Input, Step
+from engine.core.part import Need, Part
+from engine.spec.load import Spec
+from stages.generate.sources.hub import COMMIT, Hub
+
+Locate = Callable[[tuple[str | int, ...]], Location | None]
+
+
+@dataclass(frozen=True)
+class Makers:
+    """What gives the steps that make an input."""
+
+    divided: Callable[[str], Step]
+    """The split step of another task."""
+    fetched: Callable[[tuple[str, str], Location], Step]
+    """The step that fetches a model of the hub, by id and revision."""
+
+
+def needed_by(
+    spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...], makers: Makers
+) -> tuple[dict[str, Input], list[Problem]]:
+    """The inputs by role, which is a part's place, and what is wrong with them.
+
+    CHAIN holds the tasks that wait for these rows.
+    """
+    found: dict[str, Input] = {}
+    problems: list[Problem] = []
+    for place, part in parameters.placed():
+        if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
+            problems.append(_moving(part, locate((*place, "revision"))))
+        for need in part.needs():
+            role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
+            found[role] = _needed(spec, need, locate((*place, *need.field)), chain, makers)
+    return found, problems
+
+
+def _moving(source: Hub, where: Location | None) -> Problem:
+    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
+    now = commit_of(source.id, source.revision)
+    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
+    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
+    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
+
+
+def _needed(spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...], makers: Makers) -> Input:
+    if need.model is not None:
+        assert where is not None
+        return makers.fetched(need.model, where).output()
+    if need.task is None:
+        assert need.path is not None
+        return Input(need.path, where=where)
+    if need.task in chain:
+        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
+        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
+    if need.task not in spec.experiment.tasks:
+        raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
+    step = makers.divided(need.task)
+    return step.output(f"{need.split}.jsonl") if need.split else step.inputs["rows"]

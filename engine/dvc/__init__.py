@@ -1,0 +1,1 @@
+"""Everything that names DVC or git: their files, locks, caches, hashes and configuration."""

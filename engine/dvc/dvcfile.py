@@ -1,0 +1,392 @@
+"""DVC's formats, here and nowhere else: `dvc.yaml`, `params.yaml`, `dvc.lock`, and the keys of its caches (DVC 3.67)."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from engine.core.gc_pause import without_collection
+from engine.core.graph import Graph, Step
+
+HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
+RESOLVE = "resolve"
+RESOLVE_COMMAND = "python -P -m adapterbuild engine resolve"
+RESOLVED = "artifacts/resolved"
+RESOLVED_TEXT = "Written by `resolve`. Steps that read no other step depend on it, so that DVC resolves before it looks at them.\n"
+IDENTITIES = "artifacts/identity"
+RESOURCES = "artifacts/resources"
+PARAMS = "params.yaml"
+PIPELINE = "dvc.yaml"
+LOCK = "dvc.lock"
+CACHE = ".dvc/cache"
+"""Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
+TEMPORARY = ".dvc/tmp"
+WRITTEN = f"{TEMPORARY}/adapterbuild/compiled"
+"""What was written last of each compiled file, so that somebody's edit can be told."""
+FORMAT = 1
+"""Raised when `packed` changes its meaning."""
+OBJECT_MODE = 0o444
+"""DVC trusts a read-only object without hashing it again."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Content of a path as DVC records it: the md5 of a file, or of a folder's listing, which then ends in `.dir`."""
+
+    md5: str
+    executable: bool = False
+    size: int = field(default=0, compare=False)
+    """Bytes in all; recorded, but no part of what makes contents the same."""
+    files: int | None = field(default=None, compare=False)
+    """Number of files of a folder."""
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its command, what it read and what it wrote, by path."""
+
+    command: str
+    dependencies: Mapping[str, Entry]
+    outputs: Mapping[str, Entry]
+
+
+def command(step: Step) -> str:
+    """What DVC runs: with a safe path, and by the one name that is ours alone, so that no module of the workspace comes first."""
+    return f"python -P -m adapterbuild stages {step.kind_name} {step.name}"
+
+
+def commands(step: Step) -> tuple[str, ...]:
+    """The command of STEP, and those that did the same in earlier releases: what they made counts as made by it."""
+    return (command(step), f"python -m stages {step.kind_name} {step.name}")
+
+
+def kind_of(command: str) -> str | None:
+    """The name of the kind that a command, of this release or an earlier one, runs."""
+    words = command.split()
+    return words[-2] if len(words) > 3 and words[-3] == "stages" else None
+
+
+def dependencies(step: Step) -> tuple[str, ...]:
+    """Every path that DVC watches for STEP, in order of name."""
+    first = () if step.producers else (RESOLVED,)
+    return tuple(sorted({step.identity, *(item.path for item in step.inputs.values()), *first}))
+
+
+def resolved_entry() -> Entry:
+    """The content of the file that orders `resolve` before all steps: the same for all specs, so that no two branches differ in it."""
+    return Entry(text_md5(RESOLVED_TEXT), size=len(RESOLVED_TEXT.encode()))
+
+
+def pipeline_text(graph: Graph) -> str:
+    """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
+    stages = {RESOLVE: _resolve_stage()} | {step.name: _stage(step) for step in _in_order(graph)}
+    return generated_text({"params": [PARAMS], "stages": _literal(stages)}).decode()
+
+
+def generated_text(content: Mapping[str, Any]) -> bytes:
+    """The whole of a compiled file that holds CONTENT."""
+    return (HEADER + _dump(content)).encode()
+
+
+def _literal(value: Any) -> Any:
+    """VALUE as `dvc.yaml` must hold it so that DVC reads VALUE back: it takes `${name}` in any key or text for a parameter."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, Mapping):
+        return {_literal(key): _literal(item) for key, item in value.items()}
+    return [_literal(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _in_order(graph: Graph) -> list[Step]:
+    """Steps by name: the order of specs and of tasks says nothing, and an added spec moves no line."""
+    return sorted(graph, key=lambda step: step.name)
+
+
+def _resolve_stage() -> dict[str, Any]:
+    return {
+        "desc": "Identities of all steps and params.yaml, from specs, code and lock.",
+        "cmd": RESOLVE_COMMAND,
+        # What it reads and writes is not named here: DVC would record one digest of all specs, of all code and of all identities, and any
+        # two branches would conflict in those. It runs under every `dvc repro`; steps depend on their own identity's content.
+        "outs": [RESOLVED],
+        "always_changed": True,
+    }
+
+
+def _stage(step: Step) -> dict[str, Any]:
+    stage: dict[str, Any] = {
+        "desc": step.description,
+        "cmd": command(step),
+        "deps": list(dependencies(step)),
+        "outs": [step.artifact, step.provenance],
+        "metrics": [{step.metrics: {"cache": False}}],
+    }
+    if step.plots:
+        stage["plots"] = [{step.plots: {"cache": False, **step.kind.plot, "title": step.name}}]
+    return stage
+
+
+def changed_sections(old: str, new: str) -> set[str]:
+    """The steps whose section differs between two texts of `dvc.yaml`, or two of `params.yaml`."""
+
+    def sections(text: str) -> dict[str, Any]:
+        try:
+            content = parse_yaml(text) or {}
+        except ValueError:
+            return {}
+        return dict(content.get("stages", content)) if isinstance(content, dict) else {}
+
+    before, now = sections(old), sections(new)
+    return {name for name in {**before, **now} if before.get(name) != now.get(name)}
+
+
+def params_text(graph: Graph) -> str:
+    """The text of `params.yaml`: recipe and resources of every step, for people, `dvc params diff` and `dvc exp show`."""
+    values = {step.name: _params(step) for step in _in_order(graph)}
+    return HEADER + _dump(values)
+
+
+def _params(step: Step) -> dict[str, Any]:
+    from engine.identity.text import recipe_of, resources_of
+
+    resources = {name: value for name, value in resources_of(step.parameters).items() if value is not None}
+    if step.numerics != "portable":
+        resources["numerics"] = step.numerics
+    return recipe_of(step.parameters) | ({"resources": resources} if resources else {})
+
+
+def _dump(value: Any) -> str:
+    import yaml  # not needed for a plan that finds what `dvc.lock` holds remembered
+
+    text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
+    return text
+
+
+@cache
+def _dumper() -> Any:
+    """PyYAML's safe dumper without anchors: the same value twice is written twice."""
+    import yaml
+
+    class Dumper(yaml.CSafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    return Dumper
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What YAML text says; raises ValueError where it is none."""
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+@without_collection
+def parse_lock(text: str | bytes) -> dict[str, Record]:
+    """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
+    content = parse_yaml(text) or {}
+    try:
+        return lock_records(content.get("stages") or {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def lock_records(stages: Mapping[str, Any]) -> dict[str, Record]:
+    """The records among the stages of a `dvc.lock`, by step; raises KeyError, TypeError or AttributeError where they are none."""
+    return {name: _record(stage) for name, stage in stages.items() if not is_place(stage)}
+
+
+def parse_record(text: str | bytes) -> Record:
+    """One entry of the run cache; raises ValueError where it is none, such as the half of one that a killed DVC left behind."""
+    content = parse_yaml(text)
+    try:
+        return _record(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _record(stage: Mapping[str, Any]) -> Record:
+    def entries(key: str) -> dict[str, Entry]:
+        return {
+            item["path"]: Entry(item["md5"], item.get("isexec", False), item.get("size", 0), item.get("nfiles"))
+            for item in stage.get(key) or ()
+            if "md5" in item
+        }
+
+    return Record(stage["cmd"], entries("deps"), entries("outs"))
+
+
+def packed(record: Record) -> list[Any]:
+    """A record as a short JSON value; `unpacked` gives it back."""
+
+    def entries(found: Mapping[str, Entry]) -> dict[str, list[Any]]:
+        return {path: [entry.md5, entry.executable, entry.size, entry.files] for path, entry in found.items()}
+
+    return [record.command, entries(record.dependencies), entries(record.outputs)]
+
+
+def unpacked(value: Sequence[Any]) -> Record:
+    """The record that `packed` made VALUE of."""
+    command, dependencies, outputs = value
+    return Record(
+        command,
+        {path: Entry(*entry) for path, entry in dependencies.items()},
+        {path: Entry(*entry) for path, entry in outputs.items()},
+    )
+
+
+def is_place(stage: Any) -> bool:
+    """Whether an entry of `dvc.lock` only keeps the place of a step that has not run (see `LockText.reserve`)."""
+    return isinstance(stage, Mapping) and list(stage) == ["cmd"]
+
+
+def lock_stage(record: Record) -> dict[str, Any]:
+    """A run as `dvc.lock` and the run cache hold it."""
+
+    def items(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
+        return [_item(path, entry) for path, entry in sorted(entries.items())]
+
+    lists = {"deps": items(record.dependencies), "outs": items(record.outputs)}
+    return {"cmd": record.command} | {key: found for key, found in lists.items() if found}
+
+
+def _item(path: str, entry: Entry) -> dict[str, Any]:
+    item: dict[str, Any] = {"path": path, "hash": "md5", "md5": entry.md5, "size": entry.size}
+    if entry.files is not None:
+        item["nfiles"] = entry.files
+    return item | ({"isexec": True} if entry.executable else {})
+
+
+_STAGE = re.compile(rb"^  ([^\s:]+):\n    cmd: .*\n(    \w)?", re.MULTILINE)
+
+
+def is_tidy(lock: bytes) -> bool:
+    """Whether a `dvc.lock` is in order of steps and holds no empty places, told without parsing it."""
+    found = _STAGE.findall(lock)
+    names = [name for name, _ in found]
+    return names == sorted(names) and all(rest for _, rest in found)
+
+
+class LockText:
+    """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
+
+    def __init__(self, text: str | bytes | None) -> None:
+        content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
+        stages = content.pop("stages", None) or {}
+        self.head = _dump(content).encode()
+        self.put(stages)
+
+    def put(self, stages: Mapping[str, Any]) -> None:
+        """Have just STAGES, as YAML tells them."""
+        self.stages = {name: self._piece(name, stage) for name, stage in stages.items() if not is_place(stage)}
+
+    @staticmethod
+    def _piece(name: str, stage: Mapping[str, Any]) -> bytes:
+        return _dump({"stages": {name: stage}}).partition("\n")[2].encode()
+
+    def update(self, records: Mapping[str, Record]) -> None:
+        """Put RECORDS in; entries of other steps stay as they are."""
+        self.stages |= {name: self._piece(name, lock_stage(record)) for name, record in records.items()}
+
+    def reserve(self, commands: Mapping[str, str]) -> None:
+        """Keep a place for each step that has no record: DVC writes new records at the end of the file, and known ones in their place."""
+        self.stages |= {name: self._piece(name, {"cmd": command}) for name, command in commands.items() if name not in self.stages}
+
+    def text(self) -> bytes:
+        """The whole file, steps by name: the order in which they ran says nothing, and would differ from clone to clone."""
+        pieces = [self.stages[name] for name in sorted(self.stages)]
+        return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *pieces])
+
+
+def run_text(record: Record, params: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The text of a run-cache entry."""
+    return _dump(lock_stage(record) | ({"params": params} if params else {}))
+
+
+def run_value(record: Record) -> str:
+    """Name of a run's entry among those of its key: a digest of the whole run, sizes left out."""
+    stage = lock_stage(record)
+    for item in (*stage["deps"], *stage["outs"]):
+        item.pop("size")
+        item.pop("nfiles", None)
+    return hashlib.sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
+
+
+_MD5 = re.compile(rb"[0-9a-f]{32}")
+
+
+def md5s_in(text: bytes) -> set[str]:
+    """Every md5 that a file of DVC's names, and perhaps more that looks like one: which files to parse, without parsing all."""
+    return {md5.decode() for md5 in _MD5.findall(text)}
+
+
+def run_key(step_command: str, deps: Mapping[str, Entry], outputs: Iterable[str]) -> str:
+    """Key of the run cache: what `dvc.stage.cache._get_stage_hash` computes for a stage without params."""
+    content = {
+        "cmd": step_command,
+        "deps": [_dependency(path, entry) for path, entry in sorted(deps.items())],
+        "outs": sorted(outputs),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _dependency(path: str, entry: Entry) -> dict[str, Any]:
+    return {"path": path, "hash": "md5", "md5": entry.md5} | ({"isexec": True} if entry.executable else {})
+
+
+def run_folder(key: str) -> str:
+    """Where the run cache keeps the entries of a key, inside the cache."""
+    return f"runs/{key[:2]}/{key}"
+
+
+def object_path(md5: str) -> str:
+    """Where the cache keeps an object, inside the cache."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+
+def tree_bytes(files: Mapping[str, str]) -> bytes:
+    """DVC's listing of a folder: the md5 of every file by its path inside the folder."""
+    return json.dumps([{"md5": files[path], "relpath": path} for path in sorted(files)], sort_keys=True).encode()
+
+
+def text_md5(text: str) -> str:
+    """The md5 of a file that holds TEXT."""
+    return bytes_md5(text.encode())
+
+
+def bytes_md5(data: bytes) -> str:
+    """The md5 of a file that holds DATA."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """The sha256 of a file that holds TEXT, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tree_md5(files: Mapping[str, str]) -> str:
+    """The md5 that stands for a folder."""
+    return hashlib.md5(tree_bytes(files), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def parse_tree(data: bytes) -> dict[str, str]:
+    """The files of a folder's listing: path inside the folder to md5."""
+    return {item["relpath"]: item["md5"] for item in json.loads(data)}
+
+
+def inside_tree(files: Mapping[str, str], path: str) -> str | None:
+    """The md5 of PATH, a file or folder, inside a listed folder; None where there is none."""
+    if path in files:
+        return files[path]
+    below = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}
+    return tree_md5(below) if below else None

@@ -1,0 +1,197 @@
+"""Records finished steps as `dvc repro` does, and restores earlier ones: the cache, the run cache, and `dvc.lock`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from engine.core import memo
+from engine.core.errors import UserError
+from engine.core.graph import Step
+from engine.dvc import dvcfile, records
+from engine.dvc.config import Cache, cache_settings, remote_folder
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.hashing import Hashes
+from engine.dvc.locks import dvc_lock
+from engine.dvc.writing import copy, file_md5, is_link, make_folder, place, remove, replace_with
+from engine.identity.provenance import beside_in
+
+
+@dataclass
+class Recorder:
+    """Writes the records of one workspace; whoever uses it holds the workspace's build lock."""
+
+    root: Path
+    hashes: Hashes
+    _unwritten: dict[str, Record] = field(default_factory=dict)
+    _lock: dvcfile.LockText | None = None
+    """What `dvc.lock` says since this was last here."""
+    _written: list[int] | None = None
+    """The stamp of `dvc.lock` as this left it; another one means that somebody else has written it since."""
+
+    @cached_property
+    def settings(self) -> Cache:
+        """Where DVC's cache lies, and how its files are written."""
+        return cache_settings(self.root)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of DVC's cache."""
+        return self.settings.folder
+
+    def finish(self, step: Step, read: Mapping[str, Entry]) -> Record:
+        """Put the outputs of a step that has just run into the cache, and the run into the run cache; READ is what it read."""
+        tracked = (step.metrics, step.plots)
+        record = Record(dvcfile.command(step), dict(read), {path: self.keep(path, link=path not in tracked) for path in step.outputs})
+        self._write_run(record)
+        self._unwritten[step.name] = record
+        return record
+
+    def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
+        """Put the outputs of an earlier RUN back into the workspace, and the record of that run beside them."""
+        tracked = (step.metrics, step.plots)
+        self._bring(step, run)
+        for path, entry in run.outputs.items():
+            # As DVC does: what git tracks is never a link into the cache.
+            self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
+            # Where the workspace holds links, DVC restores what git tracks with the user's own permissions.
+            if not entry.is_folder and not (path in tracked and self.settings.links[0] in ("hardlink", "symlink")):
+                self._open_to_group(self.root / path)
+        found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
+        if found:
+            replace_with(self.root / step.run_record, found.text().encode())
+        else:
+            remove(self.root / step.run_record)
+        record = Record(dvcfile.command(step), dict(read), run.outputs)
+        self._write_run(record)
+        self._unwritten[step.name] = record
+        return record
+
+    def _open_to_group(self, file: Path) -> None:
+        """As DVC does with an output that is one file, unless it is a link into the cache."""
+        if self.settings.shared and not file.is_symlink() and file.stat().st_nlink == 1:
+            file.chmod(self.settings.file_mode)
+
+    def _bring(self, step: Step, run: Record) -> None:
+        """Put what the cache lacks of RUN into it.
+
+        From the folder that is DVC's remote; metrics and plot, which DVC pushes to none, from the statement or from the workspace."""
+        for entry in run.outputs.values():
+            if self._fetch(entry.md5) and entry.is_folder:
+                listing = dvcfile.parse_tree((self.cache / dvcfile.object_path(entry.md5)).read_bytes())
+                for md5 in listing.values():
+                    self._fetch(md5)
+        data: bytes | None = None
+        for path in (step.metrics, step.plots):
+            md5 = run.outputs[path].md5 if path else ""
+            if path is None or self._holds(md5):
+                continue
+            target = self.cache / dvcfile.object_path(md5)
+            if (found := self.hashes.entry(path)) and found.md5 == md5:
+                target.unlink(missing_ok=True)
+                self._keep(self.root / path, md5)
+                continue
+            data = data or (self.cache / dvcfile.object_path(run.outputs[step.provenance].md5)).read_bytes()
+            make_folder(target.parent, self.settings)
+            replace_with(target, beside_in(data)[path], dvcfile.OBJECT_MODE)
+
+    def _fetch(self, md5: str) -> bool:
+        """Whether the cache holds an object, which is copied from DVC's remote where that is a folder; a damaged one is replaced."""
+        if self._holds(md5):
+            return True
+        source = self._remote / dvcfile.object_path(md5) if self._remote else None
+        if source is None or not source.exists():
+            return False
+        (self.cache / dvcfile.object_path(md5)).unlink(missing_ok=True)
+        self._keep(source, md5.removesuffix(".dir"), name=md5)
+        return True
+
+    @cached_property
+    def _remote(self) -> Path | None:
+        return remote_folder(self.root)
+
+    def _holds(self, md5: str) -> bool:
+        target = self.cache / dvcfile.object_path(md5)
+        return target.exists() and file_md5(target) == md5.removesuffix(".dir")
+
+    def note(self, name: str, record: Record) -> None:
+        """Remember a record that is written with the next `flush`."""
+        self._unwritten[name] = record
+
+    def flush(self) -> None:
+        """Write all new records into `dvc.lock` at once, under DVC's own lock."""
+        path = self.root / dvcfile.LOCK
+        if not self._unwritten and (self._written == memo.stamp_of(path) or not path.exists() or dvcfile.is_tidy(path.read_bytes())):
+            return
+        with dvc_lock(self.root):
+            if self._lock is None or self._written != memo.stamp_of(path):
+                self._lock = dvcfile.LockText(path.read_bytes() if path.exists() else None)
+            self._lock.update(self._unwritten)
+            replace_with(path, self._lock.text())
+            self._written = memo.stamp_of(path)
+        self._unwritten.clear()
+
+    def keep(self, path: str, link: bool = True) -> Entry:
+        """Put a file, or every file of a folder, into the cache, and give its content; LINK: the workspace gets what `cache.type` says."""
+        entry = self.hashes.entry(path)
+        assert entry, f"{path} is not there"
+        if not entry.is_folder:
+            self._keep(self.root / path, entry.md5, link)
+            self._open_to_group(self.root / path)
+            return entry
+        listing = self.hashes.listing(path)
+        for name, md5 in listing.items():
+            self._keep(self.root / path / name, md5, link)
+        target = self.cache / dvcfile.object_path(entry.md5)
+        if not target.exists():
+            make_folder(target.parent, self.settings)
+            replace_with(target, dvcfile.tree_bytes(listing), dvcfile.OBJECT_MODE)
+        return entry
+
+    def _keep(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
+        """Copy FILE into the cache; the object gets its name only when it is whole and what its name says."""
+        target = self.cache / dvcfile.object_path(name or md5)
+        if not target.exists():
+            make_folder(target.parent, self.settings)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            copy(file, temporary)
+            if file_md5(temporary) != md5:
+                temporary.unlink()
+                raise UserError(f"{file} changed while it was being recorded", hint="run the same command again")
+            temporary.chmod(dvcfile.OBJECT_MODE)
+            temporary.replace(target)
+        if link and self.settings.links[0] in ("hardlink", "symlink") and not is_link(file, target):
+            # The result lies on the disk once: the workspace's file becomes a link to the object.
+            aside = file.with_name(f".{file.name}.{os.getpid()}")
+            place(target, aside, self.settings.links)
+            aside.replace(file)
+
+    def _write_run(self, record: Record) -> None:
+        folder = self.cache / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
+        path = folder / dvcfile.run_value(record)
+        make_folder(folder, self.settings)
+        if path.exists():
+            # DVC looks at the newest entry only: this is the one whose outputs lie here.
+            os.utime(path)
+        else:
+            replace_with(path, dvcfile.run_text(record).encode(), self.settings.file_mode)
+
+    def _check_out(self, path: str, entry: Entry, links: Sequence[str]) -> None:
+        """Make PATH hold ENTRY: written aside from the cache, checked, and renamed."""
+        target = self.root / path
+        temporary = target.with_name(f".{target.name}.restored")
+        remove(temporary)
+        if entry.is_folder:
+            data = (self.cache / dvcfile.object_path(entry.md5)).read_bytes()
+            temporary.mkdir(parents=True)
+            for name, md5 in dvcfile.parse_tree(data).items():
+                self._place(md5, temporary / name, links)
+        else:
+            self._place(entry.md5, temporary, links)
+        remove(target)
+        temporary.replace(target)
+
+    def _place(self, md5: str, target: Path, links: Sequence[str]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place(self.cache / dvcfile.object_path(md5), target, links)

@@ -1,0 +1,149 @@
+"""The record of one run: when, where, for how long, with which resources, at which commit. No digest depends on it.
+
+It lies beside the artifact (`artifacts/<step>.run.json`, no output of DVC) and in DVC's run cache as an entry of its own, whose only output
+is the statement that the run made. So `dvc push --run-cache` and `dvc pull --run-cache` carry it, `dvc gc` leaves it, and a
+restored artifact finds it again.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from engine.core.graph import ARTIFACTS
+from engine.dvc import dvcfile
+from engine.dvc.config import Cache
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.writing import make_folder, replace_with
+
+FORMAT = 1
+_PARAMS = "run-record"
+"""Name under which an entry of the run cache holds the text; DVC reads no params of an entry that no stage asks for."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """How one statement came about."""
+
+    step: str
+    statement: str
+    """The md5 of the statement, as DVC records it: to which result this belongs."""
+    started: str = ""
+    finished: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Seconds, bytes of memory, tokens a second, requests: they differ from run to run."""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    spec: str | None = None
+    """Where the specs asked for the step: `file:line:column`."""
+    git_commit: str | None = None
+    accepted: Sequence[Mapping[str, Any]] = ()
+    """Changes of code or environment that a person took for harmless, each with its reasons."""
+
+    def accept(self, note: Mapping[str, Any]) -> "RunRecord":
+        """The same run with one more change that was accepted."""
+        return replace(self, accepted=(*self.accepted, note))
+
+    def text(self) -> str:
+        """The record as the file beside the artifact."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def parse(data: bytes | str) -> RunRecord | None:
+    """The record in a file; None for a file that is damaged or of another sort."""
+    try:
+        return from_json(json.loads(data))
+    except ValueError:
+        return None
+
+
+def from_json(content: Any) -> RunRecord | None:
+    """The record that a JSON value holds; None where it is not one of ours."""
+    try:
+        if content.get("format") != FORMAT:
+            return None
+        values = {name: content[name] for name in RunRecord.__dataclass_fields__}
+        return RunRecord(**values | {"accepted": tuple(values["accepted"])})
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def is_old(data: bytes) -> bool:
+    """Whether a statement describes its run too, as those of format 1 did."""
+    return b'"adapterbuild_measured"' in data
+
+
+def of_old_statement(content: Any, statement: str) -> RunRecord | None:
+    """The record inside a statement of format 1, for the one with the md5 STATEMENT; None where CONTENT describes no run."""
+    try:
+        definition, metadata = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]["metadata"]
+        commits = [item["digest"]["gitCommit"] for item in definition["resolvedDependencies"] if "gitCommit" in item["digest"]]
+        return RunRecord(
+            step=definition["externalParameters"]["step"],
+            statement=statement,
+            started=metadata["startedOn"],
+            finished=metadata["finishedOn"],
+            machine=metadata["adapterbuild_machine"],
+            measured=metadata["adapterbuild_measured"],
+            resources=definition["internalParameters"]["resources"],
+            spec=definition["externalParameters"]["spec"],
+            git_commit=commits[0] if commits else None,
+            accepted=tuple(metadata["adapterbuild_accepted"]),
+        )
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def path_of(step: str) -> str:
+    """Where the record of a step's last run lies in the workspace."""
+    return f"{ARTIFACTS}/{step}.run.json"
+
+
+def folder_of(step: str, statement: str) -> str:
+    """Where the run cache keeps the records of one statement, inside the cache."""
+    run = _run(step, statement)
+    return dvcfile.run_folder(dvcfile.run_key(run.command, run.dependencies, run.outputs))
+
+
+def _run(step: str, statement: str) -> Record:
+    made = {f"{ARTIFACTS}/{step}.provenance.json": Entry(statement)}
+    return Record(f"adapterbuild run-record {step}", made, made)
+
+
+def keep(cache: Cache, record: RunRecord) -> None:
+    """Put RECORD into the run cache beside those of other runs with the same result."""
+    text = dvcfile.run_text(_run(record.step, record.statement), {_PARAMS: {"text": record.text()}})
+    folder = cache.folder / folder_of(record.step, record.statement)
+    path = folder / dvcfile.text_sha256(text)
+    if not path.exists():
+        make_folder(folder, cache)
+        replace_with(path, text.encode(), cache.file_mode)
+
+
+def kept(cache: Path, step: str, statement: str) -> list[RunRecord]:
+    """The records that the run cache holds of one statement, in order of when the runs finished."""
+    folder = cache / folder_of(step, statement)
+    found = list(_parsed(folder.iterdir())) if folder.is_dir() else []
+    return sorted((record for record in found if record.statement == statement), key=lambda record: record.finished)
+
+
+def _parsed(paths: Iterable[Path]) -> Iterator[RunRecord]:
+    for path in paths:
+        if path.name.startswith("."):
+            continue
+        try:
+            content = dvcfile.parse_yaml(path.read_bytes())
+            record = parse(content["params"][_PARAMS]["text"])
+        except (ValueError, KeyError, TypeError):
+            continue  # half of an entry that somebody was killed over
+        if record:
+            yield record
+
+
+def merged(found: Sequence[RunRecord]) -> RunRecord | None:
+    """The last of several runs with one result; what was accepted of any of them is accepted."""
+    if not found:
+        return None
+    accepted = {json.dumps(note, sort_keys=True): note for record in found for note in record.accepted}
+    return replace(found[-1], accepted=tuple(accepted.values()))

@@ -1,0 +1,1 @@
+"""The one name that the wheel gives to the world: installed as `adapterbuild`, which there holds `engine` and `stages`."""

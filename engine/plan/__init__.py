@@ -1,0 +1,1 @@
+"""What would run, why, and what it would take."""

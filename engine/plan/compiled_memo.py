@@ -1,0 +1,226 @@
+"""What compiling gave, remembered for one exact state of specs, code and versions: a plan then reads no spec and needs no pydantic."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.core import memo
+from engine.core.digests import canonical, digest
+from engine.core.errors import Location, Problem
+from engine.core.gc_pause import without_collection
+from engine.core.graph import PLOTS, Graph, Input, Step
+from engine.dvc.hashing import Hashes
+from engine.identity.environment import LOCKS
+
+if TYPE_CHECKING:
+    from engine.core.part import Kind, Part
+
+_STARTED = time.time_ns()
+_MARGIN = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class SpecName:
+    """A spec as the command line names it: its path, its experiment, and the steps that it is built for."""
+
+    path: str
+    experiment: str
+    targets: tuple[str, ...]
+    stem: str
+    """The experiment's name as the file gives it; several points of a sweep have the same."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A compiled workspace."""
+
+    specs: tuple[SpecName, ...]
+    files: tuple[str, ...]
+    """Every TOML file that was read, relative to the workspace where inside."""
+    graph: Graph
+    digests: Mapping[str, str]
+    """The md5 of each step's identity file, by the step's name."""
+    pipeline: str
+    """The md5 of `dvc.yaml` as it should be."""
+    resolved: Mapping[str, str]
+    """The md5 of each path that `resolve` writes, as it should be."""
+    state: str
+    """A digest of all that decided this."""
+    warnings: tuple[Problem, ...] = ()
+    """What the specs say that looks like a mistake."""
+    loggers: Mapping[str, Location | None] = field(default_factory=dict)
+    """The loggers that the specs name, each with its place."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions of packages that the identities were made of, by package."""
+
+
+class RememberedStep(Step):
+    """A step whose parameters are taken from the specs only when somebody asks for them."""
+
+    def __init__(self, name: str, kind_name: str, plots: bool, whole: Callable[[str], Step], **fields: Any) -> None:
+        self.__dict__.update(fields, name=name, _kind_name=kind_name, _plots=plots, _whole=whole)
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def kind_name(self) -> str:
+        """The name of its kind."""
+        return str(self.__dict__["_kind_name"])
+
+    @property
+    def plots(self) -> str | None:
+        """The plot that it writes."""
+        return f"{PLOTS}/{self.name}.csv" if self.__dict__["_plots"] else None
+
+    @property
+    def kind(self) -> "Kind":
+        """Its kind, which brings that kind's parameters with it."""
+        from stages.kinds import KINDS
+
+        return KINDS[self.kind_name]
+
+    @property
+    def parameters(self) -> "Part":
+        """Its parameters, as the specs give them."""
+        return self._of_whole().parameters
+
+    @property
+    def numerics(self) -> str:
+        """What its process sets up before it computes."""
+        return self._of_whole().numerics
+
+    @property
+    def locate(self) -> Callable[[tuple[str | int, ...]], Location | None]:
+        """Where the specs give a field of its recipe."""
+        return self._of_whole().locate
+
+    def _of_whole(self) -> Step:
+        whole: Callable[[str], Step] = self.__dict__["_whole"]
+        return whole(self.name)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that decides what compiling gives, and how to tell that it is the same again."""
+
+    hashes: Hashes
+    code: Path
+    """The folder that holds `engine` and `stages`."""
+    specs: Sequence[Path]
+    version: Callable[[str], str]
+    """The installed version of a package."""
+
+    def of(self, files: Iterable[str], inputs: Iterable[str], packages: Iterable[str]) -> dict[str, Any]:
+        """The content of FILES and of the code, what counts as a spec, whether INPUTS were touched, and versions that no file pins."""
+        read = (*files, *self._always())
+        return {
+            "versions": [sys.version, str(self.code), _pydantic()],
+            "specs": [str(path) for path in self.specs],
+            "files": {name: entry.md5 if (entry := self.hashes.entry(name, _is_source)) else None for name in read},
+            "inputs": {name: self._touched(name) for name in inputs},
+            "packages": {name: self.version(name) for name in packages},
+        }
+
+    def _touched(self, name: str) -> object:
+        """What changes when NAME does, without reading a file; of a folder, whose time tells nothing of what lies below, the content."""
+        path = self.hashes.root / name
+        return entry.md5 if path.is_dir() and (entry := self.hashes.entry(name)) else memo.stamp_of(path)
+
+    def _always(self) -> tuple[str, ...]:
+        return ("pyproject.toml", *LOCKS, str(self.code / "engine"), str(self.code / "stages"))
+
+    def settled(self, state: Mapping[str, Any]) -> bool:
+        """Whether nothing of STATE changed since this process began to read: what was compiled then is of what is there now."""
+        root = self.hashes.root
+        kinds = ((state["files"], ".py"), (state["files"], ".json"), (state["inputs"], ""))
+        read = ((root / name, suffix) for names, suffix in kinds for name in names)
+        paths = (path for name, suffix in read for path in _files(name, suffix))
+        return all(max(status.st_mtime_ns, status.st_ctime_ns) < _STARTED - _MARGIN for path in paths if (status := path.stat()))
+
+
+def _is_source(path: str) -> bool:
+    return not path.endswith("/__pycache__/")
+
+
+def _files(path: Path, suffix: str) -> Iterator[Path]:
+    """PATH, where it is there, and the files below it whose names end in SUFFIX."""
+    yield from ([path] if path.exists() else [])
+    yield from path.rglob(f"*{suffix}") if path.is_dir() else ()
+
+
+def _writer() -> list[int]:
+    """What changes with this module, which alone knows how to read what it wrote."""
+    return memo.stamp(Path(__file__).stat())
+
+
+def _pydantic() -> list[int]:
+    """What changes when pydantic, which reads the specs, is installed anew; found without importing it."""
+    found = find_spec("pydantic")
+    assert found and found.origin
+    return memo.stamp(Path(found.origin).with_name("version.py").stat())
+
+
+def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
+    """Write OUTLINE, which STATE has decided, to the memo at PATH."""
+    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
+    value["asked"] = outline.versions
+    specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
+    value |= {
+        "warnings": [[one.what, _place(one.where), one.hint, one.severity] for one in outline.warnings],
+        "loggers": {name: _place(where) for name, where in outline.loggers.items()},
+    }
+    memo.save(path, value | {"specs": specs, "aliases": outline.graph.aliases, **_packed(outline)})
+
+
+def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
+    """The outline remembered at PATH, where all that decided it is as it was; WHOLE gives a step with its parameters."""
+    found = memo.load(path)
+    if not found or found.get("by") != _writer():
+        return None
+    before = found["state"]
+    if state.of(found["files"], before["inputs"], before["packages"]) != before:
+        return None
+    specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
+    graph, digests = _unpacked(found, whole)
+    warnings = tuple(Problem(what, _location(where), hint, severity) for what, where, hint, severity in found["warnings"])
+    loggers = {name: _location(where) for name, where in found["loggers"].items()}
+    files, pipeline, resolved = tuple(found["files"]), found["pipeline"], found["resolved"]
+    return Outline(specs, files, graph, digests, pipeline, resolved, digest(canonical(before)), warnings, loggers, found["asked"])
+
+
+def _packed(outline: Outline) -> dict[str, Any]:
+    """The steps as short JSON values; an input that several steps read stands there once."""
+    places = {(item.path, item.producer, item.where) for step in outline.graph for item in step.inputs.values()}
+    inputs = {place: number for number, place in enumerate(places)}
+    steps = [
+        [
+            *(step.name, step.kind_name, bool(step.plots), step.description, _place(step.origin)),
+            *({role: inputs[item.path, item.producer, item.where] for role, item in step.inputs.items()}, outline.digests[step.name]),
+        ]
+        for step in outline.graph
+    ]
+    return {"inputs": [[path, producer, _place(where)] for path, producer, where in inputs], "steps": steps}
+
+
+@without_collection
+def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[Graph, dict[str, str]]:
+    inputs = [Input(path, producer, _location(where)) for path, producer, where in found["inputs"]]
+    steps, digests = [], {}
+    for name, kind, plots, description, origin, reads, identity in found["steps"]:
+        by_role = {role: inputs[number] for role, number in reads.items()}
+        steps.append(RememberedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
+        digests[name] = identity
+    return Graph(steps, found["aliases"]), digests
+
+
+def _place(where: Location | None) -> list[Any] | None:
+    return [where.file, where.line, where.column, where.source, where.length] if where else None
+
+
+def _location(value: Sequence[Any] | None) -> Location | None:
+    return Location(*value) if value else None

@@ -1,0 +1,377 @@
+"""A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.core.digests import canonical, digest
+from engine.core.errors import Location, Problem, UserError
+from engine.core.graph import Graph, Step
+from engine.core.workspace import CODE_ROOT, Workspace, select
+from engine.dvc import dvcfile
+from engine.dvc.hashing import Hashes, memo_path
+from engine.dvc.store import Disk
+from engine.identity.behaviours import Behaviours
+from engine.identity.environment import Environment
+from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
+from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
+
+if TYPE_CHECKING:
+    from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a verb is about: its title, the names of its experiments, and the steps that must exist for it."""
+
+    title: str
+    experiments: tuple[str, ...]
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything that the verbs need of one workspace, computed once when asked for."""
+
+    workspace: Workspace
+    pins: Mapping[str, str] | None = None
+    """What the lock of versions is taken to say, in a plan of what another one would do; None: what it says."""
+
+    @property
+    def root(self) -> Path:
+        return self.workspace.root
+
+    @cached_property
+    def specs(self) -> "tuple[Spec, ...]":
+        """Every spec of the default DAG, in order of name; raises UserError with all problems of all of them."""
+        specs, problems = self._loaded
+        if problems:
+            raise UserError(problems)
+        return specs
+
+    @cached_property
+    def _loaded(self) -> "tuple[tuple[Spec, ...], list[Problem]]":
+        from engine.spec.load import load_each
+
+        return load_each(self.workspace.spec_paths(), self.root)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """The steps and their identities, remembered where specs, code and versions are as they were, else compiled."""
+        if self.pins is not None:
+            return self._compiled_outline()
+        outline = recall(self._memo, self._state, lambda name: self._whole[name]) or self._compiled_outline()
+        self.hashes.save()
+        return outline
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of all specs; raises UserError where a file that a step reads is missing."""
+        return self.outline.graph
+
+    @cached_property
+    def _whole(self) -> Graph:
+        """The graph with every step's parameters."""
+        from engine.checks.missing_files import missing_inputs
+        from engine.checks.model_fit import misfits
+        from engine.compile.benchmarks import benchmark_problems
+        from engine.compile.compiler import compile_each
+
+        specs, problems = self._loaded
+        compiled = compile_each(specs, whole=not problems, root=self.root)
+        steps, found = compiled.steps, compiled.problems
+        missing = missing_inputs(steps, self.root)
+        unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
+        if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
+            raise UserError(dict.fromkeys(problems))
+        graph = compiled.graph()
+        if problems := misfits(graph, self.root):
+            raise UserError(problems)
+        return graph
+
+    def _local_models(self) -> "Iterator[tuple[Spec, str]]":
+        from engine.spec.sections import LocalModel
+
+        for spec in self._loaded[0]:
+            if isinstance(model := spec.experiment.model, LocalModel):
+                yield spec, model.path
+
+    def _broken_template_files(self, steps: Iterable[Step]) -> Iterator[Problem]:
+        from engine.spec.references import template_error
+        from stages import generate
+        from stages.generate.prompts import TemplateFile
+        from stages.rows.template_files import read_template
+
+        for step in steps:
+            templates = (*step.parameters.prompts, step.parameters.system) if isinstance(step.parameters, generate.Parameters) else ()
+            for file in {template.file for template in templates if isinstance(template, TemplateFile)}:
+                try:
+                    text = read_template(self.root / file, file)
+                except UserError as error:
+                    yield from error.problems
+                else:
+                    if why := template_error(text):
+                        yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
+            if given := step.inputs.get("chat_template"):
+                try:
+                    read_template(self.root / given.path, given.path)
+                except UserError as error:
+                    yield from error.problems
+
+    def _models_without_config(self) -> list[Problem]:
+        hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"
+        return [
+            Problem(f"{path} holds no config.json, so it is no model", spec.where("model", "path"), hint)
+            for spec, path in self._local_models()
+            if not (self.root / path / "config.json").exists()
+        ]
+
+    @property
+    def _memo(self) -> Path:
+        return memo_path(self.root, "outline")
+
+    @cached_property
+    def hashes(self) -> Hashes:
+        """Hashes of the workspace's files."""
+        return Hashes(self.root, memo_path(self.root))
+
+    @cached_property
+    def _state(self) -> State:
+        return State(self.hashes, CODE_ROOT, self.workspace.spec_paths(), self.environment.version)
+
+    def _compiled_outline(self) -> Outline:
+        """The outline of the specs as they are now, which is remembered for the next run."""
+        from engine.compile.compiler import targets
+        from engine.spec.warnings import advice, loggers
+
+        graph = self._whole
+        digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
+        files = tuple(dict.fromkeys(file for spec in self.specs for file in spec.files))
+        read = {item.path for step in graph for item in step.inputs.values() if item.producer is None}
+        read |= {f"{path}/config.json" for _, path in self._local_models()}
+        state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
+        names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
+        pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
+        resolved, told = self._to_resolve(graph, digests), tuple(advice(self.specs))
+        outline = Outline(
+            names, files, graph, digests, pipeline, resolved, digest(canonical(state)), told, loggers(self.specs), self.environment.asked
+        )
+        if self.pins is None and self._state.settled(state):
+            remember(self._memo, outline, state)
+        return outline
+
+    @staticmethod
+    def _to_resolve(graph: Graph, digests: Mapping[str, str]) -> dict[str, str]:
+        """The md5 of each path that `resolve` writes."""
+        from engine.identity.text import resources_text
+
+        resources = {f"{step.name}.json": dvcfile.text_md5(resources_text(step)) for step in graph}
+        return {
+            dvcfile.RESOLVED: dvcfile.resolved_entry().md5,
+            dvcfile.IDENTITIES: dvcfile.tree_md5({f"{name}.json": md5 for name, md5 in digests.items()}),
+            dvcfile.RESOURCES: dvcfile.tree_md5(resources),
+            dvcfile.PARAMS: dvcfile.text_md5(dvcfile.params_text(graph)),
+        }
+
+    def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
+        """The specs that the user named; all of them when none is named."""
+        wanted = {spec.experiment for spec in self.named(paths)}
+        return tuple(spec for spec in self.specs if spec.name in wanted)
+
+    def named(self, paths: Iterable[Path], steps: Iterable[str] = ()) -> tuple[SpecName, ...]:
+        """As `chosen`, by name only; a sweep is all its points, and the name of a point is that one. STEPS might be meant too."""
+        names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
+        given = list(paths)
+        chosen = {str(path) for path in given} & names.keys()
+        files = [path for path in given if str(path) not in chosen]
+        wanted = {self.workspace.display(path) for path in select(files, self.workspace, [*names, *steps])}
+        return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
+
+    def refuse_sweep(self, name: str) -> None:
+        """Raise UserError where NAME is a sweep, for those who want one of its points."""
+        if points := [spec.experiment for spec in self.outline.specs if spec.stem == name != spec.experiment]:
+            raise UserError(f"{name} is a sweep of {len(points)} points: name one of them", hint=f"the first one is {points[0]}")
+
+    def select(self, names: Sequence[str]) -> Selection:
+        """What the user asked for by specs and names of steps; everything when nothing is named."""
+        if not names:
+            return Selection("all specs", tuple(spec.experiment for spec in self.outline.specs), self.graph)
+        experiments = {spec.stem for spec in self.outline.specs}
+        steps = [name for name in names if name in self.graph and name not in experiments]
+        others = [Path(name) for name in names if name not in steps]
+        specs = self.named(others, (step.name for step in self.graph)) if others else ()
+        wanted = [*steps, *(name for spec in specs for name in spec.targets)]
+        title = ", ".join([*(spec.experiment for spec in specs), *steps])
+        return Selection(title, tuple(spec.experiment for spec in specs), self.graph.needed_for(wanted))
+
+    @cached_property
+    def environment(self) -> Environment:
+        return Environment(self.root, self.pins)
+
+    @cached_property
+    def behaviours(self) -> Behaviours:
+        """Which states of the code and of the versions are known to leave the same bytes."""
+        return Behaviours.of(CODE_ROOT)
+
+    @cached_property
+    def identities(self) -> dict[str, str]:
+        """Every step's identity file, by the step's name."""
+        from engine.identity.text import Identities
+
+        return Identities(CODE_ROOT, self.environment).texts(self._whole)
+
+    @cached_property
+    def compiled(self) -> dict[str, str]:
+        """What `engine compile` writes: file to text."""
+        return {dvcfile.PIPELINE: dvcfile.pipeline_text(self.graph), dvcfile.PARAMS: dvcfile.params_text(self._whole)}
+
+    @property
+    def pipeline_is_stale(self) -> bool:
+        """Whether `dvc.yaml` is not what the specs say."""
+        path = self.root / dvcfile.PIPELINE
+        return not path.exists() or dvcfile.text_md5(path.read_text("utf-8")) != self.outline.pipeline
+
+    def stale(self) -> dict[str, str]:
+        """The compiled files that are not what the specs say, each with the first lines of the difference."""
+        import difflib
+
+        found = {}
+        for name, text in self.compiled.items():
+            path = self.root / name
+            old = path.read_text("utf-8") if path.exists() else ""
+            if old != text:
+                lines = difflib.unified_diff(
+                    old.splitlines(), text.splitlines(), f"{name} (on disk)", f"{name} (from the specs)", "", "", 1, ""
+                )
+                found[name] = "\n".join(list(lines)[:30])
+        return found
+
+    def moved_specs(self) -> list[str]:
+        """The specs whose steps the compiled files do not show as they are, with a step of each; steps that no spec asks for any more."""
+        found: dict[str, None] = {}
+        for name, text in self.compiled.items():
+            path = self.root / name
+            for step in sorted(dvcfile.changed_sections(path.read_text("utf-8") if path.exists() else "", text)):
+                found[f"{self.graph[step].origin.file} ({step})" if step in self.graph else f"no spec asks for {step} any more"] = None
+        return list(found)
+
+    def write_compiled(self, force: bool = False) -> list[str]:
+        """Write the compiled files that are stale, and name them; raises UserError where one was edited by hand, unless FORCE."""
+        changed = self.stale()
+        if not force:
+            self._refuse_edited(changed)
+        for name in changed:
+            self._write(name)
+        return list(changed)
+
+    def _write(self, name: str) -> None:
+        """Write a compiled file, and remember that it was us."""
+        write_text(self.root / name, self.compiled[name])
+        if (self.root / ".dvc").is_dir():
+            write_text(self.root / dvcfile.WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
+
+    def _written_by_us(self, name: str, text: str) -> bool:
+        """Whether a compiled file is as we wrote it last, or as git has it; anything else is somebody's edit."""
+        memory = self.root / dvcfile.WRITTEN / name
+        if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
+            return True
+        import subprocess
+
+        def git(*arguments: str) -> bytes | None:
+            done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, check=False)
+            return None if done.returncode else done.stdout
+
+        # In the midst of a merge git has put both sides together in its index.
+        merging = git("rev-parse", "--verify", "--quiet", "MERGE_HEAD") is not None
+        return text.encode() in (git("show", f"HEAD:./{name}"), git("show", f":./{name}") if merging else None)
+
+    def _refuse_edited(self, names: Iterable[str]) -> None:
+        """Somebody's edit of a generated file is neither used nor wiped."""
+        for name in names:
+            path = self.root / name
+            if path.exists() and not self._written_by_us(name, path.read_text("utf-8")):
+                raise UserError(
+                    f"{name} was edited by hand; it is generated\n{self.stale()[name]}",
+                    Location(name),
+                    f"make the edit in the specs; to drop it: git checkout {name}, or engine compile --force",
+                )
+
+    def resolve(self) -> None:
+        """What DVC's first step does: identities, resources and `params.yaml`; refuses when the set of steps has changed."""
+        self._refuse_edited(name for name in self.stale() if name == dvcfile.PARAMS)
+        path = self.root / dvcfile.PIPELINE
+        if not path.exists() or path.read_text("utf-8") != self.compiled[dvcfile.PIPELINE]:
+            raise UserError(
+                "the specs give another set or wiring of steps than dvc.yaml\n" + self.stale().get(dvcfile.PIPELINE, ""),
+                hint="run: engine compile",
+            )
+        for folder in (dvcfile.IDENTITIES, dvcfile.RESOURCES):
+            for file in (self.root / folder).glob("*.json"):
+                if file.stem not in self.graph:
+                    file.unlink()
+        from engine.dvc.recording import Recorder
+        from engine.identity.text import resources_text
+
+        recorder = Recorder(self.root, self.hashes) if (self.root / ".dvc").is_dir() else None
+        for step in self._whole:
+            write_text(self.root / step.identity, self.identities[step.name])
+            write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
+            if recorder:
+                # No output of DVC's: kept so that a later plan can say what has changed since.
+                recorder.keep(step.identity, link=False)
+        self._write(dvcfile.PARAMS)
+        write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
+
+    def order_lock(self) -> None:
+        """Bring `dvc.lock` into order and keep a place in it for every step, under `dvc repro`, which writes new records at the end."""
+        path = self.root / dvcfile.LOCK
+        old = path.read_bytes() if path.exists() else None
+        lock = dvcfile.LockText(old)
+        lock.reserve({dvcfile.RESOLVE: dvcfile.RESOLVE_COMMAND} | {step.name: dvcfile.command(step) for step in self.graph})
+        if (text := lock.text()) != old:
+            from engine.dvc.locks import dvc_lock
+            from engine.dvc.writing import replace_with
+
+            with dvc_lock(self.root):
+                replace_with(path, text)
+
+    def store(self) -> Disk:
+        """The workspace's disk as it is now."""
+        return Disk(self.root, self.hashes)
+
+    def plan(self, graph: Graph | None = None, store: Disk | None = None, dvc: bool = False) -> Plan:
+        """What `engine build`, or with DVC plain `dvc repro`, would do with GRAPH (default: all); writes nothing into the workspace."""
+        store = store or self.store()
+        plan = make_plan(graph or self.graph, store, _Texts(self), self.plan_resolve(store), self.outline.digests, dvc)
+        store.hashes.save()
+        return plan
+
+    def plan_resolve(self, store: Disk) -> Decision:
+        """Whether DVC's first step would change anything."""
+        return plan_resolve(self.outline.resolved, {path: store.entry(path) for path in self.outline.resolved})
+
+
+@dataclass(frozen=True)
+class _Texts(Mapping[str, str]):
+    """The identity files of a project, which are computed when somebody looks into one."""
+
+    project: Project
+
+    def __getitem__(self, name: str) -> str:
+        return self.project.identities[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.project.outline.digests)
+
+    def __len__(self) -> int:
+        return len(self.project.outline.digests)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file at once, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)

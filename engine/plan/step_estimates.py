@@ -1,0 +1,167 @@
+"""What is known of a step's size, cost and time before it runs: from records and from configurations; nothing is invented."""
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.core.graph import Graph, Step
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Store
+from engine.estimate.training import Estimate, gigabytes, shortage, too_large
+from engine.plan.decide import Action, Plan
+from engine.plan.mixture_sizes import expected_shares, realised_shares
+from engine.plan.teacher_requests import Asking, asking_of
+from engine.plan.training_inputs import estimate_of
+from engine.spec.load import Spec
+from stages import evaluate, generate, mix, predict, split, tokenize, train
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Sizes in words, in order of interest, the seconds that the last run took on this machine, and what a training takes."""
+
+    sizes: tuple[str, ...] = ()
+    seconds: float | None = None
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    estimate: Estimate | None = None
+    asking: Asking | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`; sizes in bytes."""
+        return {
+            "sizes": list(self.sizes),
+            "seconds": self.seconds,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "memory": self.estimate.as_data() if self.estimate else None,
+            "disk": self.estimate.disk if self.estimate else None,
+            "asking": self.asking.as_data() if self.asking else None,
+        }
+
+
+def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
+    """What can be said of STEP; a step that will run is described by its inputs, one that is kept by its own metrics."""
+    seconds = _seconds(store.ran(step))
+    estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
+    if plan[step.name].action in (Action.KEEP, Action.RESTORE):
+        metrics = store.metrics(step.metrics)
+        return Facts(_sizes(step, metrics), seconds, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
+    sizes = _expected(step, graph, store)
+    if estimate is None:
+        return Facts(sizes, seconds)
+    return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
+
+
+def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
+    """FACTS with what chat teachers would be asked; this may make the rows of a task."""
+    asked = {name: asking_of(graph[name], graph, plan, root) for name in facts}
+    return {
+        name: replace(fact, sizes=(*fact.sizes, *found.words), asking=found) if (found := asked[name]) else fact
+        for name, fact in facts.items()
+    }
+
+
+def _seconds(ran: RunRecord | None) -> float | None:
+    """How long the last run took, if it was on this machine: another one's times say nothing."""
+    if ran is None:
+        return None
+    machine = ran.machine
+    here = machine.get("platform") == platform.platform() and machine.get("cores") == os.cpu_count()
+    return ran.measured.get("seconds") if here else None
+
+
+def _cost(estimate: Estimate) -> tuple[str, ...]:
+    """Parameters and memory in words; `at most` where the vocabulary, and `at max_length` where the longest row is not known yet."""
+    matter = estimate.matter
+    total = f"{'' if matter.exact_model else 'at most '}{_rounded(estimate.parameters)}"
+    memory = f"~{gigabytes(estimate.memory.total)}{'' if matter.measured_length else ' at max_length'}"
+    return f"{_rounded(estimate.trainable)} trainable of {total}", memory
+
+
+def device_limits(specs: Iterable[Spec], graph: Graph) -> dict[str, float]:
+    """The memory of one device in GB that specs state, by the name of the training step."""
+    stated = {spec.name: spec.experiment.resources.device_memory for spec in specs}
+    return {graph[f"{train.KIND.name}-{name}"].name: limit for name, limit in stated.items() if limit is not None}
+
+
+def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
+    """One message for each training that may run now and cannot fit the device that its spec states."""
+    return [
+        shortage(name, estimate, limits[name])
+        for name in _limited(plan, limits)
+        if (estimate := facts[name].estimate) and too_large(estimate, limits[name])
+    ]
+
+
+def unchecked(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
+    """The trainings that may run now and whose memory cannot be said before what they start from is here."""
+    return [name for name in _limited(plan, limits) if facts[name].estimate is None]
+
+
+def _limited(plan: Plan, limits: Mapping[str, float]) -> list[str]:
+    return [d.name for d in plan.decisions if d.name in limits and d.action in (Action.RUN, Action.MAYBE)]
+
+
+def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    if not metrics:
+        return ()
+    if step.kind is generate.KIND:
+        return _counted(metrics, "rows_out", "rows")
+    if step.kind is mix.KIND:
+        return (*_counted(metrics, "rows"), *_counted(metrics, "bins"), *realised_shares(metrics))
+    if step.kind is split.KIND:
+        return tuple(f"{metrics[name]:,} {name}" for name in ("train", "validation", "test") if isinstance(metrics.get(name), int))
+    if step.kind is tokenize.KIND:
+        tokens = sum(part.get("tokens", 0) for part in metrics.values() if isinstance(part, dict))
+        return (f"{tokens:,} tokens",)
+    if step.kind is train.KIND:
+        return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
+    if step.kind is predict.KIND:
+        return (f"{sum(_answers(metrics)):,} answers",)
+    if step.kind is evaluate.KIND:
+        return (f"{sum(isinstance(v, float) for part in metrics.values() if isinstance(part, dict) for v in part.values()):,} values",)
+    return _counted(metrics, "parameters", "parameters")
+
+
+def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:
+    """The rows of every task, of every adapter where there are several."""
+    for part in metrics.values():
+        if isinstance(part, dict):
+            yield from [part["rows_out"]] if isinstance(part.get("rows_out"), int) else _answers(part)
+
+
+def _counted(metrics: Mapping[str, Any], *words: str) -> tuple[str, ...]:
+    *keys, unit = words
+    return next(((f"{metrics[key]:,} {unit}",) for key in (*keys, unit) if isinstance(metrics.get(key), int)), ())
+
+
+def _trainable(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    trainable, total = metrics.get("trainable_parameters"), metrics.get("parameters")
+    return (f"{_rounded(trainable)} trainable of {_rounded(total)}",) if trainable and total else ()
+
+
+def _rounded(count: float) -> str:
+    """Three digits and a unit: 98304 is `98.3 k`."""
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= factor:
+            return f"{count / factor:.3g}{unit}"
+    return f"{count:g}"
+
+
+def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
+    """The shares of a mixture whose tasks' sizes are known, and the optimizer steps of a training whose mixture's length is known."""
+    if step.kind is mix.KIND:
+        return expected_shares(step, graph, store)
+    if step.kind is not train.KIND:
+        return ()
+    order = graph[str(step.inputs["order"].producer)]
+    parameters = order.parameters
+    assert isinstance(parameters, mix.Parameters) and isinstance(step.parameters, train.Parameters)
+    unit = "rows" if parameters.bin_tokens is None else "bins"
+    rows = parameters.rows or store.metrics(order.metrics).get(unit)
+    batch = step.parameters.global_batch.rows
+    return (f"{-(-rows // batch):,} steps of {batch} {unit}",) if isinstance(rows, int) else ()

@@ -1,0 +1,71 @@
+"""What a chat teacher would be asked when its step runs, and what of it is paid for already: counted where the rows are here."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.core.graph import Graph, Step
+from engine.identity.text import merge_resources, recipe_of, resources_of
+from engine.plan.decide import Action, Plan
+from stages import generate
+from stages.generate.teachers.chat import Chat
+from stages.process.starting import ours
+
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Requests that are paid for and that would be; nothing but the reason where this cannot be told before the step runs."""
+
+    numbers: Mapping[str, Any] | None
+    unknown: str | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON values, for `--json`."""
+        return dict(self.numbers) if self.numbers is not None else {"unknown": self.unknown}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As the tree shows it."""
+        if self.numbers is None:
+            return (f"requests unknown: {self.unknown}",)
+        found, at_least = self.numbers, "" if self.numbers["complete"] else "at least "
+        tokens = found["prompt_tokens"] + found["completion_tokens"]
+        noun = "request" if found["requests"] == 1 else "requests"
+        words = [f"{at_least}{found['requests']:,} {noun} to pay for", f"{found['rows_cached']:,} of {found['rows']:,} rows cached"]
+        words += [f"~{tokens:,} tokens"] if found["requests"] else []
+        return (
+            (*words, f"~{found['cost']:,.2f} to pay" if found["cost"] >= 0.01 else "less than 0.01 to pay")
+            if found["cost"] is not None and found["requests"]
+            else tuple(words)
+        )
+
+
+def asking_of(step: Step, graph: Graph, plan: Plan, root: Path) -> Asking | None:
+    """What STEP would ask; None for a step that asks nobody or will not run."""
+    parameters = step.parameters
+    if not isinstance(parameters, generate.Parameters) or not isinstance(parameters.teacher, Chat):
+        return None
+    if plan[step.name].action not in (Action.RUN, Action.MAYBE):
+        return None
+    waiting = [i.producer for i in step.inputs.values() if i.producer and plan[i.producer].action in (Action.RUN, Action.MAYBE)]
+    return Asking(None, f"{', '.join(waiting)} runs first") if waiting else _counted(step, root)
+
+
+def _counted(step: Step, root: Path) -> Asking:
+    """Make the rows' questions in a process of their own: this one imports no body."""
+    values = merge_resources(recipe_of(step.parameters), resources_of(step.parameters))
+    asked = {"name": step.name, "parameters": values, "inputs": {role: item.path for role, item in step.inputs.items()}}
+    command = ours("stages.generate.asking.forecast")
+    try:
+        done = subprocess.run(command, cwd=root, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Asking(None, "reading the rows takes too long")
+    if done.returncode:
+        lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return Asking(None, lines[-1] if lines else "the rows cannot be made here")
+    return Asking(json.loads(done.stdout))

@@ -1,0 +1,86 @@
+"""What a graph and its records tell of a training before it runs: the configuration of its model, and the longest row."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.core.graph import Graph, Input, Step
+from engine.dvc.store import Store
+from engine.estimate.configurations import configuration
+from engine.estimate.training import Estimate, Matter, estimate
+from engine.plan.decide import Action, Plan
+from stages import fetch, initialize, mix, tokenize, train
+
+
+def estimate_of(step: Step, graph: Graph, plan: Plan, store: Store) -> Estimate | None:
+    """What the training STEP takes; None where its model is not here yet, or is of an architecture that is not known."""
+    assert isinstance(step.parameters, train.Parameters)
+    matter = _matter(step, graph, plan, store)
+    return estimate(step.parameters, matter) if matter else None
+
+
+def _matter(step: Step, graph: Graph, plan: Plan, store: Store) -> Matter | None:
+    found = _config(step.inputs["model"], graph, plan, store)
+    if found is None:
+        return None
+    tokens = [item for role, item in step.inputs.items() if role.startswith("tokens/")]
+    lengths = [_longest(item, graph, plan, store) for item in tokens]
+    supervised = max(_supervised(item, graph, plan, store) for item in tokens)
+    config, exact = found
+    order = graph[str(step.inputs["order"].producer)].parameters
+    if isinstance(order, mix.Parameters) and order.bin_tokens:
+        return Matter(config, order.bin_tokens, exact, supervised=supervised)
+    return Matter(config, max(length for length, _ in lengths), exact, all(measured for _, measured in lengths), supervised)
+
+
+def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mapping[str, Any], bool] | None:
+    """The configuration of a model, and whether its sizes are certain."""
+    if model.producer is None:
+        return _read(model.path, store)
+    producer = graph[model.producer]
+    if producer.kind is initialize.KIND:
+        return _from_scratch(producer, plan, store)
+    if producer.kind is fetch.KIND:
+        return _read(producer.artifact, store) if _kept(producer, plan) else None
+    # A training changes no sizes: what it makes is as large as what it starts from.
+    return _config(producer.inputs["model"], graph, plan, store) if "model" in producer.inputs else None
+
+
+def _read(folder: str, store: Store) -> tuple[Mapping[str, Any], bool] | None:
+    config = store.metrics(f"{folder}/config.json")
+    return (config, True) if config else None
+
+
+def _from_scratch(step: Step, plan: Plan, store: Store) -> tuple[Mapping[str, Any], bool] | None:
+    parameters = step.parameters
+    assert isinstance(parameters, initialize.Parameters)
+    vocabulary = store.metrics(step.metrics).get("vocab_size") if _kept(step, plan) else None
+    config = configuration(parameters.architecture, vocabulary or parameters.tokenizer.vocab_size)
+    return (config, vocabulary is not None) if config else None
+
+
+def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int, bool]:
+    """Tokens of the longest row to train on, and whether it was measured."""
+    assert tokens.producer is not None
+    step = graph[tokens.producer]
+    parameters = step.parameters
+    assert step.kind is tokenize.KIND and isinstance(parameters, tokenize.Parameters)
+    longest = _counted(step, plan, store).get("longest")
+    return (longest, True) if isinstance(longest, int) and longest else (parameters.max_length, False)
+
+
+def _supervised(tokens: Input, graph: Graph, plan: Plan, store: Store) -> float:
+    """Share of the tokens to train on that something is learnt from; all of them where they were not counted."""
+    counted = _counted(graph[str(tokens.producer)], plan, store)
+    every, learnt = counted.get("tokens"), counted.get("supervised_tokens")
+    return min(1.0, learnt / every) if isinstance(every, int) and isinstance(learnt, int) and every else 1.0
+
+
+def _counted(step: Step, plan: Plan, store: Store) -> Mapping[str, Any]:
+    """What is recorded of the tokens to train on; nothing where the step may run again."""
+    split = store.metrics(step.metrics).get("train") if _kept(step, plan) else None
+    return split if isinstance(split, dict) else {}
+
+
+def _kept(step: Step, plan: Plan) -> bool:
+    """Whether what is recorded of STEP is what it is now; the numbers of another recipe or other inputs would mislead."""
+    return plan[step.name].action is Action.KEEP

@@ -1,0 +1,1 @@
+"""What was measured: tables of experiments, sweeps, and the choice of a point."""

@@ -1,0 +1,263 @@
+"""The best point of a sweep by what was measured on validation rows, written as a spec that extends the swept one.
+
+Points that differ by their seed alone are one choice: its value is the mean over the seeds, and the best of its seeds is written.
+Ties, of values that are equal to six digits, go to the fewest trainable parameters, then to the point that comes first.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, variance
+from typing import Any
+
+from engine.core.errors import UserError, did_you_mean
+from engine.core.part import NAME_PATTERN
+from engine.plan.project import Project, write_text
+from engine.results.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
+from engine.results.table import results
+from engine.spec.load import Spec
+from engine.spec.notation import dotted, toml
+
+LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
+WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
+"""Metrics of which neither more nor less is better by itself."""
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Question:
+    """By what the best point is chosen."""
+
+    metric: str | None = None
+    task: str | None = None
+    """None: the mean over all tasks."""
+    direction: str | None = None
+    """`max` or `min`; None: what is better of the metric."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point with the value that it is chosen by, and the mean over the points that differ from it by seed alone."""
+
+    point: Reached
+    value: float
+    mean: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Margin:
+    """The distance of the best choice from the next one, and the noise of that distance."""
+
+    following: Candidate
+    difference: float
+    noise: float | None
+    """Half the width of a 95 % interval of the difference: of the means over seeds where both have several, else from the intervals of
+    the values, taken as independent; None where neither is known."""
+    source: str
+    """What the noise was found by."""
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the difference is no larger than the noise; None where that is unknown."""
+        return None if self.noise is None else self.difference <= self.noise
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The points of a sweep in order, and what they were ordered by."""
+
+    sweep: Sweep
+    metric: str
+    tasks: tuple[str, ...]
+    direction: str
+    candidates: tuple[Candidate, ...]
+    """The best one first."""
+
+    @property
+    def best(self) -> Candidate:
+        """The point that is written."""
+        return self.candidates[0]
+
+    @property
+    def equals(self) -> int:
+        """How many choices, points that differ by seed alone being one, are as good as the best one."""
+        return len({_but_seed(one.point) for one in self.candidates if round(one.mean, DIGITS) == round(self.best.mean, DIGITS)})
+
+    @property
+    def margin(self) -> "Margin | None":
+        """How far the best choice is ahead of the next one; None where there is no other."""
+        own = _but_seed(self.best.point)
+        following = next((one for one in self.candidates if _but_seed(one.point) != own), None)
+        if following is None:
+            return None
+        groups = [[c for c in self.candidates if _but_seed(c.point) == _but_seed(one.point)] for one in (self.best, following)]
+        if all(len(group) > 1 for group in groups):
+            noise, source = 1.96 * sum(variance(c.value for c in group) / len(group) for group in groups) ** 0.5, "the seeds"
+        else:
+            halves = [self._half(one.point) for one in (self.best, following)]
+            if None in halves:
+                return Margin(following, abs(self.best.mean - following.mean), None, "")
+            noise, source = sum(half * half for half in halves if half is not None) ** 0.5, "the intervals"
+        return Margin(following, abs(self.best.mean - following.mean), noise, source)
+
+    def _half(self, point: Reached) -> float | None:
+        """Half the width of the interval of the mean over tasks, taken as independent; None where a value has none."""
+        measured = [point.metrics[self.metric][task] for task in self.tasks]
+        halves = [(one.high - one.low) / 2 for one in measured if one.low is not None and one.high is not None]
+        return sum(half * half for half in halves) ** 0.5 / len(halves) if len(halves) == len(measured) else None
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        margin = self.margin
+        noise = margin and {
+            "next": margin.following.point.name,
+            "difference": margin.difference,
+            "noise": margin.noise,
+            "within_noise": margin.within,
+        }
+        points = [{"point": c.point.name, "values": dict(c.point.values), "value": c.value, "mean": c.mean} for c in self.candidates]
+        head = {"sweep": self.sweep.name, "spec": self.sweep.spec, "metric": self.metric, "tasks": list(self.tasks)}
+        return head | {"direction": self.direction, "points": points, "best": self.best.point.name, "margin": noise}
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows, the best point first."""
+        seeds = self.best.seeds > 1
+        fields = (short_field(field, self.sweep.fields) for field in self.sweep.fields)
+        columns = ["point", *fields, self.metric, *(["mean over seeds"] if seeds else [])]
+        rows = [
+            [c.point.name, *map(given, c.point.values.values()), f"{c.value:.6g}", *([f"{c.mean:.6g}"] if seeds else [])]
+            for c in self.candidates
+        ]
+        return columns, rows
+
+
+def chosen(spec: Spec, sweep: Sweep, question: Question) -> Choice:
+    """The order of the points of SWEEP, of which SPEC is one; raises UserError where some lack what the question asks for."""
+    metric = _metric(spec, sweep, question.metric)
+    tasks = _tasks(sweep, metric, question.task)
+    direction = question.direction or _direction(metric)
+    return Choice(sweep, metric, tasks, direction, _ranked(_candidates(sweep, metric, tasks), direction))
+
+
+def pick(project: Project, target: Path, question: Question, output: Path | None, force: bool) -> tuple[Choice, Path]:
+    """Choose among the points of the spec TARGET and write the best one; raises UserError where there is nothing to choose by or from."""
+    named = project.chosen([target])
+    if len({spec.path for spec in named}) != 1 or not (named[0].point and named[0].point.labels):
+        raise UserError(f"{target} has no sweep of several points: there is nothing to pick from", hint="see docs/how-to/sweep.md")
+    specs = {spec.name: spec for spec in project.specs if spec.path == named[0].path}
+    path = _output(project, named[0], output, force)
+    store, plan = project.store(), project.plan()
+    (sweep,) = sweeps(specs.values(), results(specs.values(), project.graph, store, plan), project.graph, store, plan)
+    choice = chosen(named[0], sweep, question)
+    write_text(path, spec_text(project.root, specs[choice.best.point.name], path, choice))
+    return choice, path
+
+
+def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> Path:
+    """Where the spec goes; refused early, before anything is read."""
+    path = output.resolve() if output else (project.root / spec.path).with_name(f"{spec.stem}-best.toml")
+    if not path.is_relative_to(project.root):
+        raise UserError(f"{path} is outside of the workspace {project.root}", hint="a spec extends files of its own workspace alone")
+    if path.suffix != ".toml" or not re.fullmatch(NAME_PATTERN, path.stem):
+        hint = "the experiment is named as the file: lower-case letters and digits, with '-' or '_' between them, and .toml"
+        raise UserError(f"{path.name} is no name for a spec", hint=hint)
+    relative = path.relative_to(project.root).as_posix()
+    if other := next((other for other in project.specs if path.stem in (other.name, other.stem) and other.path != relative), None):
+        raise UserError(
+            f"{other.path} is named '{path.stem}' already", other.where("experiment", "name"), "give another file with --output"
+        )
+    if path.exists() and not force:
+        raise UserError(f"{relative} is there already", hint="write over it with --force, or give another file with --output")
+    return path
+
+
+def _metric(spec: Spec, sweep: Sweep, wanted: str | None) -> str:
+    """The metric to choose by: one of validation rows alone, since a choice by test rows would leave none to report on."""
+    build = f"run: engine build {spec.path}"
+    on_validation = spec.experiment.evaluation.split == "validation"
+    known = [name for name in sweep.metrics if on_validation or name == VALIDATION_LOSS]
+    if wanted is None:
+        wanted = known[0] if known else VALIDATION_LOSS
+    if wanted in known:
+        return wanted
+    if wanted in sweep.metrics:
+        what = f"'{wanted}' was measured on test rows: a choice by it would leave no rows on which the best point can be judged"
+        hint = f'set evaluation.split = "validation" in {spec.path} and build again, or choose by {VALIDATION_LOSS}'
+        raise UserError(what, spec.where("evaluation"), hint)
+    if not sweep.metrics:
+        raise UserError(f"nothing of the sweep '{sweep.name}' is built yet", hint=build)
+    if wanted == VALIDATION_LOSS and any(point.trained for point in sweep.points):
+        what = f"the trainings of '{sweep.name}' measured no validation_loss: their tasks hold out no validation rows"
+        raise UserError(what, spec.where("tasks"), "raise tasks.<task>.split.validation")
+    # What is known of points that are not built as the specs are now says nothing of what they will be measured by.
+    current = known and all(point.trained and point.evaluated for point in sweep.points)
+    raise UserError(f"no point of '{sweep.name}' was measured by '{wanted}'", hint=did_you_mean(wanted, known) if current else build)
+
+
+def _tasks(sweep: Sweep, metric: str, wanted: str | None) -> tuple[str, ...]:
+    tasks = sweep.tasks(metric)
+    if wanted and wanted not in tasks:
+        raise UserError(f"{metric} was not measured on task '{wanted}'", hint=did_you_mean(wanted, tasks))
+    return (wanted,) if wanted else tasks
+
+
+def _direction(metric: str) -> str:
+    if metric in WITHOUT_BETTER:
+        raise UserError(f"neither more nor less {metric} is better by itself", hint="say which is wanted: --max or --min")
+    return "min" if metric in LOWER_IS_BETTER else "max"
+
+
+def _candidates(sweep: Sweep, metric: str, tasks: Sequence[str]) -> list[Candidate]:
+    """Every point with its value; raises UserError where some were not measured, or by what is no longer so."""
+    lacking = [point.name for point in sweep.points if not _measures(point, metric, tasks)]
+    if lacking:
+        what = f"{len(lacking)} of {len(sweep.points)} points have no current {metric} on {', '.join(tasks)}: {', '.join(lacking)}"
+        raise UserError(what, hint=f"run: engine build {sweep.spec}")
+    values = {point.name: fmean(point.metrics[metric][task].value for task in tasks) for point in sweep.points}
+    groups: dict[str, list[str]] = {}
+    for point in sweep.points:
+        groups.setdefault(_but_seed(point), []).append(point.name)
+    found = []
+    for point in sweep.points:
+        alike = groups[_but_seed(point)]
+        found.append(Candidate(point, values[point.name], fmean(values[name] for name in alike), len(alike)))
+    return found
+
+
+def _measures(point: Reached, metric: str, tasks: Sequence[str]) -> bool:
+    current = point.trained if metric == VALIDATION_LOSS else point.evaluated
+    return current and all(task in point.metrics.get(metric, {}) for task in tasks)
+
+
+def _but_seed(point: Reached) -> str:
+    return toml({field: value for field, value in point.values.items() if field != SEED and value is not None})
+
+
+def _ranked(candidates: Sequence[Candidate], direction: str) -> tuple[Candidate, ...]:
+    sign = 1 if direction == "min" else -1
+
+    def key(candidate: Candidate) -> tuple[float, float, float]:
+        return (round(sign * candidate.mean, DIGITS), candidate.point.trainable or 0, round(sign * candidate.value, DIGITS))
+
+    return tuple(sorted(candidates, key=key))
+
+
+def spec_text(root: Path, spec: Spec, path: Path, choice: Choice) -> str:
+    """The text of a spec at PATH that extends the swept one with the values of its point SPEC, and is asked test rows."""
+    assert spec.point
+    best, by = choice.best, f"{choice.metric} ({choice.direction}, on {', '.join(choice.tasks)})"
+    values = {dotted(key): value for key, value in spec.point.values.items()}
+    seeds = f", mean of {best.seeds} seeds {best.mean:.6g}" if best.seeds > 1 else ""
+    lines = [
+        f"# The best point of {spec.path} by {by}: {spec.name}, {best.value:.6g}{seeds}. Written by `engine pick`.",
+        f"extends = [{toml(os.path.relpath(root / spec.path, path.parent))}]",
+        "sweep = false",
+        "",
+        f"experiment.name = {toml(path.stem)}",
+        *(f"{field} = {toml(value)}" for field, value in values.items()),
+    ]
+    lines += ['evaluation.split = "test"'] if spec.experiment.evaluation.split != "test" else []
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,155 @@
+"""What the points of a sweep have reached: their values and scores side by side, as a table and as lines of a plot."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.core.graph import Graph
+from engine.dvc.store import Store
+from engine.plan.decide import Action, Plan
+from engine.results.table import Result
+from engine.spec.load import Spec
+from engine.spec.notation import dotted, toml
+
+SEED = "experiment.seed"
+VALIDATION_LOSS = "validation_loss"
+"""What a training measures at its end, by task."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One value of a point on one task; low and high are missing where the metric has no interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        interval = f" [{self.low:.2f}, {self.high:.2f}]" if self.low is not None and self.high is not None else ""
+        return f"{self.value:.2f}{interval}" if interval else f"{self.value:.4f}"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One point: what it has in place of the spec's own values, and what it has reached."""
+
+    name: str
+    values: Mapping[str, Any]
+    """By field, dotted; only fields in which the points differ."""
+    metrics: Mapping[str, Mapping[str, Measured]]
+    """By metric and task."""
+    trained: bool
+    """Whether its training is that of the specs, code and data as they are now."""
+    evaluated: bool
+    trainable: int | None
+    """Parameters that are learned."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All points of one spec, in order."""
+
+    name: str
+    spec: str
+    fields: tuple[str, ...]
+    """In which the points differ."""
+    points: tuple[Reached, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Everything that was measured, what the training itself measures last."""
+        names = dict.fromkeys(name for point in self.points for name in point.metrics)
+        return tuple(sorted(names, key=lambda name: name == VALIDATION_LOSS))
+
+    def tasks(self, metric: str) -> tuple[str, ...]:
+        """The tasks on which METRIC was measured."""
+        return tuple(dict.fromkeys(task for point in self.points for task in point.metrics.get(metric, {})))
+
+
+def sweeps(specs: Iterable[Spec], found: Iterable[Result], graph: Graph, store: Store, plan: Plan) -> list[Sweep]:
+    """The sweeps among SPECS, FOUND being the results of all of them."""
+    by_file: dict[str, list[Spec]] = {}
+    for spec in specs:
+        if spec.point and spec.point.labels:
+            by_file.setdefault(spec.path, []).append(spec)
+    results = {result.experiment: result for result in found}
+    return [_sweep(group, results, graph, store, plan) for group in by_file.values()]
+
+
+def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, store: Store, plan: Plan) -> Sweep:
+    values = [{dotted(path): value for path, value in spec.point.values.items()} if spec.point else {} for spec in specs]
+    every = sorted({field for point in values for field in point})
+    fields = tuple(field for field in every if len({toml(point.get(field)) for point in values}) > 1)
+    points = []
+    for spec, own in zip(specs, values, strict=True):
+        training = graph[f"train-{spec.name}"]
+        measured = store.metrics(training.metrics)
+        metrics = dict(_scores(results.get(spec.name)))
+        if isinstance(losses := measured.get(VALIDATION_LOSS), dict):
+            metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
+        trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in ("train", "evaluate"))
+        points.append(
+            Reached(
+                spec.name, {field: own.get(field) for field in fields}, metrics, trained, evaluated, measured.get("trainable_parameters")
+            )
+        )
+    return Sweep(specs[0].stem, specs[0].path, fields, tuple(points))
+
+
+def _scores(result: Result | None) -> Iterator[tuple[str, dict[str, Measured]]]:
+    """Every metric of RESULT by task, with its interval where there is one."""
+    found: dict[str, dict[str, Measured]] = {}
+    for task, values in result.scores.items() if result else ():
+        for metric, value in values.items():
+            if isinstance(value, float):
+                around = result.intervals.get(task, {}).get(metric, {}) if result else {}
+                found.setdefault(metric, {})[task] = Measured(value, around.get("low"), around.get("high"))
+    yield from found.items()
+
+
+def sweep_table(sweep: Sweep, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: the swept fields of each point, METRIC on every task with its interval, and the loss on validation rows."""
+    shown = [(name, task) for name in dict.fromkeys((metric, VALIDATION_LOSS)) for task in sweep.tasks(name)]
+    columns = ["point", *(short_field(field, sweep.fields) for field in sweep.fields), *(f"{name} {task}" for name, task in shown), "state"]
+    rows = []
+    for point in sweep.points:
+        cells = [str(found) if (found := point.metrics.get(name, {}).get(task)) else "–" for name, task in shown]
+        rows.append([point.name, *map(given, point.values.values()), *cells, _state(point)])
+    return columns, rows
+
+
+def short_field(field: str, fields: Sequence[str]) -> str:
+    """The last word of a field, or all of it where another one ends alike."""
+    last = field.rsplit(".", 1)[-1]
+    return last if sum(other.rsplit(".", 1)[-1] == last for other in fields) == 1 and last != "kind" else field
+
+
+def given(value: object) -> str:
+    """A swept value for people."""
+    return "–" if value is None else value if isinstance(value, str) else toml(value)
+
+
+def _state(point: Reached) -> str:
+    if not point.metrics:
+        return "not built"
+    return "current" if point.trained and point.evaluated else "stale"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot: what all its points have alike, and where they lie."""
+
+    label: str
+    points: tuple[tuple[Any, Measured], ...]
+    """The swept field's value, and what was measured there."""
+
+
+def lines(sweep: Sweep, field: str, metric: str) -> list[Line]:
+    """METRIC against FIELD: one line for each task and for each combination of the other fields' values."""
+    found: dict[str, list[tuple[Any, Measured]]] = {}
+    for point in sweep.points:
+        others = [f"{short_field(other, sweep.fields)} {given(value)}" for other, value in point.values.items() if other != field]
+        for task, measured in point.metrics.get(metric, {}).items():
+            if point.values[field] is not None:
+                found.setdefault(", ".join([task, *others]), []).append((point.values[field], measured))
+    return [Line(label, tuple(points)) for label, points in found.items()]

@@ -1,0 +1,1 @@
+"""What a task's rows become, shown without a build."""

@@ -1,0 +1,99 @@
+"""What a task's first rows become: asks a process of the stages, which may import what is heavy, and writes nothing."""
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from engine.core.errors import UserError, did_you_mean
+from engine.core.graph import Step
+from engine.identity.text import recipe_of
+from engine.plan.project import Project
+from engine.spec.load import Spec
+from stages import tokenize
+from stages.process.starting import ours
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows of a task, and why there are no tokens, if there are none."""
+
+    task: str
+    rows: tuple[dict[str, Any], ...]
+    without_tokens: str | None
+
+    def as_data(self) -> dict[str, Any]:
+        """The preview as one JSON value."""
+        return {"task": self.task, "rows": list(self.rows), "without_tokens": self.without_tokens}
+
+
+def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
+    """The first ROWS rows of TASK; raises UserError where there is no such task, or what the step itself would say of these rows."""
+    if task not in spec.experiment.tasks:
+        raise UserError(f"{spec.path} has no task '{task}'", hint=did_you_mean(task, spec.experiment.tasks))
+    step = project.graph.find(spec.name, f"generate-{task}")
+    if step is None:
+        raise UserError(f"no experiment uses task '{task}'", spec.where("tasks", task), "name it in mixture.tasks or evaluation.tasks")
+    _refuse_missing(project, step)
+    tokens, why = _tokens(project, spec, task)
+    built = project.root / step.artifact / "rows.jsonl"
+    request = {
+        "name": step.name,
+        "rows": rows,
+        "generate": recipe_of(step.parameters),
+        "inputs": {role: item.path for role, item in step.inputs.items()},
+        "built": str(built) if built.exists() else None,
+        "tokenize": _request(tokens) if tokens else None,
+    }
+    return Preview(task, tuple(_asked(project, request)), why)
+
+
+def _refuse_missing(project: Project, step: Step) -> None:
+    for item in step.inputs.values():
+        if item.producer and not (project.root / item.path).exists():
+            raise UserError(f"{step.name} reads {item.path}, which is not built yet", hint=f"run: engine build {item.producer}")
+
+
+def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str | None]:
+    """The step that tokenizes the task for this spec, and why its tokens cannot be shown, if they cannot."""
+    trained = project.graph.needed_for([f"train-{spec.name}"])
+    split = project.graph.find(spec.name, f"split-{task}")
+    rows = split.output("train.jsonl").path if split else None
+    own = project.graph[f"mix-{spec.name}"].name
+    found = [
+        step
+        for step in trained
+        if step.kind is tokenize.KIND and step.inputs["train"].path == rows and own in project.graph.consumers[step.name]
+    ]
+    if not found:
+        return None, f"{spec.path} does not train on {task}, so it makes no tokens of it"
+    for role, item in found[0].inputs.items():
+        if role.startswith("tokenizer/") and not (project.root / item.path).exists():
+            hint = f"engine build {item.producer}" if item.producer else "the model's folder needs it"
+            return None, f"text only: the tokenizer {item.path} is not there yet ({hint})"
+    return found[0], None
+
+
+def _request(step: Step) -> dict[str, Any]:
+    inputs = {role: item.path for role, item in step.inputs.items() if role not in ("train", "validation")}
+    return {"name": step.name, "parameters": recipe_of(step.parameters), "inputs": inputs}
+
+
+def _asked(project: Project, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the process of the stages answers; raises UserError with what it says of a user's mistake."""
+    done = subprocess.run(
+        ours("stages.preview"),
+        cwd=project.root,
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if done.returncode == 0:
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+    if said := re.search(r"^error: (.*)\Z", done.stderr, re.MULTILINE | re.DOTALL):
+        raise UserError(said[1].rstrip())
+    raise RuntimeError(f"the preview failed:\n{done.stderr}")

@@ -1,0 +1,1 @@
+"""A new workspace, and what a workspace stands on."""

@@ -1,0 +1,51 @@
+"""What is allowed in a spec and still looks like a mistake: warnings of `engine check`, which refuse nothing."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from engine.core.errors import Location, Problem
+from engine.spec.load import Spec
+from engine.spec.sections import ScratchModel
+
+USUAL_RATES: Mapping[str, tuple[float, float]] = {
+    "full": (1e-7, 1e-2),
+    "lora": (1e-6, 1e-2),
+    "qlora": (1e-6, 1e-2),
+    "ia3": (1e-4, 1e-1),
+    "prefix_tuning": (1e-5, 1e-1),
+    "prompt_tuning": (1e-4, 1.0),
+}
+"""The learning rates between which trainings of each method work in practice, from the smallest to the largest that papers use: full
+fine-tuning and models from scratch 1e-6 to 6e-3, LoRA 1e-5 to 2e-3 (Hu et al., 2021, appendix D), IA3 3e-3 (Liu et al., 2022), prefixes
+5e-5 to 1e-2 (Li and Liang, 2021), prompts 0.3 (Lester et al., 2021); with room for the small models of tests and tutorials."""
+
+
+def advice(specs: Iterable[Spec]) -> list[Problem]:
+    """A warning for each thing in SPECS that looks like a mistake, each once, at its line."""
+    return list(dict.fromkeys(warning for spec in specs for warning in (*_frozen_noise(spec), *_odd_rate(spec))))
+
+
+def _frozen_noise(spec: Spec) -> Iterator[Problem]:
+    """An adapter on weights that nobody has trained learns next to nothing: the model below it stays random."""
+    method = spec.experiment.training.method
+    if isinstance(spec.experiment.model, ScratchModel) and method.makes_adapter:
+        what = f"{method.kind} trains an adapter on a model from scratch, whose frozen weights stay random"
+        hint = 'train it with method "full"; or start from a trained model: model.experiment, model.path, or model.id with model.revision'
+        yield Problem(what, spec.where("training", "method"), hint, "warning")
+
+
+def _odd_rate(spec: Spec) -> Iterator[Problem]:
+    training = spec.experiment.training
+    low, high = USUAL_RATES[training.method.kind]
+    if not low <= training.learning_rate <= high:
+        what = f"learning_rate = {training.learning_rate:g} is far {'above' if training.learning_rate > high else 'below'} the usual range"
+        where = spec.where("training", "learning_rate")
+        yield Problem(what, where, f"usual for {training.method.kind}: {low:g} to {high:g}", "warning")
+
+
+def loggers(specs: Iterable[Spec]) -> dict[str, Location]:
+    """The loggers that SPECS name, each with its first place."""
+    found: dict[str, Location] = {}
+    for spec in specs:
+        for number, name in enumerate(spec.experiment.resources.report_to):
+            found.setdefault(name, spec.where("resources", "report_to", number))
+    return found

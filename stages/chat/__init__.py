@@ -1,0 +1,1 @@
+"""Chat templates: rendered, split into turns, checked for what they leave out."""

@@ -1,0 +1,141 @@
+"""What a model is asked: the same rendering and encoding as in training, up to where the last answer begins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from engine.core.errors import UserError
+from stages.chat.markers import Markers
+from stages.chat.taught import Taught
+from stages.chat.turn_splitting import Rewritten
+from stages.chat.unrendered import refusal, unrendered
+from stages.rows.control_tokens import Breaker, ControlTokens
+from stages.rows.messages import Call
+from stages.rows.rows import Row, without_reasoning
+from stages.rows.turns import Rendered
+from stages.tokens.encoder import Encoder
+from stages.tokens.encoding import Boundary, Pieces, encode
+from stages.tokens.ends import answer_ends
+
+if TYPE_CHECKING:
+    from stages.chat.formats import Format
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What a training did with messages that a template does not write whole, and with control tokens in texts."""
+
+    unrendered: Literal["refuse", "drop", "allow"] = "refuse"
+    control_tokens_in_text: ControlTokens = "text"
+    strip_reasoning: bool = False
+
+
+class LeftOut(Exception):
+    """A row is not asked, for the reason that stands there."""
+
+
+class Questions:
+    """Turns rows into the tokens that a model goes on from."""
+
+    def __init__(
+        self,
+        form: "Format",
+        encoder: Encoder,
+        template: Path | None = None,
+        boundary: Boundary = "apart",
+        encoder_decoder: bool = False,
+        markers: Markers | None = None,
+        policies: Policies = Policies(),
+    ) -> None:
+        self._encoder, self._boundary, self._encoder_decoder, self._markers = encoder, boundary, encoder_decoder, markers
+        self._renderer = form.renderer(encoder, template)
+        self._form = form.kind
+        self._front = self._renderer.starts and bool(encoder.prefix)
+        self._policies = policies
+        self._breaker = Breaker((*encoder.special, *self._renderer.controls))
+
+    def ends(self, *folders: Path) -> tuple[int, ...]:
+        """The tokens that end an answer of the model in the first of FOLDERS with the adapters in the others (see stages.tokens.ends)."""
+        return answer_ends(folders, self._encoder, self._renderer.end)
+
+    @property
+    def taught(self) -> Taught:
+        """What the format adds to the tokenizer."""
+        return Taught.by(self._renderer)
+
+    def ids(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The token ids of each question; raises UserError, located at the row, where a row cannot be rendered."""
+        pieces = Pieces()
+        for row in rows:
+            rendered = self._rendered(row)
+            if self._encoder_decoder:
+                pieces.add_source(rendered, self._front)
+            else:
+                pieces.add_question(rendered, self._encoder, self._front)
+        return self._encoded(pieces, [*pieces.starts, len(pieces.texts)])
+
+    def control_tokens(self, row: Row) -> int:
+        """How many control tokens stand in what others than the assistant say in ROW."""
+        return len(self._breaker.found(row))
+
+    def answer(self, row: Row) -> str:
+        """The answer of ROW as the model writes it, its reasoning aside: its text, and its calls of tools as the format writes them."""
+        return self.split(self._rendered(row).turns[-1].answer)[1] if row.reference_calls else self.split(row.reference)[1]
+
+    def split(self, answer: str) -> tuple[str, str]:
+        """The reasoning of an ANSWER, with its markup, and what is said behind it."""
+        return self._renderer.split(answer)
+
+    def calls(self, answer: str) -> list[Call]:
+        """The calls of tools that an ANSWER makes."""
+        return self._renderer.calls(answer)
+
+    def references(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The tokens of each answer that a training learns: the text and one end token."""
+        pieces, edges = Pieces(), [0]
+        for row in rows:
+            rendered = self._rendered(row)._replace(after="")
+            add = pieces.add_pair if self._encoder_decoder else pieces.add_row
+            add(rendered, self._encoder, self._front)
+            # The last two pieces are the answer and its end.
+            edges += [len(pieces.texts) - 2, len(pieces.texts)]
+        return self._encoded(pieces, edges)[1::2]
+
+    def _rendered(self, row: Row) -> Rendered:
+        """The turns of ROW, as the training cut them; raises LeftOut or UserError where the spec leaves out or refuses such rows."""
+        if self._policies.strip_reasoning:
+            row, _ = without_reasoning(row)
+        if tokens := self._breaker.found(row):
+            match self._policies.control_tokens_in_text:
+                case "refuse":
+                    hint = 'set tokenization.control_tokens_in_text = "text" to encode it as text, "drop", or "control"'
+                    raise UserError(f"the text of row {row.id} holds the control token {tokens[0]!r}", row.where, hint)
+                case "drop":
+                    raise LeftOut("control tokens in the text")
+                case "text":
+                    row = self._breaker.broken(row)
+        found = self._whole(row)
+        # The reasoning of answers is not asked, and that of earlier ones is what templates drop.
+        asked = found._replace(turns=tuple(turn._replace(learned=False) for turn in found.turns))
+        lacking = unrendered(row, asked, [False] * len(found.turns), self._whole) if self._policies.unrendered != "allow" else []
+        if lacking and self._policies.unrendered == "drop":
+            raise LeftOut(f"not rendered: {', '.join(lacking)}")
+        if lacking:
+            raise UserError(*refusal(row, lacking, self._form, False))
+        return self._markers.asked(found, self._encoder.bos, self._encoder.eos) if self._markers else found
+
+    def _whole(self, row: Row) -> Rendered:
+        """The turns of ROW; where its template writes earlier answers otherwise than they were, the last one alone."""
+        try:
+            return self._renderer.render(row)
+        except Rewritten:
+            last = max(number for number, message in enumerate(row.conversation()) if message["role"] == "assistant")
+            return self._renderer.at(row, last)
+
+    def _encoded(self, pieces: Pieces, edges: Sequence[int]) -> list[list[int]]:
+        """The tokens of the pieces between each two EDGES."""
+        ids, lengths = encode(pieces, self._encoder, self._boundary)
+        begins = [0, *lengths.cumsum().tolist()]
+        return [ids[begins[first] : begins[last]].tolist() for first, last in pairwise(edges)]

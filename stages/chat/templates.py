@@ -1,0 +1,109 @@
+"""Chat templates as transformers renders them, in Jinja's sandbox, but without a clock.
+
+What a template may rely on: https://huggingface.co/docs/transformers/chat_templating_writing
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from engine.core.errors import Location, UserError
+from stages.rows.text import ascii_surrogates
+
+# Two characters of a private plane mark where `{% generation %}` begins and ends; positions in rendered blocks, as transformers
+# counts them, are wrong inside macros.
+BEGIN, END = "\U000f0000", "\U000f0001"
+
+
+class ChatTemplate:
+    """One template, compiled; raises UserError where it is no valid Jinja."""
+
+    def __init__(self, source: str, name: str, variables: Mapping[str, Any], today: str | None) -> None:
+        self.name = name
+        self._variables = dict(variables)
+        self._template = _compile(_environment(today), source, name)
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], where: Location, prompt: bool = False
+    ) -> str:
+        """MESSAGES, presented as the template wants them, as text, generation blocks marked; PROMPT: with the header of the next answer.
+
+        Raises UserError, located at WHERE, where the template raises.
+        """
+        values = {**self._variables, "messages": [dict(message) for message in messages], "add_generation_prompt": prompt}
+        try:
+            return self._template.render(**values, tools=list(tools) or None, documents=None)
+        except UserError as error:
+            raise UserError(error.problems[0].what, where, error.problems[0].hint) from None
+        except Exception as error:  # a template can raise anything: its own words, a missing key, `1 / 0`
+            what = f"{self.name} refuses this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+            raise UserError(what, where, "mend the row, or the template") from None
+
+
+def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        lines = source.splitlines()
+        line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
+        raise UserError(f"{name} is no valid chat template: {error.message}", Location(name, error.lineno, None, line)) from None
+
+
+def _environment(today: str | None) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {"raise_exception": _raise, "strftime_now": _clock(today), "namespace": _Namespace}
+    # What answers differently each time it is asked.
+    del environment.filters["random"], environment.globals["lipsum"]
+    return environment
+
+
+class _Generation(Extension):
+    """`{% generation %}`: what the assistant itself has said."""
+
+    tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Macro) -> str:
+        return f"{BEGIN}{caller()}{END}"
+
+
+class _Namespace(Namespace):
+    """Jinja's namespace without underscore names, which could reach into Python."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            _raise(f"a namespace cannot hold {name!r}")
+        super().__setitem__(name, value)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """As transformers has it: Jinja's own would escape HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _clock(today: str | None) -> Any:
+    def strftime_now(pattern: str) -> str:
+        if today is None:
+            what = "the chat template asks for today's date, which would make the tokens of each day others"
+            raise UserError(what, hint='say which day it is: tokenization.format.date = "2024-07-26"')
+        return date.fromisoformat(today).strftime(pattern)
+
+    return strftime_now

@@ -1,0 +1,1 @@
+"""Models in folders of this machine: loaded, quantised, saved."""

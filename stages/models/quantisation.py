@@ -1,0 +1,94 @@
+"""Frozen weights in 4 or 8 bits: the linear layers of a loaded model replaced by those of bitsandbytes.
+
+Not through transformers' own `quantization_config`: that one replaces modules whose class is exactly torch's Linear, and so leaves all of
+Falcon's, which are of a class of their own, as they are, without a word (transformers 5.23, integrations/bitsandbytes.py).
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from engine.core.part import Part, recipe
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+
+class Quantisation(Part):
+    """How frozen matrices are kept (Dettmers et al., 2023, arXiv:2305.14314; 8 bits: Dettmers et al., 2022, arXiv:2208.07339)."""
+
+    bits: Literal[4, 8] = recipe(4, "Bits of a frozen weight.")
+    quant_type: Literal["nf4", "fp4"] = recipe("nf4", "The numbers that 4 bits stand for: quantiles of a normal distribution, or floats.")
+    double_quant: bool = recipe(True, "Quantise the blocks' constants as well (4 bits only).")
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "In what the 4-bit weights are multiplied.")
+    environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+
+
+def quantise(model: "PreTrainedModel", quantisation: Quantisation) -> None:
+    """Replace the linear layers of MODEL in place, save for the output layer and those that must stay in full precision."""
+    for name, layer in quantisable(model).items():
+        new = _replacement(layer, quantisation)
+        # What is frozen here needs no gradient; bitsandbytes packs the numbers as the module moves to its device.
+        model.set_submodule(name, new.to(layer.weight.device))
+    # peft chooses its layers by these.
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantisation.bits == 4, quantisation.bits == 8
+
+
+def round_weights(model: "PreTrainedModel", quantisation: Quantisation) -> None:
+    """Give the layers of MODEL that QUANTISATION would keep in few bits the numbers that these bits stand for, in the model's own type."""
+    from transformers.pytorch_utils import Conv1D
+
+    for layer in quantisable(model).values():
+        weight = _dequantised(_replacement(layer, quantisation).to(layer.weight.device), quantisation)
+        layer.weight.data = (weight.T if isinstance(layer, Conv1D) else weight).to(layer.weight.dtype).contiguous()
+
+
+def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
+    """The weights of a layer of bitsandbytes as numbers."""
+    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+
+    if quantisation.bits == 4:
+        return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return int8_vectorwise_dequant(layer.weight.data, layer.weight.SCB)
+
+
+def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
+    """The linear layers of MODEL that are kept in few bits, by full name."""
+    from stages.models.layers import linear_layers
+
+    full = set(model._keep_in_fp32_modules or ())
+    head = model.get_output_embeddings()
+    return {name: layer for name, layer in linear_layers(model).items() if layer is not head and not full & set(name.split("."))}
+
+
+def _replacement(layer: Any, quantisation: Quantisation) -> Any:
+    """A layer of bitsandbytes with the weights of LAYER; GPT-2's transposed matrices are turned round."""
+    import bitsandbytes
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    weight = layer.weight.data.T.contiguous() if isinstance(layer, Conv1D) else layer.weight.data
+    outputs, inputs = weight.shape
+    options: dict[str, Any] = {"bias": layer.bias is not None}
+    if quantisation.bits == 4:
+        from stages.models.few_bits import Linear4bit
+
+        new = Linear4bit(
+            inputs,
+            outputs,
+            **options,
+            compute_dtype=getattr(torch, quantisation.compute_dtype),
+            compress_statistics=quantisation.double_quant,
+            quant_type=quantisation.quant_type,
+        )
+        new.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **_kept(new.weight))
+    else:
+        new = bitsandbytes.nn.Linear8bitLt(inputs, outputs, **options, has_fp16_weights=False, threshold=6.0)
+        new.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    if layer.bias is not None:
+        new.bias = torch.nn.Parameter(layer.bias.data, requires_grad=False)
+    return new
+
+
+def _kept(weight: Any) -> dict[str, Any]:
+    """What a 4-bit weight was told when it was made."""
+    return {name: getattr(weight, name) for name in ("compress_statistics", "quant_type", "quant_storage", "blocksize", "module")}

@@ -1,0 +1,153 @@
+"""Templates and expressions over a row's fields: Jinja in a sandbox, strict about fields, and deterministic."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from engine.core.errors import Location, UserError, did_you_mean
+from stages.rows.text import ascii_surrogates
+
+Row = Mapping[str, object]
+
+_UNKNOWN_FIELD = re.compile(r"'(.+)' is undefined", re.DOTALL)
+
+
+class Template:
+    """One template, called NAME in messages; raises UserError where it is no valid Jinja."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self.source, self.name = source, name
+        try:
+            tree = _environment().parse(source)
+            # Jinja finds unknown filters only while it compiles.
+            self._template = _environment().from_string(source)
+        except TemplateSyntaxError as error:
+            raise _broken(error, source, name, "template") from None
+        self.fields = fields_of(tree)
+        self.required = self.fields - guarded_fields(tree)
+        """The fields of which the template does not say what is to be done where they are missing or empty."""
+
+    def render(self, row: Row, where: Location) -> str:
+        """The text over the fields of ROW; raises UserError, located at the row, where a field is unknown or an expression fails."""
+        return str(_evaluated(lambda: self._template.render(row), self, row, where))
+
+    def empty_field(self, row: Row) -> str | None:
+        """The first field, by name, that the template needs and that is null, blank text, or an empty list or object in ROW."""
+        return next((name for name in sorted(self.required) if name in row and is_empty(row[name])), None)
+
+
+class Expression:
+    """One expression, such as a filter over columns, called NAME in messages; raises UserError where it is no valid Jinja."""
+
+    def __init__(self, source: str, name: str) -> None:
+        self.source, self.name = source, name
+        try:
+            self.fields = fields_of(_parsed_expression(source))
+            self._value = _environment().compile_expression(source, undefined_to_none=False)
+        except TemplateSyntaxError as error:
+            raise _broken(error, source, name, "expression") from None
+        except ValueError as error:  # a constant that Python cannot write, such as 10 ** 5000
+            raise UserError(f"{name} cannot be computed: {error}", Location(name)) from None
+
+    def value(self, row: Row, where: Location) -> object:
+        """The value over the fields of ROW; raises UserError, located at the row, where a field is unknown or the expression fails."""
+        return _evaluated(lambda: _defined(self._value(row)), self, row, where)
+
+
+def is_empty(value: object) -> bool:
+    """Whether a field holds nothing to read: null, blank text, an empty list or object."""
+    return value is None or value in ([], {}, ()) or (isinstance(value, str) and not value.strip())
+
+
+def fields_of(tree: nodes.Template) -> frozenset[str]:
+    """Every field of a row that a template reads."""
+    return frozenset(meta.find_undeclared_variables(tree) - set(_environment().globals))
+
+
+def guarded_fields(tree: nodes.Template) -> frozenset[str]:
+    """The fields for which a template itself says what happens without them: in a condition, a test, `or`, or before `default`."""
+    return frozenset(name.name for guard in _guards(tree) for name in _names(guard))
+
+
+def _guards(tree: nodes.Template) -> Iterator[nodes.Node]:
+    yield from (choice.test for choice in tree.find_all(nodes.If))
+    yield from (choice.test for choice in tree.find_all(nodes.CondExpr))
+    yield from tree.find_all((nodes.Or, nodes.And, nodes.Not, nodes.Test))
+    yield from (found for found in tree.find_all(nodes.Filter) if found.name in ("default", "d"))
+
+
+def _names(node: nodes.Node) -> Iterator[nodes.Name]:
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
+
+
+def _evaluated(compute: Callable[[], object], asked: Template | Expression, row: Row, where: Location) -> object:
+    try:
+        return compute()
+    except UndefinedError as error:
+        raise _unknown(error, asked, row, where) from None
+    except Exception as error:  # an expression of the user's template can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
+        verb = "rendered" if isinstance(asked, Template) else "computed"
+        what = f"{asked.name} cannot be {verb} over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+        raise UserError(what, where, _shown(asked)) from None
+
+
+def _shown(asked: Template | Expression) -> str:
+    sort = "template" if isinstance(asked, Template) else "expression"
+    return f"the {sort} is {ascii_surrogates(repr(asked.source))}"
+
+
+def _defined(value: object) -> object:
+    if isinstance(value, Undefined):
+        str(value)  # a strict one says what is missing
+    return value
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_printable
+    )
+    # The two things in Jinja that answer differently each time they are asked.
+    del environment.filters["random"]
+    del environment.globals["lipsum"]
+    return environment
+
+
+def _printable(value: object) -> object:
+    """VALUE, where printing it is no accident: objects would print their address in memory, and null would print `None`."""
+    if value is None:
+        raise TemplateRuntimeError('it prints a null; write {{ field or "" }} where a field may be null')
+    if not isinstance(value, str | int | float | list | tuple | dict | Undefined):
+        raise TemplateRuntimeError(f"it prints a {type(value).__name__}, not text; is `| join`, `| list` or a pair of brackets missing?")
+    return value
+
+
+def _parsed_expression(source: str) -> nodes.Template:
+    """SOURCE as a template that prints nothing but its value."""
+    parser = Parser(_environment(), source, state="variable")
+    expression = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError("one expression is expected, and more follows it", parser.stream.current.lineno)
+    tree = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
+    tree.set_environment(_environment())
+    return tree
+
+
+def _broken(error: TemplateSyntaxError, source: str, name: str, sort: str) -> UserError:
+    lines = source.splitlines()
+    line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
+    return UserError(f"{name} is no valid Jinja {sort}: {error.message}", Location(name, error.lineno, None, line))
+
+
+def _unknown(error: UndefinedError, asked: Template | Expression, row: Row, where: Location) -> UserError:
+    found = _UNKNOWN_FIELD.fullmatch(error.message or "")
+    if not found:
+        return UserError(f"{asked.name} asks for something that is not there in this row: {error.message}", where, _shown(asked))
+    return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))

@@ -1,0 +1,1 @@
+"""Tokenizers, token ids and the files that hold them."""

@@ -1,0 +1,194 @@
+"""Token files: rows of token ids with a mask of the supervised ones, flat in one safetensors file.
+
+Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i lies at offsets[i]:offsets[i + 1].
+For encoder-decoder models there is `source_lengths` int32 [rows] too: the first tokens of a row are the encoder's input, the others the
+decoder's labels. Where a conversation that became several rows is to count once, `conversations` int32 [rows] numbers the conversations.
+"""
+
+import json
+import shutil
+import tempfile
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from engine.core.errors import Location, UserError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
+_COPIED_BYTES = 1 << 20
+_SUMMED_ROWS = 4096
+
+_DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
+
+
+def memory_map(path: Path) -> dict[str, Array]:
+    """The tensors of a safetensors file, read-only and not copied: pages are read when they are touched."""
+    # safe_open of safetensors 0.8 copies each tensor for numpy, hence the few lines by hand;
+    # the layout: https://github.com/huggingface/safetensors#format
+    file = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    start = 8 + int(file[:8].view("<u8")[0])
+    header = json.loads(file[8:start].tobytes())
+    header.pop("__metadata__", None)
+    return {name: _tensor(file[start:], entry) for name, entry in header.items()}
+
+
+def _tensor(data: Array, entry: dict[str, Any]) -> Array:
+    begin, end = entry["data_offsets"]
+    return data[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+class Tokens:
+    """The rows of a token file, memory-mapped."""
+
+    def __init__(
+        self,
+        input_ids: Array,
+        supervised: Array,
+        offsets: Array,
+        source_lengths: Array | None = None,
+        conversations: Array | None = None,
+    ) -> None:
+        assert len(input_ids) == len(supervised) == offsets[-1]
+        assert source_lengths is None or len(source_lengths) == len(offsets) - 1
+        self.input_ids, self.supervised, self.offsets = input_ids, supervised, offsets
+        assert conversations is None or len(conversations) == len(offsets) - 1
+        self.conversations = conversations
+        """The conversation of each row, int32 [rows], rows of one conversation next to each other; None where each row counts."""
+        self.source_lengths = source_lengths
+        """Tokens of each row that are the encoder's input, int32 [rows]; None where the rows are for a causal model."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The rows of the token file at PATH; raises UserError where it is damaged, such as labels of another length than its tokens."""
+        hint = "it is no file that tokenize wrote; remove it, and build again"
+        try:
+            found = memory_map(path)
+        except (ValueError, KeyError, IndexError) as error:
+            raise UserError(f"this token file is damaged: {error}", Location(str(path)), hint) from None
+        rows, sources = found["offsets"], found.get("source_lengths")
+        ids, labels = len(found["input_ids"]), len(found["supervised"])
+        if not (len(rows) and ids == labels == rows[-1]):
+            what = f"this token file has {ids} tokens, labels for {labels}, and rows of {rows[-1] if len(rows) else 0}"
+            raise UserError(what, Location(str(path)), hint)
+        if sources is not None and len(sources) != len(rows) - 1:
+            what = f"this token file has {len(rows) - 1} rows, and says of {len(sources)} where their labels begin"
+            raise UserError(what, Location(str(path)), hint)
+        return cls(**found)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def units(self) -> int:
+        """How many rows an epoch takes: one of each conversation, or all."""
+        return len(self) if self.conversations is None else int(self.conversations[-1]) + 1 if len(self) else 0
+
+    def row(self, index: int) -> tuple[Array, Array]:
+        """Token ids (int32) and supervised mask (uint8) of a row, both views of the file."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return self.input_ids[span], self.supervised[span]
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Tokens of each row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def supervised_lengths(self) -> Array:
+        """Supervised tokens of each row, int64 [rows]; no row is empty, which reduceat relies on."""
+        found = np.empty(len(self), np.int64)
+        # reduceat casts all that it is given to the type of the sums: block by block, that is little whatever the number of rows.
+        for start in range(0, len(self), _SUMMED_ROWS):
+            offsets = self.offsets[start : start + _SUMMED_ROWS + 1]
+            block = self.supervised[offsets[0] : offsets[-1]]
+            found[start : start + _SUMMED_ROWS] = np.add.reduceat(block, offsets[:-1] - offsets[0], dtype=np.int64)
+        return found
+
+
+class TokenWriter:
+    """Writes a token file in batches of rows; memory grows with neither rows nor tokens. The file is there when the context ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = self._tokens = self._sources = self._numbered = 0
+        # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk. The order is that of
+        # safetensors itself (wider numbers first, then names), whose readers want each tensor at a multiple of its width.
+        self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
+        self._files["offsets"].write(bytes(8))
+
+    def write(self, input_ids: Array, supervised: Array, source_length: int | None = None) -> None:
+        """Add one row: ids and mask, of the same length, at least one token."""
+        sources = None if source_length is None else np.array([source_length], np.int32)
+        self.write_rows(input_ids, supervised, np.array([len(input_ids)]), sources)
+
+    def write_rows(
+        self,
+        input_ids: Array,
+        supervised: Array,
+        lengths: Array,
+        source_lengths: Array | None = None,
+        conversations: Array | None = None,
+    ) -> None:
+        """Add rows, flat one after another; LENGTHS has the tokens of each, none of them 0.
+
+        Either all rows have a source, or none; either all have the number of their CONVERSATION, or none.
+        """
+        if not len(lengths):
+            return
+        assert len(input_ids) == len(supervised) == lengths.sum() and lengths.min() > 0
+        self._add("input_ids", input_ids)
+        self._add("supervised", supervised)
+        self._add("offsets", self._tokens + np.cumsum(lengths, dtype=np.int64))
+        self._add_sources(lengths, source_lengths)
+        assert self._numbered == (self._rows if conversations is not None else 0)
+        if conversations is not None:
+            assert len(conversations) == len(lengths)
+            self._add("conversations", conversations)
+            self._numbered += len(lengths)
+        self._rows += len(lengths)
+        self._tokens += len(input_ids)
+
+    def _add(self, name: str, values: Array) -> None:
+        self._files[name].write(values.astype(_DTYPES[_COLUMNS[name]], casting="same_kind").tobytes())
+
+    def _add_sources(self, lengths: Array, source_lengths: Array | None) -> None:
+        assert self._sources == (self._rows if source_lengths is not None else 0)
+        if source_lengths is not None:
+            assert len(source_lengths) == len(lengths) and (source_lengths >= 0).all() and (source_lengths < lengths).all()
+            self._add("source_lengths", source_lengths)
+            self._sources += len(source_lengths)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with ExitStack() as files:
+            for file in self._files.values():
+                files.enter_context(file)
+            if error is None:
+                self._finish()
+
+    def _finish(self) -> None:
+        """One file of all columns; the library's own writer would map them whole."""
+        counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "supervised": self._tokens}
+        counts |= {"source_lengths": self._sources, "conversations": self._numbered}
+        used = [name for name in _COLUMNS if name not in ("source_lengths", "conversations") or counts[name]]
+        entries, end = {}, 0
+        for name in used:
+            start, end = end, end + counts[name] * np.dtype(_DTYPES[_COLUMNS[name]]).itemsize
+            entries[name] = {"dtype": _COLUMNS[name], "shape": [counts[name]], "data_offsets": [start, end]}
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        with self._path.open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            for name in used:
+                self._files[name].seek(0)
+                shutil.copyfileobj(self._files[name], file, _COPIED_BYTES)

@@ -1,0 +1,166 @@
+"""Starts the processes of a training on several devices or hosts with torchrun, from inside the step, and waits for them.
+
+The step's own process trains nothing then: it writes down the work, starts torchrun, passes on a wish to stop, and takes the result.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from engine.core.errors import Location, Problem, UserError
+from stages.process.job import Job, Preempted
+from stages.process.numerics import HANDED_ON
+from stages.process.parent import PARENT, named
+from stages.process.starting import entry, ours
+from stages.train import Parameters
+from stages.train.distributed.hosts import Host, hosts, patience
+
+if TYPE_CHECKING:
+    from stages.train.loop.training import Result
+
+DECIDES_NO_BYTES = True
+"""Which processes a training runs in, and who watches them, is no part of its identity."""
+
+FOLDER = "processes"
+"""The folder in scratch by which the step and its processes tell each other things."""
+
+
+_HANDED_ON = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "OMP_", "GLOO_", "NCCL_", *HANDED_ON)
+"""How the variables begin that hosts get which are started with ssh; a command line is no place for secrets."""
+
+
+def is_needed(parameters: Parameters) -> bool:
+    """Whether a training takes processes of its own."""
+    return parameters.devices * parameters.nodes > 1 or parameters.zero.stage > 0
+
+
+def train(parameters: Parameters, job: Job) -> "Result":
+    """Train in processes of their own; raises what one process alone would."""
+    folder = (job.scratch / FOLDER).absolute()
+    micro_rows = None
+    while True:
+        _write_work(folder, parameters, job, micro_rows)
+        _run(parameters, folder, job.scratch / "stop")
+        if (folder / "out-of-memory.json").exists():
+            micro_rows = json.loads((folder / "out-of-memory.json").read_text("utf-8"))["rows"]
+            _refuse_alone(parameters, micro_rows)
+            print(f"train: out of memory, going on with {micro_rows} rows at once", file=sys.stderr, flush=True)
+            continue
+        _raise_found(folder, parameters.nodes)
+        return _read_result(folder)
+
+
+def _refuse_alone(parameters: Parameters, rows: int) -> None:
+    """Where somebody started the step on each host, this one cannot make the others begin anew."""
+    if hosts(parameters.nodes, os.environ).rank is not None:
+        hint = f"set resources.micro_batch = {rows} in the workspaces of all hosts, and start the step on each again"
+        raise UserError("out of memory on this host, and the others were not started from here", hint=hint)
+
+
+def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    fields = {key: str(value) if isinstance(value, Path) else value for key, value in vars(job).items()}
+    fields["inputs"] = {role: str(path) for role, path in job.inputs.items()}
+    # Hosts that find another mark in their folder have a disk of their own.
+    content = {"parameters": parameters.model_dump(mode="json"), "job": fields, "micro_rows": micro_rows, "mark": token_hex(16)}
+    (folder / "work.json").write_text(json.dumps(content), "utf-8")
+
+
+def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str], cwd: Path) -> list[list[str]]:
+    """The commands that start the training's processes, one for each host that is to be started from here."""
+    found: Host = hosts(parameters.nodes, environment)
+    base = ours("stages.train.distributed.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}")
+    worker = [entry(), "stages.train.distributed.worker", str(folder)]
+    if parameters.nodes == 1:
+        return [[*base, "--standalone", *worker]]
+    meeting = f"--rdzv-conf=timeout={patience(environment)}"
+    address = ["--rdzv-backend=static", meeting, f"--master-addr={found.address}", f"--master-port={found.port}"]
+    if found.slurm:
+        # srun starts one torchrun on each host of the allocation; each finds its own rank in Slurm's variables.
+        return [["srun", f"--nodes={parameters.nodes}", "--ntasks-per-node=1", *base, *address, *worker]]
+    here = [*base, *address]
+    if found.rank is not None:
+        return [[*here, f"--node-rank={found.rank}", *worker]]
+    started = [[*here, "--node-rank=0", *worker]]
+    for rank, name in enumerate(found.others, 1):
+        variables = [f"{key}={value}" for key, value in sorted(environment.items()) if key.startswith(_HANDED_ON)]
+        remote = shlex.join(["env", "-C", str(cwd), *variables, *here, f"--node-rank={rank}", *worker])
+        started.append(["ssh", "-tt", "-o", "BatchMode=yes", name, remote])
+    return started
+
+
+def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
+    """Run the processes to their end."""
+    from stages.train.loop.guards import StopRequest
+
+    stop.unlink(missing_ok=True)
+    asked = StopRequest()
+    with asked.listening():
+        environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
+        if parameters.nodes == 1:
+            # On several hosts schedulers and shells stand between.
+            environment[PARENT] = named()
+        started = [
+            # Our stdout is for data; the processes have none to give.
+            subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+            for command in commands(parameters, folder, environment, Path.cwd())
+        ]
+        try:
+            _wait(started, asked, stop)
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            stop.unlink(missing_ok=True)
+
+
+def _wait(started: list["subprocess.Popen[bytes]"], asked: Any, stop: Path) -> None:
+    while any(process.poll() is None for process in started):
+        try:
+            next(process for process in started if process.poll() is None).wait(0.1)
+        except subprocess.TimeoutExpired:
+            if asked:
+                stop.touch()
+
+
+def _threads(devices: int) -> int:
+    return max(1, len(os.sched_getaffinity(0)) // devices)
+
+
+def _raise_found(folder: Path, nodes: int) -> None:
+    """Raise what the processes could not go on from."""
+    for path in sorted(folder.glob("error-*.json")):
+        problems = json.loads(path.read_text("utf-8"))
+        raise UserError(Problem(p["what"], Location(**p["where"]) if p["where"] else None, p["hint"]) for p in problems)
+    if (folder / "preempted.json").exists():
+        raise Preempted(json.loads((folder / "preempted.json").read_text("utf-8"))["what"])
+    if (folder / "lost.json").exists():
+        raise UserError("the processes of another host have ended", hint=f"it says why; then start the step on all {nodes} hosts again")
+    if not (folder / "result.json").exists():
+        raise RuntimeError("a process of the training has ended without a result; what it said stands above")
+
+
+def problems_text(error: UserError) -> str:
+    """The problems of ERROR as JSON."""
+    return json.dumps([asdict(problem) for problem in error.problems])
+
+
+def _read_result(folder: Path) -> "Result":
+    from safetensors.torch import load_file
+
+    from stages.train.loop.record import Point
+    from stages.train.loop.training import Result
+
+    values = json.loads((folder / "result.json").read_text("utf-8"))
+    curve = [Point(**point) for point in values.pop("curve")]
+    return Result(curve, weights=load_file(folder / "result.safetensors"), **values)

@@ -1,0 +1,194 @@
+"""Attention that stays inside each row of a flat batch: how a model is told the borders, and a check that it heeds them.
+
+transformers finds the borders in restarting position ids, for the models that hand these to its masks, and builds a mask of all pairs
+for them. Where a model takes its attention from transformers' registry, ours computes each row by itself: no mask, memory linear in tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from engine.core.errors import UserError
+
+BLOCKS = "adapterbuild_blocks"
+"""The name of our attention in transformers' registry."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How flat rows are told apart by a model."""
+
+    flat: bool
+    one_line: bool = False
+    """Whether all rows of a micro-batch lie in one line; otherwise each bin has its own."""
+    borders: bool = False
+    """Whether the rows' borders are given to the attention (`cu_seq_lens_q`, int32 [rows + 1])."""
+    mask: Literal["bool", "float"] | None = None
+    """Whether a mask of all pairs of tokens is given, for models that build none from position ids."""
+
+    def inputs(self, position_ids: torch.Tensor) -> dict[str, Any]:
+        """What a model needs beside token ids and POSITION_IDS [lines, width]."""
+        if self.borders:
+            return {"cu_seq_lens_q": borders(position_ids)}
+        return {} if self.mask is None else {"attention_mask": pairs(position_ids, self.mask)}
+
+
+PADDED = Arrangement(flat=False)
+
+
+def borders(position_ids: torch.Tensor) -> torch.Tensor:
+    """Where each row begins in the one line of POSITION_IDS, and where the last ends, int32."""
+    assert len(position_ids) == 1
+    starts = torch.nonzero(position_ids[0] == 0).flatten()
+    return torch.cat([starts, torch.tensor([position_ids.shape[1]])]).to(torch.int32)
+
+
+def pairs(position_ids: torch.Tensor, kind: Literal["bool", "float"]) -> torch.Tensor:
+    """Which token sees which, [lines, 1, width, width]: True (or 0) where a token sees an earlier one of its own row."""
+    row = (position_ids == 0).cumsum(-1)
+    sees = (row[:, :, None] == row[:, None, :]).tril()[:, None]
+    return sees if kind == "bool" else torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
+
+
+def block_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention inside each row; QUERY [1, heads, tokens, width], result [1, tokens, heads, width].
+
+    Without borders: transformers' own, as for padded rows, whose padding on the right no token before it sees.
+    """
+    if cu_seq_lens_q is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
+    grouped = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype != torch.float32 and not dropout:
+        return _varlen(query, key, value, cu_seq_lens_q, scaling, grouped), None
+    cuts = cu_seq_lens_q.tolist()
+    parts = [
+        scaled_dot_product_attention(
+            query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+        for a, b in pairwise(cuts)
+    ]
+    return torch.cat(parts, 2).transpose(1, 2), None
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cuts: torch.Tensor, scaling: float | None, grouped: bool
+) -> torch.Tensor:
+    """One kernel for all rows, which torch has for 16-bit numbers on a GPU."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = int(cuts.diff().max())
+    flat = [states[0].transpose(0, 1) for states in (query, key, value)]
+    found: torch.Tensor = varlen_attn(*flat, cuts, cuts, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)
+    return found[None]
+
+
+def isolate(model: Any) -> Arrangement:
+    """How MODEL keeps flat rows apart, its attention set accordingly; raises UserError where it cannot."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    implementation = str(base.config._attn_implementation)
+    reasons = []
+    for arrangement in _candidates(base, implementation):
+        _set_attention(base, BLOCKS if arrangement.borders else implementation)
+        if (leak := leaks(model, arrangement)) is None:
+            return arrangement
+        reasons.append(leak)
+    _set_attention(base, implementation)
+    what = f"{type(base).__name__} with {implementation} attention cannot keep packed rows apart: {'; '.join(dict.fromkeys(reasons))}"
+    raise UserError(what, hint='set training.batching to "padded", or choose a model with rotary or learned positions')
+
+
+def _candidates(base: Any, implementation: str) -> list[Arrangement]:
+    """What to try, the cheapest first."""
+    found = [Arrangement(flat=True, one_line="flash" in implementation)]
+    if implementation in ("sdpa", BLOCKS) and base._supports_attention_backend and not _is_windowed(base.config):
+        found.insert(0, Arrangement(flat=True, one_line=True, borders=True))
+    if implementation in ("sdpa", "eager"):
+        found.append(Arrangement(flat=True, mask="bool" if implementation == "sdpa" else "float"))
+    return found
+
+
+def _is_windowed(config: Any) -> bool:
+    """Whether some layer sees a window only, or squashes scores: more than our attention computes."""
+    names = ("sliding_window", "attention_chunk_size", "attn_logit_softcapping")
+    return any(getattr(config, name, None) is not None for name in names)
+
+
+def _set_attention(base: Any, name: str) -> None:
+    from transformers import AttentionInterface
+
+    if name == BLOCKS:
+        AttentionInterface.register(BLOCKS, block_attention)
+    if base.config._attn_implementation != name:
+        base.set_attn_implementation(name)
+
+
+_PERTURBED, _ALONE = 1e-4, {torch.float32: 1e-3}
+_ALONE_16_BIT = 5e-2
+
+
+def leaks(model: Any, arrangement: Arrangement) -> str | None:
+    """What MODEL does wrong with three flat rows: what it says of one must not depend on the others; None where all is well."""
+    rows = [_ids(model, length, seed) for length, seed in ((5, 1), (7, 2), (4, 3))]
+    others = [_ids(model, 5, 4), rows[1], _ids(model, 4, 5)]
+    with _evaluating(model):
+        try:
+            packed, perturbed = (_packed_logits(model, given, arrangement) for given in (rows, others))
+            alone = [_logits(model, {"input_ids": row[None]})[0] for row in rows]
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+            return f"it refuses such a batch ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    size = float(alone[1].float().std())
+    if _difference(packed[1], perturbed[1]) > _PERTURBED * size:
+        return "a row's neighbours change what is said of it"
+    tolerance = _ALONE.get(alone[1].dtype, _ALONE_16_BIT) * size
+    if any(_difference(a, b) > tolerance for a, b in zip(packed, alone, strict=True)):
+        return "a row among others is answered otherwise than alone"
+    return None
+
+
+def _ids(model: Any, length: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.config.vocab_size, (length,), generator=generator)
+
+
+def _packed_logits(model: Any, rows: list[torch.Tensor], arrangement: Arrangement) -> list[torch.Tensor]:
+    lengths = [len(row) for row in rows]
+    position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
+    inputs = {"input_ids": torch.cat(rows)[None], "position_ids": position_ids, **arrangement.inputs(position_ids)}
+    return list(_logits(model, inputs)[0].split(lengths))
+
+
+def _logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    device = next(model.parameters()).device
+    found: torch.Tensor = model(**{name: value.to(device) for name, value in inputs.items()}, use_cache=False).logits
+    return found
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).abs().max())
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Without dropout and gradients; afterwards as before."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)

@@ -1,0 +1,166 @@
+"""The training loop: global batches in the mixture's order, each one gradient whatever its split, resumable at every step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.core.errors import UserError
+from stages.process.job import Preempted
+from stages.train import Parameters
+from stages.train.distributed.processes import Processes
+from stages.train.logging.observer import Watcher
+from stages.train.loop.batches import Batches
+from stages.train.loop.checkpoints import Checkpoint, Checkpoints, Progress
+from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.division import Bound
+from stages.train.loop.dropout import RowKeys
+from stages.train.loop.guards import StopRequest, refuse_bad_course
+from stages.train.loop.loss import token_loss
+from stages.train.loop.precision import autocast
+from stages.train.loop.record import Point
+from stages.train.loop.schedule import factor
+from stages.train.loop.timing import Due
+from stages.train.loop.validation import Validator
+from stages.train.memory.peak import is_out_of_memory, release
+
+
+@dataclass
+class Trainer:
+    """One training: what it works on, and how far it has come."""
+
+    processes: Processes
+    rows: Rows
+    maker: Batches
+    """Makes micro-batches of the rows."""
+    parameters: Parameters
+    keys: RowKeys
+    checkpoints: Checkpoints
+    validator: Validator
+    watcher: Watcher
+    stop: StopRequest
+    batches: list[range] = field(init=False)
+    supervised: list[int] = field(init=False)
+    """Supervised tokens of each global batch."""
+    progress: Progress = field(default_factory=Progress)
+    curve: list[Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batches = global_batches(self.rows, self.parameters.global_batch.rows, self.parameters.global_batch.tokens)
+        counts = self.rows.supervised()
+        self.supervised = [int(counts[batch.start : batch.stop].sum()) for batch in self.batches]
+        self.progress.micro_rows = self.parameters.micro_batch
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from CHECKPOINT, whose weights the model has already."""
+        if checkpoint.states:
+            self.processes.load(checkpoint.states)
+        self.progress = checkpoint.progress
+        if self.parameters.micro_batch is not None:
+            self.progress.micro_rows = self.parameters.micro_batch
+        self.curve = [Point(number, *values) for number, values in enumerate(self.progress.curve, 1)]
+
+    def run(self) -> None:
+        """Take the steps that are left; raises UserError where going on is of no use, Preempted where somebody asked to stop."""
+        due = Due(self.parameters.checkpoints, self.progress.step)
+        with self.stop.listening(), self.watcher.watching(self.progress.step):
+            while self.progress.step < len(self.batches) and not self.validator.exhausted(self.progress.validations):
+                self._advance(due)
+
+    def _advance(self, due: Due) -> None:
+        """One step and what follows from it."""
+        step = self.progress.step
+        rate = self.parameters.learning_rate * factor(self.parameters.schedule, step, len(self.batches))
+        loss = self._gradient(step)
+        norm = self.processes.step(rate)
+        # Whether to stop or to save is the first process's clock to say: all must do it at the same step.
+        first = self.processes.share.index == 0
+        loss, stop, save = self.processes.sums([loss, float(bool(self.stop)), float(first and due.now(step + 1))])
+        self._note(Point(step + 1, loss, rate, norm))
+        if self.validator.due(step + 1, len(self.batches)):
+            self._validate(step + 1)
+        if stop or (save and step + 1 < len(self.batches)):
+            self.save()
+            due.saved(step + 1)
+        if stop:
+            raise Preempted(f"step {step + 1} of {len(self.batches)} is saved; the same command goes on from there")
+
+    def _note(self, point: Point) -> None:
+        self.curve.append(point)
+        refuse_bad_course(self.curve, self.parameters.stop_on_divergence, self.parameters.stop_without_progress)
+        self.progress.curve.append([point.loss, point.learning_rate, point.grad_norm])
+        self.progress.step, self.progress.position = point.step, self.batches[point.step - 1].stop
+        self.watcher.add(point)
+
+    def _validate(self, step: int) -> None:
+        validated = self.validator.ask(step, self.progress.micro_rows)
+        self.progress.validations.append(validated)
+        self.watcher.validated(step, validated.loss)
+        if self.validator.keeps_best and validated.loss == min(earlier.loss for earlier in self.progress.validations):
+            weights = self.processes.weights()
+            if self.processes.share.index == 0:
+                self.checkpoints.keep_best(weights)
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes take part in collecting it."""
+        weights, states = self.processes.weights(), self.processes.states()
+        if self.processes.share.index == 0:
+            self.checkpoints.save(self.progress, weights, states)
+
+    def _gradient(self, step: int) -> float:
+        """Compute the gradient of a global batch; this process's part of its loss. Where memory is short, in halves."""
+        while True:
+            try:
+                return self._micro_batches(step)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.progress.micro_rows = smaller(self.parameters, self.progress.micro_rows, self._share_rows(step))
+                if self.processes.share.count > 1:
+                    # The others wait for this process in the midst of an exchange: all begin again from the last checkpoint.
+                    raise OutOfMemory(self.progress.micro_rows) from error
+            # Outside of the handler: the error's frames hold the very tensors that took the memory.
+            self.processes.clear()
+            release()
+
+    def _share_rows(self, step: int) -> int:
+        return self.maker.largest(self.batches[step], self.processes.share)
+
+    def _micro_batches(self, step: int) -> float:
+        # Whatever draws random numbers, such as a noise on embeddings, draws the same after a restart.
+        torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
+        self.processes.model.train()
+        parts = self.maker.micro_batches(self.batches[step], self.processes.share, Bound(self.progress.micro_rows))
+        # The device works on the next part while this one's loss is still on its way: they are added up where they are.
+        return float(sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1)))
+
+    def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
+        """Add the gradient of a micro-batch; its part of the loss."""
+        batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
+        self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
+        with autocast(self.parameters, batch.labels.device.type):
+            outputs = self.processes.forward({**batch.inputs, "use_cache": False})
+        loss = token_loss(outputs, batch.labels, self.supervised[step])
+        # The logits, often the largest tensor of all, leave room for their gradient.
+        del outputs
+        self.processes.backward(loss, last)
+        return loss.detach()
+
+
+class OutOfMemory(Exception):
+    """A process has no memory for its micro-batch; `rows` may fit."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"out of memory; {rows} rows may fit")
+        self.rows = rows
+
+
+def smaller(parameters: Parameters, rows: int | None, share: int) -> int:
+    """Half of the micro-batch; raises UserError where that cannot be or was not asked for."""
+    tried = min(rows or share, share)
+    if parameters.micro_batch is not None:
+        raise UserError(f"{tried} rows at once do not fit into memory", hint='set resources.micro_batch = "auto", or to fewer rows')
+    if tried == 1:
+        hint = "lower tokenization.max_length, let ZeRO share the weights (resources.zero = 3), or take a smaller model or a larger device"
+        raise UserError("not even one row at once fits into memory", hint=hint)
+    return tried // 2

@@ -1,0 +1,173 @@
+"""What every process of a training does: open the rows, prepare the model, go on from the last checkpoint, train, validate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.models.added_tokens import extend
+from stages.models.folders import count_parameters, longest_sequence
+from stages.process.job import Job
+from stages.train import Parameters
+from stages.train.distributed.processes import Processes, Replicated, put, trained
+from stages.train.logging.observer import Watcher
+from stages.train.loop.acceleration import open_model, speed_up
+from stages.train.loop.batches import Batches
+from stages.train.loop.checkpoints import Checkpoints, refuse_no_space
+from stages.train.loop.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
+from stages.train.loop.division import Bound, Share
+from stages.train.loop.dropout import install
+from stages.train.loop.guards import StopRequest
+from stages.train.loop.isolation import PADDED, isolate
+from stages.train.loop.noise import add_noise
+from stages.train.loop.precision import autocast, scales_loss
+from stages.train.loop.record import Point
+from stages.train.loop.trainer import Trainer
+from stages.train.loop.validation import Validator
+from stages.train.memory.peak import Meter, forget_peak, peak_memory
+
+STOP = "stop"
+"""The file in the scratch folder by which the step's own process asks the others to stop."""
+
+
+CHECKPOINTS = "checkpoints"
+"""The folder in the scratch folder where the state of the training is."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training comes to."""
+
+    curve: list[Point]
+    validation_loss: dict[str, float]
+    best_step: int | None
+    """The step whose weights are the result, where validations decide that."""
+    peak_memory_bytes: int
+    """Of the whole process."""
+    training_memory_bytes: int | None
+    """Of the training itself, as an estimate counts; None where it cannot be told."""
+    micro_rows: int | None
+    """Rows that a device computed at once at most; None: its whole share of a global batch."""
+    weights: dict[str, torch.Tensor] | None = None
+    """The weights by name, where they are others than the model's own."""
+
+
+@dataclass(frozen=True)
+class Matter:
+    """What a training works on."""
+
+    model: Any
+    rows: Rows
+    validation: dict[str, Rows]
+
+
+def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
+    """The model that learns, its fresh weights decided by the seed."""
+    model = open_model(parameters, inputs["model"])
+    if "vocabulary" in inputs:
+        extend(model, inputs["vocabulary"])
+    torch.manual_seed(parameters.seed)
+    return speed_up(parameters.method.prepare(model, inputs.get("adapter")), parameters)
+
+
+def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict[str, Rows]]:
+    """The rows to train on, and the validation rows of each task that has any; raises UserError for rows that do not fit the model."""
+    from stages.tokens.files import Tokens
+
+    rows = Rows.open(job.inputs["order"], job.group("tokens"))
+    opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
+    validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
+    refuse_other_pairs(rows, bool(config.is_encoder_decoder))
+    longest = longest_sequence(config, parameters.method.virtual_tokens)
+    refuse_misfits(rows, config.vocab_size, longest, "training")
+    for task, held_out in validation.items():
+        refuse_misfits(held_out, config.vocab_size, longest, f"validation ({task})")
+    refuse_unsupervised(rows, global_batches(rows, parameters.global_batch.rows, parameters.global_batch.tokens))
+    return rows, validation
+
+
+def matter(parameters: Parameters, job: Job) -> Matter:
+    """Model and rows of a training; raises UserError where they do not fit each other."""
+    model = prepare(parameters, job.inputs)
+    rows, validation = open_rows(parameters, job, model.config)
+    return Matter(model, rows, validation)
+
+
+def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
+    """Train the model of MATTER, going on from the last checkpoint where there is one; the outcome."""
+    model = matter.model.to(device)
+    meter = Meter(model, device)
+    checkpoints = Checkpoints(job.scratch / CHECKPOINTS, job.scratch.name)
+    refuse_no_space(checkpoints.folder, sum(weight.numel() * weight.element_size() for weight in trained(model).values()))
+    checkpoint = checkpoints.latest()
+    if checkpoint:
+        put(checkpoint.weights, model)
+    trainer = _trainer(parameters, job, matter, share, device, checkpoints)
+    if checkpoint:
+        trainer.resume(checkpoint)
+    trainer.progress.micro_rows = micro_rows or trainer.progress.micro_rows
+    forget_peak(device)
+    trainer.run()
+    return _result(trainer, share.count == 1 and not parameters.zero.stage, device, meter)
+
+
+def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, checkpoints: Checkpoints) -> Trainer:
+    arrangement = isolate(matter.model) if parameters.batching.flat else PADDED
+    decoder_start = getattr(matter.model.config, "decoder_start_token_id", None)
+    maker = Batches(matter.rows, parameters.batching, Bound(parameters.micro_batch), arrangement, decoder_start)
+    keys = install(matter.model, parameters.seed)
+    if parameters.neftune_noise_alpha:
+        add_noise(matter.model, parameters.neftune_noise_alpha, keys, torch.from_numpy(matter.rows.lengths()))
+    parameters_count = count_parameters(matter.model)
+    processes = _processes(matter.model, parameters, share)
+    section = parameters.validation
+    trainer = Trainer(
+        processes,
+        matter.rows,
+        maker,
+        parameters,
+        keys,
+        checkpoints,
+        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start),
+        Watcher((), (), parameters_count, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
+        StopRequest(job.scratch / STOP),
+    )
+    lengths = matter.rows.lengths()
+    trainer.watcher.tokens = [int(lengths[batch.start : batch.stop].sum()) for batch in trainer.batches]
+    trainer.watcher.supervised = trainer.supervised
+    return trainer
+
+
+def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
+    optimizer = parameters.optimizer.make(model.named_parameters(), parameters.learning_rate, parameters.betas, parameters.weight_decay)
+    if not parameters.zero.stage:
+        return Replicated(model, optimizer, parameters.max_grad_norm, share, scales_loss(parameters))
+    from stages.train.distributed.partitioned import Partitioned
+
+    return Partitioned(model, optimizer, parameters.max_grad_norm, share, parameters.zero)
+
+
+def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter: Meter) -> Result:
+    """The outcome of a training that has ended."""
+    needed = meter.end()
+    validations = trainer.progress.validations
+    best = None
+    weights = None
+    if trainer.validator.keeps_best:
+        best = min(validations, key=lambda validation: validation.loss)
+        # Where hosts have disks of their own, only the first process's has them.
+        weights = trainer.checkpoints.best() if trainer.processes.share.index == 0 else None
+    elif not model_is_whole:
+        weights = trainer.processes.weights()
+    losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
+    step = best.step if best else None
+    return Result(trainer.curve, losses.tasks, step, peak_memory(device), needed, trainer.progress.micro_rows, weights)
+
+
+def default_device(number: int = 0) -> torch.device:
+    """The device of the process with that NUMBER on its host."""
+    # Other devices are neither as exact nor as deterministic as these two.
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,1 @@
+"""Memory and disk room that a training takes."""

@@ -1,0 +1,48 @@
+"""A build whose training is asked to stop exits with a code of its own, and goes on from there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.build.driver import dvc_environment
+from stages.process.job import PREEMPTED
+from tests.end_to_end.conftest import Place, spec
+from tests.end_to_end.test_kills import steps_alive
+
+pytestmark = pytest.mark.slow
+
+LONG = """
+[training]
+method = "full"
+steps = 20000
+global_batch = { rows = 2 }
+"""
+
+
+@pytest.mark.long
+def test_a_build_that_is_preempted_says_so_and_goes_on_from_the_checkpoint(place: Place):
+    place.write("specs/long.toml", spec("long", "a", more=LONG))
+    reached = [_preempted(place), _preempted(place)]
+    assert 0 < reached[0] < reached[1], "the second run went on where the first had stopped"
+
+
+def _preempted(place: Place) -> int:
+    """Build until the training takes steps, take the machine away as a scheduler does, and tell which step was saved."""
+    command = [sys.executable, "-m", "engine", "build", "train-long"]
+    process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stderr=subprocess.PIPE, text=True)
+    live, deadline = place.root / "artifacts/live/train-long/metrics.json", time.monotonic() + 120
+    while not live.exists():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    (step,) = steps_alive(place.root.resolve())
+    os.kill(step, signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == PREEMPTED, errors
+    assert "train-long was asked to stop and has saved its state" in errors and "Traceback" not in errors
+    live.unlink()
+    (folder,) = place.root.glob("artifacts/scratch/train-long-*/checkpoints")
+    return max(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*"))

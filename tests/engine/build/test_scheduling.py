@@ -1,0 +1,142 @@
+"""A build starts each step once, after all that it reads, as many at once as there is room for, the first of the graph first."""
+
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
+from engine.build.driver import build
+from engine.build.executors import Finished
+from engine.cli.build_view import View
+from engine.core.errors import UserError
+from engine.core.graph import Step
+from engine.core.workspace import Workspace
+from engine.plan.decide import Action
+from engine.plan.project import Project
+from tests.engine.plan import test_decide as toys
+
+
+@dataclass
+class Room(Fabricator):
+    """JOBS steps at once, of those that need a device one; they end in any order."""
+
+    jobs: int = 2
+    draw: random.Random = field(default_factory=random.Random)
+    fails: str = ""
+    running: list[Step] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    started: list[str] = field(default_factory=list)
+
+    def free(self, step: Step) -> bool:
+        same = sum(other.kind.slot == step.kind.slot for other in self.running)
+        return len(self.running) < self.jobs and (step.kind.slot == "cpu" or same < 1)
+
+    def start(self, step: Step) -> None:
+        assert self.free(step) and step.name not in self.started and set(step.producers) <= self.done
+        self.running.append(step)
+        self.started.append(step.name)
+
+    def wait(self) -> list[Finished]:
+        ended = self.draw.sample(self.running, self.draw.randint(1, len(self.running)))
+        self.running = [step for step in self.running if step not in ended]
+        for step in ended:
+            super().start(step)
+        self.ended.clear()
+        self.done |= {step.name for step in ended}
+        return [Finished(step, int(step.name == self.fails), 0.0) for step in ended]
+
+    def stop(self) -> list[Finished]:
+        return self.wait() if self.running else []
+
+
+@dataclass
+class Watched(Silence):
+    """Keeps what the view was told last."""
+
+    waits: list[tuple[list[tuple[str, str]], int]] = field(default_factory=list)
+
+    def waiting(self, first: list[tuple[str, str]], undone: int) -> None:
+        self.waits.append((first, undone))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of 20 steps, nothing of it built: not to be changed."""
+    root = tmp_path_factory.mktemp("repository") / "workspace"
+    root.mkdir()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=root, check=True)
+    write_specs(root, 20)
+    return root
+
+
+@pytest.fixture
+def project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the workspace."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(repository, tmp_path / "workspace")
+    return Project(Workspace.at(tmp_path / "workspace"))
+
+
+def room(project: Project, **more: object) -> Room:
+    return Room(project.root, inside(project), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_every_step_runs_once_after_what_it_reads(project: Project, jobs: int):
+    executor, view = room(project, jobs=jobs, draw=random.Random(jobs)), Watched()
+    build(project, project.graph, executor, view)
+    assert sorted(executor.started) == sorted(step.name for step in project.graph)
+    assert {d.action for d in project.plan().decisions} == {Action.KEEP}
+    assert view.waits[0][1] == 20 and view.waits[-1] == ([], 0)
+    assert all(len(first) <= 3 for first, _ in view.waits)
+    reasons = {reason for first, _ in view.waits for _, reason in first}
+    assert "a free process" in reasons and any(reason.startswith("generate-task") for reason in reasons)
+    again = room(project)
+    build(project, project.graph, again, Silence())
+    assert again.started == []
+
+
+def test_one_after_another_they_run_in_the_order_of_the_graph(project: Project):
+    executor = room(project, jobs=1)
+    build(project, project.graph, executor, Silence())
+    ready: set[str] = set()
+    left = list(project.graph)
+    for name in executor.started:
+        assert name == next(step.name for step in left if set(step.producers) <= ready)
+        left = [step for step in left if step.name != name]
+        ready.add(name)
+
+
+def test_after_a_failure_nothing_starts_and_the_next_build_goes_on(project: Project):
+    executor = room(project, jobs=2, fails="mix-run-00000", draw=random.Random(1))
+    with pytest.raises(UserError, match="mix-run-00000 failed"):
+        build(project, project.graph, executor, Silence())
+    assert "train-run-00000" not in executor.started
+    kept = {d.name for d in project.plan().decisions if d.action is Action.KEEP}
+    assert kept == (executor.done - {"mix-run-00000"}) | {"resolve"}
+    executor = room(project, jobs=2, done=set(kept))
+    build(project, project.graph, executor, Silence())
+    assert not kept & set(executor.started) and {d.action for d in project.plan().decisions} == {Action.KEEP}
+
+
+def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Project):
+    view = View(20, live=False)
+    view.started(project.graph["generate-task-0"])
+    view.waiting([("split-task-0", "generate-task-0"), ("train-run-00000", "a free device")], 20)
+    running, waiting = view.rows()
+    assert running.startswith("0 of 20 · running: generate-task-0 (")
+    assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more wait"
+    view.waiting([], 1)
+    assert len(view.rows()) == 1
+
+
+def test_an_interrupted_training_is_not_said_to_be_lost(capsys):
+    view = View(1, live=False)
+    view.ended(Finished(toys.step("train-x"), 130, 1.0))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "stopped train-x not finished; a training goes on from what it has saved" in said and view.done == 0

@@ -1,0 +1,318 @@
+"""The report of fabricated steps: every section, escaping, missing pieces, the same bytes twice."""
+
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.core.errors import UserError
+from engine.dvc.records import RunRecord
+from engine.identity.provenance import Provenance
+from engine.report import pictures
+from engine.report.blocks import Remark, Section, Table, TokenRow
+from engine.report.collect import Matter, Node, Trained
+from engine.report.page import _bold, _cell, _fenced, html, markdown, write
+from engine.report.sections import sections
+from engine.results.table import Result, score_table
+from stages.tokens.files import TokenWriter
+
+ROOT = Path(__file__).parents[3]
+TITLES = (
+    "What was built|The plan's graph|Data funnel|Mixture|Tokens and labels|Loss curves|Comparison|Across tasks|Sample predictions|Cost|"
+    "Build it again"
+).split("|")
+MEMORY = {"memory_before_bytes": 2**20, "training_memory_bytes": 3 * 2**20}
+EVIL = "<script>alert('1')</script> | `x` $a_1$"
+
+
+def proof(step: str) -> Provenance:
+    digest = "sha256:" + step.encode().hex().ljust(64, "0")[:64]
+    return Provenance(step, step.split("-")[0], digest, {}, digest, {}, {})
+
+
+def ran(step: str, **measured: float) -> RunRecord:
+    return RunRecord(step, "0" * 32, machine={"cores": 2, "platform": "somewhere"}, measured=measured, git_commit="c0ffee")
+
+
+def node(name: str, *producers: str, action: str = "keep", **values: object) -> Node:
+    return Node(name, name.split("-")[0], action, producers, **{"provenance": proof(name), "ran": ran(name, seconds=1.5)} | values)
+
+
+def counted(rows: int) -> dict[str, object]:
+    return {
+        "rows_in": rows,
+        "rows_out": rows,
+        "left_out": {},
+        "truncated": 1,
+        "tokens": 10 * rows,
+        "supervised_tokens": 4 * rows,
+        "longest": 12,
+    }
+
+
+@pytest.fixture
+def matter(tmp_path: Path) -> Matter:
+    """One experiment with all steps built, whose answers are hostile."""
+    tokenizer(tmp_path / "artifacts/initialize-toy")
+    folder = tmp_path / "artifacts/tokenize-a-toy"
+    folder.mkdir()
+    with TokenWriter(folder / "train.safetensors") as writer:
+        writer.write(np.array([0, 1, 2], np.int32), np.array([0, 1, 1], np.uint8))
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots/train-one.csv").write_text("step,loss,learning_rate,validation_loss\n1,2.5,0.1,\n2,1.5,0.1,1.75\n")
+    (tmp_path / "plots/evaluate-one.csv").write_text(
+        "score,model,task,metric,value,low,high,rows\n"
+        "a exact_match,one,a,exact_match,0.75,0.5,1.0,4\nbase: a,base,a,exact_match,0.25,0.0,0.5,4\n"
+    )
+    row = {"id": "r1", "prompt": "Say\n```", "reference": "yes", "answer": EVIL}
+    for name, answer in (("one", EVIL), ("base", "no")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row | {"answer": answer}) + "\n")
+    train = replace(
+        node(
+            "train-one",
+            "mix-one",
+            "tokenize-a-toy",
+            metrics={"steps": 2, "parameters": 8608, "validation_loss": {"a": 1.75}},
+            plots="plots/train-one.csv",
+        ),
+        ran=ran("train-one", seconds=9.0, tokens_per_second=83.5, peak_memory_bytes=50 * 2**20, **MEMORY),
+        estimated_bytes=2.0 * 2**20,
+    )
+    nodes = [
+        node("initialize-toy"),
+        node("generate-a", metrics={"rows_in": 50, "rows_out": 40, "left_out": {"too long": 10}}),
+        node("split-a", "generate-a", metrics={"rows_in": 40, "train": 27, "validation": 3, "test": 8, "left_out": {EVIL: 2}}),
+        node(
+            "tokenize-a-toy",
+            "split-a",
+            "initialize-toy",
+            inputs={"tokenizer/tokenizer.json": "artifacts/initialize-toy/tokenizer.json"},
+            metrics={"train": counted(27), "validation": counted(3)},
+        ),
+        node("mix-one", "tokenize-a-toy", metrics={"rows": 8, "tasks": {"a": {"rows": 8, "share_of_rows": 1.0, "passes": 0.3}}}),
+        train,
+        node("predict-one", "train-one", action="run", metrics={"a": {"rows_in": 8, "rows_out": 4, "left_out": {"not asked": 4}}}),
+        node(
+            "evaluate-one",
+            "predict-one",
+            action="maybe",
+            inputs={"predictions/a": "one.jsonl", "compare/base/a": "base.jsonl"},
+            metrics={"a": {"exact_match": 0.75}},
+            plots="plots/evaluate-one.csv",
+        ),
+    ]
+    comparison = {"task": "a", "metric": "exact_match", "other": "base", "value": 0.75, "other_value": 0.25, "difference": 0.5}
+    comparison |= {"low": 0.25, "high": 0.75, "p_corrected": 0.031, "real": True, "trained_on": True}
+    around = {"a": {"exact_match": {"value": 0.75, "low": 0.5, "high": 1.0}}}
+    result = Result("one", ("a",), "lora", "sha256:" + "ab" * 32, {"a": {"exact_match": 0.75, "rows": 4}}, around, (comparison,), True)
+    return Matter(tmp_path, {one.name: one for one in nodes}, [Trained("one", "specs/one two.toml", ("a",), "lora", "train-one")], [result])
+
+
+def tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    folder.mkdir(parents=True)
+    Tokenizer(WordLevel({"Say": 0, "<yes>": 1, "end": 2}, unk_token="end")).save(str(folder / "tokenizer.json"))
+
+
+def cells(matter: Matter, title: str, table: int = 0) -> list[dict[str, str]]:
+    (section,) = [one for one in sections(matter) if one.title == title]
+    found = [block for block in section.blocks if isinstance(block, Table)][table]
+    return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def remarks(matter: Matter, title: str) -> str:
+    (section,) = [one for one in sections(matter) if one.title == title]
+    return "\n".join(block.text for block in section.blocks if isinstance(block, Remark))
+
+
+def test_every_section_is_in_both_pages(matter: Matter):
+    found = sections(matter)
+    assert [section.title for section in found] == TITLES
+    page, twin = html("Report", found), markdown("Report", found)
+    assert re.findall(r"^## (.*)$", twin, re.MULTILINE) == TITLES
+    assert [title.replace("&#39;", "'") for title in re.findall(r"<h2 id=.*>(.*)</h2>", page)] == TITLES
+
+
+def test_the_numbers_of_the_road(matter: Matter):
+    (funnel,) = cells(matter, "Data funnel")
+    assert (
+        funnel["rows in"] == "50"
+        and funnel["rows made"] == "40"
+        and (funnel["train"], funnel["validation"], funnel["test"]) == ("27", "3", "8")
+    )
+    assert funnel["left out"] == f"10 too long, 2 {EVIL}"
+    assert cells(matter, "Data funnel", 1)[0]["left out"] == "4 not asked"
+    assert cells(matter, "Tokens and labels")[0]["share"] == "40.0%"
+    assert cells(matter, "Comparison")[0]["a"] == "0.75 [0.50, 1.00]"
+    assert cells(matter, "Comparison", 1)[0]["real"] == "yes"
+    cost = {row["step"]: row for row in cells(matter, "Cost")}["train-one"]
+    assert (cost["peak memory"], cost["of the training"], cost["estimate"], cost["training / estimate"]) == (
+        "50.00 MiB",
+        "3.00 MiB",
+        "2.00 MiB",
+        "1.50",
+    )
+    assert cells(matter, "What was built", 1)[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "What was built")
+
+
+def test_supervised_tokens_are_marked(matter: Matter):
+    (section,) = [one for one in sections(matter) if one.title == "Tokens and labels"]
+    (row,) = [block for block in section.blocks if isinstance(block, TokenRow)]
+    assert row.pieces == [("Say", False), ("<yes>", True), ("end", True)]
+    page = html("Report", [section])
+    assert "<span>Say</span><mark>&lt;yes&gt;</mark><mark>end</mark>" in page
+    assert "Say<b>&lt;yes&gt;end</b>" in markdown("Report", [section])
+
+
+def test_the_heat_map_has_experiments_and_bases(matter: Matter):
+    page = html("Report", sections(matter))
+    svg = page[page.index('role="img" aria-label="exact_match: models') :].split("</svg>")[0]
+    assert "base of one" in svg and "0.75" in svg and "0.25" in svg
+
+
+def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: Matter):
+    (tested,) = matter.results
+    table = score_table([tested, replace(tested, experiment="two", split="validation")], "exact_match")
+    assert [dict(zip(table[0], row, strict=True))["rows"] for row in table[1]] == ["test", "validation"]
+    assert "rows" not in score_table([tested], "exact_match")[0]
+
+
+def test_values_are_escaped(matter: Matter):
+    found = sections(replace(matter, experiments=[replace(matter.experiments[0], name=EVIL)]))
+    page, twin = html(EVIL, found), markdown(EVIL, found)
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "<script" not in twin and not re.search(r"(?<!\\)\| `x", twin)
+    assert "````text\nSay\n```\n````" in twin
+
+
+def test_a_page_stands_alone(matter: Matter):
+    page = html("Report", sections(matter))
+    without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert not re.search(r"https?://|<script|<link rel=.stylesheet|@import", without_names)
+    names = re.findall(r' id="([^"]+)"', page)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(names)
+
+
+def test_the_same_values_give_the_same_bytes(matter: Matter, tmp_path: Path):
+    first, second = (write(tmp_path / name, "Report", sections(matter)) for name in ("one", "two"))
+    assert [path.name for path in first] == ["report.html", "report.md", "graph.svg", "loss-train-one.svg", "heat-map.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    for path in first[2:]:
+        ElementTree.fromstring(path.read_text())
+        assert f"pictures/{path.name}" in first[1].read_text()
+
+
+def test_pictures_that_are_no_longer_there_are_removed(matter: Matter, tmp_path: Path):
+    write(tmp_path / "out", "Report", sections(matter))
+    write(tmp_path / "out", "Report", sections(matter)[:1])
+    assert not list((tmp_path / "out/pictures").iterdir())
+
+
+def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
+    """A workspace in which nothing has run yet: every section is there, and says which command makes it."""
+    nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
+    empty = Matter(tmp_path / "empty", nodes, matter.experiments)
+    html("Report", sections(empty)), markdown("Report", sections(empty))
+    for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):
+        assert "Run: engine build" in remarks(empty, title), title
+    assert cells(empty, "What was built")[0]["state"] == "not built"
+    assert "No run record names a commit" in remarks(empty, "Build it again")
+
+
+def test_no_steps_at_all(tmp_path: Path):
+    found = sections(Matter(tmp_path, {}, []))
+    assert [section.title for section in found] == TITLES and all(section.blocks for section in found)
+    assert "There are no steps." in html("Report", found)
+
+
+def test_the_commands_build_the_specs_at_their_commit(matter: Matter):
+    twin = markdown("Report", sections(matter)[-1:])
+    lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
+    lines.append("engine verify train-one")
+    assert "```sh\n" + "\n".join(lines) + "\n```" in twin
+
+
+def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: Matter):
+    (matter.root / "requirements-devices.lock").touch()
+    assert "git checkout c0ffee\nmake setup\nengine check" in markdown("Report", sections(matter)[-1:])
+
+
+def test_a_large_graph_is_drawn_by_kind():
+    nodes = {f"split-{n}": node(f"split-{n}") for n in range(90)} | {"mix-x": node("mix-x", "split-0", "split-89", action="run")}
+    svg = pictures.graph(nodes)
+    assert "90 × split" in svg and "1 × mix" in svg and "split-7" not in svg
+
+
+def test_only_columns_of_numbers_are_set_to_the_right():
+    table = Table("Steps", ("step", "content address", "rows"), [["a", "166158932347", "1,024"], ["b", "d3435fcdb208", "–"]])
+    page = html("Report", [Section("steps", "Steps", [table])])
+    assert "<td>166158932347</td>" in page and '<td class="number">1,024</td>' in page and '<th scope="col" class="number">rows' in page
+
+
+def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: Matter):
+    """Two experiments read the answers of their bases in one file."""
+    base = replace(matter.nodes["evaluate-one"], name="evaluate-base", inputs={"predictions/a": "base.jsonl"}, producers=())
+    for nodes, names in (
+        ({"evaluate-base": base, **matter.nodes}, ["base", "one"]),
+        ({**matter.nodes, "evaluate-base": base}, ["one", "base"]),
+        ({**matter.nodes, "evaluate-two": replace(matter.nodes["evaluate-one"], name="evaluate-two")}, ["one, two", "base of one, two"]),
+    ):
+        (section,) = [one for one in sections(replace(matter, nodes=nodes)) if one.title == "Sample predictions"]
+        assert [model for model, _ in section.blocks[0].answers] == names
+
+
+def test_markdown_cells():
+    assert _cell("a|b\n<i>") == r"a\|b ↵ &lt;i&gt;"
+    assert _fenced("````") == "`````text\n````\n`````"
+    assert _bold([("a", False), ("b", True), ("c", True)]) == "a<b>bc</b>"
+
+
+def test_the_report_is_imported_without_what_draws_and_renders():
+    modules = "engine.cli.app engine.cli.report engine.report.sections engine.report.page engine.report.pictures"
+    code = f"import sys, {', '.join(modules.split())}; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not {"matplotlib", "jinja2", "markupsafe", "numpy", "tokenizers", "torch"} & set(loaded)
+
+
+def test_only_pictures_names_matplotlib():
+    found = [path.name for path in sorted((ROOT / "engine").rglob("*.py")) if re.search(r"(import|from) matplotlib", path.read_text())]
+    assert found == ["pictures.py"]
+
+
+def test_all_text_of_pictures_has_the_colour_of_the_page(matter: Matter):
+    """Text without a fill is black, which nobody sees on dark ground."""
+    found = {"a": [(1.0, 2.0), (2.0, 1.0)], "b": [(1.0, 2.0)]}
+    for svg in (pictures.graph(matter.nodes), pictures.curves("loss", found), pictures.heat_map("heat", {"m": {"a": 0.5}})):
+        texts = list(ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
+        assert texts and all("fill: currentColor" in one.get("style", "") for one in texts)
+
+
+def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UserError, match="is no folder to write into"):
+            write(folder, "Report", sections(matter)[:1])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_values_of_benchmarks_are_in_the_comparison(matter: Matter):
+    taken = {"mmlu": {"acc": 0.25123, "acc_norm": 0.5, "rows": 40}, EVIL: {"acc": 1.0}}
+    told = replace(matter, results=[replace(matter.results[0], benchmarks=taken, benchmarks_current=False)])
+    (section,) = [one for one in sections(told) if one.title == "Comparison"]
+    (found,) = [block for block in section.blocks if isinstance(block, Table) and "benchmark" in block.columns]
+    assert found.rows == [
+        ["one", "mmlu", "acc", "0.2512", "40", "stale"],
+        ["one", "mmlu", "acc_norm", "0.5000", "40", "stale"],
+        ["one", EVIL, "acc", "1.0000", "–", "stale"],
+    ]
+    assert "<script>" not in html("Report", sections(told))
+    assert not [block for one in sections(matter) for block in one.blocks if isinstance(block, Table) and "benchmark" in block.columns]

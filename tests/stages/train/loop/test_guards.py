@@ -1,0 +1,110 @@
+"""A training that is of no use stops and says what to try; one that is asked to stop finishes its step first."""
+
+import os
+import signal
+
+import pytest
+
+from engine.core.errors import UserError
+from stages.train import Checkpoints, GlobalBatch, Schedule
+from stages.train.body import run
+from stages.train.loop.guards import WINDOW, StopRequest, refuse_bad_course
+from stages.train.loop.record import Point
+from stages.train.methods import Lora
+from tests.stages.train.tiny import settings, training_job
+
+
+def course(losses, norms=None):
+    return [Point(step, loss, 1e-3, (norms or [1.0] * len(losses))[step - 1]) for step, loss in enumerate(losses, 1)]
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan")), (1.0, float("inf"))])
+def test_a_number_that_is_none_stops_the_training(loss, norm):
+    with pytest.raises(UserError, match="at step 2: the training has diverged") as caught:
+        refuse_bad_course(course([1.0, loss], [1.0, norm]), False)
+    assert "learning_rate" in caught.value.problems[0].hint
+
+
+def test_a_loss_far_above_its_beginning_stops_the_training_unless_told_otherwise():
+    risen = course([2.0] * WINDOW + [1.0] * WINDOW + [3.2] * WINDOW)
+    with pytest.raises(UserError, match=r"risen from 2 to 3\.2 by step 60") as caught:
+        refuse_bad_course(risen, True)
+    assert "stop_on_divergence" in caught.value.problems[0].hint
+    refuse_bad_course(risen, False)
+
+
+@pytest.mark.parametrize("losses", [[2.0] * 100, [0.01, 0.012] * 50, [3.0] * 40 + [9.0] * 3 + [2.0] * 20, [2.0] * 30 + [2.9] * 20])
+def test_noise_spikes_and_slow_learning_are_no_divergence(losses):
+    for end in range(1, len(losses) + 1):
+        refuse_bad_course(course(losses[:end]), True)
+
+
+def falling(start, end, steps):
+    return [start + (end - start) * step / steps for step in range(steps)]
+
+
+def test_a_loss_that_never_falls_stops_the_training_unless_told_otherwise():
+    noise = [2.0, 2.01, 1.99, 2.0] * 10
+    refuse_bad_course(course(noise[:39]), True, 40)
+    with pytest.raises(UserError, match=r"flat since the beginning: 2 at first, 2 by step 40 .*checkpoint is kept") as caught:
+        refuse_bad_course(course(noise), True, 40)
+    assert "learning_rate" in caught.value.problems[0].hint and "stop_without_progress = 0" in caught.value.problems[0].hint
+    refuse_bad_course(course(noise), True, 0)
+
+
+@pytest.mark.parametrize(
+    "losses", [falling(2.0, 1.8, 200), [2.0, 1.5] * 100, [*falling(2.0, 1.0, 40), *[1.0] * 200], [1e-9] * 20 + [0.0] * 100, [0.0] * 100]
+)
+def test_slow_learning_and_a_floor_that_was_reached_are_progress(losses):
+    for end in range(1, len(losses) + 1):
+        refuse_bad_course(course(losses[:end]), True, 40)
+
+
+def test_steps_of_the_warm_up_are_no_lack_of_progress():
+    rising = [Point(step, 2.0, min(step, 50) * 1e-5, 1.0) for step in range(1, 121)]
+    for end in range(1, len(rising)):
+        refuse_bad_course(rising[:end], True, 40)
+    with pytest.raises(UserError, match="flat since the beginning"):
+        refuse_bad_course(rising, True, 40)
+
+
+def test_a_training_that_learns_nothing_keeps_its_checkpoints(tmp_path, falcon):
+    job = training_job(tmp_path, falcon, {"copy": 64})
+    chosen = {"method": Lora(r=4), "learning_rate": 1e-12, "checkpoints": Checkpoints(every_steps=8), "global_batch": GlobalBatch(rows=2)}
+    with pytest.raises(UserError, match=r"flat since the beginning: 5\.68\d* at first, 5\.69\d* by step 31"):
+        run(settings(**chosen, schedule=Schedule(kind="constant", warmup_ratio=0.0), stop_without_progress=31), job)
+    assert list((job.scratch / "checkpoints").glob("step-*.safetensors")) and list(job.output.iterdir()) == []
+
+
+def test_a_gradient_that_stays_zero_stops_the_training():
+    refuse_bad_course(course([1.0] * (WINDOW - 1), [0.0] * (WINDOW - 1)), True)
+    with pytest.raises(UserError, match="nothing is learnt"):
+        refuse_bad_course(course([1.0] * WINDOW, [0.0] * WINDOW), True)
+
+
+def test_a_diverging_training_keeps_its_last_good_checkpoint(tmp_path, falcon):
+    job = training_job(tmp_path, falcon)
+    chosen = {"method": Lora(r=4), "max_grad_norm": 1e30, "checkpoints": Checkpoints(every_steps=1), "global_batch": GlobalBatch(rows=2)}
+    with pytest.raises(UserError, match="has diverged"):
+        run(settings(**chosen, learning_rate=1e30), job)
+    assert list((job.scratch / "checkpoints").glob("step-*.safetensors"))
+    assert list(job.output.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_a_second_one_ends_it_at_once(number):
+    before, asked = signal.getsignal(number), StopRequest()
+    with asked.listening():
+        assert not asked
+        os.kill(os.getpid(), number)
+        assert asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_file_asks_to_stop_too(tmp_path):
+    asked = StopRequest(tmp_path / "stop")
+    assert not asked
+    (tmp_path / "stop").touch()
+    assert asked
