@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
 PLOTS = "plots"
+LIVE = f"{ARTIFACTS}/live"
+"""Where running steps leave what people watch: `dvc plots show artifacts/live`."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,17 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
     return {"estimated": found.as_data()} if found else {}
 
 
+def needed(measured: Mapping[str, Any]) -> int | None:
+    """The bytes that a training itself has taken, which is what an estimate is about; None where nothing was measured.
+
+    Runs before this was measured, and systems that do not tell, say the process's peak less what it held before the model.
+    """
+    told = measured.get("training_memory_bytes")
+    peak: int = told or measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
+    return peak if peak > 0 else None
+
+
 def error(measured: Mapping[str, Any]) -> float | None:
     """By which share the estimate is above what was measured (below: negative); None where one of them is not there."""
-    total = measured.get("estimated", {}).get("total")
-    peak = measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
-    return total / peak - 1 if total and peak > 0 else None
+    total, taken = measured.get("estimated", {}).get("total"), needed(measured)
+    return total / taken - 1 if total and taken else None
