@@ -20,8 +20,8 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
-from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
+from engine.spec.sections import GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -30,7 +30,7 @@ _TRAINING_RESOURCES = (
 )
 """The resources of a training that have the same names in `[resources]` and in the parameters of `train`."""
 
-SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+WRITTEN_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def compile_graph(specs: Iterable[Spec]) -> Graph:
@@ -157,7 +157,21 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
+    if isinstance(model, GgufModel):
+        step = _dequantised(c, spec, model)
+        return Base(step.name.partition("-")[2], step.output(), {file: step.output(file) for file in WRITTEN_TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
+
+
+def _dequantised(c: Compilation, spec: Spec, model: GgufModel) -> Step:
+    """Add the step that dequantises a GGUF file into a model folder."""
+    name = model.name or _as_name(PurePosixPath(model.gguf).name.partition(".")[0])
+    reads = {"gguf": Input(str(PurePosixPath(model.gguf)), where=spec.where("model", "gguf"))}
+    parameters = _narrow(dequantise.Parameters, model)
+    description = f"Dequantised model of {PurePosixPath(model.gguf).name}."
+    return c.add(
+        Step(f"dequantise-{name}", dequantise.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))), spec
+    )
 
 
 def _fetched(c: Compilation, spec: Spec, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
@@ -176,7 +190,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
         spec,
     )
-    files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
+    files = {name: step.output(name) for name in WRITTEN_TOKENIZER_FILES}
     return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder, context=of_scratch(spec, model))
 
 

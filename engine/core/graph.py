@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
 PLOTS = "plots"
+LIVE = f"{ARTIFACTS}/live"
+"""Folder with the live plots of running steps: `dvc plots show artifacts/live`."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,16 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
     return {"estimated": found.as_data()} if found else {}
 
 
+def needed(measured: Mapping[str, Any]) -> int | None:
+    """The measured bytes that correspond to an estimate, those of the training itself; None if nothing was measured.
+
+    Without `training_memory_bytes` (older runs, systems that do not report it): the process's peak minus its memory before the model.
+    """
+    peak: int = measured.get("training_memory_bytes") or measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
+    return peak if peak > 0 else None
+
+
 def error(measured: Mapping[str, Any]) -> float | None:
     """The relative error of the estimate, positive if it is too high; None if estimate or measurement is missing."""
-    total = measured.get("estimated", {}).get("total")
-    peak = measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
-    return total / peak - 1 if total and peak > 0 else None
+    total, used = measured.get("estimated", {}).get("total"), needed(measured)
+    return total / used - 1 if total and used else None

@@ -28,6 +28,7 @@ _FORMS = {
     r"^[0-9a-f]{40}$": "be a full commit hash (40 hex digits)",
     r"^[\w.-]+(/[\w.-]+)?$": "be a hub id, such as 'owner/name'",
     r"^[\w.-]+$": "be a file name without a folder",
+    r"\.gguf$": "be a file that ends in .gguf",
     r"^\d{4}-\d\d-\d\d$": "be a date of the form YYYY-MM-DD",
     r"^https?://[^\s/?#@]+(/[^\s?#]*)?$": "be an http or https URL without credentials, query or fragment",
     r"^[A-Za-z_][A-Za-z0-9_]*$": "be the name of an environment variable",

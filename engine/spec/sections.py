@@ -71,17 +71,33 @@ class HubModel(Part):
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
+class GgufModel(Part):
+    """A model in a local GGUF file, dequantised once into a model folder."""
+
+    gguf: str = recipe(description="The GGUF file, relative to the workspace or absolute.", min_length=1, pattern=r"\.gguf$")
+    name: Name | None = recipe(None, "Name of the model; default: the file name up to its first dot.")
+    dtype: Literal["float32", "bfloat16", "float16"] = recipe(
+        "float32", "Type of the dequantised weights; `float32` represents the file's values exactly, the others round them."
+    )
+
+
 class TrainedModel(Part):
     """The model trained by another experiment of this workspace."""
 
     experiment: Name = recipe(description="Name of the experiment whose model is trained further.")
 
 
-_MODELS: dict[str, type[Part]] = {"architecture": ScratchModel, "path": LocalModel, "id": HubModel, "experiment": TrainedModel}
+_MODELS: dict[str, type[Part]] = {
+    "architecture": ScratchModel,
+    "path": LocalModel,
+    "id": HubModel,
+    "gguf": GgufModel,
+    "experiment": TrainedModel,
+}
 
 
 def _which_model(value: object) -> str | None:
-    """The key that determines which of the four ways VALUE uses to give a model."""
+    """The key that determines how VALUE specifies a model."""
     if isinstance(value, Mapping):
         return next((key for key in _MODELS if key in value), None)
     return next((key for key, model in _MODELS.items() if isinstance(value, model)), None)
@@ -91,11 +107,12 @@ Model = Annotated[
     Annotated[ScratchModel, Tag("architecture")]
     | Annotated[LocalModel, Tag("path")]
     | Annotated[HubModel, Tag("id")]
+    | Annotated[GgufModel, Tag("gguf")]
     | Annotated[TrainedModel, Tag("experiment")],
     Discriminator(
         _which_model,
         custom_error_type="which_model",
-        custom_error_message="model needs one of the keys architecture (from scratch), path, id (with revision) and experiment",
+        custom_error_message="model needs one of the keys architecture (from scratch), path, id (with revision), gguf and experiment",
     ),
 ]
 

@@ -13,8 +13,8 @@ from typing import Any
 from engine.core.errors import Location, Problem, UserError
 from engine.spec.positions import Key, Span, positions
 
-_MODEL_KEYS = ("architecture", "path", "id", "experiment")
-"""The keys that distinguish the four ways to give a model, in the order in which `engine.spec.sections` checks them."""
+_MODEL_KEYS = ("architecture", "path", "id", "gguf", "experiment")
+"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.sections` checks them."""
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,12 @@ def test_keys_for_a_member_that_a_part_names_alone(tmp_path, write, valid):
     [
         ('[model]\nname = "tiny"\narchitecture = "llama"\n', 'path = "models/a"', {"path": "models/a", "name": None}),
         (f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n', 'experiment = "other"', {"experiment": "other"}),
+        (
+            f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n',
+            'gguf = "a.gguf"',
+            {"gguf": "a.gguf", "name": None, "dtype": "float32"},
+        ),
+        ('[model]\ngguf = "a.gguf"\ndtype = "bfloat16"\n', 'gguf = "b.gguf"', {"gguf": "b.gguf", "name": None, "dtype": "float32"}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'path = "models/b"', {"path": "models/b", "name": None}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'name = "b"', {"path": "models/a", "name": "b"}),
     ],

@@ -253,6 +253,20 @@ MISTAKES = {
         '"../model"',
         "use an absolute path",
     ),
+    "GGUF file outside": (
+        'name = "tiny"\narchitecture = { kind = "llama", hidden_size = 64 }',
+        'gguf = "../model.gguf"',
+        "'../model.gguf' is outside the workspace",
+        '"../model.gguf"',
+        "use an absolute path",
+    ),
+    "file of another type": (
+        'name = "tiny"\narchitecture = { kind = "llama", hidden_size = 64 }',
+        'gguf = "model.bin"',
+        "model.gguf must be a file that ends in .gguf, got 'model.bin'",
+        '"model.bin"',
+        "GGUF file",
+    ),
     "broken template": (
         "{{ text }}",
         "{{ text }",
