@@ -227,4 +227,4 @@ def test_layers_that_the_model_has_not(workspace):
 
 def test_a_rank_above_the_layer(workspace):
     edit(workspace, 'method = "full"', 'method = { kind = "lora", r = 17 }')
-    refused(engine(workspace, "plan"), "larger than the smaller side", "specs/toy.toml:18", "at most 16")
+    refused(engine(workspace, "plan"), "exceeds the smaller dimension", "specs/toy.toml:18", "at most 16")

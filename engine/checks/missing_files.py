@@ -22,7 +22,7 @@ _MODEL_ROLES, _FOLDER_ROLES = ("model", "teacher"), ("tasks",)
 
 def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
     """A problem for each source file or folder of STEPS that is missing or lacks files tracked by DVC, and for each unmatched pattern."""
-    return [*_missing_paths(steps, root), *_patterns_of_nothing(steps, root), *_not_pulled(steps, root)]
+    return [*_missing_paths(steps, root), *_unmatched_patterns(steps, root), *_not_pulled(steps, root)]
 
 
 def _not_pulled(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
@@ -46,7 +46,7 @@ def _not_pulled(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
                 yield Problem(what, item.where, pulled_by(root, str(found)))
 
 
-def _patterns_of_nothing(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
+def _unmatched_patterns(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
     for step in steps:
         for place, part in step.parameters.placed() if isinstance(step.parameters, generate.Parameters) else ():
             for field, pattern in part.unmatched(root) if isinstance(part, Files) else ():

@@ -302,7 +302,7 @@ class Sweep(Part):
 
 
 class Resources(Part):
-    """How steps run. Changes here rerun nothing; they affect results by rounding at most, by default the number of cores not at all."""
+    """How steps run. Changes rerun nothing and affect results by rounding at most; by default, the number of cores has no effect."""
 
     numerics: Numerics = resource(
         "portable",
@@ -329,7 +329,8 @@ class Resources(Part):
     gradient_checkpointing: bool = resource(False, "Recompute each layer in the backward pass: less memory, about a fifth more time.")
     torch_compile: bool = resource(False, "Compile the model before training; pays off for long trainings.")
     kernels: Literal["own", "liger"] = resource(
-        "own", "Fused kernels for norms and feed-forward layers; liger: those of liger-kernel, where it supports the architecture."
+        "own",
+        "Kernels of norms and feed-forward layers; own: the model's; liger: fused ones of liger-kernel, if it supports the architecture.",
     )
     device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns if a training does not fit.", gt=0)
 

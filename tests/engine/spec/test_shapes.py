@@ -66,7 +66,7 @@ def test_families_are_found_wherever_they_stand(name):
 def test_the_sorts_of_model_are_a_family_told_apart_by_their_keys():
     shape = shape_of_field(Experiment.model_fields["model"])
     assert isinstance(shape, Family) and shape.key is None
-    assert sorted(shape.members) == ["architecture", "experiment", "id", "path"]
+    assert sorted(shape.members) == ["architecture", "experiment", "gguf", "id", "path"]
 
 
 def test_no_shape_of_a_spec_lacks_words():
