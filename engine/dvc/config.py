@@ -119,3 +119,9 @@ def _parsed(path: Path, word: str) -> "RawConfigParser | None":
     except configparser.Error as error:
         raise UserError(f"DVC's configuration cannot be read: {error}", Location(str(path))) from None
     return parser
+
+
+def check_repository(root: Path) -> None:
+    """Raise UserError where DVC has no repository at ROOT."""
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
