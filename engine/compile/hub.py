@@ -2,12 +2,16 @@
 
 import json
 import os
+from typing import Literal
 
 SECONDS = 5.0
 
 
-def commit_of(dataset: str, revision: str) -> str | None:
-    """The commit that REVISION of a data set names now; None where the hub does not say so quickly."""
+def commit_of(repository: Literal["model", "dataset"], name: str, revision: str) -> str | None:
+    """The commit that REVISION of the repository NAME (`user/name`) names now; None where the hub does not say so within SECONDS.
+
+    HF_TOKEN is sent where it is set: gated and private repositories need it.
+    """
     import urllib.request
     from urllib.parse import quote
 
@@ -15,7 +19,10 @@ def commit_of(dataset: str, revision: str) -> str | None:
     if not endpoint.startswith(("http://", "https://")):
         return None
     try:
-        with urllib.request.urlopen(f"{endpoint}/api/datasets/{dataset}/revision/{quote(revision, safe='')}", timeout=SECONDS) as answer:
+        url = f"{endpoint}/api/{repository}s/{name}/revision/{quote(revision, safe='')}"
+        token = os.environ.get("HF_TOKEN")
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             found = json.load(answer)
     except (OSError, ValueError):
         return None

@@ -43,10 +43,9 @@ def needed_by(
 
 def _moving(source: Hub, where: Location | None) -> Problem:
     """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
-    now = commit_of(source.id, source.revision)
-    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
-    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
-    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
+    now = commit_of("dataset", source.id, source.revision)
+    hint = f'write the commit that it names now with: engine pin   (revision = "{now or "40 hex digits"}")'
+    return Problem(f"revision of {source.id} must be a full commit hash (40 hex digits), got {source.revision!r}", where, hint)
 
 
 def _needed(spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...], makers: Makers) -> Input:
