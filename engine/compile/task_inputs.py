@@ -43,9 +43,8 @@ def needed_by(
 
 def _unpinned(source: Hub, where: Location | None) -> Problem:
     """The problem with a branch or tag as revision: the rows could change without a change in the workspace."""
-    now = commit_of(source.id, source.revision)
-    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
-    hint = f'set the current commit: revision = "{now}"' if now else f"for the current commit, see {page}"
+    now = commit_of("dataset", source.id, source.revision)
+    hint = f'set the current commit, with engine pin or by hand: revision = "{now}"' if now else "set the current commit with: engine pin"
     return Problem(f"revision of {source.id} must be a full commit hash (40 hex digits), got '{source.revision}'", where, hint)
 
 

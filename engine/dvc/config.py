@@ -120,3 +120,9 @@ def _parsed(path: Path, word: str) -> "RawConfigParser | None":
     except configparser.Error as error:
         raise UserError(f"cannot read DVC's configuration: {error}", Location(str(path))) from None
     return parser
+
+
+def check_repository(root: Path) -> None:
+    """Raise UserError where DVC has no repository at ROOT."""
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
