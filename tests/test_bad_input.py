@@ -126,7 +126,7 @@ def test_a_model_path_without_a_config(workspace):
         (workspace / "model" / name).write_text("{}")
     text = SPEC[: SPEC.index("[model]")] + '[model]\npath = "model"\n\n' + SPEC[SPEC.index("[tasks.answer]") :]
     (workspace / "specs/toy.toml").write_text(text)
-    refused(engine(workspace, "plan"), "model holds no config.json", "specs/toy.toml:5:8")
+    refused(engine(workspace, "plan"), "not a model folder: model has no config.json", "specs/toy.toml:5:8")
 
 
 def test_a_workspace_that_is_none(tmp_path):

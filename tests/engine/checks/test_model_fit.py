@@ -254,9 +254,14 @@ def test_devices_are_counted_by_what_shows_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("resources", "at", "what", "hint"),
     [
-        ('zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }', '"/no/such/disk"', "is no folder", "offload to cpu"),
-        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml is no folder", "NVMe"),
-        ("devices = 4096", "4096", "asks for 4096, and this machine has", "or less"),
+        (
+            'zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }',
+            '"/no/such/disk"',
+            "/no/such/disk: it is not a folder",
+            "offload to cpu",
+        ),
+        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml: it is not a folder", "NVMe"),
+        ("devices = 4096", "4096", "resources.devices is 4096, but this machine has", "or less"),
     ],
 )
 def test_disks_and_devices_that_are_not_there_are_told_at_their_line(graph, monkeypatch, resources, at, what, hint):

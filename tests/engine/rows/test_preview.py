@@ -68,7 +68,7 @@ def test_a_template_file_is_checked_before_anything_runs(workspace):
     assert "there is no ask.jinja" in engine(workspace, "check", status=1).stderr
     (workspace / "ask.jinja").write_text("{{ question }", "utf-8")
     said = engine(workspace, "check", status=1).stderr
-    assert "ask.jinja is no valid Jinja template" in said and "(line 1 of the template)" in said
+    assert "ask.jinja is not a valid Jinja template" in said and "(line 1 of the template)" in said
     (workspace / "ask.jinja").write_text("{{ question }}?\n", "utf-8")
     assert engine(workspace, "check").returncode == 0
 
