@@ -151,7 +151,7 @@ def test_the_numbers_of_the_road(matter: Matter):
     assert cells(matter, "Data funnel", 1)[0]["left out"] == "4 not asked"
     assert cells(matter, "Tokens and labels")[0]["share"] == "40.0%"
     assert cells(matter, "Comparison")[0]["a"] == "0.75 [0.50, 1.00]"
-    assert cells(matter, "Comparison", 1)[0]["real"] == "yes"
+    assert cells(matter, "Comparison", 1)[0]["significant"] == "yes"
     cost = {row["step"]: row for row in cells(matter, "Cost")}["train-one"]
     assert (cost["peak memory"], cost["of the training"], cost["estimate"], cost["training / estimate"]) == (
         "5.00 MiB",

@@ -98,18 +98,18 @@ def test_metrics_of_test_rows_are_refused_and_those_of_validation_rows_are_not(p
 def test_a_metric_of_which_neither_is_better_needs_a_direction(project):
     sweep = sweep_of(point("p", {}, {"length": {"a": 9.0}}, r=1), point("q", {}, {"length": {"a": 3.0}}, r=4))
     on_validation = project(GRID + 'evaluation.split = "validation"\n')
-    assert refusal(on_validation, sweep, "length").endswith("| say which is wanted: --max or --min")
+    assert refusal(on_validation, sweep, "length").endswith("| give --max or --min")
     assert best(on_validation, sweep, "length", None, "min") == "q"
 
 
 def test_points_that_are_not_built_or_stale_name_the_command(project):
     sweep = sweep_of(point("p", {"a": 1.0}, r=1), point("q", {"a": 1.0}, current=False, r=4))
     assert refusal(project(), sweep) == "1 of 2 points have no current validation_loss on a: q | run: engine build specs/x.toml"
-    assert refusal(project(), sweep, "rouge3") == "no point of 'x' was measured by 'rouge3' | run: engine build specs/x.toml"
+    assert refusal(project(), sweep, "rouge3") == "no point of 'x' has the metric 'rouge3' | run: engine build specs/x.toml"
     sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {}, False, False, None))
-    assert refusal(project(), sweep) == "nothing of the sweep 'x' is built yet | run: engine build specs/x.toml"
+    assert refusal(project(), sweep) == "no point of the sweep 'x' is built yet | run: engine build specs/x.toml"
     sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {"rouge1": {"a": Measured(0.1)}}, True, True, None))
-    assert refusal(project(), sweep).startswith("the trainings of 'x' measured no validation_loss")
+    assert refusal(project(), sweep).startswith("the trainings of 'x' have no validation_loss")
 
 
 def test_what_is_written_is_the_point_and_is_asked_test_rows(project):
@@ -130,7 +130,7 @@ def test_what_is_written_is_the_point_and_is_asked_test_rows(project):
 
 @pytest.mark.parametrize(
     "output, said",
-    [("/elsewhere/best.toml", "is outside of the workspace"), ("specs/Best one.toml", "Best one.toml is no name for a spec")],
+    [("/elsewhere/best.toml", "is outside the workspace"), ("specs/Best one.toml", "Best one.toml is not a valid name for a spec")],
 )
 def test_a_spec_is_written_only_where_it_can_be_read(project, tmp_path, monkeypatch, output, said):
     monkeypatch.chdir(tmp_path)
@@ -143,15 +143,15 @@ def test_a_file_that_is_there_is_kept(project, tmp_path):
     assert swept.specs
     kept = tmp_path / "specs/x-best.toml"
     kept.write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         pick(swept, Path("x"), Question(), None, False)
-    with pytest.raises(UserError, match="nothing of the sweep 'x' is built yet"):
+    with pytest.raises(UserError, match="no point of the sweep 'x' is built yet"):
         pick(swept, Path("x"), Question(), None, True)
     assert kept.read_text() == "mine"
 
 
 def test_a_spec_without_a_sweep_has_nothing_to_pick_from(project):
-    with pytest.raises(UserError, match="has no sweep of several points"):
+    with pytest.raises(UserError, match="has no sweep with several points"):
         pick(project(""), Path("specs/x.toml"), Question(), None, False)
 
 
