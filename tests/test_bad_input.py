@@ -74,7 +74,7 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
 
 def test_a_good_workspace_is_fine(workspace):
     done = engine(workspace, "check")
-    assert done.returncode == 0 and "1 spec is fine: 9 steps" in done.stderr
+    assert done.returncode == 0 and "1 spec OK, 9 steps" in done.stderr
 
 
 def test_a_missing_source_file(workspace):

@@ -1,4 +1,4 @@
-"""An adapter by its content address, out of DVC's cache or its remote, even when no spec asks for it any more."""
+"""Fetches an adapter by its content address from DVC's cache or remote, even if it is no longer in a spec."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,30 +15,30 @@ from engine.dvc.writing import make_folder, remove
 from engine.dvc.records import RunRecord, folder_of
 from engine.dvc.store import Disk
 
-_LIST = "this lists all that are known: engine adapters --all"
+_LIST = "to list the known ones: engine adapters --all"
 
 
 def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenance, RunRecord | None]:
-    """Write the trained artifact whose content address begins with TARGET to FOLDER, statement and run record beside it; what they say.
+    """Write the artifact of the training whose content address starts with TARGET to FOLDER, and its statement and run record next to it.
 
-    Raises UserError for an address that is unknown or ambiguous, and for content that neither the cache nor the remote has whole.
+    Returns both. Raises UserError if the address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already", hint="name another folder: --output DIR")
-    training, told = _find(root, store, target)
+        raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
+    training, provenance = _find(root, store, target)
     _bring(root, store, training)
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove(temporary)
     try:
         _write(store, training, temporary)
-        if (found := folder_digest(temporary)) != told.digest:
-            what = f"the cache's content of {training.step} is damaged: it has the address {short(found)}, not {short(told.digest)}"
-            raise UserError(what, hint="build it again, or pull it from a remote: dvc fetch")
+        if (found := folder_digest(temporary)) != provenance.digest:
+            what = f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
+            raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
         remove(folder)
         temporary.rename(folder)
     finally:
         remove(temporary)
-    # The bytes that the run record names, also those of an earlier format.
+    # The exact bytes that the run record names, also those of an earlier format.
     statement = store.read(training.provenance)
     assert statement is not None, "the content address was read from it"
     folder.with_name(folder.name + PROVENANCE).write_bytes(statement)
@@ -48,37 +48,37 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenanc
         ran = store.run_record(training.step, training.provenance)
     if ran:
         folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
-    return told, ran
+    return provenance, ran
 
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
-    """The training that TARGET names; the remote is asked for what is told of trainings where the cache alone does not know it."""
+    """The training that TARGET names; if the cache has no match, provenance is pulled from the remote."""
     if len(target.removeprefix("sha256:")) < SHORTEST:
         raise UserError(f"'{target}' is too short for a content address", hint=f"give at least {SHORTEST} of its digits; {_LIST}")
     known = list(trainings(root))
-    told = _told(known, store)
+    found = _by_address(known, store)
     lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
-    if (chosen := only(target, _addresses(told))) is None and lost:
+    if (chosen := only(target, _addresses(found))) is None and lost:
         try:
             pull(root, lost)
         except UserError as error:
-            what = f"no training with the content address {target} is known here; of {len(lost)} on record the provenance is"
-            raise UserError(f"{what} {error.problems[0].what}", hint=error.problems[0].hint) from None
-        told = _told(known, store)
-        chosen = only(target, _addresses(told))
+            what = f"no known training has the content address {target}, and the provenance of {len(lost)} more is missing"
+            raise UserError(f"{what}: {error.problems[0].what}", hint=error.problems[0].hint) from None
+        found = _by_address(known, store)
+        chosen = only(target, _addresses(found))
     if chosen is None:
-        raise UserError(f"no training with the content address {target} is known here", hint=_LIST)
-    return told[chosen]
+        raise UserError(f"no known training has the content address {target}", hint=_LIST)
+    return found[chosen]
 
 
-def _told(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
-    """The trainings by the short form of their content address; of several runs with one result the last."""
+def _by_address(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
+    """The trainings by short content address; of several runs with the same result, the last."""
     found = [(training, provenance_of(training.record, store)) for training in known]
     return {short(provenance.digest): (training, provenance) for training, provenance in found if provenance}
 
 
-def _addresses(told: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
-    return {name: provenance.digest for name, (_, provenance) in told.items()}
+def _addresses(found: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
+    return {name: provenance.digest for name, (_, provenance) in found.items()}
 
 
 def _beside(training: Training) -> str:
@@ -86,7 +86,7 @@ def _beside(training: Training) -> str:
 
 
 def _bring(root: Path, store: Disk, training: Training) -> None:
-    """See to it that the cache holds the artifact."""
+    """Ensure that the cache holds the artifact; raises UserError if it cannot be pulled."""
     if store.holds(training.artifact):
         return
     if store.read(training.artifact.md5) is None:
@@ -94,22 +94,22 @@ def _bring(root: Path, store: Disk, training: Training) -> None:
     files = store.tree(training.artifact.md5) or {}
     pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
     if not store.holds(training.artifact):
-        what = f"neither DVC's cache nor its remote has all files of {training.step} any more"
-        raise UserError(what, hint="name a remote that has them: dvc remote default NAME")
+        what = f"neither DVC's cache nor its remote has all files of {training.step}"
+        raise UserError(what, hint="set a remote that has them: dvc remote default NAME")
 
 
 def _write(store: Disk, training: Training, folder: Path) -> None:
     for name, md5 in (store.tree(training.artifact.md5) or {}).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A copy: the cache's own files are not to be written to.
+        # A copy: cache files must not be written to.
         shutil.copyfile(store.cache / dvcfile.object_path(md5), path)
 
 
 def pull(root: Path, md5s: Iterable[str]) -> None:
-    """Bring content from DVC's remote into its cache; what the remote lacks stays missing.
+    """Pull content from DVC's remote into its cache; what the remote lacks stays missing.
 
-    `dvc fetch` knows no content but that which the working tree names. Raises UserError where there is no remote, or it cannot be reached.
+    `dvc fetch` handles only content that the working tree names. Raises UserError if there is no remote or it cannot be reached.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -123,13 +123,13 @@ def pull(root: Path, md5s: Iterable[str]) -> None:
             repo.cloud.pull(wanted)
     except DvcException as error:
         first = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"not in DVC's cache, and its remote cannot be asked: {first}", hint="dvc remote add --default NAME URL") from None
+        raise UserError(f"not in DVC's cache, and its remote cannot be read: {first}", hint="run: dvc remote add --default NAME URL") from None
     except FileNotFoundError:
-        return  # a remote that lacks the listing of a folder; who asked looks what came
+        return  # the remote lacks the listing of a folder; the caller checks what has arrived
 
 
 def pull_records(root: Path, store: Disk, training: Training) -> None:
-    """Bring the run records of a training from the run cache of DVC's remote, where there is one; without them the artifact is as good."""
+    """Pull the run records of a training from the run cache of DVC's remote, if there is one; the artifact is valid without them."""
     from dvc.config import RemoteConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

@@ -1,4 +1,4 @@
-"""The verb that runs what the plan says: build."""
+"""The command that runs the plan: build."""
 
 from typing import Annotated
 
@@ -10,10 +10,10 @@ from engine.cli.app import INTERRUPTED, PREEMPTED, Targets, app, load_project, r
 @app.command()
 def build(
     targets: Targets = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
-    devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once.", metavar="N")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Run at most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
 ) -> None:
-    """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
+    """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
@@ -32,8 +32,8 @@ def build(
         with View(len(selected.graph), live=jobs > 1) as view:
             run(project, selected.graph, executor, view)
     except KeyboardInterrupt:
-        # typer would turn it into an exit without a word.
-        render.note("interrupted: finished steps stay finished; run the same command to go on")
+        # typer would exit without a message.
+        render.note("interrupted: finished steps are kept; run the same command to resume")
         raise typer.Exit(INTERRUPTED) from None
     except BuildPreempted as stopped:
         render.error(stopped)

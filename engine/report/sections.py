@@ -1,4 +1,4 @@
-"""The sections of the report, one function each; what was not built yet is said, with the command that builds it."""
+"""The sections of the report, one function each; each names what is not built yet and the command that builds it."""
 
 import shlex
 from collections import Counter
@@ -17,20 +17,20 @@ _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def sections(matter: Matter) -> list[Section]:
-    """The whole report, in order of the road from data to cost."""
+    """All sections of the report, ordered from data to cost."""
     return [
         Section("built", "What was built", _built(matter)),
-        Section("graph", "The plan's graph", _graph(matter)),
+        Section("graph", "Step graph", _graph(matter)),
         Section("funnel", "Data funnel", _funnel(matter)),
         Section("mixture", "Mixture", _mixture(matter)),
         Section("tokens", "Tokens and labels", _tokens(matter)),
         Section("loss", "Loss curves", _losses(matter)),
-        Section("scores", "Comparison", _scores(matter)),
+        Section("scores", "Metrics", _scores(matter)),
         *sweep_section(matter, _metrics(matter)),
         Section("heat-map", "Across tasks", _across(matter)),
         Section("answers", "Sample predictions", _answers(matter)),
         Section("cost", "Cost", _cost(matter)),
-        Section("rebuild", "Build it again", _rebuild(matter)),
+        Section("rebuild", "Reproduce", _rebuild(matter)),
     ]
 
 
@@ -51,7 +51,7 @@ def _built(matter: Matter) -> list[Block]:
     waiting = [node for node in matter.nodes.values() if node.action != "keep"]
     if waiting:
         named = ", ".join(node.name for node in waiting[:10]) + (", …" if len(waiting) > 10 else "")
-        blocks.append(Remark(f"Of {len(matter.nodes)} steps {len(waiting)} are not what the specs, code and data say now: {named}."))
+        blocks.append(Remark(f"{len(waiting)} of {len(matter.nodes)} steps are out of date: {named}."))
     steps = [
         [node.name, node.kind, node.action, _digest(node), short(node.provenance.identity) if node.provenance else "–"]
         for node in matter.nodes.values()
@@ -79,11 +79,11 @@ def _graph(matter: Matter) -> list[Block]:
     return [Picture("graph", f"{len(matter.nodes)} steps: {said}. {_LEGEND}", pictures.graph(matter.nodes))]
 
 
-_LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: depends on what runs before it."
+_LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: may run, depending on an earlier step."
 
 
 def _funnel(matter: Matter) -> list[Block]:
-    """A row a split: what came in, what was left out on the way, and what became of the rest."""
+    """One row per task: rows in, rows left out, and rows in each split."""
     rows = []
     for split in matter.of("split"):
         source = next((matter.nodes[name] for name in split.producers if matter.nodes[name].kind == "generate"), None)
@@ -94,8 +94,8 @@ def _funnel(matter: Matter) -> list[Block]:
             [split.name, counts[0], _reasons(left_out), counts[1], *(_count(after.get(key)) for key in ("train", "validation", "test"))]
         )
     columns = ("task", "rows in", "left out", "rows made", "train", "validation", "test")
-    blocks: list[Block] = [Table("From the source to the splits; – is not built yet", columns, rows)] if rows else [_missing("no split")]
-    asked = [
+    blocks: list[Block] = [Table("From source to splits (–: not built yet)", columns, rows)] if rows else [_missing("splits")]
+    evaluated = [
         [
             node.name,
             task,
@@ -106,7 +106,8 @@ def _funnel(matter: Matter) -> list[Block]:
         for node in matter.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    return [*blocks, Table("Rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
+    columns = ("step", "task", "rows in", "left out", "predictions")
+    return [*blocks, Table("Evaluated rows", columns, evaluated)] if evaluated else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -132,14 +133,14 @@ def _mixture(matter: Matter) -> list[Block]:
         for node in matter.built("mix")
         for task, values in _by_task(node.metrics.get("tasks", {}))
     ]
-    return [Table("What each training reads, task by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("no mixture")]
+    return [Table("Composition of each mixture, by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("mixtures")]
 
 
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
 def _tokens(matter: Matter) -> list[Block]:
-    """Counts of every token file, then a few rows of each as training sees them."""
+    """Counts of every token file, then the first rows of each as training sees them."""
     built = matter.built("tokenize")
     rows = []
     for node in built:
@@ -159,17 +160,17 @@ def _tokens(matter: Matter) -> list[Block]:
                 ]
             )
     if not rows:
-        return [_missing("no token file")]
+        return [_missing("token files")]
     return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(matter, node))]
 
 
-_MARKED = "In the rows below supervised tokens, those that the loss counts, are coloured and underlined; in Markdown they are bold."
+_MARKED = "Supervised tokens, which count in the loss, are coloured and underlined in the rows below; in Markdown they are bold."
 
 
 def _token_rows(matter: Matter, node: Node) -> list[Block]:
     found = token_rows(matter, node)
     if found is None:
-        return [Remark(f"{node.name}: its rows are not shown, for its token file or its tokenizer.json is not here.")]
+        return [Remark(f"{node.name}: no rows shown, since its token file or its tokenizer.json is missing.")]
     return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
 
 
@@ -178,15 +179,15 @@ def _losses(matter: Matter) -> list[Block]:
     for node in matter.of("train"):
         found = losses(matter.root, node)
         if not found:
-            blocks.append(_missing(f"{node.name} has no loss curve", f"engine build {node.name}"))
+            blocks.append(_missing(f"loss curve of {node.name}", f"engine build {node.name}"))
             continue
         values = node.metrics.get("validation_loss", {})
         last = (
             ", ".join(f"{task} {_number(value, 3)}" for task, value in values.items()) if isinstance(values, dict) else _number(values, 3)
         )
-        caption = f"{node.name}: {_count(node.metrics.get('steps'))} steps; validation loss at the end: {last or '–'}"
+        caption = f"{node.name}: {_count(node.metrics.get('steps'))} optimizer steps; final validation loss: {last or '–'}"
         blocks.append(Picture(f"loss-{node.name}", caption, pictures.curves(f"loss-{node.name}", found)))
-    return blocks or [Remark("Nothing is trained.")]
+    return blocks or [Remark("No model is trained.")]
 
 
 def _metrics(matter: Matter) -> list[str]:
@@ -204,7 +205,7 @@ def _metrics(matter: Matter) -> list[str]:
 def _scores(matter: Matter) -> list[Block]:
     names, blocks = _metrics(matter), []
     for name in names:
-        blocks.append(Table(f"{name} on unseen rows [interval]", *score_table(matter.results, name, intervals=True)))
+        blocks.append(Table(f"{name} on held-out rows [interval]", *score_table(matter.results, name, intervals=True)))
         if compared := comparison_table(matter.results, name):
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
     if taken := benchmark_table(matter.results):
@@ -221,26 +222,26 @@ _BASE_OF = "base of "
 
 
 def _across(matter: Matter) -> list[Block]:
-    """Every model on every task by the main metric: experiments, then those that they were compared with."""
+    """Every model on every task by the main metric: experiments, then the models they were compared with."""
     names = _metrics(matter)
     if not names:
-        return [_missing("no experiment is evaluated")]
+        return [_missing("metrics")]
     rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in matter.results}
     for node in matter.of("evaluate"):
         for one in scores(matter.root, node):
             if one["score"] == f"{one['task']} {one['metric']}":
                 continue  # the model's own value, which is among the results
-            # Two experiments may start from different bases; a model of another name is the same one everywhere.
+            # Two experiments may have different bases; any other name is the same model in all of them.
             model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
             if one["metric"] == names[0] and one["value"]:
                 rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
-    caption = f"{names[0]}: models (rows) on the test rows of tasks (columns)"
-    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing("no value to show")]
+    caption = f"{names[0]} of models (rows) on the test rows of tasks (columns)"
+    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing(f"values of {names[0]}")]
 
 
 def _answers(matter: Matter) -> list[Block]:
-    """The first rows of every task, each with what all models answered."""
+    """The first rows of every task, each with the predictions of all models."""
     files: dict[str, dict[str, str]] = {}
     for node in matter.of("evaluate"):
         own = node.name.removeprefix("evaluate-")
@@ -254,14 +255,14 @@ def _answers(matter: Matter) -> list[Block]:
     blocks: list[Block] = []
     for task, paths in files.items():
         found = _side_by_side(matter, task, paths)
-        blocks += found or [_missing(f"answers on {task}")]
+        blocks += found or [_missing(f"predictions on {task}")]
     return blocks or [Remark("No experiment is evaluated.")]
 
 
 def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[Block]:
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
-    # Experiments that start from the same base read one file of its answers; where the base is an experiment too, it has that name.
+    # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
     models: dict[str, str] = {}
     for model, path in paths.items():
         is_base, before = model.startswith(_BASE_OF), models.get(path)
@@ -287,7 +288,7 @@ _COST_COLUMNS = (
     "training s",
     "tokens/s",
     "peak memory",
-    "of the training",
+    "training memory",
     "estimate",
     "training / estimate",
     "machine",
@@ -295,7 +296,7 @@ _COST_COLUMNS = (
 
 
 def _cost(matter: Matter) -> list[Block]:
-    """Times and memory as run records tell them: of the run that made the artifact, wherever that was."""
+    """Times and memory from run records: of the run that made the artifact, on whichever machine."""
     rows, total = [], 0.0
     for node in matter.nodes.values():
         if node.ran is None:
@@ -308,15 +309,15 @@ def _cost(matter: Matter) -> list[Block]:
         memory = [_bytes(peak), _bytes(own), _bytes(guess), _number(own / guess if own and guess else None)]
         rows.append([node.name, *numbers, *memory, f"{machine.get('cores', '?')} cores, {machine.get('platform', '?')}"])
     if not rows:
-        return [_missing("no step has been run")]
+        return [_missing("steps")]
     remark = Remark(
-        f"{total:,.1f} s of steps in all. Peak memory is the whole process; of the training: less what it held before the model."
+        f"Total: {total:,.1f} s. Peak memory is that of the whole process; training memory is without what it held before the model."
     )
     return [Table("Steps", _COST_COLUMNS, rows), remark]
 
 
 def _rebuild(matter: Matter) -> list[Block]:
-    """From the commit of the code to a check of every digest."""
+    """The commands from a checkout of the code to the verification of every digest."""
     commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
@@ -329,9 +330,9 @@ def _rebuild(matter: Matter) -> list[Block]:
     ]
     blocks: list[Block] = [Commands(lines)]
     if len(commits) > 1:
-        told = ", ".join(f"{commit} ({count} steps)" for commit, count in commits.most_common())
-        blocks.append(Remark(f"The artifacts were made at several commits: {told}."))
-    return blocks if commits else [*blocks, Remark("No run record names a commit: build from a committed state to have one.")]
+        named = ", ".join(f"{commit} ({count} steps)" for commit, count in commits.most_common())
+        blocks.append(Remark(f"The artifacts were built at several commits: {named}."))
+    return blocks if commits else [*blocks, Remark("No run record names a commit: commit the workspace before a build to record one.")]
 
 
 def _count(value: Any) -> str:

@@ -49,7 +49,7 @@ def provenance(store: MemoryStore, digest: str) -> str:
 def test_a_state_does_not_differ_from_itself(store: MemoryStore):
     changes = compare(read_state("old", files()), read_state("new", files()), store)
     assert not changes and list(changes.tables()) == []
-    assert next(changes.lines()) == ("old → new", "nothing differs")
+    assert next(changes.lines()) == ("old → new", "no differences")
 
 
 def test_recipes_artifacts_adapters_and_metrics_are_named_with_old_and_new(store: MemoryStore):
@@ -106,7 +106,7 @@ def test_missing_files_are_named_and_a_lock_alone_still_gives_steps(store: Memor
     empty, locked = read_state("old", {}), read_state("new", {"dvc.lock": lock(one=("1" * 32, "2" * 32))})
     changes = compare(empty, locked, store)
     assert changes.added == ("train-one",)
-    assert ("not in old: params.yaml, dvc.lock", "") in changes.lines() and ("not in new: params.yaml", "") in changes.lines()
+    assert ("missing in old: params.yaml, dvc.lock", "") in changes.lines() and ("missing in new: params.yaml", "") in changes.lines()
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ from stages.tokens.files import TokenWriter
 
 ROOT = Path(__file__).parents[3]
 TITLES = (
-    "What was built|The plan's graph|Data funnel|Mixture|Tokens and labels|Loss curves|Comparison|Across tasks|Sample predictions|Cost|"
-    "Build it again"
+    "What was built|Step graph|Data funnel|Mixture|Tokens and labels|Loss curves|Metrics|Across tasks|Sample predictions|Cost|Reproduce"
 ).split("|")
 EVIL = "<script>alert('1')</script> | `x` $a_1$"
 
@@ -150,10 +149,10 @@ def test_the_numbers_of_the_road(matter: Matter):
     assert funnel["left out"] == f"10 too long, 2 {EVIL}"
     assert cells(matter, "Data funnel", 1)[0]["left out"] == "4 not asked"
     assert cells(matter, "Tokens and labels")[0]["share"] == "40.0%"
-    assert cells(matter, "Comparison")[0]["a"] == "0.75 [0.50, 1.00]"
-    assert cells(matter, "Comparison", 1)[0]["significant"] == "yes"
+    assert cells(matter, "Metrics")[0]["a"] == "0.75 [0.50, 1.00]"
+    assert cells(matter, "Metrics", 1)[0]["significant"] == "yes"
     cost = {row["step"]: row for row in cells(matter, "Cost")}["train-one"]
-    assert (cost["peak memory"], cost["of the training"], cost["estimate"], cost["training / estimate"]) == (
+    assert (cost["peak memory"], cost["training memory"], cost["estimate"], cost["training / estimate"]) == (
         "5.00 MiB",
         "4.00 MiB",
         "2.00 MiB",
@@ -173,15 +172,15 @@ def test_supervised_tokens_are_marked(matter: Matter):
 
 def test_the_heat_map_has_experiments_and_bases(matter: Matter):
     page = html("Report", sections(matter))
-    svg = page[page.index('role="img" aria-label="exact_match: models') :].split("</svg>")[0]
+    svg = page[page.index('role="img" aria-label="exact_match of models') :].split("</svg>")[0]
     assert "base of one" in svg and "0.75" in svg and "0.25" in svg
 
 
 def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: Matter):
     (tested,) = matter.results
     table = score_table([tested, replace(tested, experiment="two", split="validation")], "exact_match")
-    assert [dict(zip(table[0], row, strict=True))["rows"] for row in table[1]] == ["test", "validation"]
-    assert "rows" not in score_table([tested], "exact_match")[0]
+    assert [dict(zip(table[0], row, strict=True))["split"] for row in table[1]] == ["test", "validation"]
+    assert "split" not in score_table([tested], "exact_match")[0]
 
 
 def test_values_are_escaped(matter: Matter):
@@ -221,10 +220,10 @@ def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
     nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
     empty = Matter(tmp_path / "empty", nodes, matter.experiments)
     html("Report", sections(empty)), markdown("Report", sections(empty))
-    for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):
+    for title in ("Mixture", "Tokens and labels", "Loss curves", "Metrics", "Across tasks", "Sample predictions", "Cost"):
         assert "Run: engine build" in remarks(empty, title), title
     assert cells(empty, "What was built")[0]["state"] == "not built"
-    assert "No run record names a commit" in remarks(empty, "Build it again")
+    assert "No run record names a commit" in remarks(empty, "Reproduce")
 
 
 def test_no_steps_at_all(tmp_path: Path):
@@ -298,7 +297,7 @@ def test_all_text_of_pictures_has_the_colour_of_the_page(matter: Matter):
 def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match="is no folder to write into"):
+        with pytest.raises(UserError, match="cannot write to the folder"):
             write(folder, "Report", sections(matter)[:1])
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -306,7 +305,7 @@ def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
 def test_values_of_benchmarks_are_in_the_comparison(matter: Matter):
     taken = {"mmlu": {"acc": 0.25123, "acc_norm": 0.5, "rows": 40}, EVIL: {"acc": 1.0}}
     told = replace(matter, results=[replace(matter.results[0], benchmarks=taken, benchmarks_current=False)])
-    (section,) = [one for one in sections(told) if one.title == "Comparison"]
+    (section,) = [one for one in sections(told) if one.title == "Metrics"]
     (found,) = [block for block in section.blocks if isinstance(block, Table) and "benchmark" in block.columns]
     assert found.rows == [
         ["one", "mmlu", "acc", "0.2512", "40", "stale"],

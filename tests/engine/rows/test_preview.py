@@ -153,4 +153,4 @@ def test_what_becomes_of_the_parts_of_messages_is_shown(workspace):
     assert learned == ["(Let me see.)It is.</s>"] * 2
     assert "leaves out a part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
     said = engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "2").stdout
-    assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of a further row" in said
+    assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of another row" in said
