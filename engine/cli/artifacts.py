@@ -11,7 +11,9 @@ from engine.cli.app import MISTAKE, Json, Specs, app, load_project
 @app.command()
 def adapters(
     specs: Specs = None,
-    metric: Annotated[str | None, typer.Option(help="The metric to show. Default: the first.", show_default=False)] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The metric to show. Default: the first.", show_default=False)
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Include adapters that only git's history or the cache has.")] = False,
     step: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters of matching steps, such as 'train-topic*'.")] = None,
     method: Annotated[

@@ -12,7 +12,7 @@ from engine.cli.app import Json, app, load_project
 def preview(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec of the workspace.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the spec.")],
-    rows: Annotated[int, typer.Option("--rows", "-n", min=1, help="The number of rows to show.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="The number of rows to show.")] = 5,
     json: Json = False,
 ) -> None:
     """Show a task's first rows: source, prompt, completion, and tokens with the supervised part coloured; writes nothing."""

@@ -176,7 +176,7 @@ def _summary(decided: Plan, costs: Costs) -> str:
     time = ""
     if counts[Action.RUN] + counts[Action.MAYBE]:
         known = f"about {duration(seconds)}" if seconds else ""
-        parts = [part for part in (known, f"{unknown} never timed on this machine" if unknown else "") if part]
+        parts = [part for part in (known, f"{unknown} never timed here" if unknown else "") if part]
         time = f" · {' + '.join(parts)}" if parts else ""
     return ", ".join(words) + time
 

@@ -11,7 +11,9 @@ from engine.core.errors import UserError
 @app.command()
 def results(
     specs: Specs = None,
-    metric: Annotated[str | None, typer.Option(help="The metric to show. Default: the first.", show_default=False)] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The metric to show. Default: the first.", show_default=False)
+    ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Show each value with its confidence interval.")] = False,
     json: Json = False,
 ) -> None:

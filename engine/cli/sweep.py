@@ -15,6 +15,7 @@ def pick(
     metric: Annotated[
         str | None,
         typer.Option(
+            metavar="METRIC",
             help="A metric on validation rows. Default: the first if evaluation.split is validation, else validation_loss.",
             show_default=False,
         ),

@@ -82,6 +82,9 @@ def _graph(matter: Matter) -> list[Block]:
 _LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: may run, depending on an earlier step."
 
 
+_EVALUATED_COLUMNS = ("step", "task", "rows in", "left out", "predictions")
+
+
 def _funnel(matter: Matter) -> list[Block]:
     """One row per task: rows in, rows left out, and rows in each split."""
     rows = []
@@ -106,8 +109,7 @@ def _funnel(matter: Matter) -> list[Block]:
         for node in matter.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    columns = ("step", "task", "rows in", "left out", "predictions")
-    return [*blocks, Table("Evaluated rows", columns, evaluated)] if evaluated else blocks
+    return [*blocks, Table("Evaluated rows", _EVALUATED_COLUMNS, evaluated)] if evaluated else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -41,4 +41,4 @@ def test_what_is_not_built(place: Place):
         path.unlink()
     (place.root / "artifacts/train-one").rmdir()
     refused = place.run("engine", "inspect", "one", check=False)
-    assert refused.returncode == 1 and "artifacts/train-one is not there" in refused.stderr and "engine build train-one" in refused.stderr
+    assert refused.returncode == 1 and "not built: artifacts/train-one" in refused.stderr and "engine build train-one" in refused.stderr

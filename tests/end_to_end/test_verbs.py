@@ -99,7 +99,7 @@ def test_diff_says_what_it_cannot_know(branched: Place):
     provenance.unlink()
     assert data(place, "diff", "rank-4")["adapters"][0]["old"] == "not in the cache"
     first = place.git("rev-list", "--max-parents=0", "HEAD").strip()
-    assert "not in " + first + ": dvc.lock" in place.run("engine", "diff", first).stdout
+    assert "missing in " + first + ": dvc.lock" in place.run("engine", "diff", first).stdout
     for command in (["diff", "rank-5"], ["diff", "main", "v1"]):
         wrong = place.run("engine", *command, check=False)
         assert wrong.returncode == 1 and "git knows no revision" in wrong.stderr and "Traceback" not in wrong.stderr
@@ -192,7 +192,7 @@ def test_a_recipe_is_not_accepted_and_nothing_is_written(place: Place):
     assert {path: path.read_bytes() for path in (place.root / "artifacts").rglob("*") if path.is_file()} == before
     assert place.git("status", "--porcelain") == ""
     wrong = place.run("engine", "accept", "evaluate-thre", check=False)
-    assert wrong.returncode == 1 and "no step 'evaluate-thre'" in wrong.stderr
+    assert wrong.returncode == 1 and "unknown step 'evaluate-thre'" in wrong.stderr
 
 
 def test_gc_keeps_both_branches_and_removes_what_neither_names(branched: Place):
