@@ -96,7 +96,7 @@ def _funnel(matter: Matter) -> list[Block]:
         rows.append(
             [split.name, counts[0], _reasons(left_out), counts[1], *(_count(after.get(key)) for key in ("train", "validation", "test"))]
         )
-    columns = ("task", "rows in", "left out", "rows made", "train", "validation", "test")
+    columns = ("step", "rows in", "left out", "rows generated", "train", "validation", "test")
     blocks: list[Block] = [Table("From source to splits (–: not built yet)", columns, rows)] if rows else [_missing("splits")]
     evaluated = [
         [

@@ -143,7 +143,7 @@ def test_the_numbers_of_the_road(matter: Matter):
     (funnel,) = cells(matter, "Data funnel")
     assert (
         funnel["rows in"] == "50"
-        and funnel["rows made"] == "40"
+        and funnel["rows generated"] == "40"
         and (funnel["train"], funnel["validation"], funnel["test"]) == ("27", "3", "8")
     )
     assert funnel["left out"] == f"10 too long, 2 {EVIL}"
