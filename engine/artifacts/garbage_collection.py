@@ -163,16 +163,16 @@ def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
     # A listing goes before the files that it names: half a removal leaves no folder that looks whole.
     objects = sorted((path for path, md5 in area.objects.items() if md5 not in kept), key=lambda path: (path.suffix != ".dir", path))
     scratch = area.children(f"{ARTIFACTS}/scratch")
-    going_on = [path for path in scratch if _goes_on(path.name, planner, decisions)]
+    resumable = [path for path in scratch if _resumes(path.name, planner, decisions)]
     groups = {
-        "checkpoints": [path for path in scratch if path not in going_on],
+        "checkpoints": [path for path in scratch if path not in resumable],
         "temporary folders": [path for path in area.children(ARTIFACTS) if _LEFT_BEHIND.fullmatch(path.name)],
         "logs": [path for path in area.children(f"{dvcfile.TEMPORARY}/adapterbuild") if path.suffix == ".log"],
         "artifacts": forgotten(area.children(ARTIFACTS), artifacts | {step.name for step in project.graph}),
         "run-cache entries": runs,
         "cache objects": objects,
     }
-    return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in going_on))
+    return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in resumable))
 
 
 def documents(root: Path, history: bool) -> Iterator[bytes]:
@@ -241,7 +241,7 @@ def forgotten(entries: Iterable[Path], named: Container[str]) -> list[Path]:
     return [path for pair in pairs if pair[1] for path in pair if path]
 
 
-def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool:
+def _resumes(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool:
     """Whether a step that may run would resume from the checkpoints in the folder NAME."""
     match = _SCRATCH.fullmatch(name)
     step = next((planner.graph[d.name] for d in decisions if match and d.name == match[1] and d.action in (Action.RUN, Action.MAYBE)), None)

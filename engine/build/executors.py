@@ -115,12 +115,12 @@ class Local:
         return [p.finished() for p in ended]
 
 
-def in_turn(root: Path, environment: Mapping[str, str]) -> Local:
+def sequential(root: Path, environment: Mapping[str, str]) -> Local:
     """One step at a time, in this terminal."""
     return Local(root, environment)
 
 
-def side_by_side(root: Path, environment: Mapping[str, str], jobs: int, devices: int = 1) -> Local:
+def parallel(root: Path, environment: Mapping[str, str], jobs: int, devices: int = 1) -> Local:
     """Up to JOBS steps at once, of which at most DEVICES use a device."""
     return Local(root, environment, jobs, {"device": devices})
 

@@ -42,7 +42,7 @@ def refuse_impossible(project: "Project", graph: Graph) -> None:
     # Parameters of kept steps are not read: that would load every spec.
     trainings = [graph[name] for name in running if name.startswith("train-")]
     root = project.root
-    if problems := [problem for step in trainings for problem in (*missing(step), *crowded(step, graph, root))]:
+    if problems := [problem for step in trainings for problem in (*missing(step), *disk_shortage(step, graph, root))]:
         raise UserError(problems)
 
 
@@ -79,7 +79,7 @@ def missing_loggers(named: Mapping[str, Location | None], severity: str = "warni
     ]
 
 
-def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
+def disk_shortage(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     """A problem if the disk has too little space for a training's checkpoints; none while the model's sizes are unknown."""
     # These import pydantic, which a build that trains nothing does not need.
     from engine.estimate.memory import FLOAT32

@@ -25,9 +25,9 @@ def build(
     selected = project.select(targets or [])
     ready(project.root)
     if jobs > 1:
-        executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
+        executor = executors.parallel(project.root, dvc_environment(), jobs, devices)
     else:
-        executor = executors.in_turn(project.root, dvc_environment())
+        executor = executors.sequential(project.root, dvc_environment())
     try:
         with View(len(selected.graph), live=jobs > 1) as view:
             run(project, selected.graph, executor, view)

@@ -25,7 +25,7 @@ class View:
         self.running: dict[str, float] = {}
         self.first: Sequence[tuple[str, str]] = ()
         self.undone = 0
-        self.moving = render.Moving(self.rows) if live else None
+        self.moving = render.LiveStatus(self.rows) if live else None
 
     def __enter__(self) -> Self:
         if self.moving:

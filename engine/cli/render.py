@@ -202,7 +202,7 @@ def plain(text: str) -> None:
     _print([[(line, "")] for line in text.splitlines()], stderr=True)
 
 
-class Moving:
+class LiveStatus:
     """A live status: a few lines at the bottom of a terminal; prints nothing if stderr is not a terminal."""
 
     def __init__(self, rows: Callable[[], list[str]]) -> None:

@@ -19,8 +19,8 @@ def report(
     from engine.report.page import write
     from engine.report.sections import sections
 
-    matter = gather(load_project(), specs or [])
-    title = "Report: " + ", ".join(one.name for one in matter.experiments)
-    written = write(output, title, sections(matter))
+    data = gather(load_project(), specs or [])
+    title = "Report: " + ", ".join(one.name for one in data.experiments)
+    written = write(output, title, sections(data))
     pictures = len(written) - 2
     render.note(f"{written[0]} and {written[1].name} written, {pictures} {'picture' if pictures == 1 else 'pictures'}")

@@ -40,8 +40,8 @@ def print_results(project: Any, specs: Any, metric: str | None, intervals: bool 
         benchmark_table,
         chosen_metric,
         comparison_table,
+        ignored_text,
         score_table,
-        unseen,
     )
     from engine.results.table import results as collect
 
@@ -51,7 +51,7 @@ def print_results(project: Any, specs: Any, metric: str | None, intervals: bool 
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
     render.table(f"{shown} on held-out rows", *score_table(found, shown, intervals))
-    for line in unseen(found):
+    for line in ignored_text(found):
         render.note(line)
     for sweep in sweeps(specs, found, project.graph, store, plan):
         render.table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown))

@@ -58,7 +58,7 @@ class Outline:
     """The package versions that the identities contain, by package."""
 
 
-class RememberedStep(Step):
+class CachedStep(Step):
     """A cached step, whose parameters are loaded from the specs on first access."""
 
     def __init__(self, name: str, kind_name: str, plots: bool, whole: Callable[[str], Step], **fields: Any) -> None:
@@ -213,7 +213,7 @@ def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[G
     steps, digests = [], {}
     for name, kind, plots, description, origin, reads, identity in found["steps"]:
         by_role = {role: inputs[number] for role, number in reads.items()}
-        steps.append(RememberedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
+        steps.append(CachedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
         digests[name] = identity
     return Graph(steps, found["aliases"]), digests
 

@@ -75,11 +75,11 @@ def _md5(entry: Entry | None) -> str | None:
 
 
 def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
-    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_asking
+    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_requests
 
     graph = project.graph
     facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}
-    facts = with_asking(facts, plan, graph, project.root)
+    facts = with_requests(facts, plan, graph, project.root)
     limits = device_limits(project.specs, graph)
     steps = {decision.name: facts.get(decision.name, Facts()).as_data() for decision in plan.decisions}
     return Costs(steps, tuple(shortages(plan, facts, limits)), tuple(unchecked(plan, facts, limits)))

@@ -13,7 +13,7 @@ from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
-from engine.plan.teacher_requests import Asking, asking_of
+from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import Spec
 from stages import evaluate, generate, mix, predict, split, tokenize, train
@@ -28,7 +28,7 @@ class Facts:
     parameters: int | None = None
     trainable_parameters: int | None = None
     estimate: Estimate | None = None
-    asking: Asking | None = None
+    asking: TeacherRequests | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`; sizes in bytes."""
@@ -56,9 +56,9 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
 
 
-def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
+def with_requests(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
     """FACTS with the requests to chat teachers added; counting them may generate a task's rows."""
-    asked = {name: asking_of(graph[name], graph, plan, root) for name in facts}
+    asked = {name: requests_of(graph[name], graph, plan, root) for name in facts}
     return {
         name: replace(fact, sizes=(*fact.sizes, *found.words), asking=found) if (found := asked[name]) else fact
         for name, fact in facts.items()

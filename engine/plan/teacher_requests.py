@@ -18,7 +18,7 @@ _SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Asking:
+class TeacherRequests:
     """Numbers of outstanding requests and cached rows; None with a reason if they cannot be counted before the step runs."""
 
     numbers: Mapping[str, Any] | None
@@ -45,7 +45,7 @@ class Asking:
         )
 
 
-def asking_of(step: Step, graph: Graph, plan: Plan, root: Path) -> Asking | None:
+def requests_of(step: Step, graph: Graph, plan: Plan, root: Path) -> TeacherRequests | None:
     """The requests that STEP would send; None if it has no chat teacher or will not run."""
     parameters = step.parameters
     if not isinstance(parameters, generate.Parameters) or not isinstance(parameters.teacher, Chat):
@@ -53,10 +53,10 @@ def asking_of(step: Step, graph: Graph, plan: Plan, root: Path) -> Asking | None
     if plan[step.name].action not in (Action.RUN, Action.MAYBE):
         return None
     waiting = [i.producer for i in step.inputs.values() if i.producer and plan[i.producer].action in (Action.RUN, Action.MAYBE)]
-    return Asking(None, f"{', '.join(waiting)} runs first") if waiting else _counted(step, root)
+    return TeacherRequests(None, f"{', '.join(waiting)} runs first") if waiting else _counted(step, root)
 
 
-def _counted(step: Step, root: Path) -> Asking:
+def _counted(step: Step, root: Path) -> TeacherRequests:
     """Build the requests in a subprocess: this process imports no body of a step."""
     values = merge_resources(recipe_of(step.parameters), resources_of(step.parameters))
     asked = {"name": step.name, "parameters": values, "inputs": {role: item.path for role, item in step.inputs.items()}}
@@ -64,8 +64,8 @@ def _counted(step: Step, root: Path) -> Asking:
     try:
         done = subprocess.run(command, cwd=root, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
-        return Asking(None, "reading the rows took more than {_SECONDS:.0f} s")
+        return TeacherRequests(None, "reading the rows took more than {_SECONDS:.0f} s")
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        return Asking(None, lines[-1] if lines else "the rows could not be generated")
-    return Asking(json.loads(done.stdout))
+        return TeacherRequests(None, lines[-1] if lines else "the rows could not be generated")
+    return TeacherRequests(json.loads(done.stdout))

@@ -53,7 +53,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Matter:
+class ReportData:
     """The data of the report."""
 
     root: Path
@@ -71,7 +71,7 @@ class Matter:
         return [node for node in self.of(kind) if node.metrics]
 
 
-def gather(project: Project, paths: Sequence[Path]) -> Matter:
+def gather(project: Project, paths: Sequence[Path]) -> ReportData:
     """The data of the specs at PATHS; of all specs if PATHS is empty."""
     store, specs = project.store(), project.chosen(paths)
     graph = project.select([str(path) for path in paths]).graph
@@ -94,7 +94,7 @@ def gather(project: Project, paths: Sequence[Path]) -> Matter:
         )
     found = results(specs, graph, store, plan)
     trained = [_trained(spec, graph) for spec in specs]
-    return Matter(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
+    return ReportData(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
 
 
 def _trained(spec: Spec, graph: Graph) -> Trained:
@@ -135,10 +135,10 @@ def predictions(root: Path, path: str, rows: int | None = None) -> Iterator[dict
             yield from map(json.loads, islice(lines, rows))
 
 
-def token_rows(matter: Matter, node: Node) -> list[list[tuple[str, bool]]] | None:
+def token_rows(data: ReportData, node: Node) -> list[list[tuple[str, bool]]] | None:
     """The first rows of a token file as tokens, each with whether it is supervised; None if the file or its tokenizer is missing."""
-    tokens = matter.root / "artifacts" / node.name / "train.safetensors"
-    tokenizer = next((matter.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
+    tokens = data.root / "artifacts" / node.name / "train.safetensors"
+    tokenizer = next((data.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
     if tokenizer is None or not tokenizer.exists() or not tokens.exists():
         return None
     from tokenizers import Tokenizer

@@ -9,28 +9,28 @@ from engine.core.digests import short
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
-from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
+from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, token_rows
 from engine.report.sweep_section import sweep_section
 from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-def sections(matter: Matter) -> list[Section]:
+def sections(data: ReportData) -> list[Section]:
     """All sections of the report, ordered from data to cost."""
     return [
-        Section("built", "What was built", _built(matter)),
-        Section("graph", "Step graph", _graph(matter)),
-        Section("funnel", "Data funnel", _funnel(matter)),
-        Section("mixture", "Mixture", _mixture(matter)),
-        Section("tokens", "Tokens and labels", _tokens(matter)),
-        Section("loss", "Loss curves", _losses(matter)),
-        Section("scores", "Metrics", _scores(matter)),
-        *sweep_section(matter, _metrics(matter)),
-        Section("heat-map", "Across tasks", _across(matter)),
-        Section("answers", "Sample predictions", _answers(matter)),
-        Section("cost", "Cost", _cost(matter)),
-        Section("rebuild", "Reproduce", _rebuild(matter)),
+        Section("built", "What was built", _built(data)),
+        Section("graph", "Step graph", _graph(data)),
+        Section("funnel", "Data funnel", _funnel(data)),
+        Section("mixture", "Mixture", _mixture(data)),
+        Section("tokens", "Tokens and labels", _tokens(data)),
+        Section("loss", "Loss curves", _losses(data)),
+        Section("scores", "Metrics", _scores(data)),
+        *sweep_section(data, _metrics(data)),
+        Section("heat-map", "Across tasks", _across(data)),
+        Section("answers", "Sample predictions", _answers(data)),
+        Section("cost", "Cost", _cost(data)),
+        Section("rebuild", "Reproduce", _rebuild(data)),
     ]
 
 
@@ -38,23 +38,23 @@ def _missing(what: str, command: str = "engine build") -> Remark:
     return Remark(f"Not built yet: {what}. Run: {command}")
 
 
-def _built(matter: Matter) -> list[Block]:
+def _built(data: ReportData) -> list[Block]:
     """Experiments with their content addresses, then every step with its own."""
     rows = []
-    for one in matter.experiments:
-        node = matter.nodes.get(one.step)
+    for one in data.experiments:
+        node = data.nodes.get(one.step)
         metrics = node.metrics if node else {}
         sizes = [_count(metrics.get(key)) for key in ("trainable_parameters", "parameters")]
         rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _state(node), one.spec, _digest(node, whole=True)])
     columns = ("experiment", "trained on", "method", "trainable", "parameters", "state", "spec", "content address")
     blocks: list[Block] = [Table("Experiments", columns, rows)]
-    waiting = [node for node in matter.nodes.values() if node.action != "keep"]
+    waiting = [node for node in data.nodes.values() if node.action != "keep"]
     if waiting:
         named = ", ".join(node.name for node in waiting[:10]) + (", …" if len(waiting) > 10 else "")
-        blocks.append(Remark(f"{len(waiting)} of {len(matter.nodes)} steps are out of date: {named}."))
+        blocks.append(Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}."))
     steps = [
         [node.name, node.kind, node.action, _digest(node), short(node.provenance.identity) if node.provenance else "–"]
-        for node in matter.nodes.values()
+        for node in data.nodes.values()
     ]
     return [*blocks, Table("Steps", ("step", "kind", "plan", "content address", "identity"), steps)]
 
@@ -71,12 +71,12 @@ def _state(node: Node | None) -> str:
     return "current" if node.action == "keep" else f"stale (plan: {node.action})"
 
 
-def _graph(matter: Matter) -> list[Block]:
-    if not matter.nodes:
+def _graph(data: ReportData) -> list[Block]:
+    if not data.nodes:
         return [Remark("There are no steps.")]
-    counts = Counter(node.action for node in matter.nodes.values())
+    counts = Counter(node.action for node in data.nodes.values())
     said = ", ".join(f"{counts[action]} {action}" for action in pictures.COLOURS if counts[action])
-    return [Picture("graph", f"{len(matter.nodes)} steps: {said}. {_LEGEND}", pictures.graph(matter.nodes))]
+    return [Picture("graph", f"{len(data.nodes)} steps: {said}. {_LEGEND}", pictures.graph(data.nodes))]
 
 
 _LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: may run, depending on an earlier step."
@@ -85,11 +85,11 @@ _LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; 
 _EVALUATED_COLUMNS = ("step", "task", "rows in", "left out", "predictions")
 
 
-def _funnel(matter: Matter) -> list[Block]:
+def _funnel(data: ReportData) -> list[Block]:
     """One row per task: rows in, rows left out, and rows in each split."""
     rows = []
-    for split in matter.of("split"):
-        source = next((matter.nodes[name] for name in split.producers if matter.nodes[name].kind == "generate"), None)
+    for split in data.of("split"):
+        source = next((data.nodes[name] for name in split.producers if data.nodes[name].kind == "generate"), None)
         before, after = source.metrics if source else {}, split.metrics
         left_out = Counter(before.get("left_out", {})) + Counter(after.get("left_out", {}))
         counts = [_count(values.get(key)) for values, key in ((before, "rows_in"), (before, "rows_out"))]
@@ -106,7 +106,7 @@ def _funnel(matter: Matter) -> list[Block]:
             _reasons(values.get("left_out", {})),
             _count(values.get("rows_out")),
         ]
-        for node in matter.built("predict")
+        for node in data.built("predict")
         for task, values in _by_task(node.metrics)
     ]
     return [*blocks, Table("Evaluated rows", _EVALUATED_COLUMNS, evaluated)] if evaluated else blocks
@@ -123,7 +123,7 @@ def _reasons(left_out: Mapping[str, int]) -> str:
 _MIXTURE_COLUMNS = ("experiment", "task", "rows", "tokens", "supervised", "share of rows", "of tokens", "of supervised", "passes")
 
 
-def _mixture(matter: Matter) -> list[Block]:
+def _mixture(data: ReportData) -> list[Block]:
     rows = [
         [
             node.name.removeprefix("mix-"),
@@ -132,7 +132,7 @@ def _mixture(matter: Matter) -> list[Block]:
             *(_percent(values.get(f"share_of_{key}")) for key in ("rows", "tokens", "supervised_tokens")),
             _number(values.get("passes")),
         ]
-        for node in matter.built("mix")
+        for node in data.built("mix")
         for task, values in _by_task(node.metrics.get("tasks", {}))
     ]
     return [Table("Composition of each mixture, by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("mixtures")]
@@ -141,9 +141,9 @@ def _mixture(matter: Matter) -> list[Block]:
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
-def _tokens(matter: Matter) -> list[Block]:
+def _tokens(data: ReportData) -> list[Block]:
     """Counts of every token file, then the first rows of each as training sees them."""
-    built = matter.built("tokenize")
+    built = data.built("tokenize")
     rows = []
     for node in built:
         for split, values in _by_task(node.metrics):
@@ -163,23 +163,23 @@ def _tokens(matter: Matter) -> list[Block]:
             )
     if not rows:
         return [_missing("token files")]
-    return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(matter, node))]
+    return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(data, node))]
 
 
 _MARKED = "Supervised tokens, which count in the loss, are coloured and underlined in the rows below; in Markdown they are bold."
 
 
-def _token_rows(matter: Matter, node: Node) -> list[Block]:
-    found = token_rows(matter, node)
+def _token_rows(data: ReportData, node: Node) -> list[Block]:
+    found = token_rows(data, node)
     if found is None:
         return [Remark(f"{node.name}: no rows shown, since its token file or its tokenizer.json is missing.")]
     return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
 
 
-def _losses(matter: Matter) -> list[Block]:
+def _losses(data: ReportData) -> list[Block]:
     blocks: list[Block] = []
-    for node in matter.of("train"):
-        found = losses(matter.root, node)
+    for node in data.of("train"):
+        found = losses(data.root, node)
         if not found:
             blocks.append(_missing(f"loss curve of {node.name}", f"engine build {node.name}"))
             continue
@@ -192,45 +192,41 @@ def _losses(matter: Matter) -> list[Block]:
     return blocks or [Remark("No model is trained.")]
 
 
-def _metrics(matter: Matter) -> list[str]:
+def _metrics(data: ReportData) -> list[str]:
     """Every metric that was measured, the main one first."""
-    names = {
-        name: None for r in matter.results for values in r.scores.values() for name, value in values.items() if isinstance(value, float)
-    }
+    names = {name: None for r in data.results for values in r.scores.values() for name, value in values.items() if isinstance(value, float)}
     return (
-        [main, *(name for name in names if name != main)]
-        if matter.results and (main := chosen_metric(matter.results, None)) in names
-        else []
+        [main, *(name for name in names if name != main)] if data.results and (main := chosen_metric(data.results, None)) in names else []
     )
 
 
-def _scores(matter: Matter) -> list[Block]:
-    names, blocks = _metrics(matter), []
+def _scores(data: ReportData) -> list[Block]:
+    names, blocks = _metrics(data), []
     for name in names:
-        blocks.append(Table(f"{name} on held-out rows [interval]", *score_table(matter.results, name, intervals=True)))
-        if compared := comparison_table(matter.results, name):
+        blocks.append(Table(f"{name} on held-out rows [interval]", *score_table(data.results, name, intervals=True)))
+        if compared := comparison_table(data.results, name):
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
-    if taken := benchmark_table(matter.results):
+    if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
-    return [*blocks, *_not_evaluated(matter)] or [Remark("There are no experiments.")]
+    return [*blocks, *_not_evaluated(data)] or [Remark("There are no experiments.")]
 
 
-def _not_evaluated(matter: Matter) -> list[Block]:
-    done = {result.experiment for result in matter.results}
-    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in matter.experiments if one.name not in done]
+def _not_evaluated(data: ReportData) -> list[Block]:
+    done = {result.experiment for result in data.results}
+    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
 
 
 _BASE_OF = "base of "
 
 
-def _across(matter: Matter) -> list[Block]:
+def _across(data: ReportData) -> list[Block]:
     """Every model on every task by the main metric: experiments, then the models they were compared with."""
-    names = _metrics(matter)
+    names = _metrics(data)
     if not names:
         return [_missing("metrics")]
-    rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in matter.results}
-    for node in matter.of("evaluate"):
-        for one in scores(matter.root, node):
+    rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in data.results}
+    for node in data.of("evaluate"):
+        for one in scores(data.root, node):
             if one["score"] == f"{one['task']} {one['metric']}":
                 continue  # the model's own value, which is among the results
             # Two experiments may have different bases; any other name is the same model in all of them.
@@ -242,10 +238,10 @@ def _across(matter: Matter) -> list[Block]:
     return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing(f"values of {names[0]}")]
 
 
-def _answers(matter: Matter) -> list[Block]:
+def _answers(data: ReportData) -> list[Block]:
     """The first rows of every task, each with the predictions of all models."""
     files: dict[str, dict[str, str]] = {}
-    for node in matter.of("evaluate"):
+    for node in data.of("evaluate"):
         own = node.name.removeprefix("evaluate-")
         for role, path in node.inputs.items():
             first, _, task = role.partition("/")
@@ -256,12 +252,12 @@ def _answers(matter: Matter) -> list[Block]:
                 files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
     blocks: list[Block] = []
     for task, paths in files.items():
-        found = _side_by_side(matter, task, paths)
+        found = _side_by_side(data, task, paths)
         blocks += found or [_missing(f"predictions on {task}")]
     return blocks or [Remark("No experiment is evaluated.")]
 
 
-def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[Block]:
+def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str]) -> list[Block]:
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
     # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
@@ -273,7 +269,7 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
         elif before.startswith(_BASE_OF) == is_base:
             models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
     for path, model in models.items():
-        for row in predictions(matter.root, path, None if shown else ROWS_SHOWN):
+        for row in predictions(data.root, path, None if shown else ROWS_SHOWN):
             if row["id"] in shown or len(shown) < ROWS_SHOWN:
                 shown.setdefault(row["id"], row)
                 answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
@@ -297,10 +293,10 @@ _COST_COLUMNS = (
 )
 
 
-def _cost(matter: Matter) -> list[Block]:
+def _cost(data: ReportData) -> list[Block]:
     """Times and memory from run records: of the run that made the artifact, on whichever machine."""
     rows, total = [], 0.0
-    for node in matter.nodes.values():
+    for node in data.nodes.values():
         if node.ran is None:
             continue
         measured, machine = node.ran.measured, node.ran.machine
@@ -318,17 +314,17 @@ def _cost(matter: Matter) -> list[Block]:
     return [Table("Steps", _COST_COLUMNS, rows), remark]
 
 
-def _rebuild(matter: Matter) -> list[Block]:
+def _rebuild(data: ReportData) -> list[Block]:
     """The commands from a checkout of the code to the verification of every digest."""
-    commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
+    commits = Counter(node.ran.git_commit for node in data.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
         "make setup"
-        if (matter.root / "requirements-devices.lock").exists()
-        else f"pip install -r {LOCK if (matter.root / LOCK).exists() else REQUIREMENTS}",
+        if (data.root / "requirements-devices.lock").exists()
+        else f"pip install -r {LOCK if (data.root / LOCK).exists() else REQUIREMENTS}",
         "engine check",
-        *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
-        *(f"engine verify {one.step}" for one in matter.experiments),
+        *(f"engine build {shlex.quote(one.spec)}" for one in data.experiments),
+        *(f"engine verify {one.step}" for one in data.experiments),
     ]
     blocks: list[Block] = [Commands(lines)]
     if len(commits) > 1:

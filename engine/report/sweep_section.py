@@ -2,13 +2,13 @@
 
 from engine.report import pictures
 from engine.report.blocks import Block, Picture, Remark, Section, Table
-from engine.report.collect import Matter
+from engine.report.collect import ReportData
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 
 
-def sweep_section(matter: Matter, metrics: list[str]) -> list[Section]:
+def sweep_section(data: ReportData, metrics: list[str]) -> list[Section]:
     """One section if any spec has a sweep, else none; METRICS are the measured ones, the main one first."""
-    blocks = [block for sweep in matter.sweeps for block in _blocks(sweep, metrics[0] if metrics else VALIDATION_LOSS)]
+    blocks = [block for sweep in data.sweeps for block in _blocks(sweep, metrics[0] if metrics else VALIDATION_LOSS)]
     return [Section("sweeps", "Sweeps", blocks)] if blocks else []
 
 

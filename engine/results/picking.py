@@ -15,7 +15,7 @@ from typing import Any
 from engine.core.errors import UserError, did_you_mean
 from engine.core.part import NAME_PATTERN
 from engine.plan.project import Project, write_text
-from engine.results.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
+from engine.results.sweeps import SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
 from engine.results.table import results
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
@@ -41,7 +41,7 @@ class Question:
 class Candidate:
     """A point with its value, and the mean over the points that differ from it only in seed."""
 
-    point: Reached
+    point: PointResult
     value: float
     mean: float
     seeds: int
@@ -103,7 +103,7 @@ class Choice:
             noise, source = sum(half * half for half in halves if half is not None) ** 0.5, "the intervals"
         return Margin(following, abs(self.best.mean - following.mean), noise, source)
 
-    def _half(self, point: Reached) -> float | None:
+    def _half(self, point: PointResult) -> float | None:
         """Half the width of the interval of the mean over tasks, assumed independent; None if a value has no interval."""
         measured = [point.metrics[self.metric][task] for task in self.tasks]
         halves = [(one.high - one.low) / 2 for one in measured if one.low is not None and one.high is not None]
@@ -227,12 +227,12 @@ def _candidates(sweep: Sweep, metric: str, tasks: Sequence[str]) -> list[Candida
     return found
 
 
-def _measures(point: Reached, metric: str, tasks: Sequence[str]) -> bool:
+def _measures(point: PointResult, metric: str, tasks: Sequence[str]) -> bool:
     current = point.trained if metric == VALIDATION_LOSS else point.evaluated
     return current and all(task in point.metrics.get(metric, {}) for task in tasks)
 
 
-def _but_seed(point: Reached) -> str:
+def _but_seed(point: PointResult) -> str:
     return toml({field: value for field, value in point.values.items() if field != SEED and value is not None})
 
 

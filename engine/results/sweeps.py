@@ -30,7 +30,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Reached:
+class PointResult:
     """One point: its swept values and its results."""
 
     name: str
@@ -53,7 +53,7 @@ class Sweep:
     spec: str
     fields: tuple[str, ...]
     """The fields in which the points differ."""
-    points: tuple[Reached, ...]
+    points: tuple[PointResult, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, s
             metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
         trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in ("train", "evaluate"))
         points.append(
-            Reached(
+            PointResult(
                 spec.name, {field: own.get(field) for field in fields}, metrics, trained, evaluated, measured.get("trainable_parameters")
             )
         )
@@ -129,7 +129,7 @@ def given(value: object) -> str:
     return "–" if value is None else value if isinstance(value, str) else toml(value)
 
 
-def _state(point: Reached) -> str:
+def _state(point: PointResult) -> str:
     if not point.metrics:
         return "not built"
     return "current" if point.trained and point.evaluated else "stale"

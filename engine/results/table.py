@@ -108,7 +108,7 @@ def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
     return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
 
 
-def unseen(found: Iterable[Result]) -> list[str]:
+def ignored_text(found: Iterable[Result]) -> list[str]:
     """One line for each metric that ignores the text of some rows of an experiment: its values do not cover these rows."""
     lines = []
     for result in found:

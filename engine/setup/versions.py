@@ -15,7 +15,7 @@ from engine.plan.decide import Action, Decision
 from engine.plan.project import Project, write_text
 
 
-def that_matter() -> tuple[str, ...]:
+def relevant_packages() -> tuple[str, ...]:
     """Names of the packages whose version affects the result of any kind of step or any member of a family."""
     from engine.core.part import Part
     from stages.kinds import KINDS
@@ -29,13 +29,13 @@ def that_matter() -> tuple[str, ...]:
     return tuple(sorted({*kinds, *(name for part in below(Part) for name in part.environment)}))
 
 
-def here() -> dict[str, str | None]:
+def installed_versions() -> dict[str, str | None]:
     """The installed versions of these packages; None if a package is not installed."""
-    return {name: find(name) for name in that_matter()}
+    return {name: find(name) for name in relevant_packages()}
 
 
 @dataclass(frozen=True)
-class Moved:
+class LockChange:
     """What writing the lock changed, or would change."""
 
     versions: tuple[tuple[str, str | None, str], ...]
@@ -65,12 +65,12 @@ class Moved:
             yield f"{decision.action!s:<6}{decision.name}", "; ".join(map(str, decision.reasons))
 
 
-def first_lock(root: Path) -> Moved | None:
+def first_lock(root: Path) -> LockChange | None:
     """Write the first lock of a workspace from the installed versions; None if it already has a lock of any tool."""
     return None if any((root / name).exists() for name in (LOCK, REQUIREMENTS)) else _write(root, {}, upgrade=False)
 
 
-def lock(root: Path) -> Moved:
+def lock(root: Path) -> LockChange:
     """Write the lock, or add missing packages to it; locked versions are kept."""
     if (root / REQUIREMENTS).exists() and not (root / LOCK).exists():
         what = f"{REQUIREMENTS} already locks this workspace's versions"
@@ -78,7 +78,7 @@ def lock(root: Path) -> Moved:
     return _write(root, parse_lock(root), upgrade=False)
 
 
-def upgrade(project: Project) -> Moved:
+def upgrade(project: Project) -> LockChange:
     """Update the lock to the installed versions, and say what will rerun; writes nothing if the specs have errors."""
     root = project.root
     if not (root / LOCK).exists():
@@ -99,20 +99,20 @@ def upgrade(project: Project) -> Moved:
         and (planned is None or decision.action is not planned[decision.name].action)
     )
     write_text(root / LOCK, lock_text(_merged(old, found)))
-    return Moved(found.versions, (), found.absent, reruns)
+    return LockChange(found.versions, (), found.absent, reruns)
 
 
-def _write(root: Path, old: Mapping[str, str], upgrade: bool) -> Moved:
+def _write(root: Path, old: Mapping[str, str], upgrade: bool) -> LockChange:
     found = _moved(old, upgrade)
     if found.versions:
         write_text(root / LOCK, lock_text(_merged(old, found)))
     return found
 
 
-def _moved(old: Mapping[str, str], upgrade: bool) -> Moved:
+def _moved(old: Mapping[str, str], upgrade: bool) -> LockChange:
     known = {normal(name): version for name, version in old.items()}
     versions, behind, absent = [], [], []
-    for name, have in here().items():
+    for name, have in installed_versions().items():
         locked = known.get(normal(name))
         if have is None:
             absent.append(name)
@@ -120,10 +120,10 @@ def _moved(old: Mapping[str, str], upgrade: bool) -> Moved:
             versions.append((name, locked, have))
         elif locked != have:
             behind.append((name, locked, have))
-    return Moved(tuple(versions), tuple(behind), tuple(absent))
+    return LockChange(tuple(versions), tuple(behind), tuple(absent))
 
 
-def _merged(old: Mapping[str, str], found: Moved) -> dict[str, str]:
+def _merged(old: Mapping[str, str], found: LockChange) -> dict[str, str]:
     new = {name: version for name, _, version in found.versions}
     moved = {normal(name) for name in new}
     return {name: version for name, version in old.items() if normal(name) not in moved} | new

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from engine.build.machine import crowded, devices_here, has_gpu, missing
+from engine.build.machine import devices_here, disk_shortage, has_gpu, missing
 from engine.checks.model_fit import misfits
 from engine.compile.compiler import compile_graph
 from engine.core.errors import Problem, UserError
@@ -278,13 +278,13 @@ def test_a_disk_that_is_there_is_not_refused(graph, tmp_path, monkeypatch):
 
 def test_a_disk_without_room_for_checkpoints_is_told_before_anything_runs(graph, tmp_path, monkeypatch):
     steps = graph(spec('"full"'), further('"lora"'))
-    assert all(list(crowded(steps[name], steps, tmp_path)) == [] for name in ("train-toy", "train-further"))
+    assert all(list(disk_shortage(steps[name], steps, tmp_path)) == [] for name in ("train-toy", "train-further"))
     usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    (problem,) = crowded(steps["train-toy"], steps, tmp_path)
+    (problem,) = disk_shortage(steps["train-toy"], steps, tmp_path)
     # 19,296 weights of 4 bytes, with two moments each, three times, and the best ones.
     assert marked(problem) == '"full"' and "checkpoints need" in problem.what and "engine gc" in problem.hint
-    assert list(crowded(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"
+    assert list(disk_shortage(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"
 
 
 CHAT = "\n[tokenization]\nformat = FORMAT\n"

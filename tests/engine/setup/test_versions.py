@@ -21,7 +21,7 @@ from engine.identity.behaviours import Behaviours, Versions
 from engine.identity.environment import LOCK, Environment, find, lock_text, normal, parse_lock
 from engine.plan.project import Project
 from engine.setup.init import init
-from engine.setup.versions import drift, that_matter
+from engine.setup.versions import drift, relevant_packages
 from tests.support.commands import engine
 from tests.support.toys import GOLD, toy
 
@@ -68,8 +68,8 @@ def plan(root: Path) -> dict[str, dict]:
 
 
 def test_init_locks_what_is_installed_of_all_that_matters(root: Path):
-    assert {"torch", "numpy", "transformers", "tokenizers", "peft", "bitsandbytes", "sacrebleu", "datasets"} <= set(that_matter())
-    assert parse_lock(root) == {name: version for name in that_matter() if (version := find(name))}
+    assert {"torch", "numpy", "transformers", "tokenizers", "peft", "bitsandbytes", "sacrebleu", "datasets"} <= set(relevant_packages())
+    assert parse_lock(root) == {name: version for name in relevant_packages() if (version := find(name))}
     before = (root / LOCK).read_text()
     assert init(root) == [] and (root / LOCK).read_text() == before, "what is there stays"
 
