@@ -2,26 +2,38 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dvc import dvcfile
 from engine.artifacts.adapters import Training, trainings
 from engine.artifacts.addresses import PROVENANCE, SHORTEST, only, provenance_of
 from engine.core.digests import folder_digest, short
-from engine.dvc.config import cache_settings
 from engine.core.errors import UserError
 from engine.identity.provenance import Provenance
-from engine.dvc.writing import make_folder, remove
-from engine.dvc.records import RunRecord, folder_of
+from engine.dvc.writing import remove
+from engine.dvc.records import RunRecord
 from engine.dvc.store import Disk
+from engine.artifacts.loading import Choice, Loadable, complete
+from engine.artifacts.remote import pull, pull_records
 
 _LIST = "to list the known ones: engine adapters --all"
 
 
-def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenance, RunRecord | None]:
-    """Write the artifact of the training whose content address starts with TARGET to FOLDER, and its statement and run record next to it.
+@dataclass(frozen=True)
+class Fetched:
+    """A trained artifact in a folder of its own."""
 
-    Returns both. Raises UserError if the address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
+    provenance: Provenance
+    ran: RunRecord | None
+    loadable: Loadable
+
+
+def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto") -> Fetched:
+    """Write the artifact of the training whose content address starts with TARGET to FOLDER, so that it loads without other files.
+
+    BASE says how its base is included; a model card is in the folder, statement and run record are next to it. Raises UserError if the
+    address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
@@ -34,6 +46,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenanc
         if (found := folder_digest(temporary)) != provenance.digest:
             what = f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
             raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
+        loadable = complete(root, store, provenance, temporary, folder, base)
         remove(folder)
         temporary.rename(folder)
     finally:
@@ -48,7 +61,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenanc
         ran = store.run_record(training.step, training.provenance)
     if ran:
         folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
-    return provenance, ran
+    return Fetched(provenance, ran, loadable)
 
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
@@ -72,9 +85,12 @@ def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
 
 
 def _by_address(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
-    """The trainings by short content address; of several runs with the same result, the last."""
-    found = [(training, provenance_of(training.record, store)) for training in known]
-    return {short(provenance.digest): (training, provenance) for training, provenance in found if provenance}
+    """The trainings by short content address; of several with the same result, the first, which is the working tree's."""
+    found: dict[str, tuple[Training, Provenance]] = {}
+    for training in known:
+        if provenance := provenance_of(training.record, store):
+            found.setdefault(short(provenance.digest), (training, provenance))
+    return found
 
 
 def _addresses(found: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
@@ -104,45 +120,3 @@ def _write(store: Disk, training: Training, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A copy: cache files must not be written to.
         shutil.copyfile(store.cache / dvcfile.object_path(md5), path)
-
-
-def pull(root: Path, md5s: Iterable[str]) -> None:
-    """Pull content from DVC's remote into its cache; what the remote lacks stays missing.
-
-    `dvc fetch` handles only content that the working tree names. Raises UserError if there is no remote or it cannot be reached.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    wanted = [HashInfo("md5", md5) for md5 in md5s]
-    if not wanted:
-        return
-    try:
-        with Repo(str(root)) as repo:
-            repo.cloud.pull(wanted)
-    except DvcException as error:
-        first = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"not in DVC's cache, and its remote cannot be read: {first}", hint="run: dvc remote add --default NAME URL") from None
-    except FileNotFoundError:
-        return  # the remote lacks the listing of a folder; the caller checks what has arrived
-
-
-def pull_records(root: Path, store: Disk, training: Training) -> None:
-    """Pull the run records of a training from the run cache of DVC's remote, if there is one; the artifact is valid without them."""
-    from dvc.config import RemoteConfigError
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.stage.cache import RunCacheNotSupported
-
-    inside = folder_of(training.step, training.provenance)
-    target = store.cache / inside
-    try:
-        with Repo(str(root)) as repo:
-            remote = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
-            source = remote.fs.join(remote.path, *inside.split("/"))
-            for path in remote.fs.find(source) if remote.fs.exists(source) else ():
-                make_folder(target, cache_settings(root))
-                remote.fs.get_file(path, str(target / remote.fs.name(path)))
-    except (DvcException, RemoteConfigError, RunCacheNotSupported, OSError):
-        return

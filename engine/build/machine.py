@@ -82,11 +82,11 @@ def missing_loggers(named: Mapping[str, Location | None], severity: str = "warni
 def disk_shortage(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     """A problem if the disk has too little space for a training's checkpoints; none while the model's sizes are unknown."""
     # These import pydantic, which a build that trains nothing does not need.
+    from engine.checks.model_fit import model_configuration
     from engine.estimate.memory import FLOAT32
     from engine.estimate.methods import counts
     from engine.estimate.models import model_of
     from engine.estimate.training import gigabytes
-    from engine.checks.model_fit import model_configuration
     from stages import train
     from stages.train.memory.checkpoint_room import checkpoint_bytes
 

@@ -1,7 +1,7 @@
 """The commands about artifacts: adapters, verify."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ def adapters(
     digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="Only adapters whose content address starts with DIGEST.")] = None,
     fetch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Write this adapter to a folder, from DVC's cache or remote.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder that --fetch writes. Default: adapter-DIGEST.")] = None,
+    with_base: Annotated[
+        Literal["auto", "place", "name"],
+        typer.Option("--base-model", help="How --fetch provides the base: a copy (place), its name, or a copy unless it is on the hub."),
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """List adapters: content address, base, spec, metrics, and whether the cache has them; or fetch one, even if its spec has changed."""
@@ -34,7 +38,7 @@ def adapters(
     wanted = Choice(step, method, base, digest)
     project = load_project()
     if fetch is not None:
-        _fetch(project, fetch, output, json)
+        _fetch(project, fetch, output, with_base, json)
         return
     store, chosen = project.store(), project.chosen(specs or [])
     found = collect(chosen, project.graph, store, project.plan())
@@ -51,17 +55,26 @@ def adapters(
         render.note("no adapter matches" if step or method or base or digest else "none of these specs trains an adapter")
 
 
-def _fetch(project: Any, digest: str, output: Path | None, json: bool) -> None:
+def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto", "place", "name"], json: bool) -> None:
     from engine.artifacts.fetch import fetch
     from engine.cli import render
     from engine.core.digests import short
 
     folder = output or Path(f"adapter-{short(digest)}")
-    told, ran = fetch(project.root, project.store(), digest, folder)
+    fetched = fetch(project.root, project.store(), digest, folder, base)
+    provenance, ran, loadable = fetched.provenance, fetched.ran, fetched.loadable
+    if loadable.lacking:
+        render.warn(f"{loadable.lacking}: {folder}/adapter_config.json names no base; see {folder}/README.md")
     if json:
-        render.as_json({"digest": told.digest, "step": told.step, "folder": str(folder), "git_commit": ran.git_commit if ran else None})
+        found = {
+            "digest": provenance.digest,
+            "step": provenance.step,
+            "folder": str(folder),
+            "base": None if loadable.lacking else loadable.base,
+        }
+        render.as_json(found | {"git_commit": ran.git_commit if ran else None})
     else:
-        render.note(f"{folder} written: {told.step} {short(told.digest)}, base {told.inputs['model']['path']}")
+        render.note(f"{folder} written: {provenance.step} {short(provenance.digest)}, base {loadable.base}")
 
 
 @app.command()

@@ -12,11 +12,15 @@ def build(
     targets: Targets = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once.", metavar="N")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="Run at most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Restore the results that DVC's remote has of other runs, and run the rest.")
+    ] = False,
 ) -> None:
     """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
+    from engine.build.pulling import Puller
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
@@ -28,9 +32,10 @@ def build(
         executor = executors.parallel(project.root, dvc_environment(), jobs, devices)
     else:
         executor = executors.sequential(project.root, dvc_environment())
+    puller = Puller(project.root, project.store(), render.warn) if pull else None
     try:
         with View(len(selected.graph), live=jobs > 1) as view:
-            run(project, selected.graph, executor, view)
+            run(project, selected.graph, executor, view, puller)
     except KeyboardInterrupt:
         # typer would exit without a message.
         render.note("interrupted: finished steps are kept; run the same command to resume")
@@ -38,5 +43,8 @@ def build(
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
+    finally:
+        if puller:
+            puller.close()
     if selected.experiments:
         print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)

@@ -59,10 +59,11 @@ def _serving(job: Job) -> Serving:
 
 
 def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
-    """The peak, what the process held before the model came, and for which row (or bin) and micro-batch an estimate can be compared."""
+    """What the training itself needed, the process's peak and what it held before; for which row (or bin) and micro-batch to estimate."""
     import numpy as np
 
     return {
+        **({"training_memory_bytes": result.training_memory_bytes} if result.training_memory_bytes else {}),
         "peak_memory_bytes": result.peak_memory_bytes,
         "memory_before_bytes": before,
         "supervised_share": round(int(rows.supervised().sum()) / int(rows.lengths().sum()), 4),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from engine.core.errors import UserError
-from stages.process.parent import PARENT, die_with_parent
+from stages.process.parent import PARENT, die_with_parent, named
 
 DECIDES_NO_BYTES = True
 """Which processes a training runs in, and who watches them, is no part of its identity."""
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     """Run torchrun with ARGUMENTS; 1 where a process has failed."""
     # A second training must never write beside the first: no time to save.
     die_with_parent(signal.SIGKILL)
-    os.environ[PARENT] = str(os.getpid())
+    os.environ[PARENT] = named()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -27,7 +27,7 @@ from stages.train.loop.precision import autocast, scales_loss
 from stages.train.loop.record import Point
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validator
-from stages.train.memory.peak import forget_peak, peak_memory
+from stages.train.memory.peak import Meter, forget_peak, peak_memory
 
 STOP = "stop"
 """The file in the scratch folder by which the step's own process asks the others to stop."""
@@ -46,6 +46,9 @@ class Result:
     best_step: int | None
     """The step whose weights are the result, where validations decide that."""
     peak_memory_bytes: int
+    """Of the whole process."""
+    training_memory_bytes: int | None
+    """Of the training itself, as an estimate counts; None where it cannot be told."""
     micro_rows: int | None
     """Rows that a device computed at once at most; None: its whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
@@ -96,6 +99,7 @@ def matter(parameters: Parameters, job: Job) -> Matter:
 def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
     """Train the model of MATTER, going on from the last checkpoint where there is one; the outcome."""
     model = matter.model.to(device)
+    meter = Meter(model, device)
     checkpoints = Checkpoints(job.scratch / CHECKPOINTS, job.scratch.name)
     refuse_no_space(checkpoints.folder, sum(weight.numel() * weight.element_size() for weight in trained(model).values()))
     checkpoint = checkpoints.latest()
@@ -107,7 +111,7 @@ def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device:
     trainer.progress.micro_rows = micro_rows or trainer.progress.micro_rows
     forget_peak(device)
     trainer.run()
-    return _result(trainer, share.count == 1 and not parameters.zero.stage, device)
+    return _result(trainer, share.count == 1 and not parameters.zero.stage, device, meter)
 
 
 def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, checkpoints: Checkpoints) -> Trainer:
@@ -146,8 +150,9 @@ def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
     return Partitioned(model, optimizer, parameters.max_grad_norm, share, parameters.zero)
 
 
-def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Result:
+def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter: Meter) -> Result:
     """The outcome of a training that has ended."""
+    needed = meter.end()
     validations = trainer.progress.validations
     best = None
     weights = None
@@ -158,7 +163,8 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Res
     elif not model_is_whole:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
-    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), trainer.progress.micro_rows, weights)
+    step = best.step if best else None
+    return Result(trainer.curve, losses.tasks, step, peak_memory(device), needed, trainer.progress.micro_rows, weights)
 
 
 def default_device(number: int = 0) -> torch.device:
