@@ -104,7 +104,7 @@ def test_diff_says_what_it_cannot_know(branched: Place):
         assert wrong.returncode == 1 and "unknown git revision" in wrong.stderr and "Traceback" not in wrong.stderr
     shutil.rmtree(place.root / ".git")
     wrong = place.run("engine", "diff", "main", check=False)
-    assert wrong.returncode == 1 and "no git repository" in wrong.stderr
+    assert wrong.returncode == 1 and "is not in a git repository" in wrong.stderr
 
 
 @pytest.mark.long

@@ -112,7 +112,7 @@ def test_an_adapter_comes_from_the_cache_with_its_provenance(place: Place, tmp_p
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
     fetched = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
-    told, ran = fetched.told, fetched.ran
+    told, ran = fetched.provenance, fetched.ran
     assert held(tmp_path / "out") == EARLY and early in (tmp_path / "out/README.md").read_text()
     assert fetched.loadable.lacking and "initialize-tiny" in fetched.loadable.lacking
     beside = parse((tmp_path / "out.provenance.json").read_bytes())
@@ -129,7 +129,7 @@ def test_what_the_cache_has_lost_comes_from_the_remote(place: Place, tmp_path: P
     place.lose()
     shutil.move(place.root / dvcfile.CACHE / "runs", place.remote / "runs")
     fetched = fetch(place.root, place.store(), early, tmp_path / "out")
-    assert fetched.told.digest == early and fetched.ran and fetched.ran.spec == "specs/toy.toml:3:1"
+    assert fetched.provenance.digest == early and fetched.ran and fetched.ran.spec == "specs/toy.toml:3:1"
     assert held(tmp_path / "out") == EARLY
 
 
