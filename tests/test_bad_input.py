@@ -74,7 +74,7 @@ def refused(done: subprocess.CompletedProcess[str], *expected: str) -> None:
 
 def test_a_good_workspace_is_fine(workspace):
     done = engine(workspace, "check")
-    assert done.returncode == 0 and "1 spec is fine: 9 steps" in done.stderr
+    assert done.returncode == 0 and "1 spec OK, 9 steps" in done.stderr
 
 
 def test_a_missing_source_file(workspace):
@@ -126,7 +126,7 @@ def test_a_model_path_without_a_config(workspace):
         (workspace / "model" / name).write_text("{}")
     text = SPEC[: SPEC.index("[model]")] + '[model]\npath = "model"\n\n' + SPEC[SPEC.index("[tasks.answer]") :]
     (workspace / "specs/toy.toml").write_text(text)
-    refused(engine(workspace, "plan"), "model holds no config.json", "specs/toy.toml:5:8")
+    refused(engine(workspace, "plan"), "not a model folder: model has no config.json", "specs/toy.toml:5:8")
 
 
 def test_a_workspace_that_is_none(tmp_path):

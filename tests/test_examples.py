@@ -330,7 +330,7 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     place = workspace("chat-teacher", tmp_path / "workspace")
     shown = place.run("engine", "plan", "generate-headline", check=False).stdout.splitlines()
     page = (ROOT / "docs/how-to/generate-with-a-chat-api.md").read_text("utf-8")
-    assert all(line.rstrip() in page for line in shown[:4]) and "500 requests to pay for" in shown[3], "the how-to shows this very plan"
+    assert all(line.rstrip() in page for line in shown[:4]) and "500 requests to send" in shown[3], "the how-to shows this very plan"
     with running() as server:
         shrink(place, {r"http://127.0.0.1:8000/v1": server.url, r"rows = 500": "rows = 60"})
         facts = asking(place, "generate-headline")

@@ -9,10 +9,10 @@ from tools.markdown import GENERATED, cell, table
 
 _EXIT_CODES = (
     (app.NOTHING_TO_DO, "done; of `engine plan`: nothing to do"),
-    (app.MISTAKE, "a mistake in a spec, in data or in how the command was called, or something that a check found; stderr says which"),
-    (app.SOMETHING_TO_DO, "of `engine plan`: something would run or may run; of any command: options that it does not take"),
-    (app.PREEMPTED, "the build was asked to end (SIGTERM) and saved its trainings first: run the same command to go on"),
-    (app.INTERRUPTED, "^C: finished steps stay finished"),
+    (app.MISTAKE, "an error in a spec, in data or in the command line, or a failed check; stderr says which"),
+    (app.SOMETHING_TO_DO, "of `engine plan`: something would run or may run; of any command: an unknown option or a wrong argument"),
+    (app.PREEMPTED, "the build was preempted (SIGTERM) and has saved its trainings: run the same command to resume"),
+    (app.INTERRUPTED, "^C: finished steps are kept; run the same command to resume"),
 )
 
 

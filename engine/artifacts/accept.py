@@ -1,4 +1,4 @@
-"""Takes a step's result for that of changed code or other versions, on a person's word, and writes down that it was so."""
+"""Keeps a step's result although code or versions have changed, because a person accepts the change, and records the acceptance."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Acceptance:
 
     step: Step
     record: Record
-    """The run that made the result, as it is recorded now."""
+    """The recorded run that made the result."""
     before: str
     """Content address of the identity that the result was recorded for."""
     now: str
@@ -39,9 +39,9 @@ class Acceptance:
 
 
 def accept(project: Project, names: Sequence[str]) -> tuple[Acceptance, ...]:
-    """Keep the results of the steps NAMES under their present identity, or of none of them; raises UserError where that is not allowed.
+    """Keep the results of all steps NAMES under their current identity; raises UserError, and keeps none, if one cannot be accepted.
 
-    Steps that are up to date are left out of what comes back."""
+    Returns an Acceptance for each step that was not up to date."""
     check_repository(project.root)
     for name in names:
         check_step(name, project.graph)
@@ -54,7 +54,7 @@ def accept(project: Project, names: Sequence[str]) -> tuple[Acceptance, ...]:
 
 
 def judge(graph: Graph, store: Store, identities: Mapping[str, str], names: Iterable[str]) -> tuple[Acceptance, ...]:
-    """What would be accepted; raises UserError that names every reason which nobody can bless."""
+    """What would be accepted; raises UserError with every reason that cannot be accepted."""
     wanted = set(names)
     planner = Planner(graph, store, identities)
     accepted, problems = [], []
@@ -79,11 +79,11 @@ def judge(graph: Graph, store: Store, identities: Mapping[str, str], names: Iter
 
 
 def _others(step: Step, decision: Decision, record: Record | None, store: Store) -> list[str]:
-    """Everything that stands against taking the step's result as it is."""
+    """The reasons against keeping the step's result."""
     found = [str(reason) for reason in decision.reasons if reason.cause not in HARMLESS]
     if record is None:
         return found
-    # The plan looks at outputs only where nothing else has changed.
+    # The plan checks outputs only if nothing else has changed.
     for path in step.outputs:
         if (entry := store.entry(path)) is None:
             found.append(f"{path} is missing")
@@ -93,21 +93,21 @@ def _others(step: Step, decision: Decision, record: Record | None, store: Store)
 
 
 def _hint(step: Step, decision: Decision, graph: Graph, pending: Container[str]) -> str:
-    """What to do instead, by what stands in the way; PENDING are the steps so far that are not kept."""
+    """What to do instead, by the kind of reason; PENDING are the steps so far that are not kept."""
     if all(reason.cause in (*HARMLESS, "upstream") for reason in decision.reasons):
         together = [other.name for other in graph.needed_for([step.name]) if other.name in pending]
-        return f"accept it together with what it follows: engine accept {' '.join(together)}"
-    return f"only changes of code and environment can be accepted; otherwise: engine build {step.name}"
+        return f"accept it together with the steps it depends on: engine accept {' '.join(together)}"
+    return f"only changes of code or environment can be accepted; run: engine build {step.name}"
 
 
 def _acceptance(step: Step, decision: Decision, record: Record, identity: str, store: Store) -> Acceptance:
     known = record.dependencies.get(step.identity)
     before = store.read(known.md5) if known else None
     if before is None:
-        # A fresh clone has no identities of older runs; their statements tell.
-        told = parse(data) if (data := store.read(record.outputs[step.provenance].md5)) else None
-        assert told, "without the old identity or statement there would be no reasons of code or environment"
-        return Acceptance(step, record, told.identity, digest(identity), decision.reasons)
+        # A fresh clone has no identities of older runs; their statements have them.
+        provenance = parse(data) if (data := store.read(record.outputs[step.provenance].md5)) else None
+        assert provenance, "without the old identity or statement there would be no reasons of code or environment"
+        return Acceptance(step, record, provenance.identity, digest(identity), decision.reasons)
     return Acceptance(step, record, digest(before), digest(identity), decision.reasons)
 
 
@@ -127,14 +127,14 @@ def _record(project: Project, store: Disk, accepted: Iterable[Acceptance]) -> No
 
 
 def _read(acceptance: Acceptance, identity: Entry) -> dict[str, Entry]:
-    """What the run read, with the present identity; every input is still what was recorded, or it would have been a reason."""
+    """The run's dependencies, with the current identity; its inputs are as recorded, or they would be a reason."""
     step = acceptance.step
     old = dict(acceptance.record.dependencies) | {dvcfile.RESOLVED: dvcfile.resolved_entry()}
     return {path: old[path] for path in dvcfile.dependencies(step)} | {step.identity: identity}
 
 
 def _note(project: Project, store: Disk, recorder: Recorder, acceptance: Acceptance) -> None:
-    """Say it in the record of the run, beside the artifact and in the cache; the statement goes on telling what was run."""
+    """Write the acceptance to the run record, next to the artifact and in the cache; the statement still says what was run."""
     step = acceptance.step
     statement = acceptance.record.outputs[step.provenance].md5
     note = {

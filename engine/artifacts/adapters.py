@@ -1,4 +1,4 @@
-"""The adapters of a workspace: those that its specs ask for, and those that git's history or the cache still knows of."""
+"""The adapters of a workspace: those of its specs, and earlier ones that git's history or the cache still has."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,25 +36,25 @@ class Adapter:
     step: str
     method: str
     base: str
-    """The artifact or folder of the model that it belongs to."""
+    """The artifact or folder of its base."""
     in_cache: bool
     metrics: dict[str, Any]
     current: bool
-    """Whether the adapter is that of the specs, code and data as they are now."""
+    """Whether the adapter is up to date with specs, code and data."""
     made: str = ""
-    """When it was trained, for those that no spec asks for any more; empty where no record of the run is left."""
+    """When it was trained, for adapters that are no longer in a spec; empty if no run record is left."""
     past: bool = False
-    """Whether it is of git's history or of the cache alone."""
+    """Whether only git's history or the cache has it."""
 
     @property
     def state(self) -> str:
-        """In a word, how it stands to the specs."""
+        """`current`, `stale` or `past`, relative to the specs; `–` if it is not built."""
         return "past" if self.past else "current" if self.current else "stale" if self.digest else "–"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which adapters are asked for; patterns as a shell has them, None: any."""
+    """A filter for adapters; shell patterns, None: any."""
 
     step: str | None = None
     method: str | None = None
@@ -63,10 +63,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.digest is not None and not _DIGITS.fullmatch(self.digest):
-            hint = "give its first hexadecimal digits, as `engine adapters` lists them, or leave --digest out"
-            raise UserError(f"'{self.digest}' is the beginning of no content address", hint=hint)
+            hint = "give its first hexadecimal digits, as listed by `engine adapters`, or omit --digest"
+            raise UserError(f"'{self.digest}' is not the start of a content address", hint=hint)
         if empty := [name for name in ("step", "method", "base") if getattr(self, name) == ""]:
-            raise UserError(f"--{empty[0]} is empty, and no adapter has an empty one", hint=f"give a pattern, or leave --{empty[0]} out")
+            raise UserError(f"--{empty[0]} must not be empty", hint=f"give a pattern, or omit --{empty[0]}")
 
     def __contains__(self, adapter: object) -> bool:
         assert isinstance(adapter, Adapter)
@@ -77,13 +77,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Training:
-    """One recorded training that any `dvc.lock`, of the working tree or in git, or the run cache names."""
+    """One training recorded in any `dvc.lock`, of the working tree or in git, or in the run cache."""
 
     step: str
     artifact: Entry
     record: Record = field(compare=False)
     provenance: str
-    """The md5 of the file that says what it is."""
+    """md5 of its provenance file."""
 
 
 def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Adapter, ...]:
@@ -105,26 +105,26 @@ def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> t
 
 
 def past(root: Path, store: Store, known: Iterable[str | None]) -> tuple[Adapter, ...]:
-    """The adapters besides those KNOWN by digest that were built once, the newest first; one whose provenance is lost has no address."""
+    """Adapters of earlier builds whose digest is not in KNOWN, newest first; trainings without provenance are left out."""
     found: dict[str, Adapter] = {}
     seen = set(known)
     for training in trainings(root):
-        told = provenance_of(training.record, store)
-        if told and told.digest not in seen and _method(told) != _WHOLE:
-            found.setdefault(told.digest, _past(training, told, store))
+        provenance = provenance_of(training.record, store)
+        if provenance and provenance.digest not in seen and _method(provenance) != _WHOLE:
+            found.setdefault(provenance.digest, _past(training, provenance, store))
     return tuple(sorted(found.values(), key=lambda adapter: adapter.made, reverse=True))
 
 
-def _past(training: Training, told: Provenance, store: Store) -> Adapter:
+def _past(training: Training, provenance: Provenance, store: Store) -> Adapter:
     ran = store.run_record(training.step, training.provenance)
-    spec, base = ((ran.spec if ran else None) or "").partition(":")[0], _short_path(told.inputs["model"]["path"])
+    spec, base = ((ran.spec if ran else None) or "").partition(":")[0], _short_path(provenance.inputs["model"]["path"])
     held = store.holds(training.artifact)
     name = training.step.removeprefix("train-")
-    return Adapter(told.digest, name, spec, training.step, _method(told), base, held, {}, False, ran.finished if ran else "", True)
+    return Adapter(provenance.digest, name, spec, training.step, _method(provenance), base, held, {}, False, ran.finished if ran else "", True)
 
 
-def _method(told: Provenance) -> str:
-    method = told.recipe.get("method")
+def _method(provenance: Provenance) -> str:
+    method = provenance.recipe.get("method")
     return str(method["kind"]) if isinstance(method, dict) else str(method)
 
 
@@ -133,7 +133,7 @@ def _short_path(path: str) -> str:
 
 
 def trainings(root: Path) -> Iterator[Training]:
-    """Every training on record, each once: of the working tree, of any commit, of the run cache."""
+    """Every recorded training, each once: of the working tree, of all commits, of the run cache."""
     seen: set[str] = set()
     for record in recorded(root, _TRAININGS):
         for path, entry in record.outputs.items():
@@ -144,13 +144,13 @@ def trainings(root: Path) -> Iterator[Training]:
 
 
 def recorded(root: Path, naming: str) -> Iterator[Record]:
-    """The records of the working tree's and any commit's `dvc.lock` that says NAMING somewhere, and all of the run cache."""
+    """The records of every `dvc.lock`, of the working tree or a commit, that contains the text NAMING, and of the run cache."""
     for text in documents(root, history=True):
         if naming.encode() in text:
             try:
                 yield from dvcfile.parse_lock(text).values()
             except ValueError:
-                # With conflict marks in it, it says of no run for certain what it left; the commits on both sides do.
+                # A lock with conflict markers is ambiguous; the commits on both sides are not.
                 continue
     yield from (run.record for run in Area(root).runs if run.record)
 
@@ -159,7 +159,7 @@ COLUMNS = ("digest", "experiment", "method", "base", "spec", "step", "in cache",
 
 
 def rows(found: Sequence[Adapter], metric: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the list of adapters."""
+    """Columns and rows of the table of adapters."""
     table = []
     for adapter in found:
         scores = ", ".join(f"{task} {number(values.get(metric))}" for task, values in adapter.metrics.items())

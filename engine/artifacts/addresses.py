@@ -1,4 +1,4 @@
-"""Content addresses as people give them, by their first digits: the one place that says what such a beginning means."""
+"""Resolves content addresses that users give by their first digits."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from engine.identity.provenance import Provenance, parse
 from engine.dvc.store import Store
 
 SHORTEST = 6
-"""So many digits are an address at least; fewer are taken for a name that was mistyped."""
+"""The minimum number of digits of an address; fewer are taken for a mistyped name."""
 PROVENANCE = ".provenance.json"
 _SHA256 = "sha256:"
 
 
 def matching(target: str, addresses: Mapping[str, str]) -> list[str]:
-    """The names in ADDRESSES (name to content address) whose address begins with TARGET, which may leave out `sha256:`."""
+    """The names in ADDRESSES (name to content address) whose address starts with TARGET, which may omit `sha256:`."""
     wanted = target.removeprefix(_SHA256)
     if len(wanted) < SHORTEST:
         return []
@@ -24,24 +24,24 @@ def matching(target: str, addresses: Mapping[str, str]) -> list[str]:
 
 
 def only(target: str, addresses: Mapping[str, str]) -> str | None:
-    """The one name whose address begins with TARGET, None where there is none; raises UserError where there are several."""
+    """The one name whose address starts with TARGET, None if there is none; raises UserError if there are several."""
     found = matching(target, addresses)
     if len(found) < 2:
         return found[0] if found else None
     if len({addresses[name] for name in found}) > 1:
-        raise UserError(f"{target} is the beginning of several content addresses: {', '.join(found)}", hint="give more of its digits")
-    raise UserError(f"{target} is the content address of several: {', '.join(found)}", hint="give the name of the one that is meant")
+        raise UserError(f"content address {target} is ambiguous: {', '.join(found)}", hint="give more of its digits")
+    raise UserError(f"content address {target} belongs to several steps: {', '.join(found)}", hint="give the name of one of them")
 
 
 def of_steps(root: Path, steps: Iterable[Step]) -> dict[str, str]:
-    """The content address of each step that is built in the workspace ROOT, by name, from the provenance beside its artifact."""
+    """The content address of each built step in the workspace ROOT, by name, from the provenance next to its artifact."""
     paths = {step.name: root / step.provenance for step in steps}
     statements = {name: parse(path.read_bytes()) for name, path in paths.items() if path.exists()}
     return {name: statement.digest for name, statement in statements.items() if statement}
 
 
 def provenance_of(run: Record, store: Store) -> Provenance | None:
-    """What a recorded run says of itself; None where the cache does not hold that, or holds a damaged file, which names no artifact."""
+    """The provenance of a recorded run; None if the cache lacks it or holds a damaged file."""
     for path, entry in run.outputs.items():
         if path.endswith(PROVENANCE) and (data := store.read(entry.md5)) is not None:
             return parse(data)

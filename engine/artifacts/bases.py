@@ -1,4 +1,4 @@
-"""The model below an adapter: which it is, and where its files are now."""
+"""The base of an adapter: which model it is, and where its files are now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from engine.dvc.store import Disk
 
 @dataclass(frozen=True)
 class Read:
-    """A folder that a training read: its path in the workspace, absolute for one elsewhere on the machine, and its content."""
+    """A folder that a training read: its path, relative to the workspace if inside it, else absolute, and its content."""
 
     path: str
     md5: str
@@ -28,27 +28,27 @@ class Base:
 
     read: Read
     made: Provenance | None
-    """What made it; None for a folder that no step made, and where nothing is known of the step any more."""
+    """The provenance of the base; None for a folder that no step made, and if the step's record is lost."""
 
     @property
     def hub(self) -> tuple[str, str] | None:
-        """Id and revision of a model of the hub."""
+        """Id and revision of a model of the hub; None for any other."""
         return (self.made.recipe["id"], self.made.recipe["revision"]) if self.made and self.made.kind == "fetch" else None
 
     @property
     def name(self) -> str:
-        """What people call it; no path of this machine."""
+        """The name of the base; contains no path of this machine."""
         return self.hub[0] if self.hub else Path(self.read.path).name
 
 
 def read_by(told: Provenance, role: str) -> Read | None:
-    """The folder that a training read as ROLE, None where it read none."""
+    """The folder that a training read in ROLE; None if it has no such input."""
     found = told.inputs.get(role)
     return Read(found["path"], found["md5"]) if found else None
 
 
 def base_of(root: Path, store: Disk, told: Provenance) -> Base:
-    """The model that the training TOLD began with; the remote is asked for what is told of it where the cache does not know."""
+    """The model that the training TOLD started from; its provenance is pulled from the remote if the cache lacks it."""
     read = read_by(told, "model")
     assert read, "every training reads a model"
     for record in recorded(root, read.path):
@@ -63,9 +63,9 @@ def base_of(root: Path, store: Disk, told: Provenance) -> Base:
 
 
 def files_of(root: Path, store: Disk, read: Read) -> Mapping[str, Path] | None:
-    """The files of a folder with the content that was read, by their paths inside it: in DVC's cache, its remote, or where it was read.
+    """The files of a folder with the content that was read, by their paths inside it: from DVC's cache, its remote, or the original folder.
 
-    None where none of them has it whole any more."""
+    None if none of them has all files any more."""
     entry = Entry(read.md5)
     if not entry.is_folder:
         return None
@@ -90,4 +90,4 @@ def _try_to_pull(root: Path, md5s: list[str]) -> None:
     try:
         pull(root, md5s)
     except UserError:
-        return  # whoever asked looks what came
+        return  # the caller checks what has arrived

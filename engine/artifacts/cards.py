@@ -1,4 +1,4 @@
-"""The model card of an adapter: what it is, what it was made of, and the commands that load it; no path of this machine in it."""
+"""The model card of an adapter: what it is, how it was made, and the commands that load it; contains no path of this machine."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from engine.identity.provenance import Provenance
 CARD = "README.md"
 
 _PROMPTS = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
-"""Adapters that are tokens before the text: transformers itself loads none of them."""
+"""Prompt-based PEFT types; transformers itself loads none of them."""
 
 _PLACE = "`engine adapters --fetch DIGEST --base-model place`."
 
@@ -19,22 +19,22 @@ _METRICS = ("steps", "rows", "tokens", "trainable_parameters", "train_loss", "va
 
 
 class Way(Enum):
-    """How a folder gives its base."""
+    """How a folder provides its base."""
 
-    WHOLE = "it is a model of its own"
+    WHOLE = "this is a whole model"
     HUB = "named by id and revision"
-    PLACED = "in base/, and linked beside the adapter"
+    PLACED = "in base/, with links next to the adapter"
     NEAR = "named by a path relative to the folder"
-    UNNAMED = "not named: it was not to be had"
+    UNNAMED = "not included: it was not available"
 
 
 def card(told: Provenance, base: Base | None, way: Way, config: Mapping[str, Any]) -> str:
-    """The card of what TOLD made, whose base is given in this WAY; CONFIG is its `adapter_config.json`."""
+    """The card of the artifact of TOLD, whose base is provided in this WAY; CONFIG is its `adapter_config.json`."""
     return "\n".join([*_head(told, base, config), "", *_body(told, base, way, config)]) + "\n"
 
 
 def _head(told: Provenance, base: Base | None, config: Mapping[str, Any]) -> Iterator[str]:
-    """What the hub reads: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
+    """The metadata for the hub: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     yield "---"
     yield f"library_name: {'peft' if base else 'transformers'}"
     if config.get("task_type") != "SEQ_2_SEQ_LM":
@@ -79,7 +79,7 @@ def _base(base: Base) -> str:
 
 
 def _loading(base: Base | None, way: Way, config: Mapping[str, Any]) -> Iterator[str]:
-    """The commands, each to be run in this folder."""
+    """The commands that load it, each to be run in this folder."""
     yield "## Loading it"
     yield ""
     if way is Way.UNNAMED:
@@ -93,16 +93,16 @@ def _loading(base: Base | None, way: Way, config: Mapping[str, Any]) -> Iterator
     yield ""
     pairs, prompts = config.get("task_type") == "SEQ_2_SEQ_LM", config.get("peft_type") in _PROMPTS
     kind = "Seq2SeqLM" if pairs else "CausalLM"
-    # Those of a base that is only named are the base's own: answers would not end where the training taught.
+    # A base that is only named has its own generation settings: answers would not end where the training taught.
     settings = way not in (Way.WHOLE, Way.PLACED)
     yield from _python(_whole(kind) if way is Way.WHOLE else _auto(kind, settings))
     if pairs or prompts:
-        yield "`pipeline` and `transformers serve` load no adapters of this sort."
+        yield "`pipeline` and `transformers serve` cannot load adapters of this type."
         yield ""
         return
     added = bool(config.get("trainable_token_indices"))
     if added and way is not Way.PLACED:
-        yield f"It has learnt tokens that its base lacks; `pipeline` needs them in the base: {_PLACE}"
+        yield f"It has trained tokens that its base lacks; `pipeline` needs them in the base: {_PLACE}"
         yield ""
     else:
         at = f', revision="{base.hub[1]}"' if base and base.hub and way is Way.HUB else ""
@@ -152,7 +152,7 @@ def _metrics(told: Provenance) -> Iterator[str]:
 def _address(way: Way) -> Iterator[str]:
     yield "Tokenizer, chat template and `generation_config.json` (where answers end) are what it was trained with."
     if way is Way.WHOLE:
-        yield "The content address is that of all files but this one."
+        yield "The content address covers all files except this one."
         return
-    yield "The content address is that of the files without this one, without the base and the links to it,"
+    yield "The content address covers the files without this one, without the base and the links to it,"
     yield "and with `base_model_name_or_path` and `revision` null."

@@ -1,4 +1,4 @@
-"""An adapter by its content address, out of DVC's cache or its remote, even when no spec asks for it any more."""
+"""Fetches an adapter by its content address from DVC's cache or remote, even if it is no longer in a spec."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,41 +17,41 @@ from engine.dvc.store import Disk
 from engine.artifacts.loading import Choice, Loadable, complete
 from engine.artifacts.remote import pull, pull_records
 
-_LIST = "this lists all that are known: engine adapters --all"
+_LIST = "to list the known ones: engine adapters --all"
 
 
 @dataclass(frozen=True)
 class Fetched:
     """A trained artifact in a folder of its own."""
 
-    told: Provenance
+    provenance: Provenance
     ran: RunRecord | None
     loadable: Loadable
 
 
 def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto") -> Fetched:
-    """Write the trained artifact whose content address begins with TARGET to FOLDER, so that it loads by itself.
+    """Write the artifact of the training whose content address starts with TARGET to FOLDER, so that it loads without other files.
 
-    Its base is there as BASE says, with a model card; statement and run record lie beside it. Raises UserError for an address that is
-    unknown or ambiguous, and for content that neither the cache nor the remote has whole.
+    BASE says how its base is included; a model card is in the folder, statement and run record are next to it. Raises UserError if the
+    address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already", hint="name another folder: --output DIR")
-    training, told = _find(root, store, target)
+        raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
+    training, provenance = _find(root, store, target)
     _bring(root, store, training)
     temporary = folder.with_name(f".{folder.name}.tmp")
     remove(temporary)
     try:
         _write(store, training, temporary)
-        if (found := folder_digest(temporary)) != told.digest:
-            what = f"the cache's content of {training.step} is damaged: it has the address {short(found)}, not {short(told.digest)}"
-            raise UserError(what, hint="build it again, or pull it from a remote: dvc fetch")
-        loadable = complete(root, store, told, temporary, folder, base)
+        if (found := folder_digest(temporary)) != provenance.digest:
+            what = f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
+            raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
+        loadable = complete(root, store, provenance, temporary, folder, base)
         remove(folder)
         temporary.rename(folder)
     finally:
         remove(temporary)
-    # The bytes that the run record names, also those of an earlier format.
+    # The exact bytes that the run record names, also those of an earlier format.
     statement = store.read(training.provenance)
     assert statement is not None, "the content address was read from it"
     folder.with_name(folder.name + PROVENANCE).write_bytes(statement)
@@ -61,31 +61,31 @@ def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "au
         ran = store.run_record(training.step, training.provenance)
     if ran:
         folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
-    return Fetched(told, ran, loadable)
+    return Fetched(provenance, ran, loadable)
 
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
-    """The training that TARGET names; the remote is asked for what is told of trainings where the cache alone does not know it."""
+    """The training that TARGET names; if the cache has no match, provenance is pulled from the remote."""
     if len(target.removeprefix("sha256:")) < SHORTEST:
         raise UserError(f"'{target}' is too short for a content address", hint=f"give at least {SHORTEST} of its digits; {_LIST}")
     known = list(trainings(root))
-    told = _told(known, store)
+    found = _by_address(known, store)
     lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
-    if (chosen := only(target, _addresses(told))) is None and lost:
+    if (chosen := only(target, _addresses(found))) is None and lost:
         try:
             pull(root, lost)
         except UserError as error:
-            what = f"no training with the content address {target} is known here; of {len(lost)} on record the provenance is"
-            raise UserError(f"{what} {error.problems[0].what}", hint=error.problems[0].hint) from None
-        told = _told(known, store)
-        chosen = only(target, _addresses(told))
+            what = f"no known training has the content address {target}, and the provenance of {len(lost)} more is missing"
+            raise UserError(f"{what}: {error.problems[0].what}", hint=error.problems[0].hint) from None
+        found = _by_address(known, store)
+        chosen = only(target, _addresses(found))
     if chosen is None:
-        raise UserError(f"no training with the content address {target} is known here", hint=_LIST)
-    return told[chosen]
+        raise UserError(f"no known training has the content address {target}", hint=_LIST)
+    return found[chosen]
 
 
-def _told(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
-    """The trainings by the short form of their content address; of several with one result the first, which is the working tree's."""
+def _by_address(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
+    """The trainings by short content address; of several with the same result, the first, which is the working tree's."""
     found: dict[str, tuple[Training, Provenance]] = {}
     for training in known:
         if provenance := provenance_of(training.record, store):
@@ -93,8 +93,8 @@ def _told(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, P
     return found
 
 
-def _addresses(told: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
-    return {name: provenance.digest for name, (_, provenance) in told.items()}
+def _addresses(found: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
+    return {name: provenance.digest for name, (_, provenance) in found.items()}
 
 
 def _beside(training: Training) -> str:
@@ -102,7 +102,7 @@ def _beside(training: Training) -> str:
 
 
 def _bring(root: Path, store: Disk, training: Training) -> None:
-    """See to it that the cache holds the artifact."""
+    """Ensure that the cache holds the artifact; raises UserError if it cannot be pulled."""
     if store.holds(training.artifact):
         return
     if store.read(training.artifact.md5) is None:
@@ -110,13 +110,13 @@ def _bring(root: Path, store: Disk, training: Training) -> None:
     files = store.tree(training.artifact.md5) or {}
     pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
     if not store.holds(training.artifact):
-        what = f"neither DVC's cache nor its remote has all files of {training.step} any more"
-        raise UserError(what, hint="name a remote that has them: dvc remote default NAME")
+        what = f"neither DVC's cache nor its remote has all files of {training.step}"
+        raise UserError(what, hint="set a remote that has them: dvc remote default NAME")
 
 
 def _write(store: Disk, training: Training, folder: Path) -> None:
     for name, md5 in (store.tree(training.artifact.md5) or {}).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A copy: the cache's own files are not to be written to.
+        # A copy: cache files must not be written to.
         shutil.copyfile(store.cache / dvcfile.object_path(md5), path)

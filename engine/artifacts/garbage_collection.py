@@ -1,4 +1,4 @@
-"""What a workspace can do without: leftovers of builds, and results that no spec, git revision or kept adapter refers to."""
+"""Garbage collection: finds leftovers of builds, and results that no spec, git revision or kept adapter refers to."""
 
 import fcntl
 import os
@@ -22,17 +22,17 @@ from engine.plan.project import Project
 from engine.dvc.writing import remove
 from engine.dvc.store import Store
 
-# Every word that looks like an md5 counts, even in a file with conflict marks: too much kept costs room, too little a result.
+# Every word that looks like an md5 counts, even in a file with conflict markers: keeping too much costs space, too little a result.
 _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
 _NAMED_ARTIFACT = re.compile(rb"\bartifacts/([A-Za-z0-9_-]+)")
 _SCRATCH = re.compile(r"(.+)-[0-9a-f]{12}")
 _LEFT_BEHIND = re.compile(r"\..+\.(tmp|restored)")
-GROUP_COLUMNS = ("what", "files", "bytes")
+GROUP_COLUMNS = ("group", "files", "bytes")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One entry of the run cache; a damaged one has no record, and DVC would remove it too."""
+    """One entry of the run cache; a damaged one has no record (DVC would remove it, too)."""
 
     path: Path
     record: Record | None
@@ -40,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Things of one sort that go, and the bytes that this frees."""
+    """Paths of one kind to remove, and the bytes that this frees."""
 
     name: str
     paths: tuple[Path, ...]
@@ -50,13 +50,13 @@ class Group:
 
 @dataclass
 class Area:
-    """The parts of a workspace that `gc` looks at; what lies behind a link that leads out of the workspace is left alone."""
+    """The parts of a workspace that `engine gc` scans; links that lead out of the workspace are not followed."""
 
     root: Path
     skipped: list[str] = field(default_factory=list)
 
     def children(self, folder: str) -> list[Path]:
-        """The entries of a folder, in order of name; none where it is not there or lies outside."""
+        """The entries of a folder, sorted by name; none if it is missing or outside the workspace."""
         path = self.root / folder
         if not path.is_dir():
             return []
@@ -66,13 +66,13 @@ class Area:
         return sorted(path.iterdir())
 
     def below(self, folder: str, levels: int) -> list[Path]:
-        """The entries LEVELS folders deeper."""
+        """The entries LEVELS folders below the children of FOLDER."""
         found = self.children(folder)
         return found if levels == 0 else [path for child in found for path in self.below(str(child.relative_to(self.root)), levels - 1)]
 
     @cached_property
     def cache(self) -> str:
-        """The folder of DVC's cache, relative to the workspace where it lies inside; elsewhere others may use it too."""
+        """DVC's cache folder, relative to the workspace if inside it; a cache outside may be shared with others."""
         folder = cache_folder(self.root)
         return str(folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder)
 
@@ -83,7 +83,7 @@ class Area:
 
     @cached_property
     def objects(self) -> dict[Path, str]:
-        """Every file among the cache's objects, and the md5 that its name says."""
+        """Every object file of the cache, and the md5 in its name."""
         return {path: path.parent.name + path.name for path in self.below(f"{self.cache}/files/md5", 1)}
 
 
@@ -96,12 +96,12 @@ def _record(path: Path) -> Record | None:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What goes, by group, and what was not looked at."""
+    """What to remove, by group, and what was skipped."""
 
     groups: tuple[Group, ...]
     skipped: tuple[str, ...]
     resumable: tuple[str, ...]
-    """Checkpoints that stay: the next build goes on from them."""
+    """Checkpoints that are kept: the next build resumes from them."""
 
     @property
     def size(self) -> int:
@@ -116,16 +116,16 @@ class Garbage:
         return [[group.name, f"{group.files:,}", f"{group.size:,}"] for group in self.groups if group.paths]
 
     def remarks(self) -> list[tuple[str, str]]:
-        """What stays although one might expect it to go, and why."""
-        going_on = [(f"stays: checkpoint {name}", "the next build goes on from it") for name in self.resumable]
-        return going_on + [(f"not looked at: {name}", "it lies outside the workspace; others may use it") for name in self.skipped]
+        """What is kept or skipped, and why."""
+        kept = [(f"kept: checkpoint {name}", "the next build resumes from it") for name in self.resumable]
+        return kept + [(f"skipped: {name}", "outside the workspace; others may use it") for name in self.skipped]
 
     def summary(self, removed: bool) -> str:
-        """The line that says how many bytes are free now, or would be."""
+        """How many bytes were freed, or would be, in one line."""
         what = f"{self.size:,} bytes in {self.files:,} {'file' if self.files == 1 else 'files'}"
         if removed:
             return f"freed {what}"
-        return f"would free {what}" + ("; nothing was removed yet, this does: engine gc --force" if self.files else "")
+        return f"would free {what}" + ("; nothing was removed; to remove it: engine gc --force" if self.files else "")
 
     def as_data(self, root: Path, removed: bool) -> dict[str, Any]:
         """Plain JSON values, for `--json`; paths are relative to the workspace."""
@@ -138,9 +138,9 @@ class Garbage:
 
 
 def collect(project: Project, digests: Sequence[str] = (), history: bool = True, force: bool = False) -> Garbage:
-    """Find what can go, and with FORCE remove it; DIGESTS name artifacts that stay, without HISTORY only tips of branches and tags count.
+    """Find garbage, and with FORCE remove it; artifacts in DIGESTS are kept; without HISTORY only tips of branches and tags count.
 
-    Raises UserError while anything is built here, and where it cannot be told what is referred to."""
+    Raises UserError while a build runs in the workspace, or if the references cannot be read."""
     check_repository(project.root)
     with build_lock(project.root), dvc_lock(project.root):
         _refuse_while_a_step_runs(project.root)
@@ -151,7 +151,7 @@ def collect(project: Project, digests: Sequence[str] = (), history: bool = True,
 
 
 def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
-    """What can go; reads only."""
+    """The garbage of a workspace; removes nothing."""
     area, store = Area(project.root), project.store()
     planner = Planner(project.graph, store, project.identities)
     decisions = [planner.decide(step) for step in project.graph]
@@ -162,20 +162,20 @@ def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
     # A listing goes before the files that it names: half a removal leaves no folder that looks whole.
     objects = sorted((path for path, md5 in area.objects.items() if md5 not in kept), key=lambda path: (path.suffix != ".dir", path))
     scratch = area.children(f"{ARTIFACTS}/scratch")
-    going_on = [path for path in scratch if _goes_on(path.name, planner, decisions)]
+    resumable = [path for path in scratch if _resumes(path.name, planner, decisions)]
     groups = {
-        "checkpoints": [path for path in scratch if path not in going_on],
+        "checkpoints": [path for path in scratch if path not in resumable],
         "temporary folders": [path for path in area.children(ARTIFACTS) if _LEFT_BEHIND.fullmatch(path.name)],
         "logs": [path for path in area.children(f"{dvcfile.TEMPORARY}/adapterbuild") if path.suffix == ".log"],
         "artifacts": forgotten(area.children(ARTIFACTS), artifacts | {step.name for step in project.graph}),
         "run-cache entries": runs,
         "cache objects": objects,
     }
-    return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in going_on))
+    return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in resumable))
 
 
 def documents(root: Path, history: bool) -> Iterator[bytes]:
-    """Every `dvc.lock` and `*.dvc` that counts: in the working tree, in experiments that run aside, and in git."""
+    """The content of every `dvc.lock` and `*.dvc`: in the working tree, in DVC's temporary experiments, and in git."""
     for folder in (root, root / dvcfile.TEMPORARY / "exps"):
         for where, folders, files in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".") and not (folder == root and name == ARTIFACTS)]
@@ -186,7 +186,7 @@ def documents(root: Path, history: bool) -> Iterator[bytes]:
 
 
 def referred(texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
-    """The md5 of all content and the names of all artifacts that TEXTS name."""
+    """The md5s and the names of artifacts that occur in TEXTS."""
     contents: set[str] = set()
     artifacts: set[str] = set()
     for text in texts:
@@ -196,7 +196,7 @@ def referred(texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
 
 
 def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable[Record]) -> set[str]:
-    """Content that the specs refer to: what the plan keeps or restores, and earlier runs of recipes whose inputs are not known yet."""
+    """md5s that the specs refer to: what the plan keeps or restores, and earlier runs of recipes whose inputs are not known yet."""
     outcomes = [outputs for outputs in planner.outcomes.values() if outputs]
     perhaps = {planner.graph[decision.name].identity for decision in decisions if decision.action is Action.MAYBE}
     now = {step.identity: dvcfile.text_md5(planner.identities[step.name]) for step in planner.graph if step.identity in perhaps}
@@ -205,49 +205,49 @@ def kept_by_plan(planner: Planner, decisions: Iterable[Decision], runs: Iterable
 
 
 def kept_by_digest(digests: Iterable[str], runs: Iterable[Record], store: Store) -> set[str]:
-    """Content of the runs whose artifact has one of the content addresses; raises UserError for an address that no run has."""
+    """md5s of the runs whose artifact has one of the content addresses; raises UserError for an address that no run has."""
     chosen = list(digests)
     known = list(runs) if chosen else []
-    told = {str(number): provenance_of(run, store) for number, run in enumerate(known)}
-    addresses = {number: provenance.digest for number, provenance in told.items() if provenance}
+    found = {str(number): provenance_of(run, store) for number, run in enumerate(known)}
+    addresses = {number: provenance.digest for number, provenance in found.items() if provenance}
     kept: set[str] = set()
     for given in chosen:
-        # All of them where there are several: too much kept costs room, too little a result.
-        found = [known[int(number)] for number in matching(given, addresses)]
-        if not found:
-            hint = f"give at least {SHORTEST} digits of a digest that this prints: engine adapters"
-            raise UserError(f"the cache holds no artifact with the content address {given}", hint=hint)
-        kept |= {md5 for run in found for md5 in _md5s(run)}
+        # All of them if several match: keeping too much costs space, too little a result.
+        matched = [known[int(number)] for number in matching(given, addresses)]
+        if not matched:
+            hint = f"give at least {SHORTEST} digits of a digest as listed by: engine adapters"
+            raise UserError(f"no artifact in the cache has the content address {given}", hint=hint)
+        kept |= {md5 for run in matched for md5 in _md5s(run)}
     return kept
 
 
 def expanded(named: Iterable[str], store: Store) -> set[str]:
-    """NAMED and every file of the folders among them; raises UserError where a listing is damaged: its files would go for nothing."""
+    """NAMED and every file of the folders among them; raises UserError if a listing is damaged, since its files would be removed."""
     kept = set(named)
     for md5 in sorted(name for name in kept if name.endswith(".dir")):
         try:
             kept |= set((store.tree(md5) or {}).values())
         except (ValueError, KeyError, TypeError):
-            hint = "remove that file, then build or pull again what it belonged to"
-            raise UserError(f"{dvcfile.object_path(md5)} is damaged: it cannot be told which files it needs", hint=hint) from None
+            hint = "remove that file, then rebuild or pull the artifact that it belongs to"
+            raise UserError(f"{dvcfile.object_path(md5)} is damaged: the files that it lists are unknown", hint=hint) from None
     return kept
 
 
 def forgotten(entries: Iterable[Path], named: Container[str]) -> list[Path]:
-    """Artifacts with their provenance that are of no step any more and that no `dvc.lock` names."""
+    """Artifacts, each with its provenance, that belong to no current step and that no `dvc.lock` names."""
     present = {path.name: path for path in entries}
     pairs = [(path, present.get(f"{name}.provenance.json")) for name, path in present.items() if name not in named and path.is_dir()]
     return [path for pair in pairs if pair[1] for path in pair if path]
 
 
-def _goes_on(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool:
-    """Whether a step that is to run would go on from the checkpoints NAME."""
+def _resumes(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool:
+    """Whether a step that may run would resume from the checkpoints in the folder NAME."""
     match = _SCRATCH.fullmatch(name)
     step = next((planner.graph[d.name] for d in decisions if match and d.name == match[1] and d.action in (Action.RUN, Action.MAYBE)), None)
     if step is None:
         return False
     needs, unknown = planner.needs(step)
-    # The file that only orders `resolve` before the step is nothing that it reads.
+    # The file that only orders `resolve` before the step is not one of its inputs.
     read = {path: entry.md5 for path, entry in needs.items() if path != dvcfile.RESOLVED}
     return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
 
@@ -257,7 +257,7 @@ def _md5s(run: Record) -> set[str]:
 
 
 def _measured(groups: Mapping[str, Sequence[Path]]) -> Iterator[Group]:
-    """The groups with their files and bytes; a file with several names frees its bytes with the last of them, or not at all."""
+    """The groups with their files and bytes; a file with several hard links frees its bytes only if all of them are removed."""
     names_left: dict[tuple[int, int], int] = {}
     for name, paths in groups.items():
         files = size = 0
@@ -271,7 +271,7 @@ def _measured(groups: Mapping[str, Sequence[Path]]) -> Iterator[Group]:
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Every file at or below TOP; a link is a file of its own, and is not followed."""
+    """Every file at or below TOP; a symbolic link counts as a file and is not followed."""
     if top.is_symlink() or not top.is_dir():
         yield top
         return
@@ -280,15 +280,15 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _refuse_while_a_step_runs(root: Path) -> None:
-    """Raise UserError while a step of this workspace runs, whoever started it; the runner holds a lock for each."""
+    """Raise UserError while any process runs a step of this workspace; the runner holds a lock for each step."""
     for pattern in ("adapterbuild/*.lock", f"exps/**/{dvcfile.TEMPORARY}/adapterbuild/*.lock"):
         for path in (root / dvcfile.TEMPORARY).glob(pattern):
             with path.open("a+") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    hint = "wait for it, or end it with ^C"
-                    raise UserError(f"{path.stem} is being built: nothing can be removed meanwhile", hint=hint) from None
+                    hint = "wait until it has finished, or stop it with ^C"
+                    raise UserError(f"{path.stem} is being built: nothing was removed", hint=hint) from None
 
 
 def _remove_all(garbage: Garbage, root: Path) -> None:
@@ -297,12 +297,12 @@ def _remove_all(garbage: Garbage, root: Path) -> None:
             remove(path)
         except OSError as error:
             what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
-            raise UserError(what, hint="what went before it is gone; make it writable, then run the same command again") from None
+            raise UserError(what, hint="earlier files are already removed; make this one writable, then run the same command again") from None
     _prune(garbage, root)
 
 
 def _prune(garbage: Garbage, root: Path) -> None:
-    """Remove the folders of the cache that this has emptied."""
+    """Remove the cache folders that are now empty."""
     cache = cache_folder(root)
     parents = {parent for group in garbage.groups for path in group.paths for parent in path.parents if cache in parent.parents}
     for parent in sorted(parents, key=lambda path: -len(path.parts)):

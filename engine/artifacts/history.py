@@ -1,4 +1,4 @@
-"""What differs between two git revisions, step by step: recipes, artifacts, adapters and metrics; read without a checkout."""
+"""Compares two git revisions step by step: recipes, artifacts, adapters and metrics; needs no checkout."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ _METRIC_COLUMNS = ("step", "metric", "old", "new", "difference")
 
 @dataclass(frozen=True)
 class State:
-    """What one revision says of every step, by name."""
+    """The recipes, records and metrics of one revision, by step name."""
 
     title: str
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -37,13 +37,13 @@ class State:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps that are compiled; where nothing is, those that DVC has recorded. A lock alone may name steps that are long gone."""
+        """The compiled steps; if nothing is compiled, the recorded ones, some of which may no longer exist."""
         return tuple(self.recipes) or tuple(name for name in self.records if name != dvcfile.RESOLVE)
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that differs: its step, which thing, and the old and new value (None where there is none)."""
+    """One difference: its step, its subject, and the old and new values (None if absent)."""
 
     step: str
     subject: str
@@ -57,7 +57,7 @@ class Change:
 
     @property
     def shown_difference(self) -> str:
-        """The difference with its sign, empty where there is none."""
+        """The difference with its sign; empty if there is none."""
         return "" if self.difference is None else f"{self.difference:+.4g}"
 
 
@@ -89,18 +89,18 @@ class Changes:
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """What is compared, then steps, recipes and artifacts, one line each."""
-        yield f"{self.old.title} → {self.new.title}", "" if self else "nothing differs"
+        """The compared revisions, then steps, recipes and artifacts, one line each."""
+        yield f"{self.old.title} → {self.new.title}", "" if self else "no differences"
         for state in (self.old, self.new):
             if state.missing:
-                yield f"not in {state.title}: {', '.join(state.missing)}", ""
+                yield f"missing in {state.title}: {', '.join(state.missing)}", ""
         yield from ((f"added     {name}", "") for name in self.added)
         yield from ((f"removed   {name}", "") for name in self.removed)
         yield from ((f"recipe    {c.step}  {c.subject}  {_show(c.old)} → {_show(c.new)}", "") for c in self.recipes)
         yield from ((f"artifact  {c.step}  {_address(c.old)} → {_address(c.new)}", "") for c in self.artifacts)
 
     def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
-        """Title, columns and rows of what has numbers: content addresses and metrics."""
+        """Title, columns and rows of the tables: content addresses and metrics."""
         if self.adapters:
             yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters]
         if self.metrics:
@@ -108,7 +108,7 @@ class Changes:
 
 
 def differences_between(project: Project, old: str, new: str | None) -> Changes:
-    """What differs between the revisions OLD and NEW, the working tree where NEW is None; raises UserError for an unknown one."""
+    """The differences between the revisions OLD and NEW (None: the working tree); raises UserError for an unknown revision."""
     before = state_at(project.root, old)
     now = state_at(project.root, new) if new else working_state(project)
     return compare(before, now, project.store())
@@ -121,14 +121,14 @@ def state_at(root: Path, revision: str) -> State:
 
 
 def working_state(project: Project) -> State:
-    """The state of the working tree; recipes are what the specs say, compiled or not."""
+    """The state of the working tree; recipes are those of the specs, compiled or not."""
     paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).glob("*.json")]
     files = {path.relative_to(project.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     return read_state(WORKING_TREE, files | {dvcfile.PARAMS: project.compiled[dvcfile.PARAMS].encode()})
 
 
 def read_state(title: str, files: Mapping[str, bytes]) -> State:
-    """The state that FILES (path to content) describe; raises UserError where one of them cannot be read."""
+    """The state that FILES (path to content) describe; raises UserError if one of them cannot be read."""
     metrics = {
         Path(path).stem: _parsed(_parse_json, data, f"{path} of {title}") for path, data in files.items() if path.startswith(f"{METRICS}/")
     }
@@ -139,7 +139,7 @@ def read_state(title: str, files: Mapping[str, bytes]) -> State:
 
 def _parse_json(data: bytes) -> Any:
     def refuse(name: str) -> float:
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
 
     return json.loads(data, parse_constant=refuse)
 
@@ -154,12 +154,12 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes, name: str) -> dict[str, 
     except ValueError as error:
         raise UserError(f"{name} cannot be read: {error}", Location(name)) from None
     if not isinstance(content, dict):
-        raise UserError(f"{name} holds no table", Location(name))
+        raise UserError(f"{name} must be a mapping", Location(name))
     return content
 
 
 def compare(old: State, new: State, store: Store) -> Changes:
-    """What differs between two states; STORE holds the provenance that content addresses are looked up in."""
+    """The differences between two states; STORE provides the provenance with the content addresses."""
     names = tuple(dict.fromkeys([*new.steps, *old.steps]))
     both = [name for name in names if name in old.recipes and name in new.recipes]
     artifacts = tuple(_differing("artifact", {name: (_artifact(old, name), _artifact(new, name)) for name in names}))
@@ -181,21 +181,21 @@ def _fields(step: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterat
 
 
 def _differing(subject: str, pairs: Mapping[str, tuple[str | None, str | None]], unknown: str | None = None) -> Iterable[Change]:
-    """The pairs that differ, and those of which UNKNOWN stands on both sides."""
+    """The pairs that differ, and those with UNKNOWN on both sides."""
     for step, (old, new) in pairs.items():
         if old != new or (unknown is not None and old == unknown):
             yield Change(step, subject, old, new)
 
 
 def _artifact(state: State, step: str) -> str | None:
-    """The recorded content of a step's artifact, for steps that the revision still has."""
+    """md5 of a step's recorded artifact; None if the revision has no such step or record."""
     record = state.records.get(step) if step in state.steps else None
     entry = record.outputs.get(f"{ARTIFACTS}/{step}") if record else None
     return entry.md5 if entry else None
 
 
 def _digest(state: State, step: str, store: Store) -> str | None:
-    """Content address of what a training left; None for other steps and those that the revision has not built."""
+    """Content address of a training's artifact; None for other steps and for those that the revision has not built."""
     record = state.records.get(step) if step in state.steps else None
     if record is None or dvcfile.kind_of(record.command) != train.KIND.name:
         return None
@@ -208,7 +208,7 @@ def _digest(state: State, step: str, store: Store) -> str | None:
 
 
 def _numbers(state: State, step: str) -> dict[str, Any]:
-    """A step's metrics as one flat table, so that what is new or gone is named value by value."""
+    """A step's metrics as one flat mapping, so that each added or removed value is listed."""
     return dict(_leaves(state.metrics.get(step, {}))) if step in state.steps else {}
 
 

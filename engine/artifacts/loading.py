@@ -1,15 +1,15 @@
-"""Makes the folder of an adapter one that loads by itself: the base that it names, and a model card.
+"""Completes the folder of an adapter so that it loads without other files: adds its base and a model card.
 
-The artifact names no base, since a path would make equal trainings differ. What stands in its folder is written for these readers
+The artifact names no base, since a path would make equal trainings differ. The added files are written for these readers
 (peft 0.21, transformers 5):
 
  - `AutoPeftModel` loads what `base_model_name_or_path` names at `revision`; a relative path counts from the working directory;
- - `pipeline` and `from_pretrained` do so too, without the revision, unless `config.json` lies beside the adapter: then the folder is
+ - `pipeline` and `from_pretrained` do so too, without the revision, unless `config.json` is next to the adapter: then the folder is
    taken for the base as well;
- - `transformers serve` knows the second way alone.
+ - `transformers serve` supports only the second way.
 
-So a base that is placed lies in `base/`, which is named, and links beside the adapter lead to its configuration and weights. Links and
-name are relative: folder and base move together.
+So a copied base is in `base/`, which is named, and links next to the adapter lead to its configuration and weights. Links and name are
+relative, so that folder and base can be moved together.
 """
 
 import json
@@ -30,31 +30,31 @@ from engine.dvc.store import Disk
 from stages.process.starting import ours
 
 Choice = Literal["auto", "place", "name"]
-"""`place`: a copy beside the adapter; `name`: only its name; `auto`: the name of a model of the hub, a copy of any other."""
+"""`place`: a copy next to the adapter; `name`: only its name; `auto`: the name of a model of the hub, a copy of any other."""
 
 CONFIG, ENDS, FOLDER = "adapter_config.json", "generation_config.json", "base"
 _PLACED = (".jinja", ".json", ".model", ".safetensors", ".txt")
-"""What is taken of a model's folder: neither code nor pickles."""
+"""The suffixes of files that are copied from a model's folder: neither code nor pickles."""
 
 
 @dataclass(frozen=True)
 class Loadable:
-    """What a folder says of its base now."""
+    """How a completed folder provides its base."""
 
     base: str
-    """In words, for people."""
+    """The base, as text."""
     lacking: str | None = None
-    """Why it names no base, where it does not."""
+    """Why it provides no base; None if it does."""
 
 
 def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Path, choice: Choice = "auto") -> Loadable:
-    """Add to FOLDER, which holds the artifact of the training TOLD and is to be TARGET, the base's name or a copy of it, and a card.
+    """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will be moved to TARGET.
 
-    Raises UserError where CHOICE asks for what cannot be had.
+    Raises UserError if the base cannot be provided as in CHOICE.
     """
     if not (folder / CONFIG).is_file():
         (folder / CARD).write_text(card(told, None, Way.WHOLE, {}), "utf-8")
-        return Loadable("none: it is a whole model")
+        return Loadable("none (whole model)")
     base = base_of(root, store, told)
     way, said = _provide(root, store, told, base, folder, target, choice)
     config = json.loads((folder / CONFIG).read_text("utf-8")) | said
@@ -63,7 +63,7 @@ def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Pa
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     (folder / CARD).write_text(card(told, base, way, config), "utf-8")
     if way is Way.UNNAMED:
-        return Loadable(base.name, f"{base.read.path} is neither in DVC's cache or remote nor in the workspace as it was trained on")
+        return Loadable(base.name, f"{base.read.path} is neither in DVC's cache or remote nor unchanged in the workspace")
     at = f" at {base.hub[1]}" if base.hub else ""
     return Loadable(f"{base.name}{at}" + (f", in {target / FOLDER}" if way is Way.PLACED else ""))
 
@@ -71,24 +71,24 @@ def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Pa
 def _provide(
     root: Path, store: Disk, told: Provenance, base: Base, folder: Path, target: Path, choice: Choice
 ) -> tuple[Way, dict[str, Any]]:
-    """How the base is given, and what `adapter_config.json` says of it."""
+    """How the base is provided, and its values for `adapter_config.json`."""
     if base.hub and choice != "place":
         return Way.HUB, dict(zip(("base_model_name_or_path", "revision"), base.hub, strict=True))
     if choice == "name":
         now = store.entry(base.read.path)
         if now is None or now.md5 != base.read.md5:
-            what = f"{base.read.path} is not what {told.step} was trained on any more, and can only be named where it is"
-            raise UserError(what, hint="place a copy from the cache: --base-model place")
+            what = f"{base.read.path} has changed since {told.step} was trained on it, so it cannot be named"
+            raise UserError(what, hint="copy the original from the cache: --base-model place")
         return Way.NEAR, {"base_model_name_or_path": os.path.relpath((root / base.read.path).resolve(), target.resolve())}
     files = files_of(root, store, base.read)
     if files is None:
         if choice == "place":
-            what = f"the base {base.read.path} is neither in DVC's cache or remote nor in the workspace as it was trained on"
-            raise UserError(what, hint="name a remote that has it (dvc remote default NAME), or build it again")
+            what = f"the base {base.read.path} is neither in DVC's cache or remote nor unchanged in the workspace"
+            raise UserError(what, hint="set a remote that has it (dvc remote default NAME), or rebuild it")
         return Way.UNNAMED, {}
     _place(files, folder / FOLDER)
     if (folder / ENDS).is_file():
-        # peft takes the base's: answers would end where the base ends, not where the training taught.
+        # peft takes that of the base: answers would end where those of the base end, not where the training taught.
         copy(folder / ENDS, folder / FOLDER / ENDS)
     if read_by(told, "vocabulary"):
         _widen(root, store, told, folder)
@@ -106,19 +106,19 @@ def _place(files: Mapping[str, Path], folder: Path) -> None:
 
 
 def _widen(root: Path, store: Disk, told: Provenance, folder: Path) -> None:
-    """Give the base embeddings for the tokens that the spec adds: transformers puts an adapter on a base as it is."""
+    """Add embeddings to the base for the tokens that the spec adds: transformers does not resize a base for an adapter."""
     read = read_by(told, "vocabulary")
     assert read
     files = files_of(root, store, read)
     if files is None:
-        raise UserError(f"{read.path}, which names the added tokens, is not in DVC's cache or remote any more", hint="build it again")
+        raise UserError(f"{read.path}, which names the added tokens, is neither in DVC's cache nor in its remote", hint="rebuild it")
     with TemporaryDirectory(dir=folder.parent, prefix=".widen-") as temporary:
         wide, tokens = Path(temporary) / "wide", Path(temporary) / "tokens"
         _place(files, tokens)
         command = ours("stages.widening", *(str(path.absolute()) for path in (folder / FOLDER, tokens, wide)))
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
         if done.returncode:
-            raise UserError(f"the base cannot be given the added tokens: {done.stderr.strip()}", hint="leave it out: --base-model name")
+            raise UserError(f"the added tokens cannot be added to the base: {done.stderr.strip()}", hint="omit the base: --base-model name")
         for path in (folder / FOLDER).glob("*.safetensors*"):
             path.unlink()
         for path in sorted(wide.iterdir()):

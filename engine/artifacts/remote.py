@@ -1,4 +1,4 @@
-"""DVC's remote: content and records that the cache lacks, brought into it through DVC itself."""
+"""Pulls content and run records that the cache lacks from DVC's remote, through DVC."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +12,9 @@ from engine.dvc.store import Disk
 
 
 def pull(root: Path, md5s: Iterable[str]) -> None:
-    """Bring content from DVC's remote into its cache; what the remote lacks stays missing.
+    """Pull content from DVC's remote into its cache; what the remote lacks stays missing.
 
-    `dvc fetch` knows no content but that which the working tree names. Raises UserError where there is no remote, or it cannot be reached.
+    `dvc fetch` handles only content that the working tree names. Raises UserError if there is no remote or it cannot be reached.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -28,13 +28,13 @@ def pull(root: Path, md5s: Iterable[str]) -> None:
             repo.cloud.pull(wanted)
     except DvcException as error:
         first = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"not in DVC's cache, and its remote cannot be asked: {first}", hint="dvc remote add --default NAME URL") from None
+        raise UserError(f"not in DVC's cache, and its remote cannot be read: {first}", hint="run: dvc remote add --default NAME URL") from None
     except FileNotFoundError:
-        return  # a remote that lacks the listing of a folder; who asked looks what came
+        return  # the remote lacks the listing of a folder; the caller checks what has arrived
 
 
 def pull_records(root: Path, store: Disk, training: Training) -> None:
-    """Bring the run records of a training from the run cache of DVC's remote, where there is one; without them the artifact is as good."""
+    """Pull the run records of a training from the run cache of DVC's remote, if there is one; the artifact is valid without them."""
     from dvc.config import RemoteConfigError
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

@@ -1,1 +1,1 @@
-"""Runs what the plan says, and records it."""
+"""Runs the plan, and records the runs."""

@@ -1,4 +1,4 @@
-"""Builds: runs what the plan says as inputs become known, and records it as `dvc repro` would."""
+"""Builds: runs the planned steps as their inputs become known, and records them as `dvc repro` would."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ from stages.process.job import PREEMPTED
 
 
 class BuildPreempted(UserError):
-    """Steps were asked to stop, and have saved what they had."""
+    """Steps were preempted and have saved their state."""
 
 
 _NAMED_WAITS = 3
@@ -39,10 +39,10 @@ _SLOTS = {"cpu": "process"}
 
 
 class View(Protocol):
-    """Shows a build as it goes on."""
+    """Displays a running build."""
 
     def decided(self, decision: Decision) -> None:
-        """A step was kept or restored, or may start."""
+        """A step was kept or restored, or is ready to start."""
 
     def started(self, step: Step) -> None:
         """A step has started."""
@@ -51,23 +51,23 @@ class View(Protocol):
         """A step has ended."""
 
     def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
-        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
+        """FIRST are the next waiting steps, each with what it waits for; UNDONE is the number of steps that run or wait."""
 
     def moved(self, step: Step) -> None:
-        """What a step read has changed since it started, so that its result is not kept."""
+        """An input of a step changed while it ran, so its result is discarded."""
 
 
 def dvc_environment() -> dict[str, str]:
-    """The environment in which DVC's stages find this very Python, whether or not its virtual environment is active."""
+    """Environment variables with which DVC's stages find this Python, even if its virtual environment is not active."""
     folder = str(Path(sys.executable).parent)
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
 def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None) -> None:
-    """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
+    """Compile, resolve, and build GRAPH; raises UserError naming the failed steps, after recording the finished ones."""
     check_repository(project.root)
     if puller:
-        # First: what is restored asks nothing of this machine.
+        # First, since restored steps need nothing of this machine.
         pull_all(project, graph, puller)
     refuse_impossible(project, graph)
     with build_lock(project.root), _interrupted_by_sigterm():
@@ -80,7 +80,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View, puller
             run.go()
             _tell_loggers(project.root, run)
         except BaseException:
-            # ^C, SIGTERM, a mistake of the user, a full disk: what has finished by now is still recorded.
+            # ^C, SIGTERM, a user error, a full disk: steps that have finished are still recorded.
             run.record(executor.stop())
             raise
         finally:
@@ -89,7 +89,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View, puller
 
 
 def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
-    """What DVC's first step does, and its record; nothing when it is up to date already."""
+    """Run and record DVC's first step, unless it is up to date."""
     made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
     if project.plan_resolve(store).action is not Action.KEEP:
         project.resolve()
@@ -99,9 +99,9 @@ def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
 
 
 def _tell_loggers(root: Path, run: "_Build") -> None:
-    """Tell the loggers of new trainings of an evaluation that did not run, since the answers came out as before.
+    """Report metrics to the loggers of new trainings whose evaluation did not run, since its inputs came out unchanged.
 
-    The runner tells them of the others."""
+    The runner reports those of the other trainings."""
     for name in [name for name in run.read if name.startswith("train-")]:
         evaluation = name.replace("train-", "evaluate-", 1)
         watched = any((root / LIVE / name).glob("*.run"))
@@ -121,13 +121,13 @@ class _Build:
     view: View
     puller: Puller | None = None
     unsettled: dict[str, set[str]] = field(default_factory=dict)
-    """What each undecided step reads of steps that are not settled yet."""
+    """For each undecided step, its producers that are not settled yet."""
     decidable: list[int] = field(default_factory=list)
     """A heap of the steps, by place in the graph, whose producers are all settled."""
     ready: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """For each slot a heap of the steps that will run as soon as there is room."""
+    """For each slot, a heap of the steps that will run as soon as the slot is free."""
     read: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
-    """What each step that has started reads, by path."""
+    """The dependencies of each started step, by path."""
     failed: list[Finished] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class _Build:
         self.decidable = [place for place, step in enumerate(self.graph) if not step.producers]
 
     def go(self) -> None:
-        """Settle every step, or all that do not follow a failed one."""
+        """Settle every step; after a failure, start no more, and wait for those that run."""
         running = 0
         while True:
             if not self.failed:
@@ -152,11 +152,11 @@ class _Build:
             raise self._failure()
 
     def _failure(self) -> UserError:
-        """What to say about the steps that failed; where all of them only were asked to stop, that."""
+        """The error that names the failed steps; BuildPreempted if all of them were preempted."""
         names = ", ".join(finished.step.name for finished in self.failed)
-        hint = "what was finished is kept; run the same command to go on"
+        hint = "finished steps are kept; run the same command to resume"
         if all(finished.status == PREEMPTED for finished in self.failed):
-            return BuildPreempted(f"{names} was asked to stop and has saved its state", hint=hint)
+            return BuildPreempted(f"preempted after saving its state: {names}", hint=hint)
         return UserError(f"{names} failed", hint=hint)
 
     def _decide(self, step: Step) -> None:
@@ -169,10 +169,10 @@ class _Build:
             return
         if decision.action is Action.KEEP:
             record = self.store.record(step.name)
-            assert record, f"{step.name} is kept, so that it is recorded"
+            assert record, f"{step.name} is kept but has no record"
             self._renew(step, record)
             if not (self.recorder.root / step.run_record).exists() and (ran := self.store.ran(step)):
-                # DVC brought the result, and the run cache knows of its run.
+                # DVC restored the result; the run cache has the record of its run.
                 replace_with(self.recorder.root / step.run_record, ran.text().encode())
         elif decision.action is Action.RESTORE:
             needs = self._read_now(step)
@@ -182,22 +182,22 @@ class _Build:
             for path in step.outputs:
                 self.store.fresh(path)
             self._renew(step, run)
-        assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all it reads is there"
+        assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all its inputs are known"
         self._settle(step)
 
     def _renew(self, step: Step, record: Record) -> None:
-        """Record the result of RECORD for the identity of today, where it was recorded for another text of the same behaviour."""
+        """Record the result of RECORD under the current identity, if it was recorded under another text of an equivalent one."""
         needs, _ = self.planner.needs(step)
         if record.dependencies.keys() != needs.keys() or record.dependencies[step.identity].md5 != needs[step.identity].md5:
             self.planner.outcomes[step.name] = take_over(
                 self.recorder, self.store, step, self._read_now(step), self.planner.identities[step.name]
             )
         elif record.command != dvcfile.command(step):
-            # Only its command has another text since: DVC's next run must find that one.
+            # Only the text of its command has changed: DVC's next run must find the new one.
             self.planner.outcomes[step.name] = self.recorder.finish(step, self._read_now(step)).outputs
 
     def _settle(self, step: Step) -> None:
-        """What STEP leaves is known: those that waited for nothing else can be decided."""
+        """Mark the outputs of STEP as known; consumers with no other unsettled producer become decidable."""
         del self.unsettled[step.name]
         for name in self.graph.consumers[step.name]:
             self.unsettled[name].discard(step.name)
@@ -205,7 +205,7 @@ class _Build:
                 heappush(self.decidable, self.places[name])
 
     def _start_all(self) -> int:
-        """Start ready steps while there is room, the first of the graph first; how many started."""
+        """Start ready steps in graph order while slots are free; returns how many started."""
         started = 0
         while heaps := [heap for heap in self.ready.values() if heap and self.executor.free(self.graph.steps[heap[0]])]:
             step = self.graph.steps[heappop(min(heaps))]
@@ -218,20 +218,20 @@ class _Build:
         return started
 
     def _waiting(self) -> Iterator[tuple[str, str]]:
-        """The steps that wait, and for what: first those that only wait for room."""
+        """The waiting steps, each with what it waits for; first those that only wait for a free slot."""
         for slot, heap in self.ready.items():
             yield from ((self.graph.steps[place].name, f"a free {_SLOTS.get(slot, slot)}") for place in nsmallest(_NAMED_WAITS, heap))
         yield from ((name, ", ".join(sorted(producers))) for name, producers in self.unsettled.items() if producers)
 
     def _read_now(self, step: Step) -> dict[str, Entry]:
-        """What STEP reads as it lies on the disk, with sizes; it must be what the decision was made for."""
+        """The dependencies of STEP on disk, with sizes; raises UserError if they differ from those the decision was made for."""
         needs, unknown = self.planner.needs(step)
         if unknown:
-            raise UserError(f"{', '.join(unknown)} left no {self._unread(step, needs)}, which {step.name} reads", step.origin)
+            raise UserError(f"{', '.join(unknown)} did not write {self._unread(step, needs)}, which {step.name} reads", step.origin)
         found = {path: self.store.fresh(path) for path in needs}
         moved = [path for path, entry in found.items() if entry is None or entry.md5 != needs[path].md5]
         if moved:
-            raise UserError(f"{', '.join(moved)} changed while {step.name} was waiting for it", hint="run the same command again")
+            raise UserError(f"{', '.join(moved)} changed while {step.name} was waiting to start", hint="run the same command again")
         return {path: entry for path, entry in found.items() if entry}
 
     @staticmethod
@@ -239,14 +239,14 @@ class _Build:
         return ", ".join(item.path for item in step.inputs.values() if item.path not in needs)
 
     def _drop_damaged(self, step: Step) -> None:
-        """Remove damaged objects that an earlier run of this step left in the cache: they would stand in the way of good ones."""
+        """Remove damaged cache objects of an earlier run of STEP: they would block the intact ones."""
         record = self.store.record(step.name)
         for entry in record.outputs.values() if record else ():
             for path in self.store.damaged(entry):
                 path.unlink()
 
     def record(self, ended: Sequence[Finished]) -> None:
-        """Record the steps that ended well, in one go."""
+        """Record the steps that succeeded, in one write."""
         for finished in ended:
             step = finished.step
             self.view.ended(finished)
@@ -254,7 +254,7 @@ class _Build:
                 self.failed.append(finished)
                 continue
             if {path: self.store.fresh(path) for path in self.read[step.name]} != self.read[step.name]:
-                # Its siblings' work is still to be recorded: this is the failure of one step.
+                # Only this step fails; the others are still recorded.
                 self.view.moved(step)
                 self.failed.append(finished)
                 continue

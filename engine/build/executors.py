@@ -1,4 +1,4 @@
-"""Where steps run: one after another in this terminal, or several at once on this machine; a cluster would be a third."""
+"""Executors: run steps one at a time in this terminal, or several in parallel on this machine."""
 
 import os
 import signal
@@ -29,19 +29,19 @@ class Finished:
 
 
 class Executor(Protocol):
-    """Starts steps and says which have ended; it neither decides nor records."""
+    """Starts steps and reports which have ended; it decides and records nothing."""
 
     def free(self, step: Step) -> bool:
         """Whether STEP could start now."""
 
     def start(self, step: Step) -> None:
-        """Start a step for which there is room."""
+        """Start STEP, for which a slot is free."""
 
     def wait(self) -> list[Finished]:
-        """Wait until at least one step has ended; all that have."""
+        """Wait until at least one step has ended; returns all that have."""
 
     def stop(self) -> list[Finished]:
-        """End everything that runs, gently at first; all that has ended."""
+        """End all running steps, first with SIGTERM; returns all that have ended."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Process:
 
 @dataclass
 class Local:
-    """Processes on this machine: JOBS at once, and of each slot as many as SLOTS say."""
+    """Processes on this machine: at most JOBS at once, of which at most SLOTS[slot] use a slot."""
 
     root: Path
     environment: Mapping[str, str]
@@ -72,7 +72,7 @@ class Local:
         return len(self._running) < self.jobs and same < self.slots.get(step.kind.slot, self.jobs)
 
     def start(self, step: Step) -> None:
-        """Start a process; it ends with this one, however that ends (see the runner)."""
+        """Start a process that ends when this one does, however this one ends (see stages.process.parent)."""
         log = self._log(step)
         output = log.open("wb") if log else None
         environment = {**self.environment, PARENT: named()}
@@ -86,7 +86,7 @@ class Local:
         self._running.append(_Process(step, process, time.monotonic(), log))
 
     def _log(self, step: Step) -> Path | None:
-        """Steps that run one at a time write to the terminal; side by side, each has a file of its own."""
+        """The log file of a step that runs in parallel with others; None with one job, whose steps write to the terminal."""
         if self.jobs == 1:
             return None
         folder = self.root / TEMPORARY / "adapterbuild"
@@ -94,14 +94,14 @@ class Local:
         return folder / f"{step.name}.log"
 
     def wait(self) -> list[Finished]:
-        """Wait until at least one step has ended; all that have."""
+        """Wait until at least one step has ended; returns all that have."""
         while not (ended := [p for p in self._running if p.process.poll() is not None]):
             time.sleep(_POLL_SECONDS)
         self._running = [p for p in self._running if p not in ended]
         return [p.finished() for p in ended]
 
     def stop(self) -> list[Finished]:
-        """Ask every process to end, and kill what has not after a while."""
+        """Send SIGTERM to every process, and SIGKILL to those that still run after 15 seconds."""
         for running in self._running:
             if running.process.poll() is None:
                 running.process.send_signal(signal.SIGTERM)
@@ -115,16 +115,16 @@ class Local:
         return [p.finished() for p in ended]
 
 
-def in_turn(root: Path, environment: Mapping[str, str]) -> Local:
+def sequential(root: Path, environment: Mapping[str, str]) -> Local:
     """One step at a time, in this terminal."""
     return Local(root, environment)
 
 
-def side_by_side(root: Path, environment: Mapping[str, str], jobs: int, devices: int = 1) -> Local:
-    """JOBS steps at once, of those that use a device only DEVICES."""
+def parallel(root: Path, environment: Mapping[str, str], jobs: int, devices: int = 1) -> Local:
+    """Up to JOBS steps at once, of which at most DEVICES use a device."""
     return Local(root, environment, jobs, {"device": devices})
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""What a build would run and DVC's remote has: brought into the caches, step by step, so that a colleague's work is restored.
+"""Pulls results that a build would otherwise compute from DVC's remote into the caches, step by step, so that others' runs are restored.
 
-The remote is asked by a process of its own (`engine.build.pulling`): DVC and its file systems take a second to import, and what
-hangs there can be left. Requests and answers are JSON values, one a line; while something arrives, the process says so. A remote that
-says nothing for a while, or fails, is told once, and everything else is built here.
+A subprocess (`engine.build.pulling`) talks to the remote: DVC and its file systems take a second to import, and a hanging request can
+be abandoned. Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress. A remote that
+fails or does not answer in time is reported once, and everything else is built here.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
 
 PATIENCE = "ADAPTERBUILD_REMOTE_TIMEOUT"
-"""The variable that says for how many seconds a remote may say nothing."""
+"""The environment variable for the timeout of the remote in seconds."""
 
 _SECONDS = 30.0
 _BETWEEN_SIGNS = 1.0
 
 
 def patience() -> float:
-    """For how many seconds a remote may say nothing; raises UserError where the variable holds no number above zero."""
+    """The timeout of the remote in seconds; raises UserError if the variable is not a number above zero."""
     given = os.environ.get(PATIENCE, "")
     try:
         found = float(given) if given else _SECONDS
@@ -54,7 +54,7 @@ def patience() -> float:
 
 @dataclass
 class Puller:
-    """Asks the default remote of one workspace, until it fails."""
+    """Pulls from the default remote of a workspace, until it fails."""
 
     root: Path
     store: Disk
@@ -65,9 +65,9 @@ class Puller:
     _asked: set[str] = field(default_factory=set)
 
     def bring(self, step: Step, planner: Planner, action: Action) -> bool:
-        """Whether something came of an earlier run of STEP, all of whose inputs are known, that the caches lacked.
+        """Pull an earlier run of STEP, if all its inputs are known; returns whether the remote had one.
 
-        Of one that can be restored anyhow (ACTION), only the record of its run is asked for."""
+        If STEP can be restored without the remote (ACTION), only the record of its run is pulled."""
         needs, unknown = planner.needs(step)
         if unknown or self._given_up or step.name in self._asked or action not in (Action.RUN, Action.RESTORE):
             return False
@@ -81,20 +81,20 @@ class Puller:
         except _Silent as error:
             self.close()
             self._given_up = True
-            hint = f"what it has is built here; see: dvc pull --run-cache ({PATIENCE} says how long to wait)"
-            self.warn(f"DVC's remote could not be asked: {error}; {hint}")
+            hint = f"building here instead; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
+            self.warn(f"DVC's remote cannot be read: {error}; {hint}")
         return False
 
     def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
         key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
         self._ask({"folder": dvcfile.run_folder(key)})
         recorded = self.store.record(step.name)
-        # Pushed without its entry in the run cache: git has the record.
+        # Pushed without its run-cache entry: git has the record.
         same = recorded and all(recorded.dependencies.get(path) == entry for path, entry in needs.items())
         for run in (*self.store.runs(key), recorded if same else None):
             if run is None or set(run.outputs) != set(step.outputs):
                 continue
-            # What git tracks is in no remote: the statement carries it.
+            # Files that git tracks are in no remote: the statement contains them.
             entries = [run.outputs[path] for path in (step.artifact, step.provenance)]
             if self._ask({"objects": [entry.md5 for entry in entries]}):
                 self._ask({"folder": folder_of(step.name, run.outputs[step.provenance].md5)})
@@ -102,7 +102,7 @@ class Puller:
         return False
 
     def _ask(self, request: dict[str, Any]) -> bool:
-        """Whether the remote had all that is asked for."""
+        """Whether the remote has everything that is requested."""
         process = self._process = self._process or self._started()
         assert process.stdin and process.stdout
         try:
@@ -127,7 +127,7 @@ class Puller:
                 continue
             ready, _, _ = select.select([pipe], [], [], limit)
             if not ready:
-                raise _Silent(f"it has said nothing for {limit:g} s")
+                raise _Silent(f"no answer for {limit:g} s")
             data = os.read(pipe, 65536)
             if not data:
                 return
@@ -139,7 +139,7 @@ class Puller:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def close(self) -> None:
-        """End the process that asks."""
+        """End the subprocess."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -151,11 +151,11 @@ class Puller:
 
 
 class _Silent(Exception):
-    """The remote cannot be asked; the text says why."""
+    """The remote cannot be read; the text says why."""
 
 
 def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
-    """Bring everything that would run of GRAPH and whose inputs are known without running; for how many steps something came."""
+    """Pull results for every step of GRAPH that would run and whose inputs are known; returns the number of steps that can be restored."""
     planner = Planner(graph, puller.store, project.identities)
     count = 0
     for step in graph:
@@ -166,10 +166,10 @@ def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
 
 def main(root: Path) -> int:
     """Answer requests from stdin until it ends."""
-    # Asking may wait for ever.
+    # A request may block forever.
     die_with_parent(signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    # What libraries print is no answer.
+    # Keep what libraries print out of the answers.
     os.dup2(2, 1)
     signs = _Signs(answers)
     asking: _Asking | None = None
@@ -178,7 +178,7 @@ def main(root: Path) -> int:
             asking = asking or _Asking(root, signs)
             answer: dict[str, Any] = {"whole": asking.answer(json.loads(line))}
         except Exception as error:
-            # File systems of remotes raise what they like.
+            # File systems of remotes raise arbitrary exceptions.
             said = error.problems[0].what if isinstance(error, UserError) else " ".join(str(error).split())
             answer = {"error": said or type(error).__name__}
         signs.say(answer)
@@ -187,7 +187,7 @@ def main(root: Path) -> int:
 
 @dataclass
 class _Signs:
-    """Answers, and between them signs that something arrives."""
+    """Sends answers, and signs of progress between them."""
 
     stream: Any
     _last: float = 0.0
@@ -209,23 +209,23 @@ class _Asking:
         from dvc.repo import Repo
 
         repo = Repo(str(root))
-        # The run cache lies where objects of DVC 2 did.
+        # The run cache is where DVC 2 stored its objects.
         self._runs = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5-dos2unix")
         self._objects = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5")
         self._cache = cache_settings(root)
         self._signs = signs
         fs = self._runs.fs
         if {"http", "https"} & {fs.protocol}:
-            # Nothing can be listed there, and its file system takes a server that is gone for one that has nothing.
-            raise UserError("over HTTP there is no run cache")
+            # HTTP has no listings, and its file system cannot tell an unreachable server from an empty one.
+            raise UserError("remotes over HTTP have no run cache")
         if fs.protocol == "local" and not Path(self._runs.path).is_dir():
-            raise UserError(f"there is no folder {self._runs.path}")
+            raise UserError(f"folder not found: {self._runs.path}")
 
     def answer(self, request: dict[str, Any]) -> bool:
-        """Whether the remote has all that is asked for; it is in the cache then."""
+        """Whether the remote has everything that is requested, which is then in the cache."""
         if "folder" in request:
             return self._folder(request["folder"])
-        # All of them: the next request, or another build, finds what came.
+        # Request all of them: the next request, or another build, finds what has arrived.
         return not [md5 for md5 in request["objects"] if not self._object(md5)]
 
     def _folder(self, inside: str) -> bool:
@@ -257,7 +257,7 @@ class _Asking:
         return not [file for file in files if not self._object(file)]
 
     def _copy(self, fs: Any, source: str, target: Path, mode: int, md5: str | None) -> None:
-        """Bring one file, aside and then into its place; one that is not what its name says is as good as none."""
+        """Copy one file to a temporary name, then move it into place; a file whose content does not match its md5 is discarded."""
         from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
         signs = self._signs

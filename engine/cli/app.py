@@ -1,4 +1,4 @@
-"""The command line that the verbs join, and what several of them share: arguments, exit codes, the project."""
+"""The Typer app to which the commands are added, and what they share: arguments, exit codes, the project."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +19,11 @@ app = typer.Typer(
 
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 
-Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace; none given: all of them.")]
+Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace. Default: all.")]
 Targets = Annotated[
-    list[str] | None, typer.Argument(metavar="SPEC|STEP", help="Specs, or names of steps; none given: everything.", show_default=False)
+    list[str] | None, typer.Argument(metavar="SPEC|STEP", help="Specs or names of steps. Default: everything.", show_default=False)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -33,7 +33,7 @@ def _print_version(asked: bool) -> None:
 
 
 class Settings:
-    """What the options before the verb say."""
+    """The values of the options before the command."""
 
     workspace = Path()
 
@@ -41,7 +41,7 @@ class Settings:
 @app.callback()
 def _options(
     workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", metavar="DIR", help="The folder with specs, dvc.yaml and artifacts.")
+        Path, typer.Option("--workspace", "-w", metavar="DIR", help="The workspace: the folder with specs, dvc.yaml and artifacts.")
     ] = Path(),
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)] = False,
 ) -> None:
@@ -56,7 +56,7 @@ def load_project() -> Any:
 
 
 def ready(root: Path) -> None:
-    """Mend what git has left conflict markers in, and see that this clone merges generated files step by step; says what is new."""
+    """Resolve merge conflicts in generated files, and install the merge driver in this clone; reports what it changed."""
     from engine.cli import render
     from engine.core.workspace import CODE_ROOT
     from engine.dvc import conflicts
@@ -64,6 +64,4 @@ def ready(root: Path) -> None:
     for sentence in conflicts.mend(root):
         render.note(sentence)
     if conflicts.install_driver(root, CODE_ROOT):
-        render.note(
-            f"git merges {', '.join(conflicts.FILES)} step by step in this clone from now on (merge.{conflicts.DRIVER} in .git/config)"
-        )
+        render.note(f"this clone now merges {', '.join(conflicts.FILES)} step by step (merge.{conflicts.DRIVER} in .git/config)")

@@ -1,4 +1,4 @@
-"""The verbs about what lies under artifacts: adapters, verify; thin, as those of `engine.cli.app`."""
+"""The commands about artifacts: adapters, verify."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,21 +11,25 @@ from engine.cli.app import MISTAKE, Json, Specs, app, load_project
 @app.command()
 def adapters(
     specs: Specs = None,
-    metric: Annotated[str | None, typer.Option(help="The metric in the list; none given: the first one.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Those of git's history and of the cache, too.")] = False,
-    step: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only steps of this name, such as 'train-topic*'.")] = None,
-    method: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters trained by this method, such as lora.")] = None,
-    base: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters of this base, as the list shows it.")] = None,
-    digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="Only adapters whose content address begins so.")] = None,
-    fetch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Write this one to a folder, from DVC's cache or remote.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --fetch writes it.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The metric to show. Default: the first.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Include adapters that only git's history or the cache has.")] = False,
+    step: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters of matching steps, such as 'train-topic*'.")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Only adapters trained with a matching method, such as lora.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(metavar="PATTERN", help="Only adapters of a matching base, as shown in the list.")] = None,
+    digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="Only adapters whose content address starts with DIGEST.")] = None,
+    fetch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Write this adapter to a folder, from DVC's cache or remote.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder that --fetch writes. Default: adapter-DIGEST.")] = None,
     with_base: Annotated[
         Literal["auto", "place", "name"],
-        typer.Option("--base-model", help="What --fetch writes of its base: a copy, its name, or a copy unless it is of the hub."),
+        typer.Option("--base-model", help="How --fetch provides the base: a copy (place), its name, or a copy unless it is on the hub."),
     ] = "auto",
     json: Json = False,
 ) -> None:
-    """List adapters: content address, base, spec, scores, whether the cache holds them; or fetch one, even after its spec moved on."""
+    """List adapters: content address, base, spec, metrics, and whether the cache has them; or fetch one, even if its spec has changed."""
     from engine.artifacts.adapters import Choice, as_data, past, rows
     from engine.artifacts.adapters import adapters as collect
     from engine.cli import render
@@ -48,7 +52,7 @@ def adapters(
     elif found:
         render.table("adapters", *rows(found, measured_metric([one.metrics for one in found], metric)))
     else:
-        render.note("there is no such adapter" if step or method or base or digest else "none of these specs trains an adapter")
+        render.note("no adapter matches" if step or method or base or digest else "none of these specs trains an adapter")
 
 
 def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto", "place", "name"], json: bool) -> None:
@@ -58,25 +62,30 @@ def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto",
 
     folder = output or Path(f"adapter-{short(digest)}")
     fetched = fetch(project.root, project.store(), digest, folder, base)
-    told, ran, loadable = fetched.told, fetched.ran, fetched.loadable
+    provenance, ran, loadable = fetched.provenance, fetched.ran, fetched.loadable
     if loadable.lacking:
-        render.warn(f"{loadable.lacking}: {folder}/adapter_config.json names no base; {folder}/README.md says what to do")
+        render.warn(f"{loadable.lacking}: {folder}/adapter_config.json names no base; see {folder}/README.md")
     if json:
-        found = {"digest": told.digest, "step": told.step, "folder": str(folder), "base": None if loadable.lacking else loadable.base}
+        found = {
+            "digest": provenance.digest,
+            "step": provenance.step,
+            "folder": str(folder),
+            "base": None if loadable.lacking else loadable.base,
+        }
         render.as_json(found | {"git_commit": ran.git_commit if ran else None})
     else:
-        render.note(f"{folder} is {told.step} {short(told.digest)}; base: {loadable.base}")
+        render.note(f"{folder} written: {provenance.step} {short(provenance.digest)}, base {loadable.base}")
 
 
 @app.command()
 def verify(
     target: Annotated[
-        str, typer.Argument(metavar="STEP|EXPERIMENT|DIGEST", help="What to check: a step, an experiment's training, or a content address.")
+        str, typer.Argument(metavar="STEP|EXPERIMENT|DIGEST", help="A step, an experiment (its training), or a content address.")
     ],
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it again from nothing in a clean workspace, too, and compare.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Also rebuild it from scratch in a clean workspace, and compare.")] = False,
     json: Json = False,
 ) -> None:
-    """Recompute every digest in an artifact's provenance: files, record, identity, inputs, code, versions. Exit code 1: one differs."""
+    """Recompute every digest in an artifact's provenance: files, record, identity, inputs, code, versions. Exit code 1 if any differs."""
     from engine.artifacts.verify import COLUMNS
     from engine.artifacts.verify import verify as check
     from engine.cli import render
@@ -87,6 +96,6 @@ def verify(
         render.as_json({"step": name, "verified": good, "checks": [vars(one) for one in checks]})
     else:
         render.table(name, list(COLUMNS), [[one.what, "yes" if one.holds else "NO", one.detail] for one in checks])
-        render.note(f"{name} is what its provenance says" if good else f"{name} is not what its provenance says")
+        render.note(f"{name} matches its provenance" if good else f"{name} does not match its provenance")
     if not good:
         raise typer.Exit(MISTAKE)

@@ -1,4 +1,4 @@
-"""The verb that runs what the plan says: build."""
+"""The command that runs the plan: build."""
 
 from typing import Annotated
 
@@ -10,11 +10,13 @@ from engine.cli.app import INTERRUPTED, PREEMPTED, Targets, app, load_project, r
 @app.command()
 def build(
     targets: Targets = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
-    devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
-    pull: Annotated[bool, typer.Option("--pull", help="Restore what DVC's remote has of others' runs, and run the rest.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once.", metavar="N")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Run at most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Restore the results that DVC's remote has of other runs, and run the rest.")
+    ] = False,
 ) -> None:
-    """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
+    """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
@@ -27,16 +29,16 @@ def build(
     selected = project.select(targets or [])
     ready(project.root)
     if jobs > 1:
-        executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
+        executor = executors.parallel(project.root, dvc_environment(), jobs, devices)
     else:
-        executor = executors.in_turn(project.root, dvc_environment())
+        executor = executors.sequential(project.root, dvc_environment())
     puller = Puller(project.root, project.store(), render.warn) if pull else None
     try:
         with View(len(selected.graph), live=jobs > 1) as view:
             run(project, selected.graph, executor, view, puller)
     except KeyboardInterrupt:
-        # typer would turn it into an exit without a word.
-        render.note("interrupted: finished steps stay finished; run the same command to go on")
+        # typer would exit without a message.
+        render.note("interrupted: finished steps are kept; run the same command to resume")
         raise typer.Exit(INTERRUPTED) from None
     except BuildPreempted as stopped:
         render.error(stopped)

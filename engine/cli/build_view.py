@@ -1,4 +1,4 @@
-"""Shows a build as it goes on: a line for every step that is decided, starts or ends, and what runs right now."""
+"""Displays a running build: a line for every step that is restored, starts or ends, and the steps that run now."""
 
 import signal
 import time
@@ -13,11 +13,11 @@ from engine.plan.decide import Action, Decision
 
 _LOG_LINES = 30
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)
-"""Exit statuses of a step that was asked to end."""
+"""Exit statuses of a step that was terminated."""
 
 
 class View:
-    """Lines on stderr; on a terminal with several steps at once also a moving part that shows what runs, and how far it is."""
+    """Lines on stderr; with several steps at once on a terminal, also a live status of what runs and waits."""
 
     def __init__(self, steps: int, live: bool) -> None:
         self.steps = steps
@@ -25,7 +25,7 @@ class View:
         self.running: dict[str, float] = {}
         self.first: Sequence[tuple[str, str]] = ()
         self.undone = 0
-        self.moving = render.Moving(self.rows) if live else None
+        self.moving = render.LiveStatus(self.rows) if live else None
 
     def __enter__(self) -> Self:
         if self.moving:
@@ -37,20 +37,20 @@ class View:
             self.moving.stop()
 
     def rows(self) -> list[str]:
-        """What runs now, and since when."""
+        """The lines of the live status: progress, running steps with their duration, and waiting steps."""
         now = time.monotonic()
         names = [f"{name} ({render.duration(now - since)})" for name, since in list(self.running.items())]
         rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
         waits = [f"{name} waits for {what}" for name, what in self.first]
         more = self.undone - len(self.running) - len(waits)
-        return [*rows, *([f"{' · '.join(waits)}{f' · {more} more wait' if more > 0 else ''}"] if waits else [])]
+        return [*rows, *([f"{' · '.join(waits)}{f' · {more} more waiting' if more > 0 else ''}"] if waits else [])]
 
     def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
-        """The first steps that wait, each with what it waits for; UNDONE are all that run or wait."""
+        """FIRST are the next waiting steps, each with what it waits for; UNDONE is the number of steps that run or wait."""
         self.first, self.undone = first, undone
 
     def decided(self, decision: Decision) -> None:
-        """A step was kept or restored, or may start."""
+        """A step was kept or restored, or is ready to start."""
         if decision.action is not Action.RUN:
             self.done += 1
         if decision.action is Action.RESTORE:
@@ -62,8 +62,8 @@ class View:
         render.step_line("run", step.name, step.description)
 
     def moved(self, step: Step) -> None:
-        """What a step read has changed since it started, so that its result is not kept."""
-        render.step_line("failed", step.name, "what it read has changed since it started: run the same command again")
+        """An input of a step changed while it ran, so its result is discarded."""
+        render.step_line("failed", step.name, "an input changed while it ran: run the same command again")
 
     def ended(self, finished: Finished) -> None:
         """A step has ended; the end of a failed one's log is shown."""
@@ -73,9 +73,9 @@ class View:
             render.step_line("done", finished.step.name, f"{render.duration(finished.seconds)} · {self.done} of {self.steps}")
             return
         if finished.status in _STOPPED:
-            render.step_line("stopped", finished.step.name, "not finished; a training goes on from what it has saved")
+            render.step_line("stopped", finished.step.name, "not finished; a training resumes from its last checkpoint")
             return
-        render.step_line("failed", finished.step.name, f"status {finished.status}")
+        render.step_line("failed", finished.step.name, f"exit status {finished.status}")
         if finished.log:
             lines = finished.log.read_text("utf-8", errors="replace").splitlines()
             render.plain("\n".join(lines[-_LOG_LINES:]))

@@ -1,4 +1,4 @@
-"""The verb that draws the graph of steps: graph; thin, as those of `engine.cli.app`."""
+"""The command that draws the graph of steps: graph."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ from engine.cli.app import Targets, app, load_project
 @app.command()
 def graph(
     targets: Targets = None,
-    form: Annotated[Literal["text", "mermaid", "svg"], typer.Option("--format", "-f", help="How to draw it.")] = "text",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE, not to stdout.")] = None,
+    form: Annotated[Literal["text", "mermaid", "svg"], typer.Option("--format", "-f", help="The output format.")] = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead of stdout.")] = None,
 ) -> None:
     """Draw the graph of steps as text, Mermaid or SVG."""
     from engine.cli import render

@@ -1,4 +1,4 @@
-"""The verbs about what was built before: why, diff, accept, gc; thin, as those of `engine.cli.app`."""
+"""The commands about earlier builds: why, diff, accept, gc."""
 
 from typing import Annotated
 
@@ -11,11 +11,11 @@ from engine.core.errors import UserError
 @app.command()
 def why(
     step: Annotated[
-        str, typer.Argument(metavar="STEP|EXPERIMENT", help="A step, as `engine plan` prints it, or an experiment's training.")
+        str, typer.Argument(metavar="STEP|EXPERIMENT", help="A step, as printed by `engine plan`, or an experiment (its training).")
     ],
     json: Json = False,
 ) -> None:
-    """Say why one step would run: its own reasons, then those of the steps above it, up to the root causes."""
+    """Explain why a step would run: its own reasons, those of the steps it depends on, and the root causes."""
     from engine.cli import render
     from engine.plan.why import explain as explain_step
 
@@ -31,7 +31,7 @@ def why(
 def diff(
     old: Annotated[str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit.")],
     new: Annotated[
-        str | None, typer.Argument(metavar="REV2", help="Another one; none given: the working tree.", show_default=False)
+        str | None, typer.Argument(metavar="REV2", help="Another revision. Default: the working tree.", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
@@ -50,10 +50,10 @@ def diff(
 
 @app.command()
 def accept(
-    steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps whose only reasons are changes of code or versions.")],
+    steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps that would run only because code or versions changed.")],
     json: Json = False,
 ) -> None:
-    """Keep results although code or versions have changed, when you know that the change is harmless; it is written into the run record."""
+    """Keep results although code or versions have changed, if you know that the change is harmless; the run record notes it."""
     from engine.artifacts.accept import accept as keep
     from engine.artifacts.accept import as_data
     from engine.cli import render
@@ -65,27 +65,27 @@ def accept(
         render.as_json(as_data(accepted))
         return
     for name in dict.fromkeys(steps):
-        render.note(next((str(one) for one in accepted if one.step.name == name), f"{name} is up to date: there is nothing to accept"))
+        render.note(next((str(one) for one in accepted if one.step.name == name), f"{name} is up to date: nothing to accept"))
 
 
 @app.command()
 def gc(
-    force: Annotated[bool, typer.Option("--force", help="Remove it; without this, only say what would go.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go; the default.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Remove the files; without it, only list them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed (the default).")] = False,
     keep: Annotated[
-        list[str] | None, typer.Option(metavar="DIGEST", help="Keep this artifact too (see engine adapters); repeatable.")
+        list[str] | None, typer.Option(metavar="DIGEST", help="Also keep this artifact (see engine adapters); repeatable.")
     ] = None,
     tips: Annotated[
-        bool, typer.Option("--tips", help="Of git, keep only what branches, tags and stashes name now, not all commits.")
+        bool, typer.Option("--tips", help="Keep only what current branches, tags and stashes refer to, not all commits.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Remove what nothing refers to: checkpoints, leftovers, and results that no spec, git revision or kept adapter names."""
+    """Remove unreferenced files: checkpoints, leftovers, and results that no spec, git revision or kept adapter refers to."""
     from engine.artifacts.garbage_collection import GROUP_COLUMNS, collect
     from engine.cli import render
 
     if force and dry_run:
-        raise UserError("--force and --dry-run contradict each other", hint="look first, then run it again with --force alone")
+        raise UserError("--force and --dry-run contradict each other", hint="run it with --dry-run first, then with --force")
     project = load_project()
     found = collect(project, keep or [], history=not tips, force=force)
     if json:

@@ -1,4 +1,4 @@
-"""The verb about versions of packages: `engine lock`; thin, as those of `engine.cli.app`."""
+"""The command about versions of packages: lock."""
 
 from typing import Annotated
 
@@ -9,10 +9,12 @@ from engine.cli.app import Json, app, load_project
 
 @app.command()
 def lock(
-    upgrade: Annotated[bool, typer.Option("--upgrade", help="Move the lock to what is installed, and say what reruns.")] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Update the lock to the installed versions, and list the steps that rerun.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write adapterbuild.lock from what is installed: versions of packages that decide results; what it names stays without --upgrade."""
+    """Write adapterbuild.lock: the installed versions of packages that affect results; locked versions change only with --upgrade."""
     from engine.cli import render
     from engine.identity.environment import LOCK
     from engine.setup.versions import lock as write
@@ -26,11 +28,11 @@ def lock(
     render.lines(found.lines())
     for name, locked, have in found.behind:
         render.warn(
-            f"{name} {have} is installed, {LOCK} says {locked} (engine lock --upgrade moves it; pip install {name}=={locked} goes back)"
+            f"{name} {have} is installed, but {LOCK} has {locked} (engine lock --upgrade updates it; pip install {name}=={locked} reverts)"
         )
     if found.absent:
-        render.note(f"not installed here: {', '.join(found.absent)}")
+        render.note(f"not installed: {', '.join(found.absent)}")
     runs = sum(decision.action == "run" for decision in found.reruns)
-    moved = f"{LOCK} written" if found.versions else f"{LOCK} stays as it is"
-    told = f": {runs} steps will run, {len(found.reruns) - runs} may" if found.reruns else ": nothing reruns for it" if upgrade else ""
-    render.note(moved + told)
+    moved = f"{LOCK} written" if found.versions else f"{LOCK} is unchanged"
+    effect = f": {runs} steps will run, {len(found.reruns) - runs} may run" if found.reruns else ": nothing reruns" if upgrade else ""
+    render.note(moved + effect)

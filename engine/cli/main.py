@@ -1,11 +1,11 @@
-"""The command `engine`: the verbs of all modules in the order in which `--help` lists them."""
+"""The program `engine`: the commands of all modules, in the order in which `--help` lists them."""
 
 import io
 import sys
 from typing import Any
 
 # isort: off
-from engine.cli import setup, specs, plan, build, results  # noqa: F401 - each adds its verbs to the app
+from engine.cli import setup, specs, plan, build, results  # noqa: F401 - each adds its commands to the app
 from engine.cli import artifacts, graph, history, inspect, lock, pin, preview, report, sweep  # noqa: F401
 
 # isort: on
@@ -15,15 +15,15 @@ from engine.core.errors import UserError, no_room
 
 
 def command() -> Any:
-    """The whole command line: every verb of every module."""
+    """The whole command line: every command of every module."""
     return command_of(app)
 
 
 def main() -> None:
-    """Run a verb; a user's mistake is printed without a traceback, exit code 1."""
+    """Run a command; a user error is printed without a traceback, exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of guides
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of tree lines
     try:
         command()()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The verb that replaces moving names of revisions by commits: pin."""
+"""The command that replaces branches and tags with commits: pin."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from engine.cli.app import Json, Settings, app
 @app.command()
 def pin(
     specs: Annotated[
-        list[Path] | None, typer.Argument(metavar="SPEC", help="Specs, with the parts that they extend; none given: all of the workspace.")
+        list[Path] | None, typer.Argument(metavar="SPEC", help="Specs, with the parts that they extend. Default: all.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be written.")] = False,
     json: Json = False,
 ) -> None:
-    """Replace branches and tags of the hub in specs by the commits that they name now, in place; comments stay."""
+    """Replace hub branches and tags in specs with the commits that they name now, in place; comments are kept."""
     from engine.cli import render
     from engine.compile.hub import commit_of
     from engine.core.workspace import Workspace, select
@@ -28,7 +28,7 @@ def pin(
     files = files_of([*(select(specs, workspace) if specs else workspace.spec_paths())])
     found = tuple(one for file in files for one in moving_in(file, workspace.display(file)))
     commits = resolved(found, commit_of)
-    # Everything is known before anything is written.
+    # Resolve everything before writing anything.
     texts = {
         file: pinned(file, workspace.display(file), {one.key: commit for one, commit in commits.items() if one.file == file})
         for file in dict.fromkeys(one.file for one in found)

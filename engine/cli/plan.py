@@ -1,4 +1,4 @@
-"""The verb that says what would run: plan."""
+"""The command that shows what would run: plan."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ import typer
 from engine.cli.app import MISTAKE, NOTHING_TO_DO, SOMETHING_TO_DO, Json, Targets, app, load_project
 
 _NAMED_STEPS = 40
-"""A command with more steps than this is not printed whole."""
+"""An `engine accept` command with more steps is abbreviated."""
 
 
 @app.command()
@@ -15,13 +15,13 @@ def plan(
     targets: Targets = None,
     json: Json = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where a training cannot fit the device that its spec states.")
+        bool, typer.Option("--strict", help="Exit with 1 if a training does not fit the device memory stated in its spec.")
     ] = False,
     dvc: Annotated[
-        bool, typer.Option("--dvc", help="Say what plain `dvc repro` would do, which finds fewer earlier results than `engine build`.")
+        bool, typer.Option("--dvc", help="Show what plain `dvc repro` would do; it finds fewer earlier results than `engine build`.")
     ] = False,
 ) -> None:
-    """Say what would run, why, and what it would cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
+    """Show what would run, why, and at what cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
     from engine.cli import render
     from engine.dvc import conflicts
     from engine.plan.cost_memo import costs_of
@@ -40,22 +40,22 @@ def plan(
         for name in conflicts.FILES:
             if conflicts.mended(project.root, name):
                 render.warn(
-                    f"{name} has merge conflicts; the plan reads it with the records of both sides, and `engine build` writes it so"
+                    f"{name} has merge conflicts; the plan takes the records of both sides, and `engine build` writes the merged file"
                 )
         if dvc:
-            render.note("this is what plain `dvc repro` would do; for `engine build`: engine plan")
+            render.note("this is the plan of plain `dvc repro`; for that of `engine build`, run: engine plan")
         if project.pipeline_is_stale:
-            render.warn("dvc.yaml is not what the specs say yet; `engine build` writes it, plain `dvc repro` needs: engine compile")
+            render.warn("dvc.yaml is out of date; `engine build` updates it; before plain `dvc repro`, run: engine compile")
         render.plan(selected.title, decided, costs)
         if names := acceptable(decided):
             shown = (
                 names
                 if len(names) <= _NAMED_STEPS
-                else [*names[:_NAMED_STEPS], f"... ({len(names)} steps; all of them: engine plan --json)"]
+                else [*names[:_NAMED_STEPS], f"... ({len(names)} steps; to list all: engine plan --json)"]
             )
-            render.note(f"only code or versions changed; where you know that to be harmless: engine accept {' '.join(shown)}")
+            render.note(f"only code or versions changed; if you know that this is harmless, run: engine accept {' '.join(shown)}")
     for name in costs.unchecked:
-        render.note(f"{name}: whether it fits its device is unknown: its model is not here yet, or its architecture is not known")
+        render.note(f"{name}: cannot tell whether it fits its device: its model is not available yet, or its architecture is unknown")
     for text in costs.shortages:
         render.warn(text)
     if strict and costs.shortages:

@@ -1,4 +1,4 @@
-"""How things look in a terminal; the only file that imports rich, and only where somebody sees colours, tables or what moves."""
+"""Terminal output; imports rich only for colours, tables and live status."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from engine.plan.decide import Action, Decision, Plan, Reason
 if TYPE_CHECKING:
     from rich.console import Console
 
-# A pipe or a file has no width: nothing is wrapped there.
+# A pipe or a file has no width: its lines are not wrapped.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
 _MODULES_NAMED = 3
-"""So many modules are named of those whose code changed; of more, one."""
+"""Up to this number of changed modules, all are named; of more, only the first."""
 _NARROWEST = 28
-"""Columns that reasons need beside the names of steps; where there are fewer, they stand below them."""
+"""Columns that reasons need to the right of step names; with fewer, they are printed below."""
 
 Span = tuple[str, str]
-"""A piece of a line, and its style."""
+"""Text and its style."""
 Line = Sequence[Span]
 
 
@@ -35,7 +35,7 @@ def _shows_styles(stream: TextIO) -> bool:
 
 @cache
 def _console(stderr: bool) -> "Console":
-    """One console for each stream: what moves at the bottom of a terminal then makes way for lines."""
+    """One console per stream, so that the live status at the bottom of a terminal makes way for lines."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -43,12 +43,12 @@ def _console(stderr: bool) -> "Console":
 
 
 def out() -> "Console":
-    """The console of data, for pages that need more than lines."""
+    """The console of stdout, for output that needs more than plain lines."""
     return _console(False)
 
 
 def _print(lines: Iterable[Line], stderr: bool = False) -> None:
-    """Write lines; without colours rich is not needed, whose import takes longer than a plan."""
+    """Write lines; without colours, rich is not imported, which takes longer than a plan."""
     stream = sys.stderr if stderr else sys.stdout
     if not _shows_styles(stream):
         stream.writelines("".join(text for text, _ in line) + "\n" for line in lines)
@@ -60,12 +60,12 @@ def _print(lines: Iterable[Line], stderr: bool = False) -> None:
 
 
 def error(problem: UserError) -> None:
-    """Print what, where and hint of every problem to stderr."""
+    """Print every problem of a UserError to stderr: message, location and hint."""
     _problems(problem.problems)
 
 
 def warnings(found: Iterable[Problem]) -> None:
-    """Print what, where and hint of problems that refuse nothing to stderr."""
+    """Print problems that are only warnings to stderr: message, location and hint."""
     _problems(found)
 
 
@@ -78,12 +78,12 @@ def _problems(found: Iterable[Problem]) -> None:
 
 
 def note(text: str) -> None:
-    """A line for people, beside the data: to stderr."""
+    """Print an informational line to stderr."""
     _print([[(text, "dim")]], stderr=True)
 
 
 def warn(text: str) -> None:
-    """Something that people must see: to stderr."""
+    """Print a warning to stderr."""
     _print([[(f"warning: {text}", "bold yellow")]], stderr=True)
 
 
@@ -93,7 +93,7 @@ def as_json(value: Any) -> None:
 
 
 def plan(title: str, decided: Plan, costs: Costs) -> None:
-    """The plan as a tree: action, step, and its reasons or its size; then one line that sums up."""
+    """Print the plan as a tree: action, step, and its reasons or sizes; then a summary line."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
     width = max((len(d.name) for d in decided.decisions), default=0) + 2
     last = len(decided.decisions) - 1
@@ -104,14 +104,14 @@ def plan(title: str, decided: Plan, costs: Costs) -> None:
 
 
 def plan_as_json(decided: Plan, costs: Costs) -> None:
-    """The plan as one JSON value, with each step's facts; a line for each step, since thousands of them are written."""
+    """Print the plan as one JSON value with each step's facts; one line per step, since there may be thousands."""
     steps = ({**decision.as_data(), "facts": costs.steps[decision.name]} for decision in decided.decisions)
     lines = ",\n".join(json.dumps(step, ensure_ascii=False, allow_nan=False) for step in steps)
     sys.stdout.write(f'{{"steps": [\n{lines}\n]}}\n')
 
 
 def _branch(decision: Decision, known: Known, width: int, columns: int, is_last: bool) -> list[Line]:
-    """One step: its reasons and sizes beside its name, or below it where there are too few columns."""
+    """The lines of one step: reasons and sizes to the right of its name, or below it if there are too few columns."""
     remarks = [_reason(reason) for reason in _telling(decision.reasons)]
     if sizes := [*known["sizes"], *_time(known, decision.action)]:
         remarks.append([(" · ".join(sizes), "dim")])
@@ -125,7 +125,7 @@ def _branch(decision: Decision, known: Known, width: int, columns: int, is_last:
 
 
 def _wrapped(line: Line, width: int) -> list[list[Span]]:
-    """LINE in as many lines as WIDTH columns ask for, broken between words."""
+    """LINE wrapped between words to WIDTH columns."""
     if sum(len(text) for text, _ in line) <= width:
         return [list(line)]
     lines: list[list[Span]] = [[]]
@@ -140,22 +140,22 @@ def _wrapped(line: Line, width: int) -> list[list[Span]]:
 
 
 def _time(known: Known, action: Action) -> list[str]:
-    """How long the last run took; for a training that nobody has timed here, that this is unknown."""
+    """The duration of the last run; for a training never timed on this machine, that it is unknown."""
     if known["seconds"] and action is not Action.KEEP:
         return [f"{duration(known['seconds'])} last time"]
     return ["time unknown"] if known["memory"] and action in (Action.RUN, Action.MAYBE) else []
 
 
 def _telling(reasons: Sequence[Reason]) -> list[Reason]:
-    """What a person wants to read: all producers that a step follows in one line, and none where the step was never built anyway.
+    """The reasons as the plan shows them: all upstream steps in one line, or none if the step was never built.
 
-    Of many modules whose code changed the first is named; `engine why` and `--json` name all."""
+    Of many changed modules only the first is named; `engine why` and `--json` name all."""
     followed = [reason.subject for reason in reasons if reason.cause == "upstream"]
     code = [reason for reason in reasons if reason.cause == "code"]
     folded = code[1:] if len(code) > _MODULES_NAMED else []
     others = [reason for reason in reasons if reason.cause != "upstream" and reason not in folded]
     if folded:
-        others[others.index(code[0])] = replace(code[0], new=f"and of {len(folded)} more modules changed")
+        others[others.index(code[0])] = replace(code[0], new=f"and {len(folded)} more modules changed")
     if not followed or any(reason.cause == "never-built" for reason in others):
         return others
     return [*others, Reason("upstream", ", ".join(followed))]
@@ -193,17 +193,17 @@ _STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "fail
 
 
 def step_line(word: str, name: str, remark: str) -> None:
-    """What has just happened to a step: one line on stderr."""
+    """Print one line to stderr about an event of a step."""
     _print([[(f"{word:<9}", _STEP_STYLES[word]), (name, ""), (f"   {remark}", "dim")]], stderr=True)
 
 
 def plain(text: str) -> None:
-    """Text of another program, as it is, to stderr."""
+    """Print another program's output unchanged to stderr."""
     _print([[(line, "")] for line in text.splitlines()], stderr=True)
 
 
-class Moving:
-    """A few lines at the bottom of a terminal that are kept up to date; nothing at all where stderr is no terminal."""
+class LiveStatus:
+    """A live status: a few lines at the bottom of a terminal; prints nothing if stderr is not a terminal."""
 
     def __init__(self, rows: Callable[[], list[str]]) -> None:
         from rich.live import Live
@@ -221,7 +221,7 @@ class Moving:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
-    """A table to stdout; the first column is a name, the others are set to the right where they are numbers."""
+    """Print a table to stdout; columns of numbers are right-aligned, except the first."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -237,5 +237,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], cap
 
 
 def lines(items: Iterable[tuple[str, str]]) -> None:
-    """Plain lines with a dim remark at the end of each."""
+    """Print lines to stdout, each with a dim remark at its end."""
     _print([(text, ""), (f"   {remark}" if remark else "", "dim")] for text, remark in items)

@@ -1,4 +1,4 @@
-"""How a preview looks in a terminal: a row's columns, its prompt and completion, and its tokens with the supervised part in colour."""
+"""Prints a preview: a row's columns, its prompt and completion, and its tokens with the supervised part coloured."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ _SUPERVISED, _OTHER, _HEAD = "black on green", "dim", "bold"
 
 
 def preview(found: Preview) -> None:
-    """Print every row; where there is no colour, supervised tokens stand between ⟦ and ⟧."""
+    """Print every row; without colours, supervised tokens are between ⟦ and ⟧."""
     console = out()
     for row in found.rows:
         for line in _lines(row, console.color_system is not None):
@@ -33,7 +33,7 @@ def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
         yield Text.assemble(("left out: ", "bold yellow"), row["left_out"])
     yield from _texts(row)
     if "no_tokens" in row:
-        yield Text.assemble(("left out of the training: ", "bold yellow"), row["no_tokens"])
+        yield Text.assemble(("left out of training: ", "bold yellow"), row["no_tokens"])
     if "tokens" in row:
         learned = sum(token["supervised"] for token in row["tokens"])
         for note_of in row.get("notes", ()):
@@ -41,32 +41,32 @@ def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
         yield Text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
         yield _tokens(row["tokens"], colour)
         for further in row.get("more_tokens", ()):
-            yield Text(f"tokens of a further row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
+            yield Text(f"tokens of another row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
             yield _tokens(further, colour)
     yield Text("")
 
 
 def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
-    """The row as the model will read it: its messages, or its prompt and completion."""
+    """The row as the model reads it: its messages, or its prompt and completion."""
     made = row["row"] or {}
     if "messages" in made:
         for message in made["messages"]:
             calls = f" {json.dumps(message['tool_calls'], ensure_ascii=False)}" if message.get("tool_calls") else ""
             if reasoning := message.get("reasoning_content"):
                 yield Text.assemble((f"{message['role']}, reasoning: ", "magenta"), reasoning)
-            unlearned = " (not learned: train = false)" if message.get("train") is False else ""
-            yield Text.assemble((f"{message['role']}{unlearned}: ", "magenta"), f"{message['content'] or ''}{calls}")
+            unsupervised = " (not supervised: train = false)" if message.get("train") is False else ""
+            yield Text.assemble((f"{message['role']}{unsupervised}: ", "magenta"), f"{message['content'] or ''}{calls}")
         return
     system, prompt = made.get("system", row["system"]), made.get("prompt", row["prompt"])
     if system:
         yield Text.assemble(("system: ", "magenta"), system)
     yield Text.assemble((f"prompt (template {row['template']}): ", "magenta"), prompt)
     if row["asked"] not in (prompt, ""):
-        yield Text.assemble(("the teacher is asked: ", "magenta"), row["asked"])
+        yield Text.assemble(("request to the teacher: ", "magenta"), row["asked"])
     if made:
         yield Text.assemble(("completion: ", "magenta"), made["completion"])
     elif not row["left_out"]:
-        yield Text.assemble(("completion: ", "magenta"), ("the teacher writes it when the step runs; a preview asks nobody", "dim"))
+        yield Text.assemble(("completion: ", "magenta"), ("written by the teacher when the step runs; a preview sends no requests", "dim"))
 
 
 def _tokens(tokens: Iterable[Mapping[str, Any]], colour: bool) -> Text:

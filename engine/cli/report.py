@@ -1,4 +1,4 @@
-"""The verb that writes down what was built: report; thin, as those of `engine.cli.app`."""
+"""The command that writes a report of what was built: report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +11,16 @@ from engine.cli.app import Specs, app, load_project
 @app.command()
 def report(
     specs: Specs = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write the pages and pictures into.")] = Path(
-        "report"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the pages and pictures.")] = Path("report"),
 ) -> None:
-    """Write what was built as one HTML page that needs no network, and as Markdown: data, tokens, losses, scores, answers, cost."""
+    """Write a report as one self-contained HTML page and as Markdown: data, tokens, losses, metrics, predictions, cost."""
     from engine.cli import render
     from engine.report.collect import gather
     from engine.report.page import write
     from engine.report.sections import sections
 
-    matter = gather(load_project(), specs or [])
-    title = "Report: " + ", ".join(one.name for one in matter.experiments)
-    written = write(output, title, sections(matter))
+    data = gather(load_project(), specs or [])
+    title = "Report: " + ", ".join(one.name for one in data.experiments)
+    written = write(output, title, sections(data))
     pictures = len(written) - 2
     render.note(f"{written[0]} and {written[1].name} written, {pictures} {'picture' if pictures == 1 else 'pictures'}")

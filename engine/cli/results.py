@@ -1,4 +1,4 @@
-"""The verb that shows what was measured: results."""
+"""The command that shows metrics: results."""
 
 from typing import Annotated, Any
 
@@ -11,11 +11,13 @@ from engine.core.errors import UserError
 @app.command()
 def results(
     specs: Specs = None,
-    metric: Annotated[str | None, typer.Option(help="The metric in the table; none given: the first one.", show_default=False)] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="The metric to show. Default: the first.", show_default=False)
+    ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Show each value with its confidence interval.")] = False,
     json: Json = False,
 ) -> None:
-    """The table of what was built: experiments against tasks; and where experiments are compared, which differences are real."""
+    """Show the metrics of experiments on tasks and, for compared experiments, which differences are significant."""
     from engine.cli import render
     from engine.results.table import as_data
     from engine.results.table import results as collect
@@ -29,7 +31,7 @@ def results(
 
 
 def print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
-    """Print the tables of SPECS: values of one metric, of swept points, benchmarks, and differences."""
+    """Print the tables of SPECS: the values of one metric, points of sweeps, benchmarks, and differences."""
     from engine.cli import render
     from engine.results.sweeps import sweep_table, sweeps
     from engine.results.table import (
@@ -38,8 +40,8 @@ def print_results(project: Any, specs: Any, metric: str | None, intervals: bool 
         benchmark_table,
         chosen_metric,
         comparison_table,
+        ignored_text,
         score_table,
-        unseen,
     )
     from engine.results.table import results as collect
 
@@ -48,11 +50,11 @@ def print_results(project: Any, specs: Any, metric: str | None, intervals: bool 
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
-    render.table(f"{shown} on unseen rows", *score_table(found, shown, intervals))
-    for line in unseen(found):
+    render.table(f"{shown} on held-out rows", *score_table(found, shown, intervals))
+    for line in ignored_text(found):
         render.note(line)
     for sweep in sweeps(specs, found, project.graph, store, plan):
-        render.table(f"sweep {sweep.name}: {shown} of its points", *sweep_table(sweep, shown))
+        render.table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown))
     if rows := benchmark_table(found):
         render.table("benchmarks", BENCHMARK_COLUMNS, rows)
     if rows := comparison_table(found, shown):

@@ -1,4 +1,4 @@
-"""The verbs about a workspace and what it stands on: init, doctor."""
+"""The commands that set up and check a workspace: init, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,19 +9,19 @@ from engine.cli.app import MISTAKE, Json, Settings, app
 
 
 @app.command()
-def init(directory: Annotated[Path, typer.Argument(help="The folder to make a workspace of.")] = Path()) -> None:
-    """Make a workspace: git, DVC, ignore files, and a first spec to edit."""
+def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the workspace.")] = Path()) -> None:
+    """Create a workspace: git, DVC, ignore files, and a first spec to edit."""
     from engine.cli import render
     from engine.setup.init import init as make
 
     made = make(directory)
-    render.note(f"{directory} is a workspace" + (f" with {', '.join(made)}" if made else ""))
+    render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made)}" if made else ""))
     render.note("next: engine plan" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} plan")
 
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Check what a workspace stands on: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1: something is wrong."""
+    """Check the setup of a workspace: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1 if a check fails."""
     from engine.cli import render
     from engine.setup.doctor import COLUMNS, examine
 

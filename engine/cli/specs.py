@@ -1,4 +1,4 @@
-"""The verbs about specs and the files that are generated from them: check, schema, show, compile, resolve, merge-file."""
+"""The commands about specs and the files generated from them: check, schema, show, compile, resolve, merge-file."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from engine.core.errors import UserError
 
 @app.command()
 def check(specs: Specs = None) -> None:
-    """Check specs: keys, values, references and files; every problem at once, with file, line and hint."""
+    """Check specs: keys, values, references and files; reports all problems at once, with file, line and hint."""
     from engine.build.machine import missing_loggers
     from engine.cli import render
     from engine.setup.versions import drift
@@ -21,15 +21,15 @@ def check(specs: Specs = None) -> None:
     chosen = project.named(specs or [])
     steps = len(project.select([str(path) for path in specs or []]).graph) + 1  # `resolve`, DVC's first, which the plan counts too
     render.warnings([*project.outline.warnings, *missing_loggers(project.outline.loggers), *drift(project)])
-    render.note(f"{len(chosen)} {'spec is' if len(chosen) == 1 else 'specs are'} fine: {steps} steps")
+    render.note(f"{len(chosen)} {'spec' if len(chosen) == 1 else 'specs'} OK, {steps} steps")
 
 
 @app.command()
 def schema(
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the schema to FILE.")] = None,
-    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Exit with 1 where FILE is not the schema.")] = None,
+    check: Annotated[Path | None, typer.Option(metavar="FILE", help="Exit with 1 if FILE is out of date.")] = None,
 ) -> None:
-    """The JSON Schema of specs, for editors that complete and check TOML."""
+    """Print the JSON Schema of specs, for editors that complete and check TOML."""
     from engine.spec.schema import schema_text
 
     text = schema_text()
@@ -43,11 +43,11 @@ def schema(
 
 @app.command()
 def show(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="One spec of the workspace.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec of the workspace.")],
     json: Json = False,
     deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Show the DeepSpeed configuration of its training instead.")] = False,
 ) -> None:
-    """The resolved spec: every value, and the file and line that it comes from."""
+    """Show the resolved spec: every value, and the file and line that it comes from."""
     from engine.cli import render
     from engine.spec.explain import explain_all
 
@@ -55,7 +55,7 @@ def show(
     if deepspeed:
         from engine.compile.deepspeed import configuration
 
-        # No resource can be swept: the configuration of all points is the same.
+        # Resources cannot be swept: all points have the same configuration.
         render.as_json(configuration(chosen[0]))
         return
     values = explain_all(chosen)
@@ -67,8 +67,10 @@ def show(
 
 @app.command()
 def compile(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 where the files are stale, and say how.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that were edited by hand.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if the files are out of date, and show the differences.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that were edited by hand.")] = False,
 ) -> None:
     """Write dvc.yaml and params.yaml from the specs."""
     from engine.cli import render
@@ -80,20 +82,18 @@ def compile(
         stale = project.stale()
         if stale:
             moved = project.moved_specs()
-            shown = "\n".join([f"moved: {', '.join(moved)}", *stale.values()] if moved else stale.values())
-            raise UserError(
-                f"{' and '.join(stale)} {'are' if len(stale) > 1 else 'is'} not what the specs say\n{shown}", hint="run: engine compile"
-            )
-        render.note("dvc.yaml and params.yaml are what the specs say")
+            shown = "\n".join([f"changed: {', '.join(moved)}", *stale.values()] if moved else stale.values())
+            raise UserError(f"{' and '.join(stale)} {'are' if len(stale) > 1 else 'is'} out of date\n{shown}", hint="run: engine compile")
+        render.note("dvc.yaml and params.yaml are up to date")
         return
     written = project.write_compiled(force)
     said = f"{' and '.join(written)} written: {len(project.graph) + 1} steps"
-    render.note(said if written else "dvc.yaml and params.yaml were up to date")
+    render.note(said if written else "dvc.yaml and params.yaml are up to date")
 
 
 @app.command(hidden=True)
 def resolve() -> None:
-    """What DVC runs first: write every step's identity, its resources, and params.yaml."""
+    """Write every step's identity and resources, and params.yaml; DVC runs this first."""
     project = load_project()
     project.resolve()
     project.order_lock()
@@ -101,7 +101,7 @@ def resolve() -> None:
 
 @app.command(name="merge-file", hidden=True)
 def merge_file(base: Path, ours: Path, theirs: Path, path: str) -> None:
-    """What git runs to merge a generated file: BASE and THEIRS into OURS; PATH is its name in the repository."""
+    """Merge a generated file, BASE and THEIRS into OURS; git runs this. PATH is its name in the repository."""
     from engine.dvc import conflicts
 
     try:

@@ -1,4 +1,4 @@
-"""The verb about sweeps: pick; thin, as those of `engine.cli.app`."""
+"""The command about sweeps: pick."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,28 +15,29 @@ def pick(
     metric: Annotated[
         str | None,
         typer.Option(
-            help="A metric of validation rows; none given: the first where evaluation.split is validation, else validation_loss.",
+            metavar="METRIC",
+            help="A metric on validation rows. Default: the first if evaluation.split is validation, else validation_loss.",
             show_default=False,
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Of one task; none given: the mean over all.", show_default=False)
+        str | None, typer.Option(metavar="TASK", help="Rank by one task. Default: the mean over all tasks.", show_default=False)
     ] = None,
-    highest: Annotated[bool, typer.Option("--max", help="More is better.")] = False,
-    lowest: Annotated[bool, typer.Option("--min", help="Less is better.")] = False,
+    highest: Annotated[bool, typer.Option("--max", help="Higher is better.")] = False,
+    lowest: Annotated[bool, typer.Option("--min", help="Lower is better.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The spec to write; none given: beside SPEC.", show_default=False)
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The spec to write. Default: next to SPEC.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     json: Json = False,
 ) -> None:
-    """Choose the best point of a sweep by a metric of validation rows, and write it as a spec that extends the swept one."""
+    """Pick the best point of a sweep by a metric on validation rows, and write it as a spec that extends the swept one."""
     from engine.cli import render
     from engine.results.picking import Question
     from engine.results.picking import pick as choose
 
     if highest and lowest:
-        raise UserError("--max and --min contradict each other", hint="give one of them, or neither: most metrics know what is better")
+        raise UserError("--max and --min contradict each other", hint="give one of them, or neither: most metrics have a direction")
     project = load_project()
     direction = "max" if highest else "min" if lowest else None
     choice, path = choose(project, spec, Question(metric, task, direction), output, force)
@@ -44,19 +45,17 @@ def pick(
     if json:
         render.as_json(choice.as_data() | {"written": written})
         return
-    render.table(f"{choice.metric} on {', '.join(choice.tasks)}, the best point first ({choice.direction})", *choice.table())
+    render.table(f"{choice.metric} on {', '.join(choice.tasks)}, best point first ({choice.direction})", *choice.table())
     if choice.equals > 1:
-        render.warn(
-            f"{choice.equals} choices are equal in {choice.metric}: taken is the one with the fewest trainable parameters, then the first"
-        )
+        render.warn(f"{choice.equals} choices tie in {choice.metric}: picked the one with the fewest trainable parameters, then the first")
     elif (margin := choice.margin) and margin.within:
         render.warn(
-            f"{choice.best.point.name} is within the noise of the next, {margin.following.point.name}: they differ by "
-            f"{margin.difference:.3g} in {choice.metric}, and {margin.source} leave ±{margin.noise:.3g}"
+            f"{choice.best.point.name} is within the noise of the second best, {margin.following.point.name}: they differ by "
+            f"{margin.difference:.3g} in {choice.metric}, with a noise of ±{margin.noise:.3g} (from {margin.source})"
         )
     elif margin and margin.within is None:
         render.note(
-            f"whether {choice.best.point.name} is better than {margin.following.point.name} is unknown: {choice.metric} has no interval; "
-            "sweep experiment.seed too to see its noise"
+            f"cannot tell whether {choice.best.point.name} is better than {margin.following.point.name}: {choice.metric} has no interval; "
+            "sweep experiment.seed too to measure its noise"
         )
     render.note(f"{written} written: {choice.best.point.name}; next: engine build {written}")

@@ -1,4 +1,4 @@
-"""Texts and paths of the command line without pydantic: typer would import it to turn words into words, which takes longer than a plan."""
+"""Converts text and path arguments without pydantic, which typer would import for it, and whose import takes longer than a plan."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _PLAIN: dict[Any, Callable[[str], Any]] = {str: str, Path: Path, bool: bool}
 
 @dataclass(frozen=True)
 class _Plain:
-    """Stands in the place of typer's own conversion of one parameter (typer 0.29: `RuntimeParam`)."""
+    """Replaces typer's conversion of one parameter (typer 0.29: `RuntimeParam`)."""
 
     convert: Callable[[str], Any]
     many: bool
@@ -25,23 +25,23 @@ class _Plain:
 
 
 def command_of(app: typer.Typer) -> Any:
-    """The command of APP; its parameters that are texts and paths, one or several, are converted here and all others by typer."""
+    """The command of APP; its text and path parameters, single or repeated, are converted here, all others by typer."""
     command = typer.main.get_command(app)
     for verb in getattr(command, "commands", {}).values():
-        # The summary of a verb is cut to one line unless it is given as such.
+        # typer truncates the summary of a command to one line unless it is set as short help.
         verb.short_help = verb.short_help or " ".join((verb.help or "").split("\n\n")[0].split())
     for parameter in _parameters(command, None):
         annotation = parameter.type_descriptor.annotation
         many = get_origin(annotation) is list
         convert = _PLAIN.get(get_args(annotation)[0] if many else annotation)
-        # A parameter with rules of its own (an existing file, a range) keeps typer's conversion.
+        # A parameter with constraints (an existing file, a range) keeps typer's conversion.
         if convert and not (parameter.type_descriptor.parameter_info.exists or parameter.type_descriptor.parameter_info.parser):
             parameter._runtime_param = _Plain(convert, many)
     return command
 
 
 def _parameters(command: Any, parent: typer.Context | None) -> Iterator[Any]:
-    """The parameters of a command and of all its verbs, `--help` included."""
+    """The parameters of a command and of all its subcommands, `--help` included."""
     context = typer.Context(command, parent, **command.context_settings)
     yield from command.get_params(context)
     if isinstance(command, TyperGroup):

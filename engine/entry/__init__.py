@@ -1,1 +1,1 @@
-"""The one name that the wheel gives to the world: installed as `adapterbuild`, which there holds `engine` and `stages`."""
+"""The top-level package of the wheel, installed as `adapterbuild`, with `engine` and `stages` inside."""

@@ -1,7 +1,7 @@
-"""How a wheel is built: one name of its own, `adapterbuild`, with `engine` and `stages` inside; the repository keeps both at its top.
+"""Builds the wheel with one top-level package, `adapterbuild`, that contains `engine` and `stages`; the repository has both at its root.
 
-The package index has a distribution that imports as `stages`: two packages of one name in one environment write over each other's files.
-An editable install keeps `engine` and `stages` importable from the repository, which tests and type checkers want, and adds that name.
+The package index has a distribution that imports as `stages`: two packages of the same name in one environment overwrite each other's
+files. An editable install keeps `engine` and `stages` importable from the repository, for tests and type checkers, and adds that package.
 """
 
 import shutil
@@ -14,18 +14,18 @@ NAME = "adapterbuild"
 
 
 class BuildPy(build_py):
-    """setuptools' `build_py`, which then moves our packages below the name of the wheel."""
+    """setuptools' `build_py`, which then moves the packages below `adapterbuild`."""
 
     def finalize_options(self) -> None:
         """Count `engine/entry` as the package `adapterbuild` too, also for an editable install."""
-        told = self.distribution
-        found = told.packages or []
-        told.packages = [*found, *([] if NAME in found else [NAME])]
-        told.package_dir = {**(told.package_dir or {}), NAME: "engine/entry"}
+        distribution = self.distribution
+        found = distribution.packages or []
+        distribution.packages = [*found, *([] if NAME in found else [NAME])]
+        distribution.package_dir = {**(distribution.package_dir or {}), NAME: "engine/entry"}
         super().finalize_options()
 
     def run(self) -> None:
-        """Build, and move; what an earlier build left in the folder must not come along."""
+        """Build into an empty folder, so that no files of an earlier build get into the wheel, then move the packages."""
         if self.editable_mode:
             super().run()
             return
@@ -37,7 +37,7 @@ class BuildPy(build_py):
 
 
 class EggInfo(egg_info):
-    """setuptools' `egg_info`, which then says the one name that the distribution has."""
+    """setuptools' `egg_info`, which then names the one top-level package of the distribution."""
 
     def run(self) -> None:
         """Write the metadata."""

@@ -1,1 +1,1 @@
-"""What would run, why, and what it would take."""
+"""The plan: which steps would run, why, and at what cost."""

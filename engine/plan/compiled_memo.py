@@ -1,4 +1,4 @@
-"""What compiling gave, remembered for one exact state of specs, code and versions: a plan then reads no spec and needs no pydantic."""
+"""Caches the compiled workspace for one exact state of specs, code and versions: a cached plan parses no spec and imports no pydantic."""
 
 import sys
 import time
@@ -25,13 +25,13 @@ _MARGIN = 1_000_000_000
 
 @dataclass(frozen=True)
 class SpecName:
-    """A spec as the command line names it: its path, its experiment, and the steps that it is built for."""
+    """A spec as named on the command line: its path, its experiment, and its target steps."""
 
     path: str
     experiment: str
     targets: tuple[str, ...]
     stem: str
-    """The experiment's name as the file gives it; several points of a sweep have the same."""
+    """The experiment's name as written in the file; all points of a sweep share it."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,26 @@ class Outline:
 
     specs: tuple[SpecName, ...]
     files: tuple[str, ...]
-    """Every TOML file that was read, relative to the workspace where inside."""
+    """Every TOML file that was read; relative to the workspace if inside it."""
     graph: Graph
     digests: Mapping[str, str]
-    """The md5 of each step's identity file, by the step's name."""
+    """md5 of each step's identity file, by step name."""
     pipeline: str
-    """The md5 of `dvc.yaml` as it should be."""
+    """md5 of the `dvc.yaml` that the specs compile to."""
     resolved: Mapping[str, str]
-    """The md5 of each path that `resolve` writes, as it should be."""
+    """Expected md5 of each path that `resolve` writes."""
     state: str
-    """A digest of all that decided this."""
+    """Digest of everything that this was compiled from."""
     warnings: tuple[Problem, ...] = ()
-    """What the specs say that looks like a mistake."""
+    """Values in the specs that are valid but look like mistakes."""
     loggers: Mapping[str, Location | None] = field(default_factory=dict)
-    """The loggers that the specs name, each with its place."""
+    """The loggers that the specs name, each with its location."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """The versions of packages that the identities were made of, by package."""
+    """The package versions that the identities contain, by package."""
 
 
-class RememberedStep(Step):
-    """A step whose parameters are taken from the specs only when somebody asks for them."""
+class CachedStep(Step):
+    """A cached step, whose parameters are loaded from the specs on first access."""
 
     def __init__(self, name: str, kind_name: str, plots: bool, whole: Callable[[str], Step], **fields: Any) -> None:
         self.__dict__.update(fields, name=name, _kind_name=kind_name, _plots=plots, _whole=whole)
@@ -69,34 +69,34 @@ class RememberedStep(Step):
 
     @property
     def kind_name(self) -> str:
-        """The name of its kind."""
+        """Name of the step's kind."""
         return str(self.__dict__["_kind_name"])
 
     @property
     def plots(self) -> str | None:
-        """The plot that it writes."""
+        """Path of the plot that the step writes; None if it writes none."""
         return f"{PLOTS}/{self.name}.csv" if self.__dict__["_plots"] else None
 
     @property
     def kind(self) -> "Kind":
-        """Its kind, which brings that kind's parameters with it."""
+        """The step's kind; importing it imports the kind's parameters."""
         from stages.kinds import KINDS
 
         return KINDS[self.kind_name]
 
     @property
     def parameters(self) -> "Part":
-        """Its parameters, as the specs give them."""
+        """The step's parameters, from the specs."""
         return self._of_whole().parameters
 
     @property
     def numerics(self) -> str:
-        """What its process sets up before it computes."""
+        """The numeric settings that the step's process applies before it computes."""
         return self._of_whole().numerics
 
     @property
     def locate(self) -> Callable[[tuple[str | int, ...]], Location | None]:
-        """Where the specs give a field of its recipe."""
+        """Maps a field of the recipe to its location in the specs."""
         return self._of_whole().locate
 
     def _of_whole(self) -> Step:
@@ -106,7 +106,7 @@ class RememberedStep(Step):
 
 @dataclass(frozen=True)
 class State:
-    """All that decides what compiling gives, and how to tell that it is the same again."""
+    """Everything that compilation depends on; tells whether a cached outline is still valid."""
 
     hashes: Hashes
     code: Path
@@ -116,7 +116,7 @@ class State:
     """The installed version of a package."""
 
     def of(self, files: Iterable[str], inputs: Iterable[str], packages: Iterable[str]) -> dict[str, Any]:
-        """The content of FILES and of the code, what counts as a spec, whether INPUTS were touched, and versions that no file pins."""
+        """The state as JSON values: hashes of FILES and the code, paths of specs, stamps of INPUTS, versions of the unlocked PACKAGES."""
         read = (*files, *self._always())
         return {
             "versions": [sys.version, str(self.code), _pydantic()],
@@ -127,7 +127,7 @@ class State:
         }
 
     def _touched(self, name: str) -> object:
-        """What changes when NAME does, without reading a file; of a folder, whose time tells nothing of what lies below, the content."""
+        """A value that changes when NAME does: a file's stamp; a folder's content hash, since its mtime ignores changes in subfolders."""
         path = self.hashes.root / name
         return entry.md5 if path.is_dir() and (entry := self.hashes.entry(name)) else memo.stamp_of(path)
 
@@ -135,7 +135,7 @@ class State:
         return ("pyproject.toml", *LOCKS, str(self.code / "engine"), str(self.code / "stages"))
 
     def settled(self, state: Mapping[str, Any]) -> bool:
-        """Whether nothing of STATE changed since this process began to read: what was compiled then is of what is there now."""
+        """Whether no file of STATE changed since this process started, so that what was compiled matches the files on disk."""
         root = self.hashes.root
         kinds = ((state["files"], ".py"), (state["files"], ".json"), (state["inputs"], ""))
         read = ((root / name, suffix) for names, suffix in kinds for name in names)
@@ -148,25 +148,25 @@ def _is_source(path: str) -> bool:
 
 
 def _files(path: Path, suffix: str) -> Iterator[Path]:
-    """PATH, where it is there, and the files below it whose names end in SUFFIX."""
+    """PATH if it exists, and the files below it whose names end in SUFFIX."""
     yield from ([path] if path.exists() else [])
     yield from path.rglob(f"*{suffix}") if path.is_dir() else ()
 
 
 def _writer() -> list[int]:
-    """What changes with this module, which alone knows how to read what it wrote."""
+    """A stamp of this module: only the version that wrote a cache can read it."""
     return memo.stamp(Path(__file__).stat())
 
 
 def _pydantic() -> list[int]:
-    """What changes when pydantic, which reads the specs, is installed anew; found without importing it."""
+    """A stamp of the installed pydantic, which parses the specs; found without importing it."""
     found = find_spec("pydantic")
     assert found and found.origin
     return memo.stamp(Path(found.origin).with_name("version.py").stat())
 
 
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
-    """Write OUTLINE, which STATE has decided, to the memo at PATH."""
+    """Cache OUTLINE, which was compiled from STATE, at PATH."""
     value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
     value["asked"] = outline.versions
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
@@ -178,7 +178,7 @@ def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
 
 
 def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
-    """The outline remembered at PATH, where all that decided it is as it was; WHOLE gives a step with its parameters."""
+    """The outline cached at PATH; None if anything it was compiled from has changed. WHOLE returns a step with its parameters."""
     found = memo.load(path)
     if not found or found.get("by") != _writer():
         return None
@@ -194,7 +194,7 @@ def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | 
 
 
 def _packed(outline: Outline) -> dict[str, Any]:
-    """The steps as short JSON values; an input that several steps read stands there once."""
+    """The steps as compact JSON values; an input of several steps is stored once."""
     places = {(item.path, item.producer, item.where) for step in outline.graph for item in step.inputs.values()}
     inputs = {place: number for number, place in enumerate(places)}
     steps = [
@@ -213,7 +213,7 @@ def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[G
     steps, digests = [], {}
     for name, kind, plots, description, origin, reads, identity in found["steps"]:
         by_role = {role: inputs[number] for role, number in reads.items()}
-        steps.append(RememberedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
+        steps.append(CachedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
         digests[name] = identity
     return Graph(steps, found["aliases"]), digests
 

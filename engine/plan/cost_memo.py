@@ -1,4 +1,4 @@
-"""What a plan costs, remembered for as long as nothing has changed that it was read from; then neither records nor models are looked at."""
+"""Caches the costs of a plan until anything that they were computed from changes; a hit reads neither records nor models."""
 
 import os
 from collections.abc import Mapping
@@ -15,33 +15,33 @@ from engine.plan.decide import Action, Plan
 from engine.plan.project import Project
 
 Known = Mapping[str, Any]
-"""What is known of a step as plain JSON values; see engine.plan.step_estimates.Facts."""
+"""The facts about a step as plain JSON values; see engine.plan.step_estimates.Facts."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What is known of each step of a plan, by name, and what stands against a training."""
+    """The facts about each step of a plan, by step name, and the trainings that do not fit their device."""
 
     steps: Mapping[str, Known]
     shortages: tuple[str, ...]
-    """One message for each training that cannot fit the device that its spec states."""
+    """One message per training that does not fit the device memory stated in its spec."""
     unchecked: tuple[str, ...]
-    """The trainings of which that cannot be told yet."""
+    """The trainings for which this is not known yet."""
 
 
 @dataclass
 class Traced(Disk):
-    """A disk that notes which files it was asked for."""
+    """A disk that records which files were read."""
 
     seen: dict[str, Entry | None] = field(default_factory=dict)
 
     def metrics(self, path: str) -> Mapping[str, Any]:
-        """A metrics file of the workspace, empty where there is none."""
+        """A metrics file of the workspace; empty if there is none."""
         self.seen[path] = self.entry(path)
         return super().metrics(path)
 
     def run_record(self, step: str, statement: str) -> RunRecord | None:
-        """The record of the run that made a statement, as the cache has it."""
+        """The cached record of the run that wrote a statement."""
         folder = f"{self.cache}/{records.folder_of(step, statement)}"
         self.seen[folder] = self.entry(folder)
         return super().run_record(step, statement)
@@ -58,14 +58,14 @@ def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
     costs = _looked_up(project, plan, traced)
     store.hashes.save()
     if any(known.get("asking") for known in costs.steps.values()):
-        return costs  # what chat teachers would be asked follows from sources and from answers that are kept elsewhere
+        return costs  # requests to chat teachers depend on sources and cached answers, which are not traced
     seen = {name: _md5(entry) for name, entry in traced.seen.items()}
     memo.save(path, {"key": key, "seen": seen, "steps": costs.steps, "shortages": costs.shortages, "unchecked": costs.unchecked})
     return costs
 
 
 def _key(project: Project, plan: Plan, store: Disk) -> str:
-    """All that the costs depend on beside the files that are read for them: specs and code, decisions, records, and this machine."""
+    """Everything that the costs depend on besides the traced files: specs and code, decisions, records, and this machine."""
     decided = [[decision.name, decision.action] for decision in plan.decisions]
     return digest(canonical([project.outline.state, decided, _md5(store.entry(dvcfile.LOCK)), list(os.uname()), os.cpu_count()]))
 
@@ -75,18 +75,18 @@ def _md5(entry: Entry | None) -> str | None:
 
 
 def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
-    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_asking
+    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_requests
 
     graph = project.graph
     facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}
-    facts = with_asking(facts, plan, graph, project.root)
+    facts = with_requests(facts, plan, graph, project.root)
     limits = device_limits(project.specs, graph)
     steps = {decision.name: facts.get(decision.name, Facts()).as_data() for decision in plan.decisions}
     return Costs(steps, tuple(shortages(plan, facts, limits)), tuple(unchecked(plan, facts, limits)))
 
 
 def expected_seconds(plan: Plan, costs: Costs) -> tuple[float, int]:
-    """The seconds that earlier runs give for what may run now, and the number of steps that have no earlier run."""
+    """The total seconds of the steps that may run, each as in its last run, and the number of steps without an earlier run."""
     seconds = [
         costs.steps[d.name]["seconds"] for d in plan.decisions if d.action in (Action.RUN, Action.MAYBE) and d.name != dvcfile.RESOLVE
     ]

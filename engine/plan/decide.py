@@ -21,7 +21,7 @@ from engine.identity.provenance import beside_in, parse
 
 
 class Action(StrEnum):
-    """What will be done with a step."""
+    """What a build does with a step."""
 
     KEEP = "keep"
     """It is up to date."""
@@ -30,12 +30,12 @@ class Action(StrEnum):
     RUN = "run"
     """It will run."""
     MAYBE = "maybe"
-    """An input is rebuilt first; whether this step then runs depends on what comes out."""
+    """An input is rebuilt first; whether this step then runs depends on the result."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One cause of a decision: its sort, what it is about, and old and new value where there are any."""
+    """One reason for a decision: its cause, its subject, and the old and new values if there are any."""
 
     cause: str
     """never-built, recipe, wiring, code, revision, environment, input, upstream, output, command, cached"""
@@ -44,7 +44,7 @@ class Reason:
     new: Any = None
     where: Location | None = None
     note: str = ""
-    """What a person should know of it, such as the changelog's line of a new revision."""
+    """Further explanation, such as the changelog line of a new revision."""
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
@@ -63,15 +63,15 @@ _SENTENCES = {
     "code": "code of {subject} {new}",
     "revision": "code of {subject}  revision {old} → {new}",
     "environment": "{subject}  {old} → {new}",
-    "identity": "recipe, code or environment changed (the old one is not in the cache)",
-    "rewritten": "its identity says the same in other words, and DVC compares words: run engine build once",
+    "identity": "recipe, code or environment changed (the old identity is not in the cache)",
+    "rewritten": "same identity in a different text, and DVC compares text: run engine build once",
     "input": "input {subject} {new}",
-    "upstream": "follows {subject}",
+    "upstream": "depends on {subject}",
     "output": "{subject} {new}",
-    "command": "its command changed",
+    "command": "command changed",
     "specs": "{subject} {new}",
-    "cached": "an earlier run gave this result",
-    "perhaps-cached": "an earlier run of this recipe is in the cache",
+    "cached": "the cache has the result of an earlier run",
+    "perhaps-cached": "the cache has an earlier run of this recipe",
 }
 
 
@@ -108,7 +108,7 @@ class Plan:
         return {decision.name: decision for decision in self.decisions}
 
     def count(self, action: Action) -> int:
-        """How many steps have ACTION; `resolve` only writes down what the specs say, and computes nothing."""
+        """Number of steps with ACTION, without `resolve`, which computes nothing."""
         return sum(decision.action is action for decision in self.decisions if decision.name != dvcfile.RESOLVE)
 
     @property
@@ -129,9 +129,9 @@ def make_plan(
     digests: Mapping[str, str] | None = None,
     dvc: bool = False,
 ) -> Plan:
-    """Decide every step of GRAPH as `engine build` would, with DVC as plain `dvc repro` would.
+    """Decide every step of GRAPH as `engine build` would, or with DVC as plain `dvc repro` would.
 
-    IDENTITIES holds each step's identity file as `resolve` would write it, DIGESTS their md5."""
+    IDENTITIES: the text of each step's identity file, by step name; DIGESTS: their md5, as far as it is known."""
     planner = Planner(graph, store, identities, digests or {}, dvc)
     decisions = tuple(planner.decide(step) for step in graph)
     return Plan(((resolve,) if resolve else ()) + decisions)
@@ -139,20 +139,20 @@ def make_plan(
 
 @dataclass
 class Planner:
-    """Decides step after step; a build asks it again as outputs become known."""
+    """Decides one step at a time; a build calls it as outputs become known."""
 
     graph: Graph
     store: Store
     identities: Mapping[str, str]
     digests: Mapping[str, str] = field(default_factory=dict)
-    """The md5 of identities that are known already; of the others the text is taken."""
+    """md5 of identity files, as far as it is known; the rest is computed from the text."""
     dvc: bool = False
-    """Decide as `dvc repro` would, which looks into fewer places than `engine build`."""
+    """Decide as `dvc repro` would, which finds fewer earlier results than `engine build`."""
     outcomes: dict[str, Mapping[str, Entry] | None] = field(default_factory=dict)
-    """What each decided step's outputs will hold, by path; None where only running tells."""
+    """The outputs of each decided step, by path; None if known only after the step has run."""
 
     def decide(self, step: Step) -> Decision:
-        """Decide one step whose producers are decided; each exit records its reasons."""
+        """Decide one step whose producers are all decided, and store its expected outputs."""
         needs, unknown = self.needs(step)
         record = self.store.record(step.name)
         reasons = self._changes(step, record, needs)
@@ -170,22 +170,22 @@ class Planner:
         return self._outcome(step, Action.RUN, reasons, None)
 
     def earlier_run(self, step: Step, needs: Mapping[str, Entry], record: Record | None) -> Record | None:
-        """A run that read just this and whose outputs can be restored: the recorded one, else the newest of the run cache."""
+        """A run with the same dependencies and restorable outputs: the recorded one, else the newest in the run cache, else None."""
         current = record is not None and not self._changes(step, record, needs)
         if record and current and (self.dvc or self._restorable(step, record)):
-            # DVC checks out what the lock names; it does not look into the run cache in this case.
+            # DVC checks out what the lock names; it does not search the run cache in this case.
             return record if self._restorable(step, record) else None
-        # DVC looks at the newest entry only, and at nothing where it cannot read that one.
+        # DVC tries only the newest entry, and gives up if it cannot read that one.
         keys = (dvcfile.run_key(command, needs, step.outputs) for command in self._commands(step))
         runs = islice(chain.from_iterable(self.store.runs(key) for key in keys), 1 if self.dvc else None)
         return next((run for run in runs if run and self._restorable(step, run)), None)
 
     def _commands(self, step: Step) -> tuple[str, ...]:
-        """The commands under which a run of STEP may be recorded; DVC compares texts, and knows today's alone."""
+        """The commands under which a run of STEP may be recorded; DVC compares text and knows only the current one."""
         return (dvcfile.command(step),) if self.dvc else dvcfile.commands(step)
 
     def _undecided(self, step: Step, needs: Mapping[str, Entry], reasons: tuple[Reason, ...], upstream: tuple[Reason, ...]) -> Decision:
-        """A step one of whose inputs only running its producer can tell."""
+        """Decide a step with an input that is known only after its producer has run."""
         if not reasons:
             return self._outcome(step, Action.MAYBE, upstream, None)
         if self.store.runs_with(step.identity, needs[step.identity].md5):
@@ -197,7 +197,7 @@ class Planner:
         return Decision(step.name, step.kind_name, action, reasons)
 
     def needs(self, step: Step) -> tuple[dict[str, Entry], tuple[str, ...]]:
-        """What the step will read, by path, and the producers of what cannot be known yet."""
+        """The step's dependencies, by path, and the producers of those that are not known yet."""
         digest = self.digests.get(step.name) or dvcfile.text_md5(self.identities[step.name])
         needs = {step.identity: Entry(digest)}
         if not step.producers:
@@ -212,7 +212,7 @@ class Planner:
         return needs, tuple(unknown)
 
     def _produced(self, producer: str, path: str) -> Entry | None:
-        """What PRODUCER will have left at PATH, an output or something inside one; None where only running tells."""
+        """The entry that PRODUCER leaves at PATH, an output or a file inside one; None if known only after it has run."""
         outputs = self.outcomes[producer]
         if outputs is None:
             return None
@@ -224,7 +224,7 @@ class Planner:
         return Entry(md5) if md5 else None
 
     def _changes(self, step: Step, record: Record | None, needs: Mapping[str, Entry]) -> tuple[Reason, ...]:
-        """Why the recorded run is not one of this step as it is now; inputs that are not known yet say nothing here."""
+        """How the recorded run differs from the step as it is now; inputs that are not known yet are skipped."""
         if record is None:
             return (Reason("never-built", step.name),)
         reasons: list[Reason] = []
@@ -233,7 +233,7 @@ class Planner:
         old = record.dependencies.get(step.identity)
         if old is None or old.md5 != needs[step.identity].md5:
             changes = self._identity_changes(step, record)
-            # DVC compares the texts of identity files, `engine build` what they say.
+            # DVC compares the text of identity files, `engine build` their meaning.
             reasons += changes or ([Reason("rewritten", step.name)] if self.dvc else [])
         for item in step.inputs.values():
             before, now = record.dependencies.get(item.path), needs.get(item.path)
@@ -243,7 +243,7 @@ class Planner:
                 reasons.append(Reason("input", item.producer or item.path, new="is new", where=item.where))
         if self.dvc and not step.producers and dvcfile.RESOLVED not in record.dependencies and not reasons:
             reasons.append(Reason("wiring", dvcfile.RESOLVED, None, dvcfile.RESOLVED))
-        # A folder that several roles read would be named once for each.
+        # A folder that is read in several roles would be listed once per role.
         return tuple(reason for place, reason in enumerate(reasons) if reason not in reasons[:place])
 
     def _identity_changes(self, step: Step, record: Record) -> list[Reason]:
@@ -254,33 +254,33 @@ class Planner:
         try:
             return identity_changes(step, before, now, self._behaviours)
         except (KeyError, TypeError, AttributeError):
-            return [Reason("identity", step.name)]  # damaged, or of a release that this one does not know
+            return [Reason("identity", step.name)]  # damaged, or written by an unknown release
 
     @cached_property
     def _behaviours(self) -> Behaviours:
         return Behaviours.of(CODE_ROOT)
 
     def _old_identity(self, step: Step, record: Record) -> Mapping[str, Any] | None:
-        """The identity that a run was recorded for: as the cache has it, or as the run's statement tells it, which remotes carry too."""
+        """The identity that a run was recorded for: from the cache, else from the run's statement, which remotes hold too; None if lost."""
         old = record.dependencies.get(step.identity)
         if old and (data := self.store.read(old.md5)):
             try:
                 return dict(json.loads(data))
             except (ValueError, TypeError):
-                pass  # a damaged object of the cache: the statement may still tell
+                pass  # a damaged cache object; the statement may still be intact
         made = record.outputs.get(step.provenance)
-        told = parse(data) if made and (data := self.store.read(made.md5)) else None
-        if told is None:
+        provenance = parse(data) if made and (data := self.store.read(made.md5)) else None
+        if provenance is None:
             return None
-        reads = {role: read["path"] for role, read in told.inputs.items()}
-        written = 1 if any(name.startswith("stages.") for name in told.code) else 2
+        reads = {role: read["path"] for role, read in provenance.inputs.items()}
+        written = 1 if any(name.startswith("stages.") for name in provenance.code) else 2
         return {
             "format": written,
-            "kind": told.kind,
-            "recipe": told.recipe,
+            "kind": provenance.kind,
+            "recipe": provenance.recipe,
             "inputs": reads,
-            "code": told.code,
-            "environment": told.environment,
+            "code": provenance.code,
+            "environment": provenance.environment,
         }
 
     def _lost_outputs(self, step: Step, record: Record) -> tuple[Reason, ...]:
@@ -295,7 +295,7 @@ class Planner:
             return Reason("output", path, new="is missing")
         if found.md5 != recorded.md5:
             return Reason("output", path, new="was edited")
-        # Metrics and plots are kept by git, not by DVC's cache.
+        # Metrics and plots are tracked by git, not kept in DVC's cache.
         if path in (step.artifact, step.provenance) and not self.store.holds(recorded):
             return Reason("output", path, new="is not in the cache")
         return None
@@ -309,7 +309,7 @@ class Planner:
             return True
         if self.dvc or not set(lacking) <= {step.metrics, step.plots}:
             return False
-        # What git tracks, DVC pushes to no remote: the statement carries it, or git has brought it.
+        # DVC pushes no files that git tracks: they are in the statement, or git has checked them out.
         data = self.store.obtain(run.outputs[step.provenance].md5)
         beside = beside_in(data) if data else {}
         return all(
@@ -319,11 +319,11 @@ class Planner:
 
 
 def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, Any], behaviours: Behaviours) -> list[Reason]:
-    """What differs between two identities of one step, as reasons; none where both say the same behaviour by BEHAVIOURS.
+    """The differences between two identities of one step, as reasons; empty if BEHAVIOURS knows both to leave the same bytes.
 
-    The older one may have been written before its code or versions were listed, or in an older format.
+    BEFORE may be in an older format, or may lack lists of code or versions.
     """
-    from engine.identity.text import with_defaults  # brings pydantic, which a plan of what is up to date does not need
+    from engine.identity.text import with_defaults  # imports pydantic, which an up-to-date plan does not need
 
     before = behaviours.current(before, now["code"])
     before["recipe"] = with_defaults(before["recipe"], step.parameters)
@@ -342,7 +342,7 @@ def identity_changes(step: Step, before: Mapping[str, Any], now: Mapping[str, An
 
 
 def code_changes(before: Mapping[str, Code], now: Mapping[str, Code], behaviours: Behaviours) -> list[Reason]:
-    """What differs between what two identities say of their code: revisions by unit, edits by module."""
+    """The differences in code between two identities: revisions by unit, edits by module."""
     reasons: dict[str, Reason] = {}
     for unit in {**before, **now}:
         old, new = before.get(unit, {}), now.get(unit, {})
@@ -353,7 +353,7 @@ def code_changes(before: Mapping[str, Code], now: Mapping[str, Code], behaviours
             notes = [line for revision, line in sorted(known.changes.items()) if old < int(revision) <= new] if known else []
             reasons[unit] = Reason("revision", unit, old, new, note="; ".join(notes))
             continue
-        # Of a revision the modules are known as they were listed last.
+        # The modules of a revision are those that were last listed for it.
         was = behaviours.listed(new) if isinstance(old, int) else old
         is_now = behaviours.listed(old) if isinstance(new, int) else new
         moved = differences(was, is_now)
@@ -366,7 +366,7 @@ def code_changes(before: Mapping[str, Code], now: Mapping[str, Code], behaviours
 
 
 def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any, Any]]:
-    """Every leaf that differs between two JSON values: its path, the old and the new value (None where there is none)."""
+    """Every leaf that differs between two JSON values: its path, the old and the new value (None if absent)."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*now, *before])
         return [leaf for key in keys for leaf in differences(before.get(key), now.get(key), (*path, key))]
@@ -376,9 +376,9 @@ def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list
 
 
 def plan_resolve(expected: Mapping[str, str], found: Mapping[str, Entry | None]) -> Decision:
-    """Decide `resolve`: EXPECTED is the md5 of what it would write, FOUND what lies there, by path.
+    """Decide `resolve`: EXPECTED holds the md5 of each path that it would write, FOUND the entry on disk, by path.
 
-    DVC runs it under every `dvc repro`; it changes nothing where that is the same.
+    DVC runs `resolve` in every `dvc repro`; it changes nothing if they match.
     """
     wrong = {path: entry for path, entry in found.items() if entry is None or entry.md5 != expected[path]}
     if len(wrong) == len(found) and None in wrong.values():

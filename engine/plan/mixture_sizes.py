@@ -1,4 +1,4 @@
-"""What a mixture will be made of, from the recorded sizes of its tasks' tokens; nothing where a task is not tokenized yet."""
+"""The composition of a mixture, from the recorded token counts of its tasks; empty if a task is not tokenized yet."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _UNITS = ("rows", "tokens", "supervised_tokens")
 
 
 def expected_shares(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
-    """The rows of an epoch and each task's share of rows, tokens and supervised tokens, in words; empty where sizes are not known."""
+    """The rows per epoch and each task's share of rows, tokens and supervised tokens, as text; empty if a size is not known."""
     assert isinstance(step.parameters, mix.Parameters)
     sizes = _sizes(step, graph, store)
     if not sizes:
@@ -22,11 +22,11 @@ def expected_shares(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
         for task, count in phase.items():
             rows[task] += count
     amounts = {task: {unit: rows[task] * size.of(unit) / size.rows for unit in _UNITS} for task, size in sizes.items()}
-    return (f"{sum(rows.values()):,} rows an epoch", *_shares(amounts))
+    return (f"{sum(rows.values()):,} rows per epoch", *_shares(amounts))
 
 
 def realised_shares(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Each task's share of what was mixed, in words, from the METRICS of a mixture."""
+    """Each task's share of a built mixture, as text, from the mixture's METRICS."""
     tasks = metrics.get("tasks", {})
     known = {task: found for task, found in tasks.items() if isinstance(found, dict) and all(unit in found for unit in _UNITS)}
     return _shares(known)
@@ -48,7 +48,7 @@ def _sizes(step: Step, graph: Graph, store: Store) -> dict[str, Size]:
         if not (rows and tokens and supervised):
             return {}
         size = Size(rows, tokens, supervised)
-        # Where a conversation of several rows counts once, so many rows are an epoch.
+        # If a conversation of several rows counts once, an epoch has as many rows as conversations.
         counted = train.get("conversations")
         found[role.removeprefix("tokens/")] = size.scaled(counted) if isinstance(counted, int) and counted else size
     return found

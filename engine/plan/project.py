@@ -1,4 +1,4 @@
-"""A workspace with its specs loaded: the graph, the identities, what is compiled, and the plan."""
+"""A workspace: its specs, graph, identities, compiled files and plan."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
 from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
 
 if TYPE_CHECKING:
-    from engine.spec.load import Spec  # brings pydantic, which a plan of remembered specs does not need
+    from engine.spec.load import Spec  # imports pydantic, which a plan from the cache does not need
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a verb is about: its title, the names of its experiments, and the steps that must exist for it."""
+    """What a command operates on: a title, the names of its experiments, and the graph of the steps they need."""
 
     title: str
     experiments: tuple[str, ...]
@@ -33,11 +33,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Project:
-    """Everything that the verbs need of one workspace, computed once when asked for."""
+    """A workspace as the commands see it; each property is computed once, on first access."""
 
     workspace: Workspace
     pins: Mapping[str, str] | None = None
-    """What the lock of versions is taken to say, in a plan of what another one would do; None: what it says."""
+    """Package versions to plan with in place of those in the lock; None: those in the lock."""
 
     @property
     def root(self) -> Path:
@@ -45,7 +45,7 @@ class Project:
 
     @cached_property
     def specs(self) -> "tuple[Spec, ...]":
-        """Every spec of the default DAG, in order of name; raises UserError with all problems of all of them."""
+        """Every spec of the workspace, sorted by name; raises UserError with all problems of all specs."""
         specs, problems = self._loaded
         if problems:
             raise UserError(problems)
@@ -59,7 +59,7 @@ class Project:
 
     @cached_property
     def outline(self) -> Outline:
-        """The steps and their identities, remembered where specs, code and versions are as they were, else compiled."""
+        """The steps and their identities: cached if specs, code and versions are unchanged, else compiled."""
         if self.pins is not None:
             return self._compiled_outline()
         outline = recall(self._memo, self._state, lambda name: self._whole[name]) or self._compiled_outline()
@@ -68,7 +68,7 @@ class Project:
 
     @property
     def graph(self) -> Graph:
-        """The graph of all specs; raises UserError where a file that a step reads is missing."""
+        """The graph of all specs; raises UserError if a file that a step reads is missing."""
         return self.outline.graph
 
     @cached_property
@@ -113,7 +113,7 @@ class Project:
                     yield from error.problems
                 else:
                     if why := template_error(text):
-                        yield Problem(f"{file} is no valid Jinja template: {why}", Location(file))
+                        yield Problem(f"{file} is not a valid Jinja template: {why}", Location(file))
             if given := step.inputs.get("chat_template"):
                 try:
                     read_template(self.root / given.path, given.path)
@@ -121,9 +121,9 @@ class Project:
                     yield from error.problems
 
     def _models_without_config(self) -> list[Problem]:
-        hint = "a folder in the layout of from_pretrained is expected: config.json, tokenizer.json and safetensors weights"
+        hint = "expected a folder in the from_pretrained layout: config.json, tokenizer.json and safetensors weights"
         return [
-            Problem(f"{path} holds no config.json, so it is no model", spec.where("model", "path"), hint)
+            Problem(f"not a model folder: {path} has no config.json", spec.where("model", "path"), hint)
             for spec, path in self._local_models()
             if not (self.root / path / "config.json").exists()
         ]
@@ -142,7 +142,7 @@ class Project:
         return State(self.hashes, CODE_ROOT, self.workspace.spec_paths(), self.environment.version)
 
     def _compiled_outline(self) -> Outline:
-        """The outline of the specs as they are now, which is remembered for the next run."""
+        """Compile the specs, and cache the outline for the next run."""
         from engine.compile.compiler import targets
         from engine.spec.warnings import advice, loggers
 
@@ -154,9 +154,18 @@ class Project:
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
-        resolved, told = self._to_resolve(graph, digests), tuple(advice(self.specs))
+        resolved, warnings = self._to_resolve(graph, digests), tuple(advice(self.specs))
         outline = Outline(
-            names, files, graph, digests, pipeline, resolved, digest(canonical(state)), told, loggers(self.specs), self.environment.asked
+            names,
+            files,
+            graph,
+            digests,
+            pipeline,
+            resolved,
+            digest(canonical(state)),
+            warnings,
+            loggers(self.specs),
+            self.environment.asked,
         )
         if self.pins is None and self._state.settled(state):
             remember(self._memo, outline, state)
@@ -164,7 +173,7 @@ class Project:
 
     @staticmethod
     def _to_resolve(graph: Graph, digests: Mapping[str, str]) -> dict[str, str]:
-        """The md5 of each path that `resolve` writes."""
+        """Expected md5 of each path that `resolve` writes."""
         from engine.identity.text import resources_text
 
         resources = {f"{step.name}.json": dvcfile.text_md5(resources_text(step)) for step in graph}
@@ -176,12 +185,12 @@ class Project:
         }
 
     def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
-        """The specs that the user named; all of them when none is named."""
+        """The specs at PATHS, which may also be names of experiments; all specs if PATHS is empty."""
         wanted = {spec.experiment for spec in self.named(paths)}
         return tuple(spec for spec in self.specs if spec.name in wanted)
 
     def named(self, paths: Iterable[Path], steps: Iterable[str] = ()) -> tuple[SpecName, ...]:
-        """As `chosen`, by name only; a sweep is all its points, and the name of a point is that one. STEPS might be meant too."""
+        """As `chosen`, without loading the specs; the name of a sweep selects all its points. STEPS: more names to suggest for a typo."""
         names = dict.fromkeys(name for spec in self.outline.specs for name in (spec.stem, spec.experiment))
         given = list(paths)
         chosen = {str(path) for path in given} & names.keys()
@@ -190,12 +199,12 @@ class Project:
         return tuple(spec for spec in self.outline.specs if not given or spec.path in wanted or {spec.experiment, spec.stem} & chosen)
 
     def refuse_sweep(self, name: str) -> None:
-        """Raise UserError where NAME is a sweep, for those who want one of its points."""
+        """Raise UserError if NAME is a sweep; for commands that need one of its points."""
         if points := [spec.experiment for spec in self.outline.specs if spec.stem == name != spec.experiment]:
-            raise UserError(f"{name} is a sweep of {len(points)} points: name one of them", hint=f"the first one is {points[0]}")
+            raise UserError(f"{name} is a sweep of {len(points)} points: name one of them", hint=f"for example: {points[0]}")
 
     def select(self, names: Sequence[str]) -> Selection:
-        """What the user asked for by specs and names of steps; everything when nothing is named."""
+        """The selection that NAMES of specs, experiments and steps stand for; everything if NAMES is empty."""
         if not names:
             return Selection("all specs", tuple(spec.experiment for spec in self.outline.specs), self.graph)
         experiments = {spec.stem for spec in self.outline.specs}
@@ -212,29 +221,29 @@ class Project:
 
     @cached_property
     def behaviours(self) -> Behaviours:
-        """Which states of the code and of the versions are known to leave the same bytes."""
+        """The recorded behaviours: which states of code and versions are known to leave the same bytes."""
         return Behaviours.of(CODE_ROOT)
 
     @cached_property
     def identities(self) -> dict[str, str]:
-        """Every step's identity file, by the step's name."""
+        """The text of every step's identity file, by step name."""
         from engine.identity.text import Identities
 
         return Identities(CODE_ROOT, self.environment).texts(self._whole)
 
     @cached_property
     def compiled(self) -> dict[str, str]:
-        """What `engine compile` writes: file to text."""
+        """The files that `engine compile` writes: name to text."""
         return {dvcfile.PIPELINE: dvcfile.pipeline_text(self.graph), dvcfile.PARAMS: dvcfile.params_text(self._whole)}
 
     @property
     def pipeline_is_stale(self) -> bool:
-        """Whether `dvc.yaml` is not what the specs say."""
+        """Whether `dvc.yaml` is missing or out of date."""
         path = self.root / dvcfile.PIPELINE
         return not path.exists() or dvcfile.text_md5(path.read_text("utf-8")) != self.outline.pipeline
 
     def stale(self) -> dict[str, str]:
-        """The compiled files that are not what the specs say, each with the first lines of the difference."""
+        """The compiled files that are out of date, each with the first lines of its diff."""
         import difflib
 
         found = {}
@@ -249,16 +258,16 @@ class Project:
         return found
 
     def moved_specs(self) -> list[str]:
-        """The specs whose steps the compiled files do not show as they are, with a step of each; steps that no spec asks for any more."""
+        """What is out of date in the compiled files: each changed step with its spec, and each step that is no longer in any spec."""
         found: dict[str, None] = {}
         for name, text in self.compiled.items():
             path = self.root / name
             for step in sorted(dvcfile.changed_sections(path.read_text("utf-8") if path.exists() else "", text)):
-                found[f"{self.graph[step].origin.file} ({step})" if step in self.graph else f"no spec asks for {step} any more"] = None
+                found[f"{self.graph[step].origin.file} ({step})" if step in self.graph else f"{step} (no longer in any spec)"] = None
         return list(found)
 
     def write_compiled(self, force: bool = False) -> list[str]:
-        """Write the compiled files that are stale, and name them; raises UserError where one was edited by hand, unless FORCE."""
+        """Write the compiled files that are out of date; returns their names. Raises UserError if one was edited by hand, unless FORCE."""
         changed = self.stale()
         if not force:
             self._refuse_edited(changed)
@@ -267,13 +276,13 @@ class Project:
         return list(changed)
 
     def _write(self, name: str) -> None:
-        """Write a compiled file, and remember that it was us."""
+        """Write a compiled file, and record its md5 to detect later edits by hand."""
         write_text(self.root / name, self.compiled[name])
         if (self.root / ".dvc").is_dir():
             write_text(self.root / dvcfile.WRITTEN / name, dvcfile.text_md5(self.compiled[name]))
 
     def _written_by_us(self, name: str, text: str) -> bool:
-        """Whether a compiled file is as we wrote it last, or as git has it; anything else is somebody's edit."""
+        """Whether a compiled file is as last written here or as committed; otherwise it was edited by hand."""
         memory = self.root / dvcfile.WRITTEN / name
         if memory.exists() and memory.read_text("utf-8") == dvcfile.text_md5(text):
             return True
@@ -283,28 +292,28 @@ class Project:
             done = subprocess.run(["git", *arguments], cwd=self.root, capture_output=True, check=False)
             return None if done.returncode else done.stdout
 
-        # In the midst of a merge git has put both sides together in its index.
+        # During a merge, git's index holds both sides merged.
         merging = git("rev-parse", "--verify", "--quiet", "MERGE_HEAD") is not None
         return text.encode() in (git("show", f"HEAD:./{name}"), git("show", f":./{name}") if merging else None)
 
     def _refuse_edited(self, names: Iterable[str]) -> None:
-        """Somebody's edit of a generated file is neither used nor wiped."""
+        """Raise UserError if a generated file was edited by hand: the edit is neither used nor overwritten."""
         for name in names:
             path = self.root / name
             if path.exists() and not self._written_by_us(name, path.read_text("utf-8")):
                 raise UserError(
-                    f"{name} was edited by hand; it is generated\n{self.stale()[name]}",
+                    f"{name} is generated, but was edited by hand\n{self.stale()[name]}",
                     Location(name),
-                    f"make the edit in the specs; to drop it: git checkout {name}, or engine compile --force",
+                    f"edit the specs instead; to discard the edit: git checkout {name}, or engine compile --force",
                 )
 
     def resolve(self) -> None:
-        """What DVC's first step does: identities, resources and `params.yaml`; refuses when the set of steps has changed."""
+        """Run DVC's first step: write identities, resources and `params.yaml`; raises UserError if `dvc.yaml` is out of date."""
         self._refuse_edited(name for name in self.stale() if name == dvcfile.PARAMS)
         path = self.root / dvcfile.PIPELINE
         if not path.exists() or path.read_text("utf-8") != self.compiled[dvcfile.PIPELINE]:
             raise UserError(
-                "the specs give another set or wiring of steps than dvc.yaml\n" + self.stale().get(dvcfile.PIPELINE, ""),
+                "dvc.yaml is out of date: the specs have different steps or wiring\n" + self.stale().get(dvcfile.PIPELINE, ""),
                 hint="run: engine compile",
             )
         for folder in (dvcfile.IDENTITIES, dvcfile.RESOURCES):
@@ -319,13 +328,13 @@ class Project:
             write_text(self.root / step.identity, self.identities[step.name])
             write_text(self.root / dvcfile.RESOURCES / f"{step.name}.json", resources_text(step))
             if recorder:
-                # No output of DVC's: kept so that a later plan can say what has changed since.
+                # Not a DVC output: cached so that a later plan can say what has changed.
                 recorder.keep(step.identity, link=False)
         self._write(dvcfile.PARAMS)
         write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
 
     def order_lock(self) -> None:
-        """Bring `dvc.lock` into order and keep a place in it for every step, under `dvc repro`, which writes new records at the end."""
+        """Sort `dvc.lock` and reserve an entry in it for every step: `dvc repro` appends new records at the end."""
         path = self.root / dvcfile.LOCK
         old = path.read_bytes() if path.exists() else None
         lock = dvcfile.LockText(old)
@@ -338,24 +347,24 @@ class Project:
                 replace_with(path, text)
 
     def store(self) -> Disk:
-        """The workspace's disk as it is now."""
+        """The store that reads this workspace's disk."""
         return Disk(self.root, self.hashes)
 
     def plan(self, graph: Graph | None = None, store: Disk | None = None, dvc: bool = False) -> Plan:
-        """What `engine build`, or with DVC plain `dvc repro`, would do with GRAPH (default: all); writes nothing into the workspace."""
+        """Plan GRAPH (default: all steps) as `engine build` or, with DVC, plain `dvc repro` would run it; changes no workspace file."""
         store = store or self.store()
         plan = make_plan(graph or self.graph, store, _Texts(self), self.plan_resolve(store), self.outline.digests, dvc)
         store.hashes.save()
         return plan
 
     def plan_resolve(self, store: Disk) -> Decision:
-        """Whether DVC's first step would change anything."""
+        """Decide DVC's first step."""
         return plan_resolve(self.outline.resolved, {path: store.entry(path) for path in self.outline.resolved})
 
 
 @dataclass(frozen=True)
 class _Texts(Mapping[str, str]):
-    """The identity files of a project, which are computed when somebody looks into one."""
+    """The texts of a project's identity files, computed on first access."""
 
     project: Project
 
@@ -370,7 +379,7 @@ class _Texts(Mapping[str, str]):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file at once, so that a reader never sees half of it."""
+    """Write a file atomically: a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, "utf-8")

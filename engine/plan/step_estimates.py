@@ -1,4 +1,4 @@
-"""What is known of a step's size, cost and time before it runs: from records and from configurations; nothing is invented."""
+"""The size, cost and duration of a step before it runs, from records and model configurations."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
-from engine.plan.teacher_requests import Asking, asking_of
+from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import Spec
 from stages import evaluate, generate, mix, predict, split, tokenize, train
@@ -21,14 +21,14 @@ from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 @dataclass(frozen=True)
 class Facts:
-    """Sizes in words, in order of interest, the seconds that the last run took on this machine, and what a training takes."""
+    """Facts about a step: sizes as text, the seconds of the last run on this machine, and the estimate of a training."""
 
     sizes: tuple[str, ...] = ()
     seconds: float | None = None
     parameters: int | None = None
     trainable_parameters: int | None = None
     estimate: Estimate | None = None
-    asking: Asking | None = None
+    asking: TeacherRequests | None = None
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`; sizes in bytes."""
@@ -44,7 +44,7 @@ class Facts:
 
 
 def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
-    """What can be said of STEP; a step that will run is described by its inputs, one that is kept by its own metrics."""
+    """The facts about STEP: from its metrics if it is kept or restored, else from its inputs."""
     seconds = _seconds(store.ran(step))
     estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
@@ -56,9 +56,9 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
 
 
-def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
-    """FACTS with what chat teachers would be asked; this may make the rows of a task."""
-    asked = {name: asking_of(graph[name], graph, plan, root) for name in facts}
+def with_requests(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
+    """FACTS with the requests to chat teachers added; counting them may generate a task's rows."""
+    asked = {name: requests_of(graph[name], graph, plan, root) for name in facts}
     return {
         name: replace(fact, sizes=(*fact.sizes, *found.words), asking=found) if (found := asked[name]) else fact
         for name, fact in facts.items()
@@ -66,7 +66,7 @@ def with_asking(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path
 
 
 def _seconds(ran: RunRecord | None) -> float | None:
-    """How long the last run took, if it was on this machine: another one's times say nothing."""
+    """Seconds of the last run, if it was on this machine; durations of other machines do not carry over."""
     if ran is None:
         return None
     machine = ran.machine
@@ -75,7 +75,7 @@ def _seconds(ran: RunRecord | None) -> float | None:
 
 
 def _cost(estimate: Estimate) -> tuple[str, ...]:
-    """Parameters and memory in words; `at most` where the vocabulary, and `at max_length` where the longest row is not known yet."""
+    """Parameters and memory as text; `at most` if the vocabulary, `at max_length` if the longest row is not known yet."""
     matter = estimate.matter
     total = f"{'' if matter.exact_model else 'at most '}{_rounded(estimate.parameters)}"
     memory = f"~{gigabytes(estimate.memory.total)}{'' if matter.measured_length else ' at max_length'}"
@@ -83,13 +83,13 @@ def _cost(estimate: Estimate) -> tuple[str, ...]:
 
 
 def device_limits(specs: Iterable[Spec], graph: Graph) -> dict[str, float]:
-    """The memory of one device in GB that specs state, by the name of the training step."""
+    """The device memory in GB that the specs state, by training step."""
     stated = {spec.name: spec.experiment.resources.device_memory for spec in specs}
     return {graph[f"{train.KIND.name}-{name}"].name: limit for name, limit in stated.items() if limit is not None}
 
 
 def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
-    """One message for each training that may run now and cannot fit the device that its spec states."""
+    """One message per training that may run and does not fit the device memory stated in its spec."""
     return [
         shortage(name, estimate, limits[name])
         for name in _limited(plan, limits)
@@ -98,7 +98,7 @@ def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float
 
 
 def unchecked(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
-    """The trainings that may run now and whose memory cannot be said before what they start from is here."""
+    """The trainings that may run and whose memory cannot be estimated until their base model is available."""
     return [name for name in _limited(plan, limits) if facts[name].estimate is None]
 
 
@@ -121,14 +121,14 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if step.kind is train.KIND:
         return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
     if step.kind is predict.KIND:
-        return (f"{sum(_answers(metrics)):,} answers",)
+        return (f"{sum(_answers(metrics)):,} predictions",)
     if step.kind is evaluate.KIND:
         return (f"{sum(isinstance(v, float) for part in metrics.values() if isinstance(part, dict) for v in part.values()):,} values",)
     return _counted(metrics, "parameters", "parameters")
 
 
 def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:
-    """The rows of every task, of every adapter where there are several."""
+    """The number of predictions for every task, and for every adapter if there are several."""
     for part in metrics.values():
         if isinstance(part, dict):
             yield from [part["rows_out"]] if isinstance(part.get("rows_out"), int) else _answers(part)
@@ -145,7 +145,7 @@ def _trainable(metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rounded(count: float) -> str:
-    """Three digits and a unit: 98304 is `98.3 k`."""
+    """Three significant digits and a unit: 98304 is `98.3 k`."""
     for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if count >= factor:
             return f"{count / factor:.3g}{unit}"
@@ -153,7 +153,7 @@ def _rounded(count: float) -> str:
 
 
 def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
-    """The shares of a mixture whose tasks' sizes are known, and the optimizer steps of a training whose mixture's length is known."""
+    """Expected sizes as text: the shares of a mixture if its tasks' sizes are known, the optimizer steps of a training if its rows are."""
     if step.kind is mix.KIND:
         return expected_shares(step, graph, store)
     if step.kind is not train.KIND:

@@ -1,7 +1,7 @@
-"""Results that were recorded in other words: before their code or versions were listed, before a field was added, or in format 1.
+"""Converts results recorded under an older identity text: before code or versions were listed, before a field was added, or in format 1.
 
-Whether a result may be taken over, that is whether its old identity and its present one mean the same, is for the plan to say
-(`engine.plan.decide.identity_changes`). Here its statement and its record become those of a run under the present identity.
+The plan decides whether the old and the current identity are equivalent (`engine.plan.decide.identity_changes`). This module then
+rewrites the result's statement and record as those of a run under the current identity.
 """
 
 import json
@@ -20,18 +20,18 @@ from engine.identity.provenance import parse
 
 
 def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], identity: str) -> tuple[str, RunRecord | None] | None:
-    """The statement and the run record of a result under IDENTITY, the text of its present identity file; None where OLD is damaged.
+    """The statement and the run record of a result under IDENTITY, the text of its current identity file; None if OLD is damaged.
 
-    OLD is the statement as it was written, RAN its run record (in format 1 the statement is both), BESIDE metrics and plot by path. The
-    statement is equal to the byte to the one that a run under IDENTITY would write.
+    OLD is the original statement, RAN its run record (in format 1 the statement is both), BESIDE metrics and plot by path. The returned
+    statement is byte-identical to the one that a run under IDENTITY would write.
     """
-    told = parse(old)
-    if told is None:
+    provenance = parse(old)
+    if provenance is None:
         return None
     now = json.loads(identity)
-    reads = {role: {"path": path, "md5": told.inputs[role]["md5"]} for role, path in now["inputs"].items()}
-    told = replace(
-        told,
+    reads = {role: {"path": path, "md5": provenance.inputs[role]["md5"]} for role, path in now["inputs"].items()}
+    provenance = replace(
+        provenance,
         identity=digest(identity),
         recipe=now["recipe"],
         inputs=reads,
@@ -39,7 +39,7 @@ def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], id
         environment=now["environment"],
         beside=dict(beside),
     )
-    statement = told.text()
+    statement = provenance.text()
     md5 = dvcfile.text_md5(statement)
     if is_old(old):
         return statement, records.of_old_statement(json.loads(old), md5)
@@ -47,10 +47,10 @@ def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], id
 
 
 def take_over(recorder: Recorder, store: Disk, step: Step, read: Mapping[str, Entry], identity: str) -> Mapping[str, Entry]:
-    """Rewrite the record of STEP, whose result is kept, as that of a run that read READ under IDENTITY; what the step left, by path.
+    """Rewrite the record of STEP, whose result is kept, as that of a run that read READ under IDENTITY; returns its outputs by path.
 
-    The new statement takes the place of the old one in the workspace, and the run record lies beside it. A statement that cannot be read
-    stays as it is. The record reaches `dvc.lock` with the recorder's next `flush`.
+    The new statement replaces the old one in the workspace, and the run record is written next to it. An unreadable statement is left
+    unchanged. The recorder's next `flush` writes the record to `dvc.lock`.
     """
     old = (recorder.root / step.provenance).read_bytes()
     beside = {path: (recorder.root / path).read_bytes() for path in (step.metrics, step.plots) if path}
@@ -58,8 +58,8 @@ def take_over(recorder: Recorder, store: Disk, step: Step, read: Mapping[str, En
     if found:
         statement, ran = found
         if ran and ran.accepted:
-            # The statement goes on telling what was run; that this counts as today's step is a person's word, which stays valid.
-            note = {"to": digest(identity), "reasons": ["the accepted identity in the words of today"]}
+            # The statement still says what was run; the person's acceptance of it stays valid.
+            note = {"to": digest(identity), "reasons": ["the accepted identity in its current text"]}
             ran = replace(ran, statement=dvcfile.bytes_md5(old)).accept(note)
         else:
             replace_with(recorder.root / step.provenance, statement.encode())

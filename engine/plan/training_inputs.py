@@ -1,4 +1,4 @@
-"""What a graph and its records tell of a training before it runs: the configuration of its model, and the longest row."""
+"""What the graph and its records say about a training before it runs: its model's configuration and its longest row."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from stages import dequantise, fetch, initialize, mix, tokenize, train
 
 
 def estimate_of(step: Step, graph: Graph, plan: Plan, store: Store) -> Estimate | None:
-    """What the training STEP takes; None where its model is not here yet, or is of an architecture that is not known."""
+    """The estimated cost of the training STEP; None if its model is not available yet or its architecture is unknown."""
     assert isinstance(step.parameters, train.Parameters)
     matter = _matter(step, graph, plan, store)
     return estimate(step.parameters, matter) if matter else None
@@ -33,7 +33,7 @@ def _matter(step: Step, graph: Graph, plan: Plan, store: Store) -> Matter | None
 
 
 def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mapping[str, Any], bool] | None:
-    """The configuration of a model, and whether its sizes are certain."""
+    """The configuration of a model, and whether its sizes are exact."""
     if model.producer is None:
         return _read(model.path, store)
     producer = graph[model.producer]
@@ -41,7 +41,7 @@ def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mappi
         return _from_scratch(producer, plan, store)
     if producer.kind in (fetch.KIND, dequantise.KIND):
         return _read(producer.artifact, store) if _kept(producer, plan) else None
-    # A training changes no sizes: what it makes is as large as what it starts from.
+    # A trained model has the sizes of its base.
     return _config(producer.inputs["model"], graph, plan, store) if "model" in producer.inputs else None
 
 
@@ -59,7 +59,7 @@ def _from_scratch(step: Step, plan: Plan, store: Store) -> tuple[Mapping[str, An
 
 
 def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int, bool]:
-    """Tokens of the longest row to train on, and whether it was measured."""
+    """Length in tokens of the longest training row, and whether it was measured; else it is max_length."""
     assert tokens.producer is not None
     step = graph[tokens.producer]
     parameters = step.parameters
@@ -69,18 +69,18 @@ def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int
 
 
 def _supervised(tokens: Input, graph: Graph, plan: Plan, store: Store) -> float:
-    """Share of the tokens to train on that something is learnt from; all of them where they were not counted."""
+    """The supervised share of the training tokens; 1 if they were not counted."""
     counted = _counted(graph[str(tokens.producer)], plan, store)
     every, learnt = counted.get("tokens"), counted.get("supervised_tokens")
     return min(1.0, learnt / every) if isinstance(every, int) and isinstance(learnt, int) and every else 1.0
 
 
 def _counted(step: Step, plan: Plan, store: Store) -> Mapping[str, Any]:
-    """What is recorded of the tokens to train on; nothing where the step may run again."""
+    """The recorded counts of the training tokens; empty if the step may run again."""
     split = store.metrics(step.metrics).get("train") if _kept(step, plan) else None
     return split if isinstance(split, dict) else {}
 
 
 def _kept(step: Step, plan: Plan) -> bool:
-    """Whether what is recorded of STEP is what it is now; the numbers of another recipe or other inputs would mislead."""
+    """Whether the recorded numbers of STEP are current, not those of another recipe or other inputs."""
     return plan[step.name].action is Action.KEEP

@@ -1,4 +1,4 @@
-"""(Plan, Graph) -> why a step would run: its own reasons, those of the steps it follows, and the root causes."""
+"""(Plan, Graph) -> why a step would run: its reasons, those of the steps it depends on, and the root causes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from engine.dvc import dvcfile
 from engine.plan.decide import Action, Decision, Plan, Reason
 
 HARMLESS = ("code", "revision", "environment")
-"""Causes that a person may know to be harmless; a recipe or an input never is."""
+"""Causes that a person may accept as harmless; a change of a recipe or an input never is."""
 _NAMED_STEPS = 4
 """How many steps a root cause names before it counts the rest."""
 _VERBS = {Action.RUN: "would run", Action.MAYBE: "may run", Action.RESTORE: "would be restored"}
@@ -18,7 +18,7 @@ _VERBS = {Action.RUN: "would run", Action.MAYBE: "may run", Action.RESTORE: "wou
 
 @dataclass(frozen=True)
 class Link:
-    """A step of the chain, and how far it lies above the step that was asked for."""
+    """A step of the chain, and its distance upstream of the explained step."""
 
     depth: int
     decision: Decision
@@ -26,7 +26,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Cause:
-    """A reason that no other step explains, and the steps that it holds for."""
+    """A reason that comes from no other step, and the steps that have it."""
 
     reason: Reason
     steps: tuple[str, ...]
@@ -39,14 +39,14 @@ class Cause:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The chain from a step up to what nothing explains further."""
+    """The chain from a step up to its root causes."""
 
     links: tuple[Link, ...]
     causes: tuple[Cause, ...]
 
     @property
     def sentence(self) -> str:
-        """The answer in one sentence."""
+        """The explanation in one sentence."""
         decision = self.links[0].decision
         if decision.action is Action.KEEP:
             return f"{decision.name} is up to date: its recipe, code, environment, inputs and outputs are as recorded"
@@ -54,7 +54,7 @@ class Explanation:
         return f"{decision.name} {_VERBS[decision.action]}; {word}: {'; '.join(map(str, self.causes))}"
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """The chain as indented lines, each with the place in the specs that it comes from."""
+        """The chain as indented lines, each with its location in the specs."""
         for link in self.links:
             indent = "  " * link.depth
             yield f"{indent}{link.decision.name}: {link.decision.action}", ""
@@ -72,19 +72,19 @@ class Explanation:
 
 
 def step_name(target: str, graph: Graph) -> str:
-    """The step that TARGET means: itself, or the training of the experiment of that name."""
+    """The step that TARGET names: the step itself, or the training of the experiment of that name."""
     training = f"train-{target}"
     return graph[training].name if target not in graph and training in graph else target
 
 
 def check_step(name: str, graph: Graph) -> None:
-    """Raise UserError where GRAPH has no step NAME."""
+    """Raise UserError if GRAPH has no step NAME."""
     if name not in graph:
-        raise UserError(f"there is no step '{name}'", hint=did_you_mean(name, [step.name for step in graph]))
+        raise UserError(f"unknown step '{name}'", hint=did_you_mean(name, [step.name for step in graph]))
 
 
 def explain(name: str, plan: Plan, graph: Graph) -> Explanation:
-    """Why PLAN decides so for the step NAME, or the training of the experiment NAME; raises UserError where there is neither."""
+    """Explain PLAN's decision for the step NAME or the training of the experiment NAME; raises UserError if there is neither."""
     if name != dvcfile.RESOLVE:
         name = step_name(name, graph)
         check_step(name, graph)
@@ -94,7 +94,7 @@ def explain(name: str, plan: Plan, graph: Graph) -> Explanation:
 
 
 def _chain(name: str, decisions: dict[str, Decision], graph: Graph) -> Iterator[Link]:
-    """The step, then depth first every step above it that is not kept, each once; what is kept explains nothing."""
+    """The step, then depth-first every upstream step that is not kept, each once."""
     seen: set[str] = set()
     todo = [(name, 0)]
     while todo:
@@ -109,7 +109,7 @@ def _chain(name: str, decisions: dict[str, Decision], graph: Graph) -> Iterator[
 
 
 def _causes(name: str, decisions: dict[str, Decision]) -> tuple[Cause, ...]:
-    """The reasons at the upper ends: those that follow no step which is itself not kept, the same ones put together."""
+    """The root causes: reasons that do not come from another step that is not kept; equal ones merged."""
     found: dict[tuple[str, Location | None], Cause] = {}
     todo, seen = [name], {name}
     while todo:
@@ -119,7 +119,7 @@ def _causes(name: str, decisions: dict[str, Decision]) -> tuple[Cause, ...]:
         seen.update(followed)
         for reason in _own(decision.reasons):
             if not _follows(reason, decisions):
-                # Values may be lists, which no dictionary takes as keys: the sentence stands for them.
+                # Values may be lists, which are not hashable: the sentence is the key instead.
                 known = found.get((str(reason), reason.where), Cause(reason, ()))
                 found[str(reason), reason.where] = Cause(known.reason, (*known.steps, decision.name))
     return tuple(found.values())
@@ -131,12 +131,12 @@ def _follows(reason: Reason, decisions: dict[str, Decision]) -> bool:
 
 
 def _own(reasons: Sequence[Reason]) -> list[Reason]:
-    """That an earlier run is in the cache says where a result comes from, not why it is wanted."""
+    """REASONS without those about the cache, which say where a result comes from, not why the step would run."""
     return [reason for reason in reasons if reason.cause not in ("cached", "perhaps-cached")]
 
 
 def acceptable(plan: Plan) -> list[str]:
-    """The steps that run for nothing but changes of code or versions, as `accept` takes them; those below follow by themselves."""
+    """The steps that would run only because code or versions changed, as arguments of `engine accept`; downstream steps need none."""
     names: list[str] = []
     settled: set[str] = set()
     for decision in plan.decisions:

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of tables, pictures, remarks, commands and rows of tokens."""
+"""The blocks of a page: sections of tables, pictures, remarks, commands, rows of tokens and predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts; a column of numbers is set to the right."""
+    """Rows of text; columns of numbers are right-aligned."""
 
     sort: ClassVar[str] = "table"
     caption: str
@@ -17,7 +17,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG whose ink is the page's own, and what it shows, for those who do not see it."""
+    """An SVG in the page's colours, with a caption that is also its text alternative."""
 
     sort: ClassVar[str] = "picture"
     name: str
@@ -27,7 +27,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Remark:
-    """A sentence, such as what is missing and which command makes it."""
+    """A sentence, such as what is missing and which command builds it."""
 
     sort: ClassVar[str] = "remark"
     text: str
@@ -35,7 +35,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class Commands:
-    """Lines for a shell."""
+    """Shell commands, one per line."""
 
     sort: ClassVar[str] = "commands"
     lines: Sequence[str]
@@ -52,14 +52,14 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class Answers:
-    """What several models answered to one prompt."""
+    """The predictions of several models for one prompt."""
 
     sort: ClassVar[str] = "answers"
     caption: str
     prompt: str
     reference: str
     answers: Sequence[tuple[str, str]]
-    """Model and answer."""
+    """Pairs of model and prediction."""
 
 
 Block = Table | Picture | Remark | Commands | TokenRow | Answers
@@ -67,7 +67,7 @@ Block = Table | Picture | Remark | Commands | TokenRow | Answers
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it."""
 
     anchor: str
     title: str

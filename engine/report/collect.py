@@ -1,4 +1,4 @@
-"""Gathers what the report tells, as plain values: from the plan, metrics, plots, provenance, token files and predictions."""
+"""Collects the data of the report from the plan, metrics, plots, provenance, token files and predictions."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ from engine.results.table import Result, results
 from engine.spec.load import Spec
 
 ROWS_SHOWN = 3
-"""Sample rows of each task."""
+"""Number of sample rows of each task."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One step, what the plan says of it, and what its last run left."""
+    """One step: its plan action, and the results of its last run."""
 
     name: str
     kind: str
@@ -34,10 +34,10 @@ class Node:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     provenance: Provenance | None = None
     ran: RunRecord | None = None
-    """The record of the run that made the artifact, wherever that was."""
+    """The record of the run that made the artifact, on whichever machine."""
     plots: str | None = None
     estimated_bytes: float | None = None
-    """Peak memory that the estimate gives for a training."""
+    """Estimated peak memory of a training."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Matter:
-    """All that the report is made of."""
+class ReportData:
+    """The data of the report."""
 
     root: Path
     nodes: Mapping[str, Node]
@@ -63,16 +63,16 @@ class Matter:
     sweeps: Sequence[Sweep] = ()
 
     def of(self, kind: str) -> list[Node]:
-        """The steps of KIND, in order of the plan."""
+        """The steps of KIND, in plan order."""
         return [node for node in self.nodes.values() if node.kind == kind]
 
     def built(self, kind: str) -> list[Node]:
-        """Those that have metrics."""
+        """The steps of KIND that have metrics."""
         return [node for node in self.of(kind) if node.metrics]
 
 
-def gather(project: Project, paths: Sequence[Path]) -> Matter:
-    """What is known of the specs at PATHS, all of them where none is given."""
+def gather(project: Project, paths: Sequence[Path]) -> ReportData:
+    """The data of the specs at PATHS; of all specs if PATHS is empty."""
     store, specs = project.store(), project.chosen(paths)
     graph = project.select([str(path) for path in paths]).graph
     plan = project.plan(graph, store)
@@ -94,7 +94,7 @@ def gather(project: Project, paths: Sequence[Path]) -> Matter:
         )
     found = results(specs, graph, store, plan)
     trained = [_trained(spec, graph) for spec in specs]
-    return Matter(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
+    return ReportData(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
 
 
 def _trained(spec: Spec, graph: Graph) -> Trained:
@@ -104,7 +104,7 @@ def _trained(spec: Spec, graph: Graph) -> Trained:
 
 
 def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
-    """The curves of a training's plot, by column: step and value."""
+    """The loss curves of a training: optimizer step and loss, by column of its plot."""
     wanted = ("loss", "validation_loss")
     found: dict[str, list[tuple[float, float]]] = {}
     for row in _table(root, node):
@@ -128,17 +128,17 @@ def _table(root: Path, node: Node) -> list[dict[str, str]]:
 
 
 def predictions(root: Path, path: str, rows: int | None = None) -> Iterator[dict[str, Any]]:
-    """The first ROWS of a file of predictions, none where it is not there."""
+    """The first ROWS rows of a file of predictions; none if it does not exist."""
     file = root / path
     if file.exists():
         with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, islice(lines, rows))
 
 
-def token_rows(matter: Matter, node: Node) -> list[list[tuple[str, bool]]] | None:
-    """The first rows of a token file as text and whether it is supervised; None where file or tokenizer cannot be read here."""
-    tokens = matter.root / "artifacts" / node.name / "train.safetensors"
-    tokenizer = next((matter.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
+def token_rows(data: ReportData, node: Node) -> list[list[tuple[str, bool]]] | None:
+    """The first rows of a token file as tokens, each with whether it is supervised; None if the file or its tokenizer is missing."""
+    tokens = data.root / "artifacts" / node.name / "train.safetensors"
+    tokenizer = next((data.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
     if tokenizer is None or not tokenizer.exists() or not tokens.exists():
         return None
     from tokenizers import Tokenizer

@@ -1,4 +1,4 @@
-"""The graph of steps as text, as Mermaid (mermaid.js.org/syntax/flowchart.html) and as SVG; without `resolve`, which only DVC needs."""
+"""The graph of steps as text, as Mermaid (mermaid.js.org/syntax/flowchart.html) and as SVG; without `resolve`, which is only DVC's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from xml.sax.saxutils import escape
@@ -6,16 +6,16 @@ from xml.sax.saxutils import escape
 from engine.core.graph import Graph
 
 Edges = Mapping[str, Sequence[str]]
-"""For each step those that it reads, every step after what it reads."""
+"""For each step, the steps that it reads; in topological order."""
 
 
 def edges_of(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """The steps of GRAPH in its order, each with the steps that it reads."""
+    """The edges of GRAPH, in its order."""
     return {step.name: step.producers for step in graph}
 
 
 def layers(edges: Edges) -> list[list[str]]:
-    """The names by how many steps lie before them; inside a layer near those that they read."""
+    """The names by the length of the longest path to them; within a layer, near the steps that they read."""
     depth: dict[str, int] = {}
     for name, producers in edges.items():
         depth[name] = 1 + max((depth[p] for p in producers), default=-1)
@@ -30,14 +30,14 @@ def layers(edges: Edges) -> list[list[str]]:
 
 
 def as_text(edges: Edges) -> str:
-    """A tree below each step that no other reads; what a step needs stands below it, once: elsewhere it is marked `(see above)`."""
+    """A tree for each step that no other reads, with its inputs below it; a subtree is shown once, then marked `(see above)`."""
     read = {producer for producers in edges.values() for producer in producers}
     shown: set[str] = set()
     return "".join(f"{line}\n" for name in edges if name not in read for line in _branch(name, edges, shown, "", ""))
 
 
 def _branch(name: str, edges: Edges, shown: set[str], head: str, below: str) -> Iterator[str]:
-    """The line of a step behind HEAD, and those of what it needs, each behind BELOW."""
+    """The line of a step, prefixed with HEAD, and the lines of its inputs, prefixed with BELOW."""
     again = name in shown and bool(edges[name])
     yield f"{head}{name}{' (see above)' if again else ''}"
     shown.add(name)
@@ -48,7 +48,7 @@ def _branch(name: str, edges: Edges, shown: set[str], head: str, below: str) -> 
 
 
 def as_mermaid(edges: Edges) -> str:
-    """A flowchart from left to right; boxes have numbers, since some names are words of Mermaid's own."""
+    """A flowchart from left to right; nodes are numbered, since some names are reserved words of Mermaid."""
     number = {name: f"s{place}" for place, name in enumerate(edges)}
     boxes = [f'  {number[name]}["{name}"]' for name in edges]
     arrows = [f"  {number[producer]} --> {number[name]}" for name, producers in edges.items() for producer in producers]
@@ -56,12 +56,12 @@ def as_mermaid(edges: Edges) -> str:
 
 
 _CHARACTER, _BOX, _ROW, _GAP, _MARGIN, _DIP = 7.3, 22, 34, 60, 10, 24
-"""In pixels: the width of a character of 12, the height of a box, the distance of rows, the gap between layers, the margin, and by how
-much the middle of a long arrow is drawn down (of a cubic curve three quarters of it)."""
+"""In pixels: the width of a character at font size 12, the height of a box, the distance of rows, the gap between layers, the margin, and
+the vertical offset of the control points of a long arrow (its middle moves by three quarters of it)."""
 
 
 def as_svg(edges: Edges) -> str:
-    """A picture from left to right, a column for each layer; the same bytes for the same graph."""
+    """A picture from left to right, one column per layer; equal graphs give equal bytes."""
     columns = layers(edges)
     widths = [max(len(name) for name in layer) * _CHARACTER + 14 for layer in columns]
     deepest = max(map(len, columns), default=0)
@@ -82,7 +82,7 @@ def as_svg(edges: Edges) -> str:
             start, top, width = boxes[producer]
             a, b, middle = start + width, top + _BOX / 2, y + _BOX / 2
             bend = (a + x) / 2
-            # An arrow over several layers passes between two rows, else a box on its way would hide it.
+            # An arrow across several layers passes between two rows, since a box would hide it.
             dip = _DIP if x - a > _GAP + 1 else 0
             path = f"M{a:.1f} {b:.1f} C{bend:.1f} {b + dip:.1f} {bend:.1f} {middle + dip:.1f} {x:.1f} {middle:.1f}"
             lines.append(f'<path d="{path}" fill="none" stroke="#888"/>')

@@ -1,4 +1,4 @@
-"""Renders the sections as HTML and as Markdown, and writes both; Jinja is imported when a page is made."""
+"""Renders the sections as HTML and as Markdown, and writes both; Jinja is imported on first use."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
 
 
 def html(title: str, sections: Sequence[Section]) -> str:
-    """The page: one file, no network; every value is escaped."""
+    """The HTML page: one self-contained file; every value is escaped."""
     from markupsafe import Markup
 
     return _render("page.html.jinja", True, title, sections, picture=lambda picture: Markup(picture.svg))
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The twin: its pictures lie in files beside it."""
+    """The Markdown page; its pictures are separate files."""
     return _render("page.md.jinja", False, title, sections, picture=lambda picture: f"{PICTURES}/{picture.name}.svg")
 
 
@@ -35,7 +35,7 @@ def _render(template: str, escapes: bool, title: str, sections: Sequence[Section
 
 
 def _numeric(table: Table) -> list[bool]:
-    """Whether each column holds numbers alone: a content address of nothing but digits is none, since others in its column have letters."""
+    """Whether all cells of a column are numbers; per column, so that a content address of digits only does not count as a number."""
     return [all(_is_number(row[place]) for row in table.rows) for place in range(len(table.columns))]
 
 
@@ -44,19 +44,19 @@ def _is_number(text: str) -> bool:
 
 
 def _cell(text: str) -> str:
-    """TEXT inside a line of Markdown: no markup of its own, no line ends."""
+    """TEXT for a line of Markdown: markup escaped, line ends replaced."""
     flat = re.sub(r"\s*\n\s*", " ↵ ", text)
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _fenced(text: str) -> str:
-    """TEXT as a block that shows it as it stands: the fence is longer than any in the text."""
+    """TEXT as a literal block, with a fence longer than any in the text."""
     fence = "`" * max(3, 1 + max((len(found) for found in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 
 
 def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
-    """Tokens in a line, neighbours of one sort together, the supervised ones bold."""
+    """Tokens in one line, the supervised ones bold, adjacent ones merged."""
     runs: list[tuple[str, bool]] = []
     for text, learned in pieces:
         if runs and runs[-1][1] == learned:
@@ -67,14 +67,14 @@ def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
 
 
 def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
-    """Write both pages and the pictures into FOLDER; the files, the HTML page first. Raises UserError where it cannot be one."""
+    """Write both pages and the pictures into FOLDER; returns the files, the HTML page first. Raises UserError if it cannot be created."""
     pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
     texts = {HTML: html(title, sections), MARKDOWN: markdown(title, sections)}
     texts |= {f"{PICTURES}/{picture.name}.svg": _alone(picture.svg) for picture in pictures}
     try:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"{folder} is no folder to write into: {error.strerror}", hint="give another one with --output") from None
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror}", hint="give another one with --output") from None
     for stale in set((folder / PICTURES).glob("*.svg")) - {folder / name for name in texts}:
         stale.unlink()
     for name, text in texts.items():
@@ -83,6 +83,6 @@ def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
 
 
 def _alone(svg: str) -> str:
-    """A picture that is a file: in light or dark ink, as its reader prefers."""
+    """A picture for a file of its own, which follows the reader's light or dark colour scheme."""
     style = "<style>svg{color:#1c2733}@media(prefers-color-scheme:dark){svg{color:#dde3ea;--ground:#14191f}}</style>"
     return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + style, svg, count=1)

@@ -1,4 +1,4 @@
-"""The report's pictures as SVG: the graph, loss curves, the heat-map; the same bytes for the same values."""
+"""The report's pictures as SVG: graph, loss curves, heat map and sweep plots; equal values give equal bytes."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from engine.results.sweeps import Line
 from engine.spec.notation import toml
 
 _INK = "#010203"
-"""Drawn in place of the page's own colour of text, which an SVG calls currentColor."""
+"""Placeholder for the page's text colour, which is currentColor in SVG."""
 _GROUND = "#030201"
-"""Drawn in place of the page's own ground."""
+"""Placeholder for the page's background colour."""
 COLOURS = {"keep": "#2e8b57", "restore": "#3b7dd8", "run": "#d9822b", "maybe": "#9467bd"}
-"""By plan action; readable on light and on dark ground."""
+"""By plan action; legible on light and dark backgrounds."""
 _LINES = ("#3b7dd8", "#d9822b", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16fb0", "#6f7b87")
 _MOST_STEPS = 80
-"""A graph of more steps is drawn by kind."""
+"""A graph with more steps is drawn by kind."""
 _BOX = 0.34
 """Height of a step's box, inches."""
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    """A figure of these inches without a window, in the page's ink."""
+    """A figure of WIDTH × HEIGHT inches without a window, in the page's colours."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def _svg(figure: Any, name: str) -> str:
-    """The picture as an element of a page: no XML header, no date, no maker, ids of its own."""
+    """The picture as an element of a page: without XML header, date and creator, and with unique ids."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -56,14 +56,14 @@ def _svg(figure: Any, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--ground, #ffffff)")
-    # Several pictures stand in one page, whose names must differ.
+    # A page has several pictures, whose ids must differ.
     for before in (' id="', "url(#", 'href="#'):
         text = text.replace(before, f"{before}{name}-")
     return text
 
 
 def graph(nodes: Mapping[str, Node]) -> str:
-    """The steps in layers from left to right, coloured by what the plan says of each."""
+    """The steps in layers from left to right, coloured by plan action."""
     edges = {name: node.producers for name, node in nodes.items()}
     actions = {name: node.action for name, node in nodes.items()}
     if len(nodes) > _MOST_STEPS:
@@ -88,7 +88,7 @@ def graph(nodes: Mapping[str, Node]) -> str:
 
 
 def _by_kind(nodes: Mapping[str, Node]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """One box for each kind, numbered; its colour is of its step that has most to do."""
+    """Edges and actions of a graph with one box per kind, with its number of steps; its action is the most costly of its steps."""
     members: dict[str, list[Node]] = {}
     for node in nodes.values():
         members.setdefault(node.kind, []).append(node)
@@ -96,7 +96,7 @@ def _by_kind(nodes: Mapping[str, Node]) -> tuple[dict[str, tuple[str, ...]], dic
     order, edges = list(members), {}
     for kind, found in members.items():
         before = {nodes[p].kind for node in found for p in node.producers}
-        # A kind that reads itself (adapters that go on from others) or one named later would make a circle of kinds.
+        # A kind that reads itself (adapters that continue others) or a later kind would make a cycle.
         edges[titles[kind]] = tuple(titles[other] for other in order if other in before and order.index(other) < order.index(kind))
     return edges, {titles[kind]: max((n.action for n in found), key=list(COLOURS).index) for kind, found in members.items()}
 
@@ -125,7 +125,7 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]]) -> str
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
         axes.plot(*zip(*points, strict=True), label=label, color=_LINES[number % len(_LINES)], linewidth=1.4, **style)
-    axes.set(xlabel="optimizer step", ylabel="loss (nats a supervised token)")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
     if len(found) > 1:
@@ -134,7 +134,7 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]]) -> str
 
 
 def heat_map(name: str, rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Values of models (rows) on tasks (columns); a cell that was not measured stays empty."""
+    """Values of models (rows) on tasks (columns); a cell without a value stays empty."""
     tasks = list(dict.fromkeys(task for values in rows.values() for task in values))
     figure, axes = _figure(2.0 + 0.95 * len(tasks), 0.9 + 0.42 * len(rows))
     known = [value for values in rows.values() for value in values.values()]
@@ -161,7 +161,7 @@ def _cell(axes: Any, x: int, y: int, share: float, text: str) -> None:
 
 
 def against(name: str, field: str, metric: str, found: Sequence[Line]) -> str:
-    """A metric against a swept field, one line for each of FOUND, with intervals where there are some; words stand side by side."""
+    """A metric against a swept field, one line for each of FOUND, with intervals if there are any; texts have a categorical axis."""
     figure, axes = _figure(5.6, 3.0)
     values: list[Any] = list(dict.fromkeys(value if _is_number(value) else _word(value) for line in found for value, _ in line.points))
     numeric = all(_is_number(value) for value in values)
@@ -172,7 +172,7 @@ def against(name: str, field: str, metric: str, found: Sequence[Line]) -> str:
         below = [measured.value - (measured.value if measured.low is None else measured.low) for _, measured in points]
         above = [(measured.value if measured.high is None else measured.high) - measured.value for _, measured in points]
         style = {"marker": "o", "markersize": 3, "linewidth": 1.4, "capsize": 2, "elinewidth": 0.8}
-        # A percentile interval may lie beside its value by a rounding.
+        # A percentile interval may exclude its value by a rounding error.
         around = [[max(0.0, width) for width in widths] for widths in (below, above)]
         axes.errorbar(xs, ys, yerr=around, label=line.label, color=_LINES[number % len(_LINES)], **style)
     if not numeric:

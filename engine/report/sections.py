@@ -1,4 +1,4 @@
-"""The sections of the report, one function each; what was not built yet is said, with the command that builds it."""
+"""The sections of the report, one function each; each names what is not built yet and the command that builds it."""
 
 import shlex
 from collections import Counter
@@ -10,28 +10,28 @@ from engine.estimate.measured import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
-from engine.report.collect import ROWS_SHOWN, Matter, Node, losses, predictions, scores, token_rows
+from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, token_rows
 from engine.report.sweep_section import sweep_section
 from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-def sections(matter: Matter) -> list[Section]:
-    """The whole report, in order of the road from data to cost."""
+def sections(data: ReportData) -> list[Section]:
+    """All sections of the report, ordered from data to cost."""
     return [
-        Section("built", "What was built", _built(matter)),
-        Section("graph", "The plan's graph", _graph(matter)),
-        Section("funnel", "Data funnel", _funnel(matter)),
-        Section("mixture", "Mixture", _mixture(matter)),
-        Section("tokens", "Tokens and labels", _tokens(matter)),
-        Section("loss", "Loss curves", _losses(matter)),
-        Section("scores", "Comparison", _scores(matter)),
-        *sweep_section(matter, _metrics(matter)),
-        Section("heat-map", "Across tasks", _across(matter)),
-        Section("answers", "Sample predictions", _answers(matter)),
-        Section("cost", "Cost", _cost(matter)),
-        Section("rebuild", "Build it again", _rebuild(matter)),
+        Section("built", "What was built", _built(data)),
+        Section("graph", "Step graph", _graph(data)),
+        Section("funnel", "Data funnel", _funnel(data)),
+        Section("mixture", "Mixture", _mixture(data)),
+        Section("tokens", "Tokens and labels", _tokens(data)),
+        Section("loss", "Loss curves", _losses(data)),
+        Section("scores", "Metrics", _scores(data)),
+        *sweep_section(data, _metrics(data)),
+        Section("heat-map", "Across tasks", _across(data)),
+        Section("answers", "Sample predictions", _answers(data)),
+        Section("cost", "Cost", _cost(data)),
+        Section("rebuild", "Reproduce", _rebuild(data)),
     ]
 
 
@@ -39,23 +39,23 @@ def _missing(what: str, command: str = "engine build") -> Remark:
     return Remark(f"Not built yet: {what}. Run: {command}")
 
 
-def _built(matter: Matter) -> list[Block]:
+def _built(data: ReportData) -> list[Block]:
     """Experiments with their content addresses, then every step with its own."""
     rows = []
-    for one in matter.experiments:
-        node = matter.nodes.get(one.step)
+    for one in data.experiments:
+        node = data.nodes.get(one.step)
         metrics = node.metrics if node else {}
         sizes = [_count(metrics.get(key)) for key in ("trainable_parameters", "parameters")]
         rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _state(node), one.spec, _digest(node, whole=True)])
     columns = ("experiment", "trained on", "method", "trainable", "parameters", "state", "spec", "content address")
     blocks: list[Block] = [Table("Experiments", columns, rows)]
-    waiting = [node for node in matter.nodes.values() if node.action != "keep"]
+    waiting = [node for node in data.nodes.values() if node.action != "keep"]
     if waiting:
         named = ", ".join(node.name for node in waiting[:10]) + (", …" if len(waiting) > 10 else "")
-        blocks.append(Remark(f"Of {len(matter.nodes)} steps {len(waiting)} are not what the specs, code and data say now: {named}."))
+        blocks.append(Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}."))
     steps = [
         [node.name, node.kind, node.action, _digest(node), short(node.provenance.identity) if node.provenance else "–"]
-        for node in matter.nodes.values()
+        for node in data.nodes.values()
     ]
     return [*blocks, Table("Steps", ("step", "kind", "plan", "content address", "identity"), steps)]
 
@@ -72,31 +72,34 @@ def _state(node: Node | None) -> str:
     return "current" if node.action == "keep" else f"stale (plan: {node.action})"
 
 
-def _graph(matter: Matter) -> list[Block]:
-    if not matter.nodes:
+def _graph(data: ReportData) -> list[Block]:
+    if not data.nodes:
         return [Remark("There are no steps.")]
-    counts = Counter(node.action for node in matter.nodes.values())
+    counts = Counter(node.action for node in data.nodes.values())
     said = ", ".join(f"{counts[action]} {action}" for action in pictures.COLOURS if counts[action])
-    return [Picture("graph", f"{len(matter.nodes)} steps: {said}. {_LEGEND}", pictures.graph(matter.nodes))]
+    return [Picture("graph", f"{len(data.nodes)} steps: {said}. {_LEGEND}", pictures.graph(data.nodes))]
 
 
-_LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: depends on what runs before it."
+_LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; violet: may run, depending on an earlier step."
 
 
-def _funnel(matter: Matter) -> list[Block]:
-    """A row a split: what came in, what was left out on the way, and what became of the rest."""
+_EVALUATED_COLUMNS = ("step", "task", "rows in", "left out", "predictions")
+
+
+def _funnel(data: ReportData) -> list[Block]:
+    """One row per task: rows in, rows left out, and rows in each split."""
     rows = []
-    for split in matter.of("split"):
-        source = next((matter.nodes[name] for name in split.producers if matter.nodes[name].kind == "generate"), None)
+    for split in data.of("split"):
+        source = next((data.nodes[name] for name in split.producers if data.nodes[name].kind == "generate"), None)
         before, after = source.metrics if source else {}, split.metrics
         left_out = Counter(before.get("left_out", {})) + Counter(after.get("left_out", {}))
         counts = [_count(values.get(key)) for values, key in ((before, "rows_in"), (before, "rows_out"))]
         rows.append(
             [split.name, counts[0], _reasons(left_out), counts[1], *(_count(after.get(key)) for key in ("train", "validation", "test"))]
         )
-    columns = ("task", "rows in", "left out", "rows made", "train", "validation", "test")
-    blocks: list[Block] = [Table("From the source to the splits; – is not built yet", columns, rows)] if rows else [_missing("no split")]
-    asked = [
+    columns = ("step", "rows in", "left out", "rows generated", "train", "validation", "test")
+    blocks: list[Block] = [Table("From source to splits (–: not built yet)", columns, rows)] if rows else [_missing("splits")]
+    evaluated = [
         [
             node.name,
             task,
@@ -104,10 +107,10 @@ def _funnel(matter: Matter) -> list[Block]:
             _reasons(values.get("left_out", {})),
             _count(values.get("rows_out")),
         ]
-        for node in matter.built("predict")
+        for node in data.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    return [*blocks, Table("Rows that were asked", ("step", "task", "rows in", "left out", "answered"), asked)] if asked else blocks
+    return [*blocks, Table("Evaluated rows", _EVALUATED_COLUMNS, evaluated)] if evaluated else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -121,7 +124,7 @@ def _reasons(left_out: Mapping[str, int]) -> str:
 _MIXTURE_COLUMNS = ("experiment", "task", "rows", "tokens", "supervised", "share of rows", "of tokens", "of supervised", "passes")
 
 
-def _mixture(matter: Matter) -> list[Block]:
+def _mixture(data: ReportData) -> list[Block]:
     rows = [
         [
             node.name.removeprefix("mix-"),
@@ -130,18 +133,18 @@ def _mixture(matter: Matter) -> list[Block]:
             *(_percent(values.get(f"share_of_{key}")) for key in ("rows", "tokens", "supervised_tokens")),
             _number(values.get("passes")),
         ]
-        for node in matter.built("mix")
+        for node in data.built("mix")
         for task, values in _by_task(node.metrics.get("tasks", {}))
     ]
-    return [Table("What each training reads, task by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("no mixture")]
+    return [Table("Composition of each mixture, by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("mixtures")]
 
 
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
-def _tokens(matter: Matter) -> list[Block]:
-    """Counts of every token file, then a few rows of each as training sees them."""
-    built = matter.built("tokenize")
+def _tokens(data: ReportData) -> list[Block]:
+    """Counts of every token file, then the first rows of each as training sees them."""
+    built = data.built("tokenize")
     rows = []
     for node in built:
         for split, values in _by_task(node.metrics):
@@ -160,90 +163,86 @@ def _tokens(matter: Matter) -> list[Block]:
                 ]
             )
     if not rows:
-        return [_missing("no token file")]
-    return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(matter, node))]
+        return [_missing("token files")]
+    return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(data, node))]
 
 
-_MARKED = "In the rows below supervised tokens, those that the loss counts, are coloured and underlined; in Markdown they are bold."
+_MARKED = "Supervised tokens, which count in the loss, are coloured and underlined in the rows below; in Markdown they are bold."
 
 
-def _token_rows(matter: Matter, node: Node) -> list[Block]:
-    found = token_rows(matter, node)
+def _token_rows(data: ReportData, node: Node) -> list[Block]:
+    found = token_rows(data, node)
     if found is None:
-        return [Remark(f"{node.name}: its rows are not shown, for its token file or its tokenizer.json is not here.")]
+        return [Remark(f"{node.name}: no rows shown, since its token file or its tokenizer.json is missing.")]
     return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
 
 
-def _losses(matter: Matter) -> list[Block]:
+def _losses(data: ReportData) -> list[Block]:
     blocks: list[Block] = []
-    for node in matter.of("train"):
-        found = losses(matter.root, node)
+    for node in data.of("train"):
+        found = losses(data.root, node)
         if not found:
-            blocks.append(_missing(f"{node.name} has no loss curve", f"engine build {node.name}"))
+            blocks.append(_missing(f"loss curve of {node.name}", f"engine build {node.name}"))
             continue
         values = node.metrics.get("validation_loss", {})
         last = (
             ", ".join(f"{task} {_number(value, 3)}" for task, value in values.items()) if isinstance(values, dict) else _number(values, 3)
         )
-        caption = f"{node.name}: {_count(node.metrics.get('steps'))} steps; validation loss at the end: {last or '–'}"
+        caption = f"{node.name}: {_count(node.metrics.get('steps'))} optimizer steps; final validation loss: {last or '–'}"
         blocks.append(Picture(f"loss-{node.name}", caption, pictures.curves(f"loss-{node.name}", found)))
-    return blocks or [Remark("Nothing is trained.")]
+    return blocks or [Remark("No model is trained.")]
 
 
-def _metrics(matter: Matter) -> list[str]:
+def _metrics(data: ReportData) -> list[str]:
     """Every metric that was measured, the main one first."""
-    names = {
-        name: None for r in matter.results for values in r.scores.values() for name, value in values.items() if isinstance(value, float)
-    }
+    names = {name: None for r in data.results for values in r.scores.values() for name, value in values.items() if isinstance(value, float)}
     return (
-        [main, *(name for name in names if name != main)]
-        if matter.results and (main := chosen_metric(matter.results, None)) in names
-        else []
+        [main, *(name for name in names if name != main)] if data.results and (main := chosen_metric(data.results, None)) in names else []
     )
 
 
-def _scores(matter: Matter) -> list[Block]:
-    names, blocks = _metrics(matter), []
+def _scores(data: ReportData) -> list[Block]:
+    names, blocks = _metrics(data), []
     for name in names:
-        blocks.append(Table(f"{name} on unseen rows [interval]", *score_table(matter.results, name, intervals=True)))
-        if compared := comparison_table(matter.results, name):
+        blocks.append(Table(f"{name} on held-out rows [interval]", *score_table(data.results, name, intervals=True)))
+        if compared := comparison_table(data.results, name):
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
-    if taken := benchmark_table(matter.results):
+    if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
-    return [*blocks, *_not_evaluated(matter)] or [Remark("There are no experiments.")]
+    return [*blocks, *_not_evaluated(data)] or [Remark("There are no experiments.")]
 
 
-def _not_evaluated(matter: Matter) -> list[Block]:
-    done = {result.experiment for result in matter.results}
-    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in matter.experiments if one.name not in done]
+def _not_evaluated(data: ReportData) -> list[Block]:
+    done = {result.experiment for result in data.results}
+    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
 
 
 _BASE_OF = "base of "
 
 
-def _across(matter: Matter) -> list[Block]:
-    """Every model on every task by the main metric: experiments, then those that they were compared with."""
-    names = _metrics(matter)
+def _across(data: ReportData) -> list[Block]:
+    """Every model on every task by the main metric: experiments, then the models they were compared with."""
+    names = _metrics(data)
     if not names:
-        return [_missing("no experiment is evaluated")]
-    rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in matter.results}
-    for node in matter.of("evaluate"):
-        for one in scores(matter.root, node):
+        return [_missing("metrics")]
+    rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in data.results}
+    for node in data.of("evaluate"):
+        for one in scores(data.root, node):
             if one["score"] == f"{one['task']} {one['metric']}":
                 continue  # the model's own value, which is among the results
-            # Two experiments may start from different bases; a model of another name is the same one everywhere.
+            # Two experiments may have different bases; any other name is the same model in all of them.
             model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
             if one["metric"] == names[0] and one["value"]:
                 rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
-    caption = f"{names[0]}: models (rows) on the test rows of tasks (columns)"
-    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing("no value to show")]
+    caption = f"{names[0]} of models (rows) on the test rows of tasks (columns)"
+    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing(f"values of {names[0]}")]
 
 
-def _answers(matter: Matter) -> list[Block]:
-    """The first rows of every task, each with what all models answered."""
+def _answers(data: ReportData) -> list[Block]:
+    """The first rows of every task, each with the predictions of all models."""
     files: dict[str, dict[str, str]] = {}
-    for node in matter.of("evaluate"):
+    for node in data.of("evaluate"):
         own = node.name.removeprefix("evaluate-")
         for role, path in node.inputs.items():
             first, _, task = role.partition("/")
@@ -254,15 +253,15 @@ def _answers(matter: Matter) -> list[Block]:
                 files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
     blocks: list[Block] = []
     for task, paths in files.items():
-        found = _side_by_side(matter, task, paths)
-        blocks += found or [_missing(f"answers on {task}")]
+        found = _side_by_side(data, task, paths)
+        blocks += found or [_missing(f"predictions on {task}")]
     return blocks or [Remark("No experiment is evaluated.")]
 
 
-def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[Block]:
+def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str]) -> list[Block]:
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
-    # Experiments that start from the same base read one file of its answers; where the base is an experiment too, it has that name.
+    # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
     models: dict[str, str] = {}
     for model, path in paths.items():
         is_base, before = model.startswith(_BASE_OF), models.get(path)
@@ -271,7 +270,7 @@ def _side_by_side(matter: Matter, task: str, paths: Mapping[str, str]) -> list[B
         elif before.startswith(_BASE_OF) == is_base:
             models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
     for path, model in models.items():
-        for row in predictions(matter.root, path, None if shown else ROWS_SHOWN):
+        for row in predictions(data.root, path, None if shown else ROWS_SHOWN):
             if row["id"] in shown or len(shown) < ROWS_SHOWN:
                 shown.setdefault(row["id"], row)
                 answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
@@ -288,17 +287,17 @@ _COST_COLUMNS = (
     "training s",
     "tokens/s",
     "peak memory",
-    "of the training",
+    "training memory",
     "estimate",
     "training / estimate",
     "machine",
 )
 
 
-def _cost(matter: Matter) -> list[Block]:
-    """Times and memory as run records tell them: of the run that made the artifact, wherever that was."""
+def _cost(data: ReportData) -> list[Block]:
+    """Times and memory from run records: of the run that made the artifact, on whichever machine."""
     rows, total = [], 0.0
-    for node in matter.nodes.values():
+    for node in data.nodes.values():
         if node.ran is None:
             continue
         measured, machine = node.ran.measured, node.ran.machine
@@ -309,31 +308,31 @@ def _cost(matter: Matter) -> list[Block]:
         memory = [_bytes(peak), _bytes(own), _bytes(guess), _number(own / guess if own and guess else None)]
         rows.append([node.name, *numbers, *memory, f"{machine.get('cores', '?')} cores, {machine.get('platform', '?')}"])
     if not rows:
-        return [_missing("no step has been run")]
+        return [_missing("steps")]
     remark = Remark(
-        f"{total:,.1f} s of steps in all. Peak memory is the whole process with Python and its libraries; of the training: model, "
-        "gradients, optimizer and activations, which is what the estimate, as in the plan, is about."
+        f"Total: {total:,.1f} s. Peak memory is that of the whole process, libraries included; training memory is that of model, "
+        "gradients, optimizer and activations, which is what the estimate, as in the plan, covers."
     )
     return [Table("Steps", _COST_COLUMNS, rows), remark]
 
 
-def _rebuild(matter: Matter) -> list[Block]:
-    """From the commit of the code to a check of every digest."""
-    commits = Counter(node.ran.git_commit for node in matter.nodes.values() if node.ran and node.ran.git_commit)
+def _rebuild(data: ReportData) -> list[Block]:
+    """The commands from a checkout of the code to the verification of every digest."""
+    commits = Counter(node.ran.git_commit for node in data.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
     lines += [
         "make setup"
-        if (matter.root / "requirements-devices.lock").exists()
-        else f"pip install -r {LOCK if (matter.root / LOCK).exists() else REQUIREMENTS}",
+        if (data.root / "requirements-devices.lock").exists()
+        else f"pip install -r {LOCK if (data.root / LOCK).exists() else REQUIREMENTS}",
         "engine check",
-        *(f"engine build {shlex.quote(one.spec)}" for one in matter.experiments),
-        *(f"engine verify {one.step}" for one in matter.experiments),
+        *(f"engine build {shlex.quote(one.spec)}" for one in data.experiments),
+        *(f"engine verify {one.step}" for one in data.experiments),
     ]
     blocks: list[Block] = [Commands(lines)]
     if len(commits) > 1:
-        told = ", ".join(f"{commit} ({count} steps)" for commit, count in commits.most_common())
-        blocks.append(Remark(f"The artifacts were made at several commits: {told}."))
-    return blocks if commits else [*blocks, Remark("No run record names a commit: build from a committed state to have one.")]
+        named = ", ".join(f"{commit} ({count} steps)" for commit, count in commits.most_common())
+        blocks.append(Remark(f"The artifacts were built at several commits: {named}."))
+    return blocks if commits else [*blocks, Remark("No run record names a commit: commit the workspace before a build to record one.")]
 
 
 def _count(value: Any) -> str:

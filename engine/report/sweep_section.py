@@ -2,13 +2,13 @@
 
 from engine.report import pictures
 from engine.report.blocks import Block, Picture, Remark, Section, Table
-from engine.report.collect import Matter
+from engine.report.collect import ReportData
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 
 
-def sweep_section(matter: Matter, metrics: list[str]) -> list[Section]:
-    """One section where any spec has a sweep, else none; METRICS are those that were measured, the main one first."""
-    blocks = [block for sweep in matter.sweeps for block in _blocks(sweep, metrics[0] if metrics else VALIDATION_LOSS)]
+def sweep_section(data: ReportData, metrics: list[str]) -> list[Section]:
+    """One section if any spec has a sweep, else none; METRICS are the measured ones, the main one first."""
+    blocks = [block for sweep in data.sweeps for block in _blocks(sweep, metrics[0] if metrics else VALIDATION_LOSS)]
     return [Section("sweeps", "Sweeps", blocks)] if blocks else []
 
 
@@ -16,12 +16,12 @@ def _blocks(sweep: Sweep, main: str) -> list[Block]:
     if not sweep.metrics:
         return [Remark(f"Not built yet: the points of {sweep.name}. Run: engine build {sweep.spec}")]
     shown = main if main in sweep.metrics else sweep.metrics[0]
-    blocks: list[Block] = [Table(f"{sweep.name}: {shown} of its points [interval]", *sweep_table(sweep, shown))]
-    # Against a seed nothing grows: where other fields are swept too, it only makes lines.
+    blocks: list[Block] = [Table(f"{sweep.name}: {shown} by point [interval]", *sweep_table(sweep, shown))]
+    # A plot against seeds shows no trend: if other fields are swept too, the seed only separates lines.
     for field in [field for field in sweep.fields if field != SEED] or sweep.fields:
         for metric in dict.fromkeys((shown, VALIDATION_LOSS)):
             if found := [line for line in lines(sweep, field, metric) if line.points]:
                 name = f"sweep-{sweep.name}-{field.replace('.', '-')}-{metric}"
-                caption = f"{sweep.name}: {metric} against {field}, a line for each task and the other fields' values"
+                caption = f"{sweep.name}: {metric} against {field}, one line per task and combination of the other fields"
                 blocks.append(Picture(name, caption, pictures.against(name, field, metric, found)))
     return blocks

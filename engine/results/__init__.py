@@ -1,1 +1,1 @@
-"""What was measured: tables of experiments, sweeps, and the choice of a point."""
+"""Results: tables of experiments and sweeps, and the choice of a sweep's best point."""

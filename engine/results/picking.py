@@ -1,7 +1,7 @@
-"""The best point of a sweep by what was measured on validation rows, written as a spec that extends the swept one.
+"""Picks the best point of a sweep by a metric on validation rows, and writes it as a spec that extends the swept one.
 
-Points that differ by their seed alone are one choice: its value is the mean over the seeds, and the best of its seeds is written.
-Ties, of values that are equal to six digits, go to the fewest trainable parameters, then to the point that comes first.
+Points that differ only in their seed are one choice: its value is the mean over the seeds, and its best seed is written.
+Ties (values equal to six digits) go to the fewest trainable parameters, then to the first point.
 """
 
 import os
@@ -15,33 +15,33 @@ from typing import Any
 from engine.core.errors import UserError, did_you_mean
 from engine.core.part import NAME_PATTERN
 from engine.plan.project import Project, write_text
-from engine.results.sweeps import SEED, VALIDATION_LOSS, Reached, Sweep, given, short_field, sweeps
+from engine.results.sweeps import SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
 from engine.results.table import results
 from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
 
 LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
 WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
-"""Metrics of which neither more nor less is better by itself."""
+"""Metrics of which neither higher nor lower values are better in general."""
 DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Question:
-    """By what the best point is chosen."""
+    """The criterion for the best point."""
 
     metric: str | None = None
     task: str | None = None
     """None: the mean over all tasks."""
     direction: str | None = None
-    """`max` or `min`; None: what is better of the metric."""
+    """`max` or `min`; None: the direction of the metric."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point with the value that it is chosen by, and the mean over the points that differ from it by seed alone."""
+    """A point with its value, and the mean over the points that differ from it only in seed."""
 
-    point: Reached
+    point: PointResult
     value: float
     mean: float
     seeds: int
@@ -49,32 +49,32 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Margin:
-    """The distance of the best choice from the next one, and the noise of that distance."""
+    """The difference between the best and the second-best choice, and the noise of that difference."""
 
     following: Candidate
     difference: float
     noise: float | None
-    """Half the width of a 95 % interval of the difference: of the means over seeds where both have several, else from the intervals of
-    the values, taken as independent; None where neither is known."""
+    """Half the width of the 95 % interval of the difference: from the variance over seeds if both choices have several, else from the
+    intervals of the values, assumed independent; None if neither is known."""
     source: str
-    """What the noise was found by."""
+    """What the noise was computed from."""
 
     @property
     def within(self) -> bool | None:
-        """Whether the difference is no larger than the noise; None where that is unknown."""
+        """Whether the difference is no larger than the noise; None if that is unknown."""
         return None if self.noise is None else self.difference <= self.noise
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The points of a sweep in order, and what they were ordered by."""
+    """The ranked points of a sweep, and the criterion."""
 
     sweep: Sweep
     metric: str
     tasks: tuple[str, ...]
     direction: str
     candidates: tuple[Candidate, ...]
-    """The best one first."""
+    """Best first."""
 
     @property
     def best(self) -> Candidate:
@@ -83,12 +83,12 @@ class Choice:
 
     @property
     def equals(self) -> int:
-        """How many choices, points that differ by seed alone being one, are as good as the best one."""
+        """The number of choices that tie with the best, itself included; points that differ only in seed are one choice."""
         return len({_but_seed(one.point) for one in self.candidates if round(one.mean, DIGITS) == round(self.best.mean, DIGITS)})
 
     @property
     def margin(self) -> "Margin | None":
-        """How far the best choice is ahead of the next one; None where there is no other."""
+        """The margin of the best choice over the second-best; None if there is no other."""
         own = _but_seed(self.best.point)
         following = next((one for one in self.candidates if _but_seed(one.point) != own), None)
         if following is None:
@@ -103,8 +103,8 @@ class Choice:
             noise, source = sum(half * half for half in halves if half is not None) ** 0.5, "the intervals"
         return Margin(following, abs(self.best.mean - following.mean), noise, source)
 
-    def _half(self, point: Reached) -> float | None:
-        """Half the width of the interval of the mean over tasks, taken as independent; None where a value has none."""
+    def _half(self, point: PointResult) -> float | None:
+        """Half the width of the interval of the mean over tasks, assumed independent; None if a value has no interval."""
         measured = [point.metrics[self.metric][task] for task in self.tasks]
         halves = [(one.high - one.low) / 2 for one in measured if one.low is not None and one.high is not None]
         return sum(half * half for half in halves) ** 0.5 / len(halves) if len(halves) == len(measured) else None
@@ -135,7 +135,7 @@ class Choice:
 
 
 def chosen(spec: Spec, sweep: Sweep, question: Question) -> Choice:
-    """The order of the points of SWEEP, of which SPEC is one; raises UserError where some lack what the question asks for."""
+    """Rank the points of SWEEP, of which SPEC is one; raises UserError if a point lacks a current value of the metric."""
     metric = _metric(spec, sweep, question.metric)
     tasks = _tasks(sweep, metric, question.task)
     direction = question.direction or _direction(metric)
@@ -143,10 +143,10 @@ def chosen(spec: Spec, sweep: Sweep, question: Question) -> Choice:
 
 
 def pick(project: Project, target: Path, question: Question, output: Path | None, force: bool) -> tuple[Choice, Path]:
-    """Choose among the points of the spec TARGET and write the best one; raises UserError where there is nothing to choose by or from."""
+    """Write the best point of the sweep TARGET as a spec; raises UserError if TARGET has no sweep or a point has no value."""
     named = project.chosen([target])
     if len({spec.path for spec in named}) != 1 or not (named[0].point and named[0].point.labels):
-        raise UserError(f"{target} has no sweep of several points: there is nothing to pick from", hint="see docs/how-to/sweep.md")
+        raise UserError(f"{target} has no sweep with several points", hint="see docs/how-to/sweep.md")
     specs = {spec.name: spec for spec in project.specs if spec.path == named[0].path}
     path = _output(project, named[0], output, force)
     store, plan = project.store(), project.plan()
@@ -157,25 +157,25 @@ def pick(project: Project, target: Path, question: Question, output: Path | None
 
 
 def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> Path:
-    """Where the spec goes; refused early, before anything is read."""
+    """The path of the spec to write; checked before anything is read."""
     path = output.resolve() if output else (project.root / spec.path).with_name(f"{spec.stem}-best.toml")
     if not path.is_relative_to(project.root):
-        raise UserError(f"{path} is outside of the workspace {project.root}", hint="a spec extends files of its own workspace alone")
+        raise UserError(f"{path} is outside the workspace {project.root}", hint="a spec can extend only files in its workspace")
     if path.suffix != ".toml" or not re.fullmatch(NAME_PATTERN, path.stem):
-        hint = "the experiment is named as the file: lower-case letters and digits, with '-' or '_' between them, and .toml"
-        raise UserError(f"{path.name} is no name for a spec", hint=hint)
+        hint = "use lower-case letters and digits, separated by '-' or '_', and the suffix .toml; the experiment takes this name"
+        raise UserError(f"{path.name} is not a valid name for a spec", hint=hint)
     relative = path.relative_to(project.root).as_posix()
     if other := next((other for other in project.specs if path.stem in (other.name, other.stem) and other.path != relative), None):
         raise UserError(
-            f"{other.path} is named '{path.stem}' already", other.where("experiment", "name"), "give another file with --output"
+            f"the name '{path.stem}' is taken by {other.path}", other.where("experiment", "name"), "give another file with --output"
         )
     if path.exists() and not force:
-        raise UserError(f"{relative} is there already", hint="write over it with --force, or give another file with --output")
+        raise UserError(f"{relative} already exists", hint="overwrite it with --force, or give another file with --output")
     return path
 
 
 def _metric(spec: Spec, sweep: Sweep, wanted: str | None) -> str:
-    """The metric to choose by: one of validation rows alone, since a choice by test rows would leave none to report on."""
+    """The metric to rank by: on validation rows only, since ranking by test rows would leave no unseen rows to report on."""
     build = f"run: engine build {spec.path}"
     on_validation = spec.experiment.evaluation.split == "validation"
     known = [name for name in sweep.metrics if on_validation or name == VALIDATION_LOSS]
@@ -184,17 +184,17 @@ def _metric(spec: Spec, sweep: Sweep, wanted: str | None) -> str:
     if wanted in known:
         return wanted
     if wanted in sweep.metrics:
-        what = f"'{wanted}' was measured on test rows: a choice by it would leave no rows on which the best point can be judged"
-        hint = f'set evaluation.split = "validation" in {spec.path} and build again, or choose by {VALIDATION_LOSS}'
+        what = f"'{wanted}' was measured on test rows: picking by it would leave no unseen rows to evaluate the best point on"
+        hint = f'set evaluation.split = "validation" in {spec.path} and rebuild, or pick by {VALIDATION_LOSS}'
         raise UserError(what, spec.where("evaluation"), hint)
     if not sweep.metrics:
-        raise UserError(f"nothing of the sweep '{sweep.name}' is built yet", hint=build)
+        raise UserError(f"no point of the sweep '{sweep.name}' is built yet", hint=build)
     if wanted == VALIDATION_LOSS and any(point.trained for point in sweep.points):
-        what = f"the trainings of '{sweep.name}' measured no validation_loss: their tasks hold out no validation rows"
+        what = f"the trainings of '{sweep.name}' have no validation_loss: their tasks have no validation rows"
         raise UserError(what, spec.where("tasks"), "raise tasks.<task>.split.validation")
-    # What is known of points that are not built as the specs are now says nothing of what they will be measured by.
+    # The metrics of points that are out of date say nothing about those that a build will measure.
     current = known and all(point.trained and point.evaluated for point in sweep.points)
-    raise UserError(f"no point of '{sweep.name}' was measured by '{wanted}'", hint=did_you_mean(wanted, known) if current else build)
+    raise UserError(f"no point of '{sweep.name}' has the metric '{wanted}'", hint=did_you_mean(wanted, known) if current else build)
 
 
 def _tasks(sweep: Sweep, metric: str, wanted: str | None) -> tuple[str, ...]:
@@ -206,12 +206,12 @@ def _tasks(sweep: Sweep, metric: str, wanted: str | None) -> tuple[str, ...]:
 
 def _direction(metric: str) -> str:
     if metric in WITHOUT_BETTER:
-        raise UserError(f"neither more nor less {metric} is better by itself", hint="say which is wanted: --max or --min")
+        raise UserError(f"{metric} has no direction: neither higher nor lower is better in general", hint="give --max or --min")
     return "min" if metric in LOWER_IS_BETTER else "max"
 
 
 def _candidates(sweep: Sweep, metric: str, tasks: Sequence[str]) -> list[Candidate]:
-    """Every point with its value; raises UserError where some were not measured, or by what is no longer so."""
+    """Every point with its value; raises UserError if a point has no value or an outdated one."""
     lacking = [point.name for point in sweep.points if not _measures(point, metric, tasks)]
     if lacking:
         what = f"{len(lacking)} of {len(sweep.points)} points have no current {metric} on {', '.join(tasks)}: {', '.join(lacking)}"
@@ -227,12 +227,12 @@ def _candidates(sweep: Sweep, metric: str, tasks: Sequence[str]) -> list[Candida
     return found
 
 
-def _measures(point: Reached, metric: str, tasks: Sequence[str]) -> bool:
+def _measures(point: PointResult, metric: str, tasks: Sequence[str]) -> bool:
     current = point.trained if metric == VALIDATION_LOSS else point.evaluated
     return current and all(task in point.metrics.get(metric, {}) for task in tasks)
 
 
-def _but_seed(point: Reached) -> str:
+def _but_seed(point: PointResult) -> str:
     return toml({field: value for field, value in point.values.items() if field != SEED and value is not None})
 
 
@@ -246,7 +246,7 @@ def _ranked(candidates: Sequence[Candidate], direction: str) -> tuple[Candidate,
 
 
 def spec_text(root: Path, spec: Spec, path: Path, choice: Choice) -> str:
-    """The text of a spec at PATH that extends the swept one with the values of its point SPEC, and is asked test rows."""
+    """The text of a spec at PATH that extends the swept one with the values of the point SPEC, and is evaluated on test rows."""
     assert spec.point
     best, by = choice.best, f"{choice.metric} ({choice.direction}, on {', '.join(choice.tasks)})"
     values = {dotted(key): value for key, value in spec.point.values.items()}

@@ -1,4 +1,4 @@
-"""What the points of a sweep have reached: their values and scores side by side, as a table and as lines of a plot."""
+"""The results of a sweep's points: swept values and metrics, as a table and as lines of a plot."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from engine.spec.notation import dotted, toml
 
 SEED = "experiment.seed"
 VALIDATION_LOSS = "validation_loss"
-"""What a training measures at its end, by task."""
+"""The loss on validation rows at the end of a training, by task."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One value of a point on one task; low and high are missing where the metric has no interval."""
+    """One value of a point on one task; low and high are None if the metric has no interval."""
 
     value: float
     low: float | None = None
@@ -30,8 +30,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Reached:
-    """One point: what it has in place of the spec's own values, and what it has reached."""
+class PointResult:
+    """One point: its swept values and its results."""
 
     name: str
     values: Mapping[str, Any]
@@ -39,10 +39,10 @@ class Reached:
     metrics: Mapping[str, Mapping[str, Measured]]
     """By metric and task."""
     trained: bool
-    """Whether its training is that of the specs, code and data as they are now."""
+    """Whether its training is up to date with specs, code and data."""
     evaluated: bool
     trainable: int | None
-    """Parameters that are learned."""
+    """Number of trainable parameters."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Sweep:
     name: str
     spec: str
     fields: tuple[str, ...]
-    """In which the points differ."""
-    points: tuple[Reached, ...]
+    """The fields in which the points differ."""
+    points: tuple[PointResult, ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Everything that was measured, what the training itself measures last."""
+        """Every measured metric, the validation loss last."""
         names = dict.fromkeys(name for point in self.points for name in point.metrics)
         return tuple(sorted(names, key=lambda name: name == VALIDATION_LOSS))
 
@@ -67,7 +67,7 @@ class Sweep:
 
 
 def sweeps(specs: Iterable[Spec], found: Iterable[Result], graph: Graph, store: Store, plan: Plan) -> list[Sweep]:
-    """The sweeps among SPECS, FOUND being the results of all of them."""
+    """The sweeps among SPECS; FOUND holds the results of all of them."""
     by_file: dict[str, list[Spec]] = {}
     for spec in specs:
         if spec.point and spec.point.labels:
@@ -89,7 +89,7 @@ def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, s
             metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
         trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in ("train", "evaluate"))
         points.append(
-            Reached(
+            PointResult(
                 spec.name, {field: own.get(field) for field in fields}, metrics, trained, evaluated, measured.get("trainable_parameters")
             )
         )
@@ -97,7 +97,7 @@ def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, s
 
 
 def _scores(result: Result | None) -> Iterator[tuple[str, dict[str, Measured]]]:
-    """Every metric of RESULT by task, with its interval where there is one."""
+    """Every metric of RESULT by task, with its interval if it has one."""
     found: dict[str, dict[str, Measured]] = {}
     for task, values in result.scores.items() if result else ():
         for metric, value in values.items():
@@ -119,17 +119,17 @@ def sweep_table(sweep: Sweep, metric: str) -> tuple[list[str], list[list[str]]]:
 
 
 def short_field(field: str, fields: Sequence[str]) -> str:
-    """The last word of a field, or all of it where another one ends alike."""
+    """The last part of a dotted field, or the whole field if another one has the same last part."""
     last = field.rsplit(".", 1)[-1]
     return last if sum(other.rsplit(".", 1)[-1] == last for other in fields) == 1 and last != "kind" else field
 
 
 def given(value: object) -> str:
-    """A swept value for people."""
+    """A swept value as tables show it."""
     return "–" if value is None else value if isinstance(value, str) else toml(value)
 
 
-def _state(point: Reached) -> str:
+def _state(point: PointResult) -> str:
     if not point.metrics:
         return "not built"
     return "current" if point.trained and point.evaluated else "stale"
@@ -137,11 +137,11 @@ def _state(point: Reached) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot: what all its points have alike, and where they lie."""
+    """One line of a plot: its label, and its points."""
 
     label: str
     points: tuple[tuple[Any, Measured], ...]
-    """The swept field's value, and what was measured there."""
+    """The swept field's value, and the measurement at that value."""
 
 
 def lines(sweep: Sweep, field: str, metric: str) -> list[Line]:

@@ -1,4 +1,4 @@
-"""What was built: the table of experiments against tasks, read from metrics and provenance."""
+"""The results of evaluations: tables of experiments against tasks, from metrics and provenance."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ from stages import train
 
 @dataclass(frozen=True)
 class Result:
-    """One experiment: what it was trained on, its content address, and its scores by task and metric."""
+    """One experiment: its tasks, its content address, and its metrics by task."""
 
     experiment: str
     tasks: tuple[str, ...]
@@ -24,21 +24,21 @@ class Result:
     digest: str | None
     scores: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Value, low and high, by task and metric; empty where the evaluation's artifact is not here."""
+    """Value, low and high, by task and metric; empty if the evaluation's artifact is missing."""
     comparisons: tuple[Mapping[str, Any], ...]
-    """How each value differs from another model's on the same rows, and whether the difference is real."""
+    """How each value differs from another model's on the same rows, and whether the difference is significant."""
     current: bool
-    """Whether the scores are those of the specs, code and data as they are now."""
+    """Whether the scores are up to date with specs, code and data."""
     split: str = "test"
-    """Of which rows the scores are."""
+    """The split that was evaluated."""
     benchmarks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """The values of published benchmarks by task and metric; empty where none was taken."""
+    """The values of published benchmarks by task and metric; empty if none was run."""
     benchmarks_current: bool = True
-    """Whether these are those of the specs, code and data as they are now."""
+    """Whether the benchmark values are up to date with specs, code and data."""
 
 
 def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
-    """The experiments of SPECS that have been evaluated, models trained in full before adapters, in order of name."""
+    """The evaluated experiments of SPECS, sorted: full trainings first, then by number of tasks and name."""
     found = []
     for spec in specs:
         name = spec.name
@@ -61,17 +61,17 @@ def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tu
 
 
 def chosen_metric(found: Sequence[Result], wanted: str | None) -> str:
-    """The metric that the user wants, or the first that was measured; raises UserError for one that was not."""
+    """The metric WANTED, or the first measured one if it is None; raises UserError if WANTED was not measured."""
     return measured_metric([result.scores for result in found], wanted)
 
 
 def measured_metric(tables: Iterable[Mapping[str, Mapping[str, Any]]], wanted: str | None) -> str:
-    """The same of TABLES with values by task and metric."""
+    """As `chosen_metric`, for TABLES with values by task and metric."""
     names = dict.fromkeys(
         name for table in tables for scores in table.values() for name, value in scores.items() if isinstance(value, float)
     )
     if wanted and wanted not in names:
-        raise UserError(f"no experiment was measured by '{wanted}'", hint=did_you_mean(wanted, names))
+        raise UserError(f"no experiment has the metric '{wanted}'", hint=did_you_mean(wanted, names))
     return wanted or next(iter(names), "exact_match")
 
 
@@ -81,14 +81,14 @@ def scores_of(step: Step, store: Store) -> dict[str, Any]:
 
 
 def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: METRIC of every experiment on every task, and the mean rate at which it ends its answers by itself.
+    """Columns and rows: METRIC of every experiment on every task, and `stops`: the share of answers that end with an end token.
 
-    Where some are asked validation rows, a column says of which rows each is: values of different rows are not to be compared.
+    If any experiment is evaluated on validation rows, a column names the split: values of different splits are not comparable.
     """
     tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
-    told = any(result.split != "test" for result in found)
+    mixed = any(result.split != "test" for result in found)
     state = ["state"] if _any_stale(found) else []
-    columns = ["experiment", "trained on", "method", "digest", *(["rows"] if told else []), *tasks, "ends by itself", *state]
+    columns = ["experiment", "trained on", "method", "digest", *(["split"] if mixed else []), *tasks, "stops", *state]
     rows = []
     for result in found:
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
@@ -97,8 +97,8 @@ def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
         mean = number(sum(ended) / len(ended) if ended else None)
-        asked = [result.split] if told else []
-        rows.append([result.experiment, trained_on, result.method, address, *asked, *cells, mean, *state])
+        split = [result.split] if mixed else []
+        rows.append([result.experiment, trained_on, result.method, address, *split, *cells, mean, *state])
     return columns, rows
 
 
@@ -108,15 +108,15 @@ def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
     return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
 
 
-def unseen(found: Iterable[Result]) -> list[str]:
-    """A line for each metric that cannot see the text of some rows of some experiment: its values say nothing of these."""
+def ignored_text(found: Iterable[Result]) -> list[str]:
+    """One line for each metric that ignores the text of some rows of an experiment: its values do not cover these rows."""
     lines = []
     for result in found:
         for task, scores in result.scores.items():
             unseen_rows: Any = scores.get("unseen_rows", {})
             for metric, count in unseen_rows.items():
-                what = f"{result.experiment}: {count} of {scores['rows']} rows of {task} hold text that {metric} cannot see"
-                lines.append(f"{what}; its setting in evaluation.metrics: {'tokenize' if metric == 'bleu' else 'segmentation'}")
+                what = f"{result.experiment}: {metric} ignores the text of {count} of {scores['rows']} rows of {task}"
+                lines.append(f"{what}; set {'tokenize' if metric == 'bleu' else 'segmentation'} of {metric} in evaluation.metrics")
     return lines
 
 
@@ -124,30 +124,41 @@ BENCHMARK_COLUMNS = ("experiment", "benchmark", "metric", "value", "questions", 
 
 
 def benchmark_table(found: Iterable[Result]) -> list[list[str]]:
-    """A row for each value of each published benchmark that an experiment has taken; values to four digits, as leaderboards show them."""
+    """One row per value of each published benchmark that an experiment has run; four digits, as leaderboards show them."""
     rows = []
     for result in found:
         state = "current" if result.benchmarks_current else "stale"
         for task, values in result.benchmarks.items():
-            asked = str(values["rows"]) if "rows" in values else "–"
+            questions = str(values["rows"]) if "rows" in values else "–"
             shown = [(metric, value) for metric, value in values.items() if isinstance(value, float)]
-            rows += [[result.experiment, task, metric, f"{value:.4f}", asked, state] for metric, value in shown]
+            rows += [[result.experiment, task, metric, f"{value:.4f}", questions, state] for metric, value in shown]
     return rows
 
 
-COMPARISON_COLUMNS = ("experiment", "task", "trained on it", "other", "its value", "the other's", "difference", "interval", "p", "real")
+COMPARISON_COLUMNS = (
+    "experiment",
+    "task",
+    "trained on it",
+    "compared with",
+    "value",
+    "baseline",
+    "difference",
+    "interval",
+    "p",
+    "significant",
+)
 
 
 def comparison_table(found: Sequence[Result], metric: str) -> list[list[str]]:
-    """METRIC of every experiment against every model that it is compared with, and which differences are real."""
+    """METRIC of every experiment against every model that it is compared with, and which differences are significant."""
     rows = []
     for result in found:
         for one in result.comparisons:
             if one["metric"] == metric:
                 interval = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
                 values = [number(one["value"]), number(one["other_value"]), f"{one['difference']:+.2f}", interval, _p(one["p_corrected"])]
-                trained_on, real = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
-                rows.append([result.experiment, one["task"], trained_on, one["other"], *values, real])
+                trained_on, significant = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
+                rows.append([result.experiment, one["task"], trained_on, one["other"], *values, significant])
     return rows
 
 
@@ -165,7 +176,7 @@ def as_data(items: Iterable[Result]) -> list[dict[str, Any]]:
 
 
 def digest_of(step: Step, store: Store) -> str | None:
-    """Content address of what a training left, from its provenance, where that is the recorded one."""
+    """Content address of a training's artifact, from its provenance; None unless that is the recorded file."""
     assert step.kind is train.KIND
     record = store.record(step.name)
     entry = store.entry(step.provenance)

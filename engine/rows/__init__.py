@@ -1,1 +1,1 @@
-"""What a task's rows become, shown without a build."""
+"""Shows what a task's rows become: previews without a build, and single rows as a training sees them."""

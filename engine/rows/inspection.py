@@ -1,4 +1,4 @@
-"""What a training sees of one row: found in the graph here, computed by a process of its own, since nothing here imports torch."""
+"""Inspects one row as a training sees it; a subprocess loads the models, since this process imports no torch."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from engine.plan.project import Project
 from engine.spec.load import Spec
 from stages.process.starting import ours
 
-COLUMNS = ("", "token", "learned", "base says", "truth", "trained says", "truth")
+COLUMNS = ("", "token", "supervised", "base predicts", "p(token)", "trained predicts", "p(token)")
 SPLITS = ("train", "validation")
 
 
 def inspect(project: Project, target: str, row: int, task: str | None, split: str) -> dict[str, Any]:
-    """Each position of a row as the training of TARGET sees it; raises UserError for what is unknown or not built."""
+    """Each position of a row as the training of TARGET sees it; raises UserError if the target is unknown or not built."""
     spec = _spec(project, target)
     step = project.graph[f"train-{spec.name}"]
     chosen = _task(spec, task)
@@ -28,7 +28,7 @@ def inspect(project: Project, target: str, row: int, task: str | None, split: st
     paths = [request[key] for key in ("model", "vocabulary", "adapter", "trained", "tokens") if key in request]
     missing = [path for path in paths if not (project.root / path).exists()]
     if missing:
-        raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there", hint=f"run: engine build {step.name}")
+        raise UserError(f"not built: {', '.join(missing)}", hint=f"run: engine build {step.name}")
     return {"experiment": spec.name, "task": chosen, "split": split, **_ask(project.root, request)}
 
 
@@ -45,7 +45,7 @@ def _spec(project: Project, target: str) -> Spec:
     if spec is None:
         project.refuse_sweep(target)
         known = [*by_name, *(short(address) for address in addresses.values())]
-        raise UserError(f"there is no experiment, spec or adapter {target}", hint=did_you_mean(target, known))
+        raise UserError(f"unknown experiment, spec or adapter: {target}", hint=did_you_mean(target, known))
     return spec
 
 
@@ -65,25 +65,25 @@ def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dic
 
 
 def _ask(root: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the process that loads the models; raises UserError with its message where it has none."""
+    """The answer of the process that loads the models; raises UserError with its message if it fails."""
     command = ours("stages.inspection")
     done = subprocess.run(command, cwd=root, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.removeprefix("error: ") for line in done.stderr.strip().splitlines()]
-        raise UserError("\n".join(lines) or f"the inspection ended with {done.returncode}")
+        raise UserError("\n".join(lines) or f"the inspection process exited with status {done.returncode}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
 def title(answer: Mapping[str, Any]) -> str:
-    """What the table is about, in one line."""
+    """The title of the table, in one line."""
     losses = ", ".join(f"{name} {value:.3f}" for name, value in answer["loss"].items() if value is not None)
     place = f"{answer['experiment']}: row {answer['row']} of {answer['rows']:,} of {answer['task']} ({answer['split']})"
-    return f"{place}; loss per supervised token: {losses or 'nothing is supervised'}"
+    return f"{place}; loss per supervised token: {losses or 'no supervised tokens'}"
 
 
 def rows(answer: Mapping[str, Any]) -> list[list[str]]:
-    """The table's rows: readable without colour."""
+    """The rows of the table; readable without colour."""
     return [
         [str(p["position"]), quoted(p["token"]), "yes" if p["supervised"] else "", *_view(p["base"]), *_view(p["trained"])]
         for p in answer["positions"]
@@ -97,5 +97,5 @@ def _view(view: Mapping[str, Any] | None) -> Sequence[str]:
 
 
 def quoted(text: str) -> str:
-    """A token's text between quotes, line ends and tabs as escapes: white space shows."""
+    """A token's text as a JSON string: quotes and escapes make white space visible."""
     return json.dumps(text, ensure_ascii=False)

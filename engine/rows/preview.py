@@ -1,4 +1,4 @@
-"""What a task's first rows become: asks a process of the stages, which may import what is heavy, and writes nothing."""
+"""Previews a task's first rows; a subprocess of `stages` does the heavy imports. Writes nothing."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from stages.process.starting import ours
 
 @dataclass(frozen=True)
 class Preview:
-    """The first rows of a task, and why there are no tokens, if there are none."""
+    """The first rows of a task, and the reason if they have no tokens."""
 
     task: str
     rows: tuple[dict[str, Any], ...]
@@ -29,7 +29,7 @@ class Preview:
 
 
 def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
-    """The first ROWS rows of TASK; raises UserError where there is no such task, or what the step itself would say of these rows."""
+    """The first ROWS rows of TASK; raises UserError if the task is unknown, and the errors that the step would raise for these rows."""
     if task not in spec.experiment.tasks:
         raise UserError(f"{spec.path} has no task '{task}'", hint=did_you_mean(task, spec.experiment.tasks))
     step = project.graph.find(spec.name, f"generate-{task}")
@@ -56,7 +56,7 @@ def _refuse_missing(project: Project, step: Step) -> None:
 
 
 def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str | None]:
-    """The step that tokenizes the task for this spec, and why its tokens cannot be shown, if they cannot."""
+    """The step that tokenizes the task for this spec; None and the reason if its tokens cannot be shown."""
     trained = project.graph.needed_for([f"train-{spec.name}"])
     split = project.graph.find(spec.name, f"split-{task}")
     rows = split.output("train.jsonl").path if split else None
@@ -67,11 +67,11 @@ def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str |
         if step.kind is tokenize.KIND and step.inputs["train"].path == rows and own in project.graph.consumers[step.name]
     ]
     if not found:
-        return None, f"{spec.path} does not train on {task}, so it makes no tokens of it"
+        return None, f"{spec.path} does not train on {task}: there are no tokens to show"
     for role, item in found[0].inputs.items():
         if role.startswith("tokenizer/") and not (project.root / item.path).exists():
-            hint = f"engine build {item.producer}" if item.producer else "the model's folder needs it"
-            return None, f"text only: the tokenizer {item.path} is not there yet ({hint})"
+            hint = f"engine build {item.producer}" if item.producer else "add it to the model's folder"
+            return None, f"text only: the tokenizer {item.path} does not exist yet ({hint})"
     return found[0], None
 
 
@@ -81,7 +81,7 @@ def _request(step: Step) -> dict[str, Any]:
 
 
 def _asked(project: Project, request: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the process of the stages answers; raises UserError with what it says of a user's mistake."""
+    """The answer of the process of `stages`; raises UserError with its message for a user error."""
     done = subprocess.run(
         ours("stages.preview"),
         cwd=project.root,

@@ -1,1 +1,1 @@
-"""A new workspace, and what a workspace stands on."""
+"""Sets up workspaces: creates and checks them, and locks versions of packages."""

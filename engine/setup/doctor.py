@@ -1,4 +1,4 @@
-"""What a workspace stands on, checked without loading a spec: git, DVC, the merge driver, `dvc.lock` and the cache."""
+"""Checks the setup of a workspace without loading a spec: git, DVC, the merge driver, `dvc.lock` and the cache."""
 
 import os
 import shlex
@@ -13,14 +13,14 @@ from engine.dvc import conflicts, dvcfile, git
 from engine.dvc.config import cache_settings
 from engine.identity.environment import LOCKS
 
-COLUMNS = ("what", "right", "detail")
+COLUMNS = ("check", "passed", "detail")
 TESTED_DVC = "3.67"
 """The minor version of DVC whose files and caches `engine.dvc.dvcfile` and `engine.dvc.recording` write."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     what: str
     holds: bool
@@ -28,25 +28,25 @@ class Finding:
 
 
 def examine(root: Path) -> list[Finding]:
-    """Every check of the workspace at ROOT; raises UserError where there is no such folder."""
+    """Run every check on the workspace at ROOT; raises UserError if there is no such folder."""
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}", hint="give another --workspace DIR, or make one with: engine init DIR")
+        raise UserError(f"folder not found: {root}", hint="give another --workspace DIR, or create one with: engine init DIR")
     return list(_findings(root))
 
 
 def _findings(root: Path) -> Iterator[Finding]:
     repository = git.has_repository(root)
-    yield Finding("git repository", repository, "found" if repository else "none: run git init")
+    yield Finding("git repository", repository, "found" if repository else "not found: run git init")
     inside = (root / ".dvc").is_dir()
-    yield Finding("DVC repository", inside, ".dvc" if inside else f"none: run engine init {root}")
+    yield Finding("DVC repository", inside, ".dvc" if inside else f"not found: run engine init {root}")
     yield _version()
     yield _lock(root)
     if repository:
         lacking = conflicts.attributed(root)
-        told = (
+        detail = (
             f"no merge={conflicts.DRIVER} for {', '.join(lacking)}: run engine init" if lacking else ".gitattributes names the merge driver"
         )
-        yield Finding("git attributes", not lacking, told)
+        yield Finding("git attributes", not lacking, detail)
         yield _driver(root)
     for name in conflicts.FILES:
         yield _readable(root, name)
@@ -65,7 +65,7 @@ def _version() -> Finding:
 def _lock(root: Path) -> Finding:
     found = [name for name in LOCKS if (root / name).exists()]
     return Finding(
-        "lock of versions", True, " and ".join(found) or "none, so that another installed version reruns steps: engine lock writes it"
+        "lock of versions", True, " and ".join(found) or "none: other installed versions would rerun steps; to write one, run engine lock"
     )
 
 
@@ -75,7 +75,7 @@ def _driver(root: Path) -> Finding:
         return Finding("merge driver", False, "not in this clone's .git/config: run engine compile")
     python = next(iter(shlex.split(command)), "")
     there = conflicts.runs(command)
-    return Finding("merge driver", there, python if there else f"{command.partition(' %O')[0]} is gone: run engine compile")
+    return Finding("merge driver", there, python if there else f"{command.partition(' %O')[0]} not found: run engine compile")
 
 
 def _readable(root: Path, name: str) -> Finding:
@@ -84,7 +84,7 @@ def _readable(root: Path, name: str) -> Finding:
         return Finding(name, True, "not written yet")
     data = path.read_bytes()
     if conflicts.has_markers(data):
-        return Finding(name, False, "has merge conflicts: engine compile takes the records of both sides")
+        return Finding(name, False, "has merge conflicts: run engine compile, which takes the records of both sides")
     try:
         content = dvcfile.parse_lock(data) if name == dvcfile.LOCK else dvcfile.parse_yaml(data) or {}
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Makes a workspace: a DVC repository inside git, the ignore files, and a first spec."""
+"""Creates a workspace: a DVC repository inside git, ignore files, and a first spec."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ DVCIGNORE = ("__pycache__", "*.pyc")
 
 
 def init(folder: Path) -> list[str]:
-    """Make FOLDER a workspace and name the files that are new; what is there already stays as it is."""
+    """Make FOLDER a workspace and return the names of new files; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     if not _git(folder, "rev-parse", "--is-inside-work-tree"):
         _run(folder, "git", "init", "--quiet")

@@ -1,4 +1,4 @@
-"""The workspace's lock of versions: what it holds, where it differs from what is installed, and what moving it reruns."""
+"""The workspace's lock of package versions: writes it, compares it with the installed versions, and says what an upgrade reruns."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from engine.plan.decide import Action, Decision
 from engine.plan.project import Project, write_text
 
 
-def that_matter() -> tuple[str, ...]:
-    """The packages whose version decides the result of any kind of step, or of any member of a family, by name."""
+def relevant_packages() -> tuple[str, ...]:
+    """Names of the packages whose version affects the result of any kind of step or any member of a family."""
     from engine.core.part import Part
     from stages.kinds import KINDS
 
@@ -29,23 +29,23 @@ def that_matter() -> tuple[str, ...]:
     return tuple(sorted({*kinds, *(name for part in below(Part) for name in part.environment)}))
 
 
-def here() -> dict[str, str | None]:
-    """What is installed of the packages that matter; None of those that are not."""
-    return {name: find(name) for name in that_matter()}
+def installed_versions() -> dict[str, str | None]:
+    """The installed versions of these packages; None if a package is not installed."""
+    return {name: find(name) for name in relevant_packages()}
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What writing the lock did, or would do."""
+class LockChange:
+    """What writing the lock changed, or would change."""
 
     versions: tuple[tuple[str, str | None, str], ...]
-    """Package, old version (None for one that the lock did not name) and new version."""
+    """Package, old version (None if it was not locked) and new version."""
     behind: tuple[tuple[str, str, str], ...]
-    """Package, version of the lock and installed version, where they differ and the lock stays."""
+    """Package, locked version and installed version, where they differ and the lock is not changed."""
     absent: tuple[str, ...]
-    """The packages that matter and are not installed; what the lock says of them stays."""
+    """Relevant packages that are not installed; their locked versions are kept."""
     reruns: tuple[Decision, ...] = ()
-    """The steps that will run, or may, because of it."""
+    """The steps that will or may run because of it."""
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
@@ -65,28 +65,28 @@ class Moved:
             yield f"{decision.action!s:<6}{decision.name}", "; ".join(map(str, decision.reasons))
 
 
-def first_lock(root: Path) -> Moved | None:
-    """Write the first lock of a workspace from what is installed; None where it has one, of whatever tool."""
+def first_lock(root: Path) -> LockChange | None:
+    """Write the first lock of a workspace from the installed versions; None if it already has a lock of any tool."""
     return None if any((root / name).exists() for name in (LOCK, REQUIREMENTS)) else _write(root, {}, upgrade=False)
 
 
-def lock(root: Path) -> Moved:
-    """Write the lock, or add to it what it does not name; versions that it names stay."""
+def lock(root: Path) -> LockChange:
+    """Write the lock, or add missing packages to it; locked versions are kept."""
     if (root / REQUIREMENTS).exists() and not (root / LOCK).exists():
-        what = f"{REQUIREMENTS} names this workspace's versions already"
-        raise UserError(what, Location(REQUIREMENTS), f"edit that file; or remove it, and let `engine lock` write {LOCK}")
+        what = f"{REQUIREMENTS} already locks this workspace's versions"
+        raise UserError(what, Location(REQUIREMENTS), f"edit that file, or remove it and write {LOCK} with: engine lock")
     return _write(root, parse_lock(root), upgrade=False)
 
 
-def upgrade(project: Project) -> Moved:
-    """Move the lock to what is installed, and say what will rerun; nothing is written where the specs have mistakes."""
+def upgrade(project: Project) -> LockChange:
+    """Update the lock to the installed versions, and say what will rerun; writes nothing if the specs have errors."""
     root = project.root
     if not (root / LOCK).exists():
         return lock(root)
     try:
         old = parse_lock(root)
     except UserError:
-        # Damaged, as by a merge: what it said is not known, so that everything is planned as it stands.
+        # Damaged, such as by a merge: the locked versions are unknown, so everything is planned without them.
         old = {}
     found = _moved(old, upgrade=True)
     before, after = (Project(project.workspace, pins) for pins in (old, _merged(old, found)))
@@ -99,20 +99,20 @@ def upgrade(project: Project) -> Moved:
         and (planned is None or decision.action is not planned[decision.name].action)
     )
     write_text(root / LOCK, lock_text(_merged(old, found)))
-    return Moved(found.versions, (), found.absent, reruns)
+    return LockChange(found.versions, (), found.absent, reruns)
 
 
-def _write(root: Path, old: Mapping[str, str], upgrade: bool) -> Moved:
+def _write(root: Path, old: Mapping[str, str], upgrade: bool) -> LockChange:
     found = _moved(old, upgrade)
     if found.versions:
         write_text(root / LOCK, lock_text(_merged(old, found)))
     return found
 
 
-def _moved(old: Mapping[str, str], upgrade: bool) -> Moved:
+def _moved(old: Mapping[str, str], upgrade: bool) -> LockChange:
     known = {normal(name): version for name, version in old.items()}
     versions, behind, absent = [], [], []
-    for name, have in here().items():
+    for name, have in installed_versions().items():
         locked = known.get(normal(name))
         if have is None:
             absent.append(name)
@@ -120,31 +120,31 @@ def _moved(old: Mapping[str, str], upgrade: bool) -> Moved:
             versions.append((name, locked, have))
         elif locked != have:
             behind.append((name, locked, have))
-    return Moved(tuple(versions), tuple(behind), tuple(absent))
+    return LockChange(tuple(versions), tuple(behind), tuple(absent))
 
 
-def _merged(old: Mapping[str, str], found: Moved) -> dict[str, str]:
+def _merged(old: Mapping[str, str], found: LockChange) -> dict[str, str]:
     new = {name: version for name, _, version in found.versions}
     moved = {normal(name) for name in new}
     return {name: version for name, version in old.items() if normal(name) not in moved} | new
 
 
 def drift(project: Project) -> list[Problem]:
-    """Where what is installed is not what the lock says, of the packages that the specs' steps name: those steps would refuse to run.
+    """A problem for each package of the specs' steps whose installed version differs from the lock, so that the steps would refuse to run.
 
-    A package that is not installed here is no matter: specs are checked and planned on machines that build nothing.
+    A package that is not installed is no problem: specs are also checked and planned on machines that build nothing.
     """
     wanted, have = project.outline.versions, _beside()
     return [*_unnamed(project.root, wanted), *_differing(project, wanted, have)]
 
 
 def _unnamed(root: Path, wanted: Mapping[str, str]) -> Iterator[Problem]:
-    """The packages that the specs' steps name and the lock does not, as a package that was installed later."""
+    """A problem for each package of the specs' steps that the lock lacks, such as one that was installed later."""
     named = {normal(name) for name in parse_lock(root)}
     missing = [name for name in wanted if normal(name) not in named] if named and not (root / REQUIREMENTS).exists() else []
     for name in missing:
         yield Problem(
-            f"{LOCK} does not name {name}: another version of it would rerun the steps that name it",
+            f"{LOCK} does not lock {name}: another version of it would rerun the steps that use it",
             Location(LOCK),
             "run: engine lock",
             "warning",
@@ -157,10 +157,10 @@ def _differing(project: Project, wanted: Mapping[str, str], have: Mapping[str, s
         return []
     here = {name: found for name in differing if (found := find(name)) not in (None, wanted[name])}
     names = sorted(_refused(project, {name: found for name, found in here.items() if found}))
-    said = next((name for name in (LOCK, REQUIREMENTS) if (project.root / name).exists()), "the identity")
+    source = next((name for name in (LOCK, REQUIREMENTS) if (project.root / name).exists()), "the identity")
     return [
         Problem(
-            f"{name} {here[name]} is installed, {said} says {wanted[name]}: steps that name it would refuse to run",
+            f"{name} {here[name]} is installed, but {source} has {wanted[name]}: steps that use it would refuse to run",
             _place(project.root, name),
             way_out(project.root, {name: wanted[name]}),
             "warning",
@@ -170,7 +170,7 @@ def _differing(project: Project, wanted: Mapping[str, str], have: Mapping[str, s
 
 
 def _refused(project: Project, have: Mapping[str, str]) -> set[str]:
-    """Those of the installed versions HAVE with which a step's identity would be another one; others are known to leave the same bytes."""
+    """The packages whose installed version in HAVE would change a step's identity; the others are known to leave the same bytes."""
     behaviours, found = project.behaviours, set[str]()
     for text in project.identities.values():
         identity = json.loads(text)
@@ -191,7 +191,7 @@ def _place(root: Path, package: str) -> Location | None:
 
 
 def _beside() -> dict[str, str]:
-    """The installed versions, by the names of folders alone: `importlib.metadata` takes longer than a plan of what is up to date."""
+    """The installed versions, from folder names only: `importlib.metadata` takes longer than an up-to-date plan."""
     found: dict[str, str] = {}
     for folder in sys.path:
         try:

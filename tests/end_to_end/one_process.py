@@ -70,7 +70,7 @@ class Here:
 
     stop = wait
 
-executors.in_turn = lambda root, environment: Here()
+executors.sequential = lambda root, environment: Here()
 main()
 """
 

@@ -52,7 +52,7 @@ def objects(root: Path) -> set[str]:
 def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built: Place, tmp_path):
     again = make_place(tmp_path / "again")
     done = again.run("engine", "build", "--jobs", "2")
-    assert "evaluate-two" in done.stderr and "exact_match on unseen rows" in done.stdout
+    assert "evaluate-two" in done.stderr and "exact_match on held-out rows" in done.stdout
     digests = [{p.name: address(p) for p in sorted((root / "artifacts").glob("*.provenance.json"))} for root in (built.root, again.root)]
     assert digests[0] == digests[1] and len(digests[0]) == 15
     assert records(again.root) == records(built.root)

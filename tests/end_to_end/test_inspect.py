@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 def test_inspect_by_name_and_by_address(built: Place):
     shown = built.run("engine", "inspect", "two", "1", "--task", "b").stdout
     assert "two: row 1 of" in shown and "of b (train); loss per supervised token: base " in shown
-    assert "learned" in shown and '"<|endoftext|>"' in shown and "\x1b" not in shown
+    assert "supervised" in shown and '"<|endoftext|>"' in shown and "\x1b" not in shown
     answer = json.loads(built.run("engine", "inspect", "two", "1", "--task", "b", "--json").stdout)
     assert answer["positions"][-1]["supervised"] and not answer["positions"][0]["supervised"]
     digest = address(built.root / "artifacts/train-two.provenance.json")
@@ -25,7 +25,7 @@ def test_inspect_by_name_and_by_address(built: Place):
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["tow"], ["no experiment, spec or adapter tow", "did you mean 'two'?"]),
+        (["tow"], ["unknown experiment, spec or adapter: tow", "did you mean 'two'?"]),
         (["one", "--task", "b"], ["does not train on task 'b'", "specs/one.toml:8"]),
         (["one", "100000"], ["there is no row 100000", "give a number from 0 to"]),
     ],
@@ -41,4 +41,4 @@ def test_what_is_not_built(place: Place):
         path.unlink()
     (place.root / "artifacts/train-one").rmdir()
     refused = place.run("engine", "inspect", "one", check=False)
-    assert refused.returncode == 1 and "artifacts/train-one is not there" in refused.stderr and "engine build train-one" in refused.stderr
+    assert refused.returncode == 1 and "not built: artifacts/train-one" in refused.stderr and "engine build train-one" in refused.stderr

@@ -42,7 +42,7 @@ def _preempted(place: Place) -> int:
     os.kill(step, signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == PREEMPTED, errors
-    assert "train-long was asked to stop and has saved its state" in errors and "Traceback" not in errors
+    assert "preempted after saving its state: train-long" in errors and "Traceback" not in errors
     live.unlink()
     (folder,) = place.root.glob("artifacts/scratch/train-long-*/checkpoints")
     return max(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*"))

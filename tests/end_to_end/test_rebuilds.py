@@ -111,12 +111,14 @@ def test_an_edit_of_a_generated_file_is_named_and_neither_used_nor_wiped(place: 
     edited = (place.root / "params.yaml").read_text()
     for command in (("dvc", "repro"), ("engine", "build"), ("engine", "compile")):
         refused = place.run(*command, check=False)
-        assert refused.returncode != 0 and "params.yaml was edited by hand" in refused.stderr and "r: 7" in refused.stderr, refused.stderr
+        assert (
+            refused.returncode != 0 and "params.yaml is generated, but was edited by hand" in refused.stderr and "r: 7" in refused.stderr
+        ), refused.stderr
         assert (place.root / "params.yaml").read_text() == edited
     place.run("engine", "compile", "--force")
     assert place.repro_as_planned() == set()
     place.edit("dvc.yaml", "desc: Adapter of one.", "desc: My adapter.")
-    assert "dvc.yaml was edited by hand" in place.run("engine", "compile", check=False).stderr
+    assert "dvc.yaml is generated, but was edited by hand" in place.run("engine", "compile", check=False).stderr
 
 
 @pytest.mark.long

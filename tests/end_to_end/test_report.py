@@ -27,7 +27,7 @@ def test_the_report_of_a_build(built: Place, written: Path):
     assert "Not built yet" not in twin
     assert re.search(r"\| one \| a \| lora \| 640 \| 8,608 \| current \| specs/one.toml \| sha256:[0-9a-f]{64} \|", twin)
     assert "| split-a | 40 | none | 40 | 27 | 3 | 10 |" in twin
-    assert re.search(r"<b>w0 ?w0&lt;", twin) and "![train-two: 2 steps;" in twin
+    assert re.search(r"<b>w0 ?w0&lt;", twin) and "![train-two: 2 optimizer steps;" in twin
     assert f"git checkout {built.git('rev-parse', 'HEAD~1').strip()}" in twin
     page = (written / "report.html").read_text()
     assert page.count("<svg") == 4 and str(built.root) not in page

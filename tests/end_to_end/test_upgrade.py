@@ -55,7 +55,7 @@ def test_a_build_takes_the_results_over_and_dvc_agrees_from_then_on(old: Place):
     assert set(old.plan(*ALIKE).values()) == {"keep"}
     found = old.repro(*ALIKE)
     assert {found[name] for name in ALIKE} == {"keep"}
-    # What is restored is recorded in the words of today too.
+    # What is restored is recorded under the current identity too.
     shutil.rmtree(old.root / "artifacts/split-a")
     old.run("engine", "build", *ALIKE)
     assert json.loads(old.run("engine", "verify", "split-a", "--json").stdout)["verified"]

@@ -41,7 +41,7 @@ def test_a_flipped_byte_a_stray_file_and_an_edited_input_are_named(place: Place)
 def test_other_code_and_another_recipe_are_named(place: Place):
     place.edit("stages/evaluate/metrics/exact_match.py", "reference.strip()", "reference.strip().strip()")
     found = failing(place, "evaluate-one")
-    assert "evaluate.metrics.exact_match" in found["code"] and "moved on" in found["identity"]
+    assert "evaluate.metrics.exact_match" in found["code"] and "changed since" in found["identity"]
     place.run("engine", "accept", "evaluate-one", "evaluate-two")
     assert failing(place, "evaluate-one") == {}, "a person has said that the change is harmless"
     place.edit("specs/parts/common.toml", "r = 2", "r = 4")

@@ -56,7 +56,7 @@ def test_a_step_below_one_that_is_not_kept_is_refused_and_the_hint_accepts_both(
     graph = chain()
     store, texts = built(graph), everywhere(graph, code="2")
     text = refused(graph, store, texts, "toy-c")
-    assert "toy-c cannot be accepted: follows toy-b" in text
+    assert "toy-c cannot be accepted: depends on toy-b" in text
     names = re.search(r"engine accept (.+)", text)[1].split()
     assert len(judge(graph, store, texts, names)) == 3
 
@@ -80,7 +80,7 @@ def test_what_was_never_built_or_whose_old_identity_is_lost_is_refused():
     assert "never built" in refused(graph, MemoryStore(), identities(graph), "toy-a")
     store = built(graph)
     del store.objects[dvcfile.text_md5(identity(graph["toy-a"]))]
-    assert "the old one is not in the cache" in refused(graph, store, identities(graph, code="2"), "toy-a")
+    assert "the old identity is not in the cache" in refused(graph, store, identities(graph, code="2"), "toy-a")
 
 
 def test_an_input_that_changed_is_refused():
@@ -118,7 +118,7 @@ def test_a_result_that_the_cache_has_for_the_new_code_is_restored_and_not_replac
     for code in ("2", "1"):
         for s in graph:
             store.build(s, identity(s, code=code), {"rows.jsonl": f"rows of {s.name} by {code}"})
-    assert "an earlier run gave this result" in refused(graph, store, identities(graph, code="2"), "toy-a")
+    assert "the cache has the result of an earlier run" in refused(graph, store, identities(graph, code="2"), "toy-a")
 
 
 def test_the_plan_can_name_the_steps_that_accept_takes():

@@ -112,13 +112,13 @@ def test_an_adapter_comes_from_the_cache_with_its_provenance(place: Place, tmp_p
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
     fetched = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
-    told, ran = fetched.told, fetched.ran
+    told, ran = fetched.provenance, fetched.ran
     assert held(tmp_path / "out") == EARLY and early in (tmp_path / "out/README.md").read_text()
     assert fetched.loadable.lacking and "initialize-tiny" in fetched.loadable.lacking
     beside = parse((tmp_path / "out.provenance.json").read_bytes())
     assert beside == told and told.digest == early
     assert ran and ran.finished == "2026-01-01" and (tmp_path / "out.run.json").read_text() == ran.text()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         fetch(place.root, place.store(), early, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.provenance.json", "out.run.json", "remote", "workspace"]
 
@@ -129,14 +129,14 @@ def test_what_the_cache_has_lost_comes_from_the_remote(place: Place, tmp_path: P
     place.lose()
     shutil.move(place.root / dvcfile.CACHE / "runs", place.remote / "runs")
     fetched = fetch(place.root, place.store(), early, tmp_path / "out")
-    assert fetched.told.digest == early and fetched.ran and fetched.ran.spec == "specs/toy.toml:3:1"
+    assert fetched.provenance.digest == early and fetched.ran and fetched.ran.spec == "specs/toy.toml:3:1"
     assert held(tmp_path / "out") == EARLY
 
 
 def test_what_nobody_has_whole_is_refused_and_leaves_nothing(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     (place.root / dvcfile.CACHE / dvcfile.object_path(dvcfile.text_md5("early"))).unlink()
-    with pytest.raises(UserError, match="its remote cannot be asked") as caught:
+    with pytest.raises(UserError, match="its remote cannot be read") as caught:
         fetch(place.root, place.store(), early, tmp_path / "out")
     assert "dvc remote add" in caught.value.problems[0].hint
     place.lose()
@@ -157,21 +157,21 @@ def test_a_damaged_object_is_no_adapter(place: Place, tmp_path: Path):
 def test_an_address_that_only_a_remote_could_know_says_so(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     shutil.rmtree(place.root / dvcfile.CACHE)
-    with pytest.raises(UserError, match=r"of 1 on record the provenance is not in DVC's cache, .* asked: .*no remote"):
+    with pytest.raises(UserError, match=r"provenance of 1 more is missing: not in DVC's cache, .* read: .*no remote"):
         fetch(place.root, place.store(), early, tmp_path / "out")
 
 
 @pytest.mark.parametrize("target", ["fedcba98", "12", "", "train-toy"])
 def test_what_is_no_known_address_is_refused(place: Place, tmp_path: Path, target: str):
     place.build("toy", EARLY, "2026-01-01")
-    with pytest.raises(UserError, match=r"no training with the content address .* is known|too short for a content address") as caught:
+    with pytest.raises(UserError, match=r"no known training has the content address|too short for a content address") as caught:
         fetch(place.root, place.store(), target, tmp_path / "out")
     assert "engine adapters --all" in caught.value.problems[0].hint
 
 
 @pytest.mark.parametrize("asked", [{"digest": ""}, {"digest": "sha256:"}, {"digest": "train-x"}, {"step": ""}, {"base": ""}])
 def test_a_choice_that_says_nothing_is_refused(asked: dict[str, str]):
-    with pytest.raises(UserError, match=r"is the beginning of no content address|is empty") as caught:
+    with pytest.raises(UserError, match=r"is not the start of a content address|must not be empty") as caught:
         Choice(**asked)
     assert caught.value.problems[0].hint
 

@@ -19,13 +19,13 @@ def test_what_is_no_beginning_of_an_address_names_none(target):
 
 
 def test_a_beginning_of_several_is_refused_with_their_names():
-    with pytest.raises(UserError, match="1a1a1a is the beginning of several content addresses: one, two") as caught:
+    with pytest.raises(UserError, match="content address 1a1a1a is ambiguous: one, two") as caught:
         only("1a1a1a", ADDRESSES)
     assert caught.value.problems[0].hint == "give more of its digits"
     assert only("1a1a1a1", ADDRESSES) == "one" and only("sha256:1a1a1a2", ADDRESSES) == "two"
 
 
 def test_one_address_of_several_names_is_refused_with_another_hint():
-    with pytest.raises(UserError, match="is the content address of several: one, again") as caught:
+    with pytest.raises(UserError, match="belongs to several steps: one, again") as caught:
         only("1a1a1a1a", ADDRESSES | {"again": ADDRESSES["one"]})
     assert "name" in caught.value.problems[0].hint

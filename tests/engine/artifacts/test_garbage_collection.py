@@ -115,7 +115,7 @@ def test_an_address_that_no_run_has_is_an_error(address: str):
     one = trained(store, "one", "sha256:" + "1a" * 32)
     damaged = Record("x", {}, {"artifacts/d.provenance.json": store.put("no json")})
     lost = Record("x", {}, {"artifacts/l.provenance.json": Entry("9" * 32)})
-    with pytest.raises(UserError, match="no artifact with the content address"):
+    with pytest.raises(UserError, match="no artifact in the cache has the content address"):
         kept_by_digest([address], [one, damaged, lost], store)
 
 

@@ -130,7 +130,7 @@ def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Proj
     view.waiting([("split-task-0", "generate-task-0"), ("train-run-00000", "a free device")], 20)
     running, waiting = view.rows()
     assert running.startswith("0 of 20 · running: generate-task-0 (")
-    assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more wait"
+    assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more waiting"
     view.waiting([], 1)
     assert len(view.rows()) == 1
 
@@ -139,4 +139,4 @@ def test_an_interrupted_training_is_not_said_to_be_lost(capsys):
     view = View(1, live=False)
     view.ended(Finished(toys.step("train-x"), 130, 1.0))
     said = " ".join(capsys.readouterr().err.split())
-    assert "stopped train-x not finished; a training goes on from what it has saved" in said and view.done == 0
+    assert "stopped train-x not finished; a training resumes from its last checkpoint" in said and view.done == 0

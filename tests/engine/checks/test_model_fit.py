@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from engine.build.machine import crowded, devices_here, has_gpu, missing
+from engine.build.machine import devices_here, disk_shortage, has_gpu, missing
 from engine.checks.model_fit import misfits
 from engine.compile.compiler import compile_graph
 from engine.core.errors import Problem, UserError
@@ -254,9 +254,14 @@ def test_devices_are_counted_by_what_shows_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("resources", "at", "what", "hint"),
     [
-        ('zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }', '"/no/such/disk"', "is no folder", "offload to cpu"),
-        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml is no folder", "NVMe"),
-        ("devices = 4096", "4096", "asks for 4096, and this machine has", "or less"),
+        (
+            'zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }',
+            '"/no/such/disk"',
+            "/no/such/disk: it is not a folder",
+            "offload to cpu",
+        ),
+        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml: it is not a folder", "NVMe"),
+        ("devices = 4096", "4096", "resources.devices is 4096, but this machine has", "or less"),
     ],
 )
 def test_disks_and_devices_that_are_not_there_are_told_at_their_line(graph, monkeypatch, resources, at, what, hint):
@@ -273,13 +278,13 @@ def test_a_disk_that_is_there_is_not_refused(graph, tmp_path, monkeypatch):
 
 def test_a_disk_without_room_for_checkpoints_is_told_before_anything_runs(graph, tmp_path, monkeypatch):
     steps = graph(spec('"full"'), further('"lora"'))
-    assert all(list(crowded(steps[name], steps, tmp_path)) == [] for name in ("train-toy", "train-further"))
+    assert all(list(disk_shortage(steps[name], steps, tmp_path)) == [] for name in ("train-toy", "train-further"))
     usage = shutil.disk_usage(tmp_path)._replace(free=500_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    (problem,) = crowded(steps["train-toy"], steps, tmp_path)
+    (problem,) = disk_shortage(steps["train-toy"], steps, tmp_path)
     # 19,296 weights of 4 bytes, with two moments each, three times, and the best ones.
     assert marked(problem) == '"full"' and "checkpoints need" in problem.what and "engine gc" in problem.hint
-    assert list(crowded(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"
+    assert list(disk_shortage(steps["train-further"], steps, tmp_path)) == [], "an adapter of it takes far less"
 
 
 CHAT = "\n[tokenization]\nformat = FORMAT\n"

@@ -71,8 +71,8 @@ def test_of_many_modules_one_is_named_and_the_others_counted(modules: int, shown
     decided = Plan((Decision("train-one", "train", Action.RUN, (*reasons, Reason("upstream", "mix-one"))),))
     render.plan("all specs", decided, Costs({"train-one": NOTHING}, (), ()))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()[1:-1]]
-    assert len(lines) == shown + 1 and lines[-1] == "follows mix-one"
-    assert lines[0].endswith("code of stages.train.part0 changed" if shown == 3 else f"part0 and of {modules - 1} more modules changed")
+    assert len(lines) == shown + 1 and lines[-1] == "depends on mix-one"
+    assert lines[0].endswith("code of stages.train.part0 changed" if shown == 3 else f"part0 and {modules - 1} more modules changed")
     assert len(decided.decisions[0].as_data()["reasons"]) == modules + 1
 
 

@@ -66,7 +66,7 @@ def test_what_is_recalled_is_what_was_compiled(case: str, tmp_path: Path):
     assert remembered(root)
     recalled = project(root)
     assert contents(recalled) == expected
-    assert all(isinstance(step, outline.RememberedStep) for step in recalled.graph)
+    assert all(isinstance(step, outline.CachedStep) for step in recalled.graph)
     for step, whole in zip(recalled.graph, compiled.graph, strict=True):
         assert (step.parameters, step.locate(("seed",))) == (whole.parameters, whole.locate(("seed",)))
         assert resources_text(step) == resources_text(whole)

@@ -66,7 +66,7 @@ def test_nothing_built_runs_everything_for_certain():
     graph = chain()
     plan = make_plan(graph, MemoryStore(), identities(graph))
     assert [d.action for d in plan.decisions] == [Action.RUN] * 3
-    assert [str(r) for r in plan["toy-b"].reasons] == ["never built", "follows toy-a"]
+    assert [str(r) for r in plan["toy-b"].reasons] == ["never built", "depends on toy-a"]
 
 
 def test_everything_built_keeps_everything():
@@ -84,7 +84,7 @@ def test_a_recipe_field_is_named_with_old_new_and_place_and_followers_may_run():
     (reason,) = plan["toy-a"].reasons
     assert (reason.cause, reason.subject, reason.old, reason.new) == ("recipe", "number", 1.0, 2.0)
     assert str(reason.where) == "specs/toy.toml:7"
-    assert [str(r) for r in plan["toy-c"].reasons] == ["follows toy-b"]
+    assert [str(r) for r in plan["toy-c"].reasons] == ["depends on toy-b"]
 
 
 def test_a_resource_changes_nothing():

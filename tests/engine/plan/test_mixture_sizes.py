@@ -85,7 +85,7 @@ def test_the_plan_expects_the_shares_that_the_sampler_gives(compiled):
     store = MemoryStore(files=TOKENS)
     graph = compiled()
     assert expected_shares(graph["mix-one"], graph, store) == (
-        "400 rows an epoch",
+        "400 rows per epoch",
         "% of rows/tokens/supervised: long 25/75/50, short 75/25/50",
     )
     graph = compiled('sampler = { kind = "weights", by = "tokens", weights = { long = 1.0, short = 1.0 } }')

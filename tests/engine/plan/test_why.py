@@ -94,7 +94,7 @@ def test_values_that_are_lists_are_told_apart():
 
 
 def test_an_unknown_step_is_a_clear_error():
-    with pytest.raises(UserError, match="no step 'toy-x'"):
+    with pytest.raises(UserError, match="unknown step 'toy-x'"):
         why("toy-x", chain(), MemoryStore())
 
 

@@ -104,7 +104,7 @@ def test_help_shows_every_summary_whole(root: Path):
     shown = " ".join(engine(root, "--help").stdout.partition("Commands:")[2].split())
     assert "..." not in shown
     assert "Draw the graph of steps as text, Mermaid or SVG." in shown
-    assert "every problem at once, with file, line and hint." in shown
+    assert "reports all problems at once, with file, line and hint." in shown
 
 
 def test_an_arrow_over_several_layers_is_not_hidden_behind_the_boxes_between():
@@ -116,7 +116,11 @@ def test_an_arrow_over_several_layers_is_not_hidden_behind_the_boxes_between():
 
 @pytest.mark.parametrize(
     ("verb", "said"),
-    [("preview", "Number of rows to show."), ("build", "At most N device steps at once"), ("build", "At most N steps at once.")],
+    [
+        ("preview", "The number of rows to show."),
+        ("build", "Run at most N device steps at once"),
+        ("build", "Run at most N steps at once."),
+    ],
 )
 def test_options_say_what_they_bound(root: Path, verb: str, said: str):
     assert said in " ".join(engine(root, verb, "--help").stdout.split())

@@ -16,7 +16,7 @@ from engine.dvc.records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import Remark, Section, Table, TokenRow
-from engine.report.collect import Matter, Node, Trained
+from engine.report.collect import Node, ReportData, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
 from engine.results.table import Result, score_table
@@ -24,8 +24,7 @@ from stages.tokens.files import TokenWriter
 
 ROOT = Path(__file__).parents[3]
 TITLES = (
-    "What was built|The plan's graph|Data funnel|Mixture|Tokens and labels|Loss curves|Comparison|Across tasks|Sample predictions|Cost|"
-    "Build it again"
+    "What was built|Step graph|Data funnel|Mixture|Tokens and labels|Loss curves|Metrics|Across tasks|Sample predictions|Cost|Reproduce"
 ).split("|")
 MEMORY = {"memory_before_bytes": 2**20, "training_memory_bytes": 3 * 2**20}
 EVIL = "<script>alert('1')</script> | `x` $a_1$"
@@ -57,7 +56,7 @@ def counted(rows: int) -> dict[str, object]:
 
 
 @pytest.fixture
-def matter(tmp_path: Path) -> Matter:
+def matter(tmp_path: Path) -> ReportData:
     """One experiment with all steps built, whose answers are hostile."""
     tokenizer(tmp_path / "artifacts/initialize-toy")
     folder = tmp_path / "artifacts/tokenize-a-toy"
@@ -111,7 +110,9 @@ def matter(tmp_path: Path) -> Matter:
     comparison |= {"low": 0.25, "high": 0.75, "p_corrected": 0.031, "real": True, "trained_on": True}
     around = {"a": {"exact_match": {"value": 0.75, "low": 0.5, "high": 1.0}}}
     result = Result("one", ("a",), "lora", "sha256:" + "ab" * 32, {"a": {"exact_match": 0.75, "rows": 4}}, around, (comparison,), True)
-    return Matter(tmp_path, {one.name: one for one in nodes}, [Trained("one", "specs/one two.toml", ("a",), "lora", "train-one")], [result])
+    return ReportData(
+        tmp_path, {one.name: one for one in nodes}, [Trained("one", "specs/one two.toml", ("a",), "lora", "train-one")], [result]
+    )
 
 
 def tokenizer(folder: Path) -> None:
@@ -122,18 +123,18 @@ def tokenizer(folder: Path) -> None:
     Tokenizer(WordLevel({"Say": 0, "<yes>": 1, "end": 2}, unk_token="end")).save(str(folder / "tokenizer.json"))
 
 
-def cells(matter: Matter, title: str, table: int = 0) -> list[dict[str, str]]:
+def cells(matter: ReportData, title: str, table: int = 0) -> list[dict[str, str]]:
     (section,) = [one for one in sections(matter) if one.title == title]
     found = [block for block in section.blocks if isinstance(block, Table)][table]
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
-def remarks(matter: Matter, title: str) -> str:
+def remarks(matter: ReportData, title: str) -> str:
     (section,) = [one for one in sections(matter) if one.title == title]
     return "\n".join(block.text for block in section.blocks if isinstance(block, Remark))
 
 
-def test_every_section_is_in_both_pages(matter: Matter):
+def test_every_section_is_in_both_pages(matter: ReportData):
     found = sections(matter)
     assert [section.title for section in found] == TITLES
     page, twin = html("Report", found), markdown("Report", found)
@@ -141,20 +142,20 @@ def test_every_section_is_in_both_pages(matter: Matter):
     assert [title.replace("&#39;", "'") for title in re.findall(r"<h2 id=.*>(.*)</h2>", page)] == TITLES
 
 
-def test_the_numbers_of_the_road(matter: Matter):
+def test_the_numbers_of_the_road(matter: ReportData):
     (funnel,) = cells(matter, "Data funnel")
     assert (
         funnel["rows in"] == "50"
-        and funnel["rows made"] == "40"
+        and funnel["rows generated"] == "40"
         and (funnel["train"], funnel["validation"], funnel["test"]) == ("27", "3", "8")
     )
     assert funnel["left out"] == f"10 too long, 2 {EVIL}"
     assert cells(matter, "Data funnel", 1)[0]["left out"] == "4 not asked"
     assert cells(matter, "Tokens and labels")[0]["share"] == "40.0%"
-    assert cells(matter, "Comparison")[0]["a"] == "0.75 [0.50, 1.00]"
-    assert cells(matter, "Comparison", 1)[0]["real"] == "yes"
+    assert cells(matter, "Metrics")[0]["a"] == "0.75 [0.50, 1.00]"
+    assert cells(matter, "Metrics", 1)[0]["significant"] == "yes"
     cost = {row["step"]: row for row in cells(matter, "Cost")}["train-one"]
-    assert (cost["peak memory"], cost["of the training"], cost["estimate"], cost["training / estimate"]) == (
+    assert (cost["peak memory"], cost["training memory"], cost["estimate"], cost["training / estimate"]) == (
         "50.00 MiB",
         "3.00 MiB",
         "2.00 MiB",
@@ -163,7 +164,7 @@ def test_the_numbers_of_the_road(matter: Matter):
     assert cells(matter, "What was built", 1)[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "What was built")
 
 
-def test_supervised_tokens_are_marked(matter: Matter):
+def test_supervised_tokens_are_marked(matter: ReportData):
     (section,) = [one for one in sections(matter) if one.title == "Tokens and labels"]
     (row,) = [block for block in section.blocks if isinstance(block, TokenRow)]
     assert row.pieces == [("Say", False), ("<yes>", True), ("end", True)]
@@ -172,20 +173,20 @@ def test_supervised_tokens_are_marked(matter: Matter):
     assert "Say<b>&lt;yes&gt;end</b>" in markdown("Report", [section])
 
 
-def test_the_heat_map_has_experiments_and_bases(matter: Matter):
+def test_the_heat_map_has_experiments_and_bases(matter: ReportData):
     page = html("Report", sections(matter))
-    svg = page[page.index('role="img" aria-label="exact_match: models') :].split("</svg>")[0]
+    svg = page[page.index('role="img" aria-label="exact_match of models') :].split("</svg>")[0]
     assert "base of one" in svg and "0.75" in svg and "0.25" in svg
 
 
-def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: Matter):
+def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: ReportData):
     (tested,) = matter.results
     table = score_table([tested, replace(tested, experiment="two", split="validation")], "exact_match")
-    assert [dict(zip(table[0], row, strict=True))["rows"] for row in table[1]] == ["test", "validation"]
-    assert "rows" not in score_table([tested], "exact_match")[0]
+    assert [dict(zip(table[0], row, strict=True))["split"] for row in table[1]] == ["test", "validation"]
+    assert "split" not in score_table([tested], "exact_match")[0]
 
 
-def test_values_are_escaped(matter: Matter):
+def test_values_are_escaped(matter: ReportData):
     found = sections(replace(matter, experiments=[replace(matter.experiments[0], name=EVIL)]))
     page, twin = html(EVIL, found), markdown(EVIL, found)
     assert "<script" not in page and "&lt;script&gt;" in page
@@ -193,7 +194,7 @@ def test_values_are_escaped(matter: Matter):
     assert "````text\nSay\n```\n````" in twin
 
 
-def test_a_page_stands_alone(matter: Matter):
+def test_a_page_stands_alone(matter: ReportData):
     page = html("Report", sections(matter))
     without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
     assert not re.search(r"https?://|<script|<link rel=.stylesheet|@import", without_names)
@@ -202,7 +203,7 @@ def test_a_page_stands_alone(matter: Matter):
     assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(names)
 
 
-def test_the_same_values_give_the_same_bytes(matter: Matter, tmp_path: Path):
+def test_the_same_values_give_the_same_bytes(matter: ReportData, tmp_path: Path):
     first, second = (write(tmp_path / name, "Report", sections(matter)) for name in ("one", "two"))
     assert [path.name for path in first] == ["report.html", "report.md", "graph.svg", "loss-train-one.svg", "heat-map.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
@@ -211,37 +212,37 @@ def test_the_same_values_give_the_same_bytes(matter: Matter, tmp_path: Path):
         assert f"pictures/{path.name}" in first[1].read_text()
 
 
-def test_pictures_that_are_no_longer_there_are_removed(matter: Matter, tmp_path: Path):
+def test_pictures_that_are_no_longer_there_are_removed(matter: ReportData, tmp_path: Path):
     write(tmp_path / "out", "Report", sections(matter))
     write(tmp_path / "out", "Report", sections(matter)[:1])
     assert not list((tmp_path / "out/pictures").iterdir())
 
 
-def test_what_is_missing_is_said(tmp_path: Path, matter: Matter):
+def test_what_is_missing_is_said(tmp_path: Path, matter: ReportData):
     """A workspace in which nothing has run yet: every section is there, and says which command makes it."""
     nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
-    empty = Matter(tmp_path / "empty", nodes, matter.experiments)
+    empty = ReportData(tmp_path / "empty", nodes, matter.experiments)
     html("Report", sections(empty)), markdown("Report", sections(empty))
-    for title in ("Mixture", "Tokens and labels", "Loss curves", "Comparison", "Across tasks", "Sample predictions", "Cost"):
+    for title in ("Mixture", "Tokens and labels", "Loss curves", "Metrics", "Across tasks", "Sample predictions", "Cost"):
         assert "Run: engine build" in remarks(empty, title), title
     assert cells(empty, "What was built")[0]["state"] == "not built"
-    assert "No run record names a commit" in remarks(empty, "Build it again")
+    assert "No run record names a commit" in remarks(empty, "Reproduce")
 
 
 def test_no_steps_at_all(tmp_path: Path):
-    found = sections(Matter(tmp_path, {}, []))
+    found = sections(ReportData(tmp_path, {}, []))
     assert [section.title for section in found] == TITLES and all(section.blocks for section in found)
     assert "There are no steps." in html("Report", found)
 
 
-def test_the_commands_build_the_specs_at_their_commit(matter: Matter):
+def test_the_commands_build_the_specs_at_their_commit(matter: ReportData):
     twin = markdown("Report", sections(matter)[-1:])
     lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
     lines.append("engine verify train-one")
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
 
 
-def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: Matter):
+def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: ReportData):
     (matter.root / "requirements-devices.lock").touch()
     assert "git checkout c0ffee\nmake setup\nengine check" in markdown("Report", sections(matter)[-1:])
 
@@ -258,7 +259,7 @@ def test_only_columns_of_numbers_are_set_to_the_right():
     assert "<td>166158932347</td>" in page and '<td class="number">1,024</td>' in page and '<th scope="col" class="number">rows' in page
 
 
-def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: Matter):
+def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: ReportData):
     """Two experiments read the answers of their bases in one file."""
     base = replace(matter.nodes["evaluate-one"], name="evaluate-base", inputs={"predictions/a": "base.jsonl"}, producers=())
     for nodes, names in (
@@ -288,7 +289,7 @@ def test_only_pictures_names_matplotlib():
     assert found == ["pictures.py"]
 
 
-def test_all_text_of_pictures_has_the_colour_of_the_page(matter: Matter):
+def test_all_text_of_pictures_has_the_colour_of_the_page(matter: ReportData):
     """Text without a fill is black, which nobody sees on dark ground."""
     found = {"a": [(1.0, 2.0), (2.0, 1.0)], "b": [(1.0, 2.0)]}
     for svg in (pictures.graph(matter.nodes), pictures.curves("loss", found), pictures.heat_map("heat", {"m": {"a": 0.5}})):
@@ -296,18 +297,18 @@ def test_all_text_of_pictures_has_the_colour_of_the_page(matter: Matter):
         assert texts and all("fill: currentColor" in one.get("style", "") for one in texts)
 
 
-def test_a_folder_that_cannot_be_one_is_refused(matter: Matter, tmp_path: Path):
+def test_a_folder_that_cannot_be_one_is_refused(matter: ReportData, tmp_path: Path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match="is no folder to write into"):
+        with pytest.raises(UserError, match="cannot write to the folder"):
             write(folder, "Report", sections(matter)[:1])
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_values_of_benchmarks_are_in_the_comparison(matter: Matter):
+def test_values_of_benchmarks_are_in_the_comparison(matter: ReportData):
     taken = {"mmlu": {"acc": 0.25123, "acc_norm": 0.5, "rows": 40}, EVIL: {"acc": 1.0}}
     told = replace(matter, results=[replace(matter.results[0], benchmarks=taken, benchmarks_current=False)])
-    (section,) = [one for one in sections(told) if one.title == "Comparison"]
+    (section,) = [one for one in sections(told) if one.title == "Metrics"]
     (found,) = [block for block in section.blocks if isinstance(block, Table) and "benchmark" in block.columns]
     assert found.rows == [
         ["one", "mmlu", "acc", "0.2512", "40", "stale"],

@@ -9,7 +9,7 @@ from engine.core.errors import UserError
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
 from engine.results.picking import Question, chosen, pick, spec_text
-from engine.results.sweeps import Measured, Reached, Sweep, lines, sweep_table
+from engine.results.sweeps import Measured, PointResult, Sweep, lines, sweep_table
 from tests.engine.results.test_sweeps import PART
 
 GRID = "sweep.grid.training.method.r = [1, 4]\nsweep.grid.experiment.seed = [0, 1]\n"
@@ -27,14 +27,16 @@ def project(tmp_path: Path):
     return make
 
 
-def point(name: str, losses: dict[str, float], more: dict[str, dict[str, float]] | None = None, current: bool = True, **values) -> Reached:
+def point(
+    name: str, losses: dict[str, float], more: dict[str, dict[str, float]] | None = None, current: bool = True, **values
+) -> PointResult:
     metrics = {"validation_loss": losses} | (more or {})
     shown = {metric: {task: Measured(value) for task, value in of.items()} for metric, of in metrics.items()}
     fields = {"r": "training.method.r", "seed": "experiment.seed", "rate": "training.learning_rate"}
-    return Reached(name, {fields[key]: value for key, value in values.items()}, shown, current, current, 100 * values.get("r", 1))
+    return PointResult(name, {fields[key]: value for key, value in values.items()}, shown, current, current, 100 * values.get("r", 1))
 
 
-def sweep_of(*points: Reached) -> Sweep:
+def sweep_of(*points: PointResult) -> Sweep:
     return Sweep("x", "specs/x.toml", tuple(points[0].values), points)
 
 
@@ -98,18 +100,18 @@ def test_metrics_of_test_rows_are_refused_and_those_of_validation_rows_are_not(p
 def test_a_metric_of_which_neither_is_better_needs_a_direction(project):
     sweep = sweep_of(point("p", {}, {"length": {"a": 9.0}}, r=1), point("q", {}, {"length": {"a": 3.0}}, r=4))
     on_validation = project(GRID + 'evaluation.split = "validation"\n')
-    assert refusal(on_validation, sweep, "length").endswith("| say which is wanted: --max or --min")
+    assert refusal(on_validation, sweep, "length").endswith("| give --max or --min")
     assert best(on_validation, sweep, "length", None, "min") == "q"
 
 
 def test_points_that_are_not_built_or_stale_name_the_command(project):
     sweep = sweep_of(point("p", {"a": 1.0}, r=1), point("q", {"a": 1.0}, current=False, r=4))
     assert refusal(project(), sweep) == "1 of 2 points have no current validation_loss on a: q | run: engine build specs/x.toml"
-    assert refusal(project(), sweep, "rouge3") == "no point of 'x' was measured by 'rouge3' | run: engine build specs/x.toml"
-    sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {}, False, False, None))
-    assert refusal(project(), sweep) == "nothing of the sweep 'x' is built yet | run: engine build specs/x.toml"
-    sweep = sweep_of(Reached("p", {"experiment.seed": 0}, {"rouge1": {"a": Measured(0.1)}}, True, True, None))
-    assert refusal(project(), sweep).startswith("the trainings of 'x' measured no validation_loss")
+    assert refusal(project(), sweep, "rouge3") == "no point of 'x' has the metric 'rouge3' | run: engine build specs/x.toml"
+    sweep = sweep_of(PointResult("p", {"experiment.seed": 0}, {}, False, False, None))
+    assert refusal(project(), sweep) == "no point of the sweep 'x' is built yet | run: engine build specs/x.toml"
+    sweep = sweep_of(PointResult("p", {"experiment.seed": 0}, {"rouge1": {"a": Measured(0.1)}}, True, True, None))
+    assert refusal(project(), sweep).startswith("the trainings of 'x' have no validation_loss")
 
 
 def test_what_is_written_is_the_point_and_is_asked_test_rows(project):
@@ -130,7 +132,7 @@ def test_what_is_written_is_the_point_and_is_asked_test_rows(project):
 
 @pytest.mark.parametrize(
     "output, said",
-    [("/elsewhere/best.toml", "is outside of the workspace"), ("specs/Best one.toml", "Best one.toml is no name for a spec")],
+    [("/elsewhere/best.toml", "is outside the workspace"), ("specs/Best one.toml", "Best one.toml is not a valid name for a spec")],
 )
 def test_a_spec_is_written_only_where_it_can_be_read(project, tmp_path, monkeypatch, output, said):
     monkeypatch.chdir(tmp_path)
@@ -143,21 +145,21 @@ def test_a_file_that_is_there_is_kept(project, tmp_path):
     assert swept.specs
     kept = tmp_path / "specs/x-best.toml"
     kept.write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         pick(swept, Path("x"), Question(), None, False)
-    with pytest.raises(UserError, match="nothing of the sweep 'x' is built yet"):
+    with pytest.raises(UserError, match="no point of the sweep 'x' is built yet"):
         pick(swept, Path("x"), Question(), None, True)
     assert kept.read_text() == "mine"
 
 
 def test_a_spec_without_a_sweep_has_nothing_to_pick_from(project):
-    with pytest.raises(UserError, match="has no sweep of several points"):
+    with pytest.raises(UserError, match="has no sweep with several points"):
         pick(project(""), Path("specs/x.toml"), Question(), None, False)
 
 
 def test_the_table_shows_fields_scores_and_intervals():
     first = point("p", {"a": 1.25}, r=1, seed=0)
-    second = Reached("q", {"training.method.r": 4, "experiment.seed": 0}, {"rouge1": {"a": Measured(0.5, 0.25, 0.75)}}, True, False, 1)
+    second = PointResult("q", {"training.method.r": 4, "experiment.seed": 0}, {"rouge1": {"a": Measured(0.5, 0.25, 0.75)}}, True, False, 1)
     columns, rows = sweep_table(sweep_of(first, second), "rouge1")
     assert columns == ["point", "r", "seed", "rouge1 a", "validation_loss a", "state"]
     assert rows == [["p", "1", "0", "–", "1.2500", "current"], ["q", "4", "0", "0.50 [0.25, 0.75]", "–", "stale"]]
@@ -172,7 +174,7 @@ def test_a_plot_has_a_line_for_each_task_and_combination():
     assert found["a, seed 1"] == [(1, 2), (4, 5)] and len(found) == 4
 
 
-def scored(name: str, value: float, half: float | None, **values) -> Reached:
+def scored(name: str, value: float, half: float | None, **values) -> PointResult:
     """A point with one metric whose interval is HALF wide on either side."""
     made = point(name, {}, **values)
     around = (None, None) if half is None else (value - half, value + half)

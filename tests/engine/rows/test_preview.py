@@ -68,7 +68,7 @@ def test_a_template_file_is_checked_before_anything_runs(workspace):
     assert "file not found: ask.jinja" in engine(workspace, "check", status=1).stderr
     (workspace / "ask.jinja").write_text("{{ question }", "utf-8")
     said = engine(workspace, "check", status=1).stderr
-    assert "ask.jinja is no valid Jinja template" in said and "(line 1 of the template)" in said
+    assert "ask.jinja is not a valid Jinja template" in said and "(line 1 of the template)" in said
     (workspace / "ask.jinja").write_text("{{ question }}?\n", "utf-8")
     assert engine(workspace, "check").returncode == 0
 
@@ -153,4 +153,4 @@ def test_what_becomes_of_the_parts_of_messages_is_shown(workspace):
     assert learned == ["(Let me see.)It is.</s>"] * 2
     assert "leaves out a part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
     said = engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "2").stdout
-    assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of a further row" in said
+    assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of another row" in said

@@ -21,7 +21,7 @@ from engine.identity.behaviours import Behaviours, Versions
 from engine.identity.environment import LOCK, Environment, find, lock_text, normal, parse_lock
 from engine.plan.project import Project
 from engine.setup.init import init
-from engine.setup.versions import drift, that_matter
+from engine.setup.versions import drift, relevant_packages
 from tests.support.commands import engine
 from tests.support.toys import GOLD, toy
 
@@ -68,8 +68,8 @@ def plan(root: Path) -> dict[str, dict]:
 
 
 def test_init_locks_what_is_installed_of_all_that_matters(root: Path):
-    assert {"torch", "numpy", "transformers", "tokenizers", "peft", "bitsandbytes", "sacrebleu", "datasets"} <= set(that_matter())
-    assert parse_lock(root) == {name: version for name in that_matter() if (version := find(name))}
+    assert {"torch", "numpy", "transformers", "tokenizers", "peft", "bitsandbytes", "sacrebleu", "datasets"} <= set(relevant_packages())
+    assert parse_lock(root) == {name: version for name in relevant_packages() if (version := find(name))}
     before = (root / LOCK).read_text()
     assert init(root) == [] and (root / LOCK).read_text() == before, "what is there stays"
 
@@ -79,7 +79,7 @@ def test_init_writes_no_second_lock_beside_that_of_another_tool(tmp_path: Path):
     init(tmp_path)
     assert not (tmp_path / LOCK).exists()
     said = engine(tmp_path, "lock")
-    assert said.returncode == 1 and "requirements.lock names this workspace's versions already" in said.stderr
+    assert said.returncode == 1 and "requirements.lock already locks this workspace's versions" in said.stderr
 
 
 @pytest.mark.parametrize("package", ["transformers", "numpy", "jinja2"])
@@ -96,7 +96,7 @@ def test_check_and_plan_name_package_versions_and_both_ways_out(root: Path, rele
     for verb, status in (("check", 0), ("plan", 2)):
         said = engine(root, verb)
         assert said.returncode == status
-        assert f"torch 99.1.2 is installed, {LOCK} says {have}" in said.stderr
+        assert f"torch 99.1.2 is installed, but {LOCK} has {have}" in said.stderr
         assert f"pip install torch=={have}" in said.stderr and "engine lock --upgrade" in said.stderr
         line = (root / LOCK).read_text().splitlines().index(f"torch=={have}") + 1
         assert f"{LOCK}:{line}:1" in said.stderr
@@ -130,7 +130,7 @@ def test_moving_the_lock_says_what_reruns_and_the_plan_then_says_why(root: Path,
     assert {step["name"]: step["action"] for step in moved["steps"]} == {"generate-a": "run", "split-a": "maybe"}
     (reason,) = plan(root)["generate-a"]["reasons"]
     assert (reason["cause"], reason["subject"], reason["old"], reason["new"]) == ("environment", "jinja2", have, "99.1.2")
-    assert "nothing reruns for it" in engine(root, "lock", "--upgrade").stderr
+    assert ": nothing reruns" in engine(root, "lock", "--upgrade").stderr
 
 
 def test_the_lock_is_not_moved_where_the_specs_have_mistakes(root: Path, release: Callable[[str, str], None]):
@@ -144,7 +144,7 @@ def test_a_package_that_was_installed_later_is_added_and_nothing_else_moves(root
     pins = parse_lock(root)
     wanted = pins.pop("tokenizers")
     (root / LOCK).write_text(lock_text(pins))
-    assert f"{LOCK} does not name tokenizers" in engine(root, "check").stderr
+    assert f"{LOCK} does not lock tokenizers" in engine(root, "check").stderr
     release("torch", "99.1.2")
     assert "tokenizers  " + wanted in engine(root, "lock").stdout
     assert parse_lock(root) == {**pins, "tokenizers": wanted}

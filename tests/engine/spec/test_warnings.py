@@ -77,8 +77,8 @@ def test_check_prints_warnings_and_succeeds_and_a_remembered_workspace_does_so_a
     (tmp_path / "specs/toy.toml").write_text(spec('"lora"') + '\n[resources]\nreport_to = ["wandb", "tensorboard"]\n')
     first = engine(tmp_path, "check")
     assert first.returncode == 0 and "warning: lora trains an adapter on a model from scratch" in first.stderr
-    assert "--> specs/toy.toml:18:10" in first.stderr and "1 spec is fine" in first.stderr
-    assert "report_to names wandb, and the package wandb is not installed" in first.stderr and "pip install wandb" in first.stderr
+    assert "--> specs/toy.toml:18:10" in first.stderr and "1 spec OK" in first.stderr
+    assert "report_to names wandb, but the package wandb is not installed" in first.stderr and "pip install wandb" in first.stderr
     before = Project(Workspace.at(tmp_path))._compiled_outline()
     monkeypatch.setattr("engine.plan.compiled_memo._STARTED", 2**63)
     project = Project(Workspace.at(tmp_path))
