@@ -18,6 +18,7 @@ from engine.build.pulling import Puller, pull_all
 from engine.core.errors import UserError
 from engine.core.graph import LIVE, Graph, Step
 from engine.dvc import dvcfile
+from engine.dvc.config import check_repository
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
 from engine.dvc.recording import Recorder
@@ -54,12 +55,6 @@ class View(Protocol):
 
     def moved(self, step: Step) -> None:
         """What a step read has changed since it started, so that its result is not kept."""
-
-
-def check_repository(root: Path) -> None:
-    """Raise UserError where DVC has no repository at ROOT."""
-    if not (root / ".dvc").is_dir():
-        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
 
 
 def dvc_environment() -> dict[str, str]:

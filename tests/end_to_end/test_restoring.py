@@ -239,7 +239,7 @@ def test_a_lock_with_conflict_marks_is_read_and_mended_with_the_records_of_both_
     planned = team.run("engine", "plan", *SPLITS, check=False)
     assert "dvc.lock has merge conflicts" in planned.stderr and (team.root / "dvc.lock").read_bytes() == lock
     said = team.run("engine", "build", *SPLITS)
-    assert "dvc.lock had merge conflicts" in said.stderr and "split-a" in said.stderr
+    assert "resolved merge conflicts in dvc.lock" in said.stderr and "split-a" in said.stderr
     assert b"<<<<<<<" not in (team.root / "dvc.lock").read_bytes()
     restored(team)
 
@@ -277,7 +277,7 @@ def test_links_and_permissions_are_those_that_dvc_makes(team: Place, link: str, 
 def test_a_cache_setting_that_dvc_does_not_know_is_refused(team: Place):
     (team.root / ".dvc/config").write_text("[cache]\n    type = hardlinks\n")
     said = team.run("engine", "plan", check=False)
-    assert said.returncode == 1 and "cache.type must be of reflink, hardlink, symlink, copy, got 'hardlinks'" in said.stderr
+    assert said.returncode == 1 and "cache.type must be a list of reflink, hardlink, symlink, copy, got 'hardlinks'" in said.stderr
 
 
 def test_the_doctor_names_what_is_wrong_and_compiling_mends_the_driver(team: Place):

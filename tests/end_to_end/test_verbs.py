@@ -101,7 +101,7 @@ def test_diff_says_what_it_cannot_know(branched: Place):
     assert "not in " + first + ": dvc.lock" in place.run("engine", "diff", first).stdout
     for command in (["diff", "rank-5"], ["diff", "main", "v1"]):
         wrong = place.run("engine", *command, check=False)
-        assert wrong.returncode == 1 and "git knows no revision" in wrong.stderr and "Traceback" not in wrong.stderr
+        assert wrong.returncode == 1 and "unknown git revision" in wrong.stderr and "Traceback" not in wrong.stderr
     shutil.rmtree(place.root / ".git")
     wrong = place.run("engine", "diff", "main", check=False)
     assert wrong.returncode == 1 and "no git repository" in wrong.stderr
