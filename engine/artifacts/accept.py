@@ -13,7 +13,7 @@ from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step
 from engine.identity.text import digest
 from engine.dvc.locks import build_lock
-from engine.plan.decide import Action, Decision, Planner, Reason
+from engine.plan.decide import Action, Decision, Planner, Reason, unlike
 from engine.plan.project import Project, write_text
 from engine.identity.provenance import parse
 from engine.dvc.recording import Recorder
@@ -88,7 +88,7 @@ def _others(step: Step, decision: Decision, record: Record | None, store: Store)
         if (entry := store.entry(path)) is None:
             found.append(f"{path} is missing")
         elif (recorded := record.outputs.get(path)) is None or entry.md5 != recorded.md5:
-            found.append(f"{path} was edited")
+            found.append(f"{path} {unlike(entry, store)}")
     return list(dict.fromkeys(found))
 
 

@@ -294,7 +294,7 @@ class Planner:
         if found is None:
             return Reason("output", path, new="is missing")
         if found.md5 != recorded.md5:
-            return Reason("output", path, new="was edited")
+            return Reason("output", path, new=unlike(found, self.store))
         # Metrics and plots are tracked by git, not kept in DVC's cache.
         if path in (step.artifact, step.provenance) and not self.store.holds(recorded):
             return Reason("output", path, new="is not in the cache")
@@ -363,6 +363,11 @@ def code_changes(before: Mapping[str, Code], now: Mapping[str, Code], behaviours
         if not moved:
             reasons[unit] = Reason("code", unit, None, "changed")
     return list(reasons.values())
+
+
+def unlike(found: Entry, store: Store) -> str:
+    """Why an output is FOUND and not what `dvc.lock` records; an earlier result is in the cache, an edited one is not."""
+    return "is from another run than the one in dvc.lock" if store.holds(found) else "was edited"
 
 
 def differences(before: Any, now: Any, path: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any, Any]]:

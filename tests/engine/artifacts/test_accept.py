@@ -100,13 +100,20 @@ def test_another_wiring_is_refused():
     assert "artifacts/toy-a/rows.jsonl → artifacts/toy-a/other" in text
 
 
-@pytest.mark.parametrize(("content", "word"), [(None, "is missing"), ("edited by hand", "was edited")])
-def test_a_result_that_is_not_the_recorded_one_is_never_blessed(content, word):
+@pytest.mark.parametrize(
+    ("content", "cached", "word"),
+    [
+        (None, False, "is missing"),
+        ("edited by hand", False, "was edited"),
+        ("built earlier", True, "is from another run than the one in dvc.lock"),
+    ],
+)
+def test_a_result_that_is_not_the_recorded_one_is_never_blessed(content, cached, word):
     graph = chain()
     store, path = built(graph), graph["toy-a"].artifact
     del store.entries[path]
     if content:
-        store.entries[path] = store.put_folder({"rows.jsonl": content})
+        store.entries[path] = (store if cached else MemoryStore()).put_folder({"rows.jsonl": content})
     for texts in (identities(graph), identities(graph, code="2")):
         text = refused(graph, store, texts, "toy-a")
         assert text.count(f"artifacts/toy-a {word}") == 1

@@ -164,12 +164,22 @@ def test_a_missing_output_that_is_nowhere_runs():
 def test_an_edited_output_and_one_lost_from_the_cache_are_named():
     graph = chain()
     store = built(graph)
-    store.entries[graph["toy-a"].artifact] = store.put_folder({"rows.jsonl": "edited by hand"})
+    store.entries[graph["toy-a"].artifact] = MemoryStore().put_folder({"rows.jsonl": "edited by hand"})
     del store.objects[store.entries[graph["toy-c"].artifact].md5]
     plan = make_plan(graph, store, identities(graph))
     assert [str(r) for r in plan["toy-a"].reasons] == ["artifacts/toy-a was edited"]
     assert [str(r) for r in plan["toy-c"].reasons] == ["artifacts/toy-c is not in the cache"]
     assert [str(d.action) for d in plan.decisions] == ["restore", "keep", "run"]
+
+
+def test_an_output_of_an_earlier_run_under_the_lock_of_a_later_commit_was_not_edited():
+    """As after `git pull`, where a colleague has built the step again."""
+    graph = chain()
+    store = built(graph)
+    store.entries[graph["toy-a"].artifact] = store.put_folder({"rows.jsonl": "the result before"})
+    plan = make_plan(graph, store, identities(graph))
+    assert [str(r) for r in plan["toy-a"].reasons] == ["artifacts/toy-a is from another run than the one in dvc.lock"]
+    assert plan["toy-a"].action is Action.RESTORE
 
 
 def test_metrics_are_kept_by_git_and_need_no_cache():
