@@ -1,4 +1,4 @@
-"""Memory of a training: how much it took, and what to do when it runs out."""
+"""Measures the memory of a training, and detects out-of-memory errors."""
 
 import contextlib
 import gc
@@ -9,46 +9,46 @@ from pathlib import Path
 import torch
 
 _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory")
-"""How torch says it, as a RuntimeError without a class of its own on the CPU."""
+"""Messages of torch's out-of-memory errors, which on the CPU are plain RuntimeErrors."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ERROR means that a device, or main memory, is full."""
+    """Whether ERROR is an out-of-memory error of a device or of main memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(saying in str(error) for saying in _SAYINGS)
 
 
 def release() -> None:
-    """Give back what nothing refers to any more."""
+    """Free unreferenced memory, including torch's caches."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:
-    """The largest amount of memory that this process has held, in bytes: of the device, or main memory where that is the device."""
+    """Peak memory of this process in bytes: device memory, or main memory for the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "linux":
-        # Not ru_maxrss: across exec it keeps what the process that started this one held.
+        # Not ru_maxrss, which across exec keeps the peak of the parent process.
         return _status("VmHWM")
-    # macOS counts in bytes: getrusage(2).
+    # macOS reports bytes: getrusage(2).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def held_memory(device: torch.device) -> int:
-    """What this process holds now, in bytes; the largest amount so far where the system does not tell."""
+    """Current memory of this process in bytes; the peak so far if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return _status("VmRSS") if sys.platform == "linux" else peak_memory(device)
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let the peak count from now on, where main memory is the device: to load a model maps its file, and pages of files are no need.
+    """Reset the peak, if the device is the CPU: loading maps the model's file, whose pages are reclaimable.
 
-    On a GPU loading counts: what does not fit there fails.
+    On a GPU loading counts, because memory for it is required.
     """
     if device.type == "cpu" and sys.platform == "linux":
-        # proc(5): 5 sets the high water mark back to what is held now. Where that is not allowed the peak of loading stays.
+        # proc(5): 5 resets the high water mark to the current value. If not permitted, the peak includes loading.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
