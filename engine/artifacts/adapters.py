@@ -135,7 +135,7 @@ def _short_path(path: str) -> str:
 def trainings(root: Path) -> Iterator[Training]:
     """Every training on record, each once: of the working tree, of any commit, of the run cache."""
     seen: set[str] = set()
-    for record in _records(root):
+    for record in recorded(root, _TRAININGS):
         for path, entry in record.outputs.items():
             provenance = record.outputs.get(path + PROVENANCE)
             if path.startswith(_TRAININGS) and provenance and provenance.md5 not in seen:
@@ -143,9 +143,10 @@ def trainings(root: Path) -> Iterator[Training]:
                 yield Training(path.removeprefix(f"{ARTIFACTS}/"), entry, record, provenance.md5)
 
 
-def _records(root: Path) -> Iterator[Record]:
+def recorded(root: Path, naming: str) -> Iterator[Record]:
+    """The records of the working tree's and any commit's `dvc.lock` that says NAMING somewhere, and all of the run cache."""
     for text in documents(root, history=True):
-        if _TRAININGS.encode() in text:
+        if naming.encode() in text:
             try:
                 yield from dvcfile.parse_lock(text).values()
             except ValueError:

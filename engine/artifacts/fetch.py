@@ -2,26 +2,38 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dvc import dvcfile
 from engine.artifacts.adapters import Training, trainings
 from engine.artifacts.addresses import PROVENANCE, SHORTEST, only, provenance_of
 from engine.core.digests import folder_digest, short
-from engine.dvc.config import cache_settings
 from engine.core.errors import UserError
 from engine.identity.provenance import Provenance
-from engine.dvc.writing import make_folder, remove
-from engine.dvc.records import RunRecord, folder_of
+from engine.dvc.writing import remove
+from engine.dvc.records import RunRecord
 from engine.dvc.store import Disk
+from engine.artifacts.loading import Choice, Loadable, complete
+from engine.artifacts.remote import pull, pull_records
 
 _LIST = "this lists all that are known: engine adapters --all"
 
 
-def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenance, RunRecord | None]:
-    """Write the trained artifact whose content address begins with TARGET to FOLDER, statement and run record beside it; what they say.
+@dataclass(frozen=True)
+class Fetched:
+    """A trained artifact in a folder of its own."""
 
-    Raises UserError for an address that is unknown or ambiguous, and for content that neither the cache nor the remote has whole.
+    told: Provenance
+    ran: RunRecord | None
+    loadable: Loadable
+
+
+def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto") -> Fetched:
+    """Write the trained artifact whose content address begins with TARGET to FOLDER, so that it loads by itself.
+
+    Its base is there as BASE says, with a model card; statement and run record lie beside it. Raises UserError for an address that is
+    unknown or ambiguous, and for content that neither the cache nor the remote has whole.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already", hint="name another folder: --output DIR")
@@ -34,6 +46,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenanc
         if (found := folder_digest(temporary)) != told.digest:
             what = f"the cache's content of {training.step} is damaged: it has the address {short(found)}, not {short(told.digest)}"
             raise UserError(what, hint="build it again, or pull it from a remote: dvc fetch")
+        loadable = complete(root, store, told, temporary, folder, base)
         remove(folder)
         temporary.rename(folder)
     finally:
@@ -48,7 +61,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path) -> tuple[Provenanc
         ran = store.run_record(training.step, training.provenance)
     if ran:
         folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
-    return told, ran
+    return Fetched(told, ran, loadable)
 
 
 def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
@@ -72,9 +85,12 @@ def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
 
 
 def _told(known: Iterable[Training], store: Disk) -> dict[str, tuple[Training, Provenance]]:
-    """The trainings by the short form of their content address; of several runs with one result the last."""
-    found = [(training, provenance_of(training.record, store)) for training in known]
-    return {short(provenance.digest): (training, provenance) for training, provenance in found if provenance}
+    """The trainings by the short form of their content address; of several with one result the first, which is the working tree's."""
+    found: dict[str, tuple[Training, Provenance]] = {}
+    for training in known:
+        if provenance := provenance_of(training.record, store):
+            found.setdefault(short(provenance.digest), (training, provenance))
+    return found
 
 
 def _addresses(told: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
@@ -104,45 +120,3 @@ def _write(store: Disk, training: Training, folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A copy: the cache's own files are not to be written to.
         shutil.copyfile(store.cache / dvcfile.object_path(md5), path)
-
-
-def pull(root: Path, md5s: Iterable[str]) -> None:
-    """Bring content from DVC's remote into its cache; what the remote lacks stays missing.
-
-    `dvc fetch` knows no content but that which the working tree names. Raises UserError where there is no remote, or it cannot be reached.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc_data.hashfile.hash_info import HashInfo
-
-    wanted = [HashInfo("md5", md5) for md5 in md5s]
-    if not wanted:
-        return
-    try:
-        with Repo(str(root)) as repo:
-            repo.cloud.pull(wanted)
-    except DvcException as error:
-        first = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"not in DVC's cache, and its remote cannot be asked: {first}", hint="dvc remote add --default NAME URL") from None
-    except FileNotFoundError:
-        return  # a remote that lacks the listing of a folder; who asked looks what came
-
-
-def pull_records(root: Path, store: Disk, training: Training) -> None:
-    """Bring the run records of a training from the run cache of DVC's remote, where there is one; without them the artifact is as good."""
-    from dvc.config import RemoteConfigError
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.stage.cache import RunCacheNotSupported
-
-    inside = folder_of(training.step, training.provenance)
-    target = store.cache / inside
-    try:
-        with Repo(str(root)) as repo:
-            remote = repo.cloud.get_remote_odb(None, "fetch --run-cache", hash_name="md5-dos2unix")
-            source = remote.fs.join(remote.path, *inside.split("/"))
-            for path in remote.fs.find(source) if remote.fs.exists(source) else ():
-                make_folder(target, cache_settings(root))
-                remote.fs.get_file(path, str(target / remote.fs.name(path)))
-    except (DvcException, RemoteConfigError, RunCacheNotSupported, OSError):
-        return

@@ -11,9 +11,8 @@ from typing import Any
 
 from engine.dvc import dvcfile, git
 from engine.artifacts.addresses import SHORTEST, matching, provenance_of
-from engine.build.driver import check_repository
 from engine.core.digests import scratch_name
-from engine.dvc.config import cache_folder
+from engine.dvc.config import cache_folder, check_repository
 from engine.dvc.dvcfile import Record
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS

@@ -12,18 +12,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.dvc import dvcfile
-from engine.dvc.dvcfile import Entry, Record
-from engine.core.errors import UserError
 from engine.build.executors import Executor, Finished
-from engine.core.graph import Graph, Step
-from engine.dvc.locks import build_lock
 from engine.build.machine import refuse_impossible
+from engine.build.pulling import Puller, pull_all
+from engine.core.errors import UserError
+from engine.core.graph import LIVE, Graph, Step
+from engine.dvc import dvcfile
+from engine.dvc.config import check_repository
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.locks import build_lock
+from engine.dvc.recording import Recorder
+from engine.dvc.store import Disk
+from engine.dvc.writing import replace_with
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
-from engine.dvc.recording import Recorder
-from engine.dvc.writing import replace_with
-from engine.dvc.store import Disk
 from engine.plan.takeover import take_over
 from stages.process.job import PREEMPTED
 
@@ -55,30 +57,28 @@ class View(Protocol):
         """What a step read has changed since it started, so that its result is not kept."""
 
 
-def check_repository(root: Path) -> None:
-    """Raise UserError where DVC has no repository at ROOT."""
-    if not (root / ".dvc").is_dir():
-        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")
-
-
 def dvc_environment() -> dict[str, str]:
     """The environment in which DVC's stages find this very Python, whether or not its virtual environment is active."""
     folder = str(Path(sys.executable).parent)
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
-def build(project: Project, graph: Graph, executor: Executor, view: View) -> None:
+def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None) -> None:
     """Compile, resolve, and build GRAPH; raises UserError that names the steps that failed, once all that ran are recorded."""
     check_repository(project.root)
+    if puller:
+        # First: what is restored asks nothing of this machine.
+        pull_all(project, graph, puller)
     refuse_impossible(project, graph)
     with build_lock(project.root), _interrupted_by_sigterm():
         project.write_compiled()
         store = project.store()
         recorder = Recorder(project.root, store.hashes)
         resolve(project, store, recorder)
-        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller)
         try:
             run.go()
+            _tell_loggers(project.root, run)
         except BaseException:
             # ^C, SIGTERM, a mistake of the user, a full disk: what has finished by now is still recorded.
             run.record(executor.stop())
@@ -98,6 +98,19 @@ def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
         recorder.note(dvcfile.RESOLVE, replace(wanted, outputs={dvcfile.RESOLVED: recorder.keep(dvcfile.RESOLVED)}))
 
 
+def _tell_loggers(root: Path, run: "_Build") -> None:
+    """Tell the loggers of new trainings of an evaluation that did not run, since the answers came out as before.
+
+    The runner tells them of the others."""
+    for name in [name for name in run.read if name.startswith("train-")]:
+        evaluation = name.replace("train-", "evaluate-", 1)
+        watched = any((root / LIVE / name).glob("*.run"))
+        if watched and evaluation not in run.read and any(step.name == evaluation for step in run.graph):
+            from stages.reporting import report
+
+            report(root / LIVE, evaluation, "", run.store.metrics(run.graph[evaluation].metrics))
+
+
 @dataclass
 class _Build:
     graph: Graph
@@ -106,6 +119,7 @@ class _Build:
     recorder: Recorder
     executor: Executor
     view: View
+    puller: Puller | None = None
     unsettled: dict[str, set[str]] = field(default_factory=dict)
     """What each undecided step reads of steps that are not settled yet."""
     decidable: list[int] = field(default_factory=list)
@@ -147,6 +161,8 @@ class _Build:
 
     def _decide(self, step: Step) -> None:
         decision = self.planner.decide(step)
+        if self.puller and self.puller.bring(step, self.planner, decision.action):
+            decision = self.planner.decide(step)
         self.view.decided(decision)
         if decision.action is Action.RUN:
             heappush(self.ready[step.kind.slot], self.places[step.name])

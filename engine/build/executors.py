@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.dvc.dvcfile import TEMPORARY
 from engine.core.graph import Step
-from stages.process.parent import PARENT
+from engine.dvc.dvcfile import TEMPORARY
+from stages.process.parent import PARENT, named
 from stages.process.starting import ours
 
 _POLL_SECONDS = 0.005
@@ -75,7 +75,7 @@ class Local:
         """Start a process; it ends with this one, however that ends (see the runner)."""
         log = self._log(step)
         output = log.open("wb") if log else None
-        environment = {**self.environment, PARENT: str(os.getpid())}
+        environment = {**self.environment, PARENT: named()}
         try:
             process = subprocess.Popen(
                 self.command(step), cwd=self.root, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL

@@ -82,11 +82,11 @@ def missing_loggers(named: Mapping[str, Location | None], severity: str = "warni
 def crowded(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     """The room that a training's checkpoints need and the disk has not; a model whose sizes are not known yet is asked when it is here."""
     # These bring pydantic, which a build that trains nothing does not need.
+    from engine.checks.model_fit import model_configuration
     from engine.estimate.memory import FLOAT32
     from engine.estimate.methods import counts
     from engine.estimate.models import model_of
     from engine.estimate.training import gigabytes
-    from engine.checks.model_fit import model_configuration
     from stages import train
     from stages.train.memory.checkpoint_room import checkpoint_bytes
 

@@ -1,1 +1,1 @@
-"""What is refused before anything runs: one module for each question."""
+"""Checks of specs and graphs before anything runs, one per module."""

@@ -1,4 +1,4 @@
-"""What a spec's batching means for other steps: the length of the mixture's bins, and models whose rows cannot lie one behind another."""
+"""Checks of a spec's batching: the bin length for the mixture, and models that do not support packed rows."""
 
 from engine.core.errors import Problem
 from engine.spec.load import Spec
@@ -6,22 +6,25 @@ from engine.spec.sections import Experiment, ScratchModel
 from stages.train.batching import Packed
 
 _NOT_FLAT = {
-    "bloom": "its ALiBi attention cannot be told where a row ends",
-    "t5": "its encoder and decoder take rows one below another",
+    "bloom": "its ALiBi attention does not support row boundaries inside a sequence",
+    "t5": "its encoder and decoder support padded batches only",
 }
-"""Architectures whose rows cannot lie one behind another, and why."""
+"""Architectures that do not support several rows in one sequence, and why."""
 
 
 def bin_tokens(experiment: Experiment) -> int | None:
-    """Tokens of a bin; None where rows are not packed."""
+    """Length of a bin in tokens; None if rows are not packed."""
     batching = experiment.training.batching
     return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
 
 
 def unpackable(spec: Spec) -> list[Problem]:
-    """Why rows cannot be laid one behind another, where the specs tell; a training checks its model itself before the first step."""
+    """A problem if SPEC puts several rows into one sequence and its model from scratch does not support it.
+
+    For other models the training itself checks this before its first step.
+    """
     batching, model = spec.experiment.training.batching, spec.experiment.model
     if not (batching.flat and isinstance(model, ScratchModel)) or (reason := _NOT_FLAT.get(model.architecture.kind)) is None:
         return []
-    what = f"batching {batching.kind} cannot be with {model.architecture.kind}: {reason}"
+    what = f"{model.architecture.kind} does not support batching '{batching.kind}': {reason}"
     return [Problem(what, spec.where("training", "batching"), 'set training.batching to "padded"')]

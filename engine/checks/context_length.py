@@ -1,4 +1,4 @@
-"""Rows and answers that are longer than a model's context, told from specs and configurations before anything runs."""
+"""Checks of row and prediction lengths against the context length of models, from specs and configurations alone."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,25 +15,27 @@ from stages.models.positions import ENDLESS, positions
 
 @dataclass(frozen=True)
 class Context:
-    """How many tokens a model has positions for, and what a person may do to have more."""
+    """A model's context length, and how to increase it."""
 
     model: str
     tokens: int
-    wider: str
+    """The number of positions."""
+    remedy: str
+    """Part of a hint: how to get a longer context."""
 
 
 def read_config(model: Path) -> Mapping[str, Any] | None:
-    """The configuration of the model in a folder; None where it is not here, or cannot be read."""
+    """The content of config.json in a model's folder; None if it is missing or cannot be parsed."""
     try:
         values = json.loads((model / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
-        # The step that loads the model says what is wrong with it.
+        # The step that loads the model reports the problem.
         return None
     return values if isinstance(values, dict) else None
 
 
 def of_scratch(spec: Spec, model: ScratchModel) -> Context | None:
-    """The context of the model that SPEC makes; None where its positions have no end."""
+    """The context of SPEC's model from scratch; None if its number of positions is unlimited."""
     if model.architecture.kind in ENDLESS:
         return None
     where = spec.where("model", "architecture", "max_length")
@@ -41,54 +43,54 @@ def of_scratch(spec: Spec, model: ScratchModel) -> Context | None:
 
 
 def of_folder(name: str, folder: str, config: Mapping[str, Any] | None) -> Context | None:
-    """The context of the model in FOLDER, whose config.json holds CONFIG; None where nothing is known, or nothing bounds its rows."""
+    """The context of the model in FOLDER with the configuration CONFIG; None if it is unknown or unlimited."""
     found = positions(config) if config else None
-    return found and Context(name, found[1], f"take a model with more ({folder}/config.json says {found[0]} = {found[1]})")
+    return found and Context(name, found[1], f"use a model with a longer context ({folder}/config.json: {found[0]} = {found[1]})")
 
 
 def long_rows(spec: Spec, context: Context | None) -> Iterator[Problem]:
-    """A problem for each length that SPEC asks for by itself, and that its model has no positions for.
+    """A problem for each token length set in SPEC that exceeds the model's context.
 
-    A bin of packed rows may be longer, as positions restart with each row.
+    Bins of packed rows may be longer, since positions restart with each row.
     """
     if context is None:
         return
-    taken = spec.experiment.training.method.virtual_tokens
-    room = context.tokens - taken
+    virtual = spec.experiment.training.method.virtual_tokens
+    room = context.tokens - virtual
     for name in ("max_length", "max_target_length"):
         length = getattr(spec.experiment.tokenization, name)
         where = spec.origins.get(("tokenization", name))
         if where is not None and length > room:
-            what = f"tokenization.{name} is {length}, but {_has(context, taken)}"
-            hint = f"set it to at most {room}, or {context.wider}" if room > 1 else f"lower num_virtual_tokens, or {context.wider}"
+            what = f"tokenization.{name} is {length}, but {_described(context, virtual)}"
+            hint = f"set it to at most {room}, or {context.remedy}" if room > 1 else f"lower num_virtual_tokens, or {context.remedy}"
             yield Problem(what, where, hint)
 
 
 def long_answer(spec: Spec, task: str, context: Context | None) -> Iterator[Problem]:
-    """A problem where the answers of TASK may be so long that its model has no position left for a question."""
+    """A problem if the predictions of TASK may fill the model's context, so that no positions are left for a prompt."""
     if context is None:
         return
-    taken, asked = spec.experiment.training.method.virtual_tokens, spec.experiment.tasks[task].max_new_tokens
-    room = context.tokens - taken
-    if asked >= room:
-        what = f"max_new_tokens {asked} of task '{task}' leaves no room for a prompt: {_has(context, taken)}"
-        yield Problem(what, spec.where("tasks", task, "max_new_tokens"), f"set it lower than {room}, or {context.wider}")
+    virtual, longest = spec.experiment.training.method.virtual_tokens, spec.experiment.tasks[task].max_new_tokens
+    room = context.tokens - virtual
+    if longest >= room:
+        what = f"max_new_tokens {longest} of task '{task}' leaves no room for a prompt: {_described(context, virtual)}"
+        yield Problem(what, spec.where("tasks", task, "max_new_tokens"), f"set it lower than {room}, or {context.remedy}")
 
 
 def long_answer_of_teacher(spec: Spec, task: str, root: Path | None) -> Iterator[Problem]:
-    """As `long_answer`, for a model below ROOT that writes the completions of TASK."""
+    """As `long_answer`, for a local teacher model, in a folder of the workspace ROOT, that writes the completions of TASK."""
     teacher = spec.experiment.tasks[task].teacher
     if root is None or not isinstance(teacher, Local) or teacher.path is None:
         return
-    config, asked = read_config(root / teacher.path) or {}, teacher.max_new_tokens
+    config, longest = read_config(root / teacher.path) or {}, teacher.max_new_tokens
     context = None if config.get("is_encoder_decoder") else of_folder(teacher.path, teacher.path, config)
-    if context is not None and asked >= context.tokens:
-        what = f"teacher.max_new_tokens {asked} of task '{task}' leaves no room for a prompt: {_has(context, 0)}"
+    if context is not None and longest >= context.tokens:
+        what = f"teacher.max_new_tokens {longest} of task '{task}' leaves no room for a prompt: {_described(context, 0)}"
         where = spec.where("tasks", task, "teacher", "max_new_tokens")
-        yield Problem(what, where, f"set it lower than {context.tokens}, or {context.wider}")
+        yield Problem(what, where, f"set it lower than {context.tokens}, or {context.remedy}")
 
 
-def _has(context: Context, taken: int) -> str:
-    """What a model has, in words."""
-    adapter = f", of which the adapter's virtual tokens take {taken}" if taken else ""
+def _described(context: Context, virtual: int) -> str:
+    """A phrase for a context of which an adapter takes VIRTUAL tokens."""
+    adapter = f", {virtual} of them taken by the adapter's virtual tokens" if virtual else ""
     return f"model {context.model} has {context.tokens} positions{adapter}"

@@ -1,4 +1,4 @@
-"""Fields that a task asks for and its source cannot have: told before anything runs, where the columns of a source are known."""
+"""Checks that the columns that a task uses exist in its source, if the source's columns are known."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -13,19 +13,19 @@ Place = tuple[str | int, ...]
 
 
 def unknown_fields(spec: Spec, name: str) -> Iterator[Problem]:
-    """Every field that task NAME of SPEC needs and that no row of its source has."""
+    """A problem for each column that task NAME of SPEC uses and its source does not have."""
     task = spec.experiment.tasks[name]
     known = _known_columns(task, spec.experiment.tasks)
     if known is None:
         return
     for place, field in _needed(task):
         if field not in known:
-            what = f"task '{name}' needs field '{field}', which no row of its source has"
+            what = f"task '{name}' uses column '{field}', which its source does not have"
             yield Problem(what, spec.where("tasks", name, *place), did_you_mean(field, known))
 
 
 def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | None:
-    """The columns that a row of TASK can have, None where only reading tells."""
+    """The columns of TASK's source; None if only reading it can tell."""
     source = task.source
     found: tuple[str, ...] | None = source.known_columns()
     if isinstance(source, TaskRows) and source.task in tasks and tasks[source.task].teacher:
@@ -34,7 +34,7 @@ def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | No
 
 
 def _needed(task: Task) -> Iterator[tuple[Place, str]]:
-    """What the task reads of a row, each with the place in the task that says so."""
+    """The columns that the task uses, each with the place in the task that uses it."""
     templates = [(("prompts", index), prompt) for index, prompt in enumerate(task.prompts)]
     for place, template in [*templates, (("system",), task.system)]:
         if isinstance(template, str):
@@ -50,7 +50,7 @@ def _needed(task: Task) -> Iterator[tuple[Place, str]]:
 
 @cache
 def _fields(template: str) -> frozenset[str]:
-    """The fields without which a template cannot be rendered."""
+    """The columns that are required to render a template."""
     if PLAIN_TEMPLATE.fullmatch(template):
         return frozenset(NAMES.findall(template))
     from stages.rows.templates import Template

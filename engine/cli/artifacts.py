@@ -1,7 +1,7 @@
 """The verbs about what lies under artifacts: adapters, verify; thin, as those of `engine.cli.app`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ def adapters(
     digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="Only adapters whose content address begins so.")] = None,
     fetch: Annotated[str | None, typer.Option(metavar="DIGEST", help="Write this one to a folder, from DVC's cache or remote.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --fetch writes it.")] = None,
+    with_base: Annotated[
+        Literal["auto", "place", "name"],
+        typer.Option("--base-model", help="What --fetch writes of its base: a copy, its name, or a copy unless it is of the hub."),
+    ] = "auto",
     json: Json = False,
 ) -> None:
     """List adapters: content address, base, spec, scores, whether the cache holds them; or fetch one, even after its spec moved on."""
@@ -30,7 +34,7 @@ def adapters(
     wanted = Choice(step, method, base, digest)
     project = load_project()
     if fetch is not None:
-        _fetch(project, fetch, output, json)
+        _fetch(project, fetch, output, with_base, json)
         return
     store, chosen = project.store(), project.chosen(specs or [])
     found = collect(chosen, project.graph, store, project.plan())
@@ -47,17 +51,21 @@ def adapters(
         render.note("there is no such adapter" if step or method or base or digest else "none of these specs trains an adapter")
 
 
-def _fetch(project: Any, digest: str, output: Path | None, json: bool) -> None:
+def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto", "place", "name"], json: bool) -> None:
     from engine.artifacts.fetch import fetch
     from engine.cli import render
     from engine.core.digests import short
 
     folder = output or Path(f"adapter-{short(digest)}")
-    told, ran = fetch(project.root, project.store(), digest, folder)
+    fetched = fetch(project.root, project.store(), digest, folder, base)
+    told, ran, loadable = fetched.told, fetched.ran, fetched.loadable
+    if loadable.lacking:
+        render.warn(f"{loadable.lacking}: {folder}/adapter_config.json names no base; {folder}/README.md says what to do")
     if json:
-        render.as_json({"digest": told.digest, "step": told.step, "folder": str(folder), "git_commit": ran.git_commit if ran else None})
+        found = {"digest": told.digest, "step": told.step, "folder": str(folder), "base": None if loadable.lacking else loadable.base}
+        render.as_json(found | {"git_commit": ran.git_commit if ran else None})
     else:
-        render.note(f"{folder} is {told.step} {short(told.digest)}, for the base {told.inputs['model']['path']}")
+        render.note(f"{folder} is {told.step} {short(told.digest)}; base: {loadable.base}")
 
 
 @app.command()

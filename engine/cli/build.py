@@ -12,11 +12,13 @@ def build(
     targets: Targets = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="At most N steps at once.", metavar="N")] = 1,
     devices: Annotated[int, typer.Option(min=1, help="At most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
+    pull: Annotated[bool, typer.Option("--pull", help="Restore what DVC's remote has of others' runs, and run the rest.")] = False,
 ) -> None:
     """Compile, run what the plan says, record it as `dvc repro` does, and print the results."""
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
+    from engine.build.pulling import Puller
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
@@ -28,9 +30,10 @@ def build(
         executor = executors.side_by_side(project.root, dvc_environment(), jobs, devices)
     else:
         executor = executors.in_turn(project.root, dvc_environment())
+    puller = Puller(project.root, project.store(), render.warn) if pull else None
     try:
         with View(len(selected.graph), live=jobs > 1) as view:
-            run(project, selected.graph, executor, view)
+            run(project, selected.graph, executor, view, puller)
     except KeyboardInterrupt:
         # typer would turn it into an exit without a word.
         render.note("interrupted: finished steps stay finished; run the same command to go on")
@@ -38,5 +41,8 @@ def build(
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
+    finally:
+        if puller:
+            puller.close()
     if selected.experiments:
         print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)

@@ -1,1 +1,1 @@
-"""From specs to the graph of steps: one module for each section."""
+"""Compiles specs to the graph of steps, one module per section."""

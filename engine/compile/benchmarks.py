@@ -1,4 +1,4 @@
-"""The step that lets an experiment's model take tasks of lm-evaluation-harness, and the check that there are such tasks."""
+"""The step that evaluates a model on tasks of lm-evaluation-harness, and the check that these tasks exist."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ from stages import benchmark
 PACKAGE = "lm-eval"
 _LINE = re.compile(rb"""^[ \t-]*["']?(?:task|group|tag)["']?:(.*)|^[ \t]*- (.*)""", re.MULTILINE)
 _WORD = re.compile(rb"""[^\s,"'\[\]{}#]+""")
-"""What a definition is found by: its task, group or tag, or the members of a list of them; read as text, since that is fast."""
+"""Match the names in a task definition (YAML): task, group, tag, and the members of lists; matching text is faster than parsing."""
 
 
 def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
-    """Add the step in which the model of SUBJECT takes the benchmarks of its spec, where it names any."""
+    """Add the step that runs the benchmarks of SUBJECT's spec on its model; None if the spec has no `[benchmarks]`."""
     spec = subject.spec
     section = spec.experiment.benchmarks
     if section is None:
@@ -34,7 +34,7 @@ def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
         reads["tasks"] = Input(section.folder, where=spec.where("benchmarks", "folder"))
     resources = spec.experiment.resources
     parameters = narrow(benchmark.Parameters, section, batch_rows=resources.evaluation_batch, threads=resources.threads)
-    description = f"Benchmarks of {subject.stem}."
+    description = f"Benchmark results of {subject.stem}."
     where = spec.where("benchmarks")
     return c.add(
         Step(f"benchmark-{subject.stem}", benchmark.KIND, parameters, reads, description, where, locate_below(spec, ("benchmarks",))),
@@ -43,7 +43,7 @@ def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
 
 
 def benchmark_problems(specs: Iterable[Spec], root: Path) -> list[Problem]:
-    """The benchmarks of SPECS that nobody defines; found before a model is trained for hours."""
+    """A problem for each benchmark of SPECS that is not defined, so that it is found before any training."""
     return [problem for spec in specs for problem in _problems(spec, root)]
 
 
@@ -61,23 +61,23 @@ def _problems(spec: Spec, root: Path) -> Iterator[Problem]:
 
 
 def _folder() -> Path | None:
-    """Where the installed package keeps its definitions; None where it is not installed."""
+    """The folder with the definitions of the installed package; None if it is not installed."""
     found = util.find_spec("lm_eval")
     return Path(found.submodule_search_locations[0]) / "tasks" if found and found.submodule_search_locations else None
 
 
 def _mentioned(name: str) -> bool:
-    """Whether any published definition holds NAME: a few give names in ways that are not looked for, and none may be refused wrongly."""
+    """Whether any published definition contains NAME: a few define names in other ways, and none may be rejected by mistake."""
     folder = _folder()
     return folder is not None and any(name.encode() in path.read_bytes() for path in folder.rglob("*yaml") if path.is_file())
 
 
 def _published() -> set[str] | None:
-    """The names that the installed package defines; None where it is not installed, which is said of the step's versions."""
+    """The names that the installed package defines; None if it is not installed, which the check of package versions reports."""
     folder = _folder()
     if folder is None:
         return None
-    # The reader of definitions is part of what was read.
+    # The cached names depend on the version of the package and on this module.
     by = [metadata.version(PACKAGE), memo.stamp(Path(__file__).stat())]
     remembered = memo.memo_path(folder, "benchmarks")
     known = memo.load(remembered)
@@ -89,9 +89,9 @@ def _published() -> set[str] | None:
 
 
 def _names(folder: Path) -> set[str]:
-    """Every name that a definition below FOLDER gives; some are names of other things, which does no harm."""
+    """All names in the definitions below FOLDER; may include names of other things, which is harmless."""
     names: set[str] = set()
-    # Some definitions are parts that others include, in files such as `_template_yaml`.
+    # The suffix has no dot: some definitions include files such as `_template_yaml`.
     for path in sorted(folder.rglob("*yaml")):
         if path.is_file():
             names |= {

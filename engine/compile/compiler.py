@@ -1,4 +1,4 @@
-"""Specs become one graph: each section a step or several, equal steps one, clashes refused."""
+"""Compiles specs to one graph: sections become steps, equal steps are merged, conflicting names are rejected."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,21 +20,21 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.load import Spec
-from engine.spec.sections import HubModel, LocalModel, ScratchModel, TrainedModel
-from stages import fetch, generate, initialize, mix, split, tokenize, train, vocabulary
+from engine.spec.sections import GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
     *("threads", "devices", "nodes", "checkpoints", "report_to", "stop_on_divergence", "stop_without_progress"),
     *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
 )
-"""The resources that say how a training runs, by the same name in a spec and in the step."""
+"""The resources of a training that have the same names in `[resources]` and in the parameters of `train`."""
 
-SCRATCH_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+WRITTEN_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def compile_graph(specs: Iterable[Spec]) -> Graph:
-    """The graph of all SPECS; raises UserError where two of them mean different things by one name."""
+    """The graph of SPECS; raises UserError with all problems, such as different steps with the same name."""
     compiled = compile_each(specs)
     if compiled.problems:
         raise UserError(compiled.problems)
@@ -43,34 +43,34 @@ def compile_graph(specs: Iterable[Spec]) -> Graph:
 
 @dataclass(frozen=True)
 class Compiled:
-    """The steps that specs give, producers first, as far as they can be told, and every problem."""
+    """The steps of specs, producers first, as far as they could be compiled, and all problems."""
 
     steps: tuple[Step, ...]
     problems: list[Problem]
     aliases: Mapping[str, str]
 
     def graph(self) -> Graph:
-        """The steps as a graph, where there are no problems."""
+        """The steps as a graph; call it only if there are no problems."""
         return Graph(self.steps, self.aliases)
 
 
 @without_collection
 def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = None) -> Compiled:
-    """The steps of SPECS as far as they can be told, and every problem.
+    """The steps of SPECS as far as they can be compiled, and all problems.
 
-    Where these are not the WHOLE of a workspace's specs, what one of them misses among the others is no problem of its own. Of models
-    that lie below ROOT, the workspace, the configuration is read."""
+    If SPECS are not the WHOLE workspace, a spec that refers to a missing one is not a problem. The configurations of models in folders
+    of the workspace ROOT are read."""
     first = Compilation({spec.name: spec for spec in specs}, root)
     compilation = _compiled(first, whole)
-    if compilation.told_apart:
-        # Only now is it known which steps of a sweep are one, on which it depends who needs to be asked.
+    if compilation.per_point:
+        # Only now is it known which steps of a sweep are equal, which determines what predictions are needed.
         compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
     shared = share(compilation)
     return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
 
 
 def _compiled(compilation: Compilation, whole: bool) -> Compilation:
-    """COMPILATION with all steps of its specs and every problem, those of each point of a sweep by themselves."""
+    """Add the steps and problems of all specs to COMPILATION; the points of a sweep are compiled separately."""
     for spec in compilation.specs.values():
         try:
             _experiment(compilation, spec, ())
@@ -80,14 +80,14 @@ def _compiled(compilation: Compilation, whole: bool) -> Compilation:
 
 
 def targets(spec: Spec) -> tuple[str, ...]:
-    """The names of the steps that a spec is built for."""
+    """The names of the final steps of SPEC, which a build of SPEC produces."""
     name = spec.name
     sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
     return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
 
 
 def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
-    """Add all steps of SPEC; CHAIN holds the experiments that wait for this one's model."""
+    """Add all steps of SPEC; returns the training. CHAIN holds the experiments that depend on this one's model."""
     base = _base(c, spec, (*chain, spec.name))
     trained = _train(c, spec, base)
     _evaluate(c, spec, base, trained)
@@ -95,7 +95,7 @@ def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
 
 
 def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
-    """The rows of one task, generated and split; gives the split step. CHAIN holds the tasks that wait for this one's rows."""
+    """Add the generate and split steps of a task; returns the split step. CHAIN holds the tasks that depend on this one's rows."""
     if known := c.tasks.get((spec.name, name)):
         return known
     task = spec.experiment.tasks[name]
@@ -107,7 +107,7 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
         group_by=task.split.group_by,
         split_column=task.split.column,
         test_source=task.split.test_source,
-        # Other shares move examples only, so only then do they belong to the rows.
+        # With few-shot examples the split affects the rows, since examples are drawn from train rows only.
         held_out=generate.HeldOut(validation=validation, test=test, seed=task.split.seed) if task.few_shot else None,
     )
     below = ("tasks", name, "split")
@@ -127,7 +127,7 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
             split.KIND,
             shares,
             {"rows": rows.output("rows.jsonl")},
-            f"Train, validation and test of {name}.",
+            f"Train, validation and test rows of task {name}.",
             where,
             _locate(spec, below),
         ),
@@ -137,12 +137,12 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
-    """The model that SPEC starts from, with the tokens that SPEC adds to it."""
+    """The model that SPEC starts from, with the special tokens that SPEC adds."""
     return _vocabulary(c, spec, _model(c, spec, chain))
 
 
 def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
-    """The model that SPEC starts from, made by a step where it does not exist yet."""
+    """The model that SPEC starts from; adds the steps that create or fetch it."""
     model = spec.experiment.model
     if isinstance(model, ScratchModel):
         return _scratch(c, spec, model)
@@ -157,11 +157,25 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)
         return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
+    if isinstance(model, GgufModel):
+        step = _dequantised(c, spec, model)
+        return Base(step.name.partition("-")[2], step.output(), {file: step.output(file) for file in WRITTEN_TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
 
 
+def _dequantised(c: Compilation, spec: Spec, model: GgufModel) -> Step:
+    """Add the step that dequantises a GGUF file into a model folder."""
+    name = model.name or _as_name(PurePosixPath(model.gguf).name.partition(".")[0])
+    reads = {"gguf": Input(str(PurePosixPath(model.gguf)), where=spec.where("model", "gguf"))}
+    parameters = _narrow(dequantise.Parameters, model)
+    description = f"Dequantised model of {PurePosixPath(model.gguf).name}."
+    return c.add(
+        Step(f"dequantise-{name}", dequantise.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))), spec
+    )
+
+
 def _fetched(c: Compilation, spec: Spec, model: str, revision: str, where: Location, locate: Locate, name: str | None = None) -> Step:
-    """One revision of a model of the hub."""
+    """Add the step that fetches a revision of a model from the hub."""
     parameters = fetch.Parameters(id=model, revision=revision)
     name = name or _as_name(model.rsplit("/", 1)[-1])
     return c.add(Step(f"fetch-{name}", fetch.KIND, parameters, {}, f"Model {model} from the hub.", where, locate), spec)
@@ -176,18 +190,19 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
         spec,
     )
-    files = {name: step.output(name) for name in SCRATCH_TOKENIZER_FILES}
+    files = {name: step.output(name) for name in WRITTEN_TOKENIZER_FILES}
     return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder, context=of_scratch(spec, model))
 
 
 def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, ...]) -> Base:
-    """The model of another experiment; its tokenizer is that of the model at the chain's beginning."""
+    """The model trained by another experiment; its tokenizer is that of the first model in the chain."""
     where = spec.where("model", "experiment")
     if model.experiment in chain:
-        raise UserError(f"experiments train each other's models in a circle: {' -> '.join((*chain, model.experiment))}", where)
+        what = f"cycle of model.experiment: {' -> '.join((*chain, model.experiment))}"
+        raise UserError(what, where, "start one of them from another model")
     other = c.specs.get(model.experiment)
     if other is None:
-        raise UserError(f"no spec of this workspace is experiment '{model.experiment}'", where, c.meant(model.experiment, c.specs))
+        raise UserError(f"no experiment '{model.experiment}' in this workspace", where, c.meant(model.experiment, c.specs))
     base = _base(c, other, (*chain, model.experiment))
     trained = _train(c, other, base).output()
     if not other.experiment.training.method.makes_adapter:
@@ -197,23 +212,21 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
 
 
 def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
-    """BASE with the special tokens of SPEC, where it has some."""
+    """BASE with the special tokens of SPEC, if any."""
     section, method = spec.experiment.tokenization, spec.experiment.training.method
     if not section.special_tokens:
         return base
     where = spec.where("tokenization", "special_tokens")
     if not getattr(method, "learns_new_tokens", False):
-        what = f"method '{method.kind}' cannot learn the embeddings of special_tokens"
-        c.problems.append(Problem(what, where, 'take training.method "lora" or "full", or leave special_tokens out'))
+        what = f"method '{method.kind}' cannot train the embeddings of special_tokens"
+        c.problems.append(Problem(what, where, 'use training.method "lora" or "full", or remove special_tokens'))
     if "tokenizer.json" not in base.tokenizer:
-        c.problems.append(Problem("special_tokens need a tokenizer.json to be added to", where, "name it in model.tokenizer_files"))
+        c.problems.append(Problem("special_tokens require a tokenizer.json", where, "add it to model.tokenizer_files"))
     name = "-".join(part for part in ("vocabulary", base.name, section.name) if part)
     reads = {f"tokenizer/{file}": item for file, item in base.tokenizer.items()}
     parameters = vocabulary.Parameters(special_tokens=section.special_tokens)
-    step = c.add(
-        Step(name, vocabulary.KIND, parameters, reads, f"Tokens of {base.name} and more.", where, _locate(spec, ("tokenization",))),
-        spec,
-    )
+    description = f"Tokenizer of {base.name} with special tokens."
+    step = c.add(Step(name, vocabulary.KIND, parameters, reads, description, where, _locate(spec, ("tokenization",))), spec)
     return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
 
 
@@ -240,7 +253,7 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     name = spec.stem
     parameters = mix.Parameters(
         sampler=mixture.sampler,
-        # The mixture is as long as the training: it orders every row that the training will see.
+        # The mixture is as long as the training: it contains every row that the training uses, in order.
         epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
         rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
         tokens=mixture.total_tokens,
@@ -268,7 +281,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
-    # All tasks of a spec are written in one format.
+    # All tasks of a spec have the same format.
     reads["format"] = tokens[min(tokens)].output("format.json")
     resources = experiment.resources
     parameters = _narrow(

@@ -1,4 +1,4 @@
-"""The DeepSpeed configuration that a spec's training runs with."""
+"""The DeepSpeed configuration of a spec's training."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from stages.train.zero import as_zero, deepspeed_config
 
 
 def configuration(spec: Spec) -> dict[str, Any]:
-    """What DeepSpeed is given; raises UserError where the spec's training does without it."""
+    """The configuration passed to DeepSpeed; raises UserError if the training of SPEC does not use DeepSpeed."""
     zero = as_zero(spec.experiment.resources.zero)
     if not zero.stage:
         hint = "set resources.zero to 1, 2 or 3"
-        raise UserError("this training runs without DeepSpeed: its devices share nothing", spec.where("resources", "zero"), hint)
+        raise UserError("this training does not use DeepSpeed: its ZeRO stage is 0", spec.where("resources", "zero"), hint)
     return deepspeed_config(zero, spec.experiment.training.max_grad_norm)

@@ -1,8 +1,8 @@
-"""The steps that evaluate an experiment: its model answers, others answer the same rows, and metrics compare them.
+"""The steps that evaluate an experiment: predictions of its model, predictions of other models on the same rows, and metrics of all.
 
-Nobody is asked twice: where another experiment's own evaluation asks the same rows in the same way, its predictions are read. The model
-that an adapter starts from is asked one task a step, which all experiments share. Adapters that lack answers are asked together, on one
-loaded base.
+No prediction is made twice: if the evaluation of another experiment predicts the same rows with the same settings, its predictions are
+read. Base models predict one task per step, shared by all experiments. The missing predictions of adapters come from one step, which
+loads their common base once.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,15 +23,16 @@ from stages.chat.markers import Markers
 from stages.tokenize.masks import Delimited
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
-"""Policies that are about prompts too; a test row has no completion to cut, and with any other a prompt that is too long is an error."""
+"""Policies for over-long rows that also apply to prompts without a completion; with any other policy, a prompt that is too long is an
+error."""
 
 BASE = "base"
-"""Stands in `compare` for the model that the experiment starts from."""
+"""The name in `compare` of the model that the experiment starts from."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is asked: the experiment that trains it, what it starts from, and the training."""
+    """A model under evaluation: its experiment, the base that it starts from, and its training."""
 
     spec: Spec
     base: Base
@@ -44,7 +45,7 @@ class Subject:
 
     @property
     def stem(self) -> str:
-        """The name that its steps have: that of all points of a sweep, so that equal steps of theirs are one."""
+        """The name used in step names: the same for all points of a sweep, so that equal steps are merged."""
         return self.spec.stem
 
     @property
@@ -53,18 +54,18 @@ class Subject:
         return self.spec.experiment.training.method.makes_adapter
 
     def reads(self) -> dict[str, Input]:
-        """What a step reads that asks the model: its weights, and the adapter where there is one."""
+        """The inputs of a step that loads the model, by role: weights, and adapter if there is one."""
         if self.makes_adapter:
             return {**self.base.reads(), "adapter": self.trained.output()}
         return {"model": self.trained.output()}
 
     def answers(self, step: Step, task: str) -> Answers:
-        """This model's answers to TASK, which STEP makes for its own evaluation."""
+        """This model's predictions for TASK from STEP, the predict step of its evaluation."""
         return Answers(task, self.stem, self.spec, _predictions(step, task))
 
 
 def _others(subject: Subject) -> tuple[str, ...]:
-    """Whom a model is compared with; a list that several experiments share names each of them, itself too."""
+    """The experiments that a model is compared with; a list shared by several experiments may include the experiment itself."""
     return tuple(name for name in subject.spec.experiment.evaluation.compare if name != subject.name)
 
 
@@ -73,7 +74,7 @@ TaskOf = Callable[[Spec, str], Step]
 
 
 def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> Step:
-    """Add the steps that ask and measure the model of SUBJECT, and those that it is compared with."""
+    """Add the predict and evaluate steps of SUBJECT, and the predictions of the models that it is compared with; returns evaluate."""
     own = add_predictions(c, subject, task_of)
     section = subject.spec.experiment.evaluation
     tasks = _tasks(subject.spec)
@@ -99,20 +100,20 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
 
 
 def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
-    """Add the step in which the model of SUBJECT answers its own tasks."""
+    """Add the predict step of SUBJECT's evaluation."""
     spec = subject.spec
-    asked = (*_tasks(spec), *spec.experiment.evaluation.held_out)
-    c.problems += [problem for task in asked for problem in _unanswerable(subject, task)]
+    tasks = (*_tasks(spec), *spec.experiment.evaluation.held_out)
+    c.problems += [problem for task in tasks for problem in _unpredictable(subject, task)]
     reads = subject.reads()
     split = spec.experiment.evaluation.split
-    reads |= {_role(spec, task): task_of(spec, task).output(f"{split}.jsonl") for task in asked}
+    reads |= {_role(spec, task): task_of(spec, task).output(f"{split}.jsonl") for task in tasks}
     return c.add(
-        _step(spec, f"predict-{subject.stem}", _parameters(subject), reads, f"Answers of {subject.stem} to the {split} rows."), spec
+        _step(spec, f"predict-{subject.stem}", _parameters(subject), reads, f"Predictions of {subject.stem} on the {split} rows."), spec
     )
 
 
 def _role(spec: Spec, task: str) -> str:
-    """What a step calls the rows of a task that it asks."""
+    """The role of a task's rows in a predict step."""
     return f"{spec.experiment.evaluation.split}/{task}"
 
 
@@ -160,7 +161,7 @@ def _parameters(subject: Subject) -> predict.Parameters:
 
 
 def _markers(mask: Part) -> Markers | None:
-    """The markers by which rows were learned, which their questions need too."""
+    """The markers in the text of rows, which prompts need, too; None unless the mask uses markers."""
     return Markers(instruction=mask.instruction, response=mask.response) if isinstance(mask, Delimited) else None
 
 
@@ -170,7 +171,7 @@ def _predictions(step: Step, task: str, folder: str = "") -> Input:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Finds, or adds, the predictions of the models that an experiment is compared with."""
+    """Finds or adds the predictions of the models that an experiment is compared with."""
 
     c: Compilation
     subject: Subject
@@ -179,11 +180,11 @@ class _Comparison:
     subject_of: Callable[[str], Subject]
 
     def answers(self) -> dict[str, dict[str, Answers]]:
-        """Each model's predictions, by its name and by task."""
+        """Each model's predictions, by its name and task."""
         known = {name for name in _others(self.subject) if self._is_known(name)}
-        found = {name: self._base() if name == BASE else self._recorded(self.subject_of(name)) for name in sorted(known)}
-        lacking = {name: [task for task in self._all_tasks() if task not in has] for name, has in found.items()}
-        for name, more in self._asked_together({name: tasks for name, tasks in lacking.items() if tasks}).items():
+        found = {name: self._base() if name == BASE else self._existing(self.subject_of(name)) for name in sorted(known)}
+        missing = {name: [task for task in self._all_tasks() if task not in existing] for name, existing in found.items()}
+        for name, more in self._predict_missing({name: tasks for name, tasks in missing.items() if tasks}).items():
             found[name] |= more
         return found
 
@@ -208,42 +209,43 @@ class _Comparison:
         model = spec.experiment.model
         started = model.experiment if isinstance(model, TrainedModel) else None
         if name != BASE and name not in self.c.specs:
-            what = f"no spec of this workspace is experiment '{name}'"
+            what = f"no experiment '{name}' in this workspace"
             yield Problem(what, where, self.c.meant(name, {*self.c.specs, BASE} - {self.subject.name}))
         elif name == BASE and BASE in self.c.specs and started != BASE and self.subject.name != BASE:
-            what = f"'{BASE}' is both an experiment and the model that '{self.subject.name}' starts from, and these are two"
-            yield Problem(what, where, "give the experiment another name")
+            what = f"'{BASE}' is ambiguous: it is an experiment, and it denotes the model that '{self.subject.name}' starts from"
+            yield Problem(what, where, f"rename the experiment '{BASE}'")
 
     def _base(self) -> dict[str, Answers]:
-        """The predictions of the model that the experiment starts from: those of its own experiment, else of a step a task."""
+        """The predictions of the model that the experiment starts from: from its own experiment, else from one step per task."""
         model = self.subject.spec.experiment.model
-        has = self._recorded(self.subject_of(model.experiment)) if isinstance(model, TrainedModel) else {}
+        existing = self._existing(self.subject_of(model.experiment)) if isinstance(model, TrainedModel) else {}
         name = model.experiment if isinstance(model, TrainedModel) else self.subject.base.name
-        return {task: has[task] if task in has else self._asked_of_base(name, task) for task in self._all_tasks()}
+        return {task: existing[task] if task in existing else self._answers_of_base(name, task) for task in self._all_tasks()}
 
-    def _asked_of_base(self, name: str, task: str) -> Answers:
-        return Answers(task, f"{name}-{BASE}", self.subject.spec, _predictions(self._ask_base(name, task), task))
+    def _answers_of_base(self, name: str, task: str) -> Answers:
+        return Answers(task, f"{name}-{BASE}", self.subject.spec, _predictions(self._predict_base(name, task), task))
 
-    def _ask_base(self, name: str, task: str) -> Step:
+    def _predict_base(self, name: str, task: str) -> Step:
         parameters = self._only([task])
         spec = self.subject.spec
         role = _role(spec, task)
         reads = self.subject.base.reads() | {role: self.own.inputs[role]} | chat_template(spec)
-        description = f"Answers of {name} to the {spec.experiment.evaluation.split} rows of {task}."
+        description = f"Predictions of {name} on the {spec.experiment.evaluation.split} rows of {task}."
         return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description), self.subject.spec)
 
-    def _recorded(self, other: Subject) -> dict[str, Answers]:
-        """The predictions that OTHER's own evaluation makes of the same rows in the same way."""
+    def _existing(self, other: Subject) -> dict[str, Answers]:
+        """The predictions of OTHER's own evaluation for the same rows with the same settings."""
         step = add_predictions(self.c, other, self.task_of)
-        return {task: other.answers(step, task) for task in self._all_tasks() if self._asks_as_we_do(step, task)}
+        return {task: other.answers(step, task) for task in self._all_tasks() if self._same_settings(step, task)}
 
-    def _asks_as_we_do(self, step: Step, task: str) -> bool:
+    def _same_settings(self, step: Step, task: str) -> bool:
+        """Whether STEP predicts the same rows of TASK with the same settings as this experiment."""
         mine, theirs = self._parameters, step.parameters
         assert isinstance(theirs, predict.Parameters)
         role = _role(self.subject.spec, task)
         if not self.c.same(step.inputs.get(role), self.own.inputs[role]) or (task in mine.held_out) != (task in theirs.held_out):
             return False
-        # Likelihoods that nobody asks for do no harm.
+        # Additional likelihoods are harmless.
         likelihood = mine.likelihood or task in mine.held_out
         alike = replace_fields(theirs, tasks={task: theirs.tasks[task]} if task in theirs.tasks else {}, held_out=())
         wanted = replace_fields(mine, tasks={task: mine.tasks[task]} if task in mine.tasks else {}, held_out=())
@@ -254,18 +256,18 @@ class _Comparison:
         )
 
     def _only(self, tasks: list[str]) -> predict.Parameters:
-        """What we ask, for these tasks alone."""
+        """The parameters of this experiment's predictions, restricted to TASKS."""
         mine = self._parameters
         held_out = tuple(task for task in mine.held_out if task in tasks)
         return replace_fields(mine, tasks={task: one for task, one in mine.tasks.items() if task in tasks}, held_out=held_out)
 
-    def _asked_together(self, lacking: Mapping[str, list[str]]) -> dict[str, dict[str, Answers]]:
-        """The predictions of adapters whose own evaluations lack some tasks: one step asks them all on one loaded base."""
-        subjects = {name: self.subject_of(name) for name in lacking}
-        self.c.problems += [problem for name, tasks in lacking.items() for problem in self._unaskable(subjects[name], tasks[0])]
+    def _predict_missing(self, missing: Mapping[str, list[str]]) -> dict[str, dict[str, Answers]]:
+        """The predictions of adapters for their MISSING tasks, by model: one step loads the base once for all of them."""
+        subjects = {name: self.subject_of(name) for name in missing}
+        self.c.problems += [problem for name, tasks in missing.items() for problem in self._incomparable(subjects[name], tasks[0])]
         if not subjects or any(not self._shares_base(other) for other in subjects.values()):
             return {}
-        tasks = [task for task in self._all_tasks() if any(task in missing for missing in lacking.values())]
+        tasks = [task for task in self._all_tasks() if any(task in lacking for lacking in missing.values())]
         base = replace(self.subject.base, adapter=None)
         reads = {**base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
         spec = self.subject.spec
@@ -273,49 +275,50 @@ class _Comparison:
         split = spec.experiment.evaluation.split
         name, whom = f"predict-{self.subject.stem}-others", ", ".join(subjects)
         step = self.c.add(
-            _step(self.subject.spec, name, self._only(tasks), reads, f"Answers of {whom} to the {split} rows of {self.subject.stem}."),
+            _step(self.subject.spec, name, self._only(tasks), reads, f"Predictions of {whom} on the {split} rows of {self.subject.stem}."),
             self.subject.spec,
         )
         whose = f"{self.subject.stem}-others"
         return {
-            name: {task: Answers(task, f"{whose}-{name}", spec, _predictions(step, task, name)) for task in missing}
-            for name, missing in lacking.items()
+            name: {task: Answers(task, f"{whose}-{name}", spec, _predictions(step, task, name)) for task in lacking}
+            for name, lacking in missing.items()
         }
 
     def _shares_base(self, other: Subject) -> bool:
         return other.makes_adapter and self.c.same(other.base.weights, self.subject.base.weights)
 
-    def _unaskable(self, other: Subject, task: str) -> Iterator[Problem]:
+    def _incomparable(self, other: Subject, task: str) -> Iterator[Problem]:
+        """A problem if OTHER is not an adapter on the same base, so that its missing predictions cannot be added."""
         if not self._shares_base(other):
             spec = self.subject.spec
             where = spec.where("evaluation", "compare", spec.experiment.evaluation.compare.index(other.name))
-            what = f"'{other.name}' is no adapter on the same model, and its own evaluation does not ask task '{task}' as this one does"
+            what = f"cannot compare with '{other.name}': it is not an adapter on the same model, and it evaluates task '{task}' differently"
             yield Problem(
-                what, where, f"set evaluation.tasks, metrics and max_new_tokens in a part that both extend, or leave out '{other.name}'"
+                what, where, f"set evaluation.tasks, metrics and max_new_tokens in a part that both extend, or remove '{other.name}'"
             )
 
 
 def replace_fields(parameters: predict.Parameters, **values: object) -> predict.Parameters:
-    """PARAMETERS with other values for some fields."""
+    """PARAMETERS with new values for some fields."""
     return parameters.model_copy(update=values)
 
 
-def _unanswerable(subject: Subject, name: str) -> list[Problem]:
-    """Why a task cannot be evaluated, found before anything is trained."""
+def _unpredictable(subject: Subject, name: str) -> list[Problem]:
+    """Why task NAME cannot be evaluated; empty if it can."""
     spec = subject.spec
     task, section = spec.experiment.tasks[name], spec.experiment.evaluation
     found = []
     if "" in task.prompts and (task.layout is None or task.layout.kind == "text") and name not in section.held_out:
-        what = f"task '{name}' has an empty prompt, so there is nothing to ask"
-        hint = "give it prompts, leave it out of evaluation.tasks, or name it in evaluation.held_out, to be read alone"
+        what = f"task '{name}' has an empty prompt, so no predictions can be generated"
+        hint = "set its prompts, remove it from evaluation.tasks, or move it to evaluation.held_out, to score its likelihood only"
         found.append(Problem(what, spec.where("tasks", name), hint))
     split = task.split
     share, given = (split.shares[1], split.fixed) if section.split == "test" else (split.shares[0], split.column is not None)
     if share == 0 and not given:
-        what = f"task '{name}' is evaluated, but its split holds out no {section.split} rows"
-        hint = f"raise split.{section.split}, or leave it out of evaluation.tasks"
+        what = f"task '{name}' is evaluated, but its split has no {section.split} rows"
+        hint = f"raise split.{section.split}, or remove the task from evaluation.tasks"
         found.append(Problem(what, spec.where("tasks", name, "split", section.split), hint))
-    # An encoder and a decoder have positions of their own.
+    # In an encoder-decoder model, prompt and prediction do not share positions.
     if name not in section.held_out and not subject.base.encoder_decoder:
         found += long_answer(spec, name, subject.base.context)
     return found

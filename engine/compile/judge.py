@@ -1,4 +1,4 @@
-"""The steps in which a chat model judges answers: ordinary rows of a chat teacher, one step for each file of predictions."""
+"""The steps in which a judge scores predictions: generate steps with a chat teacher, one per file of predictions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ _CARRIED_FIELD = re.compile(r"""\bfields(?:\.|\[\s*["'])(\w+)""")
 
 @dataclass(frozen=True)
 class Answers:
-    """A file of predictions: the task, whose answers they are in the words of step names, and the spec that asks for the step behind it."""
+    """A file of predictions: its task, the model's name as used in step names, and the spec whose step produces it."""
 
     task: str
     whose: str
@@ -29,12 +29,12 @@ class Answers:
 
 
 def judge_metric(judge: Judge) -> JudgeScores:
-    """What `evaluate` makes of the scores of JUDGE."""
+    """The metric that `evaluate` computes from the scores of JUDGE."""
     return JudgeScores(scores=judge.scores, lowest=judge.lowest, highest=judge.highest)
 
 
 def add_judgements(c: Compilation, spec: Spec, answers: Mapping[str, Answers], rows: Mapping[str, Input]) -> dict[str, Input]:
-    """Add a step for each of ANSWERS, by role, to the ROWS of a task; gives what `evaluate` reads of them, by role."""
+    """Add a judge step for each of ANSWERS (by role), with the ROWS by task; returns the inputs of `evaluate`, by role."""
     judge = spec.experiment.evaluation.judge
     if judge is None:
         return {}
@@ -51,9 +51,9 @@ def _step(c: Compilation, spec: Spec, judge: Judge, answers: Answers, rows: Inpu
         source=Predictions(task=answers.task),
         prompts=(judge.prompt,),
         system=judge.instruction(),
-        # An empty answer is one too.
+        # An empty prediction is scored, too.
         empty_fields="allow",
-        teacher=judge.asked(),
+        teacher=judge.requested(),
         carry=(_ID,),
     )
     section = ("evaluation", "judge")
@@ -66,19 +66,19 @@ def _step(c: Compilation, spec: Spec, judge: Judge, answers: Answers, rows: Inpu
     c.problems += wrong
     reads |= {"source/0": answers.file, "source/1": rows}
     name = "-".join(part for part in ("judge", answers.whose, answers.task, judge.name) if part)
-    description = f"What a judge says of the answers of {answers.whose} to {answers.task}."
+    description = f"Judge scores of the predictions of {answers.whose} on {answers.task}."
     return Step(name, generate.KIND, parameters, reads, description, spec.where(*section), locate)
 
 
 def _never(*asked: object) -> Step:
-    raise AssertionError(f"a judge needs no step beside the predictions: {asked}")
+    raise AssertionError(f"a judge needs no steps other than predictions: {asked}")
 
 
 _NO_MAKERS = Makers(_never, _never)
 
 
 def _unknown_names(spec: Spec, judge: Judge, tasks: set[str]) -> Iterator[Problem]:
-    """What the templates ask for and no answer has, and the columns that a task does not carry."""
+    """A problem for each unknown variable in the templates of JUDGE, and for each column that a task does not carry."""
     from stages.rows.templates import Template
 
     for key, template in (("prompt", judge.prompt), ("system", judge.system)):
@@ -86,11 +86,11 @@ def _unknown_names(spec: Spec, judge: Judge, tasks: set[str]) -> Iterator[Proble
             continue
         where = spec.where("evaluation", "judge", key)
         for name in sorted(Template(template, key).fields - set(COLUMNS)):
-            hint = did_you_mean(name, COLUMNS)
-            yield Problem(f"the judge's {key} needs '{name}', which no answer has", where, f"{hint} columns of the task: fields.{name}")
+            hint = f"{did_you_mean(name, COLUMNS)} (for a column of the task, write fields.{name})"
+            yield Problem(f"unknown variable '{name}' in the judge's {key}", where, hint)
         for task in sorted(tasks):
             carried = spec.experiment.tasks[task].carry
             for name in dict.fromkeys(_CARRIED_FIELD.findall(template)):
                 if name not in carried:
-                    what = f"the judge's {key} needs the column '{name}', which task '{task}' does not carry"
+                    what = f"the judge's {key} uses the column '{name}', which is not in the carry of task '{task}'"
                     yield Problem(what, where, f'add it: tasks.{task}.carry = ["{name}"]')

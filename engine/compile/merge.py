@@ -1,4 +1,4 @@
-"""The step that merges adapters into their base, and the checks that they can be merged."""
+"""The step that merges adapters into their base, and checks whether they can be merged."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,16 +13,16 @@ from stages.train.methods.lora import LowRank
 
 
 def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> Step | None:
-    """Add the step in which adapters become part of the weights of the model of SUBJECT, where its spec has `[merge]`.
+    """Add the step that merges adapters into the weights of SUBJECT's base; None if its spec has no `[merge]` or has problems.
 
-    Raises UserError where it names an experiment that no spec is.
+    Raises UserError for an unknown experiment.
     """
     spec = subject.spec
     section = spec.experiment.merge
     if section is None:
         return None
     adapters = section.adapters or {subject.stem: 1.0}
-    _refuse_strangers(c, spec)
+    _refuse_unknown(c, spec)
     merged = {name: subject if name in (subject.name, subject.stem) else subject_of(name) for name in sorted(adapters)}
     if problems := _problems(c, subject, section, list(merged.values())):
         c.problems += problems
@@ -44,7 +44,7 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
     reads |= {f"rows/{task}": task_of(spec, task).output() for task in experiment.mixture.tasks} | chat_template(spec)
     moved = {name: ("tokenization", name) for name in ("format", "boundary", "encoder_decoder")}
     locate = locate_below(spec, ("merge",), quantised=("training", "method"), threads=("resources", "threads"), **moved)
-    description = f"{first.base.name} with {', '.join(merged)} merged into it."
+    description = f"{first.base.name} with {', '.join(merged)} merged into its weights."
     return c.add(Step(f"merge-{subject.stem}", merge.KIND, parameters, reads, description, spec.where("merge"), locate), spec)
 
 
@@ -53,22 +53,22 @@ def _method(subject: Subject) -> Method:
 
 
 def _where(spec: Spec, name: str) -> Location:
-    """Where SPEC asks for an adapter: its line, or the section where none is named."""
+    """The location of adapter NAME in SPEC: its line, or `[merge]` if no adapters are listed."""
     section = spec.experiment.merge
     adapters = section.adapters if section else {}
     return spec.where("merge", "adapters", name if name in adapters else spec.stem) if adapters else spec.where("merge")
 
 
-def _refuse_strangers(c: Compilation, spec: Spec) -> None:
+def _refuse_unknown(c: Compilation, spec: Spec) -> None:
     section = spec.experiment.merge
     unknown = [name for name in (section.adapters if section else ()) if name not in c.specs and name != spec.stem]
     if unknown:
-        what = "no spec of this workspace is experiment '{}'"
+        what = "no experiment '{}' in this workspace"
         raise UserError([Problem(what.format(name), _where(spec, name), c.meant(name, c.specs)) for name in unknown])
 
 
 def _problems(c: Compilation, subject: Subject, section: merge.Merging, merged: list[Subject]) -> list[Problem]:
-    """Why adapters cannot be merged; empty where they can."""
+    """Why adapters cannot be merged; empty if they can."""
     found = [problem for other in merged for problem in _unmergeable(c, subject, other)]
     if not found and len(merged) > 1:
         found = [problem for other in merged for problem in _uncombinable(subject.spec, other)]
@@ -77,54 +77,52 @@ def _problems(c: Compilation, subject: Subject, section: merge.Merging, merged: 
 
 
 def _unmergeable(c: Compilation, subject: Subject, other: Subject) -> Iterator[Problem]:
-    """What keeps one adapter from becoming part of the weights."""
+    """Why the adapter of OTHER cannot be merged into the base of SUBJECT."""
     where, method = _where(subject.spec, other.name), _method(other)
     if not method.makes_adapter:
-        what = f"'{other.name}' is trained by {method.kind}, which makes a whole model: there is no adapter to merge"
-        yield Problem(what, where, "leave [merge] out, or name experiments that train adapters in merge.adapters")
+        what = f"'{other.name}' is trained with method {method.kind}, which produces no adapter to merge"
+        yield Problem(what, where, "remove [merge], or list experiments that train adapters in merge.adapters")
     elif method.virtual_tokens:
-        what = f"'{other.name}' is trained by {method.kind}, whose adapter stands before the text and changes no weights"
-        yield Problem(what, where, "only the adapters of lora, qlora and ia3 can be merged")
+        what = f"'{other.name}' is trained with {method.kind}, which adds virtual tokens and cannot be merged into weights"
+        yield Problem(what, where, "only adapters of lora, qlora and ia3 can be merged")
     elif not c.same(other.base.weights, subject.base.weights):
-        what = f"'{other.name}' is an adapter on {other.base.name}, and '{subject.name}' starts from {subject.base.name}"
+        what = f"'{other.name}' is an adapter on {other.base.name}, but '{subject.name}' starts from {subject.base.name}"
         if other.base.name == subject.base.name:
-            what = f"'{other.name}' is an adapter on other weights than those that '{subject.name}' starts from"
-        yield Problem(what, where, "adapters can be merged into the model that they were trained on alone")
+            what = f"'{other.name}' is an adapter on different weights than those that '{subject.name}' starts from"
+        yield Problem(what, where, "an adapter can be merged only into the model on which it was trained")
 
 
 def _uncombinable(spec: Spec, other: Subject) -> Iterator[Problem]:
-    """What keeps an adapter from being combined with others: all that is no low-rank update."""
+    """Why the adapter of OTHER cannot be combined with others: it contains more than low-rank updates."""
     method = _method(other)
     where = _where(spec, other.name)
     if not isinstance(method, LowRank):
-        yield Problem(f"'{other.name}' is trained by {method.kind}, which cannot be combined with others", where, "take lora or qlora")
+        yield Problem(f"'{other.name}' is trained with {method.kind}, which cannot be combined with others", where, "use lora or qlora")
         return
     more = {"use_dora": method.use_dora, "modules_to_save": method.modules_to_save, "bias": method.bias != "none"}
-    learnt = [f"method.{name}" for name, given in more.items() if given]
-    learnt += ["tokenization.special_tokens"] if other.base.vocabulary else []
-    if learnt:
-        what = f"'{other.name}' learns more than low-rank updates ({', '.join(learnt)}), which cannot be combined with others"
-        yield Problem(what, where, "merge it alone, or train it without")
+    trained = [f"method.{name}" for name, given in more.items() if given]
+    trained += ["tokenization.special_tokens"] if other.base.vocabulary else []
+    if trained:
+        what = f"'{other.name}' trains more than low-rank updates ({', '.join(trained)}), which cannot be combined with others"
+        yield Problem(what, where, "merge it alone, or train it without these")
 
 
 def _unlike(spec: Spec, section: merge.Merging, merged: list[Subject]) -> Iterator[Problem]:
-    """In what adapters differ that are to be combined."""
+    """Differences between adapters that prevent combining them."""
     first, *others = merged
     for other in others:
         where = _where(spec, other.name)
         if _method(other).quantisation != _method(first).quantisation:
-            what = f"'{first.name}' and '{other.name}' were trained on differently quantised bases"
-            yield Problem(
-                what, where, "adapters that are merged together need one base: train both by qlora with the same bits, or by lora"
-            )
+            what = f"the bases of '{first.name}' and '{other.name}' are quantised differently"
+            yield Problem(what, where, "train both with qlora and the same bits, or both with lora")
         ranks = [_rank(first), _rank(other)]
         if section.combination.equal_ranks and ranks[0] != ranks[1]:
-            what = f"{section.combination.kind} needs adapters of one rank, and '{first.name}' has {ranks[0]}, '{other.name}' {ranks[1]}"
-            yield Problem(what, where, 'take combination "linear" or "svd", or train both with the same r')
+            what = f"{section.combination.kind} needs adapters of the same rank: '{first.name}' has {ranks[0]}, '{other.name}' {ranks[1]}"
+            yield Problem(what, where, 'use combination "linear" or "svd", or train both with the same r')
 
 
 def _rank(subject: Subject) -> int:
-    """The rank of the saved adapter."""
+    """The rank of the saved adapter of SUBJECT."""
     method = _method(subject).as_saved()
     assert isinstance(method, LowRank)
     return method.r

@@ -1,4 +1,4 @@
-"""What the parts of a task's parameters need becomes inputs of its step: files, and rows of other tasks."""
+"""Turns the needs of a task's parameters into inputs of its step: files, rows of other tasks, and models on the hub."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,38 +15,37 @@ Locate = Callable[[tuple[str | int, ...]], Location | None]
 
 @dataclass(frozen=True)
 class Makers:
-    """What gives the steps that make an input."""
+    """Functions that return the producers of inputs."""
 
     divided: Callable[[str], Step]
     """The split step of another task."""
     fetched: Callable[[tuple[str, str], Location], Step]
-    """The step that fetches a model of the hub, by id and revision."""
+    """The step that fetches a model from the hub, by id and revision."""
 
 
 def needed_by(
     spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...], makers: Makers
 ) -> tuple[dict[str, Input], list[Problem]]:
-    """The inputs by role, which is a part's place, and what is wrong with them.
+    """The inputs by role (the part's place), and their problems.
 
-    CHAIN holds the tasks that wait for these rows.
+    CHAIN holds the tasks that depend on these rows.
     """
     found: dict[str, Input] = {}
     problems: list[Problem] = []
     for place, part in parameters.placed():
         if isinstance(part, Hub) and not COMMIT.fullmatch(part.revision):
-            problems.append(_moving(part, locate((*place, "revision"))))
+            problems.append(_unpinned(part, locate((*place, "revision"))))
         for need in part.needs():
             role = "/".join(str(key) for key in (*place, *([need.name] if need.name else [])))
             found[role] = _needed(spec, need, locate((*place, *need.field)), chain, makers)
     return found, problems
 
 
-def _moving(source: Hub, where: Location | None) -> Problem:
-    """A branch or tag means other rows tomorrow, and no file of the workspace would tell."""
-    now = commit_of(source.id, source.revision)
-    page = f"https://huggingface.co/datasets/{source.id}/commits/{source.revision}"
-    hint = f'write the commit that it names now: revision = "{now}"' if now else f"write the commit that it names: see {page}"
-    return Problem(f"'{source.revision}' of {source.id} may move: a revision is a commit of 40 hex digits", where, hint)
+def _unpinned(source: Hub, where: Location | None) -> Problem:
+    """The problem with a branch or tag as revision: the rows could change without a change in the workspace."""
+    now = commit_of("dataset", source.id, source.revision)
+    hint = f'set the current commit, with engine pin or by hand: revision = "{now}"' if now else "set the current commit with: engine pin"
+    return Problem(f"revision of {source.id} must be a full commit hash (40 hex digits), got '{source.revision}'", where, hint)
 
 
 def _needed(spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...], makers: Makers) -> Input:
@@ -57,8 +56,8 @@ def _needed(spec: Spec, need: Need, where: Location | None, chain: tuple[str, ..
         assert need.path is not None
         return Input(need.path, where=where)
     if need.task in chain:
-        circle = " -> ".join((*chain[chain.index(need.task) :], need.task))
-        raise UserError(f"tasks read each other's rows in a circle: {circle}", where)
+        cycle = " -> ".join((*chain[chain.index(need.task) :], need.task))
+        raise UserError(f"tasks read each other's rows in a cycle: {cycle}", where, "let one of them read another source")
     if need.task not in spec.experiment.tasks:
         raise UserError(f"this spec has no task '{need.task}'", where, did_you_mean(need.task, spec.experiment.tasks))
     step = makers.divided(need.task)

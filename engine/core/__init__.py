@@ -1,1 +1,1 @@
-"""What every other room stands on: parts of a spec, located errors, steps and their graph, digests, what is remembered between runs."""
+"""The base of all other packages: parts of a spec, located errors, steps and their graph, digests, values cached between runs."""

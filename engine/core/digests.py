@@ -1,4 +1,4 @@
-"""One text for one value, and digests of it: the leaf on which identities stand; it imports no model of a spec."""
+"""Canonical JSON and digests, from which identities are built; imports no spec model."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """One text for one value: keys sorted, `1`, `1.0`, `true` and `"1"` kept apart, NaN refused with ValueError."""
+    """Canonical JSON of VALUE: keys sorted; `1`, `1.0`, `true` and `"1"` stay distinct. Raises ValueError on NaN and infinities."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -18,12 +18,12 @@ def digest(data: bytes | str) -> str:
 
 
 def short(text: str) -> str:
-    """A digest as people see it: its first 12 hex digits."""
+    """The first 12 hex digits of a digest, as shown to users."""
     return text.removeprefix("sha256:")[:12]
 
 
 def scratch_name(step: str, identity: str, read: Mapping[str, str]) -> str:
-    """Where the runner keeps checkpoints of a step that reads this (path to md5): one folder for each state of what it reads."""
+    """Name of the folder for the checkpoints of a step that has IDENTITY and reads READ (path to md5): one per state of its inputs."""
     return f"{step}-{short(digest(identity + json.dumps(dict(read), sort_keys=True)))}"
 
 
@@ -33,12 +33,12 @@ def folder_digest(folder: Path) -> str:
 
 
 def listing_digest(files: Mapping[str, str]) -> str:
-    """Content address of an artifact whose files have these digests, by their paths inside it."""
+    """Content address of an artifact, from the sha256 (hex) of each file by its path inside the artifact."""
     return digest("".join(f"{files[name]}  {name}\n" for name in sorted(files, key=PurePosixPath)))
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """The sha256 of every file of an artifact, in hex, by its path inside it."""
+    """The sha256 (hex) of each file of an artifact by its path inside the artifact."""
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The one error that a user's mistake raises, with what, where and hint."""
+"""Errors that the user can fix: what is wrong, where, and how to fix it."""
 
 import errno
 from collections.abc import Iterable
@@ -22,13 +22,13 @@ class Location:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where it is wrong, and what to do about it."""
+    """One problem: what is wrong, where, and how to fix it."""
 
     what: str
     where: Location | None = None
     hint: str | None = None
     severity: str = "error"
-    """`error`, or `warning` where nothing is refused."""
+    """`error`, or `warning` if nothing is rejected."""
 
     def __str__(self) -> str:
         lines = [f"{self.severity}: {self.what}"]
@@ -53,30 +53,30 @@ class Problem:
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: printed without a traceback, exit code 1."""
+    """An error that the user can fix: printed without a traceback, exit code 1."""
 
     def __init__(self, what: str | Iterable[Problem], where: Location | None = None, hint: str | None = None) -> None:
         self.problems: tuple[Problem, ...] = (Problem(what, where, hint),) if isinstance(what, str) else tuple(what)
         super().__init__("\n\n".join(str(problem) for problem in self.problems))
 
 
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up", errno.EFBIG: "the file grew over the size limit"}
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "your disk quota is used up", errno.EFBIG: "the file exceeds the size limit"}
 
 
 def no_room(error: OSError) -> UserError | None:
-    """The user's error for a file that cannot be written or read, None for any other failure."""
+    """The UserError for an OSError that concerns a file or a lack of space; None for any other OSError."""
     if error.errno not in _NO_ROOM:
         return UserError(f"{error.filename}: {error.strerror}") if error.filename and error.strerror else None
     what = f" while writing {error.filename}" if error.filename else ""
-    return UserError(f"{_NO_ROOM[error.errno]}{what}", hint="make room (engine gc), then run the same command again")
+    return UserError(f"{_NO_ROOM[error.errno]}{what}", hint="free some disk space (engine gc), then run the same command again")
 
 
 _MOST_WORDS, _FEW = 24, 8
-"""A list of more words is not read; so many of them are shown then."""
+"""Of more known words than the first number, a hint lists only the second number."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A hint that names the nearest known word, or lists them where none is near: the most similar ones where they are many."""
+    """A hint that names the closest known word; if none is close, it lists the known words, only the most similar ones of a long list."""
     words = sorted(set(known))
     if near := get_close_matches(word, words, n=1, cutoff=0.6):
         return f"did you mean '{near[0]}'?"

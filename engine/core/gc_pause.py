@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, paused while many lasting objects are made: it would go through all of them again and again."""
+"""Pauses Python's cyclic garbage collector while many long-lived objects are created: it would scan all of them again and again."""
 
 import gc
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def without_collection(function: Callable[P, T]) -> Callable[P, T]:
-    """FUNCTION with the collector paused while it runs; nothing of ours that is short-lived holds itself in a circle."""
+    """FUNCTION with the garbage collector paused while it runs; our short-lived objects form no reference cycles."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
 PLOTS = "plots"
+LIVE = f"{ARTIFACTS}/live"
+"""Folder with the live plots of running steps: `dvc plots show artifacts/live`."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a step reads: a path in the workspace (or an absolute one), and the step that makes it, if one does."""
+    """What a step reads: a path, relative to the workspace or absolute, and the step that produces it, if any."""
 
     path: str
     producer: str | None = None
     where: Location | None = field(default=None, compare=False)
-    """Where a spec names the path, for inputs that no step makes."""
+    """Where a spec names the path, for inputs without a producer."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class Step:
     inputs: Mapping[str, Input]
     description: str
     origin: Location
-    """Where the specs ask for this step."""
+    """Where the specs define this step."""
     locate: Callable[[tuple[str | int, ...]], Location | None] = field(default=lambda path: None, compare=False, repr=False)
-    """Where the specs give a field of the recipe, by the field's path."""
+    """Maps the path of a parameter to its location in the specs."""
     numerics: str = field(default="portable", compare=False)
-    """`resources.numerics` of the spec that asks for it: what its process sets up before it computes, whatever the kind."""
+    """`resources.numerics` of the spec, which the step's process applies before it computes; the same for every kind."""
 
     @property
     def kind_name(self) -> str:
-        """The name of its kind."""
+        """The name of the step's kind."""
         return self.kind.name
 
     @property
@@ -52,12 +54,12 @@ class Step:
 
     @property
     def provenance(self) -> str:
-        """The statement of what it made and of what, which is the same for every run with the same result."""
+        """Path of the provenance statement (what was made from what); identical for all runs with the same result."""
         return f"{ARTIFACTS}/{self.name}.provenance.json"
 
     @property
     def run_record(self) -> str:
-        """The record of its last run (see engine.dvc.records); no output of DVC, since it differs from run to run."""
+        """Path of the record of the last run (see engine.dvc.records); not a DVC output, since it differs between runs."""
         return f"{ARTIFACTS}/{self.name}.run.json"
 
     @property
@@ -70,7 +72,7 @@ class Step:
 
     @property
     def identity(self) -> str:
-        """The small file with recipe, wiring, code and environment that the step depends on."""
+        """Path of the identity file (recipe, wiring, code and environment) that the step depends on."""
         return f"{ARTIFACTS}/identity/{self.name}.json"
 
     @property
@@ -82,28 +84,28 @@ class Step:
         return tuple(dict.fromkeys(i.producer for i in self.inputs.values() if i.producer))
 
     def output(self, path: str = "") -> Input:
-        """What another step reads of this one: PATH inside the artifact, or all of it."""
+        """PATH inside the artifact, or the whole artifact, as the input of another step."""
         return Input(f"{self.artifact}/{path}" if path else self.artifact, self.name)
 
 
 class Graph:
-    """Steps in topological order, by name; built once, never changed."""
+    """Steps in topological order, with access by name; immutable."""
 
     def __init__(self, steps: Iterable[Step], aliases: Mapping[str, str] | None = None) -> None:
         self.steps: tuple[Step, ...] = tuple(steps)
         self.aliases: Mapping[str, str] = aliases or {}
-        """Other names of steps: a point of a sweep has each sort of step by its own name, also where several points share the step."""
+        """Alternative names of steps: each point of a sweep finds its steps under its own name, even if several points share a step."""
         self._by_name = {step.name: step for step in self.steps}
         seen: set[str] = set()
         for step in self.steps:
-            assert set(step.producers) <= seen, f"{step.name} comes before what it reads"
+            assert set(step.producers) <= seen, f"{step.name} precedes a step that it reads"
             seen.add(step.name)
 
     def __getitem__(self, name: str) -> Step:
         return self._by_name[self.aliases.get(name, name)]
 
     def find(self, experiment: str, name: str) -> Step | None:
-        """The step that EXPERIMENT has in the place of NAME (a point of a sweep perhaps one of its own), None where there is none."""
+        """Step NAME of EXPERIMENT, which for a point of a sweep may be a step of that point alone; None if there is none."""
         return self._by_name.get(self.aliases.get(f"{name}@{experiment}", name))
 
     def __contains__(self, name: str) -> bool:
@@ -117,7 +119,7 @@ class Graph:
 
     @cached_property
     def consumers(self) -> dict[str, tuple[str, ...]]:
-        """For each step the steps that read its output."""
+        """For each step, the steps that read its output."""
         found: dict[str, list[str]] = {step.name: [] for step in self.steps}
         for step in self.steps:
             for producer in step.producers:
@@ -125,7 +127,7 @@ class Graph:
         return {name: tuple(names) for name, names in found.items()}
 
     def needed_for(self, names: Iterable[str]) -> "Graph":
-        """The part of the graph that must exist for NAMES."""
+        """The subgraph of the steps NAMES and everything that they depend on."""
         wanted: set[str] = set()
         todo = list(names)
         while todo:

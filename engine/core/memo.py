@@ -1,4 +1,4 @@
-"""What is remembered between runs, and never needed: in the user's cache, so that a plan writes nothing into the workspace."""
+"""Values cached between runs, in the user's cache folder, so that a plan writes nothing into the workspace. All can be recomputed."""
 
 import hashlib
 import json
@@ -7,40 +7,40 @@ import time
 from pathlib import Path
 from typing import Any
 
-# A file that changed this recently may change again without a change of its time: what was read from it is not remembered.
+# A file modified this recently may change again with the same timestamp, so values derived from it are not cached.
 RACY_NANOSECONDS = 2_000_000_000
 
 _BASE = "adapterbuild"
 
 
 def memo_path(root: Path, sort: str = "hashes") -> Path:
-    """Where a SORT of things is remembered for the workspace at ROOT."""
+    """Path of the cache file for one SORT of values of the workspace at ROOT."""
     return shared_path(f"{sort}-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}")
 
 
 def shared_path(sort: str) -> Path:
-    """Where a SORT of things is remembered that is the same for all workspaces."""
+    """Path of the cache file for one SORT of values that all workspaces share."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / _BASE / f"{sort}.json"
 
 
 def stamp(status: os.stat_result) -> list[int]:
-    """What changes whenever a file does, save for a second edit within one tick of the clock; `touch` cannot set the change time back."""
+    """Inode, size, mtime and ctime: they change with the file, except for two edits in one clock tick; `touch` cannot reset the ctime."""
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def stamp_of(path: Path) -> list[int] | None:
-    """The stamp of what is at PATH; None where nothing is."""
+    """The stamp of PATH; None if it does not exist."""
     return stamp(path.stat()) if path.exists() else None
 
 
 def settled(status: os.stat_result) -> bool:
-    """Whether the file's time is old enough that a later edit must get another one; to be asked after the file was read."""
+    """Whether the mtime is old enough that a later edit must change it; call this after reading the file."""
     return time.time_ns() - status.st_mtime_ns > RACY_NANOSECONDS
 
 
 def load(path: Path | None) -> Any:
-    """The value remembered at PATH; None where there is none or it is damaged: all of it can be computed again."""
+    """The value cached at PATH; None if it is missing or damaged."""
     try:
         data = path.read_bytes() if path else b""
     except OSError:
@@ -50,7 +50,7 @@ def load(path: Path | None) -> Any:
 
 
 def save(path: Path | None, value: Any) -> None:
-    """Remember VALUE, whole or not at all; where the folder cannot be written the next run takes longer, nothing else."""
+    """Cache VALUE at PATH atomically; does nothing if the folder is not writable, so that the next run only takes longer."""
     if path is None or not os.access(_existing(path.parent), os.W_OK):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What every piece of a spec is made of: frozen models whose fields are recipe unless marked as resource, and kinds of steps."""
+"""The building blocks of a spec: frozen models whose fields belong to the recipe unless marked as resources, and kinds of steps."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,35 +13,35 @@ _RESOURCE: JsonDict = {"resource": True}
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a step reads because a part of its parameters names it: a path, the rows of another task, or a model of the hub."""
+    """An input that a part of a step's parameters requires: a path, the rows of another task, or a model on the hub."""
 
     field: tuple[str | int, ...]
-    """Where in the part it is named."""
+    """Path of the field that names it, inside the part."""
     path: str | None = None
     task: str | None = None
     split: str | None = None
-    """Of a task's rows only this split; none given: all rows that it generates."""
+    """Only this split of the task's rows; None: all rows that it generates."""
     model: tuple[str, str] | None = None
-    """A model of the hub: id and revision."""
+    """A model on the hub: id and revision."""
     name: str = ""
-    """What tells apart several needs of one part; the step's role of it is the part's place and this name."""
+    """Distinguishes several needs of one part; the input's role is the part's place followed by this name."""
 
 
 class Part(BaseModel):
-    """A frozen piece of a spec that refuses unknown keys and values of another type."""
+    """A frozen piece of a spec; rejects unknown keys and values of the wrong type."""
 
-    # strict: "3" is no number and 1 is no boolean; the loader turns TOML's arrays into tuples so that strictness costs nothing.
+    # strict: "3" is not a number and 1 is not a boolean; the loader turns TOML's arrays into tuples, which strict mode requires.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     environment: ClassVar[tuple[str, ...]] = ()
-    """Distributions whose version decides the result when this part is chosen, beside those of the kind."""
+    """Distributions whose versions affect the result when this part is used, in addition to those of the kind."""
 
     def needs(self) -> tuple[Need, ...]:
-        """What a step that holds this part reads for it, beside what every step of its kind reads."""
+        """The inputs that this part requires, in addition to those of every step of the kind."""
         return ()
 
     def placed(self, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], "Part"]]:
-        """This part and every part inside it, depth first, each with its place."""
+        """This part and every part inside it, depth first, each with its path."""
         yield place, self
         for name in type(self).model_fields:
             yield from _placed_in(getattr(self, name), (*place, name))
@@ -52,7 +52,7 @@ class Part(BaseModel):
 
 
 def with_tuples(value: Any) -> Any:
-    """VALUE with every list as a tuple: strict parts take nothing else, and TOML and JSON know only lists."""
+    """VALUE with every list converted to a tuple: strict parts accept only tuples, and TOML and JSON parse to lists."""
     if isinstance(value, dict):
         return {key: with_tuples(item) for key, item in value.items()}
     return tuple(with_tuples(item) for item in value) if isinstance(value, list) else value
@@ -70,7 +70,7 @@ def _placed_in(value: object, place: tuple[str | int, ...]) -> Iterator[tuple[tu
 
 
 def parts_in(value: object) -> Iterator[Part]:
-    """The outermost parts in VALUE: itself, or those that a mapping or a tuple holds."""
+    """The outermost parts in VALUE: VALUE itself, or the parts inside a mapping or tuple."""
     if isinstance(value, Part):
         yield value
     elif isinstance(value, dict):
@@ -82,12 +82,12 @@ def parts_in(value: object) -> Iterator[Part]:
 
 
 def recipe(default: Any = ..., description: str = "", **constraints: Any) -> Any:
-    """A field that decides the result: it is part of the step's identity."""
+    """A field that affects the result and belongs to the step's identity."""
     return Field(default, description=description, **constraints)
 
 
 def resource(default: Any = ..., description: str = "", **constraints: Any) -> Any:
-    """A field that only decides how a step runs: it never enters the identity."""
+    """A field that affects only how a step runs and does not belong to its identity."""
     return Field(default, description=description, json_schema_extra=_RESOURCE, **constraints)
 
 
@@ -97,18 +97,18 @@ def is_resource(field: FieldInfo) -> bool:
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of step: its parameters, the packages whose versions decide its result, and the small files that git keeps of it."""
+    """A kind of step: its parameters, the packages whose versions affect its result, the device it needs, and its plot."""
 
     name: str
     summary: str
     parameters: type[Part]
     environment: tuple[str, ...] = ()
     slot: str = "cpu"
-    """What a running step occupies besides a process: `device` for training and generation, of which there are as many as devices."""
+    """What a running step occupies besides a process: `device` for training and generation, at most one per device."""
     plots: bool = False
     """Whether the body writes a plot (one CSV file)."""
     plot: Mapping[str, str] = field(default_factory=lambda: {"x": "step", "y": "loss"}, compare=False)
-    """How `dvc plots` draws it: the columns of both axes, and the template where it is no line."""
+    """How `dvc plots` draws it: the columns of both axes, and the template unless it is a line plot."""
 
 
 def _from_name(value: object) -> object:
@@ -116,8 +116,8 @@ def _from_name(value: object) -> object:
 
 
 named = BeforeValidator(_from_name)
-"""Lets a member of a family be written by its name alone: `mask = "full"` for `mask = { kind = "full" }`."""
+"""Allows a member of a family to be written as its name alone: `mask = "full"` for `mask = { kind = "full" }`."""
 
 NAME_PATTERN, LONGEST_NAME = r"^[a-z0-9][a-z0-9_]*(-[a-z0-9_]+)*$", 60
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
-"""A name that ends up in step names and paths: lower case, digits, `-` and `_`."""
+"""A name that is used in step names and paths: lower-case letters, digits, `-` and `_`."""

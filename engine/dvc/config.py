@@ -1,4 +1,4 @@
-"""DVC's cache as its configuration describes it (DVC 3.67): where it lies, how its files reach the workspace, who may write."""
+"""DVC's cache and remote according to its configuration (DVC 3.67): location, link types and permissions."""
 
 import os
 import re
@@ -18,39 +18,40 @@ os.umask(_UMASK)
 
 
 LINKS = ("reflink", "hardlink", "symlink", "copy")
-"""How DVC may put an object of its cache into the workspace."""
+"""The ways in which DVC can check out an object from its cache."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The settings of DVC's cache that decide how its files are written."""
+    """The settings of DVC's cache that determine where and how files are written."""
 
     folder: Path
     links: tuple[str, ...] = ("reflink", "copy")
-    """`cache.type`: what to try, the first that the file system can do."""
+    """`cache.type`: link types in order of preference; the first that the file system supports is used."""
     shared: bool = False
-    """`cache.shared = group`: every member of the group may write."""
+    """`cache.shared = group`: all members of the group may write."""
 
     @property
     def folder_mode(self) -> int:
-        """Permissions of new folders; a shared one hands its group on."""
+        """Permissions of new folders; in a shared cache, files in them inherit the group."""
         return 0o2775 if self.shared else 0o777 & ~_UMASK
 
     @property
     def file_mode(self) -> int:
-        """Permissions of new files that are no objects."""
+        """Permissions of new files other than objects."""
         return 0o664 if self.shared else 0o666 & ~_UMASK
 
 
 def cache_folder(root: Path) -> Path:
-    """The cache of the workspace ROOT, as the nearest configuration file that says so has it; relative to that file's folder."""
+    """The cache folder of the workspace ROOT (see `cache_settings`)."""
     return cache_settings(root).folder
 
 
 def cache_settings(root: Path) -> Cache:
-    """`cache.dir`, `cache.type` and `cache.shared`, each as the nearest configuration file that sets it says.
+    """`cache.dir`, `cache.type` and `cache.shared`, each from the most specific configuration file that sets it.
 
-    Raises UserError for a cache that is no folder, an unknown type of link, and another value of `cache.shared` than group.
+    A relative `cache.dir` is relative to the configuration file. Raises UserError if the cache is not a folder, for an unknown link type,
+    and for a `cache.shared` other than `group`.
     """
     found, links, shared = root / dvcfile.CACHE, Cache.links, False
     for path in _files(root):
@@ -60,18 +61,18 @@ def cache_settings(root: Path) -> Cache:
         if "type" in given:
             links = tuple(link.strip() for link in given["type"].split(","))
             if wrong := [link for link in links if link not in LINKS]:
-                what = f"cache.type must be of {', '.join(LINKS)}, got '{wrong[0]}'"
+                what = f"cache.type must be a list of {', '.join(LINKS)}, got '{wrong[0]}'"
                 raise UserError(what, Location(str(path)), "run: dvc config cache.type reflink,copy")
         if "shared" in given:
             if given["shared"] != "group":
-                what = f"cache.shared must be group, got '{given['shared']}'"
+                what = f"cache.shared must be 'group', got '{given['shared']}'"
                 raise UserError(what, Location(str(path)), "run: dvc config cache.shared group")
             shared = True
     return Cache(Path(os.path.normpath(found)), links, shared)
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Configuration files, each over those before it: of the system, the user, the workspace, and this clone of it."""
+    """Configuration files in order of increasing precedence: system, user, workspace, local."""
     yield Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc") / "config"
     user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dvc"
     yield Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or user) / "config"
@@ -79,7 +80,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def remote_folder(root: Path) -> Path | None:
-    """The default remote of DVC where that is a folder that can be looked into without a network; None for all others."""
+    """DVC's default remote, if it is a local folder without `version_aware` or `worktree`; else None."""
     default, urls = None, {}
     for path in _files(root):
         parser = _parsed(path, "remote")
@@ -96,26 +97,32 @@ def remote_folder(root: Path) -> Path | None:
 
 
 def _given(path: Path) -> dict[str, str]:
-    """The settings of the cache in one file; raises UserError where `cache.dir`, or `cache.local`, leads to no folder."""
+    """The section `[cache]` of one file; raises UserError if `cache.dir` or `cache.local` refers to something other than a folder."""
     parser = _parsed(path, "[cache]")
     if parser is None:
         return {}
     given = {name: value.strip("'\"") for name, value in parser.items("cache") if value}
     if "local" in given or re.match(r"\w+://", given.get("dir", "")):
-        raise UserError("only a folder can be DVC's cache here", Location(str(path)), "set it with: dvc cache dir FOLDER")
+        raise UserError("DVC's cache must be a local folder", Location(str(path)), "set it with: dvc cache dir FOLDER")
     return given
 
 
 def _parsed(path: Path, word: str) -> "RawConfigParser | None":
-    """A configuration file that holds WORD; None for others, which is most of them."""
+    """The parsed configuration file PATH if it contains WORD, else None: most files need no parsing."""
     text = path.read_text("utf-8") if path.is_file() else ""
     if word not in text:
         return None
-    import configparser  # not needed where nothing is said about cache and remotes
+    import configparser  # not needed without settings of cache or remotes
 
     parser = configparser.RawConfigParser(strict=False)
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise UserError(f"DVC's configuration cannot be read: {error}", Location(str(path))) from None
+        raise UserError(f"cannot read DVC's configuration: {error}", Location(str(path))) from None
     return parser
+
+
+def check_repository(root: Path) -> None:
+    """Raise UserError where DVC has no repository at ROOT."""
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root} is not a DVC repository", hint=f"run: engine init {root}")

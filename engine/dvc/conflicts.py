@@ -1,7 +1,7 @@
-"""Merges of the generated files, step by step: as git's merge driver, and for files in which git has left conflict markers.
+"""Merges the generated files step by step: as git's merge driver, and for files in which git left conflict markers.
 
-A merge never conflicts here: each step's section is one side's or the other's, whole. Where both sides changed one step, neither section
-need be what the merged specs say; ours is taken, and the other side's run goes into the run cache, where the plan finds it.
+Such a merge never conflicts: each step's section is taken whole from one side. If both sides changed a step, ours is taken (the merged
+specs may require neither), and the run of the other side is put into the run cache, where a plan finds it.
 """
 
 import shlex
@@ -26,23 +26,23 @@ _OPEN, _BASE, _MIDDLE, _CLOSE = b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>"
 
 @dataclass(frozen=True)
 class Merged:
-    """The text of a merged file, and what became of steps that both sides changed."""
+    """The text of a merged file, and the steps that both sides changed."""
 
     text: bytes
     both: tuple[str, ...] = ()
-    """The steps of which ours was taken although theirs is another."""
+    """The steps that both sides changed differently; ours was taken."""
     others: Mapping[str, Record] = field(default_factory=dict)
-    """The runs of those steps that the other side has, of a `dvc.lock`."""
+    """For `dvc.lock`: the other side's runs of those steps."""
 
 
 def has_markers(data: bytes) -> bool:
-    """Whether git has left conflict markers in a file."""
+    """Whether a file contains git's conflict markers."""
     lines = data.splitlines()
     return any(line.startswith(_OPEN + b" ") for line in lines) and any(line.startswith(_CLOSE) for line in lines)
 
 
 def sides(data: bytes) -> tuple[bytes, bytes]:
-    """Our text and theirs, of a file with conflict markers; raises ValueError where the markers are out of order."""
+    """Our text and theirs, from a file with conflict markers; raises ValueError if a conflict is not closed."""
     ours: list[bytes] = []
     theirs: list[bytes] = []
     now: list[bytes] | None = None
@@ -61,12 +61,12 @@ def sides(data: bytes) -> tuple[bytes, bytes]:
         else:
             now.append(line)
     if now is not None:
-        raise ValueError("a conflict has no end")
+        raise ValueError("a conflict marker is not closed")
     return b"".join(ours), b"".join(theirs)
 
 
 def merge(name: str, base: bytes | None, ours: bytes, theirs: bytes) -> Merged:
-    """Merge one generated file; BASE is what both sides began with, None: not known. Raises ValueError for what is no YAML table."""
+    """Merge one generated file; BASE is the common ancestor, None if unknown. Raises ValueError if a text is not a YAML mapping."""
     if name == dvcfile.LOCK:
         return _merged_lock(base, ours, theirs)
     old, our, their = (_table(name, text) for text in (base or b"", ours, theirs))
@@ -80,7 +80,7 @@ def merge(name: str, base: bytes | None, ours: bytes, theirs: bytes) -> Merged:
 
 
 def _in_order(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """As `engine compile` orders them: `resolve` first, then by name."""
+    """In the order of `engine compile`: `resolve` first, then by name."""
     return {name: sections[name] for name in sorted(sections, key=lambda name: (name != dvcfile.RESOLVE, name))}
 
 
@@ -94,7 +94,7 @@ def _merged_lock(base: bytes | None, ours: bytes, theirs: bytes) -> Merged:
 
 
 def _chosen(old: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], known: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Each section from the side that changed it, and the names of those that both changed in different ways."""
+    """Each section from the side that changed it, and the names of the sections that both sides changed differently."""
     found, both = {}, []
     for name in {**ours, **theirs}:
         our, their, before = (side.get(name) for side in (ours, theirs, old))
@@ -103,7 +103,7 @@ def _chosen(old: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], k
         elif known and our == before:
             pick = their
         elif our is None or their is None:
-            # One side has changed what the other has removed, or only one has it: a section too many is harmless.
+            # One side changed what the other removed, or the base is unknown: an extra section is harmless.
             pick = our or their
         else:
             pick = our
@@ -116,14 +116,14 @@ def _chosen(old: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any], k
 def _table(name: str, text: bytes) -> dict[str, Any]:
     content = dvcfile.parse_yaml(text) or {}
     if not isinstance(content, dict):
-        raise ValueError(f"{name} holds no table")
+        raise ValueError(f"{name} is not a YAML mapping")
     return content
 
 
 def mended(root: Path, name: str) -> Merged | None:
-    """What a generated file with conflict markers says when both sides are taken; None where it has none.
+    """The merge of both sides of a generated file with conflict markers; None if it has none.
 
-    Raises UserError where the markers are out of order, or one side is no YAML.
+    Raises UserError if a marker is not closed or a side is not valid YAML.
     """
     path = root / name
     data = path.read_bytes() if path.is_file() else b""
@@ -133,12 +133,12 @@ def mended(root: Path, name: str) -> Merged | None:
         ours, theirs = sides(data)
         return merge(name, None, ours, theirs)
     except ValueError as error:
-        what = f"{name} has merge conflicts that cannot be mended: {error}"
-        raise UserError(what, Location(name), f"take one side: git checkout --ours {name}") from None
+        what = f"cannot resolve the merge conflicts in {name}: {error}"
+        raise UserError(what, Location(name), f"use one side: git checkout --ours {name}") from None
 
 
 def mend(root: Path) -> list[str]:
-    """Write every generated file that has conflict markers with both sides' records; one sentence for each."""
+    """Resolve the conflict markers in all generated files; returns one sentence per file that was written."""
     return [sentence for name in FILES if (found := mended(root, name)) for sentence in [_write(root, name, found)]]
 
 
@@ -149,13 +149,13 @@ def _write(root: Path, name: str, found: Merged) -> str:
 
 
 def sentence(name: str, found: Merged) -> str:
-    """What was done about the conflicts in a file."""
-    taken = f"; both sides changed {', '.join(found.both)}: ours stands, theirs is in the run cache" if found.others else ""
-    return f"{name} had merge conflicts; it now holds the records of both sides{taken} (next: git add {name})"
+    """A message about the resolved conflicts of a file."""
+    taken = f"; both sides changed {', '.join(found.both)}: ours was kept, theirs is in the run cache" if found.others else ""
+    return f"resolved merge conflicts in {name}, keeping the records of both sides{taken} (next: git add {name})"
 
 
 def keep(root: Path, name: str, found: Merged) -> None:
-    """Remember a merged file as one that nobody has edited by hand, and the runs of the other side in the run cache."""
+    """Record that a merged file was generated (not edited manually), and put the other side's runs into the run cache."""
     if not (root / ".dvc").is_dir():
         return
     if name == dvcfile.LOCK:
@@ -170,13 +170,13 @@ def keep(root: Path, name: str, found: Merged) -> None:
 
 
 def driver_command(code: Path) -> str:
-    """The command that git runs for `merge=adapterbuild`; where this Python is gone git merges by lines, as without a driver."""
+    """The command that git runs for `merge=adapterbuild`; it falls back to git's own line-based merge if this Python no longer exists."""
     start = shlex.join(ours("engine", "merge-file", code=code))
     return f"{start} %O %A %B %P || git merge-file %A %O %B"
 
 
 def install_driver(root: Path, code: Path) -> bool:
-    """Have git merge the generated files step by step in this clone; whether that is new."""
+    """Install the merge driver in this clone; returns whether it was newly installed."""
     command = driver_command(code)
     present = installed_driver(root)
     if not _in_git(root) or attributed(root) or (present and runs(present)):
@@ -187,19 +187,19 @@ def install_driver(root: Path, code: Path) -> bool:
 
 
 def runs(command: str) -> bool:
-    """Whether what a driver's command starts is still there: Python, and the code that it merges with."""
+    """Whether the Python and the script in a driver's command still exist."""
     python, _, script, *_ = [*shlex.split(command), "", "", ""]
     return Path(python).is_file() and Path(script).is_file()
 
 
 def installed_driver(root: Path) -> str | None:
-    """The command of the merge driver in this clone, None where there is none."""
+    """The command of the merge driver in this clone; None if it is not installed."""
     done = subprocess.run(["git", "config", "--get", f"merge.{DRIVER}.driver"], cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 
 
 def attributed(root: Path) -> list[str]:
-    """The generated files for which git knows no merge driver, by its attributes."""
+    """The generated files without the merge driver in git's attributes."""
     done = subprocess.run(["git", "check-attr", "merge", "--", *FILES], cwd=root, capture_output=True, text=True, check=False)
     return [name for name in FILES if f"{name}: merge: {DRIVER}" not in done.stdout.splitlines()]
 
@@ -209,13 +209,13 @@ def _in_git(root: Path) -> bool:
 
 
 def merge_file(base: Path, ours: Path, theirs: Path, name: str) -> None:
-    """What git's driver does: merge into OURS; NAME is the file's path in the repository, whose top the process runs in.
+    """The merge driver: merge into OURS; NAME is the file's path in the repository, and git runs this at the top of the work tree.
 
-    Raises ValueError where one of the three cannot be read.
+    Raises ValueError if one of the three files cannot be parsed.
     """
     place = Path(name)
     if place.name not in FILES:
-        return  # metrics and plot belong to the record, and where both sides changed that, ours stands
+        return  # metrics and plots go with the record in dvc.lock, of which ours is kept
     old = base.read_bytes()
     found = merge(place.name, old or None, ours.read_bytes(), theirs.read_bytes())
     keep(place.parent.resolve(), place.name, found)

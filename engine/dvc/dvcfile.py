@@ -1,4 +1,4 @@
-"""DVC's formats, here and nowhere else: `dvc.yaml`, `params.yaml`, `dvc.lock`, and the keys of its caches (DVC 3.67)."""
+"""DVC's file formats (DVC 3.67): `dvc.yaml`, `params.yaml`, `dvc.lock` and cache keys; no other module knows them."""
 
 import hashlib
 import json
@@ -22,26 +22,26 @@ PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
 LOCK = "dvc.lock"
 CACHE = ".dvc/cache"
-"""Where the cache lies, unless DVC's configuration says otherwise (see dvcconfig)."""
+"""The default location of the cache (see engine.dvc.config)."""
 TEMPORARY = ".dvc/tmp"
 WRITTEN = f"{TEMPORARY}/adapterbuild/compiled"
-"""What was written last of each compiled file, so that somebody's edit can be told."""
+"""The md5 of each compiled file as last written, to detect manual edits."""
 FORMAT = 1
-"""Raised when `packed` changes its meaning."""
+"""Incremented when the meaning of `packed` changes."""
 OBJECT_MODE = 0o444
 """DVC trusts a read-only object without hashing it again."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Content of a path as DVC records it: the md5 of a file, or of a folder's listing, which then ends in `.dir`."""
+    """The content of a path as DVC records it: the md5 of a file, or of a folder's listing with the suffix `.dir`."""
 
     md5: str
     executable: bool = False
     size: int = field(default=0, compare=False)
-    """Bytes in all; recorded, but no part of what makes contents the same."""
+    """Total size in bytes; recorded, but not compared."""
     files: int | None = field(default=None, compare=False)
-    """Number of files of a folder."""
+    """Number of files in a folder; None for a file."""
 
     @property
     def is_folder(self) -> bool:
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: its command, what it read and what it wrote, by path."""
+    """A finished run: its command, and its dependencies and outputs by path."""
 
     command: str
     dependencies: Mapping[str, Entry]
@@ -58,45 +58,45 @@ class Record:
 
 
 def command(step: Step) -> str:
-    """What DVC runs: with a safe path, and by the one name that is ours alone, so that no module of the workspace comes first."""
+    """The command that DVC runs for STEP; `-P` and the package name keep modules in the workspace from shadowing others."""
     return f"python -P -m adapterbuild stages {step.kind_name} {step.name}"
 
 
 def commands(step: Step) -> tuple[str, ...]:
-    """The command of STEP, and those that did the same in earlier releases: what they made counts as made by it."""
+    """The command of STEP, and the equivalent commands of earlier releases, whose runs count as runs of this one."""
     return (command(step), f"python -m stages {step.kind_name} {step.name}")
 
 
 def kind_of(command: str) -> str | None:
-    """The name of the kind that a command, of this release or an earlier one, runs."""
+    """The kind that a command of this or an earlier release runs; None if it runs no step."""
     words = command.split()
     return words[-2] if len(words) > 3 and words[-3] == "stages" else None
 
 
 def dependencies(step: Step) -> tuple[str, ...]:
-    """Every path that DVC watches for STEP, in order of name."""
+    """Every dependency of STEP in `dvc.yaml`, sorted."""
     first = () if step.producers else (RESOLVED,)
     return tuple(sorted({step.identity, *(item.path for item in step.inputs.values()), *first}))
 
 
 def resolved_entry() -> Entry:
-    """The content of the file that orders `resolve` before all steps: the same for all specs, so that no two branches differ in it."""
+    """The content of the file that makes DVC run `resolve` before all steps; constant, so that branches do not conflict in it."""
     return Entry(text_md5(RESOLVED_TEXT), size=len(RESOLVED_TEXT.encode()))
 
 
 def pipeline_text(graph: Graph) -> str:
-    """The text of `dvc.yaml`: wiring only, no values, so that an edited value leaves it alone."""
+    """The text of `dvc.yaml`: wiring without values, so that editing a value does not change it."""
     stages = {RESOLVE: _resolve_stage()} | {step.name: _stage(step) for step in _in_order(graph)}
     return generated_text({"params": [PARAMS], "stages": _literal(stages)}).decode()
 
 
 def generated_text(content: Mapping[str, Any]) -> bytes:
-    """The whole of a compiled file that holds CONTENT."""
+    """The text of a compiled file with CONTENT."""
     return (HEADER + _dump(content)).encode()
 
 
 def _literal(value: Any) -> Any:
-    """VALUE as `dvc.yaml` must hold it so that DVC reads VALUE back: it takes `${name}` in any key or text for a parameter."""
+    """VALUE escaped for `dvc.yaml`, where DVC interpolates `${name}` in all keys and strings."""
     if isinstance(value, str):
         return value.replace("${", "\\${")
     if isinstance(value, Mapping):
@@ -105,7 +105,7 @@ def _literal(value: Any) -> Any:
 
 
 def _in_order(graph: Graph) -> list[Step]:
-    """Steps by name: the order of specs and of tasks says nothing, and an added spec moves no line."""
+    """Steps sorted by name, so that the order of specs and tasks does not matter and a new spec moves no lines."""
     return sorted(graph, key=lambda step: step.name)
 
 
@@ -113,8 +113,8 @@ def _resolve_stage() -> dict[str, Any]:
     return {
         "desc": "Identities of all steps and params.yaml, from specs, code and lock.",
         "cmd": RESOLVE_COMMAND,
-        # What it reads and writes is not named here: DVC would record one digest of all specs, of all code and of all identities, and any
-        # two branches would conflict in those. It runs under every `dvc repro`; steps depend on their own identity's content.
+        # Its dependencies and other outputs are not listed: DVC would record one digest of all specs, all code and all identities, in
+        # which any two branches conflict. It runs in every `dvc repro`; each step depends on its own identity file.
         "outs": [RESOLVED],
         "always_changed": True,
     }
@@ -148,7 +148,7 @@ def changed_sections(old: str, new: str) -> set[str]:
 
 
 def params_text(graph: Graph) -> str:
-    """The text of `params.yaml`: recipe and resources of every step, for people, `dvc params diff` and `dvc exp show`."""
+    """The text of `params.yaml`: recipe and resources of every step, for readers, `dvc params diff` and `dvc exp show`."""
     values = {step.name: _params(step) for step in _in_order(graph)}
     return HEADER + _dump(values)
 
@@ -163,7 +163,7 @@ def _params(step: Step) -> dict[str, Any]:
 
 
 def _dump(value: Any) -> str:
-    import yaml  # not needed for a plan that finds what `dvc.lock` holds remembered
+    import yaml  # not needed for a plan that finds the content of `dvc.lock` cached
 
     text: str = yaml.dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000, default_flow_style=False)
     return text
@@ -171,7 +171,7 @@ def _dump(value: Any) -> str:
 
 @cache
 def _dumper() -> Any:
-    """PyYAML's safe dumper without anchors: the same value twice is written twice."""
+    """PyYAML's safe dumper without anchors: repeated values are written out."""
     import yaml
 
     class Dumper(yaml.CSafeDumper):
@@ -182,7 +182,7 @@ def _dumper() -> Any:
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What YAML text says; raises ValueError where it is none."""
+    """The value of a YAML text; raises ValueError if it is not valid YAML."""
     import yaml
 
     try:
@@ -193,7 +193,7 @@ def parse_yaml(text: str | bytes) -> Any:
 
 @without_collection
 def parse_lock(text: str | bytes) -> dict[str, Record]:
-    """The records of a `dvc.lock`, by step; raises ValueError where it is none."""
+    """The records of a `dvc.lock`, by step; raises ValueError if it is invalid."""
     content = parse_yaml(text) or {}
     try:
         return lock_records(content.get("stages") or {})
@@ -202,12 +202,12 @@ def parse_lock(text: str | bytes) -> dict[str, Record]:
 
 
 def lock_records(stages: Mapping[str, Any]) -> dict[str, Record]:
-    """The records among the stages of a `dvc.lock`, by step; raises KeyError, TypeError or AttributeError where they are none."""
+    """The records in the stages of a `dvc.lock`, by step; raises KeyError, TypeError or AttributeError if they are invalid."""
     return {name: _record(stage) for name, stage in stages.items() if not is_place(stage)}
 
 
 def parse_record(text: str | bytes) -> Record:
-    """One entry of the run cache; raises ValueError where it is none, such as the half of one that a killed DVC left behind."""
+    """One entry of the run cache; raises ValueError if it is invalid, such as a partial entry of a killed DVC process."""
     content = parse_yaml(text)
     try:
         return _record(content)
@@ -227,7 +227,7 @@ def _record(stage: Mapping[str, Any]) -> Record:
 
 
 def packed(record: Record) -> list[Any]:
-    """A record as a short JSON value; `unpacked` gives it back."""
+    """A record as a compact JSON value; the inverse is `unpacked`."""
 
     def entries(found: Mapping[str, Entry]) -> dict[str, list[Any]]:
         return {path: [entry.md5, entry.executable, entry.size, entry.files] for path, entry in found.items()}
@@ -236,7 +236,7 @@ def packed(record: Record) -> list[Any]:
 
 
 def unpacked(value: Sequence[Any]) -> Record:
-    """The record that `packed` made VALUE of."""
+    """The record that `packed` turned into VALUE."""
     command, dependencies, outputs = value
     return Record(
         command,
@@ -246,12 +246,12 @@ def unpacked(value: Sequence[Any]) -> Record:
 
 
 def is_place(stage: Any) -> bool:
-    """Whether an entry of `dvc.lock` only keeps the place of a step that has not run (see `LockText.reserve`)."""
+    """Whether an entry of `dvc.lock` is a placeholder for a step that has not run (see `LockText.reserve`)."""
     return isinstance(stage, Mapping) and list(stage) == ["cmd"]
 
 
 def lock_stage(record: Record) -> dict[str, Any]:
-    """A run as `dvc.lock` and the run cache hold it."""
+    """A run as stored in `dvc.lock` and in the run cache."""
 
     def items(entries: Mapping[str, Entry]) -> list[dict[str, Any]]:
         return [_item(path, entry) for path, entry in sorted(entries.items())]
@@ -271,14 +271,14 @@ _STAGE = re.compile(rb"^  ([^\s:]+):\n    cmd: .*\n(    \w)?", re.MULTILINE)
 
 
 def is_tidy(lock: bytes) -> bool:
-    """Whether a `dvc.lock` is in order of steps and holds no empty places, told without parsing it."""
+    """Whether the stages of a `dvc.lock` are sorted and free of placeholders; determined without parsing it."""
     found = _STAGE.findall(lock)
     names = [name for name, _ in found]
     return names == sorted(names) and all(rest for _, rest in found)
 
 
 class LockText:
-    """A `dvc.lock` in pieces, one for each step: what one step adds is written without writing thousands of others anew."""
+    """The text of a `dvc.lock` in one piece per step, so that updating one step does not serialize thousands of others."""
 
     def __init__(self, text: str | bytes | None) -> None:
         content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
@@ -287,7 +287,7 @@ class LockText:
         self.put(stages)
 
     def put(self, stages: Mapping[str, Any]) -> None:
-        """Have just STAGES, as YAML tells them."""
+        """Replace all stages by STAGES, as parsed from YAML; placeholders are dropped."""
         self.stages = {name: self._piece(name, stage) for name, stage in stages.items() if not is_place(stage)}
 
     @staticmethod
@@ -295,15 +295,15 @@ class LockText:
         return _dump({"stages": {name: stage}}).partition("\n")[2].encode()
 
     def update(self, records: Mapping[str, Record]) -> None:
-        """Put RECORDS in; entries of other steps stay as they are."""
+        """Add or replace RECORDS; entries of other steps do not change."""
         self.stages |= {name: self._piece(name, lock_stage(record)) for name, record in records.items()}
 
     def reserve(self, commands: Mapping[str, str]) -> None:
-        """Keep a place for each step that has no record: DVC writes new records at the end of the file, and known ones in their place."""
+        """Add a placeholder for each step without a record: DVC appends new entries at the end, but updates existing ones in place."""
         self.stages |= {name: self._piece(name, {"cmd": command}) for name, command in commands.items() if name not in self.stages}
 
     def text(self) -> bytes:
-        """The whole file, steps by name: the order in which they ran says nothing, and would differ from clone to clone."""
+        """The whole file, with steps sorted by name, so that it does not depend on the order in which they ran."""
         pieces = [self.stages[name] for name in sorted(self.stages)]
         return b"".join([self.head, b"stages:\n" if self.stages else b"stages: {}\n", *pieces])
 
@@ -314,7 +314,7 @@ def run_text(record: Record, params: Mapping[str, Mapping[str, Any]] | None = No
 
 
 def run_value(record: Record) -> str:
-    """Name of a run's entry among those of its key: a digest of the whole run, sizes left out."""
+    """File name of a run in the folder of its key: a digest of the whole run except sizes."""
     stage = lock_stage(record)
     for item in (*stage["deps"], *stage["outs"]):
         item.pop("size")
@@ -326,12 +326,12 @@ _MD5 = re.compile(rb"[0-9a-f]{32}")
 
 
 def md5s_in(text: bytes) -> set[str]:
-    """Every md5 that a file of DVC's names, and perhaps more that looks like one: which files to parse, without parsing all."""
+    """Everything in a DVC file that looks like an md5: a cheap filter for files worth parsing."""
     return {md5.decode() for md5 in _MD5.findall(text)}
 
 
 def run_key(step_command: str, deps: Mapping[str, Entry], outputs: Iterable[str]) -> str:
-    """Key of the run cache: what `dvc.stage.cache._get_stage_hash` computes for a stage without params."""
+    """The run cache's key of a stage without params, as `dvc.stage.cache._get_stage_hash` computes it."""
     content = {
         "cmd": step_command,
         "deps": [_dependency(path, entry) for path, entry in sorted(deps.items())],
@@ -345,47 +345,47 @@ def _dependency(path: str, entry: Entry) -> dict[str, Any]:
 
 
 def run_folder(key: str) -> str:
-    """Where the run cache keeps the entries of a key, inside the cache."""
+    """Path of the run cache's folder for a key, relative to the cache."""
     return f"runs/{key[:2]}/{key}"
 
 
 def object_path(md5: str) -> str:
-    """Where the cache keeps an object, inside the cache."""
+    """Path of an object, relative to the cache."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def tree_bytes(files: Mapping[str, str]) -> bytes:
-    """DVC's listing of a folder: the md5 of every file by its path inside the folder."""
+    """DVC's listing (`.dir` object) of a folder, from the md5 of every file by its path inside the folder."""
     return json.dumps([{"md5": files[path], "relpath": path} for path in sorted(files)], sort_keys=True).encode()
 
 
 def text_md5(text: str) -> str:
-    """The md5 of a file that holds TEXT."""
+    """The md5 of a file with the content TEXT."""
     return bytes_md5(text.encode())
 
 
 def bytes_md5(data: bytes) -> str:
-    """The md5 of a file that holds DATA."""
+    """The md5 of a file with the content DATA."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def text_sha256(text: str) -> str:
-    """The sha256 of a file that holds TEXT, in hex."""
+    """The sha256 (hex) of a file with the content TEXT."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tree_md5(files: Mapping[str, str]) -> str:
-    """The md5 that stands for a folder."""
+    """The md5 of a folder with these FILES: that of its listing, with the suffix `.dir`."""
     return hashlib.md5(tree_bytes(files), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def parse_tree(data: bytes) -> dict[str, str]:
-    """The files of a folder's listing: path inside the folder to md5."""
+    """The files in a folder's listing, as path inside the folder to md5."""
     return {item["relpath"]: item["md5"] for item in json.loads(data)}
 
 
 def inside_tree(files: Mapping[str, str], path: str) -> str | None:
-    """The md5 of PATH, a file or folder, inside a listed folder; None where there is none."""
+    """The md5 of PATH, a file or folder inside a listed folder; None if it does not exist."""
     if path in files:
         return files[path]
     below = {name.removeprefix(f"{path}/"): md5 for name, md5 in files.items() if name.startswith(f"{path}/")}

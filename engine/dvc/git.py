@@ -1,4 +1,4 @@
-"""What git holds of a workspace, read without a checkout: commits, files of them, and every version of DVC's own files."""
+"""Reads a workspace's git repository without a checkout: commits, files of a commit, and all versions of DVC's files."""
 
 import subprocess
 import tempfile
@@ -8,34 +8,34 @@ from pathlib import Path
 from engine.core.errors import UserError, did_you_mean
 
 _DVC_FILES = ("--", ":(glob)**/dvc.lock", ":(glob)**/*.dvc")
-"""Everything in git that names content of DVC's cache, below the folder in which git is asked."""
+"""Pathspecs of all files that refer to content of DVC's cache, below git's working directory."""
 _SUBMODULE = "160000"
 
 
 def has_repository(root: Path) -> bool:
-    """Whether ROOT lies in a git repository, a broken one included."""
+    """Whether ROOT is in a git repository, even a broken one."""
     return any((folder / ".git").exists() for folder in (root, *root.parents))
 
 
 def commit_of(root: Path, revision: str) -> str:
-    """The commit that REVISION names; raises UserError where there is none."""
+    """The commit that REVISION refers to; raises UserError if there is none."""
     if not has_repository(root):
-        raise UserError(f"{root} is in no git repository, so it has no revisions", hint="run: git init")
+        raise UserError(f"{root} is not in a git repository", hint="run: git init")
     found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", check=False).split()
     # A range names two commits.
     if len(found) != 1:
         known = _git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/tags").decode().split()
-        raise UserError(f"git knows no revision '{revision}'", hint=did_you_mean(revision, known) or "commit first: git commit")
+        raise UserError(f"unknown git revision '{revision}'", hint=did_you_mean(revision, known) or "commit first: git commit")
     return found[0].decode()
 
 
 def has_commits(root: Path) -> bool:
-    """Whether ROOT lies in a git repository in which something has been committed."""
+    """Whether ROOT is in a git repository with at least one commit."""
     return has_repository(root) and bool(_git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False))
 
 
 def files_at(root: Path, commit: str, *paths: str) -> dict[str, bytes]:
-    """Content of the files at or below PATHS, relative to ROOT, as COMMIT has them; those that it lacks are left out."""
+    """The content in COMMIT of all files at or below PATHS, by path relative to ROOT; missing files are omitted."""
     listed = _git(root, "ls-tree", "-r", "-z", commit, "--", *paths).decode().split("\0")
     blobs = {path: information.split()[2] for line in listed if line for information, _, path in [line.partition("\t")]}
     held = dict(contents(root, blobs.values()))
@@ -43,20 +43,20 @@ def files_at(root: Path, commit: str, *paths: str) -> dict[str, bytes]:
 
 
 def dvc_files(root: Path, history: bool) -> set[str]:
-    """The blobs of every `dvc.lock` and `*.dvc` below ROOT: in the index, in stashes and tips of all refs, with HISTORY in every commit."""
+    """The blobs of all `dvc.lock` and `*.dvc` files below ROOT: in index, stashes and tips of all refs; with HISTORY, in all commits."""
     stashed = _stashed(root)
     found = _staged(_git(root, "ls-files", "--stage", "-z", *_DVC_FILES))
     return found | (_in_history(root, stashed) if history else set()) | _in_tips(root, stashed)
 
 
 def _in_history(root: Path, stashed: Sequence[str]) -> set[str]:
-    # A version that some commit holds came in with a commit: as a difference from one of its parents, or with the first one.
+    # Every version in history was introduced by some commit, as a difference to a parent or in a root commit.
     raw = ("-m", "--root", "--raw", "--no-abbrev", "--no-renames", "--format=")
     return _new_blobs(_git(root, "log", "--all", "--full-history", *raw, *stashed, *_DVC_FILES))
 
 
 def _in_tips(root: Path, stashed: Sequence[str]) -> set[str]:
-    """All refs are asked: branches, tags, remote branches, and the experiments of DVC under `refs/exps`."""
+    """The blobs in the tips of all refs: branches, tags, remote branches, and DVC's experiments under `refs/exps`."""
     empty = _git(root, "hash-object", "-t", "tree", "--stdin").decode().strip()
     trees = _git(root, "log", "--no-walk=unsorted", "--all", "--format=%T", *stashed, "--").decode().split()
     pairs = "".join(f"{empty} {tree}\n" for tree in dict.fromkeys(trees))
@@ -64,26 +64,26 @@ def _in_tips(root: Path, stashed: Sequence[str]) -> set[str]:
 
 
 def _stashed(root: Path) -> list[str]:
-    """Commits of stashes and of what they stand on; those below the newest are known to the reflog of the stash alone."""
+    """The commits of all stashes and their parents; only the stash's reflog lists those below the newest."""
     refs = _git(root, "for-each-ref", "--format=%(refname)").decode().split()
     logs = [_git(root, "log", "--walk-reflogs", "--format=%H %P", ref, "--") for ref in refs if ref.endswith("stash")]
     return sorted({commit for log in logs for commit in log.decode().split()})
 
 
 def _staged(listing: bytes) -> set[str]:
-    """Blobs of `git ls-files --stage -z`, all sides of a conflict included."""
+    """The blobs listed by `git ls-files --stage -z`, including all sides of a conflict."""
     fields = [entry.split(None, 2) for entry in listing.decode().split("\0") if entry]
     return {blob for mode, blob, _ in fields if mode != _SUBMODULE}
 
 
 def _new_blobs(differences: bytes) -> set[str]:
-    """The blobs on the new side of raw differences."""
+    """The blobs on the new side of git's raw diff output."""
     fields = [line.split(None, 5) for line in differences.decode(errors="replace").splitlines() if line.startswith(":")]
     return {new for _, mode, _, new, *_ in fields if mode != _SUBMODULE and new.strip("0")}
 
 
 def contents(root: Path, blobs: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Each blob and its content, one at a time; raises UserError where git lacks one."""
+    """Yields each blob with its content; raises UserError if git lacks one."""
     wanted = sorted(set(blobs))
     with tempfile.TemporaryFile() as names:
         names.write("".join(f"{blob}\n" for blob in wanted).encode())
@@ -94,7 +94,7 @@ def contents(root: Path, blobs: Iterable[str]) -> Iterator[tuple[str, bytes]]:
                 _, _, size = process.stdout.readline().decode().partition(" blob ")
                 if not size:
                     process.kill()
-                    raise UserError(f"git has lost the object {blob}", hint="run: git fsck (a partial clone: git fetch --refetch)")
+                    raise UserError(f"git object {blob} is missing", hint="run: git fsck (in a partial clone: git fetch --refetch)")
                 yield blob, process.stdout.read(int(size) + 1)[:-1]
 
 

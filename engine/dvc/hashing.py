@@ -1,4 +1,4 @@
-"""Hashes of files and folders as DVC computes them, remembered by path, inode, size and times."""
+"""Hashes of files and folders as DVC computes them, cached by path, inode, size and times."""
 
 import hashlib
 import os
@@ -19,12 +19,12 @@ Known = list[int | str]
 
 @dataclass
 class Hashes:
-    """Hashes files below ROOT; with a MEMO file, across runs of the program."""
+    """Hashes files below ROOT; caches the hashes, with a MEMO file also between runs of the program."""
 
     root: Path
     memo: Path | None = None
     trees: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The listing of every folder that was hashed, by the md5 that stands for it."""
+    """The listing of every folder hashed so far, by the folder's md5."""
     _known: dict[str, Known] = field(default_factory=dict)
     _moved: bool = False
 
@@ -32,7 +32,7 @@ class Hashes:
         self._known = memo.load(self.memo) or {}
 
     def entry(self, path: str, keep: Callable[[str], bool] = lambda path: True) -> Entry | None:
-        """Content of PATH (relative to the root, or absolute); None where nothing is there; KEEP says which paths in folders count."""
+        """The content of PATH (absolute or relative to the root); None if it does not exist. KEEP selects paths inside folders."""
         full = os.path.join(self.root, path)  # noqa: PTH118 - plain strings: this runs for every output of every step
         try:
             status = os.stat(full)  # noqa: PTH116
@@ -47,11 +47,11 @@ class Hashes:
         return Entry(md5, False, sum(size for _, size in files.values()), len(files))
 
     def listing(self, path: str) -> dict[str, str]:
-        """The md5 of every file of a folder, by its path inside the folder."""
+        """The md5 of every file in a folder, by its path inside the folder."""
         return {name: md5 for name, (md5, _) in self._files(str(self.root / path), lambda path: True)}
 
     def _files(self, folder: str, keep: Callable[[str], bool], inside: str = "") -> Iterator[tuple[str, tuple[str, int]]]:
-        # os.walk costs more than all that is done with what it finds.
+        # os.walk would take longer than everything else here.
         with os.scandir(folder) as found:
             entries = list(found)
         for item in entries:
@@ -59,7 +59,7 @@ class Hashes:
                 if keep(item.path):
                     status = os.stat(item.path)  # noqa: PTH116
                     yield f"{inside}{item.name}", (self._md5(item.path, status), status.st_size)
-            # DVC leaves a workspace inside a workspace alone.
+            # DVC skips a workspace inside a workspace.
             elif not item.is_symlink() and keep(item.path + "/") and not os.path.exists(f"{item.path}/.dvc"):  # noqa: PTH110
                 yield from self._files(item.path, keep, f"{inside}{item.name}/")
 
@@ -76,7 +76,7 @@ class Hashes:
         return md5
 
     def save(self) -> None:
-        """Remember what was hashed, for the next run; a memo that cannot be written costs time, nothing else."""
+        """Cache the hashes for the next run; if the file cannot be written, the next run only takes longer."""
         if self._moved:
             memo.save(self.memo, self._known)
             self._moved = False

@@ -1,7 +1,7 @@
-"""Which files DVC leaves out: the patterns of `.dvcignore`, read as DVC 3.67 reads them (dvc/ignore.py).
+"""Files that DVC ignores: the patterns of `.dvcignore`, interpreted as in DVC 3.67 (dvc/ignore.py).
 
-Patterns are those of `.gitignore`: the last that matches decides, `!` takes back, nothing below an ignored folder comes back. A file in a
-folder below the root is laid over those above it. Paths here are relative to the root, with `/`; a folder's path ends in `/`.
+Patterns have the syntax of `.gitignore`: the last match decides, `!` negates, and nothing below an ignored folder can be re-included.
+Patterns of a folder come after those of the folders above it. Paths are relative to the root, with `/`; paths of folders end in `/`.
 """
 
 import os
@@ -15,22 +15,22 @@ from engine.core.errors import Location, UserError
 
 FILE = ".dvcignore"
 _ALWAYS = (".hg/", ".git/", ".git", ".dvc/")
-"""What DVC never looks at."""
+"""Ignored by DVC in every case."""
 _PLAIN = re.compile(r"\*?[\w.-]+/?")
-"""A name or an ending, of which nothing has to be asked of the library that reads patterns, whose import takes as long as a plan."""
+"""A plain name or suffix pattern, which needs no pathspec: importing that library takes as long as a plan."""
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """The patterns that hold in a folder, those of the root first."""
+    """The patterns that apply in a folder, those of the root first."""
 
     patterns: tuple[str, ...]
     compiled: tuple[tuple[re.Pattern[str], bool, bool], ...] | None
-    """Of each pattern its expression, whether it ignores, and whether it means folders only; None where all are plain names."""
+    """For each pattern: its regular expression, whether it ignores, and whether it matches folders only; None if all are plain."""
     _names: dict[str, bool] = field(default_factory=dict)
 
     def ignore(self, path: str) -> bool:
-        """Whether these patterns ignore PATH, the folders around it apart."""
+        """Whether these patterns ignore PATH itself; the folders above it are not considered."""
         if self.compiled is None:
             name = path[path.rfind("/", 0, -1) + 1 :]
             if name not in self._names:
@@ -46,21 +46,21 @@ class _Rules:
 
 @dataclass
 class Ignored:
-    """What DVC leaves out below ROOT."""
+    """The files that DVC ignores below ROOT."""
 
     root: Path
     _folders: dict[str, _Rules] = field(default_factory=dict)
 
     def counts(self, path: str) -> bool:
-        """Whether DVC counts PATH, where it counts the folders around it. Raises UserError where a pattern is none."""
+        """Whether DVC includes PATH, given that it includes the folders above it. Raises UserError for an invalid pattern."""
         return not self._rules(path[: path.rfind("/", 0, -1) + 1]).ignore(path)
 
     def reaches(self, path: str) -> bool:
-        """Whether DVC counts PATH and every folder around it."""
+        """Whether DVC includes PATH and all folders above it."""
         return all(self.counts(part) for part in _parts(path))
 
     def _rules(self, folder: str) -> _Rules:
-        """The patterns that hold for what lies in FOLDER (empty: the root)."""
+        """The patterns that apply to the entries of FOLDER (empty: the root)."""
         if folder not in self._folders:
             above = self._rules(folder[: folder.rfind("/", 0, -1) + 1]) if folder else _rules(_ALWAYS, {})
             file = self.root / folder / FILE
@@ -74,19 +74,19 @@ class Ignored:
 
 
 def _parts(path: str) -> Iterator[str]:
-    """The folders around PATH from the top, then PATH."""
+    """The folders above PATH from the top, then PATH."""
     yield from (path[: found.end()] for found in re.finditer("/", path[:-1]))
     yield path
 
 
 def _lines(file: Path, name: str) -> dict[str, Location]:
-    """The patterns of a file, each with its last place."""
-    if not os.path.exists(file):  # noqa: PTH110 - asked of every folder that is hashed
+    """The patterns of a file, each with its last location."""
+    if not os.path.exists(file):  # noqa: PTH110 - runs for every hashed folder
         return {}
     found: dict[str, Location] = {}
     for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
         if (pattern := line.strip()) and not pattern.startswith("#"):
-            found.pop(pattern, None)  # of a pattern that stands there twice the last decides
+            found.pop(pattern, None)  # the last occurrence of a pattern decides
             found[pattern] = Location(name, number, source=line)
     return found
 
@@ -101,12 +101,13 @@ def _rules(patterns: tuple[str, ...], places: dict[str, Location]) -> _Rules:
         try:
             expression, ignores = GitIgnoreSpecPattern.pattern_to_regex(pattern)
         except ValueError:
-            raise UserError(f"'{pattern}' is not a pattern of .gitignore", places.get(pattern), "DVC cannot read it either") from None
+            hint = "fix or remove the pattern; the syntax is that of .gitignore"
+            raise UserError(f"invalid pattern '{pattern}'", places.get(pattern), hint) from None
         if expression is not None and ignores is not None:
             compiled.append((re.compile(expression), ignores, pattern.endswith("/")))
     return _Rules(patterns, tuple(compiled))
 
 
 def _plainly(name: str, pattern: str) -> bool:
-    """Whether a name, or an ending behind `*`, matches the last part of a path."""
+    """Whether a plain pattern matches NAME, the last component of a path."""
     return fnmatchcase(name.rstrip("/"), pattern.rstrip("/")) and (name.endswith("/") or not pattern.endswith("/"))

@@ -1,4 +1,4 @@
-"""Records finished steps as `dvc repro` does, and restores earlier ones: the cache, the run cache, and `dvc.lock`."""
+"""Records finished steps as `dvc repro` does (cache, run cache and `dvc.lock`), and restores the outputs of earlier runs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,19 +20,19 @@ from engine.identity.provenance import beside_in
 
 @dataclass
 class Recorder:
-    """Writes the records of one workspace; whoever uses it holds the workspace's build lock."""
+    """Writes the records of one workspace; the caller must hold the workspace's build lock."""
 
     root: Path
     hashes: Hashes
     _unwritten: dict[str, Record] = field(default_factory=dict)
     _lock: dvcfile.LockText | None = None
-    """What `dvc.lock` says since this was last here."""
+    """The content of `dvc.lock` as of the last `flush`."""
     _written: list[int] | None = None
-    """The stamp of `dvc.lock` as this left it; another one means that somebody else has written it since."""
+    """The stamp of `dvc.lock` after the last `flush`; a different one means that another process has written it since."""
 
     @cached_property
     def settings(self) -> Cache:
-        """Where DVC's cache lies, and how its files are written."""
+        """The location of DVC's cache, and how its files are written."""
         return cache_settings(self.root)
 
     @property
@@ -41,7 +41,7 @@ class Recorder:
         return self.settings.folder
 
     def finish(self, step: Step, read: Mapping[str, Entry]) -> Record:
-        """Put the outputs of a step that has just run into the cache, and the run into the run cache; READ is what it read."""
+        """Add the outputs of a step that has just run to the cache, and the run to the run cache; READ: its dependencies by path."""
         tracked = (step.metrics, step.plots)
         record = Record(dvcfile.command(step), dict(read), {path: self.keep(path, link=path not in tracked) for path in step.outputs})
         self._write_run(record)
@@ -49,13 +49,13 @@ class Recorder:
         return record
 
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
-        """Put the outputs of an earlier RUN back into the workspace, and the record of that run beside them."""
+        """Check out the outputs of an earlier RUN into the workspace, with the record of that run."""
         tracked = (step.metrics, step.plots)
         self._bring(step, run)
         for path, entry in run.outputs.items():
-            # As DVC does: what git tracks is never a link into the cache.
+            # As in DVC: files that git tracks are never links into the cache.
             self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
-            # Where the workspace holds links, DVC restores what git tracks with the user's own permissions.
+            # As in DVC: if outputs are links, files that git tracks keep the user's default permissions.
             if not entry.is_folder and not (path in tracked and self.settings.links[0] in ("hardlink", "symlink")):
                 self._open_to_group(self.root / path)
         found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
@@ -69,14 +69,14 @@ class Recorder:
         return record
 
     def _open_to_group(self, file: Path) -> None:
-        """As DVC does with an output that is one file, unless it is a link into the cache."""
+        """With `cache.shared`, give an output that is a single file the group's permissions, as DVC does; not for links into the cache."""
         if self.settings.shared and not file.is_symlink() and file.stat().st_nlink == 1:
             file.chmod(self.settings.file_mode)
 
     def _bring(self, step: Step, run: Record) -> None:
-        """Put what the cache lacks of RUN into it.
+        """Complete the outputs of RUN in the cache.
 
-        From the folder that is DVC's remote; metrics and plot, which DVC pushes to none, from the statement or from the workspace."""
+        Sources: DVC's remote if it is a folder; for metrics and plot, which DVC does not push, the workspace or the statement."""
         for entry in run.outputs.values():
             if self._fetch(entry.md5) and entry.is_folder:
                 listing = dvcfile.parse_tree((self.cache / dvcfile.object_path(entry.md5)).read_bytes())
@@ -97,7 +97,7 @@ class Recorder:
             replace_with(target, beside_in(data)[path], dvcfile.OBJECT_MODE)
 
     def _fetch(self, md5: str) -> bool:
-        """Whether the cache holds an object, which is copied from DVC's remote where that is a folder; a damaged one is replaced."""
+        """Copy an object from DVC's remote, if it is a folder, unless the cache has it intact; returns whether the cache has it now."""
         if self._holds(md5):
             return True
         source = self._remote / dvcfile.object_path(md5) if self._remote else None
@@ -116,11 +116,11 @@ class Recorder:
         return target.exists() and file_md5(target) == md5.removesuffix(".dir")
 
     def note(self, name: str, record: Record) -> None:
-        """Remember a record that is written with the next `flush`."""
+        """Queue a record for the next `flush`."""
         self._unwritten[name] = record
 
     def flush(self) -> None:
-        """Write all new records into `dvc.lock` at once, under DVC's own lock."""
+        """Write all queued records to `dvc.lock` at once, holding DVC's lock."""
         path = self.root / dvcfile.LOCK
         if not self._unwritten and (self._written == memo.stamp_of(path) or not path.exists() or dvcfile.is_tidy(path.read_bytes())):
             return
@@ -133,9 +133,9 @@ class Recorder:
         self._unwritten.clear()
 
     def keep(self, path: str, link: bool = True) -> Entry:
-        """Put a file, or every file of a folder, into the cache, and give its content; LINK: the workspace gets what `cache.type` says."""
+        """Add a file or folder to the cache and return its content; LINK: replace it in the workspace by links, if `cache.type` says so."""
         entry = self.hashes.entry(path)
-        assert entry, f"{path} is not there"
+        assert entry, f"{path} does not exist"
         if not entry.is_folder:
             self._keep(self.root / path, entry.md5, link)
             self._open_to_group(self.root / path)
@@ -150,7 +150,7 @@ class Recorder:
         return entry
 
     def _keep(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
-        """Copy FILE into the cache; the object gets its name only when it is whole and what its name says."""
+        """Copy FILE into the cache atomically; the object gets its name only once it is complete and its hash is verified."""
         target = self.cache / dvcfile.object_path(name or md5)
         if not target.exists():
             make_folder(target.parent, self.settings)
@@ -162,7 +162,7 @@ class Recorder:
             temporary.chmod(dvcfile.OBJECT_MODE)
             temporary.replace(target)
         if link and self.settings.links[0] in ("hardlink", "symlink") and not is_link(file, target):
-            # The result lies on the disk once: the workspace's file becomes a link to the object.
+            # Store the result on disk only once: the file in the workspace becomes a link to the object.
             aside = file.with_name(f".{file.name}.{os.getpid()}")
             place(target, aside, self.settings.links)
             aside.replace(file)
@@ -172,13 +172,13 @@ class Recorder:
         path = folder / dvcfile.run_value(record)
         make_folder(folder, self.settings)
         if path.exists():
-            # DVC looks at the newest entry only: this is the one whose outputs lie here.
+            # DVC reads only the newest entry: make it the one whose outputs are in the workspace.
             os.utime(path)
         else:
             replace_with(path, dvcfile.run_text(record).encode(), self.settings.file_mode)
 
     def _check_out(self, path: str, entry: Entry, links: Sequence[str]) -> None:
-        """Make PATH hold ENTRY: written aside from the cache, checked, and renamed."""
+        """Replace PATH by ENTRY from the cache: written to a temporary path, then renamed."""
         target = self.root / path
         temporary = target.with_name(f".{target.name}.restored")
         remove(temporary)

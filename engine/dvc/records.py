@@ -1,8 +1,8 @@
 """The record of one run: when, where, for how long, with which resources, at which commit. No digest depends on it.
 
-It lies beside the artifact (`artifacts/<step>.run.json`, no output of DVC) and in DVC's run cache as an entry of its own, whose only output
-is the statement that the run made. So `dvc push --run-cache` and `dvc pull --run-cache` carry it, `dvc gc` leaves it, and a
-restored artifact finds it again.
+It is stored next to the artifact (`artifacts/<step>.run.json`, not a DVC output) and in DVC's run cache, as a separate entry whose only
+output is the statement that the run produced. So `dvc push --run-cache` and `dvc pull --run-cache` transfer it, `dvc gc` keeps it, and it
+is found again when the artifact is restored.
 """
 
 import json
@@ -19,39 +19,39 @@ from engine.dvc.writing import make_folder, replace_with
 
 FORMAT = 1
 _PARAMS = "run-record"
-"""Name under which an entry of the run cache holds the text; DVC reads no params of an entry that no stage asks for."""
+"""The params key under which an entry of the run cache stores the text; DVC ignores it, since no stage has this entry's command."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """How one statement came about."""
+    """The circumstances of the run that produced a statement."""
 
     step: str
     statement: str
-    """The md5 of the statement, as DVC records it: to which result this belongs."""
+    """The md5 of the statement, as DVC records it; identifies the result."""
     started: str = ""
     finished: str = ""
     machine: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """Seconds, bytes of memory, tokens a second, requests: they differ from run to run."""
+    """Seconds, bytes of memory, tokens per second, requests: values that differ between runs."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     spec: str | None = None
-    """Where the specs asked for the step: `file:line:column`."""
+    """Where the specs define the step: `file:line:column`."""
     git_commit: str | None = None
     accepted: Sequence[Mapping[str, Any]] = ()
-    """Changes of code or environment that a person took for harmless, each with its reasons."""
+    """Changes of code or environment that a user accepted with `engine accept`, each with its reasons."""
 
     def accept(self, note: Mapping[str, Any]) -> "RunRecord":
-        """The same run with one more change that was accepted."""
+        """The same record with one more accepted change."""
         return replace(self, accepted=(*self.accepted, note))
 
     def text(self) -> str:
-        """The record as the file beside the artifact."""
+        """The content of the file `<artifact>.run.json`."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def parse(data: bytes | str) -> RunRecord | None:
-    """The record in a file; None for a file that is damaged or of another sort."""
+    """The record in the content of a `.run.json` file; None if it is damaged or not a run record."""
     try:
         return from_json(json.loads(data))
     except ValueError:
@@ -59,7 +59,7 @@ def parse(data: bytes | str) -> RunRecord | None:
 
 
 def from_json(content: Any) -> RunRecord | None:
-    """The record that a JSON value holds; None where it is not one of ours."""
+    """The record in a JSON value; None if it is not a run record of this format."""
     try:
         if content.get("format") != FORMAT:
             return None
@@ -70,12 +70,12 @@ def from_json(content: Any) -> RunRecord | None:
 
 
 def is_old(data: bytes) -> bool:
-    """Whether a statement describes its run too, as those of format 1 did."""
+    """Whether a statement also describes its run, as in format 1."""
     return b'"adapterbuild_measured"' in data
 
 
 def of_old_statement(content: Any, statement: str) -> RunRecord | None:
-    """The record inside a statement of format 1, for the one with the md5 STATEMENT; None where CONTENT describes no run."""
+    """The record inside a statement of format 1 with the md5 STATEMENT; None if CONTENT does not describe a run."""
     try:
         definition, metadata = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]["metadata"]
         commits = [item["digest"]["gitCommit"] for item in definition["resolvedDependencies"] if "gitCommit" in item["digest"]]
@@ -96,12 +96,12 @@ def of_old_statement(content: Any, statement: str) -> RunRecord | None:
 
 
 def path_of(step: str) -> str:
-    """Where the record of a step's last run lies in the workspace."""
+    """Path of the record of a step's last run, relative to the workspace."""
     return f"{ARTIFACTS}/{step}.run.json"
 
 
 def folder_of(step: str, statement: str) -> str:
-    """Where the run cache keeps the records of one statement, inside the cache."""
+    """Path of the run cache's folder for the records of one statement, relative to the cache."""
     run = _run(step, statement)
     return dvcfile.run_folder(dvcfile.run_key(run.command, run.dependencies, run.outputs))
 
@@ -112,7 +112,7 @@ def _run(step: str, statement: str) -> Record:
 
 
 def keep(cache: Cache, record: RunRecord) -> None:
-    """Put RECORD into the run cache beside those of other runs with the same result."""
+    """Add RECORD to the run cache, next to the records of other runs with the same result."""
     text = dvcfile.run_text(_run(record.step, record.statement), {_PARAMS: {"text": record.text()}})
     folder = cache.folder / folder_of(record.step, record.statement)
     path = folder / dvcfile.text_sha256(text)
@@ -122,7 +122,7 @@ def keep(cache: Cache, record: RunRecord) -> None:
 
 
 def kept(cache: Path, step: str, statement: str) -> list[RunRecord]:
-    """The records that the run cache holds of one statement, in order of when the runs finished."""
+    """The records of one statement in the run cache, sorted by the time at which the runs finished."""
     folder = cache / folder_of(step, statement)
     found = list(_parsed(folder.iterdir())) if folder.is_dir() else []
     return sorted((record for record in found if record.statement == statement), key=lambda record: record.finished)
@@ -136,13 +136,13 @@ def _parsed(paths: Iterable[Path]) -> Iterator[RunRecord]:
             content = dvcfile.parse_yaml(path.read_bytes())
             record = parse(content["params"][_PARAMS]["text"])
         except (ValueError, KeyError, TypeError):
-            continue  # half of an entry that somebody was killed over
+            continue  # a partial entry of a killed process
         if record:
             yield record
 
 
 def merged(found: Sequence[RunRecord]) -> RunRecord | None:
-    """The last of several runs with one result; what was accepted of any of them is accepted."""
+    """The last of several runs with the same result, with the accepted changes of all of them; None if there are none."""
     if not found:
         return None
     accepted = {json.dumps(note, sort_keys=True): note for record in found for note in record.accepted}

@@ -1,4 +1,4 @@
-"""The one seam to the disk: what is in the workspace, what DVC recorded, what its caches hold."""
+"""The interface to the disk: the content of the workspace, DVC's records and its caches."""
 
 import json
 import os
@@ -21,46 +21,46 @@ from engine.dvc.records import RunRecord
 
 
 class Store(Protocol):
-    """What a plan asks of the world; a dictionary can answer it in tests."""
+    """What a plan reads; tests can implement it with a dictionary."""
 
     def entry(self, path: str) -> Entry | None:
-        """Content of a path of the workspace, None where nothing is there."""
+        """The content of a path in the workspace; None if it does not exist."""
 
     def record(self, step: str) -> Record | None:
-        """The last recorded run of a step."""
+        """The last recorded run of a step in `dvc.lock`."""
 
     def runs(self, key: str) -> Iterable[Record | None]:
-        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
+        """All runs in the run cache for a key, newest first; None for an unreadable entry."""
 
     def runs_with(self, path: str, md5: str) -> bool:
-        """Whether the run cache holds any run that read this content at this path."""
+        """Whether the run cache has any run that read this content at this path."""
 
     def holds(self, entry: Entry) -> bool:
-        """Whether the cache holds this content, for a folder every file of it."""
+        """Whether the cache has this content, for a folder including all its files."""
 
     def holds_intact(self, entry: Entry) -> bool:
-        """As `holds`, and nothing of it is damaged."""
+        """As `holds`, and none of it is damaged."""
 
     def obtainable(self, entry: Entry) -> bool:
-        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+        """As `holds_intact`, but DVC's remote counts too if it is a folder."""
 
     def obtain(self, md5: str) -> bytes | None:
-        """As `read`, from that folder too."""
+        """As `read`, but also from DVC's remote if it is a folder."""
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
-        """The listing of a folder, by path inside it, None where the cache does not hold it."""
+        """The listing of a folder (path inside it to md5); None if it is not available."""
 
     def read(self, md5: str) -> bytes | None:
-        """A file's content from the cache."""
+        """The content of a file in the cache; None if it is missing."""
 
     def metrics(self, path: str) -> Mapping[str, Any]:
-        """A metrics file of the workspace, empty where there is none."""
+        """The content of a metrics file in the workspace; empty if it is missing."""
 
     def ran(self, step: Step) -> RunRecord | None:
-        """The record of the run that made what lies in the workspace."""
+        """The record of the run that produced the step's outputs in the workspace."""
 
     def run_record(self, step: str, statement: str) -> RunRecord | None:
-        """The record of the run that made a statement (its md5), as the cache has it."""
+        """The record of the run that produced a statement (given by md5), from the cache."""
 
 
 @dataclass
@@ -71,9 +71,9 @@ class Disk:
     hashes: Hashes
     _entries: dict[str, Entry | None] = field(default_factory=dict)
     _records: dict[str, Record] = field(default_factory=dict)
-    """The recorded runs that were asked for."""
+    """The recorded runs read so far, by step."""
     _trees: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    """The listings of folders that the cache holds, by md5."""
+    """The listings of cached folders, by md5."""
 
     @cached_property
     def cache(self) -> Path:
@@ -82,11 +82,11 @@ class Disk:
 
     @cached_property
     def remote(self) -> Path | None:
-        """The default remote of DVC, where that is a folder."""
+        """DVC's default remote, if it is a folder."""
         return remote_folder(self.root)
 
     def entry(self, path: str) -> Entry | None:
-        """Content of a path of the workspace, None where nothing is there."""
+        """The content of a path in the workspace; None if it does not exist or DVC ignores it."""
         if path not in self._entries:
             inside = self._inside(path)
             hidden = inside is not None and not self._ignored.reaches(inside)
@@ -94,12 +94,12 @@ class Disk:
         return self._entries[path]
 
     def fresh(self, path: str) -> Entry | None:
-        """As `entry`, looked at once more."""
+        """As `entry`, but read again instead of from memory."""
         self._entries.pop(path, None)
         return self.entry(path)
 
     def _inside(self, path: str) -> str | None:
-        """PATH relative to the workspace, of a folder with `/` at its end; None where it leads out of the workspace."""
+        """PATH relative to the workspace, with a trailing `/` for a folder; None if it is outside."""
         if os.path.isabs(path) or ".." in path:  # noqa: PTH117
             path = os.path.relpath(os.path.abspath(self.root / path), os.path.abspath(self.root))  # noqa: PTH100
             if path == os.pardir or path.startswith(f"..{os.sep}"):
@@ -112,13 +112,13 @@ class Disk:
         return Ignored(self.root)
 
     def _counts(self, full: str) -> bool:
-        """Whether DVC counts a path inside a folder that it counts; outside of the workspace it counts everything."""
-        top = os.path.join(self.hashes.root, "")  # noqa: PTH118 - asked of every file
+        """Whether DVC includes a path inside a folder that it includes; outside the workspace it includes everything."""
+        top = os.path.join(self.hashes.root, "")  # noqa: PTH118 - runs for every file
         return not full.startswith(top) or full.startswith(f"{top}../") or self._ignored.counts(full[len(top) :])
 
     @cached_property
     def _packed_records(self) -> Mapping[str, list[Any]]:
-        """All recorded runs, packed; YAML is slow, so what `dvc.lock` holds is remembered as JSON beside the hashes."""
+        """All recorded runs, packed; YAML is slow, so the content of `dvc.lock` is cached as JSON next to the hashes."""
         path = self.root / dvcfile.LOCK
         if not path.exists():
             return {}
@@ -143,18 +143,16 @@ class Disk:
 
             if merge := mended(path.parent, path.name):
                 return dvcfile.parse_lock(merge.text)
-            raise UserError(
-                f"dvc.lock cannot be read: {error}", Location("dvc.lock"), "restore it: git checkout HEAD -- dvc.lock"
-            ) from None
+            raise UserError(f"cannot read dvc.lock: {error}", Location("dvc.lock"), "restore it: git checkout HEAD -- dvc.lock") from None
 
     def record(self, step: str) -> Record | None:
-        """The last recorded run of a step."""
+        """The last recorded run of a step in `dvc.lock`."""
         if step not in self._records and step in self._packed_records:
             self._records[step] = dvcfile.unpacked(self._packed_records[step])
         return self._records.get(step)
 
     def runs(self, key: str) -> Iterator[Record | None]:
-        """Every run that the run cache holds for a key, the newest first; None for an entry that cannot be read."""
+        """All runs in the run cache for a key, newest first; None for an unreadable entry."""
         folder = self.cache / dvcfile.run_folder(key)
         entries = list(folder.iterdir()) if folder.is_dir() else []
         for path in sorted(entries, key=lambda path: path.stat().st_mtime_ns, reverse=True):
@@ -162,7 +160,7 @@ class Disk:
 
     @cached_property
     def _runs_naming(self) -> Mapping[str, list[Path]]:
-        """The entries of the run cache by the md5s in their text; parsing all of them would take seconds for a thousand."""
+        """The entries of the run cache by the md5s in their text; parsing a thousand of them would take seconds."""
         found: dict[str, list[Path]] = defaultdict(list)
         for path in (self.cache / "runs").glob("*/*/*"):
             for md5 in dvcfile.md5s_in(path.read_bytes()):
@@ -170,20 +168,20 @@ class Disk:
         return found
 
     def runs_with(self, path: str, md5: str) -> bool:
-        """Whether the run cache holds any run that read this content at this path."""
+        """Whether the run cache has any run that read this content at this path."""
         runs = (_run_in(file) for file in self._runs_naming.get(md5.removesuffix(".dir"), ()))
         return any(run and (entry := run.dependencies.get(path)) and entry.md5 == md5 for run in runs)
 
     def holds(self, entry: Entry) -> bool:
-        """Whether the cache holds this content, for a folder every file of it."""
+        """Whether the cache has this content, for a folder including all its files."""
         return self._each_object(entry, os.path.exists)
 
     def holds_intact(self, entry: Entry) -> bool:
-        """As `holds`, and every object is still what its name says; DVC itself trusts any read-only object."""
+        """As `holds`, and every object matches the hash in its name; DVC itself trusts any read-only object."""
         return self._each_object(entry, self._intact)
 
     def obtainable(self, entry: Entry) -> bool:
-        """As `holds_intact`, where a folder that is DVC's remote counts too."""
+        """As `holds_intact`, but DVC's remote counts too if it is a folder."""
         if self.holds_intact(entry):
             return True
         if self.remote is None:
@@ -196,7 +194,7 @@ class Disk:
         )
 
     def obtain(self, md5: str) -> bytes | None:
-        """A file's content from the cache, or from DVC's remote where that is a folder."""
+        """As `read`, but also from DVC's remote if it is a folder."""
         data = self.read(md5)
         return data if data is not None or self.remote is None else _content(f"{self.remote}/{dvcfile.object_path(md5)}")
 
@@ -209,40 +207,40 @@ class Disk:
         if not test(f"{self.cache}/{dvcfile.object_path(entry.md5)}"):
             return False
         if entry.is_folder and entry.md5 in self.hashes.trees:
-            # A folder that was just hashed lists what its object in the cache lists: both have this md5.
+            # The listing of a folder hashed before has this md5, so it equals the object in the cache.
             self._trees[entry.md5] = self.hashes.trees[entry.md5]
         files = self.tree(entry.md5) if entry.is_folder else {}
         return files is not None and all(test(f"{self.cache}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
 
     def damaged(self, entry: Entry) -> list[Path]:
-        """The objects of this content that are not what their names say."""
+        """The objects of this content that do not match the hash in their names."""
         files = (self.tree(entry.md5) or {}) if entry.is_folder else {}
         paths = [self.cache / dvcfile.object_path(md5) for md5 in (entry.md5, *files.values())]
         return [path for path in dict.fromkeys(paths) if path.exists() and not self._intact(str(path))]
 
     def tree(self, md5: str) -> Mapping[str, str] | None:
-        """The listing of a folder, by path inside it, None where the cache does not hold it."""
+        """The listing of a folder (path inside it to md5); None if neither the cache nor a remote folder has it."""
         if md5 not in self._trees and (data := self.obtain(md5)) is not None:
             self._trees[md5] = dvcfile.parse_tree(data)
         return self._trees.get(md5)
 
     def read(self, md5: str) -> bytes | None:
-        """A file's content from the cache."""
+        """The content of a file in the cache; None if it is missing."""
         return _content(f"{self.cache}/{dvcfile.object_path(md5)}")
 
     def metrics(self, path: str) -> Mapping[str, Any]:
-        """A metrics file of the workspace, empty where there is none."""
+        """The content of a metrics file in the workspace; empty if it is missing or invalid."""
         data = _content(f"{self.root}/{path}")
         if data is None:
             return {}
         try:
             content = json.loads(data)
         except ValueError:
-            return {}  # an edited metrics file is reported as a changed output; its numbers are of no use here
+            return {}  # an edited metrics file is reported as a changed output
         return content if isinstance(content, dict) else {}
 
     def ran(self, step: Step) -> RunRecord | None:
-        """The record of the run that made what lies in the workspace: beside it, or in the cache where DVC has restored it."""
+        """The record of the run that produced the step's outputs: from the workspace, or from the cache if DVC restored them."""
         made = self.entry(step.provenance)
         if made is None:
             return None
@@ -250,7 +248,7 @@ class Disk:
         return beside if beside and beside.statement == made.md5 else self.run_record(step.name, made.md5)
 
     def run_record(self, step: str, statement: str) -> RunRecord | None:
-        """The record of the run that made a statement (its md5), as the cache has it."""
+        """The record of the run that produced a statement (given by md5), from the cache."""
         if found := records.merged(records.kept(self.cache, step, statement)):
             return found
         data = self.read(statement)
@@ -258,7 +256,7 @@ class Disk:
 
 
 def _run_in(path: Path) -> Record | None:
-    """The run in an entry of the run cache; None for the half of one that a killed DVC left behind."""
+    """The run in an entry of the run cache; None for a partial entry of a killed DVC process."""
     try:
         return dvcfile.parse_record(path.read_bytes())
     except ValueError:
@@ -266,7 +264,7 @@ def _run_in(path: Path) -> Record | None:
 
 
 def _content(path: str) -> bytes | None:
-    """The bytes of a file, None where there is none."""
+    """The content of a file; None if it does not exist."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - plain strings: this runs for every step
             return file.read()

@@ -1,4 +1,4 @@
-"""Files of cache and workspace: written whole or not at all, linked as `cache.type` says, open to a group as `cache.shared` says."""
+"""Writes files of the cache and the workspace: atomically, with the links of `cache.type` and the permissions of `cache.shared`."""
 
 import errno
 import fcntl
@@ -13,20 +13,20 @@ from engine.core.errors import UserError
 from engine.dvc.config import Cache
 
 _IMPOSSIBLE = {getattr(errno, name) for name in ("EXDEV", "EPERM", "EOPNOTSUPP", "EINVAL", "ENOTTY", "EMLINK", "ENOSYS", "EACCES")}
-"""What a file system says that cannot do a sort of link."""
+"""The errors of file systems that do not support a type of link."""
 
 
 def place(source: Path, target: Path, links: Sequence[str]) -> None:
-    """Put an object of the cache at TARGET, where nothing is, by the first of LINKS that the file systems can do, as `cache.type` means it.
+    """Check out an object of the cache to TARGET, which must not exist, with the first type in LINKS that works (see `cache.type`).
 
-    Raises UserError where none can be done.
+    Raises UserError if none works.
     """
     for link in links:
         try:
             if link == "reflink":
                 reflink(source, target)
             elif link == "hardlink":
-                # DVC does not link empty files: all of them would be one file.
+                # As in DVC, empty files are not linked: all of them would be one file.
                 target.touch() if source.stat().st_size == 0 else os.link(source, target)
             elif link == "symlink":
                 target.symlink_to(source)
@@ -37,23 +37,24 @@ def place(source: Path, target: Path, links: Sequence[str]) -> None:
             target.unlink(missing_ok=True)
             if error.errno not in _IMPOSSIBLE:
                 raise
-    raise UserError(f"{source} cannot be put at {target} by {' or '.join(links)}", hint="allow copies: dvc config cache.type reflink,copy")
+    what = f"cannot check out {source} to {target}: the file system does not support {' or '.join(links)}"
+    raise UserError(what, hint="allow copies: dvc config cache.type reflink,copy")
 
 
 _FICLONE = 0x40049409
-"""ioctl(2) of Linux: the target shares the blocks of the source until one of them is written."""
+"""Linux ioctl_ficlone(2): the target shares the blocks of the source until either is modified."""
 
 
 def reflink(source: Path, target: Path) -> None:
-    """Copy SOURCE without copying its blocks; raises OSError where the file system cannot."""
+    """Copy SOURCE by sharing its blocks; raises OSError if the file system does not support it."""
     if sys.platform != "linux":
-        raise OSError(errno.EOPNOTSUPP, "no reflinks here")
+        raise OSError(errno.EOPNOTSUPP, "reflinks are supported on Linux only")
     with source.open("rb") as old, target.open("wb") as new:
         fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy SOURCE, without its blocks where the file system can."""
+    """Copy SOURCE, as a reflink if the file system supports it."""
     try:
         reflink(source, target)
     except OSError:
@@ -61,12 +62,12 @@ def copy(source: Path, target: Path) -> None:
 
 
 def is_link(file: Path, target: Path) -> bool:
-    """Whether FILE is a link to the object TARGET; an empty file is as good as one."""
+    """Whether FILE is a link to the object TARGET; True for an empty object, which is never linked."""
     return file.samefile(target) or target.stat().st_size == 0
 
 
 def make_folder(folder: Path, cache: Cache) -> None:
-    """Make a folder of the cache and those above it, with the permissions that `cache.shared` asks for."""
+    """Create a folder of the cache and its parents, with the permissions of `cache.shared`."""
     if folder.is_dir():
         return
     make_folder(folder.parent, cache)
@@ -76,7 +77,7 @@ def make_folder(folder: Path, cache: Cache) -> None:
 
 
 def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Write a whole file at once; a full disk leaves the old one."""
+    """Write a file atomically; if the disk is full, the old file remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -89,7 +90,7 @@ def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -97,6 +98,6 @@ def remove(path: Path) -> None:
 
 
 def file_md5(path: Path) -> str:
-    """The md5 of a file, read now."""
+    """The md5 of a file, computed without cached hashes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

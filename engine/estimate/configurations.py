@@ -1,4 +1,4 @@
-"""The configuration of a model from scratch, as transformers would write it, from its part of the spec alone."""
+"""The config.json of a model from scratch, derived from its architecture in the spec."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Ll
 
 
 def configuration(architecture: Part, vocab_size: int) -> dict[str, Any] | None:
-    """The keys of config.json that decide the model's size; None for an architecture that is not known here."""
+    """The keys of config.json that determine the model's size; None for an unknown architecture."""
     match architecture:
         case Bloom():
             values = _bloom(architecture)
@@ -62,7 +62,7 @@ def _llama(a: Llama | Mistral | Qwen2 | Qwen3) -> dict[str, Any]:
     return {
         "model_type": a.kind,
         "hidden_size": a.hidden_size,
-        "intermediate_size": a.intermediate_size or _two_thirds(a.hidden_size),
+        "intermediate_size": a.intermediate_size or _gated_width(a.hidden_size),
         "num_hidden_layers": a.layers,
         "num_attention_heads": a.heads,
         "num_key_value_heads": a.kv_heads or a.heads,
@@ -75,7 +75,7 @@ def _t5(a: T5) -> dict[str, Any]:
         "model_type": "t5",
         "d_model": a.hidden_size,
         "d_kv": a.hidden_size // a.heads,
-        "d_ff": a.intermediate_size or _two_thirds(a.hidden_size),
+        "d_ff": a.intermediate_size or _gated_width(a.hidden_size),
         "num_layers": a.layers,
         "num_decoder_layers": a.layers,
         "num_heads": a.heads,
@@ -84,6 +84,6 @@ def _t5(a: T5) -> dict[str, Any]:
     }
 
 
-def _two_thirds(hidden_size: int) -> int:
-    """Two thirds of the usual four widths, since a gated layer has three matrices, rounded up to 8."""
+def _gated_width(hidden_size: int) -> int:
+    """8/3 of HIDDEN_SIZE, rounded up to a multiple of 8: a gated layer has three matrices (Shazeer, 2020, arXiv:2002.05202)."""
     return -(-hidden_size * 8 // 3 // 8) * 8

@@ -1,4 +1,4 @@
-"""What the memory of a training was estimated at, to stand beside what was measured."""
+"""The estimated memory of a finished training, for comparison with the measured one."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from stages import train
 
 
 def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The estimate for the longest row and the micro-batch that the training really had; nothing for other kinds and unknown models."""
+    """The estimate for the actual longest row and micro-batch of a training; empty for other kinds and unknown models."""
     longest = measured.get("longest_row")
     if not isinstance(parameters, train.Parameters) or not isinstance(longest, int):
         return {}
@@ -22,8 +22,16 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
     return {"estimated": found.as_data()} if found else {}
 
 
+def needed(measured: Mapping[str, Any]) -> int | None:
+    """The measured bytes that correspond to an estimate, those of the training itself; None if nothing was measured.
+
+    Without `training_memory_bytes` (older runs, systems that do not report it): the process's peak minus its memory before the model.
+    """
+    peak: int = measured.get("training_memory_bytes") or measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
+    return peak if peak > 0 else None
+
+
 def error(measured: Mapping[str, Any]) -> float | None:
-    """By which share the estimate is above what was measured (below: negative); None where one of them is not there."""
-    total = measured.get("estimated", {}).get("total")
-    peak = measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
-    return total / peak - 1 if total and peak > 0 else None
+    """The relative error of the estimate, positive if it is too high; None if estimate or measurement is missing."""
+    total, used = measured.get("estimated", {}).get("total"), needed(measured)
+    return total / used - 1 if total and used else None

@@ -1,11 +1,11 @@
-"""Peak memory of a training on one device, in bytes: weights, gradients, optimizer states, and what the backward pass needs.
+"""Peak memory of a training on one device, in bytes: weights, gradients, optimizer states, and activations.
 
-Weights, gradients and optimizer states follow ZeRO (Rajbhandari et al., 2020, arXiv:1910.02054, sections 3.1 and 5); what is offloaded
-follows DeepSpeed's own estimators (`estimate_zero2_model_states_mem_needs`, https://deepspeed.readthedocs.io/en/latest/memory.html).
-Activations follow Korthikanti et al., 2022 (arXiv:2205.05198, section 4), adapted: numbers instead of 16-bit bytes, no dropout masks,
-each architecture's own feed-forward layer, and, where torch has it, fused attention, which keeps the mask in place of each head's
-probabilities (Dao et al., 2022, arXiv:2205.14135). Left out are what the process itself takes (some hundred MB on a GPU) and the
-allocator's fragments.
+Weights, gradients and optimizer states follow ZeRO (Rajbhandari et al., 2020, arXiv:1910.02054, sections 3.1 and 5); offloading follows
+DeepSpeed's estimators (`estimate_zero2_model_states_mem_needs`, https://deepspeed.readthedocs.io/en/latest/memory.html). Activations
+follow Korthikanti et al., 2022 (arXiv:2205.05198, section 4), adapted: element counts instead of 16-bit bytes, no dropout masks, the
+feed-forward layer of each architecture, and, where torch supports it, fused attention, which stores the mask instead of each head's
+attention probabilities (Dao et al., 2022, arXiv:2205.14135). Not included: the process itself (some hundred MB on a GPU) and
+fragmentation of the allocator.
 """
 
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ from math import ceil
 from engine.estimate.models import Model, Stack
 
 FLOAT32 = 4
-"""Bytes of a number, which each weight that is learnt has."""
+"""Bytes of a float32 number, the type of all trained weights."""
 _ADAMW = 8.0
-"""Bytes of AdamW's two running means for each trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
+"""Bytes of AdamW's two moments per trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
 _BITS = {(4, True): 4.127, (4, False): 4.5, (8, True): 8.0, (8, False): 8.0}
-"""Bits per quantised weight, by bits and double quantisation; a block of 64 has a constant of 32 bits, which double quantisation makes
-8.127 (Dettmers et al., 2023, arXiv:2305.14314)."""
+"""Bits per quantised weight, by (bits, double quantisation). A block of 64 weights has a 32-bit constant, which double quantisation
+reduces to 8.127 bits (Dettmers et al., 2023, arXiv:2305.14314)."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device, by what they are for."""
+    """Bytes on one device, by purpose."""
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
     together: bool = True
-    """Whether gradients lie beside activations; else they come as these go, which is so where a step is one micro-batch."""
+    """Whether gradients and activations peak at the same time; else, with one micro-batch per step, gradients replace activations."""
     layer: int = 0
-    """What the backward pass of one layer needs for a moment, the first one's too, when nearly all gradients are there."""
+    """Temporary memory of one layer's backward pass; also needed by the first layer, when nearly all gradients exist."""
 
     @property
     def states(self) -> int:
-        """What does not depend on the rows."""
+        """Weights, gradients and optimizer states: the part that does not depend on the batch."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def total(self) -> int:
-        """The peak."""
+        """The peak in bytes."""
         backward = self.gradients + self.activations if self.together else max(self.gradients + self.layer, self.activations)
         return self.weights + self.optimizer + backward
 
@@ -54,32 +54,33 @@ class Memory:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the numbers of a training are kept, and how they are spread over devices; as it stands: float32 on one device."""
+    """Number formats of a training, and how its states are partitioned over devices; default: float32 on one device."""
 
     weight_bytes: int = FLOAT32
-    """Bytes of a weight of the model, and, where nothing else is said, of all else but the optimizer's states."""
+    """Bytes per weight of the model; also the default of the next two fields."""
     trained_bytes: int | None = None
-    """Bytes of a weight that is added, and of a gradient."""
+    """Bytes per added (adapter) weight and per gradient."""
     activation_bytes: int | None = None
+    """Bytes per activation."""
     optimizer_bytes: float = _ADAMW
-    """Bytes of the optimizer's states for each trained number."""
+    """Bytes of optimizer states per trained parameter."""
     zero_stage: int = 0
-    """What the devices share: 1 the optimizer states, 2 the gradients too, 3 the weights too."""
+    """What is partitioned over the devices: 1 optimizer states, 2 also gradients, 3 also weights."""
     devices: int = 1
     offload_optimizer: bool = False
-    """Optimizer states, and with them the gradients, lie in main memory."""
+    """Optimizer states, and from stage 2 on gradients, are kept in main memory."""
     offload_parameters: bool = False
-    """Stage 3 only: the weights lie in main memory, save for the module at work."""
+    """Stage 3 only: weights are kept in main memory, except for the module being computed."""
     quantisation_bits: int | None = None
-    """4 or 8: the frozen matrices of the layers are kept so."""
+    """4 or 8: precision of the frozen weight matrices of layers; None: not quantised."""
     double_quant: bool = True
-    """Whether the constants of 4-bit blocks are quantised as well."""
+    """Whether the constants of 4-bit blocks are quantised, too."""
     gradient_checkpointing: bool = False
-    """Only the layers' inputs are kept; each layer is computed again in the backward pass."""
+    """Only the inputs of layers are kept; each layer is recomputed in the backward pass."""
     accumulates: bool = True
-    """Whether a step is several micro-batches, whose gradients are kept while the next one is computed."""
+    """Whether gradients are accumulated over several micro-batches per optimizer step."""
     supervised: float = 1.0
-    """Share of the tokens that something is learnt from: the loss is taken of these alone."""
+    """Fraction of tokens that are supervised, i.e. count in the loss."""
 
     def __post_init__(self) -> None:
         assert self.zero_stage in (0, 1, 2, 3) and self.devices > 0
@@ -89,26 +90,29 @@ class Layout:
 
     @property
     def trained(self) -> int:
-        """Bytes of a trained weight and of its gradient."""
+        """Bytes per trained weight and per gradient."""
         return self.trained_bytes or self.weight_bytes
 
     @property
     def activation(self) -> int:
-        """Bytes of an activation."""
+        """Bytes per activation."""
         return self.activation_bytes or self.weight_bytes
 
 
 def memory(model: Model, trainable: int, added: int, rows: int, length: int, layout: Layout | None = None) -> Memory:
-    """The peak on one device where it computes ROWS rows of LENGTH tokens at once; ADDED: parameters of an adapter beside MODEL."""
+    """Peak memory on one device for a micro-batch of ROWS rows of LENGTH tokens.
+
+    TRAINABLE is the number of trained parameters, ADDED the number of adapter parameters in addition to those of MODEL.
+    """
     layout = layout or Layout()
     return Memory(
         _weights(model, added, layout),
         _gradients(trainable, layout),
         _optimizer(trainable, layout),
         activations(model, rows, length, layout),
-        # ZeRO keeps room for what it exchanges from the first step on.
+        # ZeRO allocates its communication buffers before the first step.
         together=layout.accumulates or layout.zero_stage > 0,
-        layer=_momentary(model, rows * length, length, layout),
+        layer=_temporary(model, rows * length, length, layout),
     )
 
 
@@ -119,7 +123,7 @@ def _weights(model: Model, added: int, layout: Layout) -> int:
     size = plain - saved * quantised
     if layout.zero_stage < 3:
         return ceil(size)
-    # A module's shares are brought together while it is at work.
+    # Stage 3 gathers the full weights of a module while it is computed.
     return layout.weight_bytes * model.largest + (0 if layout.offload_parameters else ceil(size / layout.devices))
 
 
@@ -132,42 +136,43 @@ def _gradients(trainable: int, layout: Layout) -> int:
 def _optimizer(trainable: int, layout: Layout) -> int:
     if layout.offload_optimizer:
         return 0
-    # Weights of half precision are learned through a float32 copy (Micikevicius et al., 2018, arXiv:1710.03740).
+    # Weights in half precision have a float32 master copy (Micikevicius et al., 2018, arXiv:1710.03740).
     each = layout.optimizer_bytes + (FLOAT32 if layout.trained < FLOAT32 else 0)
     return ceil(each * trainable / (layout.devices if layout.zero_stage >= 1 else 1))
 
 
 def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
-    """What the backward pass needs of the forward pass, and beside it the largest of what is needed for a moment only.
+    """Bytes that the forward pass stores for the backward pass, plus the largest temporary memory.
 
-    The loss is computed first, then the layers backwards, the last one first: its logits are gone when a layer is computed again
-    (checkpointed), or a matrix of 4 bits is unpacked.
+    The backward pass of the loss comes first, so its logits are freed before a layer is recomputed (gradient checkpointing) or a 4-bit
+    matrix is dequantised.
     """
     tokens = rows * length
-    # The embeddings' result and the last norm's, which the output layer reads.
+    # The outputs of the embedding and of the final norm, which the output layer reads.
     kept = 2 * tokens * model.hidden
     for stack in model.stacks:
         kept += stack.layers * (tokens * model.hidden if layout.gradient_checkpointing else _layer(stack, tokens, length))
-    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), _momentary(model, tokens, length, layout))
+    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), _temporary(model, tokens, length, layout))
 
 
 def _layer(stack: Stack, tokens: int, length: int) -> int:
-    """Numbers that one layer of STACK keeps for its backward pass."""
+    """Number of elements that one layer of STACK stores for its backward pass."""
     return tokens * (stack.stored + length * stack.matrices)
 
 
-def _momentary(model: Model, tokens: int, length: int, layout: Layout) -> int:
-    """A layer that is computed again, and a matrix of 4 bits that is unpacked."""
+def _temporary(model: Model, tokens: int, length: int, layout: Layout) -> int:
+    """Bytes of a recomputed layer and of a dequantised 4-bit matrix."""
     again = max(_layer(stack, tokens, length) for stack in model.stacks) if layout.gradient_checkpointing else 0
     unpacked = max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
     return layout.activation * (again + unpacked)
 
 
 def _loss(logits: int, layout: Layout) -> int:
-    """What the loss of so many LOGITS takes at most (stages/train/loop/loss.py), in float32 but for the logits themselves.
+    """Peak bytes of the loss over LOGITS logits (stages/train/loop/loss.py), in float32 except for the logits themselves.
 
-    Forwards the logits, a float32 copy of the supervised ones, and their logarithms of probabilities; backwards, when the logits are
-    gone, these logarithms with two gradients; at the end the gradient of the supervised logits, and that of all before and after a cut.
+    The maximum of three phases: the forward pass (logits, a float32 copy of the supervised ones, and their log-probabilities); the
+    backward pass (log-probabilities and two gradients, logits freed); and its end (the gradient of the supervised logits, and that of
+    all logits before and after the selection).
     """
-    learnt = layout.supervised * FLOAT32
-    return ceil(logits * max(layout.activation + 2 * learnt, 3 * learnt, layout.activation * (2 + layout.supervised)))
+    supervised = layout.supervised * FLOAT32
+    return ceil(logits * max(layout.activation + 2 * supervised, 3 * supervised, layout.activation * (2 + layout.supervised)))

@@ -1,4 +1,4 @@
-"""How many parameters a training method learns, how many it adds to the model, and how many it saves."""
+"""The numbers of parameters that a training method trains, adds to the model, and saves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ class Counts:
 
     trained: int
     added: int
-    """Beside the model's own."""
+    """In addition to those of the model."""
     saved: int
-    """In the artifact."""
+    """Stored in the artifact."""
 
 
 def trainable_parameters(model: Model, method: Part) -> int | None:
-    """The parameters of MODEL that METHOD trains; None for a method that is not known here, or one that finds no layer."""
+    """The number of parameters that METHOD trains on MODEL; None for an unknown method, or if no layer matches."""
     found = counts(model, method)
     return found.trained if found else None
 
 
 def counts(model: Model, method: Part) -> Counts | None:
-    """What METHOD does to MODEL, in parameters; None for a method that is not known here, or layers that are not there."""
+    """The parameter counts of METHOD on MODEL; None for an unknown method, or if no layer matches."""
     match method:
         case Full():
             return Counts(model.parameters, 0, model.parameters)
@@ -55,7 +55,7 @@ def _low_rank(model: Model, method: Lora | Qlora) -> Counts | None:
     copies = sum(size or 0 for size in whole)
     updates = sum(count * lora_parameters(layer, method.r) for layer, count in chosen)
     magnitudes = sum(count * layer.outputs for layer, count in chosen) if method.use_dora else 0
-    # MiCA freezes the upper matrix of each update.
+    # MiCA freezes the B matrix, [outputs, r], of each update.
     frozen = sum(count * method.r * layer.outputs for layer, count in chosen) if method.init_lora_weights == "mica" else 0
     added = updates + magnitudes + copies
     biases = _biases(model, method, chosen)
@@ -75,33 +75,33 @@ def _biases(model: Model, method: Lora | Qlora, chosen: Sequence[tuple[Linear, i
 
 
 def _module(model: Model, name: str) -> int | None:
-    """Parameters of the modules that NAME ends; None where it is none of those that are counted here."""
+    """The number of parameters in modules whose name ends in NAME; None if there is no such linear or embedding layer."""
     if _ends(model.embedding, name):
         return model.vocabulary * model.hidden
     return sum(count * layer.parameters for layer, count in targets(model, (name,))) or None
 
 
 def _factors(model: Model, method: Ia3) -> int | None:
-    """A factor for each output of some layers, and for each input of others."""
+    """IA3's factors: one per output of the target layers, one per input of the feed-forward layers; None if no layer matches."""
     names = method.layers(model.model_type)
     if names is None:
         return None
     outputs, inputs = names
-    # peft takes a layer that is named on both sides for one whose inputs are scaled.
+    # peft scales the inputs of a layer that is in both lists.
     scaled = [(layer, count, any(_ends(layer.name, name) for name in inputs)) for layer, count in targets(model, (*outputs, *inputs))]
     return sum(count * (layer.inputs if at_inputs else layer.outputs) for layer, count, at_inputs in scaled) or None
 
 
 def lora_parameters(layer: Linear, r: int) -> int:
-    """The two low-rank matrices beside LAYER, [r, inputs] and [outputs, r] (Hu et al., 2021, arXiv:2106.09685)."""
+    """The size of the two low-rank matrices of LAYER, [r, inputs] and [outputs, r] (Hu et al., 2021, arXiv:2106.09685)."""
     return r * (layer.inputs + layer.outputs)
 
 
 def targets(model: Model, target_modules: str | Sequence[str]) -> list[tuple[Linear, int]]:
-    """The layers that get an update, and in how many layers of their stack, as peft chooses them.
+    """Each linear layer with the number of its instances that TARGET_MODULES selects, as peft does.
 
-    `all-linear` means all but the output layer. A name of a list is a layer's whole name or its end after a dot:
-    `peft.tuners.tuners_utils.check_target_module_exists`.
+    `all-linear` selects all except the output layer. A name in a list matches a layer's full name or a suffix of it after a dot
+    (`peft.tuners.tuners_utils.check_target_module_exists`).
     """
     if target_modules == "all-linear":
         return list(model.inside)
@@ -110,7 +110,7 @@ def targets(model: Model, target_modules: str | Sequence[str]) -> list[tuple[Lin
 
 
 def _count(stack: Stack, layer: Linear, names: Sequence[str]) -> int:
-    """In how many layers of STACK the NAMES hit LAYER: in all of them, or in those whose numbers they name."""
+    """The number of layers of STACK in which NAMES match LAYER: all, or those whose indices are in the names."""
     if any(_ends(layer.name, name) for name in names):
         return stack.layers
     before = {name.removesuffix(f".{layer.name}") for name in names if name.endswith(f".{layer.name}")}

@@ -1,7 +1,7 @@
-"""The size of a model, from the dictionary of its config.json alone: parameters, linear layers, and what a backward pass needs.
+"""The size of a model, computed from config.json alone: parameters, linear layers, and activations stored for the backward pass.
 
-The layers are those of transformers' modules (`transformers/models/<model_type>/modeling_<model_type>.py`); tests compare all of it
-with real ones. What is not known here, or is no configuration at all, gives None: nothing is guessed.
+The layers are those of transformers' modules (`transformers/models/<model_type>/modeling_<model_type>.py`); tests compare the numbers
+with real models. An unknown architecture or an invalid configuration gives None instead of a guess.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,59 +11,59 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer by its name, and its two widths; GPT-2's transposed ones count as such, as they do for peft."""
+    """A linear layer with its name and widths; includes GPT-2's transposed `Conv1D` layers, which peft adapts like linear ones."""
 
     name: str
     inputs: int
     outputs: int
     bias: bool = False
     quantisable: bool = True
-    """Whether it may be kept in few bits; T5 must keep one of its layers in full precision."""
+    """Whether quantisation applies to it; one of T5's layers must stay in full precision."""
 
     @property
     def weights(self) -> int:
-        """Size of its matrix."""
+        """Number of elements of the weight matrix."""
         return self.inputs * self.outputs
 
     @property
     def parameters(self) -> int:
-        """Size of its matrix and bias."""
+        """Number of parameters: weight matrix and bias."""
         return self.weights + (self.outputs if self.bias else 0)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers that are all alike: a decoder's, or an encoder's."""
+    """A stack of identical transformer layers: a decoder's or an encoder's."""
 
     prefix: str
     """Name of the list of layers: a linear layer's full name is `<prefix>.<number>.<name>`."""
     layers: int
     block: tuple[Linear, ...]
-    """The linear layers of one layer, by their names inside it."""
+    """The linear layers of one transformer layer, with names relative to it."""
     stored: int
-    """Numbers per token that one layer keeps for the backward pass (see engine.estimate.memory)."""
+    """Elements per token that one layer stores for the backward pass (see engine.estimate.memory)."""
     matrices: int = 1
-    """Matrices [length, length] per row that one layer keeps: fused attention the mask, other attention each head's shares."""
+    """[length, length] matrices per row that one layer stores: the mask with fused attention, else one per head."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a configuration says of a model's size."""
+    """The size of a model according to its configuration."""
 
     vocabulary: int
     hidden: int
     heads: int
     kv_width: int
-    """Width of the keys that generation keeps, which is that of the values, of all heads together."""
+    """Total width of the cached keys over all key-value heads; that of the values is the same."""
     stacks: tuple[Stack, ...]
     head: Linear
     """The output layer."""
     embedding: str
-    """Name of the embeddings, inside the model."""
+    """Name of the embedding module inside the model."""
     tied: bool
-    """Whether the output layer shares the matrix of the embeddings."""
+    """Whether the output layer shares its matrix with the embeddings."""
     other: int
-    """Parameters outside of linear layers: embeddings, learned positions, norms."""
+    """Parameters outside linear layers: embeddings, learned positions, norms."""
     norm_biases: int = 0
     """Those of them that are biases of norms."""
     model_type: str = ""
@@ -71,23 +71,23 @@ class Model:
 
     @property
     def inside(self) -> tuple[tuple[Linear, int], ...]:
-        """Every linear layer but the output layer, and how often it is there."""
+        """Every linear layer except the output layer, with its number of instances."""
         return tuple((layer, stack.layers) for stack in self.stacks for layer in stack.block)
 
     @property
     def parameters(self) -> int:
-        """All of them, a shared matrix counted once."""
+        """Total number of parameters; a shared matrix counts once."""
         inside = sum(count * layer.parameters for layer, count in self.inside)
         return self.other + inside + (0 if self.tied else self.head.parameters)
 
     @property
     def biases(self) -> int:
-        """All parameters that are biases."""
+        """Total number of bias parameters."""
         return self.norm_biases + sum(count * layer.outputs for layer, count in self.inside if layer.bias)
 
     @property
     def largest(self) -> int:
-        """Parameters of the largest single module."""
+        """Number of parameters of the largest linear layer."""
         return max(self.head.weights, *(layer.parameters for layer, _ in self.inside))
 
     @property
@@ -98,11 +98,11 @@ class Model:
 
 
 class _Incomplete(Exception):
-    """A configuration lacks a size, or gives one that is none."""
+    """A configuration lacks a size, or has an invalid one."""
 
 
 def model_of(config: Mapping[str, Any]) -> Model | None:
-    """The size of the model that CONFIG describes; None where its architecture is not known here or a size is missing."""
+    """The size of the model that CONFIG describes; None if the architecture is unknown or a size is missing or invalid."""
     model_type = config.get("model_type")
     read = _READERS.get(model_type) if isinstance(model_type, str) else None
     try:
@@ -112,7 +112,7 @@ def model_of(config: Mapping[str, Any]) -> Model | None:
 
 
 def _size(config: Mapping[str, Any], *names: str, default: int | None = None) -> int:
-    """The first of NAMES that CONFIG gives; published configurations differ in what they call a size."""
+    """The value of the first of NAMES that CONFIG contains; published configurations use different names for a size."""
     value = next((config[name] for name in names if config.get(name) is not None), default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _Incomplete(names[0])
@@ -128,7 +128,7 @@ def _flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """The sizes that all architectures have."""
+    """The sizes common to all architectures."""
 
     vocabulary: int
     hidden: int
@@ -137,7 +137,7 @@ class _Sizes:
     tied: bool
 
     def model(self, stack: Stack, embedding: str, norms: int, biased: bool = False, extra: int = 0, kv_width: int | None = None) -> Model:
-        """A model with STACK, NORMS norms in all, with biases where BIASED, and EXTRA parameters beside them and the embeddings."""
+        """A model with one STACK, NORMS norms in total (with biases if BIASED), and EXTRA parameters besides norms and embeddings."""
         head = Linear("lm_head", self.hidden, self.vocabulary)
         biases = norms * self.hidden if biased else 0
         other = self.vocabulary * self.hidden + norms * self.hidden + biases + extra
@@ -154,15 +154,15 @@ def _bloom(config: Mapping[str, Any]) -> Model:
         Linear("mlp.dense_4h_to_h", 4 * hidden, hidden, True),
     )
     sizes = _decoder(config, hidden, ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads"), True)
-    # A layer norm has a weight and a bias; besides the layers' two there are one after the embeddings and one at the end.
+    # A layer norm has a weight and a bias; in addition to two per layer, one follows the embeddings and one the last layer.
     stored = _stored(2, hidden, hidden, 2 * 4 * hidden)
-    # transformers has no fused attention for it.
+    # transformers has no fused attention for BLOOM.
     stack = Stack("transformer.h", sizes.depth, block, stored, sizes.heads)
     return sizes.model(stack, "word_embeddings", norms=2 * sizes.depth + 2, biased=True)
 
 
 def _falcon(config: Mapping[str, Any]) -> Model:
-    """Falcon (Almazrouei et al., 2023, arXiv:2311.16867), the layer of 7B and that of 40B and 180B."""
+    """Falcon (Almazrouei et al., 2023, arXiv:2311.16867): the layer of 7B, and the newer one of 40B and 180B."""
     hidden = _size(config, "hidden_size", "n_embed")
     sizes = _decoder(config, hidden, ("num_hidden_layers",), ("num_attention_heads",), True)
     inner = _size(config, "ffn_hidden_size", default=4 * hidden)
@@ -174,18 +174,18 @@ def _falcon(config: Mapping[str, Any]) -> Model:
         Linear("mlp.dense_4h_to_h", inner, hidden, bias),
     )
     norms = _falcon_norms(config)
-    # Attention and feed-forward layer side by side have the same input before the norms, or after the norm where there is but one.
+    # Parallel attention and feed-forward layer share their input: before the norms, or after the norm if there is only one.
     stored = _stored(norms - _flag(config, "parallel_attn", True), hidden, hidden, 2 * inner)
-    # ALiBi makes a mask for each head, and torch has no fused attention for heads that share one key and value by broadcasting.
+    # ALiBi stores a mask per head, and torch has no fused attention for heads that share one key and value by broadcasting.
     shared = _flag(config, "multi_query", True) and not _flag(config, "new_decoder_architecture", False)
     stack = Stack("transformer.h", sizes.depth, block, stored, sizes.heads if shared or _flag(config, "alibi", False) else 1)
-    # The newer layer repeats shared keys and values for every head before they are kept.
+    # The newer layer repeats shared keys and values for every head before they are cached.
     kv_width = hidden // sizes.heads if shared else hidden
     return sizes.model(stack, "word_embeddings", norms=norms * sizes.depth + 1, biased=True, kv_width=kv_width)
 
 
 def _falcon_attention(config: Mapping[str, Any], sizes: _Sizes) -> int:
-    """Width of query, key and value together."""
+    """Total width of query, key and value."""
     width = sizes.hidden // sizes.heads
     if _flag(config, "new_decoder_architecture", False):
         return (sizes.heads + 2 * _size(config, "num_kv_heads", default=sizes.heads)) * width
@@ -193,7 +193,7 @@ def _falcon_attention(config: Mapping[str, Any], sizes: _Sizes) -> int:
 
 
 def _falcon_norms(config: Mapping[str, Any]) -> int:
-    """Layer norms of a decoder layer."""
+    """Number of layer norms per decoder layer."""
     if not _flag(config, "parallel_attn", True):
         return 2
     given = config.get("num_ln_in_parallel_attn")
@@ -214,7 +214,7 @@ def _gpt2(config: Mapping[str, Any]) -> Model:
     )
     sizes = _decoder(config, hidden, ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads"), True)
     positions = _size(config, "n_positions", "max_position_embeddings") * hidden
-    # Its activation is written out as a formula, whose four intermediate results are kept beside the outcome.
+    # The activation is written out as a formula, which stores four intermediate results and the output.
     stack = Stack("transformer.h", sizes.depth, block, _stored(2, hidden, hidden, 5 * inner))
     return sizes.model(stack, "wte", norms=2 * sizes.depth + 1, biased=True, extra=positions)
 
@@ -230,13 +230,13 @@ def _gpt_neox(config: Mapping[str, Any]) -> Model:
         Linear("mlp.dense_4h_to_h", inner, hidden, True),
     )
     sizes = _decoder(config, hidden, ("num_hidden_layers",), ("num_attention_heads",), False)
-    # Queries and keys are put together anew where a part of them was turned, and those from before are kept with the values.
+    # Partial rotary embedding concatenates new queries and keys, and the old ones stay alive, since they share storage with the values.
     stored = _stored(2 - _flag(config, "use_parallel_residual", True), hidden, hidden, 2 * inner) + 2 * hidden
     return sizes.model(Stack("gpt_neox.layers", sizes.depth, block, stored), "embed_in", norms=2 * sizes.depth + 1, biased=True)
 
 
 def _t5(config: Mapping[str, Any]) -> Model:
-    """T5 (Raffel et al., 2019, arXiv:1910.10683) and its version 1.1; encoder and decoder read rows of the same length."""
+    """T5 (Raffel et al., 2019, arXiv:1910.10683) and T5 1.1; assumes encoder and decoder rows of the same length."""
     hidden, inner = _size(config, "d_model"), _size(config, "d_ff")
     sizes = _decoder(config, hidden, ("num_layers",), ("num_heads",), True)
     width = sizes.heads * _size(config, "d_kv", default=hidden // sizes.heads)
@@ -244,7 +244,7 @@ def _t5(config: Mapping[str, Any]) -> Model:
     gated = isinstance(activation, str) and activation.startswith("gated-")
     buckets = _size(config, "relative_attention_num_buckets", default=32) * sizes.heads
     depth = _size(config, "num_decoder_layers", default=sizes.depth)
-    # A formula's intermediate results, where the activation is one, beside both branches and their product.
+    # Gated: both branches, their product, and for GELU the intermediate results of its formula.
     kept = (8 if "gelu" in activation else 4) * inner if gated else 2 * inner
     attention = hidden + 4 * width
     encoder = (*_t5_attention("layer.0.SelfAttention", hidden, width), *_t5_feed_forward(1, hidden, inner, gated))
@@ -253,7 +253,7 @@ def _t5(config: Mapping[str, Any]) -> Model:
         *_t5_attention("layer.1.EncDecAttention", hidden, width),
         *_t5_feed_forward(2, hidden, inner, gated),
     )
-    # An RMS norm keeps its input and the normed values; no fused attention takes distances that are learnt.
+    # An RMS norm stores its input and its output; fused attention does not support learned relative positions.
     stacks = (
         Stack("encoder.block", sizes.depth, encoder, 5 * hidden + attention + kept, sizes.heads),
         Stack("decoder.block", depth, decoder, 7 * hidden + 2 * attention + kept, 2 * sizes.heads),
@@ -274,16 +274,16 @@ def _t5_feed_forward(number: int, hidden: int, inner: int, gated: bool) -> tuple
 
 @dataclass(frozen=True)
 class _Family:
-    """In what the relatives of Llama differ; the defaults are those of transformers' configurations."""
+    """Differences between Llama and its relatives; the defaults are those of transformers' configurations."""
 
     attention_bias: bool | None = False
-    """On queries, keys and values; None: the configuration decides, and then for the attention's output too."""
+    """Whether query, key and value have biases; None: the configuration decides, also for the attention output."""
     mlp_bias: bool = False
-    """Whether the configuration may ask for biases in the feed-forward layers."""
+    """Whether the configuration can enable biases in the feed-forward layers."""
     kv_heads: int | None = None
     head_width: int | None = None
     head_norms: int = 0
-    """Norms over a head's width in each layer."""
+    """Number of norms over the head width per layer."""
 
 
 _FAMILIES = {
@@ -299,7 +299,7 @@ def _llama(config: Mapping[str, Any]) -> Model:
     family = _FAMILIES[config["model_type"]]
     hidden, inner = _size(config, "hidden_size"), _size(config, "intermediate_size")
     sizes = _decoder(config, hidden, ("num_hidden_layers",), ("num_attention_heads",), False)
-    # A key that says null asks for as many as heads; a key that is not there means the family's default.
+    # null means as many key-value heads as heads; a missing key means the family's default.
     missing = None if "num_key_value_heads" in config else family.kv_heads
     kv_heads = _size(config, "num_key_value_heads", default=missing or sizes.heads)
     width = _size(config, "head_dim", default=family.head_width or hidden // sizes.heads)
@@ -315,7 +315,7 @@ def _llama(config: Mapping[str, Any]) -> Model:
         Linear("mlp.up_proj", hidden, inner, mlp_bias),
         Linear("mlp.down_proj", inner, hidden, mlp_bias),
     )
-    # An RMS norm has a weight only, and keeps its input and the normed values; SwiGLU keeps both branches, their product and one SiLU.
+    # An RMS norm has no bias and stores its input and output; SwiGLU stores both branches, their product and the SiLU output.
     normed = (2 * sizes.heads + kv_heads) * width if family.head_norms else 0
     stored = _stored(4, hidden, sizes.heads * width, 4 * inner) + normed
     stack = Stack("model.layers", sizes.depth, block, stored)
@@ -324,13 +324,13 @@ def _llama(config: Mapping[str, Any]) -> Model:
 
 
 def _decoder(config: Mapping[str, Any], hidden: int, layers: Sequence[str], heads: Sequence[str], tied: bool) -> _Sizes:
-    """The sizes that all architectures have; TIED is the architecture's own default."""
+    """The common sizes of a model in CONFIG; TIED is the architecture's default for tied embeddings."""
     vocabulary, depth, count = _size(config, "vocab_size"), _size(config, *layers), _size(config, *heads)
     return _Sizes(vocabulary, hidden, depth, count, _flag(config, "tie_word_embeddings", tied))
 
 
 def _stored(norms: int, hidden: int, attention: int, feed_forward: int) -> int:
-    """Inputs of norms, of attention and of the feed-forward layer; query, key, value and outcome of attention; the feed-forward layer."""
+    """Elements per token that a layer stores: inputs of norms, attention and feed-forward; q, k, v, output of attention; feed-forward."""
     return (norms + 2) * hidden + 4 * attention + feed_forward
 
 

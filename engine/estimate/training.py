@@ -1,4 +1,4 @@
-"""What one training takes: parameters, memory of a device, disk; and what to change where a device is too small."""
+"""Estimates for one training: parameters, device memory and disk space; and advice if a device is too small."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,42 +15,43 @@ GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class Matter:
-    """What a training computes with: the model's configuration and the longest row; both may be known only as upper bounds."""
+    """The model and data of a training that determine its memory; both may be upper bounds."""
 
     config: Mapping[str, Any]
+    """The model's config.json."""
     length: int
     """Tokens of the longest row."""
     exact_model: bool = True
-    """Whether the vocabulary is the real one; little text gives fewer tokens than the recipe allows."""
+    """Whether the vocabulary size is the actual one; a tokenizer trained on little text has fewer tokens than requested."""
     measured_length: bool = True
-    """Whether LENGTH was measured; otherwise it is tokenization's max_length."""
+    """Whether `length` was measured; else it is tokenization.max_length."""
     supervised: float = 1.0
-    """Share of the tokens that something is learnt from."""
+    """Fraction of tokens that are supervised."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one training will take on one device."""
+    """The estimate of one training on one device."""
 
     parameters: int
-    """Of the model, with the adapter's own."""
+    """Parameters of the model, including the adapter."""
     trainable: int
     memory: Memory
     disk: int
     """Bytes of the artifact's weights, in float32."""
     rows: int
-    """Rows that the device computes at once."""
+    """Rows in a micro-batch."""
     makes_adapter: bool
     matter: Matter = field(repr=False)
 
     def as_data(self) -> dict[str, int | bool | str]:
-        """What the memory was estimated for, and its parts in bytes."""
+        """Plain JSON values: the parts of the memory in bytes, and the assumptions of the estimate."""
         length = {"length": self.matter.length, "length_from": "longest row" if self.matter.measured_length else "max_length"}
         return {**self.memory.as_data(), "rows": self.rows, **length, "exact_model": self.matter.exact_model}
 
 
 def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
-    """What a training with PARAMETERS takes; None where its model or its method is not known here."""
+    """The estimate of a training with PARAMETERS; None if its model or method is unknown."""
     model = model_of(matter.config)
     counted = counts(model, parameters.method) if model else None
     if model is None or counted is None:
@@ -65,14 +66,14 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
 
 
 def _share(parameters: Parameters, length: int) -> int:
-    """Rows of a global batch that a device computes, at once or one micro-batch after another."""
+    """Rows of a global batch per device, over all its micro-batches."""
     batch = parameters.global_batch
     rows = max(1, batch.tokens // length) if batch.tokens else batch.rows
     return -(-rows // (parameters.devices * parameters.nodes))
 
 
 def layout_of(parameters: Parameters) -> Layout:
-    """How a training with PARAMETERS keeps its numbers: frozen weights in its precision, trained ones in float32."""
+    """The memory layout of a training with PARAMETERS: frozen weights in its precision, trained weights in float32."""
     half = 2 if parameters.precision in ("bfloat16", "float16") else FLOAT32
     method = parameters.method
     bits = method.bits if isinstance(method, Qlora) else None
@@ -92,24 +93,24 @@ def layout_of(parameters: Parameters) -> Layout:
 
 
 def _with_attention(model: Model, parameters: Parameters) -> Model:
-    """MODEL with the shares of each head kept, where attention is asked for that keeps them."""
+    """MODEL, with one attention matrix stored per head if attention is `eager`."""
     if parameters.attention != "eager":
         return model
     return replace(model, stacks=tuple(replace(stack, matrices=model.heads) for stack in model.stacks))
 
 
 def too_large(estimated: Estimate, device_memory: float) -> bool:
-    """Whether the training cannot fit a device of DEVICE_MEMORY gigabytes."""
+    """Whether the training does not fit a device with DEVICE_MEMORY gigabytes."""
     return estimated.memory.total > device_memory * GIGABYTE
 
 
 def shortage(name: str, estimated: Estimate, device_memory: float) -> str:
-    """Why the training of step NAME does not fit a device of DEVICE_MEMORY gigabytes, and what to change."""
+    """Message that the training of step NAME does not fit a device with DEVICE_MEMORY gigabytes, and what to change."""
     needed = estimated.memory
     parts = {"weights": needed.weights, "gradients": needed.gradients, "optimizer states": needed.optimizer}
     parts[f"activations of {estimated.rows} rows of {estimated.matter.length} tokens"] = needed.activations
     total, shown = gigabytes(needed.total), ", ".join(f"{gigabytes(size)} {what}" for what, size in parts.items())
-    what = f"{name} cannot fit its device: about {total} are needed, device_memory is {device_memory:g} GB"
+    what = f"{name} does not fit its device: it needs about {total}, device_memory is {device_memory:g} GB"
     return f"{what}\n  {shown}\n  hint: {_advice(estimated, device_memory)}"
 
 
@@ -119,13 +120,13 @@ def _advice(estimated: Estimate, device_memory: float) -> str:
     if rows >= 1:
         return f"set resources.micro_batch to {rows} or less; the result stays the same"
     if room > 0:
-        return f"even one row of {estimated.matter.length} tokens is too much: set micro_batch to 1 and tokenization.max_length lower"
+        return f"even one row of {estimated.matter.length} tokens does not fit: set micro_batch to 1 and lower tokenization.max_length"
     if not estimated.makes_adapter:
-        return 'training.method = "lora" has far fewer gradients and optimizer states; or take a smaller model or a larger device'
-    return "take a smaller model or a larger device"
+        return 'set training.method to "lora", which has far fewer gradients and optimizer states; or use a smaller model or larger device'
+    return "use a smaller model or larger device"
 
 
 def gigabytes(size: float) -> str:
-    """SIZE bytes in GB of 10^9 bytes, two digits behind the point below one."""
+    """SIZE bytes as text in GB (10^9 bytes), with more decimals for small sizes."""
     value = size / GIGABYTE
     return f"{value:.0f} GB" if value >= 100 else f"{value:.1f} GB" if value >= 1 else f"{max(value, 0.01):.2f} GB"

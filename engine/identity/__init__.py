@@ -1,1 +1,1 @@
-"""What makes a step the same step: code, revisions of behaviour, versions of packages, and the statement of what was built."""
+"""Identities of steps: code closures, revisions of behaviour, package versions; and the provenance of results."""

@@ -1,9 +1,9 @@
-"""Revisions of behaviour: which states of the code, and which versions of packages, are known to leave the same bytes.
+"""Revisions of behaviour: states of the code, and versions of packages, that are known to produce the same bytes.
 
-A *unit* is what an identity names of the code: the body of a kind (`train`) or the member of a family (`train.methods.lora`), each with
-all modules of ours that it imports. `behaviours.json` lists, for every unit, the digests of the closures that are known to behave alike and
-the revision that they share. It is written by `make behaviours` alone, which builds the golden suite with the code as it is and compares.
-So moving a function, renaming a module or upgrading reruns nothing that would leave the same bytes, and what is not listed reruns.
+A *unit* is the granularity at which an identity covers code: the body of a kind (`train`) or a member of a family (`train.methods.lora`),
+with all modules of this project that it imports. `behaviours.json` lists, for every unit, the digests of closures that are known to behave
+the same, each with its revision. Only `make behaviours` writes it: it builds the golden suite with the current code and compares.
+So moving a function, renaming a module or upgrading a package reruns nothing whose bytes stay the same, and unlisted code reruns.
 """
 
 import json
@@ -21,45 +21,45 @@ FILE = "engine/identity/behaviours.json"
 _PREFIX, _BODY = "stages.", ".body"
 
 Code = int | Mapping[str, str]
-"""What an identity says of a unit: its revision, or, where its code is not listed, the digest of every module of its closure."""
+"""What an identity records about a unit: its revision, or, if its code is not listed, the digest of every module in its closure."""
 
 
 def unit_of(module: str) -> str:
-    """The name of the unit that MODULE is: `stages.train.body` is `train`, `stages.train.methods.lora` is `train.methods.lora`."""
+    """The unit of MODULE: `train` for `stages.train.body`, `train.methods.lora` for `stages.train.methods.lora`."""
     return module.removeprefix(_PREFIX).removesuffix(_BODY)
 
 
 def module_of(unit: str) -> str:
-    """The module of a unit: the reverse of `unit_of`."""
+    """The module of a unit: the inverse of `unit_of`."""
     return f"{_PREFIX}{unit}" if "." in unit else f"{_PREFIX}{unit}{_BODY}"
 
 
 def closure_digest(closure: Mapping[str, str]) -> str:
-    """One digest of a closure (module to digest)."""
+    """The digest of a whole closure, given as module to digest."""
     return digest(canonical(dict(closure)))
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is known of one unit."""
+    """The listed revisions of one unit."""
 
     revision: int
-    """The revision of the code that was listed last."""
+    """The revision of the code listed last."""
     closures: Mapping[str, int] = field(default_factory=dict)
-    """The digests of closures, each with the revision that it has."""
+    """Maps the digest of each listed closure to its revision."""
     changes: Mapping[str, str] = field(default_factory=dict)
-    """The line of the changelog that each later revision came with."""
+    """The changelog line of each revision after the first."""
 
 
 @dataclass(frozen=True)
 class Versions:
-    """Versions of packages with which the golden suite was built."""
+    """A combination of package versions with which the golden suite was built."""
 
     packages: Mapping[str, str]
     like: int | None = None
-    """Number of the earlier combination that these were compared with; None for the first one."""
+    """Index of the earlier combination that this one was compared with; None for the first one."""
     units: tuple[str, ...] = ()
-    """The units that left the same bytes as with that combination."""
+    """The units that produced the same bytes as with that combination."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,25 @@ class Behaviours:
     units: Mapping[str, Unit] = field(default_factory=dict)
     versions: tuple[Versions, ...] = ()
     modules: Mapping[str, str] = field(default_factory=dict)
-    """Every module of the code that was listed last, with its digest: so that a plan can name the one that was edited since."""
+    """The digest of every module of the code listed last, so that a plan can name modules edited since."""
     format_1: Mapping[str, str] = field(default_factory=dict)
-    """The same of the last code that wrote identities of format 1, all of whose units have revision 1."""
+    """Likewise for the last code that wrote identities of format 1; all its units have revision 1."""
     moved: Mapping[str, str] = field(default_factory=dict)
-    """Units that got another name, old to new: their module was renamed or moved."""
+    """Renamed units, old name to new: their module was renamed or moved."""
     golden: str = ""
-    """Digest of the record of what the golden suite left (tests/behaviours/golden.json), which only the repository needs."""
+    """Digest of the record of the golden suite's results (tests/behaviours/golden.json), used only in the repository."""
 
     @classmethod
     def of(cls, code_root: Path) -> "Behaviours":
-        """What is listed for the code in CODE_ROOT; nothing where there is no such file."""
+        """The behaviours listed for the code in CODE_ROOT; empty if the file does not exist."""
         path = code_root / FILE
         if not path.exists():
             return cls()
         try:
             content = json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            hint = "take the file of one side, then run: make behaviours"
-            raise UserError(f"it cannot be read: {error}", Location(str(path)), hint) from None
+            hint = "restore the file (after a merge conflict: from one side), then run: make behaviours"
+            raise UserError(f"cannot read {path.name}: {error}", Location(str(path)), hint) from None
         return cls(
             {name: Unit(**unit) for name, unit in content["units"].items()},
             tuple(Versions(item["packages"], item["like"], tuple(item["units"])) for item in content["versions"]),
@@ -98,7 +98,7 @@ class Behaviours:
         )
 
     def text(self) -> str:
-        """The file's text: sorted, one line an entry, so that a change reads well in git."""
+        """The text of the file: sorted, one entry per line, for readable diffs in git."""
         content = {
             "format": 1,
             "units": {name: vars(unit) for name, unit in self.units.items()},
@@ -111,15 +111,15 @@ class Behaviours:
         return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     def code(self, unit: str, closure: Mapping[str, str]) -> Code:
-        """What an identity says of UNIT whose closure is CLOSURE."""
+        """What an identity records about UNIT with this CLOSURE."""
         known = self.units.get(unit)
         revision = known.closures.get(closure_digest(closure)) if known else None
         return revision if revision is not None else dict(closure)
 
     def environment(self, versions: Mapping[str, str], code: Mapping[str, Code]) -> dict[str, str]:
-        """What an identity says of the VERSIONS of a step's packages: those of the first combination that left the same bytes for its CODE.
+        """The package versions that an identity records: those of the first combination that gives its CODE the same bytes as VERSIONS.
 
-        CODE is what the identity says of it, by unit. Of code that is not listed nobody has compared versions.
+        CODE is what the identity records, by unit. For unlisted code, versions have not been compared, so VERSIONS are returned as is.
         """
         if not all(isinstance(found, int) for found in code.values()):
             return dict(versions)
@@ -132,20 +132,20 @@ class Behaviours:
         return dict(versions)
 
     def listed(self, closure: Code) -> dict[str, str]:
-        """The modules of CLOSURE with the digests that they had when the code was listed last; those that were not there are left out."""
+        """The digests that the modules of CLOSURE had when the code was last listed; modules not listed then are omitted."""
         return {} if isinstance(closure, int) else {module: self.modules[module] for module in closure if module in self.modules}
 
     def current(self, identity: Mapping[str, Any], units: Iterable[str]) -> dict[str, Any]:
-        """IDENTITY as it would be written today for the same behaviour; UNITS are those that the step has today.
+        """IDENTITY as today's code would write it for the same behaviour; UNITS are the step's current units.
 
-        An identity that was written before its code or versions were listed, or in format 1, then equals the one of today.
+        Makes identities comparable with current ones if they were written in format 1, or before their code or versions were listed.
         """
         code: Mapping[str, Any] = identity["code"]
         if identity["format"] not in (1, 2):
-            return dict(identity)  # of a later release: only that one knows what it means
+            return dict(identity)  # written by a later release, whose format is unknown here
         if identity["format"] == 1:
             alike = bool(self.format_1) and all(self.format_1.get(module) == found for module, found in code.items())
-            # Format 1 named the modules of all units together, so that only the step of today says which units these were.
+            # Format 1 lists the modules of all units together, so the units are taken from the current step.
             before = {new: old for old, new in self.moved.items()}
             code = {unit: 1 for unit in units if module_of(before.get(unit, unit)) in code} if alike else {"": code}
         else:

@@ -1,4 +1,4 @@
-"""Where a result came from, as an in-toto statement with an SLSA provenance predicate: written by the runner, read here and nowhere else.
+"""The provenance of a result, as an in-toto statement with an SLSA predicate; the only module that knows the format.
 
 Sources: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md and https://slsa.dev/spec/v1.0/provenance
 """
@@ -18,9 +18,9 @@ _SHA256 = "sha256:"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a step made, and of what: nothing of when, where or for how long, so that the same build states the same to the byte.
+    """What a step produced and from what; contains no times, machine or duration, so that identical builds give identical bytes.
 
-    The run itself is described by `engine.dvc.records.RunRecord`.
+    `engine.dvc.records.RunRecord` describes the run itself.
     """
 
     step: str
@@ -28,24 +28,24 @@ class Provenance:
     digest: str
     """Content address of the artifact, `sha256:<hex>`."""
     files: Mapping[str, str]
-    """Every file of the artifact, path inside it to its sha256 in hex."""
+    """The sha256 (hex) of every file of the artifact, by path inside it."""
     identity: str
     """Digest of the identity file."""
     recipe: Mapping[str, Any]
     inputs: Mapping[str, Mapping[str, str]]
-    """By role: `path`, and `md5` as DVC records it (`.dir` at its end for a folder)."""
+    """By role: `path`, and `md5` as DVC records it (with the suffix `.dir` for a folder)."""
     code: Mapping[str, Any] = field(default_factory=dict)
     """By unit: its revision, or the digests of its modules, as in the identity file."""
     environment: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, bytes] = field(default_factory=dict)
-    """Metrics and plot, by path in the workspace: git tracks them and DVC pushes them nowhere, here they travel with the artifact."""
+    """Content of metrics and plot, by path in the workspace: git tracks them and DVC does not push them, so the statement carries them."""
 
     def text(self) -> str:
-        """The statement as the file that stands beside the artifact."""
+        """The content of the file `<artifact>.provenance.json`."""
         return json.dumps(self.statement(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
     def statement(self) -> dict[str, Any]:
-        """The in-toto statement: the artifact and its files as subjects, everything else as the predicate."""
+        """The in-toto statement, with the artifact and its files as subjects and everything else in the predicate."""
         subjects = [{"name": f"artifacts/{self.step}", "digest": {"sha256": self.digest.removeprefix(_SHA256)}}]
         subjects += [{"name": f"artifacts/{self.step}/{name}", "digest": {"sha256": digest}} for name, digest in sorted(self.files.items())]
         return {
@@ -76,7 +76,7 @@ class Provenance:
 
 
 def parse(data: bytes | str) -> Provenance | None:
-    """The provenance in a file beside an artifact; None for a file that is damaged or of another sort."""
+    """The provenance in the content of a `.provenance.json` file; None if it is damaged or not a provenance statement."""
     try:
         return from_statement(json.loads(data))
     except ValueError:
@@ -84,7 +84,7 @@ def parse(data: bytes | str) -> Provenance | None:
 
 
 def from_statement(content: Any) -> Provenance | None:
-    """The provenance that a statement tells, also one of format 1, which described the run too; None where it is not one of ours."""
+    """The provenance in a parsed statement (format 1 or 2); None if it is not a statement of this project."""
     try:
         (first, *rest), predicate = content["subject"], content["predicate"]
         definition = predicate["buildDefinition"]
@@ -97,7 +97,7 @@ def from_statement(content: Any) -> Provenance | None:
             files={item["name"].removeprefix(f"{first['name']}/"): item["digest"]["sha256"] for item in rest},
             identity=internal["identity"],
             recipe=external["recipe"],
-            # Format 1 had the commit of git among the materials.
+            # Format 1 listed the git commit among the materials.
             inputs={
                 item["name"]: {"path": item["uri"], "md5": item["annotations"]["md5"]}
                 for item in definition["resolvedDependencies"]
@@ -112,6 +112,6 @@ def from_statement(content: Any) -> Provenance | None:
 
 
 def beside_in(data: bytes) -> Mapping[str, bytes]:
-    """The metrics and plot in a statement, by path; empty where it holds none."""
+    """The content of metrics and plot in a statement, by path; empty if it contains none."""
     found = parse(data) if b'"byproducts"' in data else None
     return found.beside if found else {}

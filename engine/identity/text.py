@@ -1,4 +1,4 @@
-"""What makes a step the same step: the only place where its recipe, wiring, code and environment become one text."""
+"""The identity of a step: the only place where recipe, wiring, code and environment become one text."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,18 +19,18 @@ from engine.identity.environment import Environment
 __all__ = ["Identities", "canonical", "digest", "folder_digest", "merge_resources", "recipe_of", "resources_of", "resources_text", "short"]
 
 FORMAT = 2
-"""Raised when the meaning of an identity changes; every step then runs again."""
+"""Incremented when the meaning of an identity changes; every step then reruns."""
 
 
 def recipe_of(part: Part) -> dict[str, Any]:
-    """The fields of PART that decide its result, as plain JSON values; resources are left out, however deep."""
+    """The fields of PART that affect the result, as JSON values; resources are omitted at every level."""
     return {name: _plain(getattr(part, name)) for name, info in type(part).model_fields.items() if not is_resource(info)}
 
 
 def with_defaults(recipe: Any, value: Any) -> Any:
-    """RECIPE, an older one of VALUE's, with the fields that came later, where VALUE has them as they are by default.
+    """RECIPE, written for an earlier version of VALUE's model, plus the fields added since, as far as VALUE has their defaults.
 
-    A field is added with a default that keeps what was done before; a release that changes that gives its code a new revision.
+    A field is added with a default that preserves the previous behaviour; a release that changes behaviour raises the code's revision.
     """
     if isinstance(value, Part) and isinstance(recipe, Mapping):
         fields = {name: info for name, info in type(value).model_fields.items() if not is_resource(info)}
@@ -48,7 +48,7 @@ def with_defaults(recipe: Any, value: Any) -> Any:
 
 
 def recipe_parts(part: Part) -> Iterator[Part]:
-    """PART and the parts inside it that decide its result: another member of a resource's family is no other step."""
+    """PART and all parts inside it that affect the result; parts inside resources are omitted."""
     yield part
     for name, info in type(part).model_fields.items():
         if not is_resource(info):
@@ -57,7 +57,7 @@ def recipe_parts(part: Part) -> Iterator[Part]:
 
 
 def resources_of(part: Part) -> dict[str, Any]:
-    """The fields of PART, however deep, that only decide how it runs; empty where there are none."""
+    """The resources of PART at every level, as JSON values; empty if there are none."""
     found = {}
     for name, info in type(part).model_fields.items():
         value = getattr(part, name)
@@ -69,7 +69,7 @@ def resources_of(part: Part) -> dict[str, Any]:
 
 
 def merge_resources(recipe: Mapping[str, Any], resources: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe and its resources as one set of parameters again."""
+    """A recipe and its resources merged into one table of parameters."""
     return {
         name: merge_resources(recipe[name], resources[name])
         if isinstance(recipe.get(name), dict) and isinstance(resources.get(name), dict)
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
 
 @dataclass
 class Identities:
-    """Computes identities of steps against one state of the code and the environment."""
+    """Computes the identities of steps for one state of the code and the environment."""
 
     code_root: Path
     environment: Environment
@@ -106,9 +106,9 @@ class Identities:
         self._code = Code(self.code_root, shared_path("code"))
 
     def of(self, step: Step) -> dict[str, Any]:
-        """Recipe, wiring, code and environment of STEP: everything but the content of its inputs."""
+        """Recipe, wiring, code and environment of STEP; the content of its inputs is not included."""
         parts = list(recipe_parts(step.parameters))
-        # A member of a family is a part that the stages package defines below a kind; the kind's own parameters live in its __init__.
+        # Each member of a family is a module below its kind; the kind's parameters are in its __init__, which has no code.
         modules = [f"stages.{step.kind.name}.body", *(type(part).__module__ for part in parts)]
         units = self.code(map(unit_of, modules))
         packages = dict.fromkeys([*step.kind.environment, *(name for part in parts for name in part.environment)])
@@ -122,7 +122,7 @@ class Identities:
         }
 
     def code(self, units: Iterable[str]) -> dict[str, UnitCode]:
-        """What identities say of UNITS now: of each its revision or the digests of its modules; units without code are left out."""
+        """What identities record about UNITS: the revision or the module digests of each; units without code are omitted."""
         found: dict[str, UnitCode] = {}
         for unit in sorted(set(units)):
             if unit not in self._units:
@@ -138,18 +138,18 @@ class Identities:
         return self._versions[package]
 
     def text(self, step: Step) -> str:
-        """The identity as the file that the step depends on."""
+        """The content of the identity file that STEP depends on."""
         return json.dumps(self.of(step), sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @without_collection
     def texts(self, graph: Graph) -> dict[str, str]:
-        """Every step's identity file, by the step's name."""
+        """The content of every step's identity file, by the step's name."""
         texts = {step.name: self.text(step) for step in graph}
         self._code.save()
         return texts
 
 
 def resources_text(step: Step) -> str:
-    """What the runner reads beside the identity and no step depends on: numerics and resources, and where the specs ask for the step."""
+    """The content of the resources file, which the runner reads and no step depends on: numerics, resources and origin in the specs."""
     content = {"numerics": step.numerics, "origin": str(step.origin), "resources": resources_of(step.parameters)}
     return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"

@@ -8,7 +8,7 @@ from engine.dvc.store import Store
 from engine.estimate.configurations import configuration
 from engine.estimate.training import Estimate, Matter, estimate
 from engine.plan.decide import Action, Plan
-from stages import fetch, initialize, mix, tokenize, train
+from stages import dequantise, fetch, initialize, mix, tokenize, train
 
 
 def estimate_of(step: Step, graph: Graph, plan: Plan, store: Store) -> Estimate | None:
@@ -39,7 +39,7 @@ def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mappi
     producer = graph[model.producer]
     if producer.kind is initialize.KIND:
         return _from_scratch(producer, plan, store)
-    if producer.kind is fetch.KIND:
+    if producer.kind in (fetch.KIND, dequantise.KIND):
         return _read(producer.artifact, store) if _kept(producer, plan) else None
     # A training changes no sizes: what it makes is as large as what it starts from.
     return _config(producer.inputs["model"], graph, plan, store) if "model" in producer.inputs else None

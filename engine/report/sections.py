@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.digests import short
+from engine.estimate.measured import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
@@ -302,15 +303,16 @@ def _cost(matter: Matter) -> list[Block]:
             continue
         measured, machine = node.ran.measured, node.ran.machine
         total += measured.get("seconds", 0.0)
-        peak, guess = measured.get("peak_memory_bytes"), node.estimated_bytes
+        peak, guess = measured.get("peak_memory_bytes"), measured.get("estimated", {}).get("total") or node.estimated_bytes
         numbers = [_number(measured.get(key), 1) for key in ("seconds", "training_seconds", "tokens_per_second")]
-        own = peak - measured.get("memory_before_bytes", 0) if peak else None
+        own = needed(measured) if peak else None
         memory = [_bytes(peak), _bytes(own), _bytes(guess), _number(own / guess if own and guess else None)]
         rows.append([node.name, *numbers, *memory, f"{machine.get('cores', '?')} cores, {machine.get('platform', '?')}"])
     if not rows:
         return [_missing("no step has been run")]
     remark = Remark(
-        f"{total:,.1f} s of steps in all. Peak memory is the whole process; of the training: less what it held before the model."
+        f"{total:,.1f} s of steps in all. Peak memory is the whole process with Python and its libraries; of the training: model, "
+        "gradients, optimizer and activations, which is what the estimate, as in the plan, is about."
     )
     return [Table("Steps", _COST_COLUMNS, rows), remark]
 

@@ -1,1 +1,1 @@
-"""A spec as a whole: its sections, how it is loaded and located, its schema."""
+"""Specs: their sections, loading with source locations, problems, and the JSON Schema."""

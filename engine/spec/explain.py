@@ -1,4 +1,4 @@
-"""Every value of a resolved spec and where it comes from, for `engine show`."""
+"""Every value of a resolved spec and its origin, for `engine show`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from engine.spec.positions import Key
 
 @dataclass(frozen=True)
 class Explained:
-    """One value of a spec."""
+    """One value of a spec and its origin."""
 
     key: str
     """Dotted, as in TOML; elements of arrays of tables by index, such as `evaluation.metrics[0].kind`."""
     value: str
-    """As TOML writes it; `none` where no value is given, which TOML cannot write."""
+    """In TOML syntax; `none` for a missing value, which TOML cannot express."""
     data: Any
-    """As JSON holds it."""
+    """As a JSON value."""
     where: Location | None
-    """Where a file gives it; None: it is the default."""
+    """Where a file sets it; None: it is the default."""
     point: str | None = None
-    """The point of a sweep that has it; None: all have."""
+    """The point of a sweep that has this value; None: all points have it."""
 
     @property
     def named(self) -> str:
-        """The key for people, with the point that it is about."""
+        """The key as shown to users, prefixed by the point if the value is specific to one."""
         return f"{self.point}: {self.key}" if self.point else self.key
 
     def as_data(self) -> dict[str, Any]:
@@ -38,24 +38,24 @@ class Explained:
 
 
 def explain(spec: Spec) -> list[Explained]:
-    """Every single value of SPEC in the order of its sections; an array of single values is one of them."""
+    """Every scalar of SPEC in the order of its sections; an array of scalars counts as one value."""
     return [Explained(dotted(path), toml(value), _plain(value), spec.origins.get(path)) for path, value in _leaves((), spec.experiment)]
 
 
 def explain_all(specs: Sequence[Spec]) -> list[Explained]:
-    """The values of the points of one sweep: first those that all have, then, point by point, those in which they differ."""
+    """The values of the points of one sweep: first the values that all points share, then the rest, point by point."""
     if len(specs) == 1:
         return explain(specs[0])
     explained = [explain(spec) for spec in specs]
-    told = [{value.key: value.value for value in values} for values in explained]
-    common = {key for key, value in told[0].items() if all(other.get(key) == value for other in told)}
+    by_key = [{value.key: value.value for value in values} for values in explained]
+    common = {key for key, value in by_key[0].items() if all(other.get(key) == value for other in by_key)}
     shared = [value for value in explained[0] if value.key in common]
-    own = zip(specs, explained, strict=True)
-    return shared + [replace(value, point=spec.name) for spec, values in own for value in values if value.key not in common]
+    by_point = zip(specs, explained, strict=True)
+    return shared + [replace(value, point=spec.name) for spec, values in by_point for value in values if value.key not in common]
 
 
 def _plain(value: object) -> Any:
-    """VALUE with arrays as JSON's; a leaf holds no tables but the empty one."""
+    """VALUE with tuples converted to lists; the only table that a leaf can be is the empty one."""
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

@@ -1,15 +1,15 @@
-"""The names that other trainers give to what a spec says, so that a key copied from one of their configurations is answered with ours.
+"""Maps configuration keys of other trainers to keys of a spec, for hints on keys that were copied from their configurations.
 
 Sources: transformers' `TrainingArguments`, TRL's `SFTConfig` and `ModelConfig`, PEFT's `LoraConfig`, axolotl's configuration reference
-(docs.axolotl.ai/docs/config-reference.html) and LLaMA-Factory's arguments (src/llamafactory/hparams). PEFT's names that are ours too are
-found by `engine.spec.places` wherever they stand.
+(docs.axolotl.ai/docs/config-reference.html) and LLaMA-Factory's arguments (src/llamafactory/hparams). Names that specs share with PEFT
+are handled by `engine.spec.places`.
 """
 
 from collections.abc import Mapping
 
-_MODEL_ID = "model.id: with model.revision, the full commit hash of 40 hex digits; a local folder is model.path"
-_MICRO_BATCH = "resources.micro_batch: rows per device at once; the optimizer's batch is training.global_batch.rows"
-_GLOBAL_BATCH = "training.global_batch.rows: rows per optimizer step over all devices; accumulation steps follow from it"
+_MODEL_ID = "model.id: with model.revision, the full commit hash (40 hex digits); for a local folder, model.path"
+_MICRO_BATCH = "resources.micro_batch: rows per device per forward pass; the global batch size is training.global_batch.rows"
+_GLOBAL_BATCH = "training.global_batch.rows: rows per optimizer step over all devices; gradient accumulation steps follow from it"
 _EPOCHS = "training.epochs"
 _STEPS = "training.steps"
 _MAX_LENGTH = "tokenization.max_length"
@@ -19,15 +19,15 @@ _VALIDATION = "training.validation.every_steps"
 _CHECKPOINTS = "resources.checkpoints.every_steps: or every_minutes"
 _BETAS = "training.betas: both values, [0.9, 0.999]"
 _TARGETS = 'training.method.target_modules: "all-linear", or names of layers'
-_TEMPLATE = 'tokenization.format: kind = "chat", with template or template_file where the tokenizer has none'
+_TEMPLATE = 'tokenization.format: kind = "chat", with template or template_file if the tokenizer has no chat template'
 _MASK = 'tokenization.mask: "completion", "assistant" or "full"'
 _DATA = "tasks.<name>.source"
 _PACKING = 'training.batching: "packed", "padding_free" or "padded"'
 _ATTENTION = "resources.attention"
-_WARMUP = "training.schedule.warmup_ratio: a share of all steps"
+_WARMUP = "training.schedule.warmup_ratio: a fraction of all optimizer steps"
 _REPORT = 'resources.report_to: ["tensorboard"], ["wandb"] or ["mlflow"]'
 _ZERO = "resources.zero: a ZeRO stage, or a table with offloading"
-_PATIENCE = "training.validation.patience: validations without a better loss"
+_PATIENCE = "training.validation.patience: validations without improvement of the loss"
 _BEST = "training.validation.keep_best"
 _KERNELS = 'resources.kernels: "liger"'
 _SAMPLING = 'evaluation.decoding: kind = "sample", with temperature, top_k and top_p'
@@ -75,10 +75,11 @@ FOREIGN: Mapping[str, str] = {
         _DATA,
     ),
     **dict.fromkeys(
-        ("dataset_test_split", "eval_dataset", "test_datasets", "validation_file"), "tasks.<name>.split.test_source: or split.test, a share"
+        ("dataset_test_split", "eval_dataset", "test_datasets", "validation_file"),
+        "tasks.<name>.split.test_source: or split.test, a fraction",
     ),
-    **dict.fromkeys(("val_set_size", "val_size", "validation_split"), "tasks.<name>.split.validation: a share of the rows"),
-    **dict.fromkeys(("test_size", "test_split"), "tasks.<name>.split.test: a share of the rows"),
+    **dict.fromkeys(("val_set_size", "val_size", "validation_split"), "tasks.<name>.split.validation: a fraction of the rows"),
+    **dict.fromkeys(("test_size", "test_split"), "tasks.<name>.split.test: a fraction of the rows"),
     **dict.fromkeys(("max_samples", "max_train_samples", "max_rows"), "tasks.<name>.source.limit"),
     **dict.fromkeys(("dataset_text_field", "text_column"), "tasks.<name>.source.columns"),
     **dict.fromkeys(
@@ -116,7 +117,7 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("lr", "peak_lr"), "training.learning_rate"),
     **dict.fromkeys(("lr_scheduler_type", "lr_scheduler", "scheduler", "lr_scheduler_kwargs"), "training.schedule.kind"),
     **dict.fromkeys(("warmup_ratio", "warmup_steps", "num_warmup_steps", "warmup"), _WARMUP),
-    **dict.fromkeys(("cosine_min_lr_ratio", "min_lr_ratio"), "training.schedule.floor: a share of the learning rate"),
+    **dict.fromkeys(("cosine_min_lr_ratio", "min_lr_ratio"), "training.schedule.floor: a fraction of the learning rate"),
     **dict.fromkeys(("optim", "optim_args", "use_adafactor"), "training.optimizer"),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_betas", "beta1", "beta2"), _BETAS),
     **dict.fromkeys(("adam_epsilon", "adam_eps"), "training.optimizer.eps"),
@@ -169,15 +170,15 @@ FOREIGN: Mapping[str, str] = {
     **dict.fromkeys(("n_embd", "d_model", "n_embed"), "model.architecture.hidden_size"),
     **dict.fromkeys(("d_ff", "n_inner", "ffn_dim"), "model.architecture.intermediate_size"),
 }
-"""The key of a spec for each foreign name; after a colon, what is to be known about its value."""
+"""The key of a spec for each foreign name, followed by a colon and a remark on its value if one is needed."""
 
-_OUTPUT = "results lie below artifacts/; each step's folder is named by its step"
-_LOGGING = "every optimizer step is logged; for live metrics elsewhere: resources.report_to"
-_RESUME = "a training that was stopped goes on by itself from its last checkpoint: run engine build again"
-_KEPT = "the last checkpoint is kept while the training runs, and the best weights as training.validation.keep_best says"
+_OUTPUT = "each step writes to artifacts/<step>"
+_LOGGING = "every optimizer step is logged; to send metrics to another logger, set resources.report_to"
+_RESUME = "an interrupted training resumes from its last checkpoint: run engine build again"
+_KEPT = "the last checkpoint is kept while the training runs; training.validation.keep_best keeps the best weights"
 _PUBLISH = "a build publishes nothing; copy a finished adapter with: engine adapters --fetch"
-_LAUNCH = "processes are launched by the step itself: resources.devices and resources.nodes"
-_LOADER = "rows are tokenized in steps of their own and read from there: nothing has to be set"
+_LAUNCH = "the step launches its processes itself: set resources.devices and resources.nodes"
+_LOADER = "separate steps tokenize the rows; there is no data loader to configure"
 _DETERMINISTIC = "trainings are deterministic by default: see resources.numerics"
 _NONE = "leave it out"
 
@@ -234,11 +235,11 @@ WITHOUT_KEY: Mapping[str, str] = {
         _NONE,
     ),
 }
-"""Names that no key of a spec stands for, and why."""
+"""Foreign names without an equivalent in a spec, and why."""
 
 
 def foreign_hint(name: str) -> str | None:
-    """What to write in place of NAME, a key of another trainer's configuration or command line; None where NAME is none that is known."""
+    """What to write instead of NAME, a key of another trainer's configuration or command line; None if NAME is unknown."""
     name = name.replace("-", "_").lower()
     if name in FOREIGN:
         key, _, remark = FOREIGN[name].partition(": ")
@@ -247,5 +248,5 @@ def foreign_hint(name: str) -> str | None:
 
 
 def key_of(name: str) -> str | None:
-    """The key of a spec that NAME stands for, without the remark."""
+    """The key of a spec that corresponds to the foreign NAME, without the remark; None if NAME is unknown."""
     return FOREIGN[name].partition(": ")[0] if name in FOREIGN else None

@@ -1,4 +1,4 @@
-"""The section of a spec that asks a chat model to judge answers."""
+"""The section `[evaluation.judge]`: a chat model that scores predictions."""
 
 from typing import Any, Self
 
@@ -26,37 +26,37 @@ _MOST_SCORES = 101
 
 
 class Judge(Part):
-    """A chat model that reads every answer, of this model and of those that it is compared with, and gives it scores."""
+    """A chat model that scores every prediction of this model and of the models that it is compared with."""
 
-    teacher: Chat = recipe(description="The chat model that judges, with its limits and budget; equal answers are paid for once.")
+    teacher: Chat = recipe(description="The chat model that judges, with its rate limits and budget; identical requests are paid for once.")
     prompt: str | TemplateFile = recipe(
         PROMPT,
-        "Jinja template over prompt, reference, references (a list), prediction, finish_reason and `fields`, the columns that the task"
-        " carries.",
+        "Jinja template of the request; variables: prompt, reference, references (a list), prediction, finish_reason and `fields` (the"
+        " columns in the task's `carry`).",
     )
-    system: str | TemplateFile | None = recipe(None, "Jinja template of the system prompt; none given: it asks for the scores, as JSON.")
-    scores: tuple[Name, ...] = recipe(("score",), "The names of the scores that an answer gets.", min_length=1)
+    system: str | TemplateFile | None = recipe(None, "Jinja template of the system prompt; default: asks for the scores as JSON.")
+    scores: tuple[Name, ...] = recipe(("score",), "The names of the scores given to each prediction.", min_length=1)
     lowest: int = recipe(1, "The worst score.")
     highest: int = recipe(5, "The best score.")
-    name: Name | None = recipe(None, "Ends the names of the judge's steps, where a workspace has several judges.")
+    name: Name | None = recipe(None, "Suffix of the names of the judge's steps; needed if a workspace has several judges.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.lowest < self.highest < self.lowest + _MOST_SCORES:
-            raise _problem("highest", f"highest must be above lowest, by {_MOST_SCORES - 1} at most")
+            raise _problem("highest", f"highest must be greater than lowest, by at most {_MOST_SCORES - 1}")
         if len(set(self.scores)) != len(self.scores) or "reason" in self.scores:
-            raise _problem("scores", "each score needs a name of its own, and none may be named reason: the judge's words stand there")
+            raise _problem("scores", "names of scores must be unique, and 'reason' is reserved for the judge's explanation")
         for field in ("json_schema", "json_field"):
             if getattr(self.teacher, field) is not None:
-                raise _problem("teacher", f"a judge's answer has the form that scores, lowest and highest give it: leave out {field}")
+                raise _problem("teacher", f"{field} cannot be set for a judge: scores, lowest and highest define the form of its answer")
         return self
 
-    def asked(self) -> Chat:
-        """The teacher, from whom the scores are wanted."""
+    def requested(self) -> Chat:
+        """The teacher, with the JSON schema of the scores that it must return."""
         return self.teacher.model_copy(update={"json_schema": self._schema()})
 
     def instruction(self) -> str | TemplateFile:
-        """The system prompt."""
+        """The system prompt: the user's, or the default one that asks for the scores as JSON."""
         if self.system is not None:
             return self.system
         form = ", ".join(['"reason": "..."', *(f'"{name}": {self.lowest}' for name in self.scores)])
@@ -65,7 +65,7 @@ class Judge(Part):
         return _SYSTEM.format(names=names, each=each, lowest=self.lowest, highest=self.highest, form="{" + form + "}")
 
     def _schema(self) -> dict[str, Any]:
-        """What an answer must be; the reason comes first, so that the scores follow from it."""
+        """The JSON schema of the judge's answer; the reason comes first, so that the scores follow from it."""
         score = {"type": "integer", "enum": tuple(range(self.lowest, self.highest + 1))}
         properties = {"reason": {"type": "string"}} | {name: dict(score) for name in self.scores}
         return {"type": "object", "properties": properties, "required": tuple(properties), "additionalProperties": False}

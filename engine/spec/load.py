@@ -1,4 +1,4 @@
-"""Specs are loaded: TOML files are read, merged through `extends`, and checked; every problem is shown where it stands."""
+"""Loads specs: reads TOML files, merges them through `extends`, and validates the result; every problem has its location."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,53 +26,53 @@ P = TypeVar("P", bound=Part)
 
 @dataclass(frozen=True)
 class Spec:
-    """One experiment, the files that it was read from, and where each value that they give stands."""
+    """One experiment, the files that it was read from, and the locations of its values."""
 
     path: str
-    """Relative to the workspace when inside, else absolute; with forward slashes."""
+    """Relative to the workspace if inside, else absolute; with forward slashes."""
     experiment: Experiment
     document: Node
     files: tuple[str, ...]
-    """All TOML files that were read, in that order."""
+    """All TOML files that were read, in reading order."""
     point: Point | None = None
-    """Which point of a sweep it is."""
+    """The point of a sweep that this spec is; None without a sweep."""
 
     @property
     def stem(self) -> str:
-        """The experiment's name as the file gives it; all points of a sweep have the same."""
+        """The experiment's name in the file, which all points of a sweep share."""
         return self.experiment.experiment.name
 
     @property
     def name(self) -> str:
-        """The experiment's name; a point of a sweep is named by its values too."""
+        """The experiment's name, followed for a point of a sweep by the labels of its values."""
         return "-".join((self.stem, *(self.point.labels if self.point else ())))
 
     @property
     def takes_back(self) -> bool:
-        """Whether it takes back the sweep of a spec that it extends: then it is a point in all but name."""
+        """Whether it sets `sweep = false` to cancel the sweep of a spec that it extends; then its steps may equal those of a point."""
         return "sweep" in self.document.content
 
     def where(self, *path: str | int) -> Location:
-        """Where the value at PATH stands, or the nearest table around it that a file gives, or else the spec itself."""
+        """The location of the value at PATH, else of the nearest enclosing table in a file, else of the spec."""
         node = self.document.nearest(path)
         return Location(self.path) if node is self.document else node.value
 
     @cached_property
     def origins(self) -> Mapping[Key, Location]:
-        """The place of every value that the files give; the bare name of a family's member is its kind too."""
+        """The location of every value that the files set; for a family member given by name alone, also of its `kind`."""
         return _origins(self.document, self.experiment)
 
 
 def load_spec(path: Path, workspace: Path) -> Spec:
-    """The spec at PATH, of a sweep its first point; raises UserError with every problem that its files have."""
+    """The spec at PATH, or the first point of its sweep; raises UserError with every problem in its files."""
     root = _lexical(workspace)
     return _load(_anchored(path, root), _Reader(root, _Shared()))[0]
 
 
 def _load(file: Path, reader: "_Reader") -> tuple[Spec, ...]:
-    """The spec in FILE, or one for each point of its sweep."""
+    """The spec in FILE, or one spec for each point of its sweep."""
     if not file.exists():
-        raise UserError(f"no such file: {reader.name(file)}", hint=_neighbour(file))
+        raise UserError(f"file not found: {reader.name(file)}", hint=_neighbour(file))
     document = reader.read(file, ())
     name, files = reader.name(file), tuple(reader.documents)
     sweep = document.child("sweep")
@@ -82,7 +82,7 @@ def _load(file: Path, reader: "_Reader") -> tuple[Spec, ...]:
 
 
 def _swept(name: str, document: Node, files: tuple[str, ...]) -> tuple[Spec, ...]:
-    """A spec for each point of the sweep of DOCUMENT; raises UserError with the problems of all of them, each once."""
+    """A spec for each point of the sweep in DOCUMENT; raises UserError with the problems of all points, each once."""
     section = replace(document, content={"sweep": document.content["sweep"]})
     _valid(section, files, _SweepAlone)
     specs, found = [], dict[tuple[str, Location | None], Problem]()
@@ -101,33 +101,31 @@ def _swept(name: str, document: Node, files: tuple[str, ...]) -> tuple[Spec, ...
 
 
 def _at_point(problem: Problem, point: Point) -> Problem:
-    """PROBLEM, which may stand far from the sweep that makes it, with the first point that has it."""
-    return problem if problem.hint or not point.labels else replace(problem, hint=f"at the point {'-'.join(point.labels)} of the sweep")
+    """PROBLEM with a hint that names POINT, the first that has it: its location may be far from the sweep that causes it."""
+    return problem if problem.hint or not point.labels else replace(problem, hint=f"at point {'-'.join(point.labels)} of the sweep")
 
 
 class _SweepAlone(Part):
-    """A spec of which nothing but the sweep is looked at: only with the values of a point is the rest whole."""
+    """Validates the sweep section alone: the rest of the spec is complete only with the values of a point."""
 
     sweep: Sweep
 
 
 def _alike(specs: Sequence[Spec]) -> Iterator[Problem]:
-    """Points that are the same although they are written in another way, and names that are too long."""
+    """A problem for each pair of points that are equal although written differently, and for each name that is too long."""
     first: dict[str, Spec] = {}
     for spec in specs:
         where = spec.where(*next(iter(spec.point.values))) if spec.point and spec.point.values else Location(spec.path)
         other = first.setdefault(spec.experiment.model_dump_json(serialize_as_any=True), spec)
         if other is not spec:
-            yield Problem(
-                f"the points {other.name} and {spec.name} are the same: all their values are equal", where, "leave one of them out"
-            )
+            yield Problem(f"points {other.name} and {spec.name} are equal: all their values are the same", where, "remove one of them")
         elif len(spec.name) > LONGEST_NAME:
-            what = f"the name {spec.name} has {len(spec.name)} characters, and {LONGEST_NAME} is the most"
+            what = f"the name {spec.name} is too long: {len(spec.name)} characters, at most {LONGEST_NAME} are allowed"
             yield Problem(what, where, 'list the points under [[sweep.points]], each with a short `name = "..."`')
 
 
 def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
-    """The specs at PATHS, each file once; raises one UserError with every problem of all of them."""
+    """The specs at PATHS, each file once; raises one UserError with the problems of all files."""
     specs, found = load_each(paths, workspace)
     if found:
         raise UserError(found)
@@ -136,7 +134,7 @@ def load_specs(paths: Iterable[Path], workspace: Path) -> tuple[Spec, ...]:
 
 @without_collection
 def load_each(paths: Iterable[Path], workspace: Path) -> tuple[tuple[Spec, ...], list[Problem]]:
-    """The specs at PATHS that can be read, each file once, and every problem of the others."""
+    """The specs at PATHS that are valid, each file once, and every problem of the others."""
     specs: list[Spec] = []
     found: dict[Problem, None] = {}
     root, shared = _lexical(workspace), _Shared()
@@ -144,17 +142,17 @@ def load_each(paths: Iterable[Path], workspace: Path) -> tuple[tuple[Spec, ...],
         try:
             specs += _load(file, _Reader(root, shared))
         except UserError as error:
-            found |= dict.fromkeys(error.problems)  # a part that several specs extend says its problems once
+            found |= dict.fromkeys(error.problems)  # report the problems of a part that several specs extend only once
     return tuple(specs), [*found, *_same_names(specs)]
 
 
 def _lexical(path: Path) -> Path:
-    """PATH made absolute without following links, so that a linked folder keeps the place that the user gave it."""
+    """PATH made absolute without following links, so that paths through a linked folder stay as the user wrote them."""
     return Path(normpath(path.absolute()))
 
 
 def _anchored(path: Path, workspace: Path) -> Path:
-    """PATH made absolute below WORKSPACE, even where only one of the two was given through a link."""
+    """PATH made absolute below WORKSPACE, even if only one of the two was given through a link."""
     file = _lexical(path)
     if file.is_relative_to(workspace) or not path.resolve().is_relative_to(workspace.resolve()):
         return file
@@ -162,7 +160,7 @@ def _anchored(path: Path, workspace: Path) -> Path:
 
 
 def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
-    """Two specs with one name would make the same steps of different things."""
+    """A problem for each pair of specs with the same name: different steps would share a name."""
     first: dict[str, Spec] = {}
     named = [(name, spec) for spec in specs for name in dict.fromkeys((spec.stem, spec.name))]
     for name, spec in named:
@@ -170,20 +168,20 @@ def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
         if other.path != spec.path:
             what, where = f"{other.path} and {spec.path} are both named '{name}'", spec.where("experiment", "name")
             if where != (there := other.where("experiment", "name")):
-                hint = f"the name stands at {there} too; give one of the two specs another name"
+                hint = f"the other name is at {there}; rename one of the experiments"
             else:
-                # One extends the other, or both a part with the name: the line that they share is the one that is right.
+                # One extends the other, or both extend a part that sets the name: the spec without its own name is at fault.
                 nameless = spec if where.file != spec.path else other
                 what, where, hint = (
-                    f"{what}, which stands at {there}",
+                    f"{what}, set at {there}",
                     Location(nameless.path),
-                    'give this file a name of its own: experiment.name = "..."',
+                    'set a different experiment.name = "..." in this file',
                 )
             yield Problem(what, where, hint)
 
 
 def _validated(document: Node, files: tuple[str, ...]) -> Experiment:
-    """The experiment that DOCUMENT describes; raises UserError with all problems, ordered as they stand in FILES."""
+    """The experiment that DOCUMENT describes; raises UserError with all problems, ordered by location in FILES."""
     return _valid(document, files, Experiment)
 
 
@@ -202,7 +200,7 @@ def _valid(document: Node, files: tuple[str, ...], part: type[P]) -> P:
 
 def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
     where = problem.where
-    assert where, f"a problem without a place: {problem}"
+    assert where, f"problem without a location: {problem}"
     return files.index(where.file), where.line or 0, where.column or 0
 
 
@@ -216,7 +214,7 @@ def _origins(document: Node, experiment: Experiment) -> dict[Key, Location]:
 
 
 def _at(value: object, path: Key) -> object:
-    """What stands at PATH of a valid experiment."""
+    """The value at PATH of a valid experiment."""
     for key in path:
         value = getattr(value, str(key)) if isinstance(value, Part) else value[key]  # type: ignore[index]
     return value
@@ -224,14 +222,14 @@ def _at(value: object, path: Key) -> object:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the specs of one workspace share, read and merged once."""
+    """A cache of files read and merged once for all specs of one workspace."""
 
     merged: dict[Path, tuple[Node, dict[str, Node]]] = field(default_factory=dict)
-    """A part over what it extends, and the files that were read for it, by name."""
+    """By file: the file merged over the files that it extends, and all files read for it, by name."""
     stacked: dict[tuple[Path, ...], Node] = field(default_factory=dict)
-    """Several parts, each over those before it."""
+    """By the files of one `extends`: all of them merged, later ones over earlier ones."""
     extended: dict[tuple[Path, str], Path] = field(default_factory=dict)
-    """The file that an entry of `extends` means, by the folder in which it is written."""
+    """The file that an entry of `extends` refers to, by the extending file's folder and the entry."""
 
 
 @dataclass(frozen=True)
@@ -241,28 +239,28 @@ class _Reader:
     workspace: Path
     shared: _Shared
     documents: dict[str, Node] = field(default_factory=dict)
-    """What each file says by itself, by name, in the order of reading."""
+    """The content of each file without what it extends, by name, in reading order."""
 
     def name(self, file: Path) -> str:
-        """The file as messages call it: relative to the workspace when inside."""
+        """The file's path as shown in messages: relative to the workspace if inside."""
         return file.relative_to(self.workspace).as_posix() if file.is_relative_to(self.workspace) else file.as_posix()
 
-    def read(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None = None) -> Node:
-        """FILE over what it extends; CHAIN holds the files that extend it, outermost first."""
+    def read(self, file: Path, chain: tuple[Path, ...], extended_at: Location | None = None) -> Node:
+        """FILE merged over what it extends; CHAIN: the files that extend it, outermost first; EXTENDED_AT: the entry that names it."""
         if file in chain:
             names = " extends ".join(self.name(item) for item in (*chain[chain.index(file) :], file))
-            raise UserError(f"files extend each other in a circle: {names}", asked_at, "take one of these out of its `extends`")
+            raise UserError(f"files extend each other in a cycle: {names}", extended_at, "remove one of these from its `extends`")
         if file not in self.shared.merged:
-            # Only what has no problem is kept: each spec that extends a broken part reads it again and says so.
-            self.shared.merged[file] = self._merge(file, chain, asked_at)
+            # Only files without problems are cached, so that each spec that extends a broken part reports its problems.
+            self.shared.merged[file] = self._merge(file, chain, extended_at)
         merged, documents = self.shared.merged[file]
         self.documents.update(documents)
         return merged
 
-    def _merge(self, file: Path, chain: tuple[Path, ...], asked_at: Location | None) -> tuple[Node, dict[str, Node]]:
-        """FILE over what it extends, and all files that were read for it."""
+    def _merge(self, file: Path, chain: tuple[Path, ...], extended_at: Location | None) -> tuple[Node, dict[str, Node]]:
+        """FILE merged over what it extends, and all files that were read for it."""
         name = self.name(file)
-        own = self.documents[name] = tree.read(file, name, asked_at)
+        own = self.documents[name] = tree.read(file, name, extended_at)
         found: list[Problem] = []
         below: list[tuple[Path, Node]] = []
         for entry in _entries(own):
@@ -280,14 +278,14 @@ class _Reader:
         return reduce(tree.override, [*self._stacked(below), replace(own, content=content)]), documents
 
     def _stacked(self, below: Sequence[tuple[Path, Node]]) -> list[Node]:
-        """Everything that a file extends as one document, if it extends anything."""
+        """Everything that a file extends, merged into one document; empty if it extends nothing."""
         names = tuple(path for path, _ in below)
         if names and names not in self.shared.stacked:
             self.shared.stacked[names] = reduce(tree.override, [node for _, node in below])
         return [self.shared.stacked[names]] if names else []
 
     def _extended(self, file: Path, entry: Node) -> Path:
-        """The file that an entry of `extends` means; raises UserError where there is none, or none inside the workspace."""
+        """The file that an entry of `extends` refers to; raises UserError if it is missing or a relative path out of the workspace."""
         key = file.parent, entry.content
         if key not in self.shared.extended:
             self.shared.extended[key] = self._found(file, entry)
@@ -297,22 +295,22 @@ class _Reader:
         given = entry.content
         found = _lexical(file.parent / given)
         if not Path(given).is_absolute() and not found.is_relative_to(self.workspace):
-            hint = f"if that is meant, give it as absolute: {found.as_posix()}"
-            raise UserError(f"'{given}' leads out of the workspace", entry.value, hint)
+            hint = f"use a path inside it, or the absolute path: {found.as_posix()}"
+            raise UserError(f"'{given}' is outside the workspace", entry.value, hint)
         if not found.is_file():
             hint = _neighbour(found) or f"paths in `extends` are relative to {self.name(file)}"
-            raise UserError(f"no such file: {self.name(found)}", entry.value, hint)
+            raise UserError(f"file not found: {self.name(found)}", entry.value, hint)
         return found
 
 
 def _neighbour(missing: Path) -> str | None:
-    """Which file of the same folder may be meant."""
+    """A hint with the TOML files in the same folder that the user may have meant."""
     folder = missing.parent
     return did_you_mean(missing.name, [item.name for item in folder.glob("*.toml")]) if folder.is_dir() else None
 
 
 def _entries(document: Node) -> tuple[Node, ...]:
-    """The entries of `extends`; raises UserError where they are no array of texts."""
+    """The entries of `extends`; raises UserError unless it is an array of strings."""
     extends = document.content.get("extends")
     if extends is None:
         return ()

@@ -1,4 +1,4 @@
-"""How keys and values are written for people: as TOML writes them."""
+"""Formats keys and values in TOML syntax, for messages."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from engine.spec.positions import Key
 
 
 def dotted(path: Key) -> str:
-    """A path as one dotted key; elements of arrays by index, such as `tasks.headline.prompts[1]`."""
+    """A path as a dotted key, with array elements by index: `tasks.headline.prompts[1]`."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{_quoted(key)}" if text else _quoted(key)
@@ -15,7 +15,7 @@ def dotted(path: Key) -> str:
 
 
 def toml(value: object) -> str:
-    """A single value, or an array or table of them, as TOML writes it; `none` for None, which TOML cannot write."""
+    """A scalar, array or table in TOML syntax; `none` for None, which TOML cannot express."""
     match value:
         case None:
             return "none"
@@ -31,16 +31,16 @@ def toml(value: object) -> str:
 
 
 def described(value: object) -> str:
-    """A value for a sentence: its sort in plain words, and the value itself where it is short."""
+    """A value as a phrase: its type, and the value itself if it is short."""
     match value:
         case bool():
             return toml(value)
         case int():
-            return f"the whole number {value}" if abs(value) < 10**20 else "a very large whole number"
+            return f"the integer {value}" if abs(value) < 10**20 else "a very large integer"
         case float():
             return f"the number {value}"
         case str():
-            return f"the text '{value}'" if len(value) <= 40 and value.isprintable() else "a text"
+            return f"the string '{value}'" if len(value) <= 40 and value.isprintable() else "a string"
         case tuple():
             return "an array"
     return "a table"

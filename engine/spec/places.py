@@ -1,4 +1,4 @@
-"""Where in a spec a key may stand, for keys that were written in the wrong table."""
+"""The tables of a spec that accept a key, for hints on keys in the wrong table."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -7,11 +7,11 @@ from engine.core.part import Part
 from engine.spec.shapes import AnyOf, Array, Family, Map, Shape, Table
 
 _MOST = 3
-"""A key that has more places than this says nothing by its name."""
+"""A key with more places than this is too generic for a hint."""
 
 
 def other_places(key: str, part: type[Part]) -> tuple[str, ...]:
-    """The places of KEY in a spec whose root is PART, at most three, with `<name>` for names of the user's; none where there are more."""
+    """The places of KEY in a spec whose root is PART, with `<name>` for user-defined names; empty if there are more than three."""
     found = _places(part).get(key, ())
     return found if len(found) <= _MOST else ()
 
@@ -25,7 +25,7 @@ def _places(part: type[Part]) -> Mapping[str, tuple[str, ...]]:
 
 
 def _walk(shape: Shape | None, place: str, above: tuple[type[Part], ...]) -> Iterator[str]:
-    """Every place of a key below PLACE; ABOVE are the parts around it, since a part may hold itself."""
+    """The place of every key below PLACE; ABOVE holds the enclosing parts, since parts may be recursive."""
     match shape:
         case Table(part) if part not in above:
             for key in part.model_fields:

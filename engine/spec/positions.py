@@ -1,4 +1,4 @@
-"""Where the keys and values of a TOML text stand; for a text that tomllib has already accepted."""
+"""The positions of keys and values in a TOML text that tomllib has already accepted."""
 
 import tomllib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _SCALAR_END = ",]}#\n"
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of the text; line and column count from 1, length counts characters (a line end is one)."""
+    """A span of the text; line and column count from 1, length is in characters (a line end counts as one)."""
 
     line: int
     column: int
@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a key stands and where its value stands; an element of an array and a table with a header have one place for both."""
+    """The spans of a key and of its value; for an array element and for a table with a header, both are the same span."""
 
     key: Span
     value: Span
@@ -34,7 +34,7 @@ def positions(text: str) -> dict[Key, Position]:
 
 
 class _Scanner:
-    """Walks over a valid text once; `at` is the offset of the next character."""
+    """Scans a valid text once; `at` is the offset of the next character."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -44,7 +44,7 @@ class _Scanner:
         self.counted = 0
         self.found: dict[Key, Position] = {}
         self.sizes: dict[Key, int] = {}
-        """How many elements each array of tables has so far."""
+        """The number of elements seen so far of each array of tables."""
 
     def scan(self) -> dict[Key, Position]:
         table: Key = ()
@@ -58,7 +58,7 @@ class _Scanner:
         return self.found
 
     def skip(self) -> None:
-        """Go past blanks, line ends and comments."""
+        """Skip blanks, line ends and comments."""
         while self.at < len(self.text):
             if self.text[self.at] == "#":
                 end = self.text.find("\n", self.at)
@@ -73,8 +73,8 @@ class _Scanner:
             self.at += 1
 
     def span(self, start: int) -> Span:
-        """From START up to here; the starts that are asked for never go back."""
-        if start < self.counted:  # a container is asked for after what it holds
+        """The span from START to the current offset; fast as long as START does not decrease between calls."""
+        if start < self.counted:  # a container ends after its elements
             before = self.text.rfind("\n", 0, start) + 1
             return Span(self.text.count("\n", 0, start) + 1, start - before + 1, self.at - start)
         self.line += self.text.count("\n", self.counted, start)
@@ -83,7 +83,7 @@ class _Scanner:
         return Span(self.line, start - self.line_start + 1, self.at - start)
 
     def header(self) -> Key:
-        """`[a.b]` or `[[a.b]]`; gives the path of the table that it opens."""
+        """Scan `[a.b]` or `[[a.b]]`; returns the path of the table that it opens."""
         array = self.text.startswith("[[", self.at)
         self.at += 2 if array else 1
         parts = self.dotted()
@@ -94,7 +94,7 @@ class _Scanner:
         name, span = parts[-1]
         path = (*path, name)
         if not array:
-            self.found[path] = Position(span, span)  # over an earlier mention in a longer header
+            self.found[path] = Position(span, span)  # overrides an earlier mention in a longer header
             return path
         self.found.setdefault(path, Position(span, span))
         self.sizes[path] = self.sizes.get(path, 0) + 1
@@ -103,12 +103,12 @@ class _Scanner:
         return path
 
     def enter(self, path: Key, span: Span) -> Key:
-        """Note a table that is only mentioned on the way; of an array of tables its last element is meant."""
+        """Record a table that a dotted key passes through; an array of tables stands for its last element."""
         self.found.setdefault(path, Position(span, span))
         return (*path, self.sizes[path] - 1) if path in self.sizes else path
 
     def pair(self, table: Key) -> None:
-        """`a.b = value` inside TABLE."""
+        """Scan `a.b = value` inside TABLE."""
         parts = self.dotted()
         self.at += 1
         self.blanks()
@@ -119,7 +119,7 @@ class _Scanner:
         self.value((*path, name), span)
 
     def dotted(self) -> list[tuple[str, Span]]:
-        """The parts of a key, up to the `=` or `]` behind it."""
+        """Scan the parts of a key, up to the `=` or `]` that follows it."""
         parts = []
         while True:
             self.blanks()
@@ -132,7 +132,7 @@ class _Scanner:
             self.at += 1
 
     def part(self) -> str:
-        """One part of a key: quoted, its value as tomllib reads it, or bare."""
+        """Scan one part of a key, bare or quoted; a quoted one is decoded by tomllib."""
         start = self.at
         if self.text[start] in "\"'":
             self.string()
@@ -143,7 +143,7 @@ class _Scanner:
         return self.text[start : self.at]
 
     def value(self, path: Key, key: Span | None = None) -> None:
-        """Any value; an element of an array has no key of its own."""
+        """Scan any value; KEY is None for an array element."""
         start = self.at
         match self.text[start]:
             case '"' | "'":
@@ -182,14 +182,14 @@ class _Scanner:
             self.skip()
 
     def scalar(self) -> None:
-        """A number, a truth value or a date (which may hold one blank)."""
+        """Scan a number, a boolean or a date (which may contain one blank)."""
         start = self.at
         while self.at < len(self.text) and self.text[self.at] not in _SCALAR_END:
             self.at += 1
         self.at = start + len(self.text[start : self.at].rstrip(_BLANK))
 
     def string(self) -> None:
-        """Any of the four sorts of string."""
+        """Scan any of TOML's four kinds of string."""
         quote = self.text[self.at]
         long = self.text.startswith(quote * 3, self.at)
         end = quote * 3 if long else quote
@@ -197,5 +197,5 @@ class _Scanner:
         while not self.text.startswith(end, self.at):
             self.at += 2 if quote == '"' and self.text[self.at] == "\\" else 1
         self.at += len(end)
-        if long:  # up to two quotes may stand just before the closing three
+        if long:  # up to two quotes may precede the closing three
             self.at += sum(self.text.startswith(quote * n, self.at) for n in (1, 2))

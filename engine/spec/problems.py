@@ -1,4 +1,4 @@
-"""Pydantic's errors in plain words, each at the key or value that it is about."""
+"""Turns pydantic's errors into messages, each with the location of the key or value at fault."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -21,9 +21,20 @@ from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Shape, Table
 from engine.spec.tree import Node
 
 _KNOWN_TYPES = set(get_args(ErrorType)) - {"value_error", "assertion_error"}
-"""The errors that pydantic itself finds; the others are rules that a section states in its own words."""
+"""The error types of pydantic itself; all others are rules of a section, which have their own messages."""
 _NAME_PATTERN = next(item.pattern for info in get_args(Name)[1:] for item in info.metadata if hasattr(item, "pattern"))
-_NAME_RULE = "a name is made of lower-case letters and digits, with '-' or '_' between them"
+_NAME_RULE = "a name consists of lower-case letters and digits, separated by '-' or '_'"
+_FORMS = {
+    r"^[0-9a-f]{40}$": "be a full commit hash (40 hex digits)",
+    r"^[\w.-]+(/[\w.-]+)?$": "be a hub id, such as 'owner/name'",
+    r"^[\w.-]+$": "be a file name without a folder",
+    r"\.gguf$": "be a file that ends in .gguf",
+    r"^\d{4}-\d\d-\d\d$": "be a date of the form YYYY-MM-DD",
+    r"^https?://[^\s/?#@]+(/[^\s?#]*)?$": "be an http or https URL without credentials, query or fragment",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "be the name of an environment variable",
+    r"^[1-9][0-9]*(KB|MB|GB)$": "be a size, such as '5GB'",
+}
+"""What a value must be, by the pattern of its field."""
 _BOUNDS = {
     "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
@@ -35,22 +46,22 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class _Found:
-    """An error of pydantic, brought back to the document: the path without tags, and what may stand there."""
+    """An error of pydantic, mapped to the document: the path without pydantic's tags, and what is allowed there."""
 
     error: ErrorDetails
     path: Key
-    """Where it is wrong; for a missing key, the key that should be there."""
+    """The path of the error; for a missing key, the path of that key."""
     shape: Shape | None
-    """What may stand at the path, where that is known."""
+    """What is allowed at the path, if known."""
     table: Shape | None
-    """What may stand in the table or array around it; of a family, the member that was chosen."""
+    """The shape of the enclosing table or array; for a family, that of the chosen member."""
     family: Family | None
-    """The family of which the table around it is a member, if it is."""
+    """The family that the enclosing table is a member of, if any."""
     field: FieldInfo | None
     root: type[Part]
-    """What the whole document is."""
+    """The model of the whole document."""
     choice: Key | None
-    """The path at which several sorts of value are allowed, if pydantic tried them one by one."""
+    """The path at which pydantic tried several alternative types, if it did."""
     tree: Node
 
     @property
@@ -70,18 +81,18 @@ class _Found:
         return f"{self.path[-1]}: {self.field.description}" if self.field and self.field.description else None
 
     def problem(self, what: str, hint: str | None = None) -> Problem:
-        """A problem with the value."""
+        """A problem located at the value."""
         return Problem(what, self.node.value, hint)
 
 
 def problems(errors: Iterable[ErrorDetails], tree: Node, part: type[Part]) -> list[tuple[Key, Problem]]:
-    """A problem for each error with its path; errors of one value that may be of several sorts become one."""
+    """A problem with its path for each error; the errors of all alternatives that were tried for one value become one problem."""
     found = _one_per_choice([_locate(error, tree, part) for error in errors])
     return [(item.path, _explain(item)) for item in found]
 
 
 def _locate(error: ErrorDetails, tree: Node, part: type[Part]) -> _Found:
-    """Walk the shapes beside pydantic's path, which also names the members of families and the alternatives that were tried."""
+    """Follow pydantic's path through the shapes; the path also contains members of families and the alternatives that were tried."""
     shape: Shape | None = Table(part)
     table: Shape | None = None
     chosen: Family | None = None
@@ -113,13 +124,13 @@ def _child(shape: Shape | None, key: object) -> Shape | None:
 
 
 def _tried(shape: AnyOf, value: object) -> Shape | None:
-    """The alternative that fits the sort of the value, so that what is wrong inside it can be located."""
+    """The alternative that matches the value's type, so that errors inside the value can be located."""
     sorts: dict[type, tuple[type, ...]] = {tuple: (Array,), dict: (Table, Map, Family)}
     return next((item for item in shape.alternatives if isinstance(item, sorts.get(type(value), ()))), None)
 
 
 def _one_per_choice(found: list[_Found]) -> list[_Found]:
-    """Of the alternatives that were tried for one value keep what is wrong inside it, else say once what may stand there."""
+    """Of the errors of all alternatives for one value, keep those inside the value; if there are none, keep one error about the value."""
     kept: dict[object, _Found] = {}
     inside = {item.choice for item in found if item.choice is not None and len(item.path) > len(item.choice)}
     for number, item in enumerate(found):
@@ -153,39 +164,39 @@ def _unknown_key(found: _Found) -> Problem:
 
 
 def _strange(found: _Found, key: str, known: Iterable[str]) -> str | None:
-    """What another trainer's key is called here, or in which table a key of ours belongs."""
+    """A hint for a key of another trainer, or for a key of ours in the wrong table."""
     section, _, name = (key_of(key) or "").rpartition(".")
     if section == dotted(found.path[:-1]) and name in known:
         return f"did you mean '{name}'?"
     if (hint := foreign_hint(key)) or get_close_matches(key, known, n=1, cutoff=0.8):
         return hint
     places = other_places(key, found.root)
-    return f"'{key}' belongs elsewhere: {' or '.join(places)}" if places else None
+    return f"'{key}' belongs in another table: {' or '.join(places)}" if places else None
 
 
 def _named(found: _Found, parent: Key) -> str:
-    """The table, with the chosen member where it belongs to a family."""
+    """The table's dotted name, followed by its kind if it is a member of a family."""
     kind = found.tree.nearest(parent).child("kind") if found.family else None
     return f"{dotted(parent)} of kind '{kind.content}'" if kind else dotted(parent)
 
 
 def _elsewhere(found: _Found, key: str, known: Iterable[str]) -> str | None:
-    """Which other members of the family have the key, where no key of the chosen one is meant."""
+    """A hint with the other members of the family that have the key, unless it resembles a key of the chosen member."""
     if found.family is None or get_close_matches(key, known, n=1, cutoff=0.8):
         return None
     owners = " or ".join(f"'{name}'" for name, part in found.family.members.items() if key in part.model_fields)
     if not owners:
         return None
-    return f"'{key}' is a key of kind {owners}" if found.family.key else f"'{key}' is a key of a model that is given by {owners}"
+    return f"'{key}' is a key of kind {owners}" if found.family.key else f"'{key}' is a key of a model with {owners}"
 
 
 def _missing(found: _Found) -> Problem:
-    """At the table that lacks the key, or at the file where a whole section is missing."""
+    """A missing key, located at its table, or a missing section, located at the file."""
     around, key = found.path[:-1], found.path[-1]
     node = found.tree.nearest(around)
     if isinstance(key, int):
         places = len(found.table.items) if isinstance(found.table, Array) else key + 1
-        return Problem(f"{dotted(around)} needs {places} values, not {len(node.content)}", node.value)
+        return Problem(f"{dotted(around)} needs {places} values, got {len(node.content)}", node.value)
     what = f"missing key '{key}' in {_named(found, around)}" if around else f"missing section [{key}]"
     hint = found.hint
     if isinstance(node.content, str):
@@ -194,15 +205,17 @@ def _missing(found: _Found) -> Problem:
 
 
 def _words(shape: Shape | None) -> str:
-    return shape.words if shape else "another sort of value"
+    return shape.words if shape else "a value of another type"
 
 
 def _unknown_kind(found: _Found) -> Problem:
-    """The name of a family's member is wrong: at the name, in whichever of the two forms it stands."""
+    """An unknown member of a family, located at its name in either notation (`x = "name"` or `x.kind = "name"`)."""
     node = found.node.child("kind") or found.node
     members = found.shape.members if isinstance(found.shape, Family) else {}
     if not isinstance(node.content, str):
-        return Problem(f"{found.name}.kind must be text, not {described(node.plain())}", node.value, f"known: {', '.join(sorted(members))}")
+        return Problem(
+            f"{found.name}.kind must be a string, not {described(node.plain())}", node.value, f"known: {', '.join(sorted(members))}"
+        )
     return Problem(f"unknown kind '{node.content}' of {found.name}", node.value, did_you_mean(node.content, members))
 
 
@@ -211,36 +224,36 @@ def _kind_missing(found: _Found) -> Problem:
     hint = f"kind is one of: {', '.join(sorted(members))}"
     named = [key for key in found.node.content if key in members] if isinstance(found.node.content, dict) else []
     if named:
-        # `source = { hub = "..." }`: the name of a kind as a key.
+        # `source = { hub = "..." }`: a kind's name used as a key.
         hint = f'did you mean kind = "{named[0]}"? its keys: {", ".join(key for key in members[named[0]].model_fields if key != "kind")}'
     return Problem(f"missing key 'kind' in {found.name}", found.node.key, hint)
 
 
 def _wrong_value(found: _Found) -> Problem:
-    """A value of another sort than what may stand here, or none of the words that may."""
+    """A value of the wrong type, or a string that is not one of the allowed values."""
     words = [str(value) for value in _fixed(found.shape)]
     if words and isinstance(found.given, str):
         return found.problem(f"unknown value '{found.given}' of {found.name}", did_you_mean(found.given, words))
     if isinstance(found.shape, Family) and found.shape.key:
-        what = f"{found.name} must be the name of a kind or a table with it, not {described(found.given)}"
+        what = f"{found.name} must be the name of a kind or a table with the key kind, not {described(found.given)}"
         return found.problem(what, f"kind is one of: {', '.join(sorted(found.shape.members))}")
     hints = [hint for hint in (_form(found.shape, found.given), found.hint) if hint]
     return found.problem(f"{found.name} must be {_words(found.shape)}, not {described(found.given)}", "; ".join(hints) or None)
 
 
 def _form(shape: Shape | None, given: object) -> str | None:
-    """How to write what may stand here, where one value stands in place of several."""
+    """How to write the table or array that is required, for a scalar given instead."""
     if isinstance(given, dict | tuple):
         return None
     if isinstance(shape, AnyOf):
         return next((form for item in shape.alternatives if (form := _form(item, given))), None)
     if isinstance(shape, Table):
-        return f"write {{ key = ... }} with keys among {', '.join(shape.part.model_fields)}"
-    return "put it between brackets: [...]" if isinstance(shape, Array) else None
+        return f"write {{ key = ... }}; keys: {', '.join(shape.part.model_fields)}"
+    return "write it in brackets: [...]" if isinstance(shape, Array) else None
 
 
 def _fixed(shape: Shape | None) -> tuple[object, ...]:
-    """The words among which one may choose here."""
+    """The fixed values that SHAPE allows; empty if it allows others."""
     if isinstance(shape, AnyOf):
         return tuple(value for item in shape.alternatives for value in _fixed(item))
     return shape.values if isinstance(shape, Choice) else ()
@@ -249,10 +262,11 @@ def _fixed(shape: Shape | None) -> tuple[object, ...]:
 def _bad_pattern(found: _Found) -> Problem:
     text = str(found.error["input"])
     if found.error["ctx"]["pattern"] != _NAME_PATTERN:
-        return found.problem(f"{found.name} has not the form it needs: '{text}'", found.hint)
+        form = _FORMS.get(pattern := found.error["ctx"]["pattern"], f"match the pattern {pattern}")
+        return found.problem(f"{found.name} must {form}, got '{text}'", found.hint)
     fitting = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
-    hint = f"{_NAME_RULE}; such as '{fitting}'" if fitting else _NAME_RULE
-    return Problem(f"'{text}' is no name", _key_or_value(found), hint)
+    hint = f"{_NAME_RULE}, such as '{fitting}'" if fitting else _NAME_RULE
+    return Problem(f"invalid name '{text}'", _key_or_value(found), hint)
 
 
 def _key_or_value(found: _Found) -> Location:
@@ -260,7 +274,7 @@ def _key_or_value(found: _Found) -> Location:
 
 
 def _size(found: _Found) -> Problem:
-    """Too few or too many characters, values or keys."""
+    """A string, array or table that is too short or too long."""
     context = found.error["ctx"]
     limit = context.get("min_length", context.get("max_length"))
     what = "must not be empty" if context.get("min_length") == 1 else f"is too {'short' if 'min_length' in context else 'long'}"
@@ -271,7 +285,7 @@ def _size(found: _Found) -> Problem:
 
 
 def _own_rule(found: _Found) -> Problem:
-    """A rule that a section itself checks; it says by itself what is wrong."""
+    """A violated rule of a section, whose own message says what is wrong."""
     cause = found.error.get("ctx", {}).get("error")
     hint = None
     if isinstance(found.shape, Family) and isinstance(found.node.content, dict):
@@ -285,7 +299,7 @@ def _own_rule(found: _Found) -> Problem:
 
 
 _UNEVEN = re.compile(r"^(\w+) (\d+) is no multiple of (\w+) (\d+)$")
-"""How the sizes of models say it: their words are part of what decides a step's identity, so that they are put otherwise here."""
+"""The wording of the size checks of model architectures. It belongs to the code that identities cover, so it is rephrased here."""
 
 
 _EXPLAIN: Mapping[str, Callable[[_Found], Problem]] = {

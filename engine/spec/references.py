@@ -1,4 +1,4 @@
-"""What one part of a spec says about another: names of tasks, paths of files, and templates that must parse."""
+"""Checks of references in a spec: names of tasks, paths of files, and templates that must parse."""
 
 import re
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ _TASK_LISTS: tuple[Key, ...] = (("mixture", "tasks"), ("evaluation", "tasks"), (
 
 
 def reference_problems(document: Node) -> Iterator[tuple[Key, Problem]]:
-    """Every wrong reference in DOCUMENT with its path; what has not the right sort of value is left to the sections' own rules."""
+    """Every invalid reference in DOCUMENT with its path; values of the wrong type are left to the validation of the sections."""
     yield from _unknown_tasks(document)
     yield from _escaping_paths(document)
     yield from _broken_templates(document)
 
 
 def _texts(document: Node, path: Key) -> Iterator[tuple[Key, Node, str]]:
-    """The texts at PATH, one or an array of them."""
+    """The strings at PATH, which holds one or an array of them, each with its path and node."""
     node = _exactly(document, path)
     if node and isinstance(node.content, str):
         yield path, node, node.content
@@ -50,16 +50,16 @@ def _unknown_tasks(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 
 def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
-    """A relative path that leaves the workspace would mean another file on every machine."""
+    """A problem for each relative path out of the workspace: it would refer to a different file on every machine."""
     tasks = _exactly(document, ("tasks",))
     named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
     judge = [("evaluation", "judge", key, "file") for key in ("prompt", "system")]
-    places = [("model", "path"), ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
+    places = [("model", "path"), ("model", "gguf"), ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
     for path in dict.fromkeys(places):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":
-                hint = "paths are relative to the workspace; if that is meant, give it as absolute"
-                yield place, Problem(f"'{given}' leads out of the workspace", node.value, hint)
+                hint = "paths are relative to the workspace; use an absolute path for a file outside it"
+                yield place, Problem(f"'{given}' is outside the workspace", node.value, hint)
 
 
 def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
@@ -67,23 +67,23 @@ def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
     for path in (*templates, *(("evaluation", "judge", key) for key in ("prompt", "system"))):
         for place, node, template in _texts(document, path):
             if "{" in template and (why := template_error(template)):
-                yield place, Problem(f"this template is no valid Jinja: {why}", node.value)
+                yield place, Problem(f"invalid Jinja template: {why}", node.value)
     for task in _tasks(document):
         for place, node, expression in _texts(document, ("tasks", task, "source", "where")):
             if why := _expression_error(expression):
-                yield place, Problem(f"this expression is no valid Jinja: {why}", node.value)
+                yield place, Problem(f"invalid Jinja expression: {why}", node.value)
 
 
-# `{{ column }}` and nothing else of Jinja's: so plain that Jinja need not be imported to know that it parses.
+# `{{ column }}` and no other Jinja syntax: it is known to parse without importing Jinja.
 PLAIN_TEMPLATE = re.compile(r"(?:[^{}%#]|\{\{ ?(?!(?:true|false|none|not|and|or|if|else|in|is)\b)[a-z_][a-z0-9_]* ?\}\})*")
 
 NAMES = re.compile(r"\{\{ ?([a-z_][a-z0-9_]*) ?\}\}")
-"""The columns of a plain template."""
+"""Matches the columns of a plain template."""
 
 
 @cache
 def template_error(template: str) -> str | None:
-    """What Jinja says about a template that does not parse."""
+    """Jinja's message about a template that does not parse; None if it parses."""
     if PLAIN_TEMPLATE.fullmatch(template):
         return None
     from jinja2 import Environment, TemplateSyntaxError
@@ -97,7 +97,7 @@ def template_error(template: str) -> str | None:
 
 @cache
 def _expression_error(expression: str) -> str | None:
-    """What Jinja says about an expression that does not parse."""
+    """Jinja's message about an expression that does not parse; None if it parses."""
     from jinja2 import Environment, TemplateSyntaxError
 
     try:

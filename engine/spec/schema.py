@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 
 _EXTENDS: Schema = {
     "title": "Extends",
-    "description": "TOML files that this one builds on, relative to this file; later ones win over earlier ones, this file over all.",
+    "description": "TOML files that this file extends, relative to it; later files override earlier ones, and this file overrides all.",
     "type": "array",
     "items": {"type": "string", "minLength": 1},
     "default": [],
@@ -18,13 +18,13 @@ _EXTENDS: Schema = {
 
 
 def schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of a spec or of a part that specs extend: sections may be missing, unknown keys may not."""
+    """The JSON Schema (draft 2020-12) of a spec or of a part that specs extend: sections are optional, unknown keys are rejected."""
     found = Experiment.model_json_schema()
     definitions = found.pop("$defs")
     for change in (_without_null, _strict_names, lambda node: _with_names(node, definitions)):
         _everywhere({"top": found, "definitions": definitions}, change)
     for definition in definitions.values():
-        # A part may give a section half, and an extending spec the rest: only the key that tells a family's members apart must be there.
+        # A part may set some keys of a section and the extending spec the others, so only the discriminator of a family is required.
         definition["required"] = [name for name in definition.get("required", []) if name == "kind"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -38,12 +38,12 @@ def schema() -> Schema:
 
 
 def schema_text() -> str:
-    """The schema as the text of a file; the same for the same sections."""
+    """The schema as the text of a file; deterministic."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _everywhere(node: Any, change: Callable[[Schema], None]) -> None:
-    """Apply CHANGE to every object of a schema, the outer ones first."""
+    """Apply CHANGE to every object of a schema, outer objects first."""
     if isinstance(node, dict):
         change(node)
         for item in node.values():
@@ -54,12 +54,12 @@ def _everywhere(node: Any, change: Callable[[Schema], None]) -> None:
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:
-    """TABLE without the keys that hold nothing, however deep."""
+    """TABLE without keys whose value is None, recursively."""
     return {key: _given(value) if isinstance(value, dict) else value for key, value in table.items() if value is not None}
 
 
 def _without_null(node: Schema) -> None:
-    """TOML has no null: a key that may be absent is just not required, and a default table does not name it."""
+    """TOML has no null: remove it from alternatives and defaults; optional keys are simply not required."""
     if isinstance(node.get("default"), dict):
         node["default"] = _given(node["default"])
     alternatives = node.get("anyOf")
@@ -73,13 +73,13 @@ def _without_null(node: Schema) -> None:
 
 
 def _strict_names(node: Schema) -> None:
-    """A table of the user's own names refuses a name of another form."""
+    """Tables with user-defined names reject invalid names."""
     if "patternProperties" in node:
         node.setdefault("additionalProperties", False)
 
 
 def _with_names(node: Schema, definitions: Schema) -> None:
-    """A member of a family needs its `kind`, or is written by its name alone where nothing else is required."""
+    """A member of a family requires `kind`; it may be given by name alone if it has no other required keys."""
     family = node.get("discriminator")
     if not isinstance(family, dict) or "mapping" not in family:
         return
@@ -91,7 +91,7 @@ def _with_names(node: Schema, definitions: Schema) -> None:
         member["required"] = [key, *required]
         if not required:
             names.append(name)
-    # Members without required keys look alike once those are dropped, so any of them may fit.
+    # Once required keys are dropped, a table can match several members, which oneOf would reject.
     node["anyOf"] = node.pop("oneOf")
     if names:
         node["anyOf"].append({"type": "string", "enum": names})

@@ -1,4 +1,4 @@
-"""The sections of a spec; those that configure one kind alone are that kind's own parameter models."""
+"""The sections of a spec; a section that configures a single kind is that kind's parameter model."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -20,27 +20,28 @@ from stages.train.zero import Zero, as_zero
 
 
 class ExperimentSection(Part):
-    """Who this experiment is."""
+    """Name, seed and description of the experiment."""
 
-    name: Name = recipe(description="Name of the experiment; it ends the names of its steps.")
-    seed: int = recipe(0, "Seed of the order of the rows, of dropout and of the adapter's first weights.", ge=0, lt=2**63)
-    description: str = recipe("", "One line for people.")
+    name: Name = recipe(description="Name of the experiment; suffix of the names of its steps.")
+    seed: int = recipe(0, "Seed of row order, dropout and adapter initialization.", ge=0, lt=2**63)
+    description: str = recipe("", "One line of free text.")
 
 
 def _with_config(files: tuple[str, ...]) -> tuple[str, ...]:
-    """FILES, where the configuration, which names the end-of-sequence token, is among them."""
+    """FILES; raises an error unless they contain the configuration, which defines the end-of-sequence token."""
     if "tokenizer_config.json" not in files:
-        raise PydanticCustomError("no_tokenizer_config", "tokenizer_config.json must be among them: it names the end-of-sequence token")
+        message = "tokenizer_files must contain tokenizer_config.json, which defines the end-of-sequence token"
+        raise PydanticCustomError("no_tokenizer_config", message)
     return files
 
 
 class ScratchModel(Part):
-    """A model that is created here, with random weights and a tokenizer of its own."""
+    """A model from scratch: random weights and a new tokenizer."""
 
-    name: Name = recipe(description="Name of the model; it ends the names of the token steps.")
-    architecture: Architecture = recipe(description="The kind of model, with its sizes.")
-    tokenizer: Tokenizer = recipe(Bpe(), "The tokenizer to be trained.")
-    seed: int = recipe(0, "Seed of the random weights.", ge=0, lt=2**63)
+    name: Name = recipe(description="Name of the model; suffix of the names of its tokenize steps.")
+    architecture: Architecture = recipe(description="The architecture, with its sizes.")
+    tokenizer: Tokenizer = recipe(Bpe(), "The tokenizer to train.")
+    seed: int = recipe(0, "Seed of the weight initialization.", ge=0, lt=2**63)
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -48,39 +49,55 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TokenizerFiles = Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...], Field(min_length=1), AfterValidator(_with_config)]
 
 _TOKENIZER_FILES = (
-    "The files of its tokenizer. One with a chat template of its own in `chat_template.jinja` names that too; "
-    "one that is written in Python has no `tokenizer.json`, but files that its class reads."
+    "Files of the tokenizer. Add `chat_template.jinja` if the chat template is in that file; for a tokenizer implemented in Python, list "
+    "the files that its class reads in place of `tokenizer.json`."
 )
 
 
 class LocalModel(Part):
-    """A model that lies on this machine, in the layout of `from_pretrained`."""
+    """A model in a local folder, in the layout that `from_pretrained` reads."""
 
-    path: str = recipe(description="The model's folder, relative to the workspace, or absolute.", min_length=1)
-    name: Name | None = recipe(None, "Name of the model; none given: the folder's own.")
+    path: str = recipe(description="Folder of the model, relative to the workspace or absolute.", min_length=1)
+    name: Name | None = recipe(None, "Name of the model; default: the folder's name.")
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
 class HubModel(Part):
-    """A model of the Hugging Face hub, pinned to a revision."""
+    """A model on the Hugging Face hub, pinned to a commit."""
 
-    id: str = recipe(description="The model's id, such as `tiiuae/falcon-7b`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
-    revision: str = recipe(description="Commit of the model's repository: 40 hex digits.", pattern=r"^[0-9a-f]{40}$")
-    name: Name | None = recipe(None, "Name of the model; none given: the last part of the id.")
+    id: str = recipe(description="Hub id of the model, such as `tiiuae/falcon-7b`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    revision: str = recipe(description="Full commit hash in the model's repository: 40 hex digits.", pattern=r"^[0-9a-f]{40}$")
+    name: Name | None = recipe(None, "Name of the model; default: the last part of the id.")
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
+class GgufModel(Part):
+    """A model in a local GGUF file, dequantised once into a model folder."""
+
+    gguf: str = recipe(description="The GGUF file, relative to the workspace or absolute.", min_length=1, pattern=r"\.gguf$")
+    name: Name | None = recipe(None, "Name of the model; default: the file name up to its first dot.")
+    dtype: Literal["float32", "bfloat16", "float16"] = recipe(
+        "float32", "Type of the dequantised weights; `float32` represents the file's values exactly, the others round them."
+    )
+
+
 class TrainedModel(Part):
-    """The model that another experiment of this workspace trains."""
+    """The model trained by another experiment of this workspace."""
 
     experiment: Name = recipe(description="Name of the experiment whose model is trained further.")
 
 
-_MODELS: dict[str, type[Part]] = {"architecture": ScratchModel, "path": LocalModel, "id": HubModel, "experiment": TrainedModel}
+_MODELS: dict[str, type[Part]] = {
+    "architecture": ScratchModel,
+    "path": LocalModel,
+    "id": HubModel,
+    "gguf": GgufModel,
+    "experiment": TrainedModel,
+}
 
 
 def _which_model(value: object) -> str | None:
-    """The key that tells the four sorts of models apart."""
+    """The key that determines how VALUE specifies a model."""
     if isinstance(value, Mapping):
         return next((key for key in _MODELS if key in value), None)
     return next((key for key, model in _MODELS.items() if isinstance(value, model)), None)
@@ -90,58 +107,67 @@ Model = Annotated[
     Annotated[ScratchModel, Tag("architecture")]
     | Annotated[LocalModel, Tag("path")]
     | Annotated[HubModel, Tag("id")]
+    | Annotated[GgufModel, Tag("gguf")]
     | Annotated[TrainedModel, Tag("experiment")],
     Discriminator(
         _which_model,
         custom_error_type="which_model",
-        custom_error_message="a model needs one of: architecture (from scratch), path, id (with revision), experiment",
+        custom_error_message="model needs one of the keys architecture (from scratch), path, id (with revision), gguf and experiment",
     ),
 ]
 
 
 class Split(Part):
-    """The held-out shares, what keeps rows together, and splits that the source itself makes."""
+    """How rows are divided into train, validation and test: by fractions and groups, or by the source."""
 
     validation: float | None = recipe(
-        None, "Share of the rows (about) held out to watch the training; none given: 0.05, or 0 where a column says the split.", ge=0, lt=1
+        None, "Approximate fraction of the rows held out for validation; default: 0.05, or 0 if `column` is set.", ge=0, lt=1
     )
     test: float | None = recipe(
         None,
-        "Share of the rows (about) held out to evaluate on; none given: 0.1, or 0 where a column or a source gives the test rows.",
+        "Approximate fraction of the rows held out for testing; default: 0.1, or 0 if `column` or `test_source` is set.",
         ge=0,
         lt=1,
     )
-    max_validation: int | None = recipe(None, "At most so many validation rows, chosen by content; the others are used for nothing.", gt=0)
-    max_test: int | None = recipe(None, "At most so many test rows, chosen by content; the others are used for nothing.", gt=0)
-    group_by: str | None = recipe(None, "Column whose equal values keep rows together in one split; none given: rows that ask the same.")
-    column: str | None = recipe(None, "Column in which the source itself says `train`, `validation` or `test`.")
-    test_source: generate.Source | None = recipe(None, "A source whose rows are the test rows.")
-    seed: int = recipe(0, "Another seed gives other splits.", ge=0, lt=2**63)
+    max_validation: int | None = recipe(
+        None, "Maximum number of validation rows, chosen by content; the remaining ones are not used.", gt=0
+    )
+    max_test: int | None = recipe(None, "Maximum number of test rows, chosen by content; the remaining ones are not used.", gt=0)
+    group_by: str | None = recipe(
+        None, "Column whose equal values keep rows together in one split; default: rows with the same prompt stay together."
+    )
+    column: str | None = recipe(None, "Column of the source that contains `train`, `validation` or `test`.")
+    test_source: generate.Source | None = recipe(None, "Source of the test rows.")
+    seed: int = recipe(0, "Seed of the assignment of rows to splits.", ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _some_left(self) -> Self:
         if sum(self.shares) >= 1:
-            raise PydanticCustomError("nothing_left", "validation and test take every row: nothing is left to train on", {"at": ("test",)})
+            raise PydanticCustomError(
+                "nothing_left",
+                "the fractions of validation and test leave no rows for training: they must sum to less than 1",
+                {"at": ("test",)},
+            )
         return self
 
     @property
     def shares(self) -> tuple[float, float]:
-        """The shares of validation and test that are taken by hash."""
+        """The fractions of rows that are held out by hash for validation and test."""
         validation = (0.0 if self.column else 0.05) if self.validation is None else self.validation
         test = (0.0 if self.fixed else 0.1) if self.test is None else self.test
         return validation, test
 
     @property
     def fixed(self) -> bool:
-        """Whether the sources say of rows which split they belong to."""
+        """Whether the source determines the split of rows."""
         return self.column is not None or self.test_source is not None
 
 
 class Task(generate.Rows):
-    """One thing that the model learns: rows of a source, prompts over them, and who answers."""
+    """One task that the model learns: rows of a source, prompts built from them, and the source of their completions."""
 
-    split: Split = recipe(Split(), "The held-out shares.")
-    max_new_tokens: int = recipe(64, "An answer is cut off after this many tokens.", gt=0)
+    split: Split = recipe(Split(), "How rows are divided into train, validation and test.")
+    max_new_tokens: int = recipe(64, "Maximum number of tokens generated for a prediction.", gt=0)
 
 
 class Tokenization(tokenize.Labels):
@@ -149,172 +175,184 @@ class Tokenization(tokenize.Labels):
 
     encoder_decoder: bool | None = recipe(
         None,
-        "Inputs and labels of their own, as T5 wants them; max_length then bounds the input. None given: what the model's configuration "
-        "says; a model of the hub must be told of.",
+        "Tokenize prompts as encoder inputs and completions as decoder labels, as T5 requires; max_length then limits the encoder input. "
+        "Default: the model's configuration decides; for a model on the hub, which is read only when it is fetched, set it.",
     )
 
-    name: Name | None = recipe(None, "Ends the names of the token steps, where a workspace tokenizes one task in several ways.")
+    name: Name | None = recipe(None, "Suffix of the names of the tokenize steps; needed if a workspace tokenizes one task in several ways.")
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
-        (), "Tokens to add to the tokenizer, such as role markers; their embeddings are learned, and saved with the adapter."
+        (), "Tokens to add to the tokenizer, such as role markers; their embeddings are trained and saved with the adapter."
     )
 
 
 class Mixture(Part):
-    """Which tasks are trained on, and in which shares."""
+    """The tasks to train on and their proportions."""
 
     tasks: tuple[Name, ...] = recipe(description="The tasks to train on.", min_length=1)
-    sampler: Sampler = recipe(Proportional(), "How many rows each task gives.")
+    sampler: Sampler = recipe(Proportional(), "How many rows of each task are used per epoch.")
     total_rows: int | None = recipe(
-        None, "Rows to train on in all, in place of training.epochs or steps; bins where batching is packed.", gt=0
+        None, "Total number of rows to train on (of bins, if batching is packed), in place of training.epochs or training.steps.", gt=0
     )
-    total_tokens: int | None = recipe(None, "Tokens to train on in all, in place of training.epochs or steps: as many rows as fit.", gt=0)
+    total_tokens: int | None = recipe(
+        None, "Total number of tokens to train on, in place of training.epochs or training.steps: as many rows as fit.", gt=0
+    )
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if len(set(self.tasks)) != len(self.tasks):
             raise PydanticCustomError(
-                "named_twice", "a task is named twice; give it a larger share through the sampler", {"at": ("tasks",)}
+                "named_twice", "a task is listed twice; to use more of its rows, change the sampler", {"at": ("tasks",)}
             )
         if unknown := sorted(self.sampler.named_tasks() - set(self.tasks)):
-            message = "the sampler names '{task}', which is no task of this mixture"
+            message = "the sampler names '{task}', which is not a task of this mixture"
             raise PydanticCustomError("sampler_task", message, {"task": unknown[0], "at": ("sampler",)})
         if isinstance(self.sampler, Weights) and set(self.sampler.weights) != set(self.tasks):
             wanted = ", ".join(self.tasks)
             raise PydanticCustomError(
-                "weights", "weights are needed for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
+                "weights", "weights must be set for exactly these tasks: {wanted}", {"wanted": wanted, "at": ("sampler", "weights")}
             )
         return self
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.total_rows and self.total_tokens:
-            raise PydanticCustomError("two_lengths", "give total_rows or total_tokens, not both", {"at": ("total_tokens",)})
+            raise PydanticCustomError("two_lengths", "set total_rows or total_tokens, not both", {"at": ("total_tokens",)})
         return self
 
 
 class Training(train.Training):
     """How the model is trained, and for how long."""
 
-    epochs: int | None = recipe(None, "How often the mixture is gone through; neither epochs nor steps given: once.", gt=0)
+    epochs: int | None = recipe(None, "Number of passes over the mixture; default: 1, unless steps is set.", gt=0)
     steps: int | None = recipe(None, "Number of optimizer steps, in place of epochs.", gt=0)
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs and self.steps:
-            raise PydanticCustomError("two_lengths", "give epochs or steps, not both", {"at": ("steps",)})
+            raise PydanticCustomError("two_lengths", "set epochs or steps, not both", {"at": ("steps",)})
         return self
 
     @model_validator(mode="after")
     def _betas_are_used(self) -> Self:
         if "betas" in self.model_fields_set and not self.optimizer.has_betas:
-            raise PydanticCustomError("betas", "{kind} has no betas: leave them out", {"kind": self.optimizer.kind, "at": ("betas",)})
+            raise PydanticCustomError(
+                "betas", "optimizer {kind} has no betas: remove them", {"kind": self.optimizer.kind, "at": ("betas",)}
+            )
         return self
 
     @model_validator(mode="after")
     def _one_global_batch(self) -> Self:
         batch = self.global_batch
         if batch.tokens and "rows" in batch.model_fields_set:
-            raise PydanticCustomError("two_batches", "give rows or tokens, not both", {"at": ("global_batch", "tokens")})
+            raise PydanticCustomError("two_batches", "set rows or tokens, not both", {"at": ("global_batch", "tokens")})
         if batch.tokens and self.steps:
-            message = "a global batch of tokens has no fixed number of rows: give epochs, not steps"
+            message = "with global_batch.tokens the number of rows per step varies: set epochs, not steps"
             raise PydanticCustomError("steps_of_tokens", message, {"at": ("steps",)})
         return self
 
 
 class Evaluation(predict.Asking):
-    """What the trained model is asked, what is measured, and with whom it is compared."""
+    """The tasks on which the trained model is evaluated, the metrics, and the models that it is compared with."""
 
-    tasks: tuple[Name, ...] = recipe((), "The tasks whose test rows are asked; none given: those of the mixture.")
+    tasks: tuple[Name, ...] = recipe((), "The tasks to evaluate on; default: those of the mixture.")
     held_out: tuple[Name, ...] = recipe(
-        (), "The tasks whose test rows are only read: how likely the model finds them, in loss and perplexity."
+        (), "Tasks whose rows are scored by likelihood (loss and perplexity), without generating predictions."
     )
-    metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "What is measured on the answers.", min_length=1)
+    metrics: tuple[Metric, ...] = recipe((ExactMatch(), Rouge(), EosRate(), Length()), "The metrics of the predictions.", min_length=1)
     split: Literal["test", "validation"] = recipe(
-        "test", "The rows that are asked: `validation` where points of a sweep are to be chosen, which must not be done by test rows."
+        "test", "The rows to evaluate on; use `validation` to choose among the points of a sweep, which test rows must not decide."
     )
     compare: tuple[Name, ...] = recipe(
-        (), "Other experiments whose models answer the same rows; `base` is the model that this experiment starts from."
+        (), "Experiments to compare with, evaluated on the same rows; `base` is the model that this experiment starts from."
     )
-    statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "How sure the numbers are.")
-    judge: Judge | None = recipe(None, "A chat model that gives every answer scores.")
+    statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "Confidence intervals and significance tests.")
+    judge: Judge | None = recipe(None, "A chat model that scores every prediction.")
 
     @model_validator(mode="after")
-    def _asked_or_read(self) -> Self:
+    def _each_task_once(self) -> Self:
         for name in ("compare", "tasks", "held_out"):
             given = getattr(self, name)
             if len(set(given)) != len(given):
-                raise PydanticCustomError("named_twice", "the same name stands here twice", {"at": (name,)})
+                raise PydanticCustomError("named_twice", "a name is listed twice: remove one of them", {"at": (name,)})
         if both := sorted(set(self.tasks) & set(self.held_out)):
             raise PydanticCustomError(
-                "asked_and_read", "task {task} is asked, which measures it already", {"task": both[0], "at": ("held_out",)}
+                "asked_and_read", "task '{task}' is in evaluation.tasks already: remove it here", {"task": both[0], "at": ("held_out",)}
             )
         return self
 
 
 class Benchmarks(benchmark.Benchmarks):
-    """Tasks of lm-evaluation-harness that the trained model takes."""
+    """Tasks of lm-evaluation-harness on which the trained model is evaluated."""
 
-    folder: str | None = recipe(None, "A folder with definitions of your own (YAML) and their data.", min_length=1)
+    folder: str | None = recipe(None, "A folder with your own task definitions (YAML) and their data.", min_length=1)
 
 
 class Merge(merge.Merging):
-    """Adapters that become part of the weights of their base."""
+    """Adapters to merge into the weights of their base."""
 
 
 class Sweep(Part):
-    """Values of fields of this spec; every combination is a point, which is built as an experiment of its own."""
+    """Fields with several values; every combination is a point, built as a separate experiment."""
 
     grid: dict[str, Any] = recipe({}, "Fields as in the spec, each with an array of values: `training.learning_rate = [1e-4, 1e-3]`.")
     points: tuple[dict[str, Any], ...] = recipe(
-        (), "Points listed one by one: each a table of fields and their values, with a `name` where its values do not name it well."
+        (), "Points listed one by one: each a table of fields and values, with an optional `name` in place of one made from the values."
     )
-    max_points: int = recipe(MOST_POINTS, "More points than this are taken for a mistake.", gt=0)
+    max_points: int = recipe(MOST_POINTS, "Maximum number of points; a sweep with more is rejected.", gt=0)
 
 
 class Resources(Part):
-    """How the steps run; nothing here reruns a step, and results differ by rounding at most, by default not for another number of cores."""
+    """How steps run. Changes rerun nothing and affect results by rounding at most; by default, the number of cores has no effect."""
 
     numerics: Numerics = resource(
         "portable",
-        "portable: the same bits on every x86-64 processor with AVX2 of one maker, whatever its cores; native: whatever is fastest here.",
+        "portable: bit-identical results on all x86-64 processors with AVX2 of one vendor, whatever the number of cores; native: the "
+        "fastest implementation on this machine.",
     )
-    threads: int | None = resource(None, "CPU threads of training and evaluation; none given: all cores.", gt=0)
-    devices: int = resource(1, "Devices of each host that a training uses; where there is no accelerator, processes.", gt=0)
-    nodes: int = resource(1, "Hosts that a training uses.", gt=0)
-    zero: Literal[0, 1, 2, 3] | Zero = resource(0, "What the devices of a training share: a ZeRO stage, or a table with offloading too.")
+    threads: int | None = resource(None, "CPU threads for training and evaluation; default: all cores.", gt=0)
+    devices: int = resource(1, "Devices per host for a training; without an accelerator, processes.", gt=0)
+    nodes: int = resource(1, "Hosts for a training.", gt=0)
+    zero: Literal[0, 1, 2, 3] | Zero = resource(0, "ZeRO stage of a training on several devices, or a table that also sets offloading.")
     micro_batch: Literal["auto"] | Annotated[int, Field(gt=0)] = resource(
-        "auto", "Rows that a device trains on at once; auto: as many as fit, halved where memory runs out."
+        "auto", "Rows per device per forward pass; auto: as many as fit, halved whenever memory runs out."
     )
-    checkpoints: train.Checkpoints = resource(train.Checkpoints(), "When the state of a training is written to the disk.")
-    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Where live metrics go beside DVCLive's files.")
-    stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above where it began.")
-    stop_without_progress: int = resource(1000, "Stop a training that has learnt nothing so many steps after the warm-up; 0: never.", ge=0)
-    evaluation_batch: int = resource(64, "Rows that are generated at once.", gt=0)
-    attention: Attention = resource("auto", "Implementation of attention in trainings; one that is not here is replaced, and that is said.")
-    gradient_checkpointing: bool = resource(False, "Less memory for a fifth more time: each layer is computed again in the backward pass.")
-    torch_compile: bool = resource(False, "Compile the model before training: worth it for long trainings.")
-    kernels: Literal["own", "liger"] = resource("own", "Fused kernels of norms and feed-forward layers, where liger-kernel has them.")
-    device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns when a training cannot fit.", gt=0)
+    checkpoints: train.Checkpoints = resource(train.Checkpoints(), "How often a training writes a checkpoint.")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Loggers for live metrics, in addition to DVCLive.")
+    stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above its initial value.")
+    stop_without_progress: int = resource(
+        1000, "Stop a training whose loss is still flat this many optimizer steps after the warm-up; 0: never.", ge=0
+    )
+    evaluation_batch: int = resource(64, "Batch size of generation in evaluation, in rows.", gt=0)
+    attention: Attention = resource(
+        "auto", "Implementation of attention in trainings; one that is not available is replaced, with a warning."
+    )
+    gradient_checkpointing: bool = resource(False, "Recompute each layer in the backward pass: less memory, about a fifth more time.")
+    torch_compile: bool = resource(False, "Compile the model before training; pays off for long trainings.")
+    kernels: Literal["own", "liger"] = resource(
+        "own",
+        "Kernels of norms and feed-forward layers; own: the model's; liger: fused ones of liger-kernel, if it supports the architecture.",
+    )
+    device_memory: float | None = resource(None, "Memory of one device in GB; the plan warns if a training does not fit.", gt=0)
 
 
 class Experiment(Part):
-    """One spec: data, tokens, mixture, training and evaluation of one model."""
+    """One spec: data, tokenization, mixture, training and evaluation of one model."""
 
     experiment: ExperimentSection = recipe(description="Name and seed.")
-    model: Model = recipe(description="The model that is trained.")
+    model: Model = recipe(description="The model to train.")
     tasks: dict[Name, Task] = recipe(description="The tasks, by name.", min_length=1)
     tokenization: Tokenization = recipe(Tokenization(), "How rows become tokens and labels.")
-    mixture: Mixture = recipe(description="Which tasks are trained on.")
+    mixture: Mixture = recipe(description="The tasks to train on.")
     training: Training = recipe(description="How the model is trained.")
-    evaluation: Evaluation = recipe(Evaluation(), "What the trained model is asked.")
-    benchmarks: Benchmarks | None = recipe(None, "Which published benchmarks, or tasks of one's own, the trained model takes.")
-    merge: Merge | None = recipe(None, "Adapters that become part of the weights of their base.")
-    sweep: Sweep | Literal[False] = recipe(False, "Fields with lists of values; false takes back the sweep of a spec that is extended.")
+    evaluation: Evaluation = recipe(Evaluation(), "How the trained model is evaluated.")
+    benchmarks: Benchmarks | None = recipe(None, "Benchmarks for the trained model: tasks of lm-evaluation-harness, or your own.")
+    merge: Merge | None = recipe(None, "Adapters to merge into the weights of their base.")
+    sweep: Sweep | Literal[False] = recipe(False, "Fields with several values; false cancels the sweep of an extended spec.")
     resources: Resources = resource(Resources(), "How the steps run.")
 
     @model_validator(mode="after")
-    def _prompts_steer_on_purpose(self) -> Self:
-        """Control tokens that a spec itself writes into prompts are meant: that they would become text must be said, or denied."""
+    def _control_tokens_in_prompts(self) -> Self:
+        """Reject special tokens in prompts, which would be encoded as text, unless `control_tokens_in_text` says what is intended."""
         tokens = self.tokenization.special_tokens
         if "control_tokens_in_text" in self.tokenization.model_fields_set:
             return self
@@ -323,8 +361,8 @@ class Experiment(Part):
             for place, template in written:
                 if isinstance(template, str) and (token := next((one for one in tokens if one in template), None)):
                     message = (
-                        "this prompt writes the special token {token}, which is encoded as text here; put it into tokenization.format, "
-                        'or set tokenization.control_tokens_in_text = "control" (or "text", if text is meant)'
+                        "this prompt contains the special token {token}, which would be encoded as text; put it into tokenization.format, "
+                        'or set tokenization.control_tokens_in_text to "control" (or to "text" to encode it as text)'
                     )
                     raise PydanticCustomError("control_tokens", message, {"token": token, "at": ("tasks", name, *place)})
         return self
@@ -335,10 +373,10 @@ class Experiment(Part):
         if not as_zero(self.resources.zero).stage:
             return self
         if training.optimizer.kind != "adamw":
-            message = "{kind} cannot be shared by devices: its states do not lie number by number beside the weights; take adamw"
+            message = "ZeRO cannot partition the states of {kind}, which are not one value per weight; use adamw"
             raise PydanticCustomError("zero", message, {"kind": training.optimizer.kind, "at": ("training", "optimizer")})
         if training.precision == "float16":
-            message = "ZeRO runs without float16's scaling of the loss: take bfloat16, which needs none"
+            message = "ZeRO is not supported with float16, which needs loss scaling; use bfloat16"
             raise PydanticCustomError("zero", message, {"at": ("training", "precision")})
         return self
 
@@ -347,6 +385,6 @@ class Experiment(Part):
         mixture, training = self.mixture, self.training
         if (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
             name = "total_rows" if mixture.total_rows else "total_tokens"
-            message = "mixture.{name} says how long the training is: leave out training.epochs and steps"
+            message = "mixture.{name} sets the length of the training: remove training.epochs and training.steps"
             raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})
         return self

@@ -1,4 +1,4 @@
-"""What may stand at a place of a spec, read off the annotations of its sections: allowed keys, members of families, plain words."""
+"""The shapes of values in a spec, derived from the annotations of its sections: allowed keys, members of families, descriptions."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ from engine.core.part import Part
 
 @dataclass(frozen=True)
 class Scalar:
-    """A single value of a type."""
+    """A scalar of a type."""
 
     type: Any
 
     @property
     def words(self) -> str:
-        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Any: "any value"}
-        return names.get(self.type, "another sort of value")
+        names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Any: "any value"}
+        return names.get(self.type, "a value of another type")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some fixed values."""
+    """One of several fixed values."""
 
     values: tuple[object, ...]
 
@@ -51,7 +51,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Family:
-    """Alternatives that are told apart by `kind`, or (`key` is None) by which keys are there."""
+    """Alternatives with a discriminator: the key `kind`, or, if `key` is None, the set of keys that are present."""
 
     key: str | None
     members: Mapping[str, type[Part]]
@@ -63,7 +63,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Map:
-    """A table whose keys are the user's own names."""
+    """A table with user-defined names as keys."""
 
     values: "Shape"
 
@@ -74,7 +74,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Array:
-    """An array: `items` by place, or all alike where `rest` is given."""
+    """An array: either of fixed length, with the shape of each element in `items`, or with `rest` as the shape of all elements."""
 
     items: tuple["Shape", ...]
     rest: "Shape | None"
@@ -83,7 +83,7 @@ class Array:
     def words(self) -> str:
         if self.rest is None:
             return f"an array of {len(self.items)} values"
-        plural = {"a whole number": "whole numbers", "a number": "numbers", "a table": "tables"}
+        plural = {"an integer": "integers", "a number": "numbers", "a string": "strings", "a table": "tables"}
         return f"an array of {plural.get(self.rest.words, self.rest.words)}"
 
     def child(self, index: object) -> "Shape | None":
@@ -92,7 +92,7 @@ class Array:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Alternatives of different sorts, such as a word or an array."""
+    """Alternatives of different types, such as a string or an array."""
 
     alternatives: tuple["Shape", ...]
 
@@ -110,12 +110,12 @@ def shape_of_field(field: FieldInfo) -> Shape:
 
 
 def shape_of(annotation: Any) -> Shape:
-    """The shape of any annotation that a part may use."""
+    """The shape of any annotation that occurs in a part."""
     return _shape(annotation, None)
 
 
 def _discriminator(metadata: Any) -> Any:
-    """What tells the members of a family apart, if METADATA says so; wrapped in a FieldInfo or by itself."""
+    """The discriminator in METADATA, given directly or in a FieldInfo; None if there is none."""
     found = (getattr(item, "discriminator", None) for item in metadata)
     return next((item for item in found if item is not None), None)
 
@@ -146,7 +146,7 @@ def _union(members: list[Any], discriminator: Any) -> Shape:
 
 
 def _tagged(member: Any, key: str | None) -> Iterator[tuple[str, type[Part]]]:
-    """The tags of a family's member with its part."""
+    """Each tag of a family's member, with its part."""
     if key is None:
         part, *metadata = get_args(member)
         yield next(item.tag for item in metadata if isinstance(item, Tag)), part

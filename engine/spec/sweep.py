@@ -1,6 +1,6 @@
-"""Sweeps: a spec with lists of values for some fields becomes one spec for each point.
+"""Sweeps: a spec with lists of values for some fields becomes one spec per point.
 
-A point is laid over the spec as the spec is laid over what it extends, so that every value is checked, and found wrong, where it stands.
+A point overrides the spec as the spec overrides what it extends, so that every value is validated and problems have its location.
 """
 
 import hashlib
@@ -20,15 +20,15 @@ from engine.spec.positions import Key
 from engine.spec.tree import Node, override
 
 LISTED = "points"
-"""The name of the axis whose points are listed one by one."""
+"""The key, and the name of the axis, of points that are listed one by one."""
 _LONGEST_LABEL = 24
 MOST_POINTS = 1_000
-"""A sweep of more points is refused unless it says that they are meant: the lists of a grid multiply faster than one thinks."""
+"""A sweep with more points is rejected unless `max_points` allows them: the lists of a grid multiply quickly."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One value of an axis: how names call it, and what it lays over the spec."""
+    """One value of an axis: its label in names, and the fragment that overrides the spec."""
 
     label: str
     fragment: Node
@@ -37,7 +37,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Axis:
-    """What varies by itself: a field of the grid, or the listed points."""
+    """One dimension of a sweep: a field of the grid, or the listed points."""
 
     name: str
     where: Location
@@ -46,20 +46,20 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """Which point of a sweep a spec is."""
+    """One point of a sweep."""
 
     labels: tuple[str, ...]
-    """How names call its choice on each axis; an axis of one choice tells nothing apart and is left out."""
+    """Its label on each axis; axes with a single choice are left out, since they distinguish nothing."""
     axes: tuple[str, ...]
-    """The fields that the labels are about."""
+    """The axis of each label."""
     wheres: tuple[Location, ...] = field(compare=False)
-    """Where each axis stands."""
+    """The location of each axis."""
     values: Mapping[Key, Any] = field(compare=False)
-    """Every swept field and the value that it has here, axes of one choice among them."""
+    """Every swept field and its value at this point, including axes with a single choice."""
 
 
 def expanded(document: Node) -> list[tuple[Point, Node]]:
-    """The points of DOCUMENT, each with the document that it makes; raises UserError for a `sweep` that cannot be meant."""
+    """The points of DOCUMENT, each with its resulting document; raises UserError for an invalid `sweep`."""
     sweep = document.content["sweep"]
     rest = replace(document, content={key: node for key, node in document.content.items() if key != "sweep"})
     axes = _axes(sweep)
@@ -76,25 +76,27 @@ def expanded(document: Node) -> list[tuple[Point, Node]]:
 
 
 def _refuse_many(sweep: Node, axes: Sequence[Axis]) -> None:
-    """Told before a single point is made: thousands would take minutes, and hours to build."""
+    """Raise UserError for too many points, before any point is created: loading thousands takes minutes."""
     count, given = prod(len(axis.choices) for axis in axes), sweep.child("max_points")
     most = given.content if given and isinstance(given.content, int) else MOST_POINTS
     if count > most:
         lists = " x ".join(f"{len(axis.choices):,} of {axis.name}" for axis in axes)
-        hint = f"shorten the lists, or list the points that matter under [[sweep.points]]; if all are meant: sweep.max_points = {count}"
-        raise UserError(f"this sweep has {count:,} points ({lists}), each an experiment of its own; {most:,} are allowed", sweep.key, hint)
+        hint = f"shorten the lists, or list selected points under [[sweep.points]]; to allow all: sweep.max_points = {count}"
+        raise UserError(
+            f"this sweep has {count:,} points ({lists}), each a separate experiment; at most {most:,} are allowed", sweep.key, hint
+        )
 
 
 def _axes(sweep: Node) -> list[Axis]:
-    """The listed points, then the fields of the grid, in order of name: a table's keys have none."""
+    """The axis of listed points, then the fields of the grid, sorted by name, since the order of keys in a table has no meaning."""
     grid, points = sweep.child("grid"), sweep.child(LISTED)
     fields = sorted(_fields(grid), key=lambda item: dotted(item[0])) if grid else []
     listed = points.content if points else ()
     found = [problem for path, node in fields for problem in _grid_problems(path, node)]
     found += [problem for node in listed for problem in _point_problems(node)]
     if not fields and not listed:
-        hint = "write the fields under [sweep.grid], as in training.learning_rate = [1e-4, 1e-3], or list [[sweep.points]]"
-        found.append(Problem("a sweep needs fields to vary", sweep.key, hint))
+        hint = "set fields under [sweep.grid], for example training.learning_rate = [1e-4, 1e-3], or list [[sweep.points]]"
+        found.append(Problem("a sweep needs at least one field or point", sweep.key, hint))
     if found:
         raise UserError(found)
     names = _short_names([path for path, _ in fields] + [path for node in listed for path, _ in _values(_fragment_of(node))])
@@ -106,7 +108,7 @@ def _axes(sweep: Node) -> list[Axis]:
 
 
 def _fields(table: Node, path: Key = ()) -> Iterator[tuple[Key, Node]]:
-    """The fields of a grid, each with its array of values; a table on the way is a part of the path."""
+    """The fields of a grid by path, each with its array of values."""
     for key, node in table.content.items():
         if isinstance(node.content, dict) and node.content:
             yield from _fields(node, (*path, key))
@@ -115,7 +117,7 @@ def _fields(table: Node, path: Key = ()) -> Iterator[tuple[Key, Node]]:
 
 
 def _values(fragment: Node, path: Key = ()) -> Iterator[tuple[Key, Node]]:
-    """The values that a fragment gives; a member of a family with its keys is one value."""
+    """The values that a fragment sets, by path; a table with `kind` counts as one value."""
     for key, node in fragment.content.items():
         if isinstance(node.content, dict) and node.content and "kind" not in node.content:
             yield from _values(node, (*path, key))
@@ -129,23 +131,23 @@ def _grid_problems(path: Key, node: Node) -> Iterator[Problem]:
         yield _named_by_values(node)
     elif not isinstance(node.content, tuple):
         what = f"sweep.grid.{name} must be an array of values, not {described(node.plain())}"
-        yield Problem(what, node.value, f"each value makes a point: {name} = [{toml(node.plain())}]")
+        yield Problem(what, node.value, f"each value is one point: {name} = [{toml(node.plain())}]")
     elif not node.content:
-        yield Problem(f"sweep.grid.{name} has no values", node.value, "each value makes a point; leave the field out, or list its values")
+        yield Problem(f"sweep.grid.{name} has no values", node.value, "list its values, or remove the field")
 
 
 def _point_problems(node: Node) -> Iterator[Problem]:
     name, experiment = node.child("name"), node.child("experiment")
     if name and not (isinstance(name.content, str) and re.fullmatch(NAME_PATTERN, name.content)):
-        hint = "a name is made of lower-case letters and digits, with '-' or '_' between them"
-        yield Problem(f"{described(name.plain())} is no name for a point", name.value, hint)
+        hint = "a name consists of lower-case letters and digits, separated by '-' or '_'"
+        yield Problem(f"invalid name for a point: {described(name.plain())}", name.value, hint)
     if experiment and (given := experiment.child("name")):
         yield _named_by_values(given)
 
 
 def _named_by_values(node: Node) -> Problem:
     return Problem(
-        "experiment.name cannot be swept: the points are named by their values", node.key, 'a listed point may have a `name = "..."`'
+        "experiment.name cannot be swept: points are named by their values", node.key, 'to name a listed point, set `name = "..."` in it'
     )
 
 
@@ -155,7 +157,7 @@ def _grid_axis(grid: Node, path: Key, node: Node, name: str) -> Axis:
 
 
 def _at(grid: Node, path: Key, node: Node) -> Node:
-    """NODE inside the tables of GRID that lead to it."""
+    """NODE wrapped in the tables of GRID along PATH."""
     for length in range(len(path) - 1, -1, -1):
         node = replace(grid.nearest(path[:length]), content={path[length]: node})
     return node
@@ -178,19 +180,19 @@ def _listed_axis(points: Node, names: Mapping[Key, str]) -> Axis:
 
 
 def _clashes(axis: Axis) -> Iterator[Problem]:
-    """Two values that names would not tell apart."""
+    """A problem for each pair of choices with the same label."""
     first: dict[str, Choice] = {}
     for choice in axis.choices:
         other = first.setdefault(choice.label, choice)
         if other is not choice:
             same = canonical(other.fragment.plain()) == canonical(choice.fragment.plain())
-            what = f"the same point stands here twice: {choice.label}" if same else f"two points would both be named {choice.label}"
-            hint = f"the other one stands at {other.where}"
+            what = f"duplicate point: {choice.label}" if same else f"two points would both be named {choice.label}"
+            hint = f"the other one is at {other.where}"
             yield Problem(what, choice.where, hint if same else f'{hint}; list them under [[sweep.points]], each with a `name = "..."`')
 
 
 def _short_names(paths: Sequence[Key]) -> dict[Key, str]:
-    """The last word of each field, with as many of those before it as tell the swept fields apart; of a family's `kind`, the family."""
+    """The shortest suffix of each field's path that is unique among PATHS, joined by `_`; a trailing `kind` is dropped."""
     plain = {path: [str(key) for key in (path[:-1] if path[-1] == "kind" else path)] for path in dict.fromkeys(paths)}
     found = {}
     for path, words in plain.items():
@@ -201,7 +203,7 @@ def _short_names(paths: Sequence[Key]) -> dict[Key, str]:
 
 
 def _label(name: str, value: object) -> str:
-    """A field and a value as names call them, such as `r_4`; what would be long or empty is called by a digest."""
+    """The label of a field's value, such as `r_4`; a value that is empty or too long as text is replaced by a digest."""
     text = _words(value)
     if not text or len(text) > _LONGEST_LABEL:
         text = hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
@@ -221,7 +223,7 @@ def _words(value: object) -> str:
             return "true" if value else "false"
         case int() | float() if value < 0:
             return f"minus_{_words(-value)}"
-    return str(value).replace("+", "").replace(".", "_")  # 2e-05 keeps its minus: it is no 2e05
+    return str(value).replace("+", "").replace(".", "_")  # the minus of 2e-05 stays, to distinguish it from 2e05
 
 
 def _cleaned(text: str) -> str:
@@ -229,12 +231,12 @@ def _cleaned(text: str) -> str:
 
 
 def resource_problems(point: Point, document: Node, experiment: Part) -> Iterator[Problem]:
-    """A swept field that only decides how steps run: all its values build the same."""
+    """A problem for each swept field that affects only how steps run: all its values give the same result."""
     for path in point.values:
         for length in range(1, len(path) + 1):
             if _is_resource(experiment, path[:length]):
-                hint = "sweep what decides the result; set this one in the spec"
-                what = f"{dotted(path)} cannot be swept: it only decides how steps run, so that all its values build the same"
+                hint = "set it once in the spec, and sweep fields that affect the result"
+                what = f"{dotted(path)} cannot be swept: it affects only how steps run, so all its values give the same result"
                 yield Problem(what, document.nearest(path).key, hint)
                 break
 

@@ -1,4 +1,4 @@
-"""A TOML document as a tree that knows where each key and value stands, how it is read, and how one overrides another."""
+"""A TOML document as a tree with the location of each key and value; reads documents and merges them."""
 
 import datetime
 import math
@@ -13,25 +13,25 @@ from typing import Any
 from engine.core.errors import Location, Problem, UserError
 from engine.spec.positions import Key, Span, positions
 
-_MODEL_KEYS = ("architecture", "path", "id", "experiment")
-"""The keys that tell one sort of model from another, in the order in which the spec's sections ask for them."""
+_MODEL_KEYS = ("architecture", "path", "id", "gguf", "experiment")
+"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.sections` checks them."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A value of a document: a table, an array or a single value, with the places of its key and of itself."""
+    """A value of a document (a table, an array or a scalar), with the locations of its key and of the value."""
 
     content: Any
     key: Location
     value: Location
 
     def plain(self) -> Any:
-        """The value without places, not to be changed; arrays become tuples, as strict models want them."""
+        """The value without locations; do not modify it. Arrays become tuples, which strict models require."""
         return self._plain
 
     @cached_property
     def _plain(self) -> Any:
-        # Kept, since hundreds of specs may share the nodes of one part.
+        # Cached, since hundreds of specs may share the nodes of one part.
         if isinstance(self.content, dict):
             return {key: node.plain() for key, node in self.content.items()}
         return tuple(node.plain() for node in self.content) if isinstance(self.content, tuple) else self.content
@@ -45,7 +45,7 @@ class Node:
         return None
 
     def nearest(self, path: Key) -> "Node":
-        """The node at PATH, or the deepest one on the way to it."""
+        """The node at PATH, or its deepest existing ancestor."""
         child = self.child(path[0]) if path else None
         return child.nearest(path[1:]) if child else self
 
@@ -59,9 +59,12 @@ class Node:
             yield from node.walk((*path, key))
 
 
-def read(path: Path, name: str, asked_at: Location | None = None) -> Node:
-    """The document at PATH, called NAME in messages; raises UserError where it is no TOML or holds what a spec cannot hold."""
-    text = _text(path, name, asked_at)
+def read(path: Path, name: str, extended_at: Location | None = None) -> Node:
+    """The document at PATH, called NAME in messages; EXTENDED_AT is the entry of `extends` that names it.
+
+    Raises UserError if it is not valid TOML or contains a value that is not allowed in a spec.
+    """
+    text = _text(path, name, extended_at)
     try:
         data = tomllib.loads(text)
         tree = _Builder(name, text).node((), data)
@@ -70,24 +73,24 @@ def read(path: Path, name: str, asked_at: Location | None = None) -> Node:
     except RecursionError:
         raise UserError("the tables or arrays are nested too deeply", Location(name)) from None
     except ValueError:  # Python refuses to read an integer of more than 4300 digits
-        raise UserError("a number has too many digits", Location(name), "TOML's integers have 64 bits") from None
+        raise UserError("an integer has too many digits", Location(name), "integers in TOML have 64 bits") from None
     if problems := [problem for _, node in tree.walk() if (problem := _unfit(node))]:
         raise UserError(problems)
     return tree
 
 
-def _text(path: Path, name: str, asked_at: Location | None) -> str:
+def _text(path: Path, name: str, extended_at: Location | None) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}", asked_at or Location(name)) from None
+        raise UserError(f"cannot read {name}: {error.strerror}", extended_at or Location(name)) from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"the file is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
             _byte_location(data, error.start, name),
-            "save the file in the encoding UTF-8",
+            "save the file as UTF-8",
         ) from None
 
 
@@ -99,7 +102,7 @@ def _byte_location(data: bytes, offset: int, name: str) -> Location:
 
 
 def _syntax_error(error: tomllib.TOMLDecodeError, name: str, text: str) -> UserError:
-    """What tomllib says, with the place that it names as a caret."""
+    """tomllib's message, with its position as a location."""
     what = re.sub(r" \(at [^()]*\)$", "", str(error))
     lines = text.replace("\r\n", "\n").split("\n")
     found = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
@@ -113,23 +116,23 @@ def _syntax_error(error: tomllib.TOMLDecodeError, name: str, text: str) -> UserE
 
 
 _SYNTAX_HINTS = (
-    ("overwrite|twice|Duplicate|immutable", "the same key or table stands twice: keep one of them"),
-    ("Invalid value", "strings need quotes; truth values are true and false"),
+    ("overwrite|twice|Duplicate|immutable", "a key or table is defined twice: remove one of them"),
+    ("Invalid value", "strings need quotes; booleans are true and false"),
 )
-"""What may be done about what tomllib says, where its words alone do not tell."""
+"""Hints for messages of tomllib, by pattern."""
 
 
 def _unfit(node: Node) -> Problem | None:
-    """Why a spec cannot hold this value, if so."""
+    """The problem with a value that is not allowed in a spec; None if it is allowed."""
     if isinstance(node.content, datetime.date | datetime.time):
-        return Problem("a spec holds no dates or times", node.value, "write it as a string, in quotes")
+        return Problem("dates and times are not allowed in a spec", node.value, "write a string, in quotes")
     if isinstance(node.content, float) and not math.isfinite(node.content):
-        return Problem("a spec holds finite numbers only", node.value, "write a number, or leave the key out")
+        return Problem("inf and nan are not allowed in a spec", node.value, "write a finite number, or remove the key")
     return None
 
 
 class _Builder:
-    """Puts the places of one text to its values."""
+    """Builds the nodes of one text, with locations."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
@@ -148,17 +151,17 @@ class _Builder:
         return Node(content, key, place)
 
     def location(self, span: Span) -> Location:
-        """The place for people: the first line of what spans several."""
+        """The location of SPAN; of a span over several lines, only the first line is underlined."""
         source = self.lines[span.line - 1]
         return Location(self.name, span.line, span.column, source, max(1, min(span.length, len(source) - span.column + 1)))
 
 
 def override(old: Node, new: Node, path: Key = ()) -> Node:
-    """OLD with what NEW says: tables merge, everything else replaces; of another kind or another model nothing of the old stays."""
+    """OLD overridden by NEW: tables merge, everything else is replaced; so are tables of another `kind` and another model."""
     if not isinstance(new.content, dict):
         return new
     if isinstance(old.content, str) and "kind" not in new.content and len(path) > 1:
-        # a member of a family written by its name alone, now given keys; a section is never one
+        # a family member given by name alone, to which NEW adds keys; a section is never one
         old = replace(old, content={"kind": old})
     if not isinstance(old.content, dict) or _another(old.content, new.content, path):
         return new
@@ -169,7 +172,7 @@ def override(old: Node, new: Node, path: Key = ()) -> Node:
 
 
 def _another(old: dict[str, Node], new: dict[str, Node], path: Key) -> bool:
-    """Whether NEW names another member of a family, or another model, than OLD."""
+    """Whether NEW names a different family member or a different model than OLD."""
     if path == ("model",):
         before, after = (next((key for key in _MODEL_KEYS if key in table), None) for table in (old, new))
         if before and after and (before != after or (after != "architecture" and _differ(old[after], new[after]))):

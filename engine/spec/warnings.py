@@ -1,4 +1,4 @@
-"""What is allowed in a spec and still looks like a mistake: warnings of `engine check`, which refuse nothing."""
+"""Warnings of `engine check`: what is allowed in a spec but is probably a mistake."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -14,22 +14,22 @@ USUAL_RATES: Mapping[str, tuple[float, float]] = {
     "prefix_tuning": (1e-5, 1e-1),
     "prompt_tuning": (1e-4, 1.0),
 }
-"""The learning rates between which trainings of each method work in practice, from the smallest to the largest that papers use: full
-fine-tuning and models from scratch 1e-6 to 6e-3, LoRA 1e-5 to 2e-3 (Hu et al., 2021, appendix D), IA3 3e-3 (Liu et al., 2022), prefixes
-5e-5 to 1e-2 (Li and Liang, 2021), prompts 0.3 (Lester et al., 2021); with room for the small models of tests and tutorials."""
+"""The usual range of learning rates for each method. Papers use: full fine-tuning and pretraining 1e-6 to 6e-3, LoRA 1e-5 to 2e-3 (Hu et
+al., 2021, appendix D), IA3 3e-3 (Liu et al., 2022), prefix tuning 5e-5 to 1e-2 (Li and Liang, 2021), prompt tuning 0.3 (Lester et al.,
+2021). The ranges are wider, for the small models of tests and tutorials."""
 
 
 def advice(specs: Iterable[Spec]) -> list[Problem]:
-    """A warning for each thing in SPECS that looks like a mistake, each once, at its line."""
+    """A warning for each probable mistake in SPECS, without duplicates."""
     return list(dict.fromkeys(warning for spec in specs for warning in (*_frozen_noise(spec), *_odd_rate(spec))))
 
 
 def _frozen_noise(spec: Spec) -> Iterator[Problem]:
-    """An adapter on weights that nobody has trained learns next to nothing: the model below it stays random."""
+    """An adapter on untrained weights learns next to nothing, since the base model stays random."""
     method = spec.experiment.training.method
     if isinstance(spec.experiment.model, ScratchModel) and method.makes_adapter:
         what = f"{method.kind} trains an adapter on a model from scratch, whose frozen weights stay random"
-        hint = 'train it with method "full"; or start from a trained model: model.experiment, model.path, or model.id with model.revision'
+        hint = 'use method "full", or start from a trained model: model.experiment, model.path, or model.id with model.revision'
         yield Problem(what, spec.where("training", "method"), hint, "warning")
 
 
@@ -39,11 +39,11 @@ def _odd_rate(spec: Spec) -> Iterator[Problem]:
     if not low <= training.learning_rate <= high:
         what = f"learning_rate = {training.learning_rate:g} is far {'above' if training.learning_rate > high else 'below'} the usual range"
         where = spec.where("training", "learning_rate")
-        yield Problem(what, where, f"usual for {training.method.kind}: {low:g} to {high:g}", "warning")
+        yield Problem(what, where, f"usual range for {training.method.kind}: {low:g} to {high:g}", "warning")
 
 
 def loggers(specs: Iterable[Spec]) -> dict[str, Location]:
-    """The loggers that SPECS name, each with its first place."""
+    """The loggers in `resources.report_to` of SPECS, each with its first location."""
     found: dict[str, Location] = {}
     for spec in specs:
         for number, name in enumerate(spec.experiment.resources.report_to):

@@ -59,10 +59,11 @@ def _serving(job: Job) -> Serving:
 
 
 def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
-    """Peak memory, memory before the model was loaded, and the row (or bin) length and micro-batch, for comparison with the estimate."""
+    """Memory of the training, peak and initial memory of the process, and the row (or bin) length and micro-batch for the estimate."""
     import numpy as np
 
     return {
+        **({"training_memory_bytes": result.training_memory_bytes} if result.training_memory_bytes else {}),
         "peak_memory_bytes": result.peak_memory_bytes,
         "memory_before_bytes": before,
         "supervised_share": round(int(rows.supervised().sum()) / int(rows.lengths().sum()), 4),

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from engine.artifacts.cards import CARD
 from engine.build.driver import dvc_environment
+from engine.core.digests import folder_digest
 from engine.identity.provenance import Provenance, parse
 from tests.support.warm import warm_python
 
@@ -133,6 +135,16 @@ def told(path: Path) -> Provenance:
 def address(path: Path) -> str:
     """The content address that the file beside an artifact says."""
     return told(path).digest
+
+
+def as_artifact(folder: Path, copy: Path) -> str:
+    """The content address of a fetched folder, found as its card says."""
+    base = {path.name for path in folder.iterdir() if path.is_symlink()}
+    shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(CARD, "base", *base))
+    config = copy / "adapter_config.json"
+    text = re.sub(r'"(base_model_name_or_path|revision)": "[^"]*"', r'"\1": null', config.read_text())
+    config.write_text(text)
+    return folder_digest(copy)
 
 
 def actions(output: str) -> dict[str, str]:

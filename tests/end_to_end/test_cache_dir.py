@@ -43,7 +43,7 @@ def test_the_folder_is_the_one_that_dvc_names(files: dict[str, str], tmp_path: P
 @pytest.mark.parametrize("line", ["dir = s3://bucket/x", "local = other"])
 def test_a_cache_that_is_no_folder_is_refused(line: str, tmp_path: Path):
     write(tmp_path, {".dvc/config": f"[cache]\n    {line}\n"})
-    with pytest.raises(UserError, match="only a folder can be DVC's cache"):
+    with pytest.raises(UserError, match="DVC's cache must be a local folder"):
         cache_folder(tmp_path)
 
 

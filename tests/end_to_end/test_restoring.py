@@ -6,7 +6,9 @@ The steps that run here, generate and split, need no torch.
 import json
 import os
 import shutil
+import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -237,7 +239,7 @@ def test_a_lock_with_conflict_marks_is_read_and_mended_with_the_records_of_both_
     planned = team.run("engine", "plan", *SPLITS, check=False)
     assert "dvc.lock has merge conflicts" in planned.stderr and (team.root / "dvc.lock").read_bytes() == lock
     said = team.run("engine", "build", *SPLITS)
-    assert "dvc.lock had merge conflicts" in said.stderr and "split-a" in said.stderr
+    assert "resolved merge conflicts in dvc.lock" in said.stderr and "split-a" in said.stderr
     assert b"<<<<<<<" not in (team.root / "dvc.lock").read_bytes()
     restored(team)
 
@@ -275,7 +277,7 @@ def test_links_and_permissions_are_those_that_dvc_makes(team: Place, link: str, 
 def test_a_cache_setting_that_dvc_does_not_know_is_refused(team: Place):
     (team.root / ".dvc/config").write_text("[cache]\n    type = hardlinks\n")
     said = team.run("engine", "plan", check=False)
-    assert said.returncode == 1 and "cache.type must be of reflink, hardlink, symlink, copy, got 'hardlinks'" in said.stderr
+    assert said.returncode == 1 and "cache.type must be a list of reflink, hardlink, symlink, copy, got 'hardlinks'" in said.stderr
 
 
 def test_the_doctor_names_what_is_wrong_and_compiling_mends_the_driver(team: Place):
@@ -285,3 +287,87 @@ def test_the_doctor_names_what_is_wrong_and_compiling_mends_the_driver(team: Pla
     assert sick.returncode == 1 and "engine compile" in sick.stdout
     assert "merge.adapterbuild" in other.run("engine", "compile").stderr
     assert other.run("engine", "doctor").returncode == 0 and "merge.adapterbuild" not in other.run("engine", "compile").stderr
+
+
+def pushed(team: Place, url: str, *settings: tuple[str, str]) -> Place:
+    """A colleague's clone after an edit that TEAM has made, built and pushed too; nothing was pulled there."""
+    team.run("dvc", "remote", "add", "--default", "far", url)
+    for name, value in settings:
+        team.run("dvc", "remote", "modify", "far", name, value)
+    team.commit("remote")
+    other = clone(team, "other")
+    shares(team, "a", "0.3")
+    team.run("engine", "build", *SPLITS)
+    team.run("dvc", "push", "--run-cache")
+    shares(other, "a", "0.3")
+    return other
+
+
+def brought(team: Place, other: Place) -> None:
+    """Assert that a build with `--pull` restores everything there, to the byte."""
+    assert runs(other) != []
+    said = other.run("engine", "build", "--pull", *SPLITS)
+    assert "run      " not in said.stdout + said.stderr and "warning" not in said.stderr, said.stderr
+    for name in ("dvc.lock", "metrics/split-a.json", "artifacts/split-a.provenance.json", "artifacts/split-a.run.json"):
+        assert (other.root / name).read_bytes() == (team.root / name).read_bytes(), name
+    restored(other)
+
+
+def test_a_build_with_pull_restores_what_a_remote_folder_has(team: Place, tmp_path: Path):
+    brought(team, pushed(team, str(tmp_path / "remote")))
+
+
+def test_a_build_with_pull_restores_what_a_bucket_has(team: Place, monkeypatch: pytest.MonkeyPatch):
+    """A real `dvc push` to a real server of the protocol, on loopback."""
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
+    server = pytest.importorskip("moto.server", reason="moto's server is not installed").ThreadedMotoServer("127.0.0.1", 0)
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="work")
+        brought(team, pushed(team, "s3://work/dvc", ("endpointurl", url)))
+    finally:
+        server.stop()
+
+
+def test_a_run_whose_objects_a_remote_has_lost_is_run(team: Place, tmp_path: Path):
+    other = pushed(team, str(tmp_path / "remote"))
+    for path in (tmp_path / "remote/files/md5").rglob("*"):
+        if path.is_file() and path.suffix != ".dir":
+            path.chmod(0o644)
+            path.write_bytes(b"damaged")
+    other.run("engine", "build", "--pull", *SPLITS)
+    assert set(other.plan(*SPLITS).values()) == {"keep"}
+    assert (other.root / "metrics/split-a.json").read_bytes() == (team.root / "metrics/split-a.json").read_bytes()
+
+
+@pytest.mark.parametrize("remote", ["none", "gone", "http", "nobody there", "silent", "not installed"])
+def test_a_remote_that_cannot_be_asked_is_told_once_and_the_build_goes_on(team: Place, remote: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ADAPTERBUILD_REMOTE_TIMEOUT", "12")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        if remote == "silent":
+            listening.listen(64)  # connections are taken, and nothing is answered
+        urls = {"gone": str(team.root / "gone"), "http": "http://127.0.0.1:9/dvc", "not installed": "gs://bucket/dvc"}
+        if remote in ("nobody there", "silent"):
+            pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                monkeypatch.setenv(name, "testing")
+            urls[remote] = "s3://work/dvc"
+        if remote in urls:
+            team.run("dvc", "remote", "add", "--default", "far", urls[remote])
+        if remote in ("nobody there", "silent"):
+            team.run("dvc", "remote", "modify", "far", "endpointurl", f"http://127.0.0.1:{port if remote == 'silent' else 9}")
+        shares(team, "a", "0.3")
+        shares(team, "b", "0.4")
+        before = time.monotonic()
+        said = team.run("engine", "build", "--pull", *SPLITS)
+    assert said.stderr.count("DVC's remote could not be asked") == 1, said.stderr
+    assert time.monotonic() - before < 60 and "Traceback" not in said.stderr
+    assert set(team.plan(*SPLITS).values()) == {"keep"}

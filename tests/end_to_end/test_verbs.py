@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.core.digests import folder_digest
 from engine.dvc import dvcfile, records
 from engine.dvc.dvcfile import parse_lock
 from engine.identity.provenance import parse
-from tests.end_to_end.conftest import Place, address, told
+from tests.end_to_end.conftest import Place, address, as_artifact, told
 
 pytestmark = pytest.mark.slow
 
@@ -102,7 +101,7 @@ def test_diff_says_what_it_cannot_know(branched: Place):
     assert "not in " + first + ": dvc.lock" in place.run("engine", "diff", first).stdout
     for command in (["diff", "rank-5"], ["diff", "main", "v1"]):
         wrong = place.run("engine", *command, check=False)
-        assert wrong.returncode == 1 and "git knows no revision" in wrong.stderr and "Traceback" not in wrong.stderr
+        assert wrong.returncode == 1 and "unknown git revision" in wrong.stderr and "Traceback" not in wrong.stderr
     shutil.rmtree(place.root / ".git")
     wrong = place.run("engine", "diff", "main", check=False)
     assert wrong.returncode == 1 and "no git repository" in wrong.stderr
@@ -120,7 +119,11 @@ def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(bran
     for number, one in enumerate(found):
         folder = f"out/{number}"
         assert data(place, "adapters", "--fetch", one["digest"][7:19], "--output", folder)["digest"] == one["digest"]
-        assert folder_digest(place.root / folder) == one["digest"] == address(place.root / f"{folder}.provenance.json")
+        assert (
+            as_artifact(place.root / folder, place.root / f"{folder}.artifact")
+            == one["digest"]
+            == address(place.root / f"{folder}.provenance.json")
+        )
         ranks.add(json.loads((place.root / folder / "adapter_config.json").read_text())["r"])
     assert ranks == {2, 4, 8}
     (two,) = data(place, "adapters", "--all", "--step", "train-t*", "--digest", now[1][:15])

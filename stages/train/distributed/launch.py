@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine.core.errors import Location, Problem, UserError
 from stages.process.job import Job, Preempted
 from stages.process.numerics import HANDED_ON
-from stages.process.parent import PARENT
+from stages.process.parent import PARENT, named
 from stages.process.starting import entry, ours
 from stages.train import Parameters
 from stages.train.distributed.hosts import Host, hosts, patience
@@ -108,7 +108,7 @@ def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
         if parameters.nodes == 1:
             # On several hosts, schedulers and shells are in between.
-            environment[PARENT] = str(os.getpid())
+            environment[PARENT] = named()
         started = [
             # Our stdout is for data; the processes have none.
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())

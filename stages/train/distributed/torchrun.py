@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from engine.core.errors import UserError
-from stages.process.parent import PARENT, die_with_parent
+from stages.process.parent import PARENT, die_with_parent, named
 
 DECIDES_NO_BYTES = True
 """Not part of a step's identity: processes and their supervision do not affect results."""
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     """Run torchrun with ARGUMENTS; returns 1 if a process failed."""
     # Killed at once, without saving: a second training must never write at the same time.
     die_with_parent(signal.SIGKILL)
-    os.environ[PARENT] = str(os.getpid())
+    os.environ[PARENT] = named()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

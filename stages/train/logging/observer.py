@@ -43,11 +43,13 @@ class Watcher:
         self._clock = Clock(self.tokens, self.supervised, step)
         self._line = ProgressLine(len(self.tokens), step)
         self._live = Live(self.folder, self.name, self.report_to)
+        whole = False
         try:
             yield
+            whole = True
         finally:
             self._line.close()
-            self._live.close()
+            self._live.close(whole)
 
     def add(self, point: Point) -> None:
         """Report one more step."""

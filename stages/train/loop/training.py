@@ -27,7 +27,7 @@ from stages.train.loop.precision import autocast, scales_loss
 from stages.train.loop.record import Point
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validator
-from stages.train.memory.peak import forget_peak, peak_memory
+from stages.train.memory.peak import Meter, forget_peak, peak_memory
 
 STOP = "stop"
 """File in the scratch folder with which the step's process asks the others to stop."""
@@ -46,6 +46,9 @@ class Result:
     best_step: int | None
     """The step whose weights are the result, if chosen by validation."""
     peak_memory_bytes: int
+    """Peak of the whole process, in bytes."""
+    training_memory_bytes: int | None
+    """Peak of the training alone, comparable with the estimate, in bytes; None if unknown."""
     micro_rows: int | None
     """Maximum micro-batch in rows; None: the whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
@@ -96,6 +99,7 @@ def matter(parameters: Parameters, job: Job) -> Matter:
 def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
     """Train the model of MATTER, resuming from the last checkpoint, if any; returns the result."""
     model = matter.model.to(device)
+    meter = Meter(model, device)
     checkpoints = Checkpoints(job.scratch / CHECKPOINTS, job.scratch.name)
     refuse_no_space(checkpoints.folder, sum(weight.numel() * weight.element_size() for weight in trained(model).values()))
     checkpoint = checkpoints.latest()
@@ -107,7 +111,7 @@ def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device:
     trainer.progress.micro_rows = micro_rows or trainer.progress.micro_rows
     forget_peak(device)
     trainer.run()
-    return _result(trainer, share.count == 1 and not parameters.zero.stage, device)
+    return _result(trainer, share.count == 1 and not parameters.zero.stage, device, meter)
 
 
 def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, checkpoints: Checkpoints) -> Trainer:
@@ -146,8 +150,9 @@ def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
     return Partitioned(model, optimizer, parameters.max_grad_norm, share, parameters.zero)
 
 
-def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Result:
+def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter: Meter) -> Result:
     """The result of a finished training."""
+    needed = meter.end()
     validations = trainer.progress.validations
     best = None
     weights = None
@@ -158,7 +163,8 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device) -> Res
     elif not model_is_whole:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
-    return Result(trainer.curve, losses.tasks, best.step if best else None, peak_memory(device), trainer.progress.micro_rows, weights)
+    step = best.step if best else None
+    return Result(trainer.curve, losses.tasks, step, peak_memory(device), needed, trainer.progress.micro_rows, weights)
 
 
 def default_device(number: int = 0) -> torch.device:

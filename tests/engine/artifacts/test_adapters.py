@@ -79,6 +79,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "workspace", tmp_path / "remote")
 
 
+def held(folder: Path) -> dict[str, bytes]:
+    """The files of a fetched adapter but for its card."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "README.md"}
+
+
 def test_history_knows_what_no_spec_asks_for(place: Place):
     early, late = place.build("toy", EARLY, "2026-01-01"), place.build("toy", LATE, "2026-01-02", "ia3")
     place.build("whole", {"model.safetensors": b"all"}, "2026-01-03", "full")
@@ -106,8 +111,10 @@ def test_a_lock_with_conflict_marks_hides_no_other(place: Place):
 def test_an_adapter_comes_from_the_cache_with_its_provenance(place: Place, tmp_path: Path):
     early = place.build("toy", EARLY, "2026-01-01")
     place.build("toy", LATE, "2026-01-02")
-    told, ran = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
+    fetched = fetch(place.root, place.store(), early[7:15], tmp_path / "out")
+    told, ran = fetched.told, fetched.ran
+    assert held(tmp_path / "out") == EARLY and early in (tmp_path / "out/README.md").read_text()
+    assert fetched.loadable.lacking and "initialize-tiny" in fetched.loadable.lacking
     beside = parse((tmp_path / "out.provenance.json").read_bytes())
     assert beside == told and told.digest == early
     assert ran and ran.finished == "2026-01-01" and (tmp_path / "out.run.json").read_text() == ran.text()
@@ -121,9 +128,9 @@ def test_what_the_cache_has_lost_comes_from_the_remote(place: Place, tmp_path: P
     place.build("toy", LATE, "2026-01-02")
     place.lose()
     shutil.move(place.root / dvcfile.CACHE / "runs", place.remote / "runs")
-    told, ran = fetch(place.root, place.store(), early, tmp_path / "out")
-    assert told.digest == early and ran and ran.spec == "specs/toy.toml:3:1"
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == EARLY
+    fetched = fetch(place.root, place.store(), early, tmp_path / "out")
+    assert fetched.told.digest == early and fetched.ran and fetched.ran.spec == "specs/toy.toml:3:1"
+    assert held(tmp_path / "out") == EARLY
 
 
 def test_what_nobody_has_whole_is_refused_and_leaves_nothing(place: Place, tmp_path: Path):

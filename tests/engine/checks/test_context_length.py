@@ -67,7 +67,7 @@ def test_rows_that_a_model_of_this_machine_has_no_positions_for(found, tmp_path)
     mine = folder(tmp_path, model_type="gpt2", n_positions=32)
     (problem,) = found(mine, "max_length = 33")
     assert "model mine has 32 positions" in problem.what and at(problem) == (14, "33")
-    assert problem.hint == "set it to at most 32, or take a model with more (mine/config.json says n_positions = 32)"
+    assert problem.hint == "set it to at most 32, or use a model with a longer context (mine/config.json: n_positions = 32)"
     assert found(mine, "max_length = 32") == []
 
 
@@ -85,7 +85,7 @@ def test_both_sides_of_an_encoder_decoder_model(found, tmp_path):
 def test_virtual_tokens_take_positions(found):
     method = '{ kind = "prompt_tuning", num_virtual_tokens = 10 }'
     (problem,) = found(scratch(), "max_length = 60", method)
-    assert "64 positions, of which the adapter's virtual tokens take 10" in problem.what and "at most 54" in problem.hint
+    assert "64 positions, 10 of them taken by the adapter's virtual tokens" in problem.what and "at most 54" in problem.hint
     assert len(found(scratch(), "", method, asked=54)) == 1 and not found(scratch(), "", method, asked=53)
 
 
@@ -98,7 +98,7 @@ def test_a_model_that_is_trained_further_has_the_positions_of_the_first(found):
 def test_an_answer_that_leaves_no_room_for_its_question(found, tmp_path):
     (problem,) = found(folder(tmp_path, max_position_embeddings=32), asked=32)
     assert problem.what == "max_new_tokens 32 of task 'a' leaves no room for a prompt: model mine has 32 positions"
-    assert at(problem) == (11, "32") and problem.hint.startswith("set it lower than 32, or take a model with more")
+    assert at(problem) == (11, "32") and problem.hint.startswith("set it lower than 32, or use a model with a longer context")
     assert found('path = "mine"', asked=31) == []
 
 

@@ -27,7 +27,7 @@ def hint(root: Path, path: str, spec: str = "specs/parts/tasks.toml") -> str:
     item = Input(path, where=Location(spec, 3, 5))
     step = Step("split-a", split.KIND, split.Parameters(), {"rows": item}, "", Location(spec))
     (problem,) = missing_inputs([step], root)
-    assert problem.what == f"there is no {path}" and problem.where == item.where and problem.hint
+    assert problem.what == f"file not found: {path}" and problem.where == item.where and problem.hint
     return problem.hint
 
 
@@ -38,14 +38,14 @@ def test_the_nearest_page_that_names_the_file_or_its_folder_is_told(root: Path):
     assert hint(root, "data/rows.jsonl") == ALONE
     above = root.parent / "README.md"
     above.write_text("What comes into `data/`: rows.", "utf-8")
-    assert hint(root, "data/rows.jsonl") == f"../README.md tells of it; {ALONE}"
+    assert hint(root, "data/rows.jsonl") == f"see ../README.md; {ALONE}"
     (root / "README.md").write_text("Nothing of the sort.", "utf-8")
-    assert hint(root, "data/rows.jsonl") == f"../README.md tells of it; {ALONE}"
+    assert hint(root, "data/rows.jsonl") == f"see ../README.md; {ALONE}"
     (root / "README.md").write_text("`rows.jsonl` is at ...", "utf-8")
-    assert hint(root, "data/rows.jsonl") == f"README.md tells of it; {ALONE}"
+    assert hint(root, "data/rows.jsonl") == f"see README.md; {ALONE}"
     (root / "specs/parts/README.md").write_text("data/rows.jsonl", "utf-8")
-    assert hint(root, "data/rows.jsonl") == f"specs/parts/README.md tells of it; {ALONE}"
-    assert hint(root, "data/rows.jsonl", "specs/mine.toml") == f"README.md tells of it; {ALONE}"
+    assert hint(root, "data/rows.jsonl") == f"see specs/parts/README.md; {ALONE}"
+    assert hint(root, "data/rows.jsonl", "specs/mine.toml") == f"see README.md; {ALONE}"
 
 
 def test_pages_outside_of_the_repository_are_nobodys(root: Path):
@@ -60,7 +60,7 @@ def test_a_file_of_nearly_that_name_is_meant(root: Path):
     (root / "data/rows.jsonl").write_text("", "utf-8")
     (root / "README.md").write_text("data/", "utf-8")
     assert hint(root, "data/row.jsonl") == f"did you mean 'data/rows.jsonl'? {ALONE}"
-    assert hint(root, "data/else.csv") == f"README.md tells of it; {ALONE}"
+    assert hint(root, "data/else.csv") == f"see README.md; {ALONE}"
     assert hint(root, "datta/rows.jsonl") == ALONE
 
 
@@ -85,7 +85,7 @@ def test_a_link_to_a_spec_that_leads_nowhere_is_an_error_and_one_that_leads_some
     (root / "specs/.#mine.toml").symlink_to("somebody@somewhere.1234")  # the lock of an editor
     elsewhere = root.parent / "else.toml"
     (root / "specs/linked.toml").symlink_to(elsewhere)
-    with pytest.raises(UserError, match=r"specs/linked\.toml is a link to .*else\.toml, which is not there") as caught:
+    with pytest.raises(UserError, match=r"broken link: specs/linked\.toml -> .*else\.toml") as caught:
         Workspace.at(root).spec_paths()
     assert caught.value.problems[0].where == Location("specs/linked.toml")
     elsewhere.write_text("", "utf-8")
@@ -111,8 +111,8 @@ def test_what_dvc_tracks_is_checked_out_or_pulled(root: Path, path: str, kept: s
     (root / kept).write_text("outs:\n- md5: 0\n  path: x\n", "utf-8")
     (root / "README.md").write_text(f"{path} data/", "utf-8")
     wanted = f"'{kept}'" if " " in kept else kept
-    way = f"run: dvc checkout {wanted}, or dvc pull {wanted} where the cache lacks it"
-    assert hint(root, path) == f"DVC tracks it, and it is not here; {way}"
+    way = f"run: dvc checkout {wanted}, or dvc pull {wanted} if it is not in the cache"
+    assert hint(root, path) == f"DVC tracks it; {way}"
 
 
 def test_a_pattern_below_a_folder_that_dvc_tracks(root: Path):
@@ -132,20 +132,21 @@ def test_files_of_a_pattern_or_a_model_that_are_not_pulled_are_told_of(root: Pat
     reads = {"source": Input("data", where=Location("a.toml", 1))}
     step = Step("generate-a", generate.KIND, rows, reads, "", Location("a.toml"), lambda place: Location("a.toml"))
     (problem,) = missing_inputs([step], root)
-    assert problem.what == "data/b.jsonl is not here, and data/*.jsonl needs it" and "dvc pull data/b.jsonl.dvc" in problem.hint
+    assert problem.what == "file not found: data/b.jsonl, which belongs to data/*.jsonl" and "dvc pull data/b.jsonl.dvc" in problem.hint
     (root / "data/b.jsonl").write_text("", "utf-8")
     assert missing_inputs([step], root) == []
     (root / "models/tiny").mkdir(parents=True)
     (root / "models/tiny/model.safetensors.dvc").write_text("outs: []\n", "utf-8")
     asked = Step("split-a", split.KIND, split.Parameters(), {"model": Input("models/tiny", where=Location("a.toml", 2))}, "", Location("a"))
     (problem,) = missing_inputs([asked], root)
-    assert problem.what == "models/tiny/model.safetensors is not here, and models/tiny needs it" and problem.where == Location("a.toml", 2)
+    assert problem.what == "file not found: models/tiny/model.safetensors, which belongs to models/tiny"
+    assert problem.where == Location("a.toml", 2)
 
 
 def model_hint(root: Path, path: str, role: str = "model") -> str:
     reads = {role: Input(path, where=Location("specs/a.toml", 3, 5)), "tokenizer/tokenizer.json": Input(f"{path}/tokenizer.json")}
     (problem,) = missing_inputs([Step("split-a", split.KIND, split.Parameters(), reads, "", Location("specs/a.toml"))], root)
-    assert problem.what == f"there is no {path}", "the files inside are said with their folder"
+    assert problem.what == f"folder not found: {path}", "the files inside are reported with their folder"
     return problem.hint or ""
 
 

@@ -82,8 +82,8 @@ def test_what_fits_is_let_pass(found, method):
 WRONG = [
     ('{ kind = "lora", target_modules = ["dense", "q_proj"] }', '"q_proj"', "no linear layer 'q_proj'", "query_key_value"),
     ('{ kind = "qlora", target_modules = ["dens"] }', '"dens"', "no linear layer 'dens'", "did you mean 'dense'?"),
-    ('{ kind = "lora", target_modules = [] }', "[]", "names no layer", "all-linear"),
-    ('{ kind = "lora", r = 33 }', "33", "larger than the smaller side of", "at most 32"),
+    ('{ kind = "lora", target_modules = [] }', "[]", "target_modules is empty", "all-linear"),
+    ('{ kind = "lora", r = 33 }', "33", "exceeds the smaller dimension of", "at most 32"),
     ('{ kind = "ia3", target_modules = ["key"], feedforward_modules = ["dense_4h_to_h"] }', '"key"', "no linear layer 'key'", "dense"),
     ('{ kind = "ia3", feedforward_modules = ["wo"] }', '"wo"', "no linear layer 'wo'", "dense_h_to_4h"),
 ]
@@ -141,7 +141,7 @@ def test_an_unknown_architecture_asks_ia3_for_names(found, tmp_path):
 
 def test_a_training_of_a_trained_model_is_asked_by_the_first_ones_configuration(found):
     (problem,) = found(spec('"full"'), further('{ kind = "lora", r = 64 }'))
-    assert "larger than the smaller side" in problem.what and problem.where and problem.where.file == "1.toml"
+    assert "exceeds the smaller dimension" in problem.what and problem.where and problem.where.file == "1.toml"
 
 
 # Adapters that are trained further
@@ -170,11 +170,11 @@ def test_a_first_update_out_of_the_base_is_continued_in_the_form_in_which_it_is_
 
 
 OTHER = [
-    ('"full"', '"full"', "trains an adapter by lora, which full cannot train further"),
-    ('"ia3"', '"ia3"', "which ia3 cannot"),
+    ('"full"', '"full"', "method full cannot continue the lora adapter of experiment"),
+    ('"ia3"', '"ia3"', "method ia3 cannot continue"),
     ('{ kind = "lora", r = 4 }', "4", "method.r is 4, but the adapter of 'toy' has 16"),
-    ('{ kind = "lora", use_dora = true }', "true", "method.use_dora is True"),
-    ('{ kind = "lora", init_lora_weights = "pissa" }', '"pissa"', "init_lora_weights is 'pissa'"),
+    ('{ kind = "lora", use_dora = true }', "true", "method.use_dora is true"),
+    ('{ kind = "lora", init_lora_weights = "pissa" }', '"pissa"', 'init_lora_weights is "pissa"'),
 ]
 
 
@@ -283,7 +283,7 @@ def test_a_disk_without_room_for_checkpoints_is_told_before_anything_runs(graph,
 
 
 CHAT = "\n[tokenization]\nformat = FORMAT\n"
-NO_TEMPLATE = 'format "chat" needs a chat template, and '
+NO_TEMPLATE = 'format "chat" needs a chat template, but '
 
 
 def chat(form: str = '"chat"', more: str = "") -> str:
@@ -308,7 +308,7 @@ def test_chats_with_a_template_of_the_spec_are_let_pass(found, form):
     ("config", "beside", "named", "said"),
     [
         ({"eos_token": "</s>"}, False, False, "template_file"),
-        ({"eos_token": "</s>"}, True, False, "name chat_template.jinja in model.tokenizer_files"),
+        ({"eos_token": "</s>"}, True, False, "add chat_template.jinja to model.tokenizer_files"),
         ({"eos_token": "</s>"}, True, True, None),
         ({"chat_template": "{{ messages }}"}, False, False, None),
     ],

@@ -71,7 +71,7 @@ def test_a_broken_part_is_reported_once_and_a_circle_for_every_order(tmp_path: P
         assert len(caught.value.problems) == 1 and "not valid TOML" in str(caught.value)
     path.with_name("low.toml").write_text('extends = ["one.toml"]\n')
     for paths in ([path, path.with_name("low.toml")], [path.with_name("low.toml"), path]):
-        with pytest.raises(UserError, match="in a circle"):
+        with pytest.raises(UserError, match="in a cycle"):
             load_specs(paths, tmp_path)
 
 

@@ -43,8 +43,8 @@ def test_the_step_reads_the_model_the_adapter_and_the_definitions(tmp_path: Path
     ("benchmarks", "messages"),
     [
         ('tasks = ["my_wrods"]\nfolder = "own"', ["no task 'my_wrods'", "specs/one.toml:20:10", "did you mean 'my_words'?"]),
-        ('tasks = ["my_words"]\nfolder = "ownn"', ["there is no ownn", "specs/one.toml:21:10"]),
-        ('tasks = ["my_words"]\nfolder = "../own"', ["leads out of the workspace", "specs/one.toml:21:10"]),
+        ('tasks = ["my_words"]\nfolder = "ownn"', ["folder not found: ownn", "specs/one.toml:21:10"]),
+        ('tasks = ["my_words"]\nfolder = "../own"', ["is outside the workspace", "specs/one.toml:21:10"]),
         ("tasks = []", ["specs/one.toml:20"]),
         ('task = ["my_words"]', ["unknown key 'task'", "did you mean 'tasks'?"]),
     ],

@@ -84,10 +84,10 @@ def test_tasks_read_each_other(tmp_path):
     ("task", "what", "hint"),
     [
         ('source = { kind = "task", task = "secnod" }', "this spec has no task 'secnod'", "did you mean 'second'?"),
-        ('source = { kind = "task", task = "second" }', "tasks read each other's rows in a circle: first -> second -> first", ""),
-        ('source = { kind = "jsonl", path = "../a.jsonl" }', "'../a.jsonl' leads out of the workspace", "absolute"),
-        ('source = { kind = "jsonl", path = ["a.jsonl", "../b.jsonl"] }', "'../b.jsonl' leads out of the workspace", "absolute"),
-        ('source = { kind = "jsonl", path = "a", where = "n >" }', "this expression is no valid Jinja", ""),
+        ('source = { kind = "task", task = "second" }', "tasks read each other's rows in a cycle: first -> second -> first", ""),
+        ('source = { kind = "jsonl", path = "../a.jsonl" }', "'../a.jsonl' is outside the workspace", "absolute"),
+        ('source = { kind = "jsonl", path = ["a.jsonl", "../b.jsonl"] }', "'../b.jsonl' is outside the workspace", "absolute"),
+        ('source = { kind = "jsonl", path = "a", where = "n >" }', "invalid Jinja expression", ""),
         ('source = { kind = "jsonl", path = "a", sample = {} }', "a sample needs either rows or share", ""),
     ],
 )
@@ -109,7 +109,7 @@ def test_what_is_wrong_with_a_source_is_told_where_it_stands(tmp_path, task, wha
 )
 def test_fields_that_no_synthetic_row_has_are_told_before_the_run(tmp_path, lines, field, hint):
     found = problem(tmp_path, f'first\nsource = {{ kind = "synthetic", generator = "reports" }}\n{lines}')
-    assert found.what == f"task 'first' needs field '{field}', which no row of its source has" and hint in (found.hint or "")
+    assert found.what == f"task 'first' uses column '{field}', which its source does not have" and hint in (found.hint or "")
 
 
 def test_made_columns_and_carried_ones_are_known(tmp_path):
@@ -119,7 +119,7 @@ def test_made_columns_and_carried_ones_are_known(tmp_path):
     chained = 'source = { kind = "task", task = "other" }\nteacher = { kind = "gold", column = "completion" }'
     first = f'first\n{chained}\nprompts = ["{{{{ text }}}} {{{{ completion }}}}"]'
     assert compiled(tmp_path, first, other)
-    assert "needs field 'title'" in problem(tmp_path, first.replace("{{ text }}", "{{ title }}"), other).what
+    assert "uses column 'title'" in problem(tmp_path, first.replace("{{ text }}", "{{ title }}"), other).what
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,6 @@ def test_shares_belong_to_the_rows_only_where_examples_depend_on_them(tmp_path):
 def test_a_layout_brings_its_questions(tmp_path, layout, wrong):
     task = f'first\n{JSONL}\nlayout = "{layout}"'
     if wrong:
-        assert "nothing to ask" in problem(tmp_path, task).what
+        assert "no predictions can be generated" in problem(tmp_path, task).what
     else:
         assert compiled(tmp_path, task)["generate-first"].parameters.layout.kind == layout

@@ -64,7 +64,7 @@ def test_validation_rows_are_asked_where_the_spec_says_so(graph):
         "compare/base/a": "predict-tiny-a/predictions-a.jsonl",
         "compare/two/a": "predict-one-others/two/predictions-a.jsonl",
     }
-    with pytest.raises(UserError, match="its split holds out no validation rows") as caught:
+    with pytest.raises(UserError, match="its split has no validation rows") as caught:
         graph(spec("one", ["a"], 'split = "validation"', more="tasks.a.split.validation = 0.0"))
     assert caught.value.problems[0].where.line
 
@@ -169,13 +169,13 @@ FULL = spec("two", ["b"], more="training.method = 'full'")
 @pytest.mark.parametrize(
     ("evaluation", "other", "messages"),
     [
-        ('compare = ["tow"]', TWO, ["is experiment 'tow'", "specs/0.toml:10:12", "did you mean 'two'?"]),
-        ('compare = ["base"]', spec("base", ["b"]), ["'base' is both an experiment and", "specs/0.toml:10:12", "another name"]),
-        ('compare = ["two"]', FULL, ["'two' is no adapter on the same model", "does not ask task 'a'", "specs/0.toml:10:12"]),
+        ('compare = ["tow"]', TWO, ["no experiment 'tow' in this workspace", "specs/0.toml:10:12", "did you mean 'two'?"]),
+        ('compare = ["base"]', spec("base", ["b"]), ["'base' is ambiguous", "specs/0.toml:10:12", "rename the experiment 'base'"]),
+        ('compare = ["two"]', FULL, ["cannot compare with 'two'", "evaluates task 'a' differently", "specs/0.toml:10:12"]),
         ('tasks = ["prose"]', TWO, ["task 'prose' has an empty prompt", "evaluation.held_out"]),
         ('held_out = ["prse"]', TWO, ["no task 'prse'", "specs/0.toml:10:13", "did you mean 'prose'?"]),
-        ('tasks = ["a"]\nheld_out = ["a"]', TWO, ["task a is asked, which measures it already"]),
-        ('compare = ["two", "two"]', TWO, ["the same name stands here twice"]),
+        ('tasks = ["a"]\nheld_out = ["a"]', TWO, ["task 'a' is in evaluation.tasks already"]),
+        ('compare = ["two", "two"]', TWO, ["a name is listed twice: remove one of them"]),
         ('metrics = ["roug"]', TWO, ["did you mean 'rouge'?"]),
         ("statistics = { confidence = 1.5 }", TWO, ["specs/0.toml:10"]),
     ],

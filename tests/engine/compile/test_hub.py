@@ -34,14 +34,15 @@ def test_a_branch_is_refused_with_the_commit_that_it_names_now(tmp_path, server)
     with pytest.raises(UserError) as caught:
         compiled(tmp_path, "main")
     (found,) = caught.value.problems
-    assert "'main' of me/papers may move" in found.what and found.hint.endswith(f'revision = "{COMMIT}"')
+    assert found.what == "revision of me/papers must be a full commit hash (40 hex digits), got 'main'"
+    assert "engine pin" in found.hint and COMMIT in found.hint
     assert (found.where.line, found.where.source[found.where.column - 1 :][:6]) == (9, '"main"')
 
 
 def test_a_branch_that_the_hub_does_not_know_is_refused_all_the_same(tmp_path, server):
-    with pytest.raises(UserError, match="'v9' of me/papers may move") as caught:
+    with pytest.raises(UserError, match="got 'v9'") as caught:
         compiled(tmp_path, "v9")
-    assert "see https://huggingface.co/datasets/me/papers/commits/v9" in caught.value.problems[0].hint
+    assert "engine pin" in caught.value.problems[0].hint
 
 
 def test_a_commit_is_compiled_without_asking_anybody(tmp_path, server):
@@ -51,6 +52,6 @@ def test_a_commit_is_compiled_without_asking_anybody(tmp_path, server):
 
 def test_a_hub_that_is_not_there_says_nothing(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert commit_of("me/papers", "main") is None
+    assert commit_of("dataset", "me/papers", "main") is None
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
-    assert commit_of("me/papers", "main") is None
+    assert commit_of("dataset", "me/papers", "main") is None

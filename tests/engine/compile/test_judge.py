@@ -58,12 +58,12 @@ def test_points_of_a_sweep_are_judged_each(graph):  # noqa: F811
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ('prompt = "{{ answer }}"', "the judge's prompt needs 'answer', which no answer has"),
-        ('prompt = "{{ prediction }} {{ fields.text }}"', "needs the column 'text', which task 'a' does not carry"),
-        ('prompt = "{{ prediction"', "this template is no valid Jinja"),
-        ("system = \"{{ fields['text'] }}\"", "the judge's system needs the column 'text'"),
+        ('prompt = "{{ answer }}"', "unknown variable 'answer' in the judge's prompt"),
+        ('prompt = "{{ prediction }} {{ fields.text }}"', "uses the column 'text', which is not in the carry of task 'a'"),
+        ('prompt = "{{ prediction"', "invalid Jinja template"),
+        ("system = \"{{ fields['text'] }}\"", "the judge's system uses the column 'text'"),
         ('prompt = { file = "gone.jinja" }', "gone.jinja"),
-        ('prompt = { file = "../up.jinja" }', "leads out of the workspace"),
+        ('prompt = { file = "../up.jinja" }', "is outside the workspace"),
         ('teacher.json_field = "x"', "json_field"),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_judge_that_cannot_be_asked_is_found_before_anything_runs(graph, more,
 def test_two_judges_need_two_names(graph):  # noqa: F811
     compared = 'compare = ["base"]\n' + JUDGE
     specs = (spec("one", ["a"], compared), spec("two", ["a"], compared + "highest = 9\n"))
-    with pytest.raises(UserError, match="'judge-tiny-base-a' means two different steps"):
+    with pytest.raises(UserError, match="two different steps are named 'judge-tiny-base-a'"):
         graph(*specs)
     found = graph(specs[0], specs[1] + 'name = "strict"\n')
     assert {"judge-tiny-base-a", "judge-tiny-base-a-strict"} <= judging(found).keys()

@@ -90,23 +90,23 @@ def test_an_adapter_that_went_on_from_another_is_merged_into_their_base(project)
 TWO = "adapters = { one = 1.0, two = 0.5 }"
 
 REFUSED = {
-    "full": ([spec("one", '"full"', "")], ["'one' is trained by full, which makes a whole model", "specs/0.toml:14"]),
-    "prompt": ([spec("one", '"prompt_tuning"', "")], ["stands before the text and changes no weights", "specs/0.toml:14"]),
-    "prefix": ([spec("one", merge=TWO), spec("two", '"prefix_tuning"')], ["'two' is trained by prefix_tuning", "specs/0.toml:15"]),
-    "stranger": ([spec("one", merge="adapters = { oen = 1.0 }")], ["no spec of this workspace is experiment 'oen'", "did you mean 'one'?"]),
-    "base": ([spec("one", merge=TWO), spec("two", model="big")], ["'two' is an adapter on big, and 'one' starts from toy", "0.toml:15"]),
-    "ia3": ([spec("one", merge=TWO), spec("two", '"ia3"')], ["trained by ia3, which cannot be combined", "0.toml:15"]),
+    "full": ([spec("one", '"full"', "")], ["'one' is trained with method full, which produces no adapter", "specs/0.toml:14"]),
+    "prompt": ([spec("one", '"prompt_tuning"', "")], ["adds virtual tokens and cannot be merged", "specs/0.toml:14"]),
+    "prefix": ([spec("one", merge=TWO), spec("two", '"prefix_tuning"')], ["'two' is trained with prefix_tuning", "specs/0.toml:15"]),
+    "stranger": ([spec("one", merge="adapters = { oen = 1.0 }")], ["no experiment 'oen' in this workspace", "did you mean 'one'?"]),
+    "base": ([spec("one", merge=TWO), spec("two", model="big")], ["'two' is an adapter on big, but 'one' starts from toy", "0.toml:15"]),
+    "ia3": ([spec("one", merge=TWO), spec("two", '"ia3"')], ["trained with ia3, which cannot be combined", "0.toml:15"]),
     "dora": (
         [spec("one", merge=TWO), spec("two", '{ kind = "lora", use_dora = true }')],
-        ["'two' learns more than low-rank updates (method.use_dora)", "0.toml:15"],
+        ["'two' trains more than low-rank updates (method.use_dora)", "0.toml:15"],
     ),
     "bits": (
         [spec("one", merge=TWO), spec("two", '"qlora"')],
-        ["'one' and 'two' were trained on differently quantised bases", "0.toml:15"],
+        ["the bases of 'one' and 'two' are quantised differently", "0.toml:15"],
     ),
     "ranks": (
         [spec("one", merge=f'{TWO}\ncombination = "dare_ties"'), spec("two", '{ kind = "lora", r = 8 }')],
-        ["dare_ties needs adapters of one rank, and 'one' has 16, 'two' 8", "0.toml:15"],
+        ["dare_ties needs adapters of the same rank: 'one' has 16, 'two' 8", "0.toml:15"],
     ),
     "one": ([spec("one", merge='combination = "ties"')], ["ties combines several adapters", "0.toml:15"]),
     "density": ([spec("one", merge=f'{TWO}\ncombination = {{ kind = "ties", density = 2.0 }}')], ["density", "0.toml:16"]),

@@ -121,7 +121,7 @@ def test_a_broken_lock_is_a_located_error(tmp_path):
     (tmp_path / "dvc.lock").write_text("stages: [\n")
     from engine.core.errors import UserError
 
-    with pytest.raises(UserError, match=r"dvc\.lock cannot be read"):
+    with pytest.raises(UserError, match=r"cannot read dvc\.lock"):
         Disk(tmp_path, Hashes(tmp_path)).record("x")
 
 

@@ -85,7 +85,7 @@ def test_a_line_that_is_no_pattern_is_told_with_its_place(tmp_path: Path):
     (tmp_path / ".dvcignore").write_text("*.pyc\n!\n")
     with pytest.raises(UserError) as caught:
         Ignored(tmp_path).reaches("a")
-    assert "'!' is not a pattern" in str(caught.value) and ".dvcignore:2" in str(caught.value)
+    assert "invalid pattern '!'" in str(caught.value) and ".dvcignore:2" in str(caught.value)
 
 
 def test_plain_patterns_need_no_library(tmp_path: Path):

@@ -113,7 +113,7 @@ def test_steps_of_a_packed_training_are_counted_in_bins_and_its_memory_by_their_
     [
         ('sampler = { kind = "proportional", caps = { lang = 5 } }', "", "the sampler names 'lang'"),
         ('sampler = { kind = "curriculum", stages = [{ tasks = ["other"] }] }', "", "the sampler names 'other'"),
-        ("total_rows = 10", "epochs = 2", "mixture.total_rows says how long"),
+        ("total_rows = 10", "epochs = 2", "mixture.total_rows sets the length"),
         ("total_rows = 10\ntotal_tokens = 10", "", "not both"),
         ('sampler = { kind = "temperature", temperature = 0.5 }', "", "must be at least 1"),
         ("", 'batching = "paked"', "packed"),
@@ -127,7 +127,7 @@ def test_bad_mixtures_are_refused_where_they_stand(compiled, mixture, training, 
 
 @pytest.mark.parametrize("batching", ["packed", "padding_free"])
 def test_rows_of_a_model_with_alibi_cannot_lie_one_behind_another(compiled, batching):
-    with pytest.raises(UserError, match="cannot be with bloom") as caught:
+    with pytest.raises(UserError, match="bloom does not support batching") as caught:
         compiled(training=f'batching = "{batching}"', architecture="bloom")
     assert "padded" in str(caught.value)
 

@@ -27,6 +27,7 @@ TITLES = (
     "What was built|The plan's graph|Data funnel|Mixture|Tokens and labels|Loss curves|Comparison|Across tasks|Sample predictions|Cost|"
     "Build it again"
 ).split("|")
+MEMORY = {"memory_before_bytes": 2**20, "training_memory_bytes": 3 * 2**20}
 EVIL = "<script>alert('1')</script> | `x` $a_1$"
 
 
@@ -80,7 +81,7 @@ def matter(tmp_path: Path) -> Matter:
             metrics={"steps": 2, "parameters": 8608, "validation_loss": {"a": 1.75}},
             plots="plots/train-one.csv",
         ),
-        ran=ran("train-one", seconds=9.0, tokens_per_second=83.5, peak_memory_bytes=5 * 2**20, memory_before_bytes=2**20),
+        ran=ran("train-one", seconds=9.0, tokens_per_second=83.5, peak_memory_bytes=50 * 2**20, **MEMORY),
         estimated_bytes=2.0 * 2**20,
     )
     nodes = [
@@ -154,10 +155,10 @@ def test_the_numbers_of_the_road(matter: Matter):
     assert cells(matter, "Comparison", 1)[0]["real"] == "yes"
     cost = {row["step"]: row for row in cells(matter, "Cost")}["train-one"]
     assert (cost["peak memory"], cost["of the training"], cost["estimate"], cost["training / estimate"]) == (
-        "5.00 MiB",
-        "4.00 MiB",
+        "50.00 MiB",
+        "3.00 MiB",
         "2.00 MiB",
-        "2.00",
+        "1.50",
     )
     assert cells(matter, "What was built", 1)[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "What was built")
 

@@ -124,7 +124,7 @@ def test_what_another_spec_makes_already_is_shared(project):
 
 def test_a_clash_with_another_spec_is_refused(project):
     text = problem_of(project(x="sweep.grid.training.method.r = [1, 4]", y="tasks.a.split.seed = 1"))
-    assert text.startswith("'split-a' means two different steps")
+    assert text.startswith("two different steps are named 'split-a'")
 
 
 def test_a_spec_that_takes_the_sweep_back_reads_what_its_point_made(project):
@@ -146,7 +146,7 @@ def test_points_are_found_by_name_and_by_file(project):
     assert [spec.name for spec in swept.chosen([Path("x-r_4")])] == ["x-r_4"]
     assert [spec.name for spec in swept.chosen([Path("y")])] == ["y"]
     for wrong, near in {"x-r_5": "x-r_4", "train-x-r": "train-x-r_"}.items():
-        with pytest.raises(UserError, match=f"there is no spec, experiment or step {wrong}") as caught:
+        with pytest.raises(UserError, match=f"no such spec, experiment or step: {wrong}") as caught:
             swept.select([wrong])
         assert near in str(caught.value)
 
@@ -192,7 +192,7 @@ def test_points_are_compared_and_trained_further_by_name(project):
     further = project(x="training.method = 'full'\nsweep.grid.training.steps = [1, 2]", y='model = { experiment = "x-steps_2" }')
     assert further.graph["train-y"].inputs["model"].producer == "train-x-steps_2"
     text = problem_of(project(x=x, y='evaluation.compare = ["x"]'))
-    assert text.startswith("no spec of this workspace is experiment 'x'")
+    assert text.startswith("no experiment 'x' in this workspace")
     assert text.endswith("| 'x' is a sweep; name one of its points, such as 'x-r_1'")
 
 
@@ -205,7 +205,7 @@ def test_points_may_compare_themselves_with_each_other(project):
 
 def test_a_field_on_which_nothing_depends_is_refused(project):
     text = problem_of(project(x="sweep.grid.experiment.description = ['a', 'b']\nsweep.grid.experiment.seed = [0, 1]"))
-    assert text.startswith("no step depends on experiment.description: all its values build the same | specs/x.toml:3:")
+    assert text.startswith("no step depends on experiment.description: all its values give the same result | specs/x.toml:3:")
 
 
 def test_points_that_start_from_each_other_are_refused(project):

@@ -65,7 +65,7 @@ def test_what_the_step_would_say_is_said(workspace):
 def test_a_template_file_is_checked_before_anything_runs(workspace):
     spec = workspace / "specs/answer.toml"
     spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "ask.jinja" }, '), "utf-8")
-    assert "there is no ask.jinja" in engine(workspace, "check", status=1).stderr
+    assert "file not found: ask.jinja" in engine(workspace, "check", status=1).stderr
     (workspace / "ask.jinja").write_text("{{ question }", "utf-8")
     said = engine(workspace, "check", status=1).stderr
     assert "ask.jinja is no valid Jinja template" in said and "(line 1 of the template)" in said

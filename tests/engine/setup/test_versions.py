@@ -207,7 +207,7 @@ def test_check_and_plan_need_no_torch_where_there_is_a_lock(root: Path, light_py
     assert parse_lock(root) == before, "what is not installed keeps its version"
     (root / LOCK).unlink()
     refused = run("check")
-    assert refused.returncode == 1 and "is not installed, and no lock names its version" in refused.stderr
+    assert refused.returncode == 1 and "is not installed, and no lock lists it" in refused.stderr
     assert "engine lock" in refused.stderr and "make setup" not in refused.stderr
 
 

@@ -73,11 +73,11 @@ def test_values_are_described_in_plain_words():
     values = (True, 3, 2.5, "x", "x" * 50, (), {}, 10**30)
     assert [described(value) for value in values] == [
         "true",
-        "the whole number 3",
+        "the integer 3",
         "the number 2.5",
-        "the text 'x'",
-        "a text",
+        "the string 'x'",
+        "a string",
         "an array",
         "a table",
-        "a very large whole number",
+        "a very large integer",
     ]

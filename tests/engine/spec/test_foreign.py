@@ -51,8 +51,8 @@ def test_names_of_flat_configurations_are_answered_at_the_top_too(name: str, fai
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("r = 8", "'r' belongs elsewhere: training.method.r"),
-        ("mask = 'full'", "'mask' belongs elsewhere: tokenization.mask"),
+        ("r = 8", "'r' belongs in another table: training.method.r"),
+        ("mask = 'full'", "'mask' belongs in another table: tokenization.mask"),
         ("rank = 8", "in a spec this is training.method.r"),
         ("learning_rat = 1", "did you mean 'learning_rate'?"),
     ],
@@ -64,7 +64,7 @@ def test_a_key_in_the_wrong_table_is_told_its_place(key: str, hint: str, fails: 
 
 def test_a_model_given_by_hub_is_told_of_id(fails: Fails, valid: str):
     text = re.sub("name = .tiny.\narchitecture.*", 'hub = "Qwen/Qwen2.5-0.5B"', valid)
-    (problem,) = [problem for problem in fails(text) if "a model needs one of" in problem.what]
+    (problem,) = [problem for problem in fails(text) if "model needs one of the keys" in problem.what]
     assert problem.hint == f"'hub': {foreign_hint('hub')}" and "model.id" in problem.hint and "model.revision" in problem.hint
 
 

@@ -59,7 +59,7 @@ def test_bytes_that_are_not_utf8(tmp_path, write, valid):
     (problem,) = caught.value.problems
     assert problem.what == "the file is not UTF-8: byte 0xe9 at offset 23"
     assert str(problem.where) == "specs/a.toml:2:10" and problem.where.source == "name = 'é\ufffd'"
-    assert problem.hint == "save the file in the encoding UTF-8"
+    assert problem.hint == "save the file as UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_bytes_that_are_not_utf8(tmp_path, write, valid):
     [
         ("a = \n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "strings need quotes"),
         ("a = True\n", "not valid TOML: Invalid value", "specs/a.toml:1:5", "true and false"),
-        ("[a]\nb = 1\nb = 2\n", "not valid TOML: Cannot overwrite a value", "specs/a.toml:3:6", "stands twice"),
-        ("a = { b = 1, b = 2 }\n", "not valid TOML: Duplicate inline table key", "specs/a.toml:1:19", "stands twice"),
-        ("[a]\n[a]\n", "not valid TOML: Cannot declare", "specs/a.toml:2:3", "stands twice"),
+        ("[a]\nb = 1\nb = 2\n", "not valid TOML: Cannot overwrite a value", "specs/a.toml:3:6", "defined twice"),
+        ("a = { b = 1, b = 2 }\n", "not valid TOML: Duplicate inline table key", "specs/a.toml:1:19", "defined twice"),
+        ("[a]\n[a]\n", "not valid TOML: Cannot declare", "specs/a.toml:2:3", "defined twice"),
         ("a = 1\nb = [1,\n\n", "not valid TOML: ", "specs/a.toml:2:8", ""),
         ("a = 'x\n", "not valid TOML: ", "specs/a.toml:1:7", ""),
         ("a = " + "[" * 5000, "the tables or arrays are nested too deeply", "specs/a.toml", ""),
-        ("a = " + "1" * 5000, "a number has too many digits", "specs/a.toml", "64 bits"),
+        ("a = " + "1" * 5000, "an integer has too many digits", "specs/a.toml", "64 bits"),
     ],
 )
 def test_what_is_no_toml(fails, text, what, place, hint):
@@ -97,7 +97,7 @@ def test_a_missing_spec_names_its_neighbour(tmp_path, write, valid):
     write(valid, "specs/headline.toml")
     with pytest.raises(UserError) as caught:
         load_spec(tmp_path / "specs/headlin.toml", tmp_path)
-    assert str(caught.value) == "error: no such file: specs/headlin.toml\n  hint: did you mean 'headline.toml'?"
+    assert str(caught.value) == "error: file not found: specs/headlin.toml\n  hint: did you mean 'headline.toml'?"
 
 
 def test_a_folder_is_no_spec(tmp_path):
@@ -185,6 +185,12 @@ def test_keys_for_a_member_that_a_part_names_alone(tmp_path, write, valid):
     [
         ('[model]\nname = "tiny"\narchitecture = "llama"\n', 'path = "models/a"', {"path": "models/a", "name": None}),
         (f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n', 'experiment = "other"', {"experiment": "other"}),
+        (
+            f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n',
+            'gguf = "a.gguf"',
+            {"gguf": "a.gguf", "name": None, "dtype": "float32"},
+        ),
+        ('[model]\ngguf = "a.gguf"\ndtype = "bfloat16"\n', 'gguf = "b.gguf"', {"gguf": "b.gguf", "name": None, "dtype": "float32"}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'path = "models/b"', {"path": "models/b", "name": None}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'name = "b"', {"path": "models/a", "name": "b"}),
     ],
@@ -212,7 +218,7 @@ def test_a_circle_is_refused_with_its_chain(write, fails, valid):
     write('extends = [\n  "../a.toml",\n]\n', "specs/parts/b.toml")
     (problem,) = fails(extending(valid))
     chain = "specs/a.toml extends specs/parts/a.toml extends specs/parts/b.toml extends specs/a.toml"
-    assert problem.what == f"files extend each other in a circle: {chain}"
+    assert problem.what == f"files extend each other in a cycle: {chain}"
     assert str(problem.where) == "specs/parts/b.toml:2:3"
 
 
@@ -224,7 +230,7 @@ def test_a_file_that_extends_itself(fails, valid):
 def test_missing_parts_are_all_named_with_their_neighbours(write, fails, valid):
     write(PART, "specs/parts/tiny-llama.toml")
     found = fails(extending(valid, parts='"parts/tiny-lama.toml", "nowhere/x.toml"'))
-    assert [problem.what for problem in found] == ["no such file: specs/parts/tiny-lama.toml", "no such file: specs/nowhere/x.toml"]
+    assert [problem.what for problem in found] == ["file not found: specs/parts/tiny-lama.toml", "file not found: specs/nowhere/x.toml"]
     assert [str(problem.where) for problem in found] == ["specs/a.toml:1:12", "specs/a.toml:1:36"]
     assert [problem.hint for problem in found] == ["did you mean 'tiny-llama.toml'?", "paths in `extends` are relative to specs/a.toml"]
 
@@ -235,15 +241,15 @@ def test_parts_outside_the_workspace_only_by_absolute_path(tmp_path, write, vali
     with pytest.raises(UserError) as caught:
         load_spec(path, tmp_path / "workspace")
     (problem,) = caught.value.problems
-    assert problem.what == "'../../outside.toml' leads out of the workspace" and str(problem.where) == "specs/a.toml:1:12"
-    assert problem.hint == f"if that is meant, give it as absolute: {outside.as_posix()}"
+    assert problem.what == "'../../outside.toml' is outside the workspace" and str(problem.where) == "specs/a.toml:1:12"
+    assert problem.hint == f"use a path inside it, or the absolute path: {outside.as_posix()}"
     write(extending(valid, parts=f'"{outside.as_posix()}"'), "workspace/specs/a.toml")
     assert load_spec(path, tmp_path / "workspace").files == ("specs/a.toml", outside.as_posix())
 
 
 def test_a_part_with_a_null_character_in_its_name(fails, valid):
     (problem,) = fails(extending(valid, parts='"a\\u0000.toml"'))
-    assert problem.what.startswith("no such file")
+    assert problem.what.startswith("file not found")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read every file")
@@ -271,7 +277,7 @@ def test_two_specs_of_one_name_are_refused(tmp_path, write, valid):
         "  --> specs/b.toml:3:8\n"
         '  3 | name = "headline"\n'
         "    |        ^^^^^^^^^^\n"
-        "  hint: the name stands at specs/a.toml:2:8 too; give one of the two specs another name"
+        "  hint: the other name is at specs/a.toml:2:8; rename one of the experiments"
     )
 
 
@@ -281,7 +287,7 @@ def test_a_spec_that_takes_the_name_of_what_it_extends_is_the_one_to_mend(tmp_pa
         with pytest.raises(UserError) as caught:
             load_specs(sorted(paths), tmp_path)
         (problem,) = caught.value.problems
-        assert problem.what.endswith(f"are both named 'headline', which stands at specs/{names[0]}.toml:2:8")
+        assert problem.what.endswith(f"are both named 'headline', set at specs/{names[0]}.toml:2:8")
         assert str(problem.where) == f"specs/{names[1]}.toml" and 'experiment.name = "..."' in str(problem.hint)
 
 

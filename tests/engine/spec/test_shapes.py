@@ -40,14 +40,14 @@ class Holder(Part):
 @pytest.mark.parametrize(
     ("annotation", "shape", "words"),
     [
-        (int, Scalar(int), "a whole number"),
+        (int, Scalar(int), "an integer"),
         (float | None, Scalar(float), "a number"),
         (Literal["a", "b"], Choice(("a", "b")), "'a' or 'b'"),
         (Literal[False], Choice((False,)), "false"),
-        (tuple[str, ...], Array((), Scalar(str)), "an array of text"),
+        (tuple[str, ...], Array((), Scalar(str)), "an array of strings"),
         (tuple[float, float], Array((Scalar(float), Scalar(float)), None), "an array of 2 values"),
         (dict[str, Annotated[float, Field(gt=0)]], Map(Scalar(float)), "a table"),
-        (Literal["a"] | tuple[int, ...], AnyOf((Choice(("a",)), Array((), Scalar(int)))), "'a' or an array of whole numbers"),
+        (Literal["a"] | tuple[int, ...], AnyOf((Choice(("a",)), Array((), Scalar(int)))), "'a' or an array of integers"),
         (One, Table(One), "a table"),
     ],
 )
@@ -66,7 +66,7 @@ def test_families_are_found_wherever_they_stand(name):
 def test_the_sorts_of_model_are_a_family_told_apart_by_their_keys():
     shape = shape_of_field(Experiment.model_fields["model"])
     assert isinstance(shape, Family) and shape.key is None
-    assert sorted(shape.members) == ["architecture", "experiment", "id", "path"]
+    assert sorted(shape.members) == ["architecture", "experiment", "gguf", "id", "path"]
 
 
 def test_no_shape_of_a_spec_lacks_words():

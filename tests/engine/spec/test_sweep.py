@@ -127,7 +127,7 @@ CASES = {
         None,
     ),
     "wrong value": ("[sweep.grid]\ntraining.method.r = [1, 0]", "training.method.r must be greater than 0, not 0", "0", None),
-    "wrong sort": ('[sweep.grid]\nexperiment.seed = [1, "x"]', "experiment.seed must be a whole number, not the text 'x'", '"x"', None),
+    "wrong sort": ('[sweep.grid]\nexperiment.seed = [1, "x"]', "experiment.seed must be an integer, not the string 'x'", '"x"', None),
     "wrong reference": (
         '[sweep.grid]\nmixture.tasks = [["headlin"]]',
         "this spec has no task 'headlin'",
@@ -136,18 +136,18 @@ CASES = {
     ),
     "no array": (
         "[sweep.grid]\nexperiment.seed = 3",
-        "sweep.grid.experiment.seed must be an array of values, not the whole number 3",
+        "sweep.grid.experiment.seed must be an array of values, not the integer 3",
         "3",
         None,
     ),
     "empty": ("[sweep.grid]\nexperiment.seed = []", "sweep.grid.experiment.seed has no values", "[]", None),
     "resource": (
         "[sweep.grid]\nresources.threads = [1, 2]",
-        "resources.threads cannot be swept: it only decides how steps run, so that all its values build the same",
+        "resources.threads cannot be swept: it affects only how steps run, so all its values give the same result",
         "threads",
-        "sweep what decides the result; set this one in the spec",
+        "set it once in the spec, and sweep fields that affect the result",
     ),
-    "twice": ("[sweep.grid]\nexperiment.seed = [1, 2, 1]", "the same point stands here twice: seed_1", "1", None),
+    "twice": ("[sweep.grid]\nexperiment.seed = [1, 2, 1]", "duplicate point: seed_1", "1", None),
     "one name for two": (
         '[sweep.grid]\ntraining.method.target_modules = [["a.b"], ["a-b"]]',
         "two points would both be named target_modules_a_b",
@@ -156,12 +156,12 @@ CASES = {
     ),
     "name": (
         '[sweep.grid]\nexperiment.name = ["a"]',
-        "experiment.name cannot be swept: the points are named by their values",
+        "experiment.name cannot be swept: points are named by their values",
         "name",
         None,
     ),
-    "bad name": ('[[sweep.points]]\nname = "A b"\nexperiment.seed = 1', "the text 'A b' is no name for a point", '"A b"', None),
-    "nothing": ("[sweep]", "a sweep needs fields to vary", "sweep", None),
+    "bad name": ('[[sweep.points]]\nname = "A b"\nexperiment.seed = 1', "invalid name for a point: the string 'A b'", '"A b"', None),
+    "nothing": ("[sweep]", "a sweep needs at least one field or point", "sweep", None),
     "unknown key": ("[sweep]\ngird = {}", "unknown key 'gird' in sweep", "gird", "did you mean 'grid'?"),
     "no table": (
         "[[sweep.points]]\ntraining.method.r = 2\ntraining.steps = -1",
@@ -187,19 +187,19 @@ def test_all_wrong_values_are_told_at_once(refused):
 
 def test_what_only_some_points_make_wrong_names_the_point(refused):
     (problem,) = refused("steps = 2\n[[sweep.points]]\ntraining.method.r = 1\n[[sweep.points]]\ntraining.epochs = 2\n")
-    assert problem.what == "give epochs or steps, not both" and problem.hint == "at the point epochs_2 of the sweep"
+    assert problem.what == "set epochs or steps, not both" and problem.hint == "at point epochs_2 of the sweep"
 
 
 def test_points_that_are_equal_are_refused(refused):
     (problem,) = refused("[[sweep.points]]\ntraining.method.r = 8\n[[sweep.points]]\ntraining.method = { kind = 'lora', r = 8 }\n")
-    assert problem.what == "the points headline-r_8 and headline-method_lora_r_8 are the same: all their values are equal"
+    assert problem.what == "points headline-r_8 and headline-method_lora_r_8 are equal: all their values are the same"
 
 
 def test_names_that_are_too_long_are_refused(refused):
     wanted = "\n".join(f"tasks.headline.{field} = [1, 2]" for field in ("max_new_tokens",))
     wanted += "\ntraining.schedule.warmup_ratio = [0.0123, 0.25]\nevaluation.statistics.confidence = [0.9, 0.95]\n"
     problems = refused(f"[sweep.grid]\n{wanted}")
-    assert "and 60 is the most" in problems[0].what and "[[sweep.points]]" in (problems[0].hint or "")
+    assert "at most 60 are allowed" in problems[0].what and "[[sweep.points]]" in (problems[0].hint or "")
 
 
 def test_another_spec_cannot_have_the_name_of_a_sweep_or_of_a_point(points, write, valid, tmp_path):

@@ -59,7 +59,7 @@ def test_a_learning_rate_outside_of_the_usual_range_of_its_method_is_told(told, 
     found = told(spec('"full"'), further(f'"{method}"') + f"learning_rate = {rate!r}\n")
     assert [marked(warning) for warning in found] == ([repr(rate)] if word else [])
     if word:
-        assert word in found[0].what and f"usual for {method}: {low:g} to {high:g}" == found[0].hint
+        assert word in found[0].what and f"usual range for {method}: {low:g} to {high:g}" == found[0].hint
 
 
 def test_a_learning_rate_of_three_is_told(told):

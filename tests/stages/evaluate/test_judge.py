@@ -51,7 +51,7 @@ def judged(server, folder, answers, carried=None, **values):
         prompts=(asked.prompt,),
         system=asked.instruction(),
         empty_fields="allow",
-        teacher=asked.asked(),
+        teacher=asked.requested(),
         carry=("id",),
     )
     job = make_job(folder / "job", inputs)
@@ -143,17 +143,17 @@ def test_answers_of_another_task_or_to_other_rows_are_refused(server, tmp_path):
 def test_several_scores_and_their_own_words(server):
     two = judge(server, scores=("fluency", "truth"), lowest=0, highest=10)
     assert "the scores fluency, truth: each a whole number from 0 (worst) to 10 (best)" in two.instruction()
-    assert tuple(two.asked().json_schema["properties"]) == ("reason", "fluency", "truth")
+    assert tuple(two.requested().json_schema["properties"]) == ("reason", "fluency", "truth")
     assert judge(server, system="Be kind.").instruction() == "Be kind."
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lowest": 5}, "highest must be above lowest"),
-        ({"highest": 500}, "by 100 at most"),
-        ({"scores": ("reason",)}, "none may be named reason"),
-        ({"scores": ("a", "a")}, "a name of its own"),
+        ({"lowest": 5}, "highest must be greater than lowest"),
+        ({"highest": 500}, "by at most 100"),
+        ({"scores": ("reason",)}, "'reason' is reserved"),
+        ({"scores": ("a", "a")}, "must be unique"),
     ],
 )
 def test_a_scale_that_says_nothing_is_refused(server, values, message):
@@ -162,5 +162,5 @@ def test_a_scale_that_says_nothing_is_refused(server, values, message):
 
 
 def test_the_form_of_the_answer_is_the_judges_own():
-    with pytest.raises(ValidationError, match="leave out json_schema"):
+    with pytest.raises(ValidationError, match="json_schema cannot be set for a judge"):
         Judge(teacher={"model": "m", "json_schema": {"type": "string"}})

@@ -57,7 +57,9 @@ class Hub(BaseHTTPRequestHandler):
                 return self.reply(200, json.dumps(files).encode(), {"Content-Type": "application/json"}, with_body)
             body = json.dumps({"id": "me/tiny", "modelId": "me/tiny", "sha": COMMIT, "siblings": files}).encode()
             return self.reply(200, body, {"Content-Type": "application/json"}, with_body)
-        data = FILES[path.rsplit("/", 1)[1]]
+        data = FILES.get(path.rsplit("/", 1)[1])
+        if data is None:
+            return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
         return self.reply(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}, with_body)
 
     def reply(self, status: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:

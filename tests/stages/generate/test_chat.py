@@ -343,6 +343,6 @@ def test_a_judge_is_read_as_any_teacher(server):
         '{"score": 1, "score": 5}',
     ]
     server.set(scripted={f"q{number}": [whole(said), whole(good)] for number, said in enumerate(odd)} | {"cut": [whole(good, "SAFETY")]})
-    said = ask(judge.asked(), [*(f"q{number}" for number in range(len(odd))), "cut"])
+    said = ask(judge.requested(), [*(f"q{number}" for number in range(len(odd))), "cut"])
     assert [json.loads(one)["score"] for one in said[:-1]] == [4] * len(odd) and said[-1] == "refused"
     assert sum(prompt.startswith(again) for prompt in server.received()) == len(odd)

@@ -36,6 +36,10 @@ def trained(folder, model, **values):
     return metrics, load_file(job.output / ("model.safetensors" if (job.output / "config.json").exists() else "adapter_model.safetensors"))
 
 
+ROUNDING = 1e-4
+"""Trainings that differ by rounding alone differ by less, on every processor; a row more or less moves weights a hundred times as far."""
+
+
 def difference(one, other):
     """Largest relative difference of any tensor, by norm."""
     assert one.keys() == other.keys()
@@ -68,7 +72,7 @@ def test_it_is_the_training_that_a_plain_loop_does(tmp_path, falcon):
     model = load_model(falcon)
     bare_loop(model, Rows.open(tmp_path / "order", job_inputs), parameters)
     assert metrics["steps"] == 4 and metrics["rows"] == 22, "22 rows are 3 batches of 6 and one of 4"
-    assert difference(weights, {name: weight for name, weight in model.state_dict().items() if name in weights}) < 1e-5
+    assert difference(weights, {name: weight for name, weight in model.state_dict().items() if name in weights}) < ROUNDING
 
 
 @pytest.mark.parametrize(("architecture", "method"), [("falcon", Full()), ("llama", Lora(r=4))], ids=["falcon", "llama-lora"])
@@ -77,8 +81,17 @@ def test_ways_of_batching_give_the_same_weights(tmp_path, architecture, method):
     layouts = {"none": Unsorted(), "padded": Padded(), "padding_free": PaddingFree()}
     values = {"method": method, "micro_batch": 4}
     found = {name: trained(tmp_path / name, model, batching=layout, **values)[1] for name, layout in layouts.items()}
-    assert difference(found["none"], found["padded"]) < 1e-5
-    assert difference(found["none"], found["padding_free"]) < 1e-5
+    assert difference(found["none"], found["padded"]) < ROUNDING
+    assert difference(found["none"], found["padding_free"]) < ROUNDING
+
+
+def test_a_single_row_moves_the_weights_much_further_than_rounding(tmp_path, falcon):
+    _, whole = trained(tmp_path / "whole", falcon)
+    job = training_job(tmp_path / "less", falcon)
+    order = load_numpy(job.inputs["order"] / "order.safetensors")
+    save_numpy({name: np.delete(values, 1) for name, values in order.items()}, job.inputs["order"] / "order.safetensors")
+    run(settings(), job)
+    assert difference(whole, load_file(job.output / "model.safetensors")) > 100 * ROUNDING
 
 
 def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path, falcon):
@@ -93,8 +106,8 @@ def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path
         lengths = Rows.open(job.inputs["order"], job.group("tokens")).lengths()
         assert metrics["_measured"]["longest_row"] == max(int(lengths[a:b].sum()) for a, b in pairwise(bins)), "a bin is computed whole"
         found[name] = load_file(job.output / "model.safetensors")
-    assert difference(found["whole"], found["single"]) < 1e-5
-    assert difference(found["whole"], found["rows"]) < 1e-5
+    assert difference(found["whole"], found["single"]) < ROUNDING
+    assert difference(found["whole"], found["rows"]) < ROUNDING
 
 
 def test_a_model_that_cannot_keep_rows_apart_is_refused_before_the_first_step(tmp_path):
@@ -110,7 +123,7 @@ def whole(tmp_path_factory, falcon):
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 5, 100])
 def test_weights_do_not_depend_on_the_micro_batch(tmp_path, falcon, whole, micro_batch):
     metrics, weights = trained(tmp_path, falcon, micro_batch=micro_batch)
-    assert difference(whole[1], weights) < 1e-5
+    assert difference(whole[1], weights) < ROUNDING
     assert metrics["train_loss"] == pytest.approx(whole[0]["train_loss"], abs=2e-6)
     assert metrics["validation_loss"] == pytest.approx(whole[0]["validation_loss"], abs=2e-6)
     assert {key: metrics[key] for key in ("steps", "tokens", "supervised_tokens")} == {
@@ -222,7 +235,7 @@ def test_every_architecture_learns_whatever_the_micro_batch(tmp_path, architectu
     one, other = (trained(tmp_path / str(micro), model, micro_batch=micro) for micro in (None, 4))
     # All weights as one vector: GPT-2's key biases have no effect, so that Adam makes steps of the rounding of their gradients.
     whole, split = ({"all": torch.cat([weight.flatten() for weight in weights.values()])} for _, weights in (one, other))
-    assert difference(whole, split) < 1e-5
+    assert difference(whole, split) < ROUNDING
     rows = Rows.open(tmp_path / "4" / "order", {task: tmp_path / "4" / task / "train.safetensors" for task in ("copy", "name")})
     before, after = load_model(model), load_model(tmp_path / "4" / "job" / "output")
     assert mean_loss(after, rows) < mean_loss(before, rows) - 0.05
@@ -236,9 +249,17 @@ def test_metrics_count_what_was_learnt_from(tmp_path, falcon):
     assert metrics["tokens"] == sum(lengths)
     assert metrics["supervised_tokens"] == sum(int(rows[index][1].sum()) for index in range(len(rows)))
     measured = metrics["_measured"]
-    memory = {"peak_memory_bytes", "memory_before_bytes", "longest_row", "supervised_share", "micro_batch_rows", "attention"}
+    memory = {
+        "training_memory_bytes",
+        "peak_memory_bytes",
+        "memory_before_bytes",
+        "longest_row",
+        "supervised_share",
+        "micro_batch_rows",
+        "attention",
+    }
     assert set(measured) == {"training_seconds", "tokens_per_second"} | memory
-    assert measured["peak_memory_bytes"] >= measured["memory_before_bytes"] > 50e6
+    assert measured["peak_memory_bytes"] >= measured["memory_before_bytes"] > 50e6 > measured["training_memory_bytes"]
     assert measured["longest_row"] == max(lengths) and measured["attention"] == "sdpa"
     assert measured["supervised_share"] == pytest.approx(metrics["supervised_tokens"] / metrics["tokens"], abs=1e-4)
 

@@ -2,10 +2,8 @@
 
 import csv
 import dataclasses
-import importlib.util
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
@@ -53,7 +51,7 @@ def test_quick_steps_are_thinned_but_first_and_last_are_there():
         def log(self, step, values):
             seen.append(step)
 
-        def close(self):
+        def close(self, whole):
             seen.append("closed")
 
     watched = Live(None, "step", ())
@@ -68,53 +66,3 @@ def test_utilisation_is_six_operations_a_weight_and_token():
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert utilization(989e12 / 6 / 1e9, 10**9, 1, "NVIDIA H100 80GB HBM3") == pytest.approx(1.0)
     assert utilization(1000.0, 10**9, 1, "cpu") is None
-
-
-class Journal:
-    """Stands in for a service's client: notes each call with the arguments that the client's documentation names."""
-
-    def __init__(self, notes, *names):
-        for name in names:
-            setattr(self, name, lambda *given, name=name, **named: notes.append((name, given, named)))
-
-
-@pytest.fixture
-def services(monkeypatch):
-    """Clients of the three services as far as they are called, and what was called."""
-    notes = []
-    wandb, mlflow, board = (ModuleType(name) for name in ("wandb", "mlflow", "torch.utils.tensorboard"))
-    wandb.init = lambda **named: notes.append(("init", (), named)) or Journal(notes, "log", "finish")
-    for name in ("start_run", "log_metrics", "end_run"):
-        setattr(mlflow, name, getattr(Journal(notes, name), name))
-    board.SummaryWriter = lambda folder: notes.append(("open", (folder,), {})) or Journal(notes, "add_scalar", "close")
-    for module in (wandb, mlflow, board):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return notes
-
-
-@pytest.mark.parametrize(
-    ("name", "calls"),
-    [
-        ("wandb", ["init", "log", "log", "finish"]),
-        ("mlflow", ["start_run", "log_metrics", "log_metrics", "end_run"]),
-        ("tensorboard", ["open", "add_scalar", "add_scalar", "add_scalar", "add_scalar", "close"]),
-    ],
-)
-def test_live_metrics_go_where_they_were_asked_to_go(tmp_path, services, monkeypatch, name, calls):
-    monkeypatch.setattr(live, "_SECONDS_BETWEEN", 0.0)
-    watched = Live(tmp_path / "live", "train-toy", (name,))
-    for step in (1, 2):
-        watched.log(step, {"loss": 1.5 / step, "grad_norm": 0.5}, last=step == 2)
-    watched.close()
-    assert [call for call, _, _ in services] == calls
-    assert "train-toy" in str(services[0]) or str(tmp_path / "live") in str(services[0])
-    numbers = [(given, named) for call, given, named in services if call in ("log", "log_metrics", "add_scalar")]
-    assert "0.75" in str(numbers) and "2" in str(numbers[-1])
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_really_writes_its_files(tmp_path):
-    watched = Live(tmp_path, "train-toy", ("tensorboard",))
-    watched.log(1, {"loss": 1.0}, last=True)
-    watched.close()
-    assert list((tmp_path / "tensorboard").glob("events.*"))

@@ -1,0 +1,93 @@
+"""The model below an adapter: which it is, and where its files are now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.dvc import dvcfile
+from engine.artifacts.adapters import recorded
+from engine.artifacts.addresses import PROVENANCE, provenance_of
+from engine.dvc.dvcfile import Entry
+from engine.core.errors import UserError
+from engine.identity.provenance import Provenance
+from engine.artifacts.remote import pull
+from engine.dvc.store import Disk
+
+
+@dataclass(frozen=True)
+class Read:
+    """A folder that a training read: its path in the workspace, absolute for one elsewhere on the machine, and its content."""
+
+    path: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that an adapter was trained on."""
+
+    read: Read
+    made: Provenance | None
+    """What made it; None for a folder that no step made, and where nothing is known of the step any more."""
+
+    @property
+    def hub(self) -> tuple[str, str] | None:
+        """Id and revision of a model of the hub."""
+        return (self.made.recipe["id"], self.made.recipe["revision"]) if self.made and self.made.kind == "fetch" else None
+
+    @property
+    def name(self) -> str:
+        """What people call it; no path of this machine."""
+        return self.hub[0] if self.hub else Path(self.read.path).name
+
+
+def read_by(told: Provenance, role: str) -> Read | None:
+    """The folder that a training read as ROLE, None where it read none."""
+    found = told.inputs.get(role)
+    return Read(found["path"], found["md5"]) if found else None
+
+
+def base_of(root: Path, store: Disk, told: Provenance) -> Base:
+    """The model that the training TOLD began with; the remote is asked for what is told of it where the cache does not know."""
+    read = read_by(told, "model")
+    assert read, "every training reads a model"
+    for record in recorded(root, read.path):
+        statement = record.outputs.get(read.path + PROVENANCE)
+        if statement is None or record.outputs.get(read.path) != Entry(read.md5):
+            continue
+        if not store.holds(statement):
+            _try_to_pull(root, [statement.md5])
+        if made := provenance_of(record, store):
+            return Base(read, made)
+    return Base(read, None)
+
+
+def files_of(root: Path, store: Disk, read: Read) -> Mapping[str, Path] | None:
+    """The files of a folder with the content that was read, by their paths inside it: in DVC's cache, its remote, or where it was read.
+
+    None where none of them has it whole any more."""
+    entry = Entry(read.md5)
+    if not entry.is_folder:
+        return None
+    if not store.holds_intact(entry):
+        now = store.entry(read.path)
+        if now and now.md5 == read.md5:
+            folder = root / read.path
+            return {name: folder / name for name in store.hashes.trees[read.md5]}
+        _bring(root, store, entry)
+    listing = store.tree(read.md5) if store.holds_intact(entry) else None
+    return None if listing is None else {name: store.cache / dvcfile.object_path(md5) for name, md5 in listing.items()}
+
+
+def _bring(root: Path, store: Disk, entry: Entry) -> None:
+    if store.read(entry.md5) is None:
+        _try_to_pull(root, [entry.md5])
+    files = store.tree(entry.md5) or {}
+    _try_to_pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
+
+
+def _try_to_pull(root: Path, md5s: list[str]) -> None:
+    try:
+        pull(root, md5s)
+    except UserError:
+        return  # whoever asked looks what came
