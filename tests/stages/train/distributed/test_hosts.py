@@ -143,7 +143,7 @@ def test_a_host_that_waits_in_vain_says_who_has_not_come(tmp_path, model, monkey
 def test_variables_that_say_nothing_sensible_are_refused_before_any_work(tmp_path, monkeypatch, name, value):
     for key, given in ({"MASTER_ADDR": "127.0.0.1", "NODE_RANK": "0"} | {name: value}).items():
         monkeypatch.setenv(key, given)
-    with pytest.raises(UserError, match=f"{name} is '{value}'"):
+    with pytest.raises(UserError, match=f"{name} must be an integer from .*, got '{value}'"):
         run(TWO, training_job(tmp_path, tmp_path / "no-model"))
 
 
