@@ -1,1 +1,1 @@
-"""The executable kinds of steps; a folder is a kind, light on the outside (`__init__`), heavy in `body`."""
+"""Kinds of steps, one folder each: `__init__` declares the parameters without heavy imports, `body` does the work."""

@@ -8,9 +8,9 @@ from stages.runner import run_step
 
 
 def main(arguments: list[str]) -> int:
-    """Run the step that ARGUMENTS name; the exit code.
+    """Run the step KIND NAME and return the exit code.
 
-    0 when it is built, 1 for a mistake that the user can mend, 2 for wrong usage, 75 when it was asked to stop and has saved what it had.
+    0: built; 1: an error that the user can fix; 2: wrong usage; 75: preempted, with its state saved; 130: interrupted.
     """
     if len(arguments) != 2:
         print(
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         print(full, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing of this step was kept", file=sys.stderr)
+        print("interrupted: this step's partial output was discarded", file=sys.stderr)
         return 130
     return 0
 

@@ -1,7 +1,7 @@
-"""What a training sees of one row, position by position; run as `python -m stages.inspection`, a JSON request on stdin.
+"""Per-token view of one training row; run as `python -m stages.inspection`, with a JSON request on stdin.
 
 The request names `model`, optionally `vocabulary` (the step that added tokens to it) and `adapter` or `trained` (a model trained in full),
-`tokens`, `row`, `threads` and `numerics`; the answer on stdout is one JSON object. A user's mistake is printed to stderr, exit code 1.
+`tokens`, `row`, `threads` and `numerics`; the result on stdout is one JSON object. A user error goes to stderr, with exit code 1.
 """
 
 import json
@@ -18,12 +18,12 @@ from stages.tokens.files import Tokens
 
 
 def inspect(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Each token of the row, whether it is supervised, and what each model would have said there; raises UserError for no such row."""
+    """Tokens of the row, their supervision and each model's predictions; raises UserError if the row number is out of range."""
     prepare_process(request.get("threads"))
     tokens, number = Tokens.open(Path(request["tokens"])), int(request["row"])
     if not 0 <= number < len(tokens):
         hint = f"give a number from 0 to {len(tokens) - 1}" if len(tokens) else "the split is empty"
-        raise UserError(f"there is no row {number}: this file has {len(tokens)} rows", Location(str(request["tokens"])), hint)
+        raise UserError(f"row {number} is out of range: this file has {len(tokens)} rows", Location(str(request["tokens"])), hint)
     row = tokens.row(number)
     ids, supervised = [int(token) for token in row[0]], [bool(one) for one in row[1]]
     source = None if tokens.source_lengths is None else int(tokens.source_lengths[number])
@@ -43,7 +43,7 @@ def inspect(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _models(request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The model that the training began with, and the one that it made: one after the other, since an adapter changes the first."""
+    """The base model, then the trained one; in this order, because loading an adapter modifies the base."""
     model = load_model(Path(request["model"]))
     if "vocabulary" in request:
         extend(model, Path(request["vocabulary"]))
@@ -55,9 +55,9 @@ def _models(request: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def views(model: Any, ids: Sequence[int], source: int | None, tokenizer: TextTokenizer) -> list[dict[str, Any] | None]:
-    """At each position the model's own choice, its probability, that of the true token, and the latter's rank.
+    """For each position: the argmax token and its probability; the true token's probability, loss (nats) and rank (from 1).
 
-    None where a model says nothing: at the first position, or at the first SOURCE ones, which an encoder reads.
+    None where the model predicts nothing: at the first position, or at the first SOURCE positions, which an encoder reads.
     """
     import torch
 
@@ -81,11 +81,11 @@ def views(model: Any, ids: Sequence[int], source: int | None, tokenizer: TextTok
 
 
 def _logits(model: Any, ids: Sequence[int], source: int | None) -> Any:
-    """The logits of each token that the model is to say, (tokens, vocabulary): all but the first, or all behind the first SOURCE ones."""
+    """Logits [predicted tokens, vocabulary]: of every token but the first, or of every token after the first SOURCE ones."""
     import torch
 
     if source is None:
-        # A prompt-learning adapter puts positions of its own before the row.
+        # A prompt-learning adapter prepends virtual tokens to the row.
         return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -len(ids) : -1]
     given = {"input_ids": ids[:source], "decoder_input_ids": [model.config.decoder_start_token_id, *ids[source:-1]]}
     inputs = {name: torch.tensor([tokens], dtype=torch.long, device=model.device) for name, tokens in given.items()}
@@ -93,13 +93,13 @@ def _logits(model: Any, ids: Sequence[int], source: int | None) -> Any:
 
 
 def loss(view: Sequence[Mapping[str, Any] | None], supervised: Sequence[bool]) -> float | None:
-    """Loss per supervised token of the row, in nats; None where nothing is supervised."""
+    """Mean loss over the row's supervised tokens, in nats per token; None if it has none."""
     losses = [one["truth_loss"] for one, learned in zip(view, supervised, strict=True) if learned and one]
     return round(sum(losses) / len(losses), 6) if losses else None
 
 
 def main() -> None:
-    """Answer one request."""
+    """Read one request from stdin and write the result to stdout."""
     try:
         request = json.load(sys.stdin)
         numerics.begin(request["numerics"])

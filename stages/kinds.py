@@ -1,4 +1,4 @@
-"""Every kind of step, by name, in the order in which a pipeline runs them."""
+"""All kinds of steps by name, in pipeline order."""
 
 from engine.core.part import Kind
 from stages import benchmark, dequantise, evaluate, fetch, generate, initialize, merge, mix, predict, split, tokenize, train, vocabulary

@@ -1,7 +1,7 @@
-"""Shows what a task's first rows become: `python -m stages.preview` reads a request from stdin and writes the rows to stdout; both JSON.
+"""Previews the first rows of a task: `python -m stages.preview` reads a JSON request from stdin and writes the rows to stdout as JSON.
 
-It runs the bodies of generate and tokenize themselves, on a few rows and in a temporary folder, so that nothing is written and nothing is
-told otherwise than it would be done.
+It runs the bodies of generate and tokenize on a few rows in a temporary folder, so it shows exactly what a build would do and leaves no
+files.
 """
 
 import json
@@ -23,7 +23,7 @@ _COLUMN_CHARACTERS = 2000
 
 
 def main() -> int:
-    """Answer the request on stdin; a user's mistake goes to stderr, exit code 1."""
+    """Answer the request on stdin; a user error goes to stderr, with exit code 1."""
     request = json.load(sys.stdin)
     keep_quiet()
     try:
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def preview(request: Mapping[str, Any], folder: Path) -> Iterator[Mapping[str, Any]]:
-    """Each of the first `rows` rows of a task: where it stands, its columns, what it becomes, and its tokens."""
+    """The first `rows` rows of a task, each with its location, its columns, the generated row, and its tokens."""
     from stages.generate.body import Generation
 
     parameters = generate.Parameters.model_validate(with_tuples(request["generate"]))
@@ -63,20 +63,20 @@ def preview(request: Mapping[str, Any], folder: Path) -> Iterator[Mapping[str, A
 
 
 def _short(value: object) -> object:
-    """A column as it is shown: what is very long is cut."""
+    """A column's value for display; long text is truncated."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return value if len(text) <= _COLUMN_CHARACTERS else f"{text[:_COLUMN_CHARACTERS]}…"
 
 
 def _built(rows: Path | None, identity: str) -> dict[str, Any] | None:
-    """The row as the step made it when it last ran, if it did."""
+    """The row from the last build of the step, if there is one."""
     if rows is None:
         return None
     return next((row for _, row in read_objects(rows) if row["id"] == identity), None)
 
 
 def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The tokens of ROW, each with whether it is supervised; or why it would be left out of the training."""
+    """The tokens of ROW with their supervision; or why tokenize would leave the row out."""
     from stages.tokenize import body
     from stages.tokens.files import Tokens
 
@@ -100,16 +100,16 @@ def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) ->
 
 
 def _notes(counts: Mapping[str, Any], parameters: tokenize.Parameters) -> list[str]:
-    """What happened to a row on its way to its tokens, in words, from what the step counted of it."""
+    """Notes on how a row was tokenized, from the counts of the step."""
     notes = []
     if controls := counts.get("control_tokens_in_text"):
         what = "encoded as text" if parameters.control_tokens_in_text == "text" else "kept as control tokens"
         notes.append(f"control tokens in its text: {controls['tokens']}, {what} (tokenization.control_tokens_in_text)")
     if unrolled := counts.get("unrolled"):
-        notes.append(f"unrolled: one row for each learned turn, {unrolled['rows']} in all")
+        notes.append(f"unrolled: one row per supervised turn, {unrolled['rows']} in total")
     notes += [f"not rendered: {part}" for part in counts.get("unrendered", {})]
     notes += [f"reasoning {what}: of {number} message{'s' * (number != 1)}" for what, number in counts.get("reasoning", {}).items()]
-    notes += [f"a part is left out: {reason}" for reason in counts["left_out"]]
+    notes += [f"part left out: {reason}" for reason in counts["left_out"]]
     return notes
 
 

@@ -1,7 +1,7 @@
-"""What loggers are told after a training: its content address, what it came to, and what the evaluation says of it.
+"""Reports finished trainings to their loggers: content address, metrics, and evaluation.
 
-A training that `resources.report_to` watched leaves the runs of its loggers in its live folder. The runner calls this once a step has
-ended; nothing here decides anything, and nothing that fails here fails the step.
+A training with `resources.report_to` leaves the ids of its loggers' runs in its live folder. The runner calls this after a step; failures
+here do not affect the step.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from stages.train.logging.services import RUN, SINKS, flat
 
 _TRAIN, _EVALUATE = "train-", "evaluate-"
 _DIGEST = "digest"
-"""The file in a live folder with the content address of what was watched."""
+"""File in a live folder with the content address of the logged training's result."""
 
 
 def report(live: Path, step: str, digest: str, metrics: Mapping[str, Any]) -> None:
-    """Tell the loggers of the training that STEP is, or evaluates, its METRICS, and DIGEST where it is the training itself.
+    """Send METRICS of STEP (a training, or its evaluation), and DIGEST for a training, to the loggers of the training.
 
-    LIVE is the folder of the live folders."""
+    LIVE is the parent of the live folders."""
     training = step if step.startswith(_TRAIN) else step.replace(_EVALUATE, _TRAIN, 1) if step.startswith(_EVALUATE) else None
     if training is None:
         return
@@ -45,6 +45,6 @@ def report(live: Path, step: str, digest: str, metrics: Mapping[str, Any]) -> No
 
 
 def _is_of(watched: Path, provenance: Path) -> bool:
-    """Whether the training that was watched left what lies there now; another may have been restored since."""
+    """Whether the current artifact is the result of the logged training; another may have been restored since."""
     made = parse(provenance.read_bytes()) if provenance.is_file() else None
     return made is not None and watched.is_file() and watched.read_text("utf-8") == made.digest

@@ -1,4 +1,4 @@
-"""Runs one step: checks that what it reads stays what it is, writes aside, and moves the finished result into place."""
+"""Runs one step: checks that its inputs do not change, writes to a temporary folder, and moves the finished result into place."""
 
 import fcntl
 import importlib
@@ -39,7 +39,7 @@ from stages.process.parent import die_with_parent
 from stages.process.quiet import keep_quiet
 
 MEASURED = "_measured"
-"""Key of a body's metrics under which times and memory stand: they differ from run to run and go into the run record."""
+"""Key of a body's metrics for times and memory, which differ between runs and go into the run record."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,27 @@ class Run:
         return self.root / ARTIFACTS / f".{self.name}.tmp"
 
     def read(self) -> dict[str, str]:
-        """The md5 of everything that the step reads, by path; nothing is remembered from before this process."""
+        """The md5 of every input, by path, computed without any cache."""
         hashes = Hashes(self.root)
         paths = [f"{ARTIFACTS}/identity/{self.name}.json", *self.identity["inputs"].values()]
         entries = {path: hashes.entry(path) for path in paths}
         missing = [path for path, entry in entries.items() if entry is None]
         if missing:
-            raise UserError(f"{self.name} reads {', '.join(missing)}, which is not there", hint="run: engine build (or dvc repro)")
+            raise UserError(f"inputs of {self.name} not found: {', '.join(missing)}", hint="run: engine build (or dvc repro)")
         return {path: entry.md5 for path, entry in entries.items() if entry}
 
     def code(self) -> dict[str, Any]:
-        """What the identity would say of the step's code now: of the files' content, read anew."""
+        """The identity's description of the step's code, computed from the current files."""
         then: Mapping[str, Any] = self.identity["code"]
         now = Identities(CODE_ROOT, Environment(self.root)).code(then)
-        # Code that was not listed when the step began may be listed by now: it is still the same code.
+        # Code may have been listed since the step began; then it is still the same code.
         closures = Code(CODE_ROOT, shared_path("code"))
         return now | {unit: closures.closure([module_of(unit)]) for unit, found in then.items() if isinstance(found, Mapping)}
 
 
 def run_step(kind_name: str, name: str) -> None:
-    """Build the step NAME in the current folder; raises UserError for whatever the user can mend."""
-    # A training saves what it has when it is asked to end.
+    """Build the step NAME in the current folder; raises UserError for errors that the user can fix."""
+    # A training saves its state when it receives a signal.
     die_with_parent(signal.SIGTERM)
     run = _load(Path.cwd(), kind_name, name)
     numerics.begin(run.resources.get("numerics", "portable"))
@@ -91,7 +91,7 @@ def run_step(kind_name: str, name: str) -> None:
 
 
 def _origin(run: Run) -> Location | None:
-    """Where the specs ask for the step: for problems that are about no particular row or file."""
+    """The location of the step in the specs, for problems without a row or file."""
     file, _, rest = str(run.resources.get("origin") or "").partition(":")
     line, _, column = rest.partition(":")
     return Location(file, int(line) if line else None, int(column) if column else None) if file else None
@@ -120,10 +120,10 @@ def _run(run: Run) -> None:
 def _load(root: Path, kind_name: str, name: str) -> Run:
     kind = KINDS.get(kind_name)
     if kind is None:
-        raise UserError(f"there is no kind '{kind_name}'", hint=did_you_mean(kind_name, KINDS))
+        raise UserError(f"unknown kind '{kind_name}'", hint=did_you_mean(kind_name, KINDS))
     path = root / ARTIFACTS / "identity" / f"{name}.json"
     if not path.exists():
-        raise UserError(f"there is no step '{name}' in {root}", hint="run `dvc repro`, or `engine compile` first where the step is new")
+        raise UserError(f"unknown step '{name}' in {root}", hint="run `dvc repro`, or first `engine compile` if the step is new")
     text = path.read_text("utf-8")
     identity = json.loads(text)
     if identity["kind"] != kind_name:
@@ -134,7 +134,7 @@ def _load(root: Path, kind_name: str, name: str) -> Run:
 
 @contextmanager
 def _only_writer(run: Run) -> Iterator[None]:
-    """Refuse to write where another process builds the same step, whoever started it."""
+    """Raise UserError if another process is building the same step."""
     path = run.root / TEMPORARY / "adapterbuild" / f"{run.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -142,7 +142,7 @@ def _only_writer(run: Run) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(f"{run.name} is being built by process {file.read().strip()}", hint="wait for it, or end it with ^C") from None
+            raise UserError(f"{run.name} is being built by process {file.read().strip()}", hint="wait for it, or stop it with ^C") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -150,7 +150,7 @@ def _only_writer(run: Run) -> Iterator[None]:
 
 
 def _check_environment(run: Run) -> None:
-    """Refuse to work under other versions than those that the result would be recorded for."""
+    """Raise UserError if installed versions differ from those that the result would be recorded with."""
     asked = run.identity["environment"]
     here = {package: find(package) for package in asked}
     present = {package: version or asked[package] for package, version in here.items()}
@@ -163,12 +163,12 @@ def _check_environment(run: Run) -> None:
 
 
 def _check_code(run: Run) -> None:
-    """DVC hashes what a step depends on only after the step: code that moved meanwhile would pass for what made the result."""
+    """Raise UserError if the code has changed: DVC hashes dependencies only after the step, so an edit would pass for the code that ran."""
     now, then = run.code(), run.identity["code"]
     moved = [unit for unit in {*now, *then} if now.get(unit) != then.get(unit)]
     if moved:
         raise UserError(
-            f"the code of {run.name} was edited since its identity was taken: {', '.join(sorted(moved))}",
+            f"the code of {run.name} was edited after its identity was computed: {', '.join(sorted(moved))}",
             hint="run: dvc repro (or engine build)",
         )
 
@@ -177,15 +177,15 @@ def _check_inputs(run: Run, before: Mapping[str, str]) -> None:
     now = run.read()
     moved = [path for path in before if before[path] != now[path]]
     if moved:
-        raise UserError(f"{', '.join(moved)} changed while {run.name} was reading it: the result is not kept", hint="run it again")
+        raise UserError(f"{', '.join(moved)} changed while {run.name} was running: the result was discarded", hint="run it again")
 
 
 def _work(run: Run, scratch: Path) -> dict[str, Any]:
-    """Run the body into the temporary folder and write its metrics there."""
+    """Run the body with the temporary folder as output, and write its metrics there."""
     output = run.temporary / "artifact"
     output.mkdir(parents=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    # Relative to the workspace, where this process runs: messages then name files as the specs do.
+    # Relative to the workspace, the current folder, so that messages name files as the specs do.
     inputs = {role: Path(path) for role, path in run.identity["inputs"].items()}
     plot = run.temporary / "plot.csv" if run.kind.plots else None
     values = merge_resources(run.identity["recipe"], run.resources.get("resources", {}))
@@ -198,7 +198,7 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
 
 
 def _provenance(run: Run, read: Mapping[str, str], beside: Mapping[str, bytes]) -> Provenance:
-    """What was made of what, BESIDE being metrics and plot; it stands beside the artifact, which depends on nothing of this."""
+    """Provenance of the artifact, with the files BESIDE it (metrics, plot); stored next to the artifact, which does not depend on it."""
     files = file_digests(run.temporary / "artifact")
     return Provenance(
         step=run.name,
@@ -215,7 +215,7 @@ def _provenance(run: Run, read: Mapping[str, str], beside: Mapping[str, bytes]) 
 
 
 def _record(run: Run, statement: str, started: datetime, measured: Mapping[str, Any]) -> RunRecord:
-    """How the statement with the md5 STATEMENT came about: all that differs from run to run."""
+    """The record of the run behind the statement with md5 STATEMENT: everything that differs between runs."""
     return RunRecord(
         step=run.name,
         statement=statement,
@@ -243,7 +243,7 @@ def _git_commit(root: Path) -> str | None:
 def _move_into_place(
     run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]
 ) -> Provenance:
-    """The small files first, the artifact last: where the artifact is, the step is whole. What it says of itself."""
+    """Move small files first and the artifact last: if the artifact exists, the step is complete; returns the provenance."""
     artifact = run.root / ARTIFACTS / run.name
     beside = {f"{METRICS}/{run.name}.json": (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     if run.kind.plots:

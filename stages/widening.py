@@ -1,6 +1,6 @@
-"""Gives a model embeddings for added tokens, as a training does: `python -m stages.widening MODEL VOCABULARY OUTPUT`; all are folders.
+"""Adds embeddings of added tokens to a model, as a training does: `python -m stages.widening MODEL VOCABULARY OUTPUT`; all are folders.
 
-An adapter that learnt these tokens then loads where nobody would widen the model first.
+An adapter that was trained with these tokens then loads without resizing the model first.
 """
 
 import json
@@ -14,7 +14,7 @@ from stages.models.folders import Dtype, load_model, prepare_process, save_model
 
 
 def main(arguments: list[str]) -> int:
-    """Write to OUTPUT the MODEL with rows for the tokens of the step in VOCABULARY; a user's mistake goes to stderr, exit code 1."""
+    """Write MODEL with embeddings of the tokens in VOCABULARY (a vocabulary step) to OUTPUT; user errors go to stderr, with exit code 1."""
     model, vocabulary, output = (Path(argument) for argument in arguments)
     prepare_process()
     try:
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
 
 def widen(folder: Path, vocabulary: Path, output: Path) -> None:
-    """As `main`; weights stay in the numbers that the configuration names."""
+    """Like `main`; weights keep the data type in the configuration."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
     model = load_model(folder, dtype=cast(Dtype, dtype))

@@ -152,7 +152,7 @@ def run_first_step(workspace: Path) -> subprocess.CompletedProcess[str]:
 def test_a_line_that_is_no_json(workspace):
     with (workspace / "data/rows.jsonl").open("a") as file:
         file.write('{"question": "e", answer: "f"}\n')
-    refused(run_first_step(workspace), "no JSON", "data/rows.jsonl:3:19")
+    refused(run_first_step(workspace), "not valid JSON", "data/rows.jsonl:3:19")
 
 
 def test_a_missing_column(workspace):
@@ -168,7 +168,7 @@ def test_a_template_that_names_an_unknown_field(workspace):
 
 def test_an_empty_task(workspace):
     (workspace / "data/rows.jsonl").write_text("\n\n")
-    refused(run_first_step(workspace), "no row is left", "specs/toy.toml:9")
+    refused(run_first_step(workspace), "no rows left", "specs/toy.toml:9")
 
 
 def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
@@ -198,7 +198,7 @@ def test_wrong_versions_refuse_to_run(workspace):
 
 
 def test_a_step_that_does_not_exist(workspace):
-    refused(module(workspace, "stages", "generate", "generate-nothing"), "there is no step 'generate-nothing'")
+    refused(module(workspace, "stages", "generate", "generate-nothing"), "unknown step 'generate-nothing'")
     refused(module(workspace, "stages", "generat", "x"), "did you mean 'generate'?")
     assert module(workspace, "stages").returncode == 2
 

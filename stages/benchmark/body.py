@@ -1,4 +1,4 @@
-"""The work of benchmark: lm-evaluation-harness asks a model, and its numbers and samples are kept."""
+"""Body of benchmark: runs lm-evaluation-harness on a model and keeps its metrics and samples."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from stages.tokens.encoder import CONFIG
 from stages.tokens.ends import answer_ends
 
 DIGITS = 6
-"""Metrics are rounded to so many digits, so that their diffs are about something."""
+"""Decimal digits of metrics: rounding keeps noise out of `dvc metrics diff`."""
 
 _RESAMPLES, _CONFIDENCE = 1000, 0.95
 
@@ -24,10 +24,10 @@ _INSTALL = "install it: pip install 'adapterbuild[eval]'"
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `results.json` and the samples of each task; raises UserError for tasks that are unknown or read files from elsewhere."""
+    """Write `results.json` and each task's samples; raises UserError for unknown tasks and for data files outside benchmarks.folder."""
     folder = job.inputs.get("tasks")
     if folder:
-        # Prepared data is kept by content here: the library's own cache knows files by their names and times.
+        # Prepared data is cached by content here: the library's own cache keys files by name and modification time.
         os.environ["HF_DATASETS_CACHE"] = str(job.scratch.resolve())
     prepare_process(parameters.threads)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -44,7 +44,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _manager(tasks: Sequence[str], folder: Path | None) -> Any:
-    """The tasks that lm-evaluation-harness knows; raises UserError where one of TASKS is none of them."""
+    """The harness's task index; raises UserError if it does not contain one of TASKS."""
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
@@ -61,25 +61,27 @@ def _manager(tasks: Sequence[str], folder: Path | None) -> Any:
 
 
 def _load(manager: Any, tasks: Sequence[str]) -> Mapping[str, Any]:
-    """The tasks with their data; raises UserError where a definition or its data cannot be read."""
+    """TASKS with their data; raises UserError if a definition or its data cannot be loaded."""
     try:
         loaded: Mapping[str, Any] = manager.load(list(tasks))["tasks"]
-    except Exception as error:  # a definition is code and data of the user's or of the hub: anything can go wrong in it
+    except Exception as error:  # a definition runs code of the user or of the hub, which can raise anything
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "published tasks load their data from the hub: set HF_HUB_OFFLINE=0 where there is a network, or load it into the cache once"
-        raise UserError(f"the tasks cannot be loaded: {lines[0]}", hint=hint) from error
+        hint = (
+            "published tasks load their data from the hub: set HF_HUB_OFFLINE=0 if a network is available, or fill the hub cache beforehand"
+        )
+        raise UserError(f"cannot load the tasks: {lines[0]}", hint=hint) from error
     return loaded
 
 
 def _refuse_files_elsewhere(tasks: Mapping[str, Any], folder: Path | None) -> None:
-    """A data file outside of the folder is no input of this step: its edits would go unnoticed."""
+    """Raise UserError for a data file outside FOLDER: it is not an input of this step, so edits would not rerun it."""
     for name, task in tasks.items():
         for file in _files((task.config.dataset_kwargs or {}).get("data_files")):
             local = "://" not in file
             if local and not (folder and Path(file).resolve().is_relative_to(folder.resolve())):
                 where = Location(str(folder)) if folder else None
-                hint = "put it into the folder of the task's definition, and name it relative to the workspace"
-                raise UserError(f"task '{name}' reads {file}, which is not in benchmarks.folder", where, hint)
+                hint = "move it into the folder of the task definition, and give its path relative to the workspace"
+                raise UserError(f"task '{name}' reads {file}, which is outside benchmarks.folder", where, hint)
 
 
 def _files(value: object) -> Iterator[str]:
@@ -90,13 +92,13 @@ def _files(value: object) -> Iterator[str]:
 
 
 def _ask(parameters: Parameters, job: Job, manager: Any) -> dict[str, Any]:
-    """What lm-evaluation-harness says of the model."""
+    """Results of lm-evaluation-harness for the model, as its `simple_evaluate` returns them."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from transformers import PreTrainedTokenizerFast
 
     folders = [job.inputs[role] for role in ("model", "adapter") if role in job.inputs]
-    # An adapter brings the chat template and the ends that it has learned.
+    # An adapter carries the chat template and the end tokens that it was trained with.
     served = next(folder for folder in reversed(folders) if (folder / CONFIG).is_file())
     model: Any = load_model(job.inputs["model"])
     longest = longest_sequence(model.config)
@@ -115,7 +117,7 @@ def _ask(parameters: Parameters, job: Job, manager: Any) -> dict[str, Any]:
         numpy_random_seed=parameters.seed,
         torch_random_seed=parameters.seed,
         fewshot_random_seed=parameters.seed,
-        # Its standard errors come from processes of its own; ours from the samples.
+        # The harness computes standard errors in worker processes; ours come from the samples.
         bootstrap_iters=0,
         log_samples=True,
     )
@@ -123,10 +125,10 @@ def _ask(parameters: Parameters, job: Job, manager: Any) -> dict[str, Any]:
 
 
 def _scores(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of one task by short names: `acc,none` is `acc`, `exact_match,strict-match` is `exact_match_strict_match`."""
+    """Metrics of one task under short names: `acc,none` is `acc`, `exact_match,strict-match` is `exact_match_strict_match`."""
     for key, value in sorted(values.items()):
         metric, comma, chosen = key.partition(",")
-        # numpy's numbers are no floats to isinstance, but know how to become one.
+        # numpy scalars fail isinstance(float) but convert to float.
         if comma and not metric.endswith("_stderr") and hasattr(value, "__float__"):
             name = metric if chosen == "none" else f"{metric}_{chosen.replace('-', '_')}"
             yield name, round(float(value), DIGITS)
@@ -138,7 +140,7 @@ def _count(found: Mapping[str, Any], task: str) -> dict[str, int]:
 
 
 def _details(found: Mapping[str, Any], task: str, scores: Mapping[str, float]) -> dict[str, Any]:
-    """Values with intervals, where a value is the mean over samples, and how the task was asked."""
+    """Values, with intervals where a value is the mean over samples, and the task's settings."""
     samples = found["samples"].get(task, [])
     values = {name: {"value": value, **_interval([s[name] for s in samples if name in s], value)} for name, value in scores.items()}
     asked = {key: found[key].get(task) for key in ("versions", "n-shot", "higher_is_better")}
@@ -161,7 +163,7 @@ _KEPT = ("doc_id", "doc", "target", "arguments", "filtered_resps", "filter", "do
 
 
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """One document, what was asked, what came back, and its scores, as plain JSON values."""
+    """One document with its requests, responses and scores, as JSON values."""
     kept = {key: sample[key] for key in (*_KEPT, *sample["metrics"]) if key in sample}
     plain: dict[str, Any] = json.loads(json.dumps(kept, default=str, sort_keys=True))
     return plain

@@ -1,1 +1,1 @@
-"""Chat templates: rendered, split into turns, checked for what they leave out."""
+"""Chat templates: rendering, splitting into turns, and detection of content that a template drops."""

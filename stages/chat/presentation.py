@@ -1,9 +1,9 @@
-"""How a chat template wants messages that call tools or reason: found once a template, by rendering short chats in each way.
+"""Which message form a chat template expects for tool calls and reasoning: probed once per template by rendering short chats.
 
-Data give the arguments of a call as an object or as JSON text, and say nothing beside a call by `content: null`, `""` or no content at
-all. Templates take one or the other: `arguments | tojson` quotes a text once more, `'{' + arguments` fails on an object, `{{ content }}`
-prints a null as Python's `None`, `content is none` finds no call where the content is "". Rows hold one form; what a template gets is
-decided here.
+Data give the arguments of a call as an object or as JSON text, and an empty content beside a call as `content: null`, `""` or no key.
+Templates support one or the other: `arguments | tojson` quotes a text again, `'{' + arguments` fails on an object, `{{ content }}` prints
+null as Python's `None`, `content is none` misses the call if the content is "". Rows hold one form; this module picks what a template
+gets.
 """
 
 import json
@@ -22,7 +22,7 @@ ASKED = {"role": "user", "content": "Qprobe"}
 ANSWERED = {"role": "assistant", "content": "Aprobe"}
 CALLED_LAST = "Wprobe"
 _NAME, _ARGUMENTS, _REASON = "Nprobe", {"kprobe": "Vprobe", "lprobe": CALLED_LAST}, "Rprobe"
-# Some templates insist on ids of nine letters and digits.
+# Some templates (Mistral's) require call ids of nine letters and digits.
 _CALL = {"id": "callprobe", "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}
 CALLED: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
 RETURNED = {"role": "tool", "content": "Tprobe", "name": _NAME, "tool_call_id": "callprobe"}
@@ -32,20 +32,20 @@ _WORDS = ("None", "True", "False", "Undefined")
 
 @dataclass(frozen=True)
 class Presentation:
-    """What a template is given."""
+    """The message form that a template expects."""
 
     arguments: Literal["as given", "object", "text"] = "as given"
     silence: Literal["null", "absent", "empty"] = "null"
-    """What stands for the content of a message that only calls tools."""
+    """The content of a message that only calls tools."""
     reasoning: tuple[str, ...] = REASONING
     """The keys that hold a message's reasoning."""
     calls: tuple[str, str, str] | None = None
-    """The text before the name of a single call, between its name and its arguments, and behind them; None where it is not known."""
+    """Text before a single call's name, between name and arguments, and after the arguments; None if unknown."""
     reasoning_end: str = ""
-    """The text that a template writes between reasoning and answer, white space at both ends aside."""
+    """Text that a template writes between reasoning and answer, stripped."""
 
     def present(self, message: Message, where: Location) -> dict[str, Any]:
-        """MESSAGE for the template."""
+        """MESSAGE in the form that the template expects."""
         found = {key: value for key, value in message.items() if key not in ("train", *REASONING)}
         if reasoning := reasoning_of(message):
             found |= dict.fromkeys(self.reasoning, reasoning)
@@ -69,7 +69,7 @@ class Presentation:
 
 
 def probe(render: Render) -> Presentation:
-    """What the template behind RENDER takes; where it renders no calls, a way in which it renders the rest, if there is one."""
+    """The form that RENDER's template expects; if it renders no calls, a form in which it renders everything else, if any."""
     found = Presentation()
     bare = next(((arguments, silence) for arguments, silence, _, _ in _ways(render, ())), None)
     if bare:
@@ -88,20 +88,20 @@ def probe(render: Render) -> Presentation:
 
 
 def _ways(render: Render, tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, Any, str, bool]]:
-    """The ways to present a call that the template takes, each with the rendering behind the question, and whether the call is whole."""
+    """Call forms that the template accepts, each with the text rendered after the question and whether it contains the whole call."""
     plain = _tried(render, [ASKED, ANSWERED], tools) or ""
     for silence, arguments in product(("null", "absent", "empty"), ("object", "text")):
         way = Presentation(arguments, silence)  # type: ignore[arg-type]
         text = _tried(render, [ASKED, way.present(CALLED, Location(""))], tools)
         if text is None or any(text.count(word) > plain.count(word) for word in _WORDS):
             continue
-        # The same tool is described before the question.
+        # The tool's description, before the question, has the same name.
         said = text[text.rfind(ASKED["content"]) :]
         yield arguments, silence, said, _NAME in said and holds_arguments(said, _ARGUMENTS)
 
 
 def _around(text: str) -> tuple[str, str, str] | None:
-    """What stands before, between and behind the name and the arguments of the call in TEXT, where these are JSON behind the name."""
+    """Text before, between and after the name and the arguments of the call in TEXT; None unless JSON arguments follow the name."""
     name = text.find(_NAME)
     before, rest = text[:name], text[name + len(_NAME) :]
     start = rest.find("{")
@@ -109,19 +109,19 @@ def _around(text: str) -> tuple[str, str, str] | None:
         arguments, end = json.JSONDecoder().raw_decode(rest, start) if start >= 0 else (None, 0)
     except ValueError:
         return None
-    # The last line, up to the name: what is on lines before it is the template's way to begin a turn.
+    # Only the name's own line: lines before it are the header of the turn.
     return (before.rpartition("\n")[2], rest[:start], rest[end:]) if arguments == _ARGUMENTS and start else None
 
 
 def _reasoning(render: Render) -> dict[str, Any]:
-    """The keys under which a template reads reasoning, and what it writes behind it."""
+    """The keys under which a template reads reasoning, and the text that it writes after it."""
     for keys in (REASONING, *((key,) for key in REASONING)):
         message = Presentation(reasoning=keys).present({**ANSWERED, REASONING[0]: _REASON}, Location(""))
         text = _tried(render, [ASKED, message], ())
-        # A template that reads two of them would write it twice.
+        # A template that reads two of the keys would write the reasoning twice.
         if text is not None and text.count(_REASON) == 1 and text.count(ANSWERED["content"]) == 1:
             between = text[text.find(_REASON) + len(_REASON) : max(text.find(ANSWERED["content"]), 0)]
-            # A line of dashes, or nothing, would be found in answers that do not reason at all.
+            # A line of dashes, or an empty text, also occurs in answers without reasoning.
             return {"reasoning": keys, "reasoning_end": between.strip() if set(between) & set("<>[]|") else ""}
     return {}
 

@@ -1,4 +1,4 @@
-"""What a model is asked: the same rendering and encoding as in training, up to where the last answer begins."""
+"""Prompts for generation: rendered and encoded as in training, up to where the last answer begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Policies:
-    """What a training did with messages that a template does not write whole, and with control tokens in texts."""
+    """How training treated messages that the template renders incompletely, and control tokens in texts."""
 
     unrendered: Literal["refuse", "drop", "allow"] = "refuse"
     control_tokens_in_text: ControlTokens = "text"
@@ -33,11 +33,11 @@ class Policies:
 
 
 class LeftOut(Exception):
-    """A row is not asked, for the reason that stands there."""
+    """The row is excluded; the message is the reason."""
 
 
 class Questions:
-    """Turns rows into the tokens that a model goes on from."""
+    """Turns rows into the token ids of prompts."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Questions:
         self._breaker = Breaker((*encoder.special, *self._renderer.controls))
 
     def ends(self, *folders: Path) -> tuple[int, ...]:
-        """The tokens that end an answer of the model in the first of FOLDERS with the adapters in the others (see stages.tokens.ends)."""
+        """Ids of the end tokens for the model in FOLDERS[0] with the adapters in the other folders (see stages.tokens.ends)."""
         return answer_ends(folders, self._encoder, self._renderer.end)
 
     @property
@@ -66,7 +66,7 @@ class Questions:
         return Taught.by(self._renderer)
 
     def ids(self, rows: Sequence[Row]) -> list[list[int]]:
-        """The token ids of each question; raises UserError, located at the row, where a row cannot be rendered."""
+        """Token ids of each row's prompt; raises UserError, located at the row, if it cannot be rendered."""
         pieces = Pieces()
         for row in rows:
             rendered = self._rendered(row)
@@ -77,23 +77,23 @@ class Questions:
         return self._encoded(pieces, [*pieces.starts, len(pieces.texts)])
 
     def control_tokens(self, row: Row) -> int:
-        """How many control tokens stand in what others than the assistant say in ROW."""
+        """Number of control tokens in the messages of ROW that are not the assistant's."""
         return len(self._breaker.found(row))
 
     def answer(self, row: Row) -> str:
-        """The answer of ROW as the model writes it, its reasoning aside: its text, and its calls of tools as the format writes them."""
+        """The answer of ROW as the model writes it, without reasoning: its text, and its tool calls as the format renders them."""
         return self.split(self._rendered(row).turns[-1].answer)[1] if row.reference_calls else self.split(row.reference)[1]
 
     def split(self, answer: str) -> tuple[str, str]:
-        """The reasoning of an ANSWER, with its markup, and what is said behind it."""
+        """The reasoning of ANSWER, with its markup, and the text after it."""
         return self._renderer.split(answer)
 
     def calls(self, answer: str) -> list[Call]:
-        """The calls of tools that an ANSWER makes."""
+        """Tool calls in ANSWER."""
         return self._renderer.calls(answer)
 
     def references(self, rows: Sequence[Row]) -> list[list[int]]:
-        """The tokens of each answer that a training learns: the text and one end token."""
+        """Token ids of each row's answer as supervised in training: its text and one end token."""
         pieces, edges = Pieces(), [0]
         for row in rows:
             rendered = self._rendered(row)._replace(after="")
@@ -104,20 +104,20 @@ class Questions:
         return self._encoded(pieces, edges)[1::2]
 
     def _rendered(self, row: Row) -> Rendered:
-        """The turns of ROW, as the training cut them; raises LeftOut or UserError where the spec leaves out or refuses such rows."""
+        """The turns of ROW as in training; raises LeftOut or UserError where the spec's policies drop or refuse the row."""
         if self._policies.strip_reasoning:
             row, _ = without_reasoning(row)
         if tokens := self._breaker.found(row):
             match self._policies.control_tokens_in_text:
                 case "refuse":
                     hint = 'set tokenization.control_tokens_in_text = "text" to encode it as text, "drop", or "control"'
-                    raise UserError(f"the text of row {row.id} holds the control token {tokens[0]!r}", row.where, hint)
+                    raise UserError(f"the text of row {row.id} contains the control token {tokens[0]!r}", row.where, hint)
                 case "drop":
                     raise LeftOut("control tokens in the text")
                 case "text":
                     row = self._breaker.broken(row)
         found = self._whole(row)
-        # The reasoning of answers is not asked, and that of earlier ones is what templates drop.
+        # Reasoning is never part of a prompt: templates drop that of earlier answers on purpose.
         asked = found._replace(turns=tuple(turn._replace(learned=False) for turn in found.turns))
         lacking = unrendered(row, asked, [False] * len(found.turns), self._whole) if self._policies.unrendered != "allow" else []
         if lacking and self._policies.unrendered == "drop":
@@ -127,7 +127,7 @@ class Questions:
         return self._markers.asked(found, self._encoder.bos, self._encoder.eos) if self._markers else found
 
     def _whole(self, row: Row) -> Rendered:
-        """The turns of ROW; where its template writes earlier answers otherwise than they were, the last one alone."""
+        """The turns of ROW; only the last one if the template renders earlier answers differently."""
         try:
             return self._renderer.render(row)
         except Rewritten:
@@ -135,7 +135,7 @@ class Questions:
             return self._renderer.at(row, last)
 
     def _encoded(self, pieces: Pieces, edges: Sequence[int]) -> list[list[int]]:
-        """The tokens of the pieces between each two EDGES."""
+        """Token ids of the pieces between consecutive EDGES."""
         ids, lengths = encode(pieces, self._encoder, self._boundary)
         begins = [0, *lengths.cumsum().tolist()]
         return [ids[begins[first] : begins[last]].tolist() for first, last in pairwise(edges)]

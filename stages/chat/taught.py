@@ -1,6 +1,6 @@
-"""What a format adds to the meaning of a tokenizer: the chat template, and the token that ends an answer.
+"""What a format adds to a tokenizer: the chat template, and the token that ends an answer.
 
-Tokenize leaves it beside its tokens, and the training, which knows no format, writes it into the folder of its model or adapter.
+Tokenize saves it with its tokens; train, which does not depend on the format, writes it into the folder of its model or adapter.
 """
 
 import json
@@ -14,14 +14,14 @@ TAUGHT = "format.json"
 
 
 class Renderer(Protocol):
-    """What renders rows in a format."""
+    """A renderer of rows, as far as this module uses it."""
 
     end: str
-    """The text of the token behind an answer; empty where the format puts none there."""
+    """Text of the token after an answer; empty if the format adds none."""
 
     @property
     def served_template(self) -> str | None:
-        """The chat template that renders as this does; None where the format is no chat template."""
+        """The chat template that renders as this does; None if the format is not a chat template."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Taught:
     """What a format adds to a tokenizer."""
 
     end: str | None = None
-    """The text of the token that ends an answer; None: the tokenizer's end-of-sequence token does."""
+    """Text of the token that ends an answer; None: the tokenizer's end-of-sequence token."""
     template: str | None = None
-    """The chat template by which conversations were rendered; None: they were not rendered by one."""
+    """The chat template that rendered the conversations; None if none did."""
 
     @classmethod
     def by(cls, renderer: Renderer) -> Self:
@@ -40,7 +40,7 @@ class Taught:
 
     @classmethod
     def read(cls, path: Path | None) -> Self:
-        """What `write` wrote to PATH; nothing is added where there is no file."""
+        """Read what `write` wrote to PATH; empty if there is no file."""
         return cls(**json.loads(path.read_text("utf-8"))) if path else cls()
 
     def write(self, path: Path) -> None:
@@ -49,11 +49,11 @@ class Taught:
 
 
 def with_variables(template: str, variables: Mapping[str, str | int | bool]) -> str:
-    """TEMPLATE with VARIABLES as its defaults: rendered without them it gives what the training got."""
+    """TEMPLATE with VARIABLES as defaults: rendered without them it produces the training's text."""
     if not variables:
         return template
-    # JSON writes texts, whole numbers and truth values as Jinja reads them.
+    # Strings, integers and booleans have the same syntax in JSON and Jinja.
     values = {name: json.dumps(value, ensure_ascii=False) for name, value in sorted(variables.items())}
     sets = [f"{{% if {name} is not defined %}}{{% set {name} = {value} %}}{{% endif %}}" for name, value in values.items()]
-    # Chat templates are compiled with `trim_blocks`, which takes the line break away: the template still begins a line.
+    # Chat templates are compiled with `trim_blocks`, which removes the line break, so the template still starts at a line.
     return "".join(sets) + "\n" + template

@@ -1,6 +1,6 @@
-"""Chat templates as transformers renders them, in Jinja's sandbox, but without a clock.
+"""Chat templates rendered as transformers does, in Jinja's sandbox, but without access to the clock.
 
-What a template may rely on: https://huggingface.co/docs/transformers/chat_templating_writing
+The environment of templates: https://huggingface.co/docs/transformers/chat_templating_writing
 """
 
 import json
@@ -19,13 +19,13 @@ from jinja2.utils import Namespace
 from engine.core.errors import Location, UserError
 from stages.rows.text import ascii_surrogates
 
-# Two characters of a private plane mark where `{% generation %}` begins and ends; positions in rendered blocks, as transformers
-# counts them, are wrong inside macros.
+# Two private-use characters mark where `{% generation %}` begins and ends; offsets in rendered blocks, which transformers uses, are
+# wrong inside macros.
 BEGIN, END = "\U000f0000", "\U000f0001"
 
 
 class ChatTemplate:
-    """One template, compiled; raises UserError where it is no valid Jinja."""
+    """A compiled template; raises UserError if it is not valid Jinja."""
 
     def __init__(self, source: str, name: str, variables: Mapping[str, Any], today: str | None) -> None:
         self.name = name
@@ -35,18 +35,18 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], where: Location, prompt: bool = False
     ) -> str:
-        """MESSAGES, presented as the template wants them, as text, generation blocks marked; PROMPT: with the header of the next answer.
+        """Render MESSAGES to text with generation blocks marked; PROMPT adds the header of the next answer.
 
-        Raises UserError, located at WHERE, where the template raises.
+        Raises UserError, located at WHERE, if the template raises.
         """
         values = {**self._variables, "messages": [dict(message) for message in messages], "add_generation_prompt": prompt}
         try:
             return self._template.render(**values, tools=list(tools) or None, documents=None)
         except UserError as error:
             raise UserError(error.problems[0].what, where, error.problems[0].hint) from None
-        except Exception as error:  # a template can raise anything: its own words, a missing key, `1 / 0`
-            what = f"{self.name} refuses this row: {ascii_surrogates(str(error)) or type(error).__name__}"
-            raise UserError(what, where, "mend the row, or the template") from None
+        except Exception as error:  # a template can raise anything: raise_exception, a missing key, `1 / 0`
+            what = f"{self.name} fails on this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+            raise UserError(what, where, "fix the row or the template") from None
 
 
 def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:
@@ -55,20 +55,20 @@ def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str)
     except jinja2.TemplateSyntaxError as error:
         lines = source.splitlines()
         line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
-        raise UserError(f"{name} is no valid chat template: {error.message}", Location(name, error.lineno, None, line)) from None
+        raise UserError(f"{name} is not a valid chat template: {error.message}", Location(name, error.lineno, None, line)) from None
 
 
 def _environment(today: str | None) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals |= {"raise_exception": _raise, "strftime_now": _clock(today), "namespace": _Namespace}
-    # What answers differently each time it is asked.
+    # Nondeterministic globals.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
 
 class _Generation(Extension):
-    """`{% generation %}`: what the assistant itself has said."""
+    """`{% generation %}`: text that the assistant generates."""
 
     tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
 
@@ -82,7 +82,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace without underscore names, which could reach into Python."""
+    """Jinja's namespace without names that begin with an underscore, which could reach Python internals."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -91,7 +91,7 @@ class _Namespace(Namespace):
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
-    """As transformers has it: Jinja's own would escape HTML."""
+    """As in transformers: Jinja's own `tojson` escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -102,8 +102,8 @@ def _raise(message: str) -> NoReturn:
 def _clock(today: str | None) -> Any:
     def strftime_now(pattern: str) -> str:
         if today is None:
-            what = "the chat template asks for today's date, which would make the tokens of each day others"
-            raise UserError(what, hint='say which day it is: tokenization.format.date = "2024-07-26"')
+            what = "the chat template uses today's date, so its tokens would change every day"
+            raise UserError(what, hint='set a fixed date: tokenization.format.date = "2024-07-26"')
         return date.fromisoformat(today).strftime(pattern)
 
     return strftime_now

@@ -1,4 +1,4 @@
-"""A chat template splits into turns: through its generation blocks, or by comparing renderings turn by turn, verified per row."""
+"""Splits a rendered conversation into turns: at generation blocks, or by comparing the renderings of its prefixes, verified per row."""
 
 import re
 from collections.abc import Sequence
@@ -24,35 +24,35 @@ _RESERVED = re.compile(f"[{BEGIN}{END}]")
 
 
 class Rewritten(UserError):
-    """The template writes an earlier message otherwise when later ones follow."""
+    """The template renders an earlier message differently once later ones follow."""
 
 
 class ChatRenderer:
     """Renders rows through one chat template."""
 
     starts = False
-    """A template writes the begin-of-sequence token itself, where one is wanted."""
+    """Empty: a template writes the begin-of-sequence token itself."""
 
     def __init__(self, chat: "Chat", encoder: "Encoder", source: str, name: str) -> None:
         self.served_template = with_variables(source, chat.variables)
-        """The chat template that renders as this does, wherever the model is served."""
+        """The chat template with its variables as defaults, for serving."""
         self._template = ChatTemplate(source, name, {**encoder.names, **chat.variables}, chat.date)
         self._eos = encoder.eos
         self._added = sorted({encoder.eos, *encoder.added}, key=len, reverse=True)
         self.end = ""
-        """The token that the template puts behind an answer; empty where it puts none."""
+        """Text of the token that the template writes after an answer; empty if none."""
         self._prompt, self._header = "", ""
         self._probe()
 
     def _probe(self) -> None:
-        """What the template puts around an answer: learned from the shortest chat there is."""
+        """Find what the template writes around an answer, from a minimal chat."""
         where = Location(self._template.name)
         whole = _without_marks(self._template.render([ASKED, ANSWERED], (), where))
         asked = _without_marks(self._template.render([ASKED], (), where))
         prompt = _without_marks(self._template.render([ASKED], (), where, prompt=True))
         answer = whole.find(ANSWERED["content"], max(whole.find(ASKED["content"]), 0))
         if answer < 0:
-            raise UserError(f"{self._template.name} leaves out what the assistant says", where)
+            raise UserError(f"{self._template.name} omits the assistant's messages", where)
         if whole.startswith(prompt):
             self._header = whole[len(prompt) : answer]
         if whole.startswith(asked) and prompt.startswith(asked):
@@ -60,26 +60,26 @@ class ChatRenderer:
         self.end = self._token_at(whole, answer + len(ANSWERED["content"])) or ""
 
     def _token_at(self, text: str, position: int) -> str | None:
-        """The added token that stands at POSITION, white space before it aside."""
+        """The added token at POSITION, after optional white space; None if there is none."""
         return end_behind(text, position, self._added)
 
     @cached_property
     def presentation(self) -> Presentation:
-        """How the template wants messages that call tools or reason."""
+        """The message form that the template expects for tool calls and reasoning."""
         where = Location(self._template.name)
         return probe(lambda messages, tools: _without_marks(self._template.render(messages, tools, where)))
 
     @cached_property
     def controls(self) -> frozenset[str]:
-        """The added tokens that the template itself writes around what users and tools say; the special ones are controls anyway."""
+        """Added tokens that the template writes around messages of users and tools; special tokens are controls anyway."""
         where = Location(self._template.name)
         system: Message = {"role": "system", "content": "Sprobe"}
         asked, prompted = self._tried([system, ASKED]) or self._tried([ASKED]), self._tried([ASKED], prompt=True)
         call = self.presentation.present(CALLED, where)
         called, returned = (self._tried(messages).rpartition(CALLED_LAST)[2] for messages in ([ASKED, call], [ASKED, call, RETURNED]))
-        # What an assistant writes itself, such as the tokens around its calls, is no control token in what others say.
+        # Tokens that the assistant writes, such as those around its calls, are not control tokens in other messages.
         written = self.end + asked + prompted + (returned.removeprefix(called) if called and returned.startswith(called) else "")
-        # Line breaks and words that a tokenizer has as tokens of their own are text, wherever they stand.
+        # Line breaks and words among the added tokens are plain text.
         return frozenset(token for token in {*self._added, self.end} if token in written and token.strip() and not token.isalnum())
 
     def _tried(self, messages: Sequence[Message], prompt: bool = False) -> str:
@@ -89,23 +89,23 @@ class ChatRenderer:
             return ""
 
     def calls(self, answer: str) -> list[Call]:
-        """The calls of tools that an ANSWER makes."""
+        """Tool calls in ANSWER."""
         return calls_in(answer, self.presentation.calls)
 
     def split(self, answer: str) -> tuple[str, str]:
-        """The reasoning in an ANSWER, with its markup, and what is said behind it."""
+        """The reasoning of ANSWER, with its markup, and the text after it."""
         end = self.presentation.reasoning_end
         reasoning, found, said = answer.partition(end) if end else ("", "", "")
         return (reasoning + found, said.strip()) if found else ("", answer)
 
     def render(self, row: Row) -> Rendered:
-        """The turns of ROW; raises UserError, located at the row, where the template refuses it or its answers cannot be found.
+        """The turns of ROW; raises UserError, located at the row, if the template fails on it or its answers cannot be found.
 
-        Raises Rewritten where the template writes an answer otherwise than it was, since more follows.
+        Raises Rewritten if the template renders an answer differently once later messages follow.
         """
         messages = row.conversation()
         if any(_RESERVED.search(message["content"] or "") for message in messages):
-            what = "this row holds U+F0000 or U+F0001, characters for private use, which mark answers while templates are rendered"
+            what = "this row contains U+F0000 or U+F0001, private-use characters that are reserved for marking answers"
             raise UserError(what, row.where, "remove them from the row")
         marked = self._text(messages, row)
         if BEGIN in marked or END in marked:
@@ -113,9 +113,9 @@ class ChatRenderer:
         return self._by_prefixes(row, messages, marked)
 
     def at(self, row: Row, number: int) -> Rendered:
-        """ROW up to its message NUMBER, an assistant's, as the model sees it at that point; that answer alone is learned.
+        """ROW up to message NUMBER, an assistant message, as the model sees it at that point: only that answer is supervised.
 
-        Raises UserError, located at the row, where the template refuses it.
+        Raises UserError, located at the row, if the template fails on it.
         """
         part = up_to(row, number)
         try:
@@ -141,8 +141,8 @@ class ChatRenderer:
         outside, *blocks = marked.split(BEGIN)
         answers = [message for message in messages if message["role"] == "assistant"]
         if len(blocks) != len(answers) or END in outside or any(block.count(END) != 1 for block in blocks):
-            what = f"the chat template marks {len(blocks)} stretches of this row as generated, and it has {len(answers)} assistant messages"
-            raise UserError(what, row.where, "{% generation %} is to stand once around each assistant message")
+            what = f"the chat template has {len(blocks)} generation blocks for this row, which has {len(answers)} assistant messages"
+            raise UserError(what, row.where, "the template must put one {% generation %} block around each assistant message")
         turns: list[Turn] = []
         before = outside
         for block, message in zip(blocks, answers, strict=True):
@@ -152,19 +152,19 @@ class ChatRenderer:
         return Rendered(tuple(turns), before)
 
     def _turn(self, before: str, said: str, rest: str, message: Message) -> tuple[Turn, str]:
-        """The turn in which the template says SAID, REST following, and what follows the turn's end."""
-        # What the model is given when it is asked is not its to say, even where a block begins a line too early.
+        """The turn whose answer is SAID, followed by REST, and the text after the turn's end."""
+        # The generation prompt is given to the model, so it is not supervised even if a block begins a line too early.
         given = _overlap(before, said, self._prompt)
         before, said = before + said[:given], said[given:]
         answer, end, left = self._close(said, rest)
         return Turn(before, answer, end, message.get("train", True)), left
 
     def _close(self, said: str, rest: str) -> tuple[str, str | None, str]:
-        """The answer, the end of its turn, and what follows it."""
-        # A template that ends no last answer may still end earlier ones, before the next message.
+        """The answer, the end of its turn, and the text after it."""
+        # A template without an end after the last answer may still write one after earlier answers.
         for token in dict.fromkeys((self.end, self._eos)):
             if token and (position := said.rfind(token)) >= 0 and not said[position + len(token) :].strip():
-                # An answer that brought its own end is not ended twice.
+                # An answer that contains its end token is not ended twice.
                 spaced = rest[_spaced(rest, 0) :]
                 left = spaced.removeprefix(token) if spaced.startswith(token) else rest
                 return said[:position].removesuffix(token), token, said[position + len(token) :] + left
@@ -174,7 +174,7 @@ class ChatRenderer:
         return said, None, rest
 
     def _by_prefixes(self, row: Row, messages: Sequence[Message], whole: str) -> Rendered:
-        """The turns where each rendering of the messages before an answer must be a prefix of the whole."""
+        """The turns by prefix renderings: the rendering up to each answer must be a prefix of the WHOLE text."""
         turns: list[Turn] = []
         done = 0
         for number, message in enumerate(messages):
@@ -183,22 +183,22 @@ class ChatRenderer:
             start = self._start(row, messages[:number], whole)
             stop = self._stop(row, messages[: number + 1], whole, start)
             if start < done:
-                raise self._unfaithful(row, number, "runs into the one before")
+                raise self._unfaithful(row, number, "overlaps the answer before it")
             answer, end, left = self._close(whole[start:stop], whole[stop:])
             turns.append(Turn(whole[done:start], answer, end, message.get("train", True)))
             done = len(whole) - len(left)
         return Rendered(tuple(turns), whole[done:])
 
     def _start(self, row: Row, messages: Sequence[Message], whole: str) -> int:
-        """Where the answer to MESSAGES begins in the WHOLE text."""
+        """Offset in the WHOLE text at which the answer to MESSAGES begins."""
         prompt = self._text(messages, row, prompt=True)
         if not whole.startswith(prompt):
-            raise self._unfaithful(row, len(messages), "is written otherwise when more messages follow")
+            raise self._unfaithful(row, len(messages), "renders differently once later messages follow")
         header = self._header.strip()
         return len(prompt) + len(self._header) if header and whole.startswith(self._header, len(prompt)) else len(prompt)
 
     def _stop(self, row: Row, messages: Sequence[Message], whole: str, start: int) -> int:
-        """Where the last of MESSAGES, which begins at START, ends in the WHOLE text: behind its content, or behind all that it brings."""
+        """Offset in the WHOLE text at which the last of MESSAGES, which begins at START, ends: after its content, calls and reasoning."""
         content = messages[-1]["content"] or ""
         alone = None
         if content.strip() and not messages[-1].get("tool_calls"):
@@ -210,27 +210,27 @@ class ChatRenderer:
             return alone
         prefix = self._text(messages, row)
         if not whole.startswith(prefix) or len(prefix) < start:
-            # A template that drops the reasoning of earlier turns leaves the content.
+            # A template that drops the reasoning of earlier turns keeps the content.
             if alone is not None:
                 return alone
-            raise self._unfaithful(row, len(messages) - 1, "is written otherwise when more messages follow")
+            raise self._unfaithful(row, len(messages) - 1, "renders differently once later messages follow")
         return len(prefix)
 
     def _unfaithful(self, row: Row, number: int, why: str) -> Rewritten:
         hint = 'set tokenization.mask = { kind = "assistant", unroll = "auto" }: each answer becomes a row, rendered as the model sees it; '
-        hint += "or mark what the assistant says with {% generation %} ... {% endgeneration %} in a template of the spec's own"
+        hint += "or set tokenization.format.template_file, with {% generation %} ... {% endgeneration %} around the assistant's text"
         content = shorten(str(row.conversation()[min(number, len(row.conversation()) - 1)]["content"]))
-        return Rewritten(f"{self._template.name} cannot be told apart turn by turn: messages[{number}] ({content}) {why}", row.where, hint)
+        return Rewritten(f"{self._template.name} rewrites earlier messages: messages[{number}] ({content}) {why}", row.where, hint)
 
 
 def _spaced(text: str, position: int) -> int:
-    """POSITION, or behind the white space that stands there."""
+    """POSITION, moved past white space."""
     found = _SPACE.match(text, position)
     return found.end() if found else position
 
 
 def _overlap(before: str, said: str, prompt: str) -> int:
-    """How many characters at the beginning of SAID complete PROMPT, which BEFORE ends with a part of."""
+    """Number of leading characters of SAID that complete PROMPT, if BEFORE ends with the first part of it."""
     for length in range(len(prompt), 0, -1):
         if before.endswith(prompt[:length]):
             rest = prompt[length:]

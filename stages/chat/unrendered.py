@@ -1,4 +1,4 @@
-"""What a row's messages say and its rendering does not: a template drops what it does not know, without a word."""
+"""Finds parts of a row's messages that are missing from its rendering: templates silently drop what they do not support."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ _DECODER = json.JSONDecoder()
 
 
 class Stretch:
-    """A stretch of rendered text, white space aside; what is found in it is used up, so that nothing is found twice."""
+    """A stretch of rendered text; each match is consumed, so that nothing matches twice."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     def take(self, said: str) -> bool:
-        """Whether SAID stands in the text; white space is no matter, which templates trim and add."""
+        """Whether the text contains SAID, ignoring white space, which templates trim and add; consumes the match."""
         if not said.strip():
             return True
         if said in self.text:
@@ -36,14 +36,14 @@ class Stretch:
         return True
 
     def take_arguments(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether ARGUMENTS stand in the text, as a JSON object or one by one; never as Python would write them."""
+        """Whether the text contains ARGUMENTS, as a JSON object or one by one, but not as a Python repr; consumes the match."""
         for start, end in _objects(self.text):
             if same_json(_DECODER.raw_decode(self.text, start)[0], arguments):
                 self.text = f"{self.text[:start]}\0{self.text[end:]}"
                 return True
         if not arguments:
             return True
-        # A text within quotes is an object that was quoted once more.
+        # JSON within a string literal: the template quoted the object again.
         if json.dumps(json.dumps(arguments, ensure_ascii=False), ensure_ascii=False)[1:-1] in self.text or repr(arguments) in self.text:
             return False
         return all(self.take(name) and self._take_value(value) for name, value in arguments.items())
@@ -55,47 +55,47 @@ class Stretch:
 
 
 def holds_arguments(text: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether TEXT holds the ARGUMENTS of a call."""
+    """Whether TEXT contains the ARGUMENTS of a call."""
     return Stretch(text).take_arguments(arguments)
 
 
 def unrendered(row: Row, rendered: Rendered, learned: Sequence[bool], render: Callable[[Row], Rendered]) -> list[str]:
-    """What of ROW its rendering leaves out, as names such as `reasoning` and `tool calls`; empty where it has all.
+    """Parts of ROW that its rendering omits, as sorted names such as `reasoning` and `tool calls`; empty if it is complete.
 
-    All that a learned message of the assistant carries must stand in its turn: content, reasoning, name and arguments of each call. An
-    earlier answer that only gives context needs no reasoning, which templates drop on purpose. What others say, and the tools' names,
-    must stand before an answer. LEARNED has an entry for each turn.
+    A supervised assistant message must appear in its turn with content, reasoning, and name and arguments of each call. An earlier answer
+    that is only context needs no reasoning, which templates drop on purpose. Other messages and the tools' names must appear in the text
+    around the answers. LEARNED has one flag per turn.
 
-    Short texts may stand in a text by chance. Where a row has any, RENDER writes it once more with a mark in each of its texts, and the
-    marks must be found as well; a template that looks at the text itself may write that row otherwise, which is then no judge.
+    Short texts may match by chance. If a row has any, RENDER renders it again with a marker character in each text, and the markers must
+    appear too; if the markers change the rest of the rendering, they are ignored.
     """
     by_marks = _by_marks(row, rendered, learned, render) if _may_stand_by_chance(row) else None
     found = _by_text(row, rendered, learned, shortest=0 if by_marks is None else _SHORT)
-    # In one order, since rows are counted by what they lack.
+    # Sorted, because rows are counted by what they lack.
     return sorted({*found, *(by_marks or [])})
 
 
 def refusal(row: Row, lacking: Sequence[str], form: str, may_unroll: bool) -> tuple[str, Location, str]:
-    """What is wrong with ROW, which lacks something when it is rendered; where; and the ways out."""
+    """Message, location and hint for ROW, whose rendering omits LACKING; FORM is the format's kind."""
     writer = "the chat template" if form == "chat" else f"the {form} format"
-    ways = ['set tokenization.unrendered = "drop" to leave such rows out, or "allow" to learn what is left']
+    ways = ['set tokenization.unrendered = "drop" to drop such rows, or "allow" to train on the rest']
     if may_unroll and "reasoning" in lacking and sum(message["role"] == "assistant" for message in row.conversation()) > 1:
         ways.insert(
-            0, 'set tokenization.mask = { kind = "assistant", unroll = "auto" } if the template only drops the reasoning of earlier turns'
+            0, 'set tokenization.mask = { kind = "assistant", unroll = "auto" } if the template only omits the reasoning of earlier turns'
         )
     elif form != "chat":
-        ways.insert(0, 'use a chat template that writes it: tokenization.format = { kind = "chat", ... }')
+        ways.insert(0, 'use a chat template that renders it: tokenization.format = { kind = "chat", ... }')
     else:
-        ways.insert(0, "use a template that writes it")
-    return f"{writer} leaves out a part of row {row.id}: {', '.join(lacking)}", row.where, "; or ".join(ways)
+        ways.insert(0, "use a template that renders it")
+    return f"{writer} omits part of row {row.id}: {', '.join(lacking)}", row.where, "; or ".join(ways)
 
 
 def _stretches(row: Row, rendered: Rendered, learned: Sequence[bool]) -> tuple[str, list[tuple[Message, str | None, bool]]]:
-    """The text around the answers, and each message of the assistant with its turn's text (None: the context) and whether it is learned."""
+    """The text around the answers, and each assistant message with its turn's text (None: in the context) and whether it is supervised."""
     answers = [message for message in row.conversation() if message["role"] == "assistant"]
     texts: list[str | None] = [turn.answer + (turn.end or "") for turn in rendered.turns]
     if len(answers) != len(texts):
-        # Rows that hold one turn alone have the earlier answers in their context.
+        # A row with a single turn has the earlier answers in its context.
         texts = [*[None] * (len(answers) - 1), texts[-1]]
         learned = [*[False] * (len(answers) - 1), learned[-1]]
     context = "\0".join([*(turn.before for turn in rendered.turns), rendered.after]).replace(BREAK, "")
@@ -103,13 +103,13 @@ def _stretches(row: Row, rendered: Rendered, learned: Sequence[bool]) -> tuple[s
 
 
 def _by_text(row: Row, rendered: Rendered, learned: Sequence[bool], shortest: int) -> Iterator[str]:
-    """What is not found as text; texts of less than SHORTEST characters are left to the marks."""
+    """Names of parts not found as text; texts shorter than SHORTEST characters are left to the markers."""
     around, answers = _stretches(row, rendered, learned)
     context = Stretch(around)
     for message, text, is_learned in answers:
         yield from _lacking(message, context if text is None else Stretch(text), is_learned, row.where, shortest)
     others = [message for message in row.conversation() if message["role"] != "assistant"]
-    # The longest first, so that a short text does not use up a part of a long one.
+    # Longest first, so that a short text does not consume part of a long one.
     for message in sorted(others, key=lambda one: -len(one["content"])):
         said = message["content"].replace(BREAK, "")
         if len(said.strip()) >= shortest and not context.take(said):
@@ -136,7 +136,7 @@ def _may_stand_by_chance(row: Row) -> bool:
 
 
 def _by_marks(row: Row, rendered: Rendered, learned: Sequence[bool], render: Callable[[Row], Rendered]) -> list[str] | None:
-    """What is not found when each text of ROW has a mark in it; None where the marks change what else the template writes."""
+    """Names of parts not found when each text of ROW contains a marker; None if the markers change the rest of the rendering."""
     marks: dict[str, str] = {}
 
     def marked(text: str, name: str) -> str:
@@ -148,7 +148,7 @@ def _by_marks(row: Row, rendered: Rendered, learned: Sequence[bool], render: Cal
         return text[:place] + mark + text[place:]
 
     messages = []
-    # The marks of each message, in its order.
+    # The markers of each message, in order.
     owned: list[list[str]] = []
     for message in row.conversation():
         first = len(marks)
@@ -184,7 +184,7 @@ def _by_marks(row: Row, rendered: Rendered, learned: Sequence[bool], render: Cal
 
 
 def _inside(text: str) -> int:
-    """A place near the middle of TEXT that is in no tag, and where nobody trims."""
+    """An offset near the middle of TEXT, outside tags and where no trimming happens."""
     end = len(text.rstrip())
     place = max(end // 2, len(text) - len(text.lstrip()) + 1)
     opened = text.rfind("<", 0, place)
@@ -201,7 +201,7 @@ def _marked_call(call: Mapping[str, Any], marked: Callable[[str, str], str]) -> 
 
 def _lacking(message: Message, stretch: Stretch, learned: bool, where: Location, shortest: int) -> Iterator[str]:
     inline, content = inline_reasoning(message["content"] or "")
-    # Calls first: what they say is JSON, which a short content may stand in.
+    # Calls first: a short content may occur within their JSON.
     for call in calls_of(message, where):
         if not stretch.take_arguments(call.arguments) or (len(call.name) >= shortest and not stretch.take(call.name)):
             yield "tool calls"
@@ -212,7 +212,7 @@ def _lacking(message: Message, stretch: Stretch, learned: bool, where: Location,
 
 
 def _objects(text: str) -> Iterator[tuple[int, int]]:
-    """Begin and end of each JSON object that begins in TEXT."""
+    """Start and end offsets of each JSON object in TEXT, including nested ones."""
     start = text.find("{")
     while start >= 0:
         with suppress(ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""dequantise: a GGUF file becomes a model in the layout of `from_pretrained`, with its tokenizer and chat template."""
+"""dequantise: convert a GGUF file to a `from_pretrained` folder with tokenizer and chat template."""
 
 from typing import Literal
 
@@ -6,16 +6,16 @@ from engine.core.part import Kind, Part, recipe
 
 
 class Parameters(Part):
-    """In what numbers the weights are written."""
+    """The data type of the converted weights."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = recipe(
-        "float32", "Type of the weights that are written; `float32` holds what the file says exactly, the others round it."
+        "float32", "Data type of the written weights; `float32` represents the file's values exactly, the others round them."
     )
 
 
 KIND = Kind(
     "dequantise",
-    "Turn a GGUF file into a model folder, with tokenizer and chat template.",
+    "Convert a GGUF file to a model folder with tokenizer and chat template.",
     Parameters,
     environment=("gguf", "safetensors", "tokenizers", "torch", "transformers"),
 )

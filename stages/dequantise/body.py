@@ -1,7 +1,7 @@
-"""The work of dequantise: weights, configuration, tokenizer and chat template of one GGUF file, written as a `from_pretrained` folder.
+"""Body of dequantise: writes weights, configuration, tokenizer and chat template of one GGUF file as a `from_pretrained` folder.
 
-transformers reads the weights. It takes every byte-pair tokenizer's text apart as GPT-2 does, whatever `tokenizer.ggml.pre` says, so the
-rule is set here (stages.dequantise.pre_tokenizers). The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+transformers reads the weights. It pre-tokenizes for every byte-pair tokenizer as GPT-2 does, whatever `tokenizer.ggml.pre` says, so the
+rule is set here (stages.dequantise.pre_tokenizers). Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import struct
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 _UNQUANTISED = ("quantization_config", "_pre_quantization_dtype")
-"""What transformers notes in the configuration of a model that it has dequantised: nothing of it is true of the written weights."""
+"""Configuration attributes that transformers sets on a dequantised model, and that do not apply to the written weights."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write the folder; raises UserError where the input is no GGUF file, or one of a model or tokenizer that cannot be read exactly."""
-    # Weights are unpacked one after another: no sum depends on the number of threads.
+    """Write the folder; raises UserError if the input is not a GGUF file, or if its model or tokenizer cannot be converted exactly."""
+    # Weights are unpacked sequentially, so no sum depends on the number of threads.
     prepare_process(threads=1, parts=1)
     file = job.inputs["gguf"]
     told = metadata(file)
@@ -42,7 +42,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def metadata(file: Path) -> dict[str, Any]:
-    """The values in the header of a GGUF file, but for the lists of tokens, their types and merges; raises UserError where it is none."""
+    """Header values of a GGUF file, except the lists of tokens, token types and merges; raises UserError if it is not a GGUF file."""
     from gguf import GGUFReader
 
     with file.open("rb") as opened:
@@ -59,13 +59,13 @@ def metadata(file: Path) -> dict[str, Any]:
 
 
 def _model(file: Path, dtype: str) -> "PreTrainedModel":
-    """The model of FILE with weights of DTYPE, as if it had never been quantised."""
+    """The model of FILE with weights of DTYPE, without traces of quantisation."""
     import torch
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
-        # Its bar says nothing that the step's own line does not say.
+        # Its progress bar duplicates the step's.
         with redirect_stderr(StringIO()):
             model: PreTrainedModel = auto_class(config).from_pretrained(
                 file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), local_files_only=True
@@ -73,7 +73,7 @@ def _model(file: Path, dtype: str) -> "PreTrainedModel":
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"transformers cannot read this GGUF file: {first}", Location(str(file)), "take the model's safetensors") from error
-    # save_pretrained refuses what it takes for quantised.
+    # save_pretrained rejects models marked as quantised.
     model.hf_quantizer = None
     model.is_quantized = False
     for name in _UNQUANTISED:
@@ -84,7 +84,7 @@ def _model(file: Path, dtype: str) -> "PreTrainedModel":
 
 
 def _write_tokenizer(file: Path, told: dict[str, Any], folder: Path) -> int:
-    """Write tokenizer.json and tokenizer_config.json; the number of tokens."""
+    """Write tokenizer.json and tokenizer_config.json; returns the number of tokens."""
     from transformers import AutoTokenizer
 
     found = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)

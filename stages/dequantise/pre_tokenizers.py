@@ -1,6 +1,6 @@
-"""How a byte-pair tokenizer takes text apart before it merges, by the name that GGUF files have for it (`tokenizer.ggml.pre`).
+"""Pre-tokenization rules of byte-pair tokenizers, by their names in GGUF files (`tokenizer.ggml.pre`).
 
-The rules are those of the models' own tokenizer.json; llama.cpp has the same under these names (src/llama-vocab.cpp).
+The rules are those of the models' tokenizer.json files; llama.cpp uses the same names (src/llama-vocab.cpp).
 """
 
 from pathlib import Path
@@ -10,13 +10,13 @@ from engine.core.errors import Location, UserError
 
 _GPT2 = ("gpt-2", "phi-2")
 _DIGITS_THEN_GPT2 = ("smollm", "starcoder", "refact")
-"""Each digit is a piece of its own, the rest is cut as by GPT-2."""
+"""Each digit is a separate piece; the rest is split as by GPT-2."""
 
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _EXPRESSIONS = {"llama-bpe": _LLAMA3, "qwen2": _QWEN2}
 _COMPOSED = ("qwen2",)
-"""These bring text into Unicode's form NFC first."""
+"""Rules that first normalise text to NFC."""
 
 
 def set_rules(tokenizer: Any, name: str, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: metrics say how good the answers of a model are, with intervals, and how they differ from those of others."""
+"""evaluate: metrics of a model's answers with confidence intervals, and paired comparisons with other models."""
 
 from typing import Literal
 
@@ -7,33 +7,35 @@ from stages.evaluate.metrics import AnyMetric
 
 
 class Statistics(Part):
-    """How sure the numbers are."""
+    """Confidence intervals and significance tests."""
 
     confidence: float = recipe(
-        0.95, "How often an interval holds the true value; 1 minus it is what a difference is tested at.", gt=0.5, lt=1
+        0.95, "Confidence level of intervals; differences are tested at significance level 1 minus this.", gt=0.5, lt=1
     )
-    resamples: int = recipe(10_000, "Resamples of every bootstrap and permutation test.", ge=100)
+    resamples: int = recipe(10_000, "Resamples of each bootstrap and permutation test.", ge=100)
     correction: Literal["holm", "benjamini_hochberg", "none"] = recipe(
-        "holm", "How p-values are corrected for being many: for any false finding, for the share of false findings, or not at all."
+        "holm", "Correction of p-values for multiple comparisons: family-wise error rate (Holm), false discovery rate, or none."
     )
-    seed: int = recipe(0, "Seed of the resamples.", ge=0, lt=2**63)
+    seed: int = recipe(0, "Seed of the resampling.", ge=0, lt=2**63)
 
 
 class Parameters(Part):
-    """What is measured, and with whom a model is compared."""
+    """What is measured, and which models are compared."""
 
-    model: str = recipe(description="The name of the model that answered.")
-    tasks: tuple[str, ...] = recipe(description="The tasks that were asked.", min_length=1)
-    held_out: tuple[str, ...] = recipe((), "The tasks that were only read.")
-    trained_on: tuple[str, ...] = recipe((), "The tasks that the model was trained on: what becomes of the others is forgetting.")
-    metrics: tuple[AnyMetric, ...] = recipe(description="What is measured on the answers.", min_length=1)
-    compare: tuple[str, ...] = recipe((), "The models whose answers to the same rows are compared, by name.")
-    statistics: Statistics = recipe(Statistics(), "How sure the numbers are.")
+    model: str = recipe(description="Name of the evaluated model.")
+    tasks: tuple[str, ...] = recipe(description="Tasks that the model answered.", min_length=1)
+    held_out: tuple[str, ...] = recipe((), "Tasks of which only the references' likelihood was measured.")
+    trained_on: tuple[str, ...] = recipe(
+        (), "Tasks that the model was trained on; on the others, a difference from the base is forgetting."
+    )
+    metrics: tuple[AnyMetric, ...] = recipe(description="Metrics computed on the answers.", min_length=1)
+    compare: tuple[str, ...] = recipe((), "Names of the models that are compared on the same rows.")
+    statistics: Statistics = recipe(Statistics(), "Confidence intervals and significance tests.")
 
 
 KIND = Kind(
     "evaluate",
-    "Measure the answers of a model, and compare them with those of others.",
+    "Compute metrics of a model's answers, and compare them with other models.",
     Parameters,
     environment=("numpy",),
     plots=True,

@@ -1,4 +1,4 @@
-"""The work of evaluate: metrics with intervals on a model's predictions, and paired tests against those of others."""
+"""Body of evaluate: metrics with intervals on a model's predictions, and paired tests against other models."""
 
 import csv
 import json
@@ -19,17 +19,17 @@ from stages.statistics.proportions import PAIRED
 from stages.statistics.resampling import CORRECTIONS
 
 DIGITS = 6
-"""Metrics are rounded to so many digits, so that their diffs are about something."""
+"""Decimal digits of metrics: rounding keeps noise out of `dvc metrics diff`."""
 
 BASE = "base"
-"""The name under which the model stands that an adapter was trained on."""
+"""Name of the model that an adapter was trained on, in comparisons."""
 
 COLUMNS = ("score", "model", "task", "metric", "value", "low", "high", "rows")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One value of two models on one task."""
+    """One value of two models on one task, compared."""
 
     task: str
     metric: str
@@ -38,7 +38,7 @@ class Compared:
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `scores.json`, `comparisons.json` and the plot of all values; raises UserError for predictions that do not fit together."""
+    """Write `scores.json`, `comparisons.json` and the plot of all values; raises UserError for predictions on different rows."""
     tasks = (*parameters.tasks, *parameters.held_out)
     found = {task: _open(parameters, job, f"predictions/{task}", task) for task in tasks}
     measured = {task: measure(rows, parameters.metrics, job.inputs[f"predictions/{task}"]) for task, rows in found.items()}
@@ -57,19 +57,19 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _open(parameters: Parameters, job: Job, role: str, task: str) -> list[Prediction]:
-    """The predictions of ROLE, with the judge's scores where it was asked."""
+    """The predictions of ROLE for TASK, with the judge's scores if there is a judge."""
     path = job.inputs[role]
     predictions = read_predictions(path, task)
     if not predictions:
-        hint = f"set tasks.{task}.split.test higher, give the task more rows, or leave it out of evaluation.tasks"
-        raise UserError(f"there are no predictions for task '{task}'", Location(str(path)), hint)
+        hint = f"increase tasks.{task}.split.test, give the task more rows, or remove it from evaluation.tasks"
+        raise UserError(f"no predictions for task '{task}'", Location(str(path)), hint)
     judge = next((metric for metric in parameters.metrics if isinstance(metric, JudgeScores)), None)
     judgements = job.inputs.get(f"judge/{role}")
     return with_judgements(predictions, judgements, judge) if judge and judgements else predictions
 
 
 def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Measured) -> dict[str, Difference]:
-    """Every value of the two models on the rows that both have answered."""
+    """The difference (ours minus theirs) of every value, on the rows that both models answered."""
     mine, yours = pair.common()
     if [one.id for one in mine] != [one.id for one in pair.ours]:
         ours = measure(mine, parameters.metrics, pair.ours_at)
@@ -79,7 +79,7 @@ def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Mea
 
 
 def _metrics(task: str, scores: Mapping[str, Score], measured: Measured, compared: list[Compared]) -> Metrics:
-    """The values of a task, how far they are from the base's, how words and intervals were found, and which rows a metric cannot see."""
+    """A task's values, their differences from the base, the methods behind words and intervals, and rows that a metric cannot tokenize."""
     found: Metrics = {"rows": next(iter(scores.values())).rows}
     found |= {name: round(score.value, DIGITS) for name, score in scores.items()}
     change = {one.metric: round(one.difference.difference, DIGITS) for one in compared if one.task == task and one.other == BASE}
@@ -121,7 +121,7 @@ def _write(
 
 
 def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, Any]:
-    """All differences, which of them are real, and how that was decided."""
+    """All differences, which of them are significant, and the test."""
     settings = parameters.statistics
     corrected = _corrected(parameters, compared)
     rows = [
@@ -143,7 +143,7 @@ def _comparisons(parameters: Parameters, compared: list[Compared]) -> dict[str, 
 
 
 def _corrected(parameters: Parameters, compared: list[Compared]) -> dict[tuple[str, str, str], float]:
-    """P-values corrected over all comparisons by the same metric: one question, asked of several tasks and models."""
+    """Corrected p-values by (model, task, metric); a family is all comparisons of one metric over tasks and models."""
     correct = CORRECTIONS[parameters.statistics.correction]
     found: dict[tuple[str, str, str], float] = {}
     for metric in dict.fromkeys(one.metric for one in compared):

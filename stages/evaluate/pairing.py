@@ -1,4 +1,4 @@
-"""Two models' predictions on the same rows, brought into one order."""
+"""Predictions of two models on the same rows, aligned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from stages.rows.predictions import Prediction
 
 @dataclass(frozen=True)
 class Pair:
-    """Predictions of two models on one task, and the files that they come from."""
+    """Predictions of two models on one task, and their files."""
 
     ours: Sequence[Prediction]
     theirs: Sequence[Prediction]
@@ -18,14 +18,14 @@ class Pair:
     theirs_at: Path
 
     def common(self) -> tuple[list[Prediction], list[Prediction]]:
-        """The predictions on the rows that both have, in our order; raises UserError where the rows are other rows."""
+        """Predictions on the common rows, in our order; raises UserError if there are none or if their prompts or references differ."""
         known = {prediction.id: (line, prediction) for line, prediction in enumerate(self.theirs, 1)}
         pairs = [(one, known[one.id]) for one in self.ours if one.id in known]
         if not pairs:
             raise UserError(f"{self.theirs_at} has no row in common with {self.ours_at}", Location(str(self.theirs_at)), _HINT)
         for one, (line, other) in pairs:
             if (one.prompt, one.reference, one.references) != (other.prompt, other.reference, other.references):
-                what = f"row {one.id} has another prompt or reference here than in {self.ours_at}"
+                what = f"row {one.id} has a different prompt or reference in {self.ours_at}"
                 raise UserError(what, Location(str(self.theirs_at), line), _HINT)
         return [one for one, _ in pairs], [other for _, (_, other) in pairs]
 

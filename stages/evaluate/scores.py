@@ -1,4 +1,4 @@
-"""The values of all metrics on one model's answers to one task, with intervals, and their differences from another model's."""
+"""Values of all metrics on one model's answers to one task, with intervals, and differences between two models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,19 +22,19 @@ BOOTSTRAP, PAIRED_BOOTSTRAP = "percentile bootstrap", "paired percentile bootstr
 
 @dataclass(frozen=True)
 class Score:
-    """One value, the interval around it, and the rows that it is taken over."""
+    """One value, its confidence interval, and its number of rows."""
 
     value: float
     low: float
     high: float
     rows: int
     interval: str
-    """How low and high were found."""
+    """Method of the interval."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one value of two models differs on the rows that both have answered."""
+    """Difference of one value between two models on the rows that both answered: ours minus theirs."""
 
     value: float
     other_value: float
@@ -44,33 +44,33 @@ class Difference:
     p: float
     rows: int
     interval: str
-    """How low and high were found."""
+    """Method of the interval."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The statistics of one model's answers to one task, side by side in one matrix."""
+    """All statistics of one model's answers to one task, in one matrix."""
 
     statistics: tuple[Statistic, ...]
     rows: Array
-    """Numbers of each row, [rows, columns of all statistics]."""
+    """Numbers per row, float64 [rows, columns of all statistics]."""
     segmentation: Mapping[str, str] = field(default_factory=dict)
-    """How each metric that compares words cuts texts into them, by its name."""
+    """Word segmentation by metric, for metrics that compare words."""
     blind: Mapping[str, int] = field(default_factory=dict)
-    """Rows that hold text which a metric cannot see, by its name, where there are such rows."""
+    """Number of rows in which a metric finds no words, by metric; only positive counts."""
 
     @cached_property
     def slices(self) -> Mapping[str, slice]:
-        """The columns of each statistic, by its name."""
+        """The columns of each statistic, by name."""
         ends = np.cumsum([len(statistic.rows[0]) for statistic in self.statistics]).tolist()
         return {s.name: slice(end - len(s.rows[0]), end) for s, end in zip(self.statistics, ends, strict=True)}
 
     def values(self, sums: Array) -> dict[str, Array]:
-        """The value of every statistic from SUMS [..., columns]."""
+        """Values [...] of every statistic from SUMS [..., columns], by name."""
         return {statistic.name: statistic.value(sums[..., self.slices[statistic.name]]) for statistic in self.statistics}
 
     def scores(self, settings: Statistics) -> dict[str, Score]:
-        """Every value with its interval."""
+        """Every value with its confidence interval, by name."""
         values = self.values(self.rows.sum(0))
         resampled = self.values(bootstrap_sums(self.rows, settings.resamples, settings.seed))
         found = {}
@@ -84,13 +84,13 @@ class Measured:
         return found
 
     def flags(self, name: str) -> Array | None:
-        """Of which rows [rows] a value is the share, where it is one."""
+        """The 0/1 flags [rows] behind a proportion; None if the value is not a proportion."""
         statistic = next(one for one in self.statistics if one.name == name)
         numbers = self.rows[:, self.slices[name].start]
         return numbers.astype(bool) if statistic.bounded and bool(np.isin(numbers, (0.0, 1.0)).all()) else None
 
     def differences(self, other: "Measured", settings: Statistics) -> dict[str, Difference]:
-        """Every value that both have, ours minus theirs; the rows of both must be the same ones, in the same order."""
+        """Differences (ours minus theirs) of all common values, by name; both must have the same rows in the same order."""
         sums = [bootstrap_sums(one.rows, settings.resamples, settings.seed) for one in (self, other)]
         ours, theirs = self.values(sums[0]), other.values(sums[1])
         mine, yours = self.values(self.rows.sum(0)), other.values(other.rows.sum(0))
@@ -117,8 +117,8 @@ class Measured:
 
 
 def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], path: Path) -> Measured:
-    """What METRICS say of PREDICTIONS; raises UserError where one of them lacks what it needs."""
-    # A row that was only read has no answer: nothing but its likelihood can be measured.
+    """METRICS of PREDICTIONS; PATH locates errors; raises UserError if a metric needs something that the predictions lack."""
+    # A held-out row has no answer: only its likelihood can be measured.
     asked = all(prediction.answer is not None for prediction in predictions)
     chosen = list(metrics) if asked else [Perplexity()]
     found: dict[str, Statistic] = {}
@@ -128,8 +128,8 @@ def measure(predictions: Sequence[Prediction], metrics: Sequence[AnyMetric], pat
         _refuse_lack(metric, predictions, path)
         for statistic in metric.measure(predictions):
             if statistic.name in found:
-                hint = "name each metric once; two settings of one metric need two experiments"
-                raise UserError(f"two metrics both give '{statistic.name}'", hint=hint)
+                hint = "list each metric once; two settings of one metric need two experiments"
+                raise UserError(f"two metrics both produce '{statistic.name}'", hint=hint)
             found[statistic.name] = statistic
         if how := getattr(metric, "segmentation", None):
             segmentation[metric.kind] = how
@@ -143,10 +143,10 @@ def _refuse_lack(metric: Any, predictions: Sequence[Prediction], path: Path) -> 
     for number, prediction in enumerate(predictions, 1):
         line = Location(str(path), number)
         if metric.needs_reference and prediction.reference is None:
-            hint = "take it out of evaluation.metrics, or give every test row a completion"
+            hint = "remove it from evaluation.metrics, or give every test row a completion"
             raise UserError(
                 f"metric '{metric.kind}' needs references, and row {prediction.id} of task '{prediction.task}' has none", line, hint
             )
         if getattr(metric, "needs_likelihood", False) and prediction.loss is None:
-            hint = "ask for it: likelihood = true of the predict step, which [evaluation] metrics sets where they need it"
+            hint = "build the predict step with likelihood = true, which evaluation.metrics sets if a metric needs it"
             raise UserError(f"metric '{metric.kind}' needs likelihoods, and row {prediction.id} has none", line, hint)

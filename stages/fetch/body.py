@@ -1,4 +1,4 @@
-"""Downloads a model's configuration, tokenizer and safetensors weights; code and pickles stay where they are."""
+"""Body of fetch: downloads a model's configuration, tokenizer and safetensors weights; never code or pickles."""
 
 import shutil
 
@@ -9,23 +9,23 @@ from engine.core.errors import UserError
 from stages.fetch import Parameters
 from stages.process.job import Job, Metrics
 
-# No *.py and no *.bin: remote code and pickles are never fetched, so that they can never be run.
+# No *.py and no *.bin: remote code and pickles are never fetched, so they can never run.
 PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Fill the output with the revision's files; an interrupted download goes on from the scratch folder."""
+    """Download the revision's files into the output; an interrupted download resumes from the scratch folder."""
     folder = job.scratch / "snapshot"
     try:
         snapshot_download(parameters.id, revision=parameters.revision, allow_patterns=PATTERNS, local_dir=folder)
     except GatedRepoError:
-        raise UserError(f"{parameters.id} is gated", hint="accept its terms on the hub and set HF_TOKEN") from None
+        raise UserError(f"{parameters.id} is gated", hint="accept its terms on the hub, and set HF_TOKEN") from None
     except RevisionNotFoundError:
-        raise UserError(f"{parameters.id} has no revision {parameters.revision}", hint="give the full commit id") from None
+        raise UserError(f"{parameters.id} has no revision {parameters.revision}", hint="give the full commit hash") from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no model {parameters.id}", hint="check the id; a private model needs HF_TOKEN") from None
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{parameters.id} could not be fetched: {error}", hint="run again: the download goes on where it stopped") from None
+        raise UserError(f"{parameters.id} could not be downloaded: {error}", hint="run again: the download resumes") from None
     shutil.copytree(folder, job.output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".cache"))
     files = sorted(path for path in job.output.rglob("*") if path.is_file())
     return {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}

@@ -1,4 +1,4 @@
-"""The work of generate: each row of the source gets a prompt from a template and a completion from the teacher, and is cleaned."""
+"""Body of generate: renders a prompt for each source row, gets the completion from the teacher, and cleans the rows."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ _ID_DIGITS = 16
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `rows.jsonl`, prompt and completion or messages of each row; raises UserError where no row is left."""
+    """Write `rows.jsonl`: prompt and completion, or messages, of each row; raises UserError if no row is left."""
     generation = Generation(parameters, job)
     rows_out = write_rows(job.output / "rows.jsonl", generation.rows())
     metrics = generation.metrics()
@@ -33,31 +33,31 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     assert metrics["rows_in"] == rows_out + sum(metrics["left_out"].values())
     if not rows_out:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in metrics["left_out"].items())
-        raise UserError("no row is left to train on", hint=f"left out: {reasons}" if reasons else "the source has no rows")
+        raise UserError("no rows are left to train on", hint=f"left out: {reasons}" if reasons else "the source has no rows")
     return metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A row that waits for its completion."""
+    """A row without its completion."""
 
     id: str
     subject: Subject
     prompt: Prompt
-    """What the model will be asked; the teacher may see examples before it."""
+    """The model's prompt; the teacher's may have examples before it."""
     question: Question
     own: str
-    """The row's own text before its answer, without examples: what the rules of cleaning look at."""
+    """The row's text before the answer, without examples, for the cleaning rules."""
 
     @property
     def messages(self) -> list[dict[str, Any]] | None:
-        """The conversation, where the row is more than a question and its answer."""
+        """The conversation, if the row is more than one prompt and its completion."""
         row = self.subject.row
         return row["messages"] if "messages" in row and "completion" not in row else None  # type: ignore[return-value]
 
 
 class Generation:
-    """Makes the rows of a task and counts what happened to them; memory grows by some tens of bytes a row."""
+    """Generates and counts the rows of a task; memory grows by a few tens of bytes per row."""
 
     def __init__(self, parameters: Parameters, job: Job) -> None:
         self.parameters, self.job = parameters, job
@@ -69,15 +69,15 @@ class Generation:
         self.rows_out = self.duplicates = self.prompt_characters = self.completion_characters = 0
         self.left_out: Counter[str] = Counter()
         self.prompts_used: Counter[int] = Counter()
-        # 64 bits of a hash, as numbers: texts would take three times the room.
+        # 64 bits of each hash, as integers: text would take three times the memory.
         self._occurrences: dict[int, int] = {}
         self._pairs: set[int] = set()
         self._asked: deque[Draft] = deque()
 
     def rows(self, source: Iterable[Located] | None = None) -> Iterator[Row]:
-        """The rows that are not left out, in the order of the source, those of a fixed test split after them.
+        """The rows that are kept, in source order, followed by those of a fixed test split.
 
-        SOURCE stands for the rows of the source's own files.
+        SOURCE replaces the rows of the source's files.
         """
         self.tally.expected = self.subjects.expected() if source is None else None
         for answer in self._answers(self._questions(chain(self.subjects.main(source), self.subjects.test()))):
@@ -86,10 +86,10 @@ class Generation:
                 self.left_out[made] += 1
             else:
                 yield made
-        assert not self._asked, "a teacher answers every question"
+        assert not self._asked, "a teacher must answer every question"
 
     def examine(self, subject: Subject) -> tuple[Draft, Row | str | None]:
-        """What becomes of one row: the row, why it is left out, or None where only a teacher that costs something would tell."""
+        """The outcome for one row: the row, the reason for leaving it out, or None if only a paid teacher could decide."""
         draft, teacher = self._draft(subject), self.parameters.teacher
         if reason := self._unaskable(draft):
             return draft, reason
@@ -103,7 +103,7 @@ class Generation:
         return teacher.answers(questions, self.job, self.tally) if teacher else _given(questions)
 
     def _questions(self, subjects: Iterable[Subject]) -> Iterator[Question]:
-        """What the teacher is asked; it may ask for many questions before it gives the first answer."""
+        """The teacher's questions; it may consume many before it yields the first answer."""
         for subject in subjects:
             draft = self._draft(subject)
             if reason := self._unaskable(draft):
@@ -118,7 +118,7 @@ class Generation:
         own = asked = prompt.prompt
         if self.examples and self.parameters.few_shot and prompt.empty is None:
             found = self.examples.of(subject.content, subject.group, where)
-            # Each example in the phrasing of the question itself.
+            # Each example uses the question's own template.
             template = self.prompting.templates[prompt.template]
             asked = self.examples.before([(template.render(one.row, one.where), one) for one in found], prompt.prompt)
             if self.parameters.few_shot.shown_to == "model":
@@ -127,7 +127,7 @@ class Generation:
         return draft if draft.messages is None else replace(draft, own=_text_before(draft.messages))
 
     def _prompt(self, subject: Subject) -> Prompt:
-        """The prompt, rendered from a template, or as the row's layout holds it; raises UserError where an empty field is an error."""
+        """The prompt, rendered from a template or taken from the layout; raises UserError if an empty field is an error."""
         row, where = subject.row, subject.where
         if self.parameters.teacher is None:
             return Prompt(0, str(row.get("system", "")), str(row.get("prompt", "")), None)
@@ -135,12 +135,12 @@ class Generation:
         prompt = self.prompting.render(row, subject.content, where, allow_empty=policy == "allow")
         if prompt.empty and policy == "error":
             template, field = prompt.empty
-            hint = f'set empty_fields to "leave_out" or "allow", or let the template say what to do: {{{{ {field} or "" }}}}'
+            hint = f'set empty_fields to "leave_out" or "allow", or handle it in the template: {{{{ {field} or "" }}}}'
             raise UserError(f"field '{field}' is empty in this row, and {template} needs it", where, hint)
         return prompt
 
     def _row(self, draft: Draft, answer: Answer) -> Row | str:
-        """The finished row, or why it is left out."""
+        """The finished row, or the reason for leaving it out."""
         completion = answer.text
         reason = answer.left_out or _unfit(draft, "".join((completion, *answer.references)))
         completion = self.parameters.answer_prefix + completion
@@ -161,21 +161,21 @@ class Generation:
             made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
         if draft.messages is not None:
             made |= {"messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
-            parse_row(made, subject.where)  # roles out of order are said where the source has them
+            parse_row(made, subject.where)  # errors in the order of roles are located in the source
             return made
         system = {"system": draft.prompt.system} if draft.prompt.system else {}
         several = {"references": references} if references else {}
         return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion, **several}
 
     def _id(self, content: str) -> str:
-        """The first digits of the content hash; a repeated row's id is decided by how often the row came before, too."""
+        """The first digits of the content hash; for repeated rows, of a hash of content and repetition number."""
         key = int(content[:_ID_DIGITS], 16)
         before = self._occurrences.get(key, 0)
         self._occurrences[key] = before + 1
         return (content_hash(content, before) if before else content)[:_ID_DIGITS]
 
     def _unaskable(self, draft: Draft) -> str | None:
-        """Why no teacher is asked about a row, if none is."""
+        """Why a row is left out before the teacher sees it; None if it is not."""
         prompt = draft.prompt
         if prompt.empty:
             return f"empty field '{prompt.empty[1]}'"
@@ -195,7 +195,7 @@ class Generation:
         self._pairs.add(pair)
 
     def _examples(self) -> Examples | None:
-        """The examples of the task, from rows that the split step will put into train."""
+        """The few-shot examples of the task, from rows that the split step will put into train."""
         few_shot = self.parameters.few_shot
         return Examples(few_shot, self.parameters.answer_prefix, self._candidates()) if few_shot else None
 
@@ -210,7 +210,7 @@ class Generation:
                 yield Example(subject.content, subject.group, subject.row, subject.where, answer)
 
     def _is_example(self, subject: Subject, answer: str, cleaner: Cleaner) -> bool:
-        """Whether a row of train may stand before others: every phrasing can be rendered over it, and no rule takes it."""
+        """Whether a train row may be an example: every template renders, and no cleaning rule removes it."""
         if any(template.empty_field(subject.row) for template in self.prompting.templates):
             return False
         prompt = self.prompting.render(subject.row, subject.content, subject.where, allow_empty=True).prompt
@@ -218,13 +218,13 @@ class Generation:
         return not (cleaner.before_asking("", texts) or cleaner.after_asking("", texts))
 
     def _fixed_groups(self) -> set[str]:
-        """The groups that the sources themselves hold out."""
+        """The groups that the sources assign to test or validation."""
         subjects = Subjects(self.parameters, self.job, self.prompting.fields)
         rows = subjects.main() if self.parameters.split_column else ()
         return {subject.group for subject in chain(rows, subjects.test()) if subject.split in ("validation", "test")}
 
     def metrics(self) -> Metrics:
-        """What was counted."""
+        """The counts of the step."""
         left_out = self.left_out + self.subjects.left_out
         metrics: Metrics = {
             "rows_in": self.subjects.rows_in,
@@ -246,7 +246,7 @@ class Generation:
 
 
 def _given(questions: Iterable[Question]) -> Iterator[Answer]:
-    """The answers that the rows' own layout holds."""
+    """The answers that the layout found in the rows."""
     for question in questions:
         messages: Any = question.row["messages"]
         yield Answer(messages[-1]["content"] or "")
@@ -258,7 +258,7 @@ def _text_before(messages: list[dict[str, Any]]) -> str:
 
 
 def _unfit(draft: Draft, completion: str) -> str | None:
-    """Why an answer is not trained on, if it is not."""
+    """Why an answer is not usable for training; None if it is."""
     messages = draft.messages or []
     if messages and messages[-1]["role"] != "assistant":
         return "conversation without an answer at its end"
@@ -271,5 +271,5 @@ def _unfit(draft: Draft, completion: str) -> str | None:
 
 def _carried(subject: Subject, name: str) -> object:
     if name not in subject.row:
-        raise UserError(f"this row has no column '{name}' to carry on", subject.where, did_you_mean(name, subject.row))
+        raise UserError(f"this row has no column '{name}' (carry)", subject.where, did_you_mean(name, subject.row))
     return subject.row[name]

@@ -1,4 +1,4 @@
-"""Asks the rules of cleaning about each row, in their order, and keeps count of what each of them takes."""
+"""Applies the cleaning rules to each row, in order, and counts the rows that each removes."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ _EXAMPLES, _SHOWN = 3, 160
 
 @dataclass
 class Asked:
-    """One rule at work."""
+    """One rule with its state and counts."""
 
     rule: Rule
     check: Check
@@ -20,7 +20,7 @@ class Asked:
     examples: list[dict[str, str]] = field(default_factory=list)
 
     def reason(self, identity: str, texts: Texts) -> str | None:
-        """Why the row is left out, or None."""
+        """Why the row is left out; None if it stays."""
         self.seen += 1
         text = texts.of(self.rule.of)
         if found := self.check(text):
@@ -38,11 +38,11 @@ class Cleaner:
         self._asked = [Asked(rule, rule.check(_files(job, index))) for index, rule in enumerate(rules)]
 
     def before_asking(self, identity: str, texts: Texts) -> str | None:
-        """What the rules about prompts say: before a teacher is asked, since answers may cost."""
+        """The first reason of the rules about prompts, which apply before the teacher answers, since answers may cost money."""
         return self._first(identity, texts, prompts=True)
 
     def after_asking(self, identity: str, texts: Texts) -> str | None:
-        """What the other rules say."""
+        """The first reason of the other rules."""
         return self._first(identity, texts, prompts=False)
 
     def _first(self, identity: str, texts: Texts, prompts: bool) -> str | None:
@@ -50,7 +50,7 @@ class Cleaner:
         return next((reason for asked in chosen if (reason := asked.reason(identity, texts))), None)
 
     def metrics(self) -> list[Metrics]:
-        """Of each rule: its kind, how many rows it saw and took, and the first of these."""
+        """For each rule: its kind, the number of rows it saw and removed, and the first removed rows."""
         return [
             {"kind": asked.rule.model_dump()["kind"], "of": asked.rule.of, "seen": asked.seen}
             | {"taken": asked.left_out, "examples": asked.examples}

@@ -1,4 +1,4 @@
-"""Layouts of conversations that data sets come in, recognised and brought into one form."""
+"""Layouts of conversations in published data sets, recognised and normalised."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ ROLES = {
     **dict.fromkeys(("tool", "function", "observation", "function_response", "tool_response"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
-"""What the layouts call those who speak, and what they are called here; `call` is an assistant that calls a tool."""
+"""Role names in the layouts, and the roles of rows; `call` is an assistant message that calls a tool."""
 
 _PAIRS = (
     ("prompt", "completion"),
@@ -39,25 +39,25 @@ _READ_KEYS = frozenset(
     ("role", "from", *_TEXT_KEYS, *REASONING, "tool_calls", "function_call", "tool_call_id", "name", "train", "weight", "replies", "rank")
 )
 _UNTRAINABLE = ("refusal", "audio", "image", "images", "video", "videos")
-"""Keys under which a message says something that no row can hold: left out, the row would teach something else than was said."""
+"""Keys with content that rows do not support, such as images: ignoring them would change what the row teaches."""
 _SHOWN = 400
 
 
 class Layout(Part):
-    """In which form the rows hold their conversations."""
+    """The layout of the conversations in a source's rows."""
 
     kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "tree", "text"] = recipe(
         "auto",
         "`messages` (OpenAI: role, content), `conversations` (ShareGPT: from, value), `instruction` (Alpaca, Dolly), "
-        "`prompt_completion` (also question and answer), `tree` (replies in replies: the best ranked one of each), "
+        "`prompt_completion` (also question and answer), `tree` (nested replies: the best-ranked one at each level), "
         "`text`; `auto` recognises each row by its columns.",
     )
 
     def normalised(self, row: Row, where: Location, ignored: Counter[str] | None = None) -> tuple[str, Row]:
-        """The name of the row's layout, and ROW with the columns that every layout becomes.
+        """The name of the row's layout, and ROW with the normalised columns added.
 
-        These are `messages` and `tools`; of one question with one answer also `system`, `prompt` and `completion`. Keys of messages that
-        are not read are counted in IGNORED. Raises UserError, which shows the row, where it is not recognised.
+        These are `messages` and `tools`; for one prompt with one completion also `system`, `prompt` and `completion`. Unknown keys of
+        messages are counted in IGNORED. Raises UserError, which shows the row, if the layout is not recognised.
         """
         name = _recognised(row) if self.kind == "auto" else self.kind
         if name is None:
@@ -90,7 +90,7 @@ def _unrecognised(row: Row, where: Location, kind: str) -> UserError:
     shown = json.dumps(row, ensure_ascii=False)
     shown = ascii_surrogates(shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…")
     wanted = "the layout of this row is not recognised" if kind == "auto" else f"this row is not of layout '{kind}'"
-    hint = 'name the columns as a layout wants them, such as columns = { prompt = "ask", completion = "reply" }; or leave out layout'
+    hint = 'rename the columns to those of a layout, such as columns = { prompt = "ask", completion = "reply" }; or remove layout'
     return UserError(f"{wanted}: {shown}", where, hint)
 
 
@@ -105,14 +105,14 @@ def _conversations(row: Row, where: Location) -> list[Any] | None:
 
 
 def _with_system(messages: list[Message], row: Row, where: Location) -> list[Message]:
-    """MESSAGES with the system prompt that stands in a column of its own; raises UserError where two differ."""
+    """MESSAGES with the system prompt from a separate column, if any; raises UserError if two system prompts differ."""
     found: dict[str, str] = {}
     for column in _SYSTEM:
         value = row.get(column)
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         if not isinstance(value, str):
-            raise UserError(f"column '{column}' holds {type_name(value)}, and a system prompt is text", where)
+            raise UserError(f"column '{column}' must be text (a system prompt), got {type_name(value)}", where)
         found[f"column '{column}'"] = value
     if messages and messages[0]["role"] == "system" and messages[0]["content"].strip():
         found["messages[0]"] = messages[0]["content"]
@@ -127,26 +127,26 @@ def _with_system(messages: list[Message], row: Row, where: Location) -> list[Mes
 
 
 def _message(given: object, where: Location, ignored: Counter[str]) -> Message:
-    """One message as role and content, and whatever else it says, from any layout; raises UserError where it is none."""
+    """One message with role, content and its other supported keys, from any layout; raises UserError for an invalid message."""
     if not isinstance(given, dict):
-        raise UserError(f"a message is {type_name(given)}, not an object", where, "a message has role and content, or from and value")
+        raise UserError(f"a message must be an object, got {type_name(given)}", where, "a message has role and content, or from and value")
     speaker = given.get("role", given.get("from"))
     if not isinstance(speaker, str) or speaker not in ROLES:
-        raise UserError(f"a message is of unknown role {json.dumps(speaker)}", where, did_you_mean(str(speaker), ROLES))
+        raise UserError(f"unknown role {json.dumps(speaker)}", where, did_you_mean(str(speaker), ROLES))
     if lost := next((key for key in _UNTRAINABLE if given.get(key)), None):
-        hint = "only text can be trained on; write it into content, or leave the row out with source.where"
-        raise UserError(f"a message of role {speaker} has '{lost}', which no row can hold", where, hint)
+        hint = "only text is supported; write it into content, or leave the row out with source.where"
+        raise UserError(f"a message of role {speaker} has '{lost}', which is not supported", where, hint)
     role = ROLES[speaker]
     content, reasoning = _content(next((given[key] for key in _TEXT_KEYS if given.get(key) is not None), None), where)
     if role == "call":
-        role, calls, content = "assistant", _calls(_json(content, "a call of a tool", where), where, ignored), ""
+        role, calls, content = "assistant", _calls(_json(content, "a tool call", where), where, ignored), ""
     else:
         calls = _given_calls(given, where, ignored)
     reasoning = _reasoning(given, reasoning, where)
     message: Message = {"role": role, "content": content}
     for name, value in (("reasoning_content", reasoning), ("tool_calls", calls)):
         if value and role != "assistant":
-            raise UserError(f"a message of role {speaker} has {name}, and only an assistant's message can", where)
+            raise UserError(f"a message of role {speaker} has {name}, which only assistant messages may have", where)
         if value:
             message[name] = value
     message |= {key: given[key] for key in ("tool_call_id", "name") if given.get(key)}
@@ -160,7 +160,7 @@ def _message(given: object, where: Location, ignored: Counter[str]) -> Message:
 
 
 def _content(value: object, where: Location) -> tuple[str, str]:
-    """The text of a message, which some layouts give in parts, and the reasoning among its parts."""
+    """The text of a message, whose content may be a list of parts, and the reasoning among its parts."""
     if value is None:
         return "", ""
     if isinstance(value, list):
@@ -169,26 +169,26 @@ def _content(value: object, where: Location) -> tuple[str, str]:
             kind = part.get("type") if isinstance(part, dict) else None
             kind = "thinking" if kind == "reasoning" else "text" if kind in ("input_text", "output_text") else kind
             said = part.get(str(kind), part.get("text")) if isinstance(part, dict) else None
-            # Some write the thinking itself in parts.
+            # The thinking may itself be a list of parts.
             if kind == "thinking" and isinstance(said, list):
                 said = _content(said, where)[0]
             if kind not in texts or not isinstance(said, str):
                 shown = f"a part of type {json.dumps(kind)}" if kind else type_name(part)
-                raise UserError(f"a message's content has {shown} among its parts", where, "only text and thinking can be trained on")
+                raise UserError(f"a message's content contains {shown}", where, "only parts with text or thinking are supported")
             texts[str(kind)].append(said)
         return "".join(texts["text"]), "".join(texts["thinking"])
     if not isinstance(value, str):
-        raise UserError(f"a message's content is {type_name(value)}, not text", where, "only text can be trained on")
+        raise UserError(f"a message's content must be text, got {type_name(value)}", where, "only text is supported")
     return value, ""
 
 
 def _reasoning(given: Mapping[str, Any], from_parts: str, where: Location) -> str:
-    """What a message says of its reasoning, whatever the key; raises UserError where two keys say different things."""
+    """The reasoning of a message under any of its keys; raises UserError if two keys differ."""
     found = {"content": from_parts} if from_parts.strip() else {}
     for key in REASONING:
         value = given.get(key)
         if value is not None and not isinstance(value, str):
-            raise UserError(f"a message's {key} is {type_name(value)}, not text", where)
+            raise UserError(f"a message's {key} must be text, got {type_name(value)}", where)
         if value and value.strip():
             found[key] = value
     if len(set(found.values())) > 1:
@@ -200,7 +200,7 @@ _YES_NO = ((True, "true", "1"), (False, "false", "0"))
 
 
 def _learned(given: Mapping[str, Any], where: Location) -> bool | None:
-    """Whether a message is learned, by its `train` or `weight`; None where it says nothing; raises UserError for what is no yes or no."""
+    """Whether a message is supervised, by its `train` or `weight`; None if it has neither; raises UserError for other values."""
     said: dict[str, bool] = {}
     for key in ("train", "weight"):
         value = given.get(key)
@@ -209,8 +209,8 @@ def _learned(given: Mapping[str, Any], where: Location) -> bool | None:
         # 1, 1.0 and true are equal in Python, and so are 0, 0.0 and false.
         found = next((answer for answer, values in zip((True, False), _YES_NO, strict=True) if value in values), None)
         if found is None:
-            hint = "1, 1.0 or true: it is learned; 0, 0.0 or false: it is not; other weights are not supported"
-            raise UserError(f"a message's {key} is {json.dumps(value)}, which is neither yes nor no", where, hint)
+            hint = "1, 1.0 or true: supervised; 0, 0.0 or false: not supervised; other weights are not supported"
+            raise UserError(f"a message's {key} must be 0, 1, true or false, got {json.dumps(value)}", where, hint)
         said[key] = found
     if len(set(said.values())) > 1:
         raise UserError("a message's train and weight contradict each other", where, "keep one of them")
@@ -218,29 +218,29 @@ def _learned(given: Mapping[str, Any], where: Location) -> bool | None:
 
 
 def _given_calls(given: Mapping[str, Any], where: Location, ignored: Counter[str]) -> list[Message]:
-    """The calls of tools under `tool_calls`, or the one under `function_call`, as OpenAI's format had it."""
+    """Tool calls under `tool_calls`, or the one under `function_call`, OpenAI's former format."""
     found, single = given.get("tool_calls"), given.get("function_call")
     if isinstance(found, str):
         found = _json(found, "a message's tool_calls", where) if found.strip() else []
     if found and single:
         raise UserError("a message has both tool_calls and function_call", where, "keep one of them")
     if found is not None and not isinstance(found, list | dict):
-        raise UserError(f"a message's tool_calls is {type_name(found)}, not a list of calls", where)
+        raise UserError(f"a message's tool_calls must be a list of calls, got {type_name(found)}", where)
     return _calls(found or single, where, ignored) if found or single else []
 
 
 def _calls(given: object, where: Location, ignored: Counter[str]) -> list[Message]:
-    """Calls of tools as `{type, function: {name, arguments}}`; arguments stay the text or the object that they are."""
+    """Tool calls as `{type, function: {name, arguments}}`; arguments stay text or object."""
     return [_call(call, where, ignored) for call in (given if isinstance(given, list) else [given])]
 
 
 def _call(call: object, where: Location, ignored: Counter[str]) -> Message:
     inner = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(inner, dict) or not isinstance(inner.get("name"), str) or not inner["name"]:
-        raise UserError("a call of a tool names no tool", where, 'it is written as {"name": ..., "arguments": {...}}')
+        raise UserError("a tool call has no name", where, 'write it as {"name": ..., "arguments": {...}}')
     arguments: object = next((inner[key] for key in ("arguments", "parameters") if inner.get(key) is not None), {})
     parsed = parse_arguments(arguments, inner["name"], where)
-    # Text with nothing in it calls without arguments.
+    # A blank text means no arguments.
     kept = arguments if isinstance(arguments, dict) or (isinstance(arguments, str) and arguments.strip()) else parsed
     known = {"id", "type", "function", "index"} | ({"name", "arguments", "parameters"} if inner is call else set())
     ignored.update(f"tool_calls.{key}" for key, value in call.items() if key not in known and value)
@@ -254,7 +254,7 @@ def _json(text: str, what: str, where: Location) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise UserError(f"{what} is no JSON: {error}", where) from None
+        raise UserError(f"{what} is not valid JSON: {error}", where) from None
 
 
 def _tools(row: Row, where: Location) -> list[Message]:
@@ -265,7 +265,7 @@ def _tools(row: Row, where: Location) -> list[Message]:
     if given is None:
         return []
     if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
-        raise UserError(f"column 'tools' holds {type_name(given)}, not a list of objects", where)
+        raise UserError(f"column 'tools' must be a list of objects, got {type_name(given)}", where)
     return [tool if "function" in tool else {"type": "function", "function": tool} for tool in given]
 
 
@@ -274,7 +274,9 @@ def _instruction(row: Row, where: Location) -> list[Message] | None:
     if isinstance(instances, list):
         if len(instances) != 1 or not isinstance(instances[0], dict):
             hint = 'choose one, such as columns = { input = "instances[0].input", output = "instances[0].output", instances = "none" }'
-            raise UserError(f"this instruction has {len(instances)} instances, and a row is one question with one answer", where, hint)
+            raise UserError(
+                f"this instruction has {len(instances)} instances, but a row must have exactly one question and answer", where, hint
+            )
         row = {**row, **instances[0]}
     instruction, context = row.get("instruction"), row.get("input", row.get("context"))
     answer = row.get("output", row.get("response"))
@@ -299,7 +301,7 @@ def _pair(question: str, answer: str, row: Row, where: Location) -> list[Message
 
 
 def _history(row: Row, where: Location) -> list[Message]:
-    """The turns before a question, which Alpaca's layout has as pairs under `history`; messages will do too."""
+    """The turns before a question, in the Alpaca layout as pairs under `history`; messages are accepted too."""
     given = row.get("history")
     if isinstance(given, str) and given.strip():
         given = _json(given, "the column 'history'", where)
@@ -312,8 +314,8 @@ def _history(row: Row, where: Location) -> list[Message]:
         elif isinstance(turn, dict) and ("role" in turn or "from" in turn):
             found.append(turn)
         else:
-            hint = 'such as [["first question", "first answer"], ...]; or leave the column out: columns = { history = "none" }'
-            raise UserError("column 'history' is no list of pairs of a question and its answer", where, hint)
+            hint = 'write [["first question", "first answer"], ...]; or drop the column: columns = { history = "none" }'
+            raise UserError("column 'history' must be a list of [question, answer] pairs", where, hint)
     return found
 
 
@@ -323,7 +325,7 @@ def _text(row: Row, where: Location) -> list[Message] | None:
 
 
 def _tree(row: Row, where: Location) -> list[Message] | None:
-    """The path through a tree of replies that takes the best ranked reply each time, up to the last answer."""
+    """The path through a tree of replies that takes the best-ranked reply at each level, up to the last answer."""
     node: Any = row.get("prompt", row)
     path: list[Message] = []
     while isinstance(node, dict):
@@ -349,7 +351,7 @@ _READ: Mapping[str, Callable[[Row, Location], list[Any] | None]] = {
 
 
 def _columns(messages: list[Message], row: Row, where: Location) -> Row:
-    """The columns that every layout becomes."""
+    """The normalised columns."""
     tools = _tools(row, where)
     columns: Row = {"messages": messages, "tools": tools}
     plain = all(message.keys() == {"role", "content"} for message in messages) and not tools

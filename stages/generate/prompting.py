@@ -1,4 +1,4 @@
-"""Renders the prompts of a task: which phrasing a row gets, its system prompt, and the examples that stand before the question."""
+"""Renders the prompts of a task: the template of each row, its system prompt, and few-shot examples."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from stages.rows.templates import Template, is_empty
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a row is asked."""
+    """The rendered prompt of a row."""
 
     template: int
     system: str
     prompt: str
     empty: tuple[str, str] | None
-    """The template that needs a field which is empty in the row, and the field; nothing is rendered then."""
+    """The template and the empty field that it needs; then nothing is rendered. None otherwise."""
 
 
 class Prompting:
-    """The templates of a task; raises UserError where one is no valid Jinja or its file cannot be read."""
+    """The templates of a task; raises UserError if one is not valid Jinja or its file cannot be read."""
 
     def __init__(self, parameters: Parameters, job: Job) -> None:
         self.seed = parameters.seed
@@ -37,7 +37,7 @@ class Prompting:
         self.fields = frozenset[str]().union(self.system.fields, *(template.fields for template in self.templates))
 
     def render(self, row: Row, content: str, where: Location, allow_empty: bool) -> Prompt:
-        """The prompt of ROW, whose content hash is CONTENT; raises UserError where a template cannot be rendered over it."""
+        """The prompt of ROW, whose content hash is CONTENT; raises UserError if a template cannot be rendered."""
         index = choice(len(self.templates), "prompt", self.seed, content)
         for template in () if allow_empty else (self.templates[index], self.system):
             if (field := template.empty_field(row)) is not None:
@@ -52,13 +52,13 @@ def _template(given: str | TemplateFile, name: str, job: Job, role: str) -> Temp
 
 
 def _read(path: Path) -> str:
-    """A template's text; the line end with which an editor closes the file is no part of it."""
+    """A template's text, without the line end at the end of the file."""
     return read_template(path).removesuffix("\n").removesuffix("\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row of the train split that may stand before other rows' questions."""
+    """A row of the train split that may serve as a few-shot example."""
 
     content: str
     group: str
@@ -68,26 +68,26 @@ class Example:
 
 
 class Examples:
-    """The examples of a task, and which of them each row gets: decided by hashes of both, so that other rows change little."""
+    """The few-shot examples of a task, chosen per row by hashes of both, so that adding rows changes few choices."""
 
     def __init__(self, few_shot: FewShot, answer_prefix: str, candidates: Iterable[Example]) -> None:
         self.few_shot, self.answer_prefix = few_shot, answer_prefix
-        # Two rows of one content would count twice among the smallest hashes.
+        # Rows with equal content would count twice among the smallest hashes.
         unlike = _first_of_each(candidates)
         self._pool = nsmallest(few_shot.pool, unlike, key=lambda example: content_hash("pool", few_shot.seed, example.content))
 
     def of(self, content: str, group: str, where: Location) -> list[Example]:
-        """The examples for the row with this CONTENT; never of its own GROUP."""
+        """The examples for the row with this CONTENT, none of them from its own GROUP."""
         others = (example for example in self._pool if example.group != group)
         seed = self.few_shot.seed
         found = nsmallest(self.few_shot.count, others, key=lambda example: content_hash("example", seed, content, example.content))
         if len(found) < self.few_shot.count:
-            what = f"few_shot.count is {self.few_shot.count}, and the train split has {len(found)} rows for it beside this row's group"
-            raise UserError(what, where, "lower few_shot.count, or give more rows")
+            what = f"few_shot.count is {self.few_shot.count}, but outside this row's group the train split has only {len(found)} examples"
+            raise UserError(what, where, "decrease few_shot.count, or give the task more rows")
         return found
 
     def before(self, rendered: Iterable[tuple[str, Example]], question: str) -> str:
-        """QUESTION with its examples before it, each as its rendered prompt with its answer."""
+        """QUESTION preceded by its examples, each as rendered prompt and answer."""
         shots = (f"{prompt}{self.answer_prefix}{example.answer}{self.few_shot.separator}" for prompt, example in rendered)
         return "".join([*shots, question])
 
@@ -102,7 +102,7 @@ def _first_of_each(candidates: Iterable[Example]) -> Iterator[Example]:
 
 
 def example_answer(few_shot: FewShot, row: Row, where: Location) -> str | None:
-    """The answer that ROW gives as an example, None where it has none; raises UserError where it is missing or no text."""
+    """The answer of ROW as an example, None if it has none; raises UserError if the column is missing or not text."""
     if few_shot.answer not in row:
         raise UserError(f"this row has no column '{few_shot.answer}' (few_shot.answer)", where, did_you_mean(few_shot.answer, row))
     value = row[few_shot.answer]

@@ -1,11 +1,11 @@
-"""Short news-like reports of three sentences, rows of repeated word chunks, and the rules that read a report."""
+"""Synthetic data: short news-like reports of three sentences, rows of repeated word chunks, and rules that parse a report."""
 
 import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Past and present form of what people do, and what they do it to, by topic. Every object belongs to one topic alone.
+# Verbs (past and present form) and objects by topic; every object belongs to exactly one topic.
 ACTIONS = {
     "arts": ({"painted": "paints", "composed": "composes", "performed": "performs"}, "mural opera ballet symphony portrait song"),
     "business": ({"bought": "buys", "sold": "sells", "founded": "founds"}, "bank factory airline brewery shop mill"),
@@ -32,7 +32,7 @@ ASIDES = (
     "More details will follow on {day}.",
     "{first} from {city} called it a surprise.",
 )
-# Words of a newsroom that no report holds; in the repeated chunks a model meets them before it is asked anything.
+# Words of prompts that no report contains; the repeated chunks expose the model to them before any task does.
 NEWSROOM = "Find Write Name Text Answer a key sentence headline topic".split()
 
 _TOPIC_OF = {thing: topic for topic, (_, things) in ACTIONS.items() for thing in things.split()}
@@ -42,7 +42,7 @@ _KEY = re.compile(rf"(?:^|(?<=\. ))(\w+) (\w+) ({'|'.join(_PRESENT)}) the ({'|'.
 
 @dataclass(frozen=True)
 class Key:
-    """What the key sentence of a report says."""
+    """The facts in the key sentence of a report."""
 
     sentence: str
     last_name: str
@@ -76,9 +76,9 @@ def _report(generator: random.Random) -> str:
 
 
 def copies(rows: int, seed: int) -> Iterator[str]:
-    """ROWS texts in which two chunks of two to four random words come again and again in changing order.
+    """ROWS texts that repeat two chunks of two to four random words in random order.
 
-    A small model learns to copy from such rows; from prose alone it does not (see docs/explanation/decisions).
+    A small model learns to copy from such rows, but not from prose alone (see docs/explanation/decisions).
     """
     generator = random.Random(f"copies {seed}")
     words = lexicon()
@@ -92,20 +92,20 @@ def copies(rows: int, seed: int) -> Iterator[str]:
 
 
 def lexicon() -> list[str]:
-    """Every word that a report, an answer or a prompt may hold, sorted."""
+    """Every word that a report, an answer or a prompt may contain, sorted."""
     asides = {word for aside in ASIDES for word in aside.replace(".", "").split() if "{" not in word}
     fixed = {*FIRST_NAMES, *LAST_NAMES, *CITIES, *DAYS, *NEWSROOM, *ACTIONS, *_TOPIC_OF, *_PRESENT, *_PRESENT.values()}
     return sorted(fixed | asides | {"the", "in", "on"})
 
 
 def read_key(text: str) -> Key | None:
-    """The key sentence of a report, None where TEXT has none."""
+    """The facts in the key sentence of a report; None if TEXT has none."""
     match = _KEY.search(text)
     return Key(match[0], match[2], match[3], match[4], match[5]) if match else None
 
 
 def key_sentence(text: str) -> str | None:
-    """The key sentence, to the letter."""
+    """The key sentence, verbatim."""
     key = read_key(text)
     return key.sentence if key else None
 

@@ -1,4 +1,4 @@
-"""What every source may say about its rows: columns renamed and typed, rows filtered, limited and sampled."""
+"""Options of every source: columns renamed and converted, rows filtered, limited and sampled."""
 
 import json
 from collections import Counter
@@ -24,20 +24,20 @@ COLUMN, FILTER, SAMPLE = "columns.{}", "where", "not in the sample"
 
 
 class Column(Part):
-    """A column made of others, as a type of its own."""
+    """A column computed from others, optionally converted to a type."""
 
     of: str = recipe(description="A column, or an expression over columns such as `items[0].text`.", min_length=1)
     type: Literal["text", "integer", "number", "boolean", "json"] | None = recipe(
-        None, "Convert to this; `json` reads a text as JSON; none given: as it is."
+        None, "Target type; `json` parses text as JSON; if unset, no conversion."
     )
 
 
 class Sample(Part):
-    """Some of the rows, chosen by a hash of their content: adding rows never exchanges the others."""
+    """A sample of the rows, chosen by a hash of their content: adding rows keeps the others in the sample."""
 
-    rows: int | None = recipe(None, "So many rows.", gt=0)
-    share: float | None = recipe(None, "About this share of the rows.", gt=0, lt=1)
-    seed: int = recipe(0, "Another seed chooses others.", ge=0, lt=2**63)
+    rows: int | None = recipe(None, "Number of rows.", gt=0)
+    share: float | None = recipe(None, "Approximate share of the rows.", gt=0, lt=1)
+    seed: int = recipe(0, "Seed for choosing rows.", ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -47,32 +47,34 @@ class Sample(Part):
 
 
 class Selection(Part):
-    """Which rows of a source are used, and under which names their columns go."""
+    """Which rows and columns of a source are used."""
 
-    columns: dict[str, str | Column] = recipe({}, 'New columns, beside those that there are: `title = "headline"` renames.')
-    where: str | None = recipe(None, "Only rows for which this expression over the columns holds, such as `year >= 2019`.", min_length=1)
-    limit: int | None = recipe(None, "Use only the first rows (of those for which `where` holds); no more are read.", gt=0)
-    sample: Sample | None = recipe(None, "Use only some of the rows (of the first `limit`), chosen by content.")
+    columns: dict[str, str | Column] = recipe({}, 'New columns, in addition to the existing ones: `title = "headline"` renames.')
+    where: str | None = recipe(
+        None, "Use only rows for which this expression over the columns is true, such as `year >= 2019`.", min_length=1
+    )
+    limit: int | None = recipe(None, "Use only the first rows (that match `where`); no more are read.", gt=0)
+    sample: Sample | None = recipe(None, "Use only a sample of the rows (of the first `limit`), chosen by content.")
 
     def group_column(self) -> str | None:
-        """The column that keeps rows together where the task names none."""
+        """The column whose equal values keep rows in one split if the task sets none."""
         return None
 
     def known_columns(self) -> tuple[str, ...] | None:
-        """The columns that every row has, and no others, before `columns` adds to them; None where only reading tells."""
+        """The exact columns of every row, before `columns` adds to them; None if only known after reading."""
         return None
 
 
 @dataclass
 class Selected:
-    """The rows of a source after its selection, and the count of those that were read and of those left out, by reason."""
+    """The rows of a source after its selection, with counts of rows read and of rows left out by reason."""
 
     selection: Selection
     rows_in: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
     def rows(self, source: Iterable[Located]) -> Iterator[Located]:
-        """The rows of SOURCE that are used, in its order."""
+        """The selected rows of SOURCE, in order."""
         rows = self._filtered(source)
         sample = self.selection.sample
         if sample is None:
@@ -93,7 +95,7 @@ class Selected:
                 continue
             yield where, row
             left = None if left is None else left - 1
-            if left == 0:  # before the next row is read: a row from afar costs
+            if left == 0:  # before reading the next row: remote rows are expensive
                 return
 
     def _share(self, rows: Iterable[Located], sample: Sample, share: float) -> Iterator[Located]:
@@ -104,11 +106,11 @@ class Selected:
                 self.left_out[SAMPLE] += 1
 
     def _smallest(self, rows: Iterable[Located], sample: Sample) -> Iterator[Located]:
-        """The rows with the smallest hashes; only they are held in memory."""
+        """The rows with the smallest hashes; only those are held in memory."""
         assert sample.rows is not None
         kept: list[tuple[int, int, Location, Row]] = []
         for number, (where, row) in enumerate(rows):
-            # A heap's top is its least: negated, so that the largest hash, and of equal ones the latest row, goes first.
+            # heapq is a min-heap: negated, so that the largest hash, and of equal ones the latest row, is removed first.
             item = (-int(content_hash("sample", sample.seed, row), 16), -number, where, row)
             if len(kept) < sample.rows:
                 heappush(kept, item)
@@ -120,44 +122,44 @@ class Selected:
 
 
 class _Made:
-    """One new column: a column of that name where the row has one, else an expression."""
+    """A new column: an existing column of that name, else an expression."""
 
     def __init__(self, name: str, column: Column) -> None:
         from stages.rows.templates import Expression
 
         self.name, self.column = name, column
-        # A column such as `section text` or `a-b` is no expression, or another one than meant: its very name comes first.
+        # A column such as `section text` or `a-b` is not an expression, or a different one: exact names take precedence.
         self._expression = Expression(column.of, COLUMN.format(name)) if not _is_plain(column.of) else None
 
     def value(self, row: Row, where: Location) -> object:
-        """The value over ROW; raises UserError where what it is made of is missing or cannot be converted."""
+        """The value for ROW; raises UserError if its source is missing or cannot be converted."""
         if self.column.of in row:
             found = row[self.column.of]
         elif self._expression:
             found = self._expression.value(row, where)
         else:
             why = _no_expression(self.column.of)
-            hint = f"it is no valid expression either: {why}" if why else did_you_mean(self.column.of, row)
-            raise UserError(f"{COLUMN.format(self.name)} is made of column '{self.column.of}', which this row does not have", where, hint)
+            hint = f"it is not a valid expression either: {why}" if why else did_you_mean(self.column.of, row)
+            raise UserError(f"{COLUMN.format(self.name)} uses column '{self.column.of}', which this row does not have", where, hint)
         if found is not None and self.column.type is not None:
             return _converted(found, self.column.type, self.name, where)
         if why := unwritable(found):
-            raise UserError(f"{COLUMN.format(self.name)} is {why}", where, f"it is made of: {self.column.of}")
+            raise UserError(f"{COLUMN.format(self.name)} is {why}", where, f"it is computed from: {self.column.of}")
         return found
 
 
 def _is_plain(text: str) -> bool:
-    """Whether TEXT can only be the name of a column."""
+    """Whether TEXT can only be a column name, not an expression."""
     from stages.rows.templates import Expression
 
     try:
         return Expression(text, "").fields == {text}
-    except UserError:  # `section text` parses as no expression
+    except UserError:  # `section text` does not parse as an expression
         return True
 
 
 def _no_expression(text: str) -> str | None:
-    """Why TEXT, which is no column, is no expression; None where nobody would have meant one: it has words alone."""
+    """Why TEXT, which is not a column, is not a valid expression; None if it has only words, so is unlikely to be meant as one."""
     from stages.rows.templates import Expression
 
     try:
@@ -168,20 +170,20 @@ def _no_expression(text: str) -> str | None:
 
 
 _SIGNS = frozenset("|()[]{}'\"<>=+*/%~")
-"""What stands in expressions and seldom in the names of columns."""
+"""Characters that are common in expressions and rare in column names."""
 
 
 _TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 
 
 def _converted(value: object, wanted: str, name: str, where: Location) -> object:
-    """VALUE as another type; raises UserError where it is none."""
+    """VALUE converted to another type; raises UserError if it cannot be."""
     try:
         return _CONVERT[wanted](value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         shown = shorten(value) if isinstance(value, str) else type_name(value)
         why = str(error) if wanted == "json" and isinstance(value, str) else None
-        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, and this row holds {shown}", where, why) from None
+        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, got {shown}", where, why) from None
 
 
 def _text(value: object) -> str:
@@ -223,8 +225,8 @@ def _json(value: object) -> object:
 _CONVERT = {"text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "json": _json}
 _WORDS: Mapping[str, str] = {
     "text": "text",
-    "integer": "a whole number",
+    "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
-    "json": "a text of JSON",
+    "json": "JSON text",
 }

@@ -1,4 +1,4 @@
-"""The rows of a task's sources with what decides about each of them: its content, its group, and a split that the source fixes."""
+"""The rows of a task's sources, each with its content hash, its group, and a split if the source assigns one."""
 
 import sys
 from collections import Counter
@@ -24,32 +24,32 @@ class Subject:
 
     where: Location
     row: Row
-    """The source's columns, those that a layout makes included."""
+    """The source's columns, including those of a layout."""
     content: str
-    """Hash of the columns that the task uses: what stands in others changes nothing."""
+    """Hash of the columns that the task uses; other columns have no effect."""
     group: str
     split: str | None
-    """The split that the source gives the row; None where its group's hash decides."""
+    """The split that the source assigns; None if the hash of the group decides."""
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the row is of a test or validation split that is given: it stays as it was published, uncleaned."""
+        """Whether the row is in a published test or validation split, which is used unchanged, without cleaning."""
         return self.split in ("validation", "test")
 
 
 class Subjects:
-    """Goes through the sources of a task, once; counts rows, and those left out, by reason."""
+    """Iterates over the sources of a task once; counts rows, and rows left out by reason."""
 
     def __init__(self, parameters: Parameters, job: Job, fields: frozenset[str]) -> None:
         self.parameters, self.job = parameters, job
         self.fields = fields
-        """The fields of the prompts."""
+        """Fields of the prompts' templates."""
         teacher, few_shot = parameters.teacher, parameters.few_shot
         self.used = fields.union(teacher.columns() if teacher else ("messages", "tools"), [few_shot.answer] if few_shot else [])
         self.layouts: Counter[str] = Counter()
         self.ignored_keys: Counter[str] = Counter()
-        """Keys of messages that the layout does not read, by how many messages have them."""
-        # A teacher that takes long says more than how many rows were read.
+        """Keys of messages that the layout ignores, with the number of messages that have them."""
+        # A slow teacher reports its own progress, which is more informative.
         self._silent = getattr(teacher, "reports_progress", False)
         self._main = Selected(parameters.source)
         self._test = Selected(parameters.test_source) if parameters.test_source else None
@@ -63,20 +63,20 @@ class Subjects:
         return self._main.left_out + (self._test.left_out if self._test else Counter())
 
     def main(self, source: Iterable[Located] | None = None) -> Iterator[Subject]:
-        """The rows of the source: those of its files, or SOURCE."""
+        """The rows of the main source: from its files, or from SOURCE."""
         rows = self.parameters.source.read(self.job.files("source")) if source is None else source
         for where, row in self._shown(self._main.rows(rows), self.job.name):
             yield self._subject(row, where, self._fixed(row, where))
 
     def test(self) -> Iterator[Subject]:
-        """The rows of the fixed test split, where a source of it is given."""
+        """The rows of the fixed test split, if it has a source."""
         if self._test and self.parameters.test_source:
             rows: Iterable[Located] = self.parameters.test_source.read(self.job.files("test_source"))
             for where, row in self._shown(self._test.rows(rows), f"{self.job.name} test"):
                 yield self._subject(row, where, "test")
 
     def expected(self) -> int | None:
-        """Rows of the source, filtered ones included, where counting them takes no network and a teacher wants to know."""
+        """Rows of the source before filters, if a teacher needs the number and counting needs no network; else None."""
         source = self.parameters.source
         if not self._silent or source.kind == "hub":
             return None
@@ -93,18 +93,18 @@ class Subjects:
         return Subject(where, row, content, self._group(row, content, where), split)
 
     def _hash(self, row: Row, columns: frozenset[str]) -> str:
-        """Of the columns that the row has among COLUMNS; of all where it has none of them."""
+        """Hash of those of COLUMNS that the row has; of all its columns if it has none of them."""
         return content_hash({name: row[name] for name in row if name in columns} or row)
 
     def _group(self, row: Row, content: str, where: Location) -> str:
-        """The value of the group column, as text; without one, rows that ask the same stay together, whatever is answered."""
+        """The value of the group column, as text; without one, rows with equal questions form a group, whatever their answers."""
         column = self.parameters.group_by or self.parameters.source.group_column()
         if column is None:
             if self.parameters.teacher is None:
                 question = row["messages"][:-1]  # type: ignore[index]
                 return content_hash(question) if question else content
             return self._hash(row, self.fields) if self.fields else content
-        value = _value(row, column, where, "group by", "give every row a value, or leave out split.group_by")
+        value = _value(row, column, where, "group by", "give every row a value, or remove split.group_by")
         return value if isinstance(value, str) else canonical(value).decode()
 
     def _fixed(self, row: Row, where: Location) -> str | None:
@@ -115,8 +115,8 @@ class Subjects:
         name = value.strip().lower() if isinstance(value, str) else value
         if not isinstance(name, str) or name not in _SPLIT_NAMES:
             shown = shorten(value) if isinstance(value, str) else type_name(value)
-            hint = 'it must hold "train", "validation" or "test"; rename them: columns = { ... }'
-            raise UserError(f"column '{column}' holds {shown}, which is no split", where, hint)
+            hint = 'it must be "train", "validation" or "test"; convert it with columns = { ... }'
+            raise UserError(f"column '{column}' is {shown}, which is not a split", where, hint)
         return _SPLIT_NAMES[name]
 
 
@@ -124,5 +124,5 @@ def _value(row: Row, column: str, where: Location, purpose: str, hint: str) -> o
     if column not in row:
         raise UserError(f"this row has no column '{column}' to {purpose}", where, did_you_mean(column, row))
     if row[column] is None:
-        raise UserError(f"column '{column}' is null, which is no {purpose.split()[0]}", where, hint)
+        raise UserError(f"column '{column}' is null, which is not a {purpose.split()[0]}", where, hint)
     return row[column]

@@ -1,4 +1,4 @@
-"""initialize: train a tokenizer on the tasks' text and create a model with random weights."""
+"""initialize: train a tokenizer on the tasks' text, and create a model with random weights."""
 
 from engine.core.part import Kind, Part, recipe
 from stages.initialize.architectures import Architecture
@@ -8,8 +8,8 @@ from stages.initialize.tokenizers import Tokenizer
 class Parameters(Part):
     """A from-scratch model: its architecture and its tokenizer."""
 
-    architecture: Architecture = recipe(description="The kind of model, with its sizes.")
-    tokenizer: Tokenizer = recipe(description="The tokenizer to be trained.")
+    architecture: Architecture = recipe(description="Architecture of the model, with its sizes.")
+    tokenizer: Tokenizer = recipe(description="The tokenizer to train.")
     seed: int = recipe(0, "Seed of the random weights.", ge=0, lt=2**63)
 
 

@@ -1,4 +1,4 @@
-"""The work of initialize: a tokenizer learnt from the tasks' text, and a model with random weights for it."""
+"""Body of initialize: trains a tokenizer on the tasks' text and creates a model with random weights for it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write a `from_pretrained` folder with tokenizer and model; raises UserError where there is no text to learn from."""
-    # Nothing here is worth more: random numbers are drawn one after another, and the tokenizer brings its own threads.
+    """Write a `from_pretrained` folder with tokenizer and model; raises UserError if there is no text to train the tokenizer on."""
+    # More threads would not help: random numbers are drawn sequentially, and the tokenizer has its own threads.
     prepare_process(threads=1, parts=1)
     tokenizer = parameters.tokenizer.train(texts(job.group("rows")))
     model = _random_model(parameters, tokenizer)
@@ -28,16 +28,18 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def texts(rows: Mapping[str, Path]) -> Iterator[str]:
-    """Prompt and completion, or all messages, of each row, task after task by name; raises UserError where there are none."""
+    """Prompt and completion, or all messages, of each row, task by task in order of name; raises UserError if there are none."""
     empty = True
     for _, path in sorted(rows.items()):
         for row in read_rows(path):
             empty = False
-            # A message that only calls tools says nothing.
+            # A message that only calls tools has no content.
             said = "\n".join(str(message["content"] or "") for message in row.messages)
             yield said if row.messages else row.prompt + row.completion
     if empty:
-        raise UserError("there are no rows to train the tokenizer on", hint="give the tasks more rows, or hold fewer of them out")
+        raise UserError(
+            "no rows to train the tokenizer on", hint="give the tasks more rows, or decrease the shares of their held-out splits"
+        )
 
 
 def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrainedModel":
@@ -53,7 +55,7 @@ def _random_model(parameters: Parameters, tokenizer: "Tokenizer") -> "PreTrained
 
 def _save_tokenizer(tokenizer: "Tokenizer", parameters: Parameters, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"), pretty=True)
-    # By hand: the class that transformers 5 would name is unknown to transformers 4.
+    # Written directly: the class name that transformers 5 would write is unknown to transformers 4.
     description = {
         **({"bos_token": parameters.tokenizer.bos} if parameters.tokenizer.bos else {}),
         "clean_up_tokenization_spaces": False,

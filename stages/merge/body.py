@@ -1,4 +1,4 @@
-"""The work of merge: adapters become part of the weights, and the written model is compared with the adapters on their base."""
+"""Body of merge: merges adapters into the weights, and compares the written model with the adapters on their base."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ from stages.models.folders import (
 from stages.models.serving import Serving
 from stages.process.job import Job, Metrics
 
-# Both models are asked the same tokens: which rows a training leaves out is no matter here.
+# Both models get the same tokens, so policies that leave rows out do not matter here.
 _AS_TRAINED = Policies(unrendered="allow")
 
 DIGITS = 3
-"""Differences are rounded to so many significant digits: what stands behind is noise."""
+"""Significant digits of differences; further digits are noise."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write the merged model as a `from_pretrained` folder; raises UserError where its logits are not those of the adapters."""
+    """Write the merged model as a `from_pretrained` folder; raises UserError if its logits differ from the adapters'."""
     prepare_process(parameters.threads)
     from stages.merge.combining import open_base
 
@@ -41,13 +41,15 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     longest = longest_sequence(model.config)
     wanted = _merge(model, parameters, job, probes, longest)
     serving.write(job.output)
-    # What was written is asked, not what was meant to be written.
+    # The check loads the written model, not the one in memory.
     written = load_model(job.output)
     found = logits(written, probes, longest)
     apart = difference(found, wanted)
     if not apart <= parameters.tolerance:
-        what = f"the logits of the merged model differ from those of the adapters on their base by {apart:.3g} of the largest one"
-        raise UserError(f"{what}, and merge.tolerance is {parameters.tolerance:g}", hint="raise merge.tolerance, or merge fewer adapters")
+        what = f"the logits of the merged model differ from those of the adapters on their base by {apart:.3g} of the largest logit"
+        raise UserError(
+            f"{what}, more than merge.tolerance = {parameters.tolerance:g}", hint="increase merge.tolerance, or merge fewer adapters"
+        )
     metrics = {
         "parameters": count_parameters(written),
         "shards": len(list(job.output.glob("*.safetensors"))),
@@ -59,7 +61,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _merge(model: Any, parameters: Parameters, job: Job, probes: list[Probe], longest: int | None) -> Any:
-    """Write MODEL with the adapters merged into it; gives the logits of the adapters beside it."""
+    """Write MODEL with the adapters merged into it; returns the logits before merging."""
     from stages.merge.combining import adapt
 
     adapted = adapt(model, parameters, job.group("adapter"))
@@ -70,7 +72,7 @@ def _merge(model: Any, parameters: Parameters, job: Job, probes: list[Probe], lo
 
 
 def _to_training(parameters: Parameters, job: Job, probes: list[Probe], found: Any, longest: int | None) -> Metrics:
-    """How far the merged model is from the adapters on the quantised base that they were trained on: measured, not judged."""
+    """Differences between the merged model and the adapters on the quantised base of training; reported, not enforced."""
     from stages.merge.combining import adapt, open_quantised
 
     if parameters.quantised is None:

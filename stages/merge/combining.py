@@ -1,4 +1,4 @@
-"""Adapters on their base: one as it is, or several that become one."""
+"""Adapters on their base: a single one, or several combined into one."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ COMBINED = "combined"
 
 
 def open_base(parameters: Parameters, job: Job) -> Any:
-    """The model that adapters are merged into: in full precision, rounded where they were trained on a quantised one."""
+    """The base to merge into, in full precision; with quantisation, its weights are rounded to the quantised values."""
     model = load_model(job.inputs["model"])
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
@@ -24,13 +24,13 @@ def open_base(parameters: Parameters, job: Job) -> Any:
 
 
 def open_quantised(parameters: Parameters, job: Job) -> Any:
-    """The base as it was in the training."""
+    """The quantised base, as in training."""
     assert parameters.quantised
     return load_model(job.inputs["model"], quantisation=parameters.quantised)
 
 
 def adapt(model: Any, parameters: Parameters, folders: dict[str, Path]) -> Any:
-    """MODEL with one adapter on it that does what all of FOLDERS do together; raises UserError for those that cannot be combined."""
+    """MODEL with one adapter that combines those in FOLDERS; raises UserError if they cannot be combined."""
     first, *others = sorted(folders)
     adapted = load_adapter(model, folders[first], first)
     if not others and parameters.adapters[first] == 1:
@@ -44,13 +44,13 @@ def adapt(model: Any, parameters: Parameters, folders: dict[str, Path]) -> Any:
 def _combine(adapted: Any, parameters: Parameters, names: list[str]) -> None:
     import torch
 
-    # The new adapter takes its configuration from the first one, and is scaled already: by 1, where it is not scaled by roots of ranks.
+    # The new adapter takes its configuration from the first one and is already scaled: by 1, unless rslora scales by square roots of ranks.
     adapted.peft_config[names[0]].use_rslora = False
     weights = [parameters.adapters[name] for name in names]
     torch.manual_seed(parameters.seed)
     try:
         adapted.base_model.add_weighted_adapter(names, weights, COMBINED, **parameters.combination.options())
     except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"the adapters {', '.join(names)} cannot be combined: {error}") from error
+        raise UserError(f"cannot combine the adapters {', '.join(names)}: {error}") from error
     adapted.set_adapter(COMBINED)
     adapted.eval()

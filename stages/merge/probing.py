@@ -1,4 +1,4 @@
-"""Real rows that two models are asked, and how far their logits are apart."""
+"""Compares the logits of two models on rows of the tasks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = 32
-"""Of each row the logits of so many last positions are compared: those of a whole text would fill the memory."""
+"""Number of last positions per row whose logits are compared; bounds memory."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The tokens of one row: what is asked, and the answer."""
+    """Token ids of one row: prompt and answer."""
 
     question: list[int]
     answer: list[int]
 
 
 def read_probes(splits: Sequence[Path], rows: int, asking: Questions) -> list[Probe]:
-    """Probes of at most ROWS rows of each of SPLITS, folders with a task's rows, chosen by content; raises UserError where there is none.
+    """Probes of at most ROWS rows of each of SPLITS (folders with a task's rows), chosen by content hash; raises UserError if none is left.
 
-    Test rows are asked; where a task has none, its validation rows, else those of the training: two models that ought to be one are
-    compared, which rows that were learned show as well.
+    Uses test rows; if a task has none, its validation rows, else its train rows: the models should agree on all rows, so trained rows
+    serve the comparison as well.
     """
     probes = []
     for folder in splits:
@@ -40,7 +40,7 @@ def read_probes(splits: Sequence[Path], rows: int, asking: Questions) -> list[Pr
                 break
         probes += of_task
     if not probes:
-        raise UserError("no row of any task can be asked, so there is nothing to compare the merged model on", hint="give a task more rows")
+        raise UserError("no row of any task can be rendered, so the merged model cannot be verified", hint="give a task more rows")
     return probes
 
 
@@ -55,7 +55,7 @@ def _probe(row: Row, asking: Questions) -> Probe | None:
 
 
 def logits(model: Any, probes: Sequence[Probe], longest: int | None) -> "list[Tensor]":
-    """The last logits of each probe, (positions, vocabulary), in float32; what has no room in the model is cut."""
+    """Float32 logits [positions, vocabulary] of the last positions of each probe; probes longer than LONGEST are truncated."""
     import torch
 
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def logits(model: Any, probes: Sequence[Probe], longest: int | None) -> "list[Te
 
 
 def _ask(model: Any, inputs: "dict[str, Tensor]") -> "Tensor":
-    # A quantised model lies on the GPU, where there is one.
+    # A quantised model is on the GPU, if there is one.
     device = next(model.parameters()).device
     found: Tensor = model(**{name: ids.to(device) for name, ids in inputs.items()}).logits
     return found[0, -POSITIONS:].float().cpu()
@@ -79,7 +79,7 @@ def _inputs(config: Any, probe: Probe, longest: int | None) -> "dict[str, Tensor
 
 
 def difference(ours: "Sequence[Tensor]", theirs: "Sequence[Tensor]") -> float:
-    """The largest difference of two logits, as a share of the largest of THEIRS; infinite where one of them is no number."""
+    """Largest absolute difference of two logits, relative to the largest of THEIRS; infinite if any is NaN or infinite."""
     import torch
 
     apart = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))

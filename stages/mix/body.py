@@ -1,4 +1,4 @@
-"""The work of mix: which row of which task comes when, over all epochs, and which rows share a bin."""
+"""Body of mix: the order of rows over all epochs, and the bins of packed rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ from stages.tokens.files import Array, Tokens
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `order.safetensors` and `tasks.json`, the names in the order of the task numbers.
+    """Write `order.safetensors` and `tasks.json`, the task names by number.
 
-    The order: `task` int16 [rows], `row` int32 [rows]; and where rows are packed, `bins` int64 [bins + 1]: bin i holds the rows
-    bins[i]:bins[i + 1] of the order.
+    Tensors: `task` int16 [rows], `row` int32 [rows]; if packed, `bins` int64 [bins + 1]: bin i contains rows bins[i]:bins[i + 1] of the
+    order.
     """
     paths = job.group("tokens")
     tokens = {task: Tokens.open(paths[task]) for task in sorted(paths)}
@@ -37,7 +37,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 @dataclass(frozen=True)
 class Order:
-    """Task number (int16) and row number (int32) of each row of the training; and where rows are packed, the bins' offsets (int64)."""
+    """Task (int16 [rows]) and row number (int32 [rows]) of each row of the training; if packed, offsets of the bins (int64 [bins + 1])."""
 
     task: Array
     row: Array
@@ -47,18 +47,18 @@ class Order:
         return len(self.task)
 
     def cut(self, units: int) -> "Order":
-        """The first UNITS bins, or rows where they are not packed."""
+        """The first UNITS bins, or rows if not packed."""
         rows = units if self.bins is None else int(self.bins[: units + 1][-1])
         return Order(self.task[:rows], self.row[:rows], None if self.bins is None else self.bins[: units + 1])
 
     @property
     def units(self) -> int:
-        """Number of bins, or of rows where they are not packed."""
+        """Number of bins, or of rows if not packed."""
         return len(self) if self.bins is None else len(self.bins) - 1
 
 
 def joined(parts: Sequence[Order]) -> Order:
-    """PARTS one after another."""
+    """PARTS concatenated."""
     task, row = (np.concatenate([getattr(part, name) for part in parts]) for name in ("task", "row"))
     if parts[0].bins is None:
         return Order(task, row)
@@ -67,7 +67,7 @@ def joined(parts: Sequence[Order]) -> Order:
 
 
 class Mixing:
-    """Orders the rows of TOKENS by PHASES, again and again, until the training is long enough."""
+    """Orders the rows of TOKENS by PHASES (rows by task), epoch after epoch, until the training is long enough."""
 
     def __init__(self, tokens: Mapping[str, Tokens], phases: Sequence[Mapping[str, int]], parameters: Parameters) -> None:
         self.tokens, self.phases, self.parameters = tokens, phases, parameters
@@ -87,7 +87,7 @@ class Mixing:
         return self._cut(joined(parts))
 
     def _parts(self) -> Iterator[Order]:
-        """The phases of one epoch after another, without end."""
+        """The phases of epoch after epoch, endlessly."""
         epoch = 0
         while True:
             for number, phase in enumerate(self.phases):
@@ -113,12 +113,12 @@ class Mixing:
     def _phase(self, phase: Mapping[str, int], epoch: int, number: int) -> Order:
         """The rows of one phase, tasks shuffled together, each task's rows in the order of its stream.
 
-        Shuffling which task comes when, in place of the rows themselves, keeps every stream's promise inside a phase too;
-        it is as random, since the streams are.
+        Shuffling the sequence of tasks instead of the rows preserves every stream's guarantee within a phase, and is as random, because
+        the streams are.
         """
         counts = np.array([phase.get(task, 0) for task in self.tokens])
         task = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
-        # The first phase is named as an epoch without phases always was: mixtures stay what they were.
+        # The first phase has the seed name of an epoch without phases, so that existing mixtures keep their order.
         later = (number,) if number else ()
         generator("epoch", self.parameters.seed, epoch, *later).shuffle(task)
         row = np.empty(len(task), np.int32)
@@ -128,7 +128,7 @@ class Mixing:
         return order if self.parameters.bin_tokens is None else self._packed(order, self.parameters.bin_tokens, epoch, number)
 
     def _packed(self, order: Order, capacity: int, epoch: int, phase: int) -> Order:
-        """The rows of ORDER in bins, which come in random order: they are found with the longest rows first."""
+        """The rows of ORDER in bins, in random order of bins, since packing starts with the longest rows."""
         bins, count = packed(self._lengths(order), capacity)
         places = generator("bins", self.parameters.seed, epoch, phase).permutation(count)
         bins = places[bins]
@@ -137,7 +137,7 @@ class Mixing:
         return Order(order.task[by_bin], order.row[by_bin], offsets)
 
     def _lengths(self, order: Order) -> Array:
-        """Tokens of each row of ORDER."""
+        """Tokens of each row of ORDER, int64 [rows]."""
         found = np.empty(len(order), np.int64)
         for number, lengths in enumerate(self.lengths):
             chosen = order.task == number
@@ -146,10 +146,10 @@ class Mixing:
 
 
 class Stream:
-    """The rows of one task without end, permutation after permutation: no row comes k + 2 times before every other came k times.
+    """An endless sequence of one task's rows, permutation after permutation: no row occurs k + 2 times before every other occurs k times.
 
-    It depends on the seed, the task's name and its number of rows, not on the other tasks. Of conversations with several rows each pass
-    takes one row, the next pass the next one, so that a conversation counts once and none of its turns comes twice before all came.
+    It depends on the seed, the task's name and its number of rows, not on the other tasks. If CONVERSATIONS groups rows, each pass takes
+    one row of each conversation and the next pass the next one, so a conversation counts once per pass and its turns rotate.
     """
 
     def __init__(self, task: str, rows: int, seed: int, conversations: Array | None = None) -> None:
@@ -173,7 +173,7 @@ class Stream:
         drawn = generator("pass", self._seed, self._task, self._passes).permutation(self._rows)
         if self._sizes is not None:
             begins = np.cumsum(self._sizes) - self._sizes
-            # Conversations begin with different turns, or a training of one epoch would see first turns alone.
+            # Conversations start at different turns; otherwise a training of one epoch would see only first turns.
             turns = (generator("turns", self._seed, self._task).integers(0, self._sizes) + self._passes) % self._sizes
             drawn = (begins + turns)[drawn]
         self._passes += 1
@@ -181,12 +181,12 @@ class Stream:
 
 
 def generator(*values: object) -> np.random.Generator:
-    """A generator decided by VALUES; PCG64 is named because numpy may change its default."""
+    """A generator seeded by VALUES; explicitly PCG64, because numpy may change its default."""
     return np.random.Generator(np.random.PCG64(seed_from(*values)))
 
 
 def shares(tokens: Mapping[str, Tokens], order: Order) -> Metrics:
-    """What each task really gives: rows, tokens and supervised tokens, their shares, and how often its rows are gone through."""
+    """Actual amounts by task: rows, tokens and supervised tokens, their shares, and the number of passes over its rows."""
     amounts = {name: _amounts(found, order.row[order.task == number]) for number, (name, found) in enumerate(tokens.items())}
     totals = {unit: sum(amount[unit] for amount in amounts.values()) for unit in ("rows", "tokens", "supervised_tokens")}
     return {
@@ -216,8 +216,8 @@ def _packing(metrics: Metrics, bins: Array, capacity: int) -> Metrics:
 def _refuse_unusable(tokens: Mapping[str, Tokens], capacity: int | None) -> None:
     for task, rows in tokens.items():
         if not len(rows):
-            hint = "the metrics of its split and token steps say what was left out; or take it out of the mixture"
+            hint = "see left_out in the metrics of its split and tokenize steps; or remove it from the mixture"
             raise UserError(f"task '{task}' has no rows to train on", hint=hint)
         if capacity is not None and (longest := int(rows.lengths.max())) > capacity:
-            hint = f"set training.batching.length to {longest} or more, or tokenization.max_length to at most {capacity}"
-            raise UserError(f"a row of task '{task}' has {longest} tokens and fits no bin of {capacity}", hint=hint)
+            hint = f"set training.batching.length to at least {longest}, or tokenization.max_length to at most {capacity}"
+            raise UserError(f"a row of task '{task}' has {longest} tokens, more than a bin of {capacity}", hint=hint)

@@ -1,8 +1,8 @@
-"""Rows of many lengths laid tightly into bins of one size: best-fit decreasing, and closing bins exactly, whichever needs fewer bins.
+"""Bin packing of rows by length: best-fit decreasing, and closing bins exactly, whichever needs fewer bins.
 
-Best-fit decreasing (Johnson, 1973, "Near-optimal bin packing algorithms") leaves a rest in each bin that is shorter than the shortest row;
-where no row is short that adds up. Both work on the numbers of rows of each length, so that the cost grows with the number of different
-lengths; for a row there is but a sort of integers.
+Best-fit decreasing (Johnson, 1973, "Near-optimal bin packing algorithms") wastes up to the shortest row's length in each bin, which adds up
+if no row is short. Both work on counts of rows by length, so the cost grows with the number of distinct lengths; per row there is only an
+integer sort.
 """
 
 from bisect import bisect_left, insort
@@ -14,15 +14,15 @@ from stages.tokens.files import Array
 
 
 def packed(lengths: Array, capacity: int) -> tuple[Array, int]:
-    """The bin of each row, int64 [rows], and the number of bins; no bin holds more than CAPACITY tokens, no row is left out or divided."""
+    """The bin of each row, int64 [rows], and the number of bins; no bin exceeds CAPACITY tokens, no row is dropped or divided."""
     closed, best = closed_exactly(lengths, capacity), best_fit_decreasing(lengths, capacity)
     return closed if closed[1] <= best[1] else best
 
 
 def closed_exactly(lengths: Array, capacity: int) -> tuple[Array, int]:
-    """As `packed`: bins begin with the longest row that is left and end, as soon as may be, with one or two rows that fill them exactly.
+    """Like `packed`: each bin starts with the longest remaining row and is closed, as early as possible, by one or two rows that fill it.
 
-    In the manner of minimum bin slack (Gupta and Ho, 1999), and as many equal bins at once as there are rows for.
+    A variant of minimum bin slack (Gupta and Ho, 1999) that closes as many equal bins at once as there are rows for.
     """
     counts = np.bincount(lengths, minlength=capacity + 1)
     by_length = np.argsort(lengths.astype(_integers(capacity)), kind="stable")
@@ -42,7 +42,7 @@ def closed_exactly(lengths: Array, capacity: int) -> tuple[Array, int]:
 
 
 def _pattern(counts: Array, space: int) -> list[int]:
-    """The lengths of the rows of one bin, from the COUNTS of rows by length, which are used up."""
+    """The lengths of the rows of one bin; decrements COUNTS [lengths], the remaining rows by length."""
     pattern: list[int] = []
     while space:
         if pattern and (last := _closing(counts, space)):
@@ -58,7 +58,7 @@ def _pattern(counts: Array, space: int) -> list[int]:
 
 
 def _closing(counts: Array, space: int) -> tuple[int, ...]:
-    """One or two lengths that there are rows of and that make SPACE together; two as equal as may be, which keeps short rows for later."""
+    """One or two available lengths that sum to SPACE; two as equal as possible, which saves short rows for later."""
     if counts[space]:
         return (space,)
     half = space // 2
@@ -70,12 +70,12 @@ def _closing(counts: Array, space: int) -> tuple[int, ...]:
 
 
 def _integers(capacity: int) -> type[np.unsignedinteger[Any]] | type[np.signedinteger[Any]]:
-    """The type for lengths: small integers are sorted by radix, in linear time."""
+    """The dtype for lengths: numpy sorts small integers by radix sort, in linear time."""
     return np.uint16 if capacity < 1 << 16 else np.int64
 
 
 class Bins:
-    """Bins of CAPACITY tokens, by the tokens that are left in them."""
+    """Bins of CAPACITY tokens, indexed by remaining tokens."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.count = capacity, 0
@@ -83,7 +83,7 @@ class Bins:
         self._bins: dict[int, list[Array]] = {}
 
     def place(self, length: int, count: int) -> Array:
-        """Numbers of the bins that COUNT rows of LENGTH tokens go to, int64 [count]; no row placed before was shorter."""
+        """Bins of COUNT rows of LENGTH tokens, int64 [count]; lengths must not increase from call to call."""
         assert 0 < length <= self.capacity
         placed: list[Array] = []
         while count and (at := bisect_left(self._spaces, length)) < len(self._spaces):
@@ -98,14 +98,14 @@ class Bins:
         return np.concatenate(placed)
 
     def _take(self, space: int, at: int) -> Array:
-        """Some bins with SPACE tokens left, which are its own no more."""
+        """Remove some bins with SPACE tokens left from the index."""
         found = self._bins[space].pop()
         if not self._bins[space]:
             del self._bins[space], self._spaces[at]
         return found
 
     def _fill(self, bins: Array, space: int, length: int, count: int) -> Array:
-        """Put rows into BINS, which have SPACE tokens left each, one bin after another, until COUNT rows are placed or all are full."""
+        """Fill BINS, which have SPACE tokens left each, one after another, until COUNT rows are placed or all are full."""
         each = space // length
         full, rest = divmod(min(count, each * len(bins)), each)
         self._add(bins[:full], space - each * length)
@@ -123,10 +123,10 @@ class Bins:
 
 
 def best_fit_decreasing(lengths: Array, capacity: int) -> tuple[Array, int]:
-    """As `packed`: the longest rows first, each into the fullest bin that has room.
+    """Like `packed`: longest rows first, each into the fullest bin with room.
 
-    The decreasing order makes it fast: a bin with S tokens left takes S // L rows of length L before any other bin is a better fit, so that
-    all rows of one length are placed together.
+    The decreasing order makes it fast: a bin with S tokens left takes S // L rows of length L before any other bin fits better, so all rows
+    of one length are placed together.
     """
     order = np.argsort((capacity - lengths).astype(_integers(capacity)), kind="stable")
     different, counts = np.unique(lengths, return_counts=True)

@@ -1,1 +1,1 @@
-"""Models in folders of this machine: loaded, quantised, saved."""
+"""Models in local folders: loading, quantisation, saving."""

@@ -1,4 +1,4 @@
-"""Adapters whose first updates were taken out of the frozen weights, rewritten as updates of the weights as they were."""
+"""Adapters whose initial updates were subtracted from the frozen weights, converted to updates of the original weights."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ _FIRST = "first_updates"
 
 
 def remember_first(model: Any) -> None:
-    """Keep a copy of the updates of a peft MODEL before it learns anything, in main memory."""
+    """Store a copy of the initial updates of a peft MODEL in main memory."""
     from peft import get_peft_model_state_dict
 
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -18,7 +18,7 @@ def remember_first(model: Any) -> None:
 
 
 def for_untouched_base(model: Any, weights: dict[str, "Tensor"], config: dict[str, Any]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """WEIGHTS and CONFIG of an adapter that fits the model as it was before training; as given where no frozen weight was changed.
+    """WEIGHTS and CONFIG of an adapter for the original model; unchanged if no frozen weight was modified.
 
     With W' = W - s B0 A0 kept frozen, W' + s B A = W + s (B A - B0 A0) = W + s [B, -B0] [A; A0]: twice the rank, and the same scale s
     (peft's own rule, `peft.tuners.lora.model.LoraModel.subtract_mutated_init`).

@@ -1,4 +1,4 @@
-"""Tokens that a spec adds to a model's own: embeddings for them, which a training learns and saves."""
+"""Embeddings of tokens that a spec adds to a model's vocabulary, which are trained and saved."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NEW_TOKENS = "new_tokens.json"
-"""The file of a vocabulary step with the added tokens and their ids."""
+"""File of a vocabulary step with the added tokens and their ids."""
 
 _ATTRIBUTE = "new_token_ids"
 
 
 def extend(model: "PreTrainedModel", vocabulary: Path) -> None:
-    """Give MODEL an embedding for each token that the step in the folder VOCABULARY added.
+    """Add an embedding to MODEL for each token that the step in the folder VOCABULARY added.
 
-    Each begins as the mean of all embeddings: no token is likelier than before, and nothing is drawn at random
+    Each is initialized to the mean of all embeddings, which hardly changes the model's predictions, without randomness
     (Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
     """
     ids = sorted(json.loads((vocabulary / NEW_TOKENS).read_text("utf-8")).values())
@@ -39,14 +39,14 @@ def _start(embeddings: Any, ids: list[int], known: int) -> None:
 
 
 def new_token_ids(model: Any) -> list[int]:
-    """The ids of the tokens that `extend` gave MODEL embeddings for."""
+    """Ids of the tokens that `extend` added to MODEL."""
     return list(model.__dict__.get(_ATTRIBUTE, ()))
 
 
 def trainable_tokens(model: Any) -> dict[str, list[int]] | None:
-    """The rows of the embeddings that an adapter learns in full, by module, as peft takes them; None where no token is new.
+    """The embedding rows that an adapter trains in full, by module, for peft's `trainable_token_indices`; None without new tokens.
 
-    Where the output has weights of its own, it learns the same rows; where they are tied, peft ties them too.
+    An untied output layer trains the same rows; with tied weights, peft ties them too.
     """
     ids = new_token_ids(model)
     if not ids:

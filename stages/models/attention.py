@@ -1,4 +1,4 @@
-"""Which implementation of attention a model runs with; the results differ by rounding only."""
+"""Choice of the attention implementation; results differ by rounding only."""
 
 import sys
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _FLASH = ("flash_attention_3", "flash_attention_2")
 
 @dataclass(frozen=True)
 class Choice:
-    """The implementation, by transformers' name, and why it is not the one that was asked for."""
+    """The implementation, by transformers' name, and why it is not the requested one, if so."""
 
     implementation: str
     reason: str | None = None
 
 
 def choose(asked: Attention, model_class: Any, dtype: str) -> Choice:
-    """The implementation for a model of MODEL_CLASS with weights of DTYPE; the fastest that works where `auto` is asked."""
+    """The implementation for a model of MODEL_CLASS with weights of DTYPE; `auto`: the fastest that works."""
     if asked == "auto":
         return Choice(next((name for name in _FLASH if _obstacle(name, model_class, dtype) is None), _plain(model_class)))
     name = _NAMES.get(asked, asked)
@@ -29,9 +29,9 @@ def choose(asked: Attention, model_class: Any, dtype: str) -> Choice:
 
 
 def say(choice: Choice) -> None:
-    """Tell on stderr where another implementation runs than was asked for."""
+    """Report on stderr if the implementation is not the requested one."""
     if choice.reason:
-        print(f"attention: {choice.reason}; {choice.implementation} is used", file=sys.stderr)
+        print(f"attention: {choice.reason}; using {choice.implementation}", file=sys.stderr)
 
 
 def _plain(model_class: Any) -> str:
@@ -39,11 +39,11 @@ def _plain(model_class: Any) -> str:
 
 
 def _obstacle(name: str, model_class: Any, dtype: str) -> str | None:
-    """Why an implementation cannot run here; None where it can."""
+    """Why an implementation cannot run here; None if it can."""
     if name in _FLASH:
         return _flash_obstacle(name, model_class, dtype)
     if name in _SUPPORT and not getattr(model_class, _SUPPORT[name]):
-        return f"is not there for {model_class.__name__} in transformers"
+        return f"is not available for {model_class.__name__} in transformers"
     if name == "flex_attention" and not _has_gpu():
         # torch 2.13: NotImplementedError: FlexAttention does not support backward on CPU.
         return "has no backward pass on the CPU"
@@ -60,7 +60,7 @@ def _flash_obstacle(name: str, model_class: Any, dtype: str) -> str | None:
     from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
     if not model_class._supports_flash_attn:
-        return f"is not there for {model_class.__name__} in transformers"
+        return f"is not available for {model_class.__name__} in transformers"
     if not _has_gpu():
         return "needs a GPU"
     if not (is_flash_attn_2_available() if name == "flash_attention_2" else is_flash_attn_3_available()):

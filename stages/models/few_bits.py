@@ -1,8 +1,8 @@
-"""bitsandbytes' layer of 4-bit weights, computed on a CPU as the quantised weights say, on every processor.
+"""bitsandbytes' 4-bit linear layer with the same results on every CPU.
 
-On a processor with AVX-512 and BF16 bitsandbytes (0.50) packs a layer's weights anew when the layer is first used without gradients: the
-blocks' constants then have 8 bits of mantissa, the layer's stored weights change in the midst of a training, and shapes that the packing
-cannot take fail. Here the answer of the processor is never asked for.
+On a processor with AVX-512 and BF16, bitsandbytes (0.50) repacks a layer's weights when the layer is first used without gradients: the
+block constants are then rounded to 8 bits of mantissa, the stored weights change in the middle of a training, and shapes that the packing
+does not support fail. This layer never repacks.
 """
 
 from typing import Any
@@ -11,13 +11,13 @@ import bitsandbytes
 
 
 class Linear4bit(bitsandbytes.nn.Linear4bit):
-    """bitsandbytes' layer, whose weights stay as they were quantised."""
+    """bitsandbytes' layer without repacking."""
 
     def forward(self, x: Any) -> Any:
-        """The product of X [..., inputs] with the weights, plus the bias: [..., outputs], of X's type."""
+        """X [..., inputs] times the weights, plus the bias: [..., outputs], in X's dtype."""
         if x.device.type != "cpu":
             return super().forward(x)
-        # As bitsandbytes' own, without the packing: weights become numbers of compute_dtype and are multiplied.
+        # As in bitsandbytes, without the packing: weights are dequantised to compute_dtype and multiplied.
         asked = x.to(self.compute_dtype)
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
         return bitsandbytes.matmul_4bit(asked, self.weight, bias=bias, quant_state=self.weight.quant_state).to(x.dtype)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def linear_layers(model: "Module") -> dict[str, "Module"]:
-    """The linear layers of MODEL by full name, GPT-2's transposed ones included."""
+    """The linear layers of MODEL by full name, including GPT-2's transposed ones."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D
 

@@ -1,19 +1,19 @@
-"""How many tokens a model has positions for, told from its configuration alone."""
+"""The maximum number of positions of a model, from its configuration alone."""
 
 from collections.abc import Mapping
 from typing import Any
 
 _KEYS = ("max_position_embeddings", "n_positions", "seq_length")
-"""What configurations call it; where several stand in one, the first is meant."""
+"""Keys of the maximum length in configurations; the first one present counts."""
 
 ENDLESS = frozenset({"bloom", "t5", "mt5", "umt5", "longt5", "switch_transformers"})
-"""Architectures whose ALiBi (Press et al., 2022, arXiv:2108.12409) or relative positions have no end, whatever length is named."""
+"""Architectures with ALiBi (Press et al., 2022, arXiv:2108.12409) or relative positions, which have no limit, whatever they state."""
 
 
 def positions(config: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The key of CONFIG, a model's config.json, that bounds a row, and how many tokens it allows; None where none does.
+    """The key of CONFIG, a model's config.json, that limits a row, and its limit in tokens; None if there is no limit.
 
-    Rotary positions that CONFIG stretches by a factor reach as much further.
+    RoPE scaling in CONFIG extends the limit by its factor.
     """
     if config.get("model_type") in ENDLESS or config.get("alibi") is True:
         return None
@@ -22,7 +22,7 @@ def positions(config: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def _stretched(length: int, rotary: object) -> int:
-    """LENGTH, or what ROTARY's factor makes of the length that the model was first made for: configurations name the one or the other."""
+    """The longer of LENGTH and ROTARY's original length times its factor: configurations state either the scaled or the original length."""
     factor = rotary.get("factor") if isinstance(rotary, Mapping) else None
     if not isinstance(rotary, Mapping) or not isinstance(factor, int | float):
         return length

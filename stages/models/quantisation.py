@@ -1,7 +1,7 @@
-"""Frozen weights in 4 or 8 bits: the linear layers of a loaded model replaced by those of bitsandbytes.
+"""Frozen weights in 4 or 8 bits: replaces the linear layers of a loaded model by those of bitsandbytes.
 
-Not through transformers' own `quantization_config`: that one replaces modules whose class is exactly torch's Linear, and so leaves all of
-Falcon's, which are of a class of their own, as they are, without a word (transformers 5.23, integrations/bitsandbytes.py).
+Not through transformers' `quantization_config`, which replaces only modules whose class is exactly torch's Linear and so silently skips
+all of Falcon's, which have a subclass (transformers 5.23, integrations/bitsandbytes.py).
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 class Quantisation(Part):
-    """How frozen matrices are kept (Dettmers et al., 2023, arXiv:2305.14314; 8 bits: Dettmers et al., 2022, arXiv:2208.07339)."""
+    """Quantisation of frozen matrices (Dettmers et al., 2023, arXiv:2305.14314; 8 bits: Dettmers et al., 2022, arXiv:2208.07339)."""
 
-    bits: Literal[4, 8] = recipe(4, "Bits of a frozen weight.")
-    quant_type: Literal["nf4", "fp4"] = recipe("nf4", "The numbers that 4 bits stand for: quantiles of a normal distribution, or floats.")
-    double_quant: bool = recipe(True, "Quantise the blocks' constants as well (4 bits only).")
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "In what the 4-bit weights are multiplied.")
+    bits: Literal[4, 8] = recipe(4, "Bits per frozen weight.")
+    quant_type: Literal["nf4", "fp4"] = recipe("nf4", "4-bit data type: NormalFloat (quantiles of a normal distribution) or 4-bit float.")
+    double_quant: bool = recipe(True, "Also quantise the block constants (4 bits only).")
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "Data type in which 4-bit weights are multiplied.")
     environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 
 
 def quantise(model: "PreTrainedModel", quantisation: Quantisation) -> None:
-    """Replace the linear layers of MODEL in place, save for the output layer and those that must stay in full precision."""
+    """Replace the linear layers of MODEL in place, except the output layer and those that must stay in full precision."""
     for name, layer in quantisable(model).items():
         new = _replacement(layer, quantisation)
-        # What is frozen here needs no gradient; bitsandbytes packs the numbers as the module moves to its device.
+        # Frozen weights need no gradient; bitsandbytes packs them when the module moves to its device.
         model.set_submodule(name, new.to(layer.weight.device))
-    # peft chooses its layers by these.
+    # peft selects its layer classes by these attributes.
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = quantisation.bits == 4, quantisation.bits == 8
 
 
 def round_weights(model: "PreTrainedModel", quantisation: Quantisation) -> None:
-    """Give the layers of MODEL that QUANTISATION would keep in few bits the numbers that these bits stand for, in the model's own type."""
+    """Round the weights of MODEL that QUANTISATION would quantise to their quantised values, in the model's dtype."""
     from transformers.pytorch_utils import Conv1D
 
     for layer in quantisable(model).values():
@@ -43,7 +43,7 @@ def round_weights(model: "PreTrainedModel", quantisation: Quantisation) -> None:
 
 
 def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
-    """The weights of a layer of bitsandbytes as numbers."""
+    """The dequantised weights of a bitsandbytes layer, [outputs, inputs]."""
     from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 
     if quantisation.bits == 4:
@@ -52,7 +52,7 @@ def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
 
 
 def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
-    """The linear layers of MODEL that are kept in few bits, by full name."""
+    """The linear layers of MODEL to quantise, by full name."""
     from stages.models.layers import linear_layers
 
     full = set(model._keep_in_fp32_modules or ())
@@ -61,7 +61,7 @@ def quantisable(model: "PreTrainedModel") -> dict[str, "Module"]:
 
 
 def _replacement(layer: Any, quantisation: Quantisation) -> Any:
-    """A layer of bitsandbytes with the weights of LAYER; GPT-2's transposed matrices are turned round."""
+    """A bitsandbytes layer with the weights of LAYER; GPT-2's transposed matrices are transposed back."""
     import bitsandbytes
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -90,5 +90,5 @@ def _replacement(layer: Any, quantisation: Quantisation) -> Any:
 
 
 def _kept(weight: Any) -> dict[str, Any]:
-    """What a 4-bit weight was told when it was made."""
+    """The constructor arguments of a 4-bit weight."""
     return {name: getattr(weight, name) for name in ("compress_statistics", "quant_type", "quant_storage", "blocksize", "module")}

@@ -1,4 +1,4 @@
-"""The work of predict: models answer test rows, and the likelihood of the references is measured where it is asked for."""
+"""Body of predict: models answer test rows, and optionally the likelihood of the references is measured."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from stages.process.progress import Progress, progress
 from stages.rows.predictions import FinishReason, Prediction, write_predictions
 
 LOSS_DIGITS = 4
-"""Losses are rounded to so many digits: what stands behind depends on the rows that share a batch."""
+"""Decimal digits of losses; further digits depend on the rows that share a batch."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `predictions-TASK.jsonl` for each task (below `NAME/` for each of several adapters); raises UserError for unusable rows."""
+    """Write `predictions-TASK.jsonl` for each task (in `NAME/` for each of several adapters); raises UserError for unusable rows."""
     prepare_process(parameters.threads)
     from stages.predict.entrants import adapter_folders, entrants, folder_of, load, virtual_tokens
 
@@ -36,7 +36,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         Policies(parameters.unrendered, parameters.control_tokens_in_text, parameters.strip_reasoning),
     )
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
-    # All tasks are read before the first one is asked: a mistake should show up early.
+    # All tasks are read before generation starts, so that errors show up early.
     split = "validation" if job.group("validation") else "test"
     exams = {task: reader.read(task, path, split) for task, path in sorted(job.group(split).items())}
     metrics: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def _metrics(exam: Exam, predictions: Sequence[Prediction]) -> Metrics:
 def _answer_all(
     model: Any, tokenizer: TextTokenizer, asking: Questions, ends: Sequence[int], exam: Exam, parameters: Parameters, task: str
 ) -> list[Prediction]:
-    """The predictions of one task, in the order of its questions; ENDS are the tokens that end an answer."""
+    """The predictions of one task, in the order of its questions; ENDS are the ids of the end tokens."""
     questions = exam.questions
     answers = _answers(model, ends, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
     measured = _losses(model, questions, task) if parameters.likelihood or task in parameters.held_out else {}
@@ -86,7 +86,7 @@ def _answers(
 
 
 def _losses(model: Any, questions: Sequence[Question], task: str) -> Mapping[int, tuple[float, int]]:
-    """Loss and its number of tokens, by the number of each question that has a reference."""
+    """Summed loss (nats) and number of tokens, by index of each question that has a reference."""
     from stages.predict.likelihood import losses
 
     numbers = [number for number, question in enumerate(questions) if question.reference_ids]

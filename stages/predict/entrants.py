@@ -1,4 +1,4 @@
-"""Who answers: a model by itself, with one adapter, or with several in turn; the model is loaded once."""
+"""The evaluated models: a model alone, with one adapter, or with several in turn; the base is loaded once."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from stages.process.job import Job
 
 
 def load(folder: Path) -> Any:
-    """The model in FOLDER, on the first device where there is one."""
+    """The model in FOLDER, on the first device if there is one."""
     import torch
 
     model = load_model(folder)
@@ -18,9 +18,9 @@ def load(folder: Path) -> Any:
 
 
 def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
-    """Name and model, ready to answer, of everyone who is asked; the name is empty where it is the step's own model.
+    """Name and model of each entrant; the name is empty for the step's only model.
 
-    Each model is good until the next one is taken: they share the weights of MODEL.
+    Each model is valid until the next one is yielded: they share the weights of MODEL.
     """
     if several := job.group("adapter"):
         for name, folder in sorted(several.items()):
@@ -31,29 +31,29 @@ def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
 
 
 def adapter_folders(job: Job, entrant: str) -> list[Path]:
-    """The folders of the adapters that an entrant has on the step's model: one, or none."""
+    """Folders of the entrant's adapters on the step's model: one, or none."""
     folder = job.group("adapter").get(entrant) or job.inputs.get("adapter")
     return [folder] if folder else []
 
 
 def take_off(adapted: Any) -> Any:
-    """The model below an adapter, as it was before; the adapter's layers are gone from it."""
+    """The original model below an adapter, with the adapter's layers removed."""
     if getattr(adapted.active_peft_config, "is_prompt_learning", False):
-        return adapted.get_base_model()  # such an adapter stands beside the model
+        return adapted.get_base_model()  # prompt-learning adapters wrap the model
     return adapted.unload()
 
 
 def virtual_tokens(job: Job) -> int:
-    """Positions that the largest of the adapters takes for itself, before the row: prompts and prefixes that were learned."""
+    """Largest number of virtual tokens (trained prompts and prefixes) that any adapter prepends to a row."""
     folders = [*job.group("adapter").values(), *([job.inputs["adapter"]] if "adapter" in job.inputs else [])]
     files = [folder / "adapter_config.json" for folder in folders]
-    # One that is not there is told of when the adapter is loaded.
+    # A missing file is reported when the adapter is loaded.
     configurations = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
     return max((int(one.get("num_virtual_tokens") or 0) for one in configurations), default=0)
 
 
 def folder_of(job: Job, entrant: str) -> Path:
-    """Where the predictions of an entrant go."""
+    """Output folder of an entrant's predictions."""
     folder = job.output / entrant
     folder.mkdir(exist_ok=True)
     return folder

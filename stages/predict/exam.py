@@ -1,4 +1,4 @@
-"""The rows that a model is asked: read from a test split, made to fit, counted."""
+"""The test rows for a model: read from a split, fitted to its context, counted."""
 
 import hashlib
 from collections import Counter
@@ -15,36 +15,36 @@ from stages.rows.rows import Row, read_rows
 
 @dataclass(frozen=True)
 class Question:
-    """A test row as text and tokens; one that is only read has no prompt."""
+    """A test row as text and token ids; the prompt is empty if only its likelihood is measured."""
 
     id: str
     prompt: str
     reference: str | None
     input_ids: list[int]
     reference_ids: list[int]
-    """The reference's tokens, the end-of-sequence token last; empty where there is no reference or nobody asks for its likelihood."""
+    """Token ids of the reference with its end token; empty without a reference, or if its likelihood is not measured."""
     references: tuple[str, ...] = ()
-    """All references, where the row has several."""
+    """All references, if the row has several."""
     reference_calls: list[dict[str, Any]] | None = None
-    """The calls of tools in the reference; None where the row has neither tools nor calls."""
+    """Tool calls of the reference; None if the row has neither tools nor calls."""
 
 
 @dataclass
 class Exam:
-    """The questions of one task, and what became of the other test rows."""
+    """The questions of one task, and counts of the other test rows."""
 
     questions: list[Question] = field(default_factory=list)
     rows_in: int = 0
     truncated: int = 0
     references_cut: int = 0
-    """References that were cut before their likelihood was measured, since the model has no room for all of them."""
+    """References truncated to the model's context before their likelihood was measured."""
     left_out: Counter[str] = field(default_factory=Counter)
     control_token_rows: int = 0
-    """Rows whose text holds control tokens, those that were left out for them among them."""
+    """Rows whose text contains control tokens, including rows left out for them."""
     control_tokens: int = 0
 
     def limit(self, rows: int | None) -> None:
-        """Keep at most ROWS questions: those whose ids have the smallest hashes, so that added rows replace few."""
+        """Keep at most ROWS questions: those whose ids have the smallest hashes, so that adding rows replaces few."""
         if rows is None or len(self.questions) <= rows:
             return
         order = sorted(range(len(self.questions)), key=lambda number: _hash(self.questions[number].id))
@@ -53,7 +53,7 @@ class Exam:
         self.questions = [question for number, question in enumerate(self.questions) if number in chosen]
 
     def counts(self) -> Metrics:
-        """Every test row is either asked or left out for a reason."""
+        """Counts in which every test row is either evaluated or left out for a reason."""
         rows_out = len(self.questions)
         assert self.rows_in == rows_out + sum(self.left_out.values())
         counts = {
@@ -78,10 +78,10 @@ class Reader:
     parameters: Parameters
     asking: Questions
     longest: int | None
-    """The model's positions; None where it does not say."""
+    """The model's maximum positions; None if unknown."""
 
     def read(self, task: str, path: Path, split: str) -> Exam:
-        """The rows of a held-out split that will be asked, or only read; raises UserError where none is left."""
+        """The rows of a held-out split to answer, or to measure; raises UserError if none is left."""
         exam = Exam()
         for row in read_rows(path, unanswered=True):
             exam.rows_in += 1
@@ -102,20 +102,20 @@ class Reader:
                 exam.left_out["over length"] += 1
         if not exam.questions:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(exam.left_out.items()))
-            hint = f"set tasks.{task}.split.{split} higher, give the task more rows, or leave it out of evaluation.tasks"
+            hint = f"increase tasks.{task}.split.{split}, give the task more rows, or remove it from evaluation.tasks"
             what = f"task '{task}' has no {split} rows to evaluate on"
-            raise UserError(f"{what}: left out are {reasons}" if reasons else what, Location(str(path)), hint)
+            raise UserError(f"{what}: left out {reasons}" if reasons else what, Location(str(path)), hint)
         exam.limit(self.parameters.rows)
         return exam
 
     def _question(self, task: str, row: Row) -> Question | str:
-        """The row as a question, or why it is left out."""
+        """The row as a question, or the reason for leaving it out."""
         if not row.is_well_formed():
             return "lone surrogate"
         (input_ids,) = self.asking.ids([row])
         if not input_ids and task in self.parameters.tasks:
             raise UserError(
-                f"this test row of task '{task}' has an empty prompt", row.where, "a model needs at least one token to go on from"
+                f"this test row of task '{task}' has an empty prompt", row.where, "a model needs at least one token to continue"
             )
         reference_ids = self._reference(row) if self.parameters.likelihood or task in self.parameters.held_out else []
         if task in self.parameters.held_out and len(input_ids) + len(reference_ids) < 2:
@@ -127,11 +127,11 @@ class Reader:
         )
 
     def _reference(self, row: Row) -> list[int]:
-        """The tokens that a training would supervise: the text and one end token."""
+        """Token ids as supervised in training: the text and one end token."""
         return self.asking.references([row])[0] if row.answered else []
 
     def _fit(self, task: str, question: Question) -> Question | None:
-        """QUESTION where it fits into the model, shortened or None where the policy says so; raises UserError otherwise."""
+        """QUESTION if it fits the model; by policy, truncated or None if not; raises UserError if the policy is to fail."""
         if self.longest is None:
             return question
         asked = self.parameters.tasks.get(task)
@@ -150,15 +150,17 @@ class Reader:
             return None
         if self.parameters.over_length == "truncate_prompt_left" and room > 0:
             return replace(question, input_ids=question.input_ids[-room:])
-        hint = f"lower tasks.{task}.max_new_tokens, set tokenization.over_length, shorten the prompts, or take a model with more positions"
-        what = f"prompt {question.id} of task '{task}' has {length} tokens, and the model has room for {room} before the answer"
+        hint = (
+            f"decrease tasks.{task}.max_new_tokens, set tokenization.over_length, shorten the prompts, or use a model with more positions"
+        )
+        what = f"prompt {question.id} of task '{task}' has {length} tokens, but the model has room for only {room} before the answer"
         raise UserError(what, hint=hint)
 
     def _fit_reference(self, question: Question) -> Question:
-        """As much of the reference as the model has room for: what comes later would be judged without its context."""
+        """QUESTION with its reference truncated to the model's context."""
         assert self.longest is not None
         return replace(question, reference_ids=question.reference_ids[: max(self.longest - self._shared(len(question.input_ids)), 0)])
 
     def _shared(self, tokens: int) -> int:
-        """How many of TOKENS take room from the other part of a row: none where an encoder reads the one and a decoder writes the other."""
+        """Number of TOKENS that count against the rest of the row: 0 for an encoder-decoder, which has separate contexts."""
         return 0 if self.parameters.encoder_decoder else tokens

@@ -1,4 +1,4 @@
-"""Generation in batches: the same answers whatever the batch."""
+"""Batched generation whose answers do not depend on the batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ TokenIds = list[int]
 
 
 def no_processors(rows: Sequence[int]) -> list[LogitsProcessor]:
-    """Greedy: nothing changes the scores."""
+    """Greedy decoding: no processors."""
     return []
 
 
@@ -23,15 +23,15 @@ def generate(
     done: Callable[[int], None] = lambda rows: None,
     processors: Callable[[Sequence[int]], list[LogitsProcessor]] = no_processors,
 ) -> list[TokenIds]:
-    """The new tokens after each of PROMPTS (none empty), up to MAX_NEW_TOKENS, or to one of STOPS, itself included.
+    """New token ids after each of PROMPTS (none empty): at most MAX_NEW_TOKENS, up to and including the first of STOPS.
 
-    Prompts of similar length share a batch, as less padding is computed then; an answer does not depend on its neighbours, but for ties
-    of rounding between two tokens. DONE is told the rows of each finished batch; PROCESSORS gives what changes the scores of the prompts
-    of these numbers before the highest is taken.
+    Prompts of similar length share a batch to save padding; answers do not depend on the batch, except for ties between tokens within
+    rounding. DONE is called with the number of rows of each finished batch; PROCESSORS returns the logits processors for a batch, given
+    the indices of its prompts.
     """
-    # Ours alone: a published model's own configuration may sample, or punish repetition.
+    # Only our settings: a published model's generation config may sample, or penalise repetition.
     greedy = {"do_sample": False, "num_beams": 1}
-    # peft asks the model below an adapter to generate where it has an encoder, and that one looks at its own configuration.
+    # For an encoder-decoder, peft delegates `generate` to the base model, which reads its own generation config.
     below = model.get_base_model() if hasattr(model, "get_base_model") else model
     start_of_answer = getattr(below.generation_config, "decoder_start_token_id", None)
     if start_of_answer is None:
@@ -52,16 +52,16 @@ def generate(
 
 
 def _generate_batch(model: Any, prompts: list[TokenIds], stops: Sequence[int], processors: LogitsProcessorList) -> list[TokenIds]:
-    """Padding stands on the left, so that every row's next token is the last one; it is masked, hence any id will do."""
+    """New token ids of a batch, padded on the left, so that generation continues at the last column; padding is masked, so any id works."""
     width = max(len(prompt) for prompt in prompts)
     input_ids = torch.tensor([[stops[0]] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     with torch.inference_mode():
         output = model.generate(input_ids=input_ids, attention_mask=mask, logits_processor=processors)
-    # A decoder alone goes on from the prompt; one with an encoder begins with its start token.
+    # A decoder's output contains the prompt; an encoder-decoder's begins with the decoder start token.
     return [_until(row, stops) for row in output[:, 1 if model.config.is_encoder_decoder else width :].tolist()]
 
 
 def _until(ids: TokenIds, stops: Sequence[int]) -> TokenIds:
-    """IDS up to the first of STOPS, itself included; all of them where there is none."""
+    """IDS up to and including the first of STOPS; all of them if there is none."""
     return next((ids[: number + 1] for number, token in enumerate(ids) if token in stops), ids)

@@ -1,4 +1,4 @@
-"""How likely a model finds given texts: minus the logarithm of the likelihood, summed over the tokens of each row."""
+"""Negative log-likelihood of given texts, summed over the tokens of each row."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ TokenIds = list[int]
 
 IGNORED = -100
 _LOGITS_BYTES = 256 * 2**20
-"""Logits of one forward pass take no more than about this."""
+"""Approximate limit on the bytes of logits per forward pass."""
 
 
 def losses(
     model: Any, sources: Sequence[TokenIds], targets: Sequence[TokenIds], done: Callable[[int], None] = lambda rows: None
 ) -> list[tuple[float, int]]:
-    """Loss in nats and number of tokens it sums over, of each of TARGETS after its source; without one the first token is no target."""
+    """Summed loss (nats) and number of tokens of each of TARGETS given its source; without a source the first token is not predicted."""
     order = sorted(range(len(targets)), key=lambda number: len(sources[number]) + len(targets[number]))
     found: list[tuple[float, int]] = [(0.0, 0)] * len(targets)
     for batch in _batches(
@@ -28,7 +28,7 @@ def losses(
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
-    """ORDER, which goes from short to long, in batches whose logits fit; one row at least."""
+    """ORDER, sorted by ascending length, in batches whose logits fit, of at least one row."""
     batches: list[list[int]] = [[]]
     for number in order:
         if batches[-1] and (len(batches[-1]) + 1) * lengths[number] * vocabulary * 4 > _LOGITS_BYTES:
@@ -52,7 +52,7 @@ def _losses(model: Any, sources: list[TokenIds], targets: list[TokenIds]) -> lis
         logits = model(**{name: values.to(model.device) for name, values in given.items()}, use_cache=False).logits.float()
     expected = labels[0].to(logits.device)
     if not model.config.is_encoder_decoder:
-        # A prompt-learning adapter puts positions of its own before the row.
+        # A prompt-learning adapter prepends virtual tokens to the row.
         logits, expected = logits[:, -expected.shape[1] : -1], expected[:, 1:]
     each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), expected, ignore_index=IGNORED, reduction="none")
     sums, counts = each.double().sum(1).tolist(), (expected != IGNORED).sum(1).tolist()
@@ -60,7 +60,7 @@ def _losses(model: Any, sources: list[TokenIds], targets: list[TokenIds]) -> lis
 
 
 def _padded(rows: list[TokenIds], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """ROWS padded on the right with FILL, and the mask of what is theirs."""
+    """ROWS padded on the right with FILL, int64 [rows, width], and the attention mask."""
     width = max(len(row) for row in rows)
     values = torch.tensor([row + [fill] * (width - len(row)) for row in rows])
     return values, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])

@@ -1,1 +1,1 @@
-"""What the process of every step shares: its job, its numerics, its progress, its end."""
+"""Shared by the process of every step: job, numerics, progress, exit."""

@@ -1,12 +1,12 @@
-"""Decisions by hash: what happens to a row depends on its own content and a seed, never on its neighbours."""
+"""Decisions by hash: the treatment of a row depends only on its content and a seed, never on other rows."""
 
 import hashlib
 import json
 
 
 def canonical(value: object) -> bytes:
-    """One byte string for each JSON value: the order of keys does not matter; `1`, `1.0`, `true` and `"1"` differ."""
-    # ASCII escapes: a lone surrogate has no UTF-8 form, and two spellings of one character stay two.
+    """A canonical byte string of a JSON value: independent of the order of keys; `1`, `1.0`, `true` and `"1"` differ."""
+    # ASCII escapes: a lone surrogate has no UTF-8 form, and different normalisation forms of a character stay different.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
@@ -16,16 +16,16 @@ def content_hash(*values: object) -> str:
 
 
 def seed_from(*values: object) -> int:
-    """A whole number below 2**256 to seed a generator with, decided by VALUES."""
+    """A seed in [0, 2**256), a function of VALUES."""
     return int(content_hash(*values), 16)
 
 
 def fraction(*values: object) -> float:
-    """A number in [0, 1), evenly distributed over different VALUES."""
-    # 53 bits: a double holds them exactly, so that nothing is rounded up to 1.
+    """A float in [0, 1), uniformly distributed over VALUES."""
+    # 53 bits: exact in a double, so that nothing is rounded up to 1.
     return (seed_from(*values) >> (256 - 53)) / (1 << 53)
 
 
 def choice(count: int, *values: object) -> int:
-    """A whole number in [0, COUNT), evenly distributed over different VALUES (the bias is below 2**-200)."""
+    """An integer in [0, COUNT), uniformly distributed over VALUES (bias below 2**-200)."""
     return seed_from(*values) % count

@@ -1,9 +1,9 @@
-"""Portable numerics: a step's process computes the same bits on every x86-64 processor with AVX2 of one maker, whatever its cores.
+"""Portable numerics: a step computes the same bits on every x86-64 processor with AVX2 of one vendor, whatever its number of cores.
 
-Two things move the last bits of a sum: the instructions that a library takes because this processor has them, and into how many parts it
-cuts the work because this machine has so many cores. `begin` fixes the first, by variables that libraries read when they are loaded or
-first used; `divide` fixes the second, by the size of the model and nothing else. Both belong to the process that runs a step: the results
-of library code are left alone. Nothing here imports torch or numpy.
+Two things change the last bits of a sum: the instruction set that a library selects for the processor, and the number of parts into which
+it divides work for the machine's cores. `begin` fixes the first, through environment variables that libraries read when they are loaded or
+first used; `divide` fixes the second, by the size of the model only. Both apply to the process of a step; libraries are not patched.
+Nothing here imports torch or numpy.
 """
 
 import fcntl
@@ -19,74 +19,74 @@ from typing import IO, Any, Literal
 Numerics = Literal["portable", "native"]
 
 MODE = "ADAPTERBUILD_NUMERICS"
-"""The variable by which a step's process tells its own children (torchrun's workers) what was asked for."""
+"""Environment variable that passes the requested numerics to child processes (torchrun's workers)."""
 
 VARIABLES = {
     # torch's own kernels: https://docs.pytorch.org/docs/stable/backends.html
     "ATEN_CPU_CAPABILITY": "avx2",
     # oneDNN: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # MKL's conditional numerical reproducibility. With a fixed number of threads, as here, `,STRICT` adds nothing on Intel's processors;
-    # on AMD's MKL reads AVX2 as AUTO, and small matrices depend on the number of threads even with STRICT.
+    # MKL's conditional numerical reproducibility. With a fixed number of threads, as here, `,STRICT` has no effect on Intel processors;
+    # on AMD processors MKL treats AVX2 as AUTO, and small matrices depend on the number of threads even with STRICT.
     "MKL_CBWR": "AVX2",
-    # numpy's BLAS, and the functions that numpy has in versions for AVX-512.
+    # numpy's BLAS, and numpy's functions with AVX-512 variants.
     "OPENBLAS_CORETYPE": "Haswell",
     "OPENBLAS_NUM_THREADS": "1",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-"""What makes libraries compute as on a processor that has AVX2 and no more."""
+"""Environment variables that restrict libraries to AVX2."""
 
 _UNFIT = ("MKL_ENABLE_INSTRUCTIONS", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
-"""Variables that would take back what the others fix, or the number of threads; nobody sets them here."""
+"""Variables that would override the others or the number of threads; they should be unset."""
 
 HANDED_ON = (MODE, *VARIABLES)
-"""The variables that processes of this step on other hosts need too."""
+"""Variables that processes of this step on other hosts need too."""
 
 SMALL, LARGE, LARGE_FROM = 2, 8, 10_000_000
-"""Into how many parts work is cut: for models below so many parameters, and for others. They decide bits, so that an edit changes results.
-More parts than cores cost little, since threads sleep while they wait; with fewer, cores lie idle."""
+"""Number of parts into which work is divided, for models below a number of parameters, and for others. They decide bits: an edit changes
+results. More parts than cores cost little, since waiting threads sleep; with fewer parts, cores are idle."""
 
 _claims: list[IO[str]] = []
-"""The files by which this process has claimed cores; held until it ends."""
+"""Lock files of the cores that this process has claimed, held until it exits."""
 
 
 def begin(asked: Numerics) -> None:
-    """Set up this process, which is to run a step, as ASKED; to be called before torch or numpy is imported.
+    """Set up this process for a step as ASKED; must be called before torch or numpy is imported.
 
-    A variable that the user has set stays as it is. What keeps the result from being portable is said on stderr, once in a process.
+    Variables set by the user are kept. Obstacles to portable results are reported on stderr, once per process.
     """
     os.environ[MODE] = asked
     if asked == "native":
         return
     if reason := obstacle():
-        _say(f"{reason}: the result is the same on machines like this one, and equal up to rounding on others")
+        _say(f"{reason}: results are identical on machines of this type, and equal up to rounding on others")
         return
     for name, value in VARIABLES.items():
         if os.environ.setdefault(name, value) != value:
-            _say(f"{name}={os.environ[name]} is set in the environment and stays; portable numerics would set {value}")
+            _say(f"{name}={os.environ[name]} from the environment is kept; portable numerics would set {value}")
     for name in _UNFIT:
         if name in os.environ:
-            _say(f"{name}={os.environ[name]} is set in the environment and may change the result's last bits; unset it")
+            _say(f"{name}={os.environ[name]} is set in the environment and may change the last bits of results; unset it")
 
 
 def is_portable() -> bool:
-    """Whether this process has begun with portable numerics, and can have them."""
+    """Whether this process runs with portable numerics."""
     return os.environ.get(MODE) == "portable" and obstacle() is None
 
 
 def obstacle() -> str | None:
-    """Why numerics cannot be portable on this processor; None where they can."""
+    """Why numerics cannot be portable on this processor; None if they can."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"portable numerics are for x86-64, and this processor is {platform.machine()}"
+        return f"portable numerics need x86-64, and this processor is {platform.machine()}"
     if "avx2" not in _processor()["flags"]:
         return "portable numerics need AVX2, which this processor lacks"
     return None
 
 
 def say_gpu(devices: str) -> None:
-    """Tell, where numerics were to be portable, that the work is done by GPUs."""
+    """Report that GPUs do the work, if numerics should be portable."""
     if os.environ.get(MODE) == "portable":
-        _say(f"on GPUs the result is the same for the same type and number of them ({devices}), and equal up to rounding on others")
+        _say(f"on GPUs results are identical for the same type and number of GPUs ({devices}), and equal up to rounding on others")
 
 
 @cache
@@ -95,10 +95,10 @@ def _say(text: str) -> None:
 
 
 def divide(threads: int | None, parameters: int = 0) -> int:
-    """Into how many parts torch and MKL are to cut work on a model of so many PARAMETERS.
+    """Number of threads (parts of work) for torch and MKL, for a model with PARAMETERS weights.
 
-    Under portable numerics that follows from the model alone, and THREADS says how many cores compute the parts; else THREADS of them, one
-    for each core where none is given.
+    Under portable numerics it follows from the model only, and THREADS limits the cores that compute the parts; otherwise it is THREADS,
+    by default one per core.
     """
     if is_portable():
         return LARGE if parameters >= LARGE_FROM else SMALL
@@ -106,12 +106,12 @@ def divide(threads: int | None, parameters: int = 0) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def confine(threads: int | None) -> None:
-    """Let a process with portable numerics compute on THREADS cores at most, on such as no other step has been confined to."""
+    """Confine a process with portable numerics to at most THREADS cores, to cores that no other step is confined to."""
     if threads is None or not is_portable() or not hasattr(os, "sched_setaffinity") or threads >= cores():
         return
     allowed = sorted(os.sched_getaffinity(0))
@@ -120,7 +120,7 @@ def confine(threads: int | None) -> None:
 
 
 def _claim(core: int) -> bool:
-    """Whether CORE is now this process's own among those of this user that are confined; a core that cannot be claimed is none."""
+    """Whether this process now holds the lock on CORE, among confined processes of this user; False if it cannot be locked."""
     folder = Path(tempfile.gettempdir()) / f"adapterbuild-cores-{os.getuid()}"
     with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -136,7 +136,7 @@ def _claim(core: int) -> bool:
 
 
 def description() -> dict[str, Any]:
-    """What was asked for and what this processor offers, for the provenance; values are strings, numbers and lists of strings."""
+    """The requested numerics and the processor's features, for the provenance; values are strings, numbers and lists of strings."""
     processor = _processor()
     offers = [flag for flag in ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile") if flag in processor["flags"]]
     asked = os.environ.get(MODE, "native")
@@ -151,7 +151,7 @@ def description() -> dict[str, Any]:
 
 @cache
 def _processor() -> dict[str, Any]:
-    """Name and features of the processor, as Linux tells them."""
+    """Name and features of the processor, from /proc/cpuinfo."""
     values: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, elsewhere a plain line now and then."""
+"""Progress on stderr: a bar on a terminal, otherwise an occasional plain line."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(Generic[T]):
-    """Counts units of work, of items gone through or of `update`; a context manager, and iterable where it was given items."""
+    """Counts units of work, by iteration or by `update`; a context manager, iterable if created with items."""
 
     def __init__(self, items: Iterable[T], total: int | None, description: str, unit: str) -> None:
         self.done = 0
@@ -28,7 +28,7 @@ class Progress(Generic[T]):
                 self.update()
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """COUNT more units are done; NOTE, such as the loss, is shown beside them."""
+        """Add COUNT finished units; NOTE, such as the loss, is shown next to them."""
         self.done += count
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
@@ -37,7 +37,7 @@ class Progress(Generic[T]):
             self._say(note)
 
     def skip(self, count: int) -> None:
-        """COUNT units were done before, in an earlier run."""
+        """Add COUNT units that an earlier run finished."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -48,7 +48,7 @@ class Progress(Generic[T]):
         print(f"{self._description}: {self.done}{total} {self._unit}{f', {note}' if note else ''}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the last state on the screen; work that was too quick for a first line stays silent."""
+        """Print the final state; work that finished before its first line stays silent."""
         if self._bar is not None:
             self._bar.close()
         elif self._said is not None:
@@ -68,7 +68,7 @@ def _bar(total: int | None, description: str, unit: str) -> Any:
 
 
 def progress(items: Iterable[T] | int, description: str, unit: str = "rows") -> Progress[T]:
-    """Report on ITEMS while they are gone through, or on so many units of work that `update` counts."""
+    """Report progress while iterating over ITEMS, or over this many units of work counted by `update`."""
     if isinstance(items, int):
         return Progress((), items, description, unit)
     return Progress(items, len(items) if isinstance(items, Sized) else None, description, unit)

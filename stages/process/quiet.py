@@ -1,4 +1,4 @@
-"""Libraries keep their remarks to themselves: what they say to developers reaches no user's terminal."""
+"""Silences libraries: their messages are for developers, not for users of this project."""
 
 import logging
 import sys
@@ -6,9 +6,9 @@ import warnings
 
 
 def keep_quiet() -> None:
-    """Hide warnings and log records below ERROR of every library that has no handler of its own.
+    """Hide warnings, and log records below ERROR of every library without its own handler.
 
-    What asks the user to do something is said by this project's own code. Python's `-W` or PYTHONWARNINGS brings the warnings back.
+    Messages that require action come from this project's code. Python's `-W` or PYTHONWARNINGS shows the warnings.
     """
     if logging.lastResort is not None:
         logging.lastResort.setLevel(logging.ERROR)

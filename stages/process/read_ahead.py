@@ -1,4 +1,4 @@
-"""Work that another thread does one item ahead, so that it overlaps with what comes before and after it."""
+"""Prefetching: another thread works one item ahead, so that pipeline stages overlap."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,9 +9,9 @@ R = TypeVar("R")
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """FUNCTION of each of ITEMS, in their order: while the caller works on one result, a thread computes the next.
+    """FUNCTION of each of ITEMS, in order; a thread computes the next result while the caller uses the current one.
 
-    At most two items are held. It is of use where FUNCTION leaves Python's lock, as tokenizers do.
+    At most two items are held. It helps only if FUNCTION releases the GIL, as tokenizers do.
     """
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[R] | None = None

@@ -1,1 +1,1 @@
-"""Rows and messages: read, written, rendered from templates, split, and cut into words."""
+"""Rows and messages: reading, writing, templates, splits, word segmentation."""

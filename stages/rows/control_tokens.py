@@ -1,7 +1,7 @@
-"""Control tokens in the text of messages, such as `<|im_end|>` in what a user writes: text that would steer the model.
+"""Control tokens in the text of messages, such as `<|im_end|>` in a user message, which would act as markup (prompt injection).
 
-A tokenizer finds them wherever they stand. Those that a row's own text brings are broken: BREAK is put inside, goes through the template
-like any character, and is where the encoding cuts the text, so that neither part is the token. It never reaches a tokenizer.
+A tokenizer recognises them anywhere in a text. Those in a row's text are broken: the character BREAK is inserted, passes through the
+template, and the encoding splits the text there, so that neither part is the token. BREAK never reaches a tokenizer.
 """
 
 import re
@@ -14,19 +14,19 @@ from stages.rows.rows import Message, Row
 BREAK = "\U000f0002"
 
 ControlTokens = Literal["text", "refuse", "drop", "control"]
-"""What happens to control tokens in the text of messages: they become text; the row is an error, or left out; they stay control tokens."""
+"""Policy for control tokens in the text of messages: encode as text, fail, drop the row, or keep as control tokens."""
 
 
 class Breaker:
-    """Finds, and breaks, the control tokens in what is said to the assistant: by users, by tools, and by the system prompt."""
+    """Finds and breaks control tokens in messages of users and tools and in system prompts."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        # The longest first. A token of one character cannot be broken: no way of writing it is left. White space steers nothing.
+        # Longest first. A single-character token cannot be broken. White space has no control effect.
         found = sorted({token for token in tokens if len(token) > 1 and token.strip()}, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, found))) if found else None
 
     def found(self, row: Row) -> list[str]:
-        """The control tokens in ROW, in their order."""
+        """The control tokens in ROW, in order."""
         if self._pattern is None:
             return []
         texts = [row.system or "", row.prompt, *(message["content"] or "" for message in row.messages if message["role"] != "assistant")]
@@ -42,7 +42,7 @@ class Breaker:
 
     def _break(self, text: str) -> str:
         assert self._pattern is not None
-        # Overlapping tokens: what the pattern skips may still be one, so it looks again until nothing is left.
+        # Overlapping tokens: skipped text may still contain one, so repeat until none is left.
         while (broken := self._pattern.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)) != text:
             text = broken
         return text

@@ -1,4 +1,4 @@
-"""Values of other formats as JSON knows them."""
+"""Converts values of other formats to JSON."""
 
 import datetime
 import decimal
@@ -8,7 +8,7 @@ from engine.core.errors import Location, UserError
 
 
 def plain(value: object, column: str, where: Location) -> object:
-    """VALUE as JSON knows it: dates as ISO 8601 writes them; raises UserError, located at the row, for what JSON has not."""
+    """VALUE as a JSON value; dates become ISO 8601 text; raises UserError, located at the row, for unsupported types."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -24,12 +24,12 @@ def plain(value: object, column: str, where: Location) -> object:
             return [plain(item, column, where) for item in value]
         case dict():
             return {str(key): plain(item, column, where) for key, item in value.items()}
-    hint = "rows are text, numbers, lists and objects; leave the column out of the data"
-    raise UserError(f"column '{column}' holds a value of type {type(value).__name__}", where, hint)
+    hint = "supported are text, numbers, lists and objects; remove the column from the data"
+    raise UserError(f"column '{column}' has the unsupported type {type(value).__name__}", where, hint)
 
 
 def _finite(value: float, column: str, where: Location) -> float | None:
-    """A float; NaN is how tables of numbers write that there is none."""
+    """A finite float; None for NaN, which marks missing values in tables."""
     if math.isinf(value):
-        raise UserError(f"column '{column}' is infinite, which JSON cannot write", where)
+        raise UserError(f"column '{column}' is infinite, which JSON cannot represent", where)
     return None if math.isnan(value) else value

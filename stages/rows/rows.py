@@ -1,10 +1,10 @@
-"""Rows of a task in either shape, read with located errors: prompt and completion, or the messages of a chat.
+"""Rows of a task, read with located errors: prompt and completion, or the messages of a conversation.
 
-The two shapes, one JSON object a line:
- 1. `id`, `group`, `prompt`, `completion` and, where the task has one, `system`; `references` where several answers are right, of which
-    `completion`, the first, is learned;
- 2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and whatever a chat template reads, such as `tool_calls`) and
-    optionally `tools`. The last assistant message is the answer that an evaluation asks for.
+The two forms, one JSON object per line:
+ 1. `id`, `group`, `prompt`, `completion` and, if the task has one, `system`; `references` if several answers are correct, the first of
+    which is `completion`;
+ 2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and other keys of chat templates, such as `tool_calls`) and
+    optionally `tools`. The last assistant message is the reference of an evaluation.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from stages.rows.text import is_well_formed
 ROLES = ("system", "user", "assistant", "tool")
 
 Message = Mapping[str, Any]
-"""`role` and `content`, and whatever else a chat template reads; `train: false` keeps an assistant's message from being learned."""
+"""`role`, `content`, and other keys of chat templates; `train: false` excludes an assistant message from supervision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a task; `messages` is empty where the row is a prompt with its completion."""
+    """One row of a task; `messages` is empty for a prompt with its completion."""
 
     where: Location
     id: str
@@ -36,14 +36,14 @@ class Row:
     messages: tuple[Message, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     references: tuple[str, ...] = ()
-    """All answers that are right, where there are several; the first one is the completion."""
+    """All correct answers, if there are several; the first is the completion."""
     answered: bool = True
-    """Whether the row has an answer to learn or to compare with."""
+    """Whether the row has an answer to learn from or compare with."""
     part_of: str | None = None
-    """The id of the conversation that became several rows, of which this is one."""
+    """Id of the conversation that was unrolled into several rows, including this one."""
 
     def conversation(self) -> tuple[Message, ...]:
-        """The messages of the row, whatever its shape."""
+        """The messages of the row, in either form."""
         if self.messages:
             return self.messages
         system = ({"role": "system", "content": self.system},) if self.system is not None else ()
@@ -51,70 +51,70 @@ class Row:
 
     @property
     def question(self) -> tuple[Message, ...]:
-        """The messages before the answer that an evaluation asks for."""
+        """The messages before the reference."""
         messages = self.conversation()
         return messages[: _last_answer(messages)]
 
     @property
     def asked(self) -> str:
-        """What is asked, as text for people: the prompt, or what was said before the answer."""
+        """The prompt as text for display; of a conversation, the messages before the answer."""
         if not self.messages:
             return self.prompt
         return "\n\n".join(message["content"] for message in self.question if message["content"])
 
     @property
     def reference(self) -> str:
-        """The answer that an evaluation compares with; empty where the assistant only calls tools."""
+        """The reference of an evaluation; empty if the assistant only calls tools."""
         if not self.messages:
             return self.completion
         return str(self.messages[_last_answer(self.messages)]["content"] or "")
 
     @property
     def reference_calls(self) -> list[Call]:
-        """The calls of tools in the answer that an evaluation compares with; raises UserError where one is unreadable."""
+        """Tool calls of the reference; raises UserError if one is invalid."""
         return calls_of(self.messages[_last_answer(self.messages)], self.where) if self.messages else []
 
     @property
     def characters(self) -> int:
-        """About how long the row is, in characters."""
+        """Approximate length of the row, in characters."""
         return len(self.prompt) + len(self.completion) + sum(len(str(message["content"])) for message in self.messages)
 
     def is_well_formed(self) -> bool:
-        """Whether every text of the row can be written as UTF-8."""
+        """Whether every text of the row can be encoded as UTF-8."""
         if not self.messages:
             return is_well_formed("".join((self.prompt, self.completion, self.system or "", *self.references)))
         return _is_well_formed(self.messages) and _is_well_formed(self.tools)
 
 
 def read_rows(path: Path, unanswered: bool = False) -> Iterator[Row]:
-    """The rows of PATH; raises UserError, located at its line, for a row that has neither shape or whose roles are out of order.
+    """The rows of PATH; raises UserError, located at its line, for an invalid row or roles out of order.
 
-    UNANSWERED: a prompt without a completion will do.
+    UNANSWERED: a prompt without a completion is valid.
     """
     for where, found in read_objects(path):
         yield parse_row(found, where, unanswered)
 
 
 def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = False) -> Row:
-    """The row in a JSON object that was read at WHERE; raises UserError where it has neither shape."""
+    """The row in a JSON object read at WHERE; raises UserError if it has neither form."""
     identity, group = found.get("id", ""), found.get("group", "")
     if not isinstance(identity, str) or not isinstance(group, str):
-        raise UserError("this row's id and group are no texts", where, "both are strings, as generate writes them")
+        raise UserError("this row's id and group must be strings", where, "generate writes both")
     if "messages" not in found:
         if unanswered and found.get("completion") is None:
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
         return Row(where, identity, group, *_pair(found, where), references=_references(found, where))
     if clash := next((key for key in ("prompt", "completion", "system", "references") if key in found), None):
-        raise UserError(f"this row has messages and a {clash}", where, "a row has either messages, or prompt and completion")
+        raise UserError(f"this row has both messages and {clash}", where, "a row has either messages, or prompt and completion")
     return Row(where, identity, group, messages=_messages(found["messages"], where), tools=_tools(found.get("tools"), where))
 
 
 def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | None]:
     prompt, completion, system = found.get("prompt"), found.get("completion"), found.get("system")
     if not isinstance(prompt, str) or not isinstance(completion, str):
-        raise UserError("this row has no text under prompt and completion", where, "both are needed, as strings; or messages, as a list")
+        raise UserError("this row needs text under prompt and completion", where, "both must be strings; or use messages, a list")
     if not isinstance(system, str | None):
-        raise UserError(f"this row's system prompt is {type_name(system)}, not text", where)
+        raise UserError(f"this row's system prompt must be text, got {type_name(system)}", where)
     return prompt, completion, system
 
 
@@ -123,14 +123,14 @@ def _references(found: Mapping[str, Any], where: Location) -> tuple[str, ...]:
     if given is None:
         return ()
     if not isinstance(given, list) or not given or not all(isinstance(text, str) for text in given):
-        raise UserError("this row's references are no list of texts", where, "leave the key out where a row has its completion alone")
+        raise UserError("this row's references must be a list of texts", where, "remove the key if the completion is the only reference")
     if found["completion"] not in given:
-        raise UserError("this row's completion is none of its references", where, "the completion is the first of them")
+        raise UserError("this row's completion is not among its references", where, "the completion must be the first reference")
     return tuple(given)
 
 
 def without_reasoning(row: Row) -> tuple[Row, int]:
-    """ROW without the assistant's reasoning, under its key or as `<think>` at the beginning of an answer; and of how many messages."""
+    """ROW without the assistant's reasoning (its key, or a leading `<think>` block), and the number of messages that had some."""
     messages, count = [], 0
     for message in row.conversation():
         reasoning, content = inline_reasoning(message["content"] or "")
@@ -149,38 +149,38 @@ def up_to(row: Row, number: int) -> Row:
 
 def _messages(found: object, where: Location) -> tuple[Message, ...]:
     if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        raise UserError("messages is no list of messages", where, 'such as [{"role": "user", "content": "..."}, ...]')
+        raise UserError("messages must be a list of messages", where, 'such as [{"role": "user", "content": "..."}, ...]')
     for number, message in enumerate(found):
         _check_message(message, number, where)
     for number, (before, message) in enumerate(zip(({"role": None}, *found), found, strict=False)):
         _check_order(before["role"], message["role"], number, where)
     if all(message["role"] != "assistant" for message in found):
-        raise UserError("this chat has no assistant message", where, "there is nothing to learn from it, and nothing to compare with")
+        raise UserError("this conversation has no assistant message", where, "at least one is needed, to learn from or to compare with")
     return tuple(found)
 
 
 def _check_message(message: Any, number: int, where: Location) -> None:
     name = f"messages[{number}]"
     if not isinstance(message, Mapping):
-        raise UserError(f"{name} is {type_name(message)}, not an object with role and content", where)
+        raise UserError(f"{name} must be an object with role and content, got {type_name(message)}", where)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise UserError(f"{name} has the role {role!r}", where, did_you_mean(str(role), ROLES))
-    # A message that only calls tools says nothing.
+    # A message that only calls tools has no content.
     if not isinstance(content, str) and not (content is None and role == "assistant" and message.get("tool_calls")):
         what = "has no content" if content is None else f"has {type_name(content)} as content, not text"
-        raise UserError(f"{name} ({role}) {what}", where, "every message needs a text under content")
+        raise UserError(f"{name} ({role}) {what}", where, "every message needs text under content")
     train = message.get("train")
     if train is not None and (not isinstance(train, bool) or (train and role != "assistant")):
-        raise UserError(f"{name} ({role}) has train = {train!r}", where, "true or false, and true on assistant messages alone")
+        raise UserError(f"{name} ({role}) has train = {train!r}", where, "train must be true or false, and true only on assistant messages")
 
 
 def _check_order(before: str | None, role: str, number: int, where: Location) -> None:
-    """What no template can make sense of; whether user and assistant must take turns is the template's matter."""
+    """Raise UserError for an order of roles that no template supports; alternation of user and assistant is up to the template."""
     if role == "system" and before is not None:
-        _out_of_order(number, "a system message", "stands after others; it comes first or not at all", where)
+        _out_of_order(number, "a system message", "comes after others; it must be first", where)
     if role == "tool" and before not in ("assistant", "tool"):
-        _out_of_order(number, "a tool message", f"follows {before or 'nothing'}; it answers the call of an assistant", where)
+        _out_of_order(number, "a tool message", f"follows {before or 'nothing'}; it must follow an assistant's tool call", where)
 
 
 def _out_of_order(number: int, what: str, why: str, where: Location) -> NoReturn:
@@ -191,12 +191,12 @@ def _tools(found: object, where: Location) -> tuple[Mapping[str, Any], ...]:
     if found is None:
         return ()
     if not isinstance(found, Sequence) or not all(isinstance(tool, Mapping) for tool in found):
-        raise UserError("tools is no list of objects", where, "each tool is described by a JSON object, as chat templates expect it")
+        raise UserError("tools must be a list of objects", where, "each tool is described by a JSON object, as chat templates expect")
     return tuple(found)
 
 
 def _last_answer(messages: Sequence[Message]) -> int:
-    """Position of the last assistant message."""
+    """Index of the last assistant message."""
     return next(number for number in reversed(range(len(messages))) if messages[number]["role"] == "assistant")
 
 

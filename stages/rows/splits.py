@@ -1,4 +1,4 @@
-"""Which split a group of rows belongs to: a pure function of the group and a seed, the same for everything that must know it."""
+"""The split of a group of rows, a pure function of the group and a seed, shared by all steps that need it."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class Shares(Protocol):
-    """How much is held out."""
+    """The shares of the held-out splits, and the seed."""
 
     @property
     def validation(self) -> float: ...
@@ -21,9 +21,9 @@ class Shares(Protocol):
 
 
 def split_of(group: str, shares: Shares) -> str:
-    """The split of every row of GROUP: test takes the lower end of [0, 1), validation the upper end, train what lies between.
+    """The split of every row of GROUP: its hash in [0, 1) is in test at the lower end, validation at the upper end, train in between.
 
-    One end each, so that a changed share moves rows between that split and train only.
+    With test and validation at opposite ends, changing one share moves rows only between that split and train.
     """
     position = fraction("split", shares.seed, group)
     if position < shares.test:

@@ -1,7 +1,7 @@
-"""The one reader of JSON texts that others wrote: RFC 8259 and I-JSON (RFC 7493), where Python's own takes more and drops some.
+"""Strict parser for foreign JSON: RFC 8259 and I-JSON (RFC 7493), where Python's parser is more permissive.
 
-Python reads `NaN` and `Infinity`, which are no JSON; reads `1e999` as infinity, which cannot be written again; and of equal keys in one
-object keeps the last one without a word. All of these are errors here, at any depth.
+Python accepts `NaN` and `Infinity`, which are not JSON; reads `1e999` as infinity, which cannot be written back; and silently keeps the
+last of duplicate keys. All of these are errors here, at any depth.
 """
 
 import json
@@ -14,7 +14,10 @@ _SHOWN = 40
 
 
 def parse(text: str) -> object:
-    """The value that TEXT holds; raises ValueError (json.JSONDecodeError with a place where the grammar is broken) with what is wrong."""
+    """The value of TEXT; raises ValueError (json.JSONDecodeError with a position for syntax errors).
+
+    The messages are part of the request that asks a teacher for a valid answer (see asking.schema), so an edit would change its cache key.
+    """
     try:
         return _DECODER.decode(text)
     except RecursionError:
@@ -22,20 +25,20 @@ def parse(text: str) -> object:
 
 
 def unwritable(value: object) -> str | None:
-    """Why VALUE cannot be written as JSON and read again; None where it can."""
+    """Why VALUE cannot be written as JSON and read back; None if it can."""
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'}, which is no JSON number"
+        return f"{'NaN' if math.isnan(value) else 'Infinity' if value > 0 else '-Infinity'}, which is not a JSON number"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > _LONGEST_BITS:
-        return f"a whole number of more than {_LONGEST_DIGITS:,} digits"
+        return f"an integer of more than {_LONGEST_DIGITS:,} digits"
     if isinstance(value, str | bool | int | float) or value is None:
         return None
     if isinstance(value, Mapping):
         if strange := next((key for key in value if not isinstance(key, str)), None):
-            return f"an object with the key {strange!r}, which is no text"
+            return f"an object with the key {strange!r}, which is not text"
         return next((why for item in value.values() if (why := unwritable(item))), None)
     if isinstance(value, list | tuple):
         return next((why for item in value if (why := unwritable(item))), None)
-    return f"a {type(value).__name__}, which is no JSON value"
+    return f"a {type(value).__name__}, which is not a JSON value"
 
 
 def _no_constant(name: str) -> float:
@@ -43,7 +46,7 @@ def _no_constant(name: str) -> float:
 
 
 def _finite(digits: str) -> float:
-    """A float; one that Python reads as infinity is refused because it could not be written again."""
+    """A finite float; Python reads larger numbers as infinity, which cannot be written back."""
     value = float(digits)
     if math.isinf(value):
         raise ValueError(f"the number {digits[:_SHOWN]} is too large")
@@ -51,7 +54,7 @@ def _finite(digits: str) -> float:
 
 
 _LONGEST_DIGITS = 4300
-"""Python neither reads nor writes longer whole numbers: it would take quadratic time (CVE-2020-10735)."""
+"""Python's limit on digits of integers, against quadratic time (CVE-2020-10735)."""
 _LONGEST_BITS = math.floor(_LONGEST_DIGITS * math.log2(10))
 
 
@@ -62,7 +65,7 @@ def _integer(digits: str) -> int:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of PAIRS; Python would silently keep only the last of equal keys."""
+    """The object of PAIRS; raises ValueError for duplicate keys, of which Python would silently keep the last."""
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]

@@ -1,4 +1,4 @@
-"""Files with templates, as users' editors write them."""
+"""Template files, as written by users' editors."""
 
 import codecs
 from pathlib import Path
@@ -7,9 +7,9 @@ from engine.core.errors import Location, UserError
 
 
 def read_template(path: Path, shown: str | None = None) -> str:
-    """The text of a template's file, without the byte order mark that an editor may put before it, which would be part of every prompt.
+    """The text of a template file, without a byte order mark, which would otherwise be part of every prompt.
 
-    Raises UserError, at the file (SHOWN in its place, where given), where it cannot be read or is not UTF-8.
+    Raises UserError, located at the file (under the name SHOWN, if given), if it cannot be read or is not UTF-8.
     """
     where = Location(shown or str(path))
     try:

@@ -1,4 +1,4 @@
-"""Templates and expressions over a row's fields: Jinja in a sandbox, strict about fields, and deterministic."""
+"""Jinja templates and expressions over a row's fields: sandboxed, strict about undefined fields, and deterministic."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,31 +18,31 @@ _UNKNOWN_FIELD = re.compile(r"'(.+)' is undefined", re.DOTALL)
 
 
 class Template:
-    """One template, called NAME in messages; raises UserError where it is no valid Jinja."""
+    """A template, called NAME in messages; raises UserError if it is not valid Jinja."""
 
     def __init__(self, source: str, name: str) -> None:
         self.source, self.name = source, name
         try:
             tree = _environment().parse(source)
-            # Jinja finds unknown filters only while it compiles.
+            # Jinja detects unknown filters only during compilation.
             self._template = _environment().from_string(source)
         except TemplateSyntaxError as error:
             raise _broken(error, source, name, "template") from None
         self.fields = fields_of(tree)
         self.required = self.fields - guarded_fields(tree)
-        """The fields of which the template does not say what is to be done where they are missing or empty."""
+        """Fields that the template needs: it does not handle their absence or emptiness."""
 
     def render(self, row: Row, where: Location) -> str:
-        """The text over the fields of ROW; raises UserError, located at the row, where a field is unknown or an expression fails."""
+        """The text for the fields of ROW; raises UserError, located at the row, if a field is undefined or an expression fails."""
         return str(_evaluated(lambda: self._template.render(row), self, row, where))
 
     def empty_field(self, row: Row) -> str | None:
-        """The first field, by name, that the template needs and that is null, blank text, or an empty list or object in ROW."""
+        """The first field, by name, that the template needs and that is empty in ROW (see `is_empty`)."""
         return next((name for name in sorted(self.required) if name in row and is_empty(row[name])), None)
 
 
 class Expression:
-    """One expression, such as a filter over columns, called NAME in messages; raises UserError where it is no valid Jinja."""
+    """An expression, such as a filter over columns, called NAME in messages; raises UserError if it is not valid Jinja."""
 
     def __init__(self, source: str, name: str) -> None:
         self.source, self.name = source, name
@@ -51,26 +51,26 @@ class Expression:
             self._value = _environment().compile_expression(source, undefined_to_none=False)
         except TemplateSyntaxError as error:
             raise _broken(error, source, name, "expression") from None
-        except ValueError as error:  # a constant that Python cannot write, such as 10 ** 5000
+        except ValueError as error:  # a constant that Python cannot print, such as 10 ** 5000
             raise UserError(f"{name} cannot be computed: {error}", Location(name)) from None
 
     def value(self, row: Row, where: Location) -> object:
-        """The value over the fields of ROW; raises UserError, located at the row, where a field is unknown or the expression fails."""
+        """The value for the fields of ROW; raises UserError, located at the row, if a field is undefined or the expression fails."""
         return _evaluated(lambda: _defined(self._value(row)), self, row, where)
 
 
 def is_empty(value: object) -> bool:
-    """Whether a field holds nothing to read: null, blank text, an empty list or object."""
+    """Whether a value is empty: null, blank text, an empty list or object."""
     return value is None or value in ([], {}, ()) or (isinstance(value, str) and not value.strip())
 
 
 def fields_of(tree: nodes.Template) -> frozenset[str]:
-    """Every field of a row that a template reads."""
+    """All fields of a row that a template reads."""
     return frozenset(meta.find_undeclared_variables(tree) - set(_environment().globals))
 
 
 def guarded_fields(tree: nodes.Template) -> frozenset[str]:
-    """The fields for which a template itself says what happens without them: in a condition, a test, `or`, or before `default`."""
+    """Fields whose absence a template handles: in a condition, a test, `or`, or before `default`."""
     return frozenset(name.name for guard in _guards(tree) for name in _names(guard))
 
 
@@ -92,9 +92,9 @@ def _evaluated(compute: Callable[[], object], asked: Template | Expression, row:
         return compute()
     except UndefinedError as error:
         raise _unknown(error, asked, row, where) from None
-    except Exception as error:  # an expression of the user's template can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
+    except Exception as error:  # expressions can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
         verb = "rendered" if isinstance(asked, Template) else "computed"
-        what = f"{asked.name} cannot be {verb} over this row: {ascii_surrogates(str(error)) or type(error).__name__}"
+        what = f"{asked.name} cannot be {verb} for this row: {ascii_surrogates(str(error)) or type(error).__name__}"
         raise UserError(what, where, _shown(asked)) from None
 
 
@@ -105,7 +105,7 @@ def _shown(asked: Template | Expression) -> str:
 
 def _defined(value: object) -> object:
     if isinstance(value, Undefined):
-        str(value)  # a strict one says what is missing
+        str(value)  # a strict undefined value raises
     return value
 
 
@@ -114,27 +114,27 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_printable
     )
-    # The two things in Jinja that answer differently each time they are asked.
+    # Jinja's nondeterministic globals and filters.
     del environment.filters["random"]
     del environment.globals["lipsum"]
     return environment
 
 
 def _printable(value: object) -> object:
-    """VALUE, where printing it is no accident: objects would print their address in memory, and null would print `None`."""
+    """VALUE, if printing it is meaningful; raises for objects, which would print a memory address, and null, which would print `None`."""
     if value is None:
-        raise TemplateRuntimeError('it prints a null; write {{ field or "" }} where a field may be null')
+        raise TemplateRuntimeError('the value is null; write {{ field or "" }} if a field may be null')
     if not isinstance(value, str | int | float | list | tuple | dict | Undefined):
-        raise TemplateRuntimeError(f"it prints a {type(value).__name__}, not text; is `| join`, `| list` or a pair of brackets missing?")
+        raise TemplateRuntimeError(f"it prints a {type(value).__name__}, not text; `| join`, `| list` or brackets may be missing")
     return value
 
 
 def _parsed_expression(source: str) -> nodes.Template:
-    """SOURCE as a template that prints nothing but its value."""
+    """SOURCE as a template that prints its value."""
     parser = Parser(_environment(), source, state="variable")
     expression = parser.parse_expression()
     if not parser.stream.eos:
-        raise TemplateSyntaxError("one expression is expected, and more follows it", parser.stream.current.lineno)
+        raise TemplateSyntaxError("unexpected text after the expression", parser.stream.current.lineno)
     tree = nodes.Template([nodes.Output([expression], lineno=1)], lineno=1)
     tree.set_environment(_environment())
     return tree
@@ -143,11 +143,11 @@ def _parsed_expression(source: str) -> nodes.Template:
 def _broken(error: TemplateSyntaxError, source: str, name: str, sort: str) -> UserError:
     lines = source.splitlines()
     line = lines[error.lineno - 1] if error.lineno <= len(lines) else None
-    return UserError(f"{name} is no valid Jinja {sort}: {error.message}", Location(name, error.lineno, None, line))
+    return UserError(f"{name} is not a valid Jinja {sort}: {error.message}", Location(name, error.lineno, None, line))
 
 
 def _unknown(error: UndefinedError, asked: Template | Expression, row: Row, where: Location) -> UserError:
     found = _UNKNOWN_FIELD.fullmatch(error.message or "")
     if not found:
-        return UserError(f"{asked.name} asks for something that is not there in this row: {error.message}", where, _shown(asked))
+        return UserError(f"{asked.name} uses a value that is undefined in this row: {error.message}", where, _shown(asked))
     return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))

@@ -1,10 +1,10 @@
-"""Small questions about text."""
+"""Small text functions."""
 
 _SHOWN = 120
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether TEXT can be written as UTF-8; JSON can smuggle in lone surrogates (`"\\ud800"`), which cannot."""
+    """Whether TEXT can be encoded as UTF-8; lone surrogates (`"\\ud800"`), which JSON escapes allow, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -13,10 +13,10 @@ def is_well_formed(text: str) -> bool:
 
 
 def shorten(text: str, limit: int = _SHOWN) -> str:
-    """TEXT quoted for a message, control characters and lone surrogates as escapes, cut after LIMIT characters."""
+    """TEXT quoted for a message, with control characters and lone surrogates escaped, truncated to LIMIT characters."""
     return repr(text if len(text) <= limit else text[:limit] + "…")
 
 
 def ascii_surrogates(text: str) -> str:
-    """TEXT with lone surrogates as visible escapes, so that a terminal can print it."""
+    """TEXT with lone surrogates escaped, so that it can be printed."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,21 +1,21 @@
-"""A row as text: turns of an assistant's answers, each with what stands before it and what ends it."""
+"""Rendered rows: turns with an assistant's answer, the text before it, and its end."""
 
 from typing import NamedTuple
 
 
 class Turn(NamedTuple):
-    """One answer, with all the text since the one before it."""
+    """One answer, with all text since the previous one."""
 
     before: str
-    """System prompt, user's and tools' messages, and the markup up to where the assistant goes on; never learned as an answer."""
+    """System prompt, user and tool messages, and the header of the answer; never supervised as an answer."""
     answer: str
     end: str | None
-    """The text of the end-of-turn token, with white space that stands before it; None: the tokenizer's end-of-sequence token is put."""
+    """Text of the end-of-turn token, with preceding white space; None: the tokenizer's end-of-sequence token."""
     learned: bool = True
 
 
 class Rendered(NamedTuple):
-    """The turns of a row, and what follows the last one."""
+    """The turns of a row, and the text after the last one."""
 
     turns: tuple[Turn, ...]
     after: str = ""

@@ -1,4 +1,4 @@
-"""The work of split: a hash of each row's group and the seed says which split it belongs to, where its source does not."""
+"""Body of split: the source assigns a row's split, or a hash of its group and the seed does."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from stages.rows.splits import SPLITS, split_of
 from stages.split import Parameters
 
 HELD_OUT = ("test", "validation")
-"""The splits that no row of train may share a group with, the stronger one first."""
+"""Held-out splits, which must not share groups with train, in order of precedence."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `train.jsonl`, `validation.jsonl` and `test.jsonl`, rows in the order of the input.
 
-    Raises UserError where train is empty, unless the source itself holds out every row: such a task is only asked.
+    Raises UserError if train is empty, unless the source holds out every row: such a task is only evaluated.
     """
     division = Division(parameters, job.inputs["rows"])
     left_out: Counter[str] = Counter()
@@ -41,13 +41,13 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     counts = {split: writer.rows for split, writer in writers.items()}
     assert rows_in == sum(counts.values()) + left_out.total()
     if not counts["train"] and not (rows_in and held_out == rows_in):
-        what = f"none of {rows_in} rows is left to train on: test = {parameters.test} and validation = {parameters.validation} are held out"
-        raise UserError(what, hint="make the shares smaller, or give more rows; rows of one group go together")
+        what = f"no train rows left of {rows_in} rows: test = {parameters.test} and validation = {parameters.validation} are held out"
+        raise UserError(what, hint="decrease the shares, or give the task more rows; rows of one group stay together")
     return {"rows_in": rows_in, **counts, "left_out": dict(sorted(left_out.items()))}
 
 
 class Division:
-    """Says of each row of a file where it belongs; holds the fixed groups and, of capped splits, the ids of the chosen rows."""
+    """Assigns rows to splits; holds the groups of fixed splits and, for capped splits, the ids of the chosen rows."""
 
     def __init__(self, parameters: Parameters, path: Path) -> None:
         self.parameters, self.path = parameters, path
@@ -62,7 +62,7 @@ class Division:
         return (row for _, row in read_objects(self.path))
 
     def place(self, row: dict[str, Any]) -> tuple[str, str | None]:
-        """The split of ROW, and why it is in none of them, if it is not."""
+        """The split of ROW, and the reason if it is in none."""
         split, reason = self._uncapped(row)
         if reason is None and split in self._chosen and row["id"] not in self._chosen[split]:
             reason = f"more than max_{split}"
@@ -71,14 +71,14 @@ class Division:
     def _uncapped(self, row: dict[str, Any]) -> tuple[str, str | None]:
         group = row["group"]
         assert isinstance(group, str)
-        # A row without a split, or in the source's train, may be held out by its share too.
+        # A row without a split, or in the source's train, may also be held out by its share.
         own = row.get("split")
         split = own if own in HELD_OUT else split_of(group, self.parameters)
         fixed = self._fixed.get(group)
         return (split, None) if fixed in (None, split) else (split, f"group is in the fixed {fixed} split")
 
     def _fixed_groups(self) -> dict[str, str]:
-        """The groups of which the source holds out rows, each with its split; test where both are said."""
+        """Groups with held-out rows in the source, with their split; test takes precedence."""
         found: dict[str, str] = {}
         for row in self.rows():
             if row.get("split") in HELD_OUT and found.get(row["group"]) != "test":
@@ -86,7 +86,7 @@ class Division:
         return found
 
     def _smallest(self, split: str, count: int) -> frozenset[str]:
-        """The ids of the COUNT rows of a split with the smallest hashes: a further row displaces at most one."""
+        """Ids of the COUNT rows of a split with the smallest hashes, so that an added row displaces at most one."""
         placed = ((row["id"], *self._uncapped(row)) for row in self.rows())
         ids = (identity for identity, found, reason in placed if found == split and reason is None)
         return frozenset(nsmallest(count, ids, key=lambda identity: seed_from("cap", self.parameters.seed, identity)))

@@ -1,6 +1,6 @@
-"""Intervals of proportions, and of the difference of two proportions of the same rows, that hold what they promise for few rows too.
+"""Confidence intervals of proportions and of paired differences of proportions, with the nominal coverage also for few rows.
 
-A bootstrap cannot: resamples of rows that are all right are all right, so that 5 rows would give [1, 1] as 5,000 do.
+A bootstrap lacks it: resamples of all-correct rows are all correct, so 5 rows would give [1, 1], as 5,000 do.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ PROPORTION = "Clopper-Pearson"
 PAIRED = "paired score (Tango), continuity-corrected"
 
 _STEPS = 60
-"""Halvings of an interval: beyond the digits of a float."""
+"""Bisection steps, beyond the precision of a float."""
 
 
 def interval_of_proportion(successes: int, rows: int, confidence: float) -> tuple[float, float]:
-    """The exact interval of a proportion of which SUCCESSES of ROWS were seen (Clopper and Pearson, 1934, doi:10.1093/biomet/26.4.404).
+    """The exact interval of a proportion with SUCCESSES in ROWS (Clopper and Pearson, 1934, doi:10.1093/biomet/26.4.404).
 
-    It holds the true proportion at least as often as CONFIDENCE says, whatever that proportion is; Wilson's does so on average alone, and
-    84 times in 100 instead of 95 for proportions near 0 or 1.
+    Its coverage is at least CONFIDENCE for every true proportion; Wilson's reaches it only on average, and covers 84 % instead of 95 % for
+    proportions near 0 or 1.
     """
     tail = (1 - confidence) / 2
     below = 0.0 if successes == 0 else _root(lambda p: _at_least(successes, rows, p) - tail, 0.0, successes / rows)
@@ -32,10 +32,10 @@ def interval_of_proportion(successes: int, rows: int, confidence: float) -> tupl
 
 
 def interval_of_difference(only_ours: int, only_theirs: int, rows: int, confidence: float) -> tuple[float, float]:
-    """The interval of the difference of two proportions over the same ROWS, ours minus theirs, given on how many only one of them is 1.
+    """The interval of the difference of two proportions on the same ROWS, ours minus theirs, from the numbers of discordant rows.
 
-    The differences that the score test of paired proportions does not reject (Tango, 1998, Statistics in Medicine 17:891-908), with a
-    correction for continuity of half a row, without which it holds 92 times in 100 for 5 rows.
+    It contains the differences that the score test of paired proportions does not reject (Tango, 1998, Statistics in Medicine 17:891-908),
+    with a continuity correction of half a row, without which the coverage of 95 % intervals is 92 % for 5 rows.
     """
     seen, z = (only_ours - only_theirs) / rows, NormalDist().inv_cdf((1 + confidence) / 2)
     score = _Score(only_ours, only_theirs, rows)
@@ -51,8 +51,8 @@ class _Score:
         self.ours, self.theirs, self.rows = only_ours, only_theirs, rows
 
     def at(self, difference: float, correction: float) -> float:
-        """How many standard errors what was seen, less CORRECTION rows, lies above DIFFERENCE."""
-        # The likeliest share of rows on which only they are right, if DIFFERENCE is the true one: a root of a quadratic equation.
+        """Standard errors by which the observed difference, less CORRECTION rows, exceeds DIFFERENCE."""
+        # Maximum likelihood estimate of the share of rows on which only they are correct, given DIFFERENCE: a root of a quadratic equation.
         two_n = 2 * self.rows
         linear = (two_n - self.ours + self.theirs) * difference - self.ours - self.theirs
         constant = -self.theirs * difference * (1 - difference)
@@ -63,7 +63,7 @@ class _Score:
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where RISING, which rises from LOW to HIGH, becomes positive."""
+    """The root of RISING, an increasing function on [LOW, HIGH], by bisection."""
     for _ in range(_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if rising(middle) > 0 else (middle, high)
@@ -79,10 +79,10 @@ def _at_most(successes: int, rows: int, p: float) -> float:
 
 
 def _tail(counts: Any, rows: int, p: float) -> float:
-    """The probability of any of COUNTS successes in ROWS, each with probability P."""
+    """The probability that the number of successes in ROWS trials is in COUNTS, with success probability P."""
     if p <= 0 or p >= 1:
         return float((0 if p <= 0 else rows) in counts)
-    # Ratios of neighbouring probabilities, summed as logarithms from the first one on.
+    # Ratios of consecutive probabilities, accumulated as logarithms.
     first = int(counts[0])
     start = lgamma(rows + 1) - lgamma(first + 1) - lgamma(rows - first + 1) + first * np.log(p) + (rows - first) * np.log1p(-p)
     steps = np.log((rows - counts[:-1]) / (counts[:-1] + 1)) + np.log(p) - np.log1p(-p)

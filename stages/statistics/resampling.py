@@ -1,6 +1,6 @@
-"""Bootstrap intervals and permutation tests over sums of rows, in matrix products.
+"""Bootstrap intervals and permutation tests over sums of rows, as matrix products.
 
-The resamples of a seed are always the same ones, whatever is measured: models that answered the same rows are resampled together (paired).
+A seed determines the resamples, whatever is measured, so models that answered the same rows are resampled together (paired).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _CHUNK = 2_000_000
-"""Resamples are drawn in chunks of about so many numbers, so that memory stays flat."""
+"""Numbers per chunk of resamples, which bounds memory."""
 
 _TIE = 1e-12
-"""Differences closer than this are equal: sums in another order round otherwise."""
+"""Tolerance for equal differences, since sums in another order round differently."""
 
 
 def bootstrap_sums(rows: Array, resamples: int, seed: int) -> Array:
-    """Sums [resamples, columns] of as many of ROWS [rows, columns] as there are, drawn with replacement (Efron, 1979)."""
+    """Sums [resamples, columns] over bootstrap samples of ROWS [rows, columns] (Efron, 1979)."""
     count, rng = len(rows), np.random.default_rng(seed)
     sums = []
     for size in _chunks(resamples, count):
@@ -29,7 +29,7 @@ def bootstrap_sums(rows: Array, resamples: int, seed: int) -> Array:
 
 
 def interval(values: Array, confidence: float) -> tuple[float, float]:
-    """The percentile interval of bootstrapped VALUES."""
+    """The percentile interval of bootstrapped VALUES [resamples]."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -37,9 +37,9 @@ def interval(values: Array, confidence: float) -> tuple[float, float]:
 def permutation_differences(
     ours: Array, theirs: Array, resamples: int, seed: int, difference: Callable[[Array, Array], Array]
 ) -> tuple[Array, bool]:
-    """DIFFERENCE of the two models' sums, each time with another choice of rows exchanged between them, and whether these are all choices.
+    """DIFFERENCE of the two models' sums under permutations (rows exchanged between the models), and whether all permutations were used.
 
-    OURS and THEIRS are [rows, columns], of the same rows. With few rows every choice is taken, else RESAMPLES random ones.
+    OURS and THEIRS are [rows, columns], of the same rows. With few rows all permutations are used, else RESAMPLES random ones.
     """
     exact = 2 ** len(ours) <= resamples
     total_ours, total_theirs, apart = ours.sum(0), theirs.sum(0), theirs - ours
@@ -51,7 +51,7 @@ def permutation_differences(
 
 
 def p_value(observed: float, permuted: Array, exact: bool) -> float:
-    """How often chance alone makes a difference as large, whichever way; a random test counts what was seen as one more chance."""
+    """The two-sided p-value of OBSERVED; if not EXACT, the observation counts as one more permutation."""
     as_large = int(np.count_nonzero(np.abs(permuted) >= abs(observed) - _TIE))
     return as_large / len(permuted) if exact else (as_large + 1) / (len(permuted) + 1)
 
@@ -73,7 +73,7 @@ def _chunks(resamples: int, count: int) -> Iterator[int]:
 
 
 def holm(values: list[float]) -> list[float]:
-    """P-values corrected so that any false finding among them is as rare as one alone would be (Holm, 1979)."""
+    """P-values corrected to control the family-wise error rate (Holm, 1979)."""
     order = sorted(range(len(values)), key=lambda number: values[number])
     corrected, highest = [0.0] * len(values), 0.0
     for rank, number in enumerate(order):
@@ -83,7 +83,7 @@ def holm(values: list[float]) -> list[float]:
 
 
 def benjamini_hochberg(values: list[float]) -> list[float]:
-    """P-values corrected so that the share of false findings among all findings is bounded (Benjamini and Hochberg, 1995)."""
+    """P-values corrected to control the false discovery rate (Benjamini and Hochberg, 1995)."""
     order = sorted(range(len(values)), key=lambda number: values[number], reverse=True)
     corrected, lowest = [0.0] * len(values), 1.0
     for rank, number in enumerate(order):

@@ -1,4 +1,4 @@
-"""tokenize: rows become token ids and a mask of the supervised ones."""
+"""tokenize: turn rows into token ids and a mask of supervised tokens."""
 
 from typing import ClassVar, Literal, Self
 
@@ -14,46 +14,48 @@ from stages.tokenize.pairs import unfit
 
 
 class PythonTokenizer(Part):
-    """A tokenizer without a tokenizer.json, written in Python: transformers reads it."""
+    """A Python tokenizer without tokenizer.json, which transformers loads."""
 
     environment: ClassVar[tuple[str, ...]] = ("transformers",)
 
 
 class Labels(Part):
-    """How rows become tokens and labels, whatever model they are for."""
+    """How rows become tokens and labels, for any model."""
 
-    format: Format = recipe(Plain(), "How system prompt, prompt and messages become text.")
-    mask: Mask = recipe(Completion(), "Which tokens the model learns from.")
+    format: Format = recipe(Plain(), "Format of rows: how system prompt, prompt and messages become text.")
+    mask: Mask = recipe(Completion(), "Which tokens are supervised.")
     boundary: Literal["apart", "shift"] = recipe(
         "apart",
-        "Where the tokenizer would merge the end of a prompt with the beginning of an answer: encode both apart, or encode them together "
-        "and let the answer begin at the next token (rows that this moves are counted).",
+        "Boundary of prompt and answer, where the tokenizer could merge them into one token: encode them separately, or together, with the "
+        "answer starting at the next token (affected rows are counted).",
     )
-    max_length: int = recipe(512, "Longest row, in tokens, the end-of-sequence token included.", gt=1)
+    max_length: int = recipe(512, "Maximum row length, in tokens, including the end-of-sequence token.", gt=1)
     over_length: Literal["error", "drop", "truncate_prompt_left", "truncate_completion_right", "split"] = recipe(
         "error",
-        "What happens to a longer row: fail, leave it out (counted), shorten one side (counted; the end token stays), or cut it into "
-        "several rows, between turns where it has some.",
+        "Rows longer than max_length: fail, leave the row out (counted), truncate one side (counted; the end token is kept), or split it "
+        "into several rows, between turns if possible.",
     )
-    nothing_supervised: Literal["error", "drop"] = recipe("drop", "A row without anything to learn fails, or is left out (counted).")
-    max_target_length: int | None = recipe(None, "Longest labels of an encoder-decoder model, in tokens; none given: max_length.", gt=1)
+    nothing_supervised: Literal["error", "drop"] = recipe("drop", "Rows without supervised tokens: fail, or leave the row out (counted).")
+    max_target_length: int | None = recipe(
+        None, "Maximum length of the labels of an encoder-decoder model, in tokens; if unset, max_length.", gt=1
+    )
     unrendered: Literal["refuse", "drop", "allow"] = recipe(
         "refuse",
-        "What happens to a row whose template leaves out a part of a message, such as reasoning or calls of tools: fail, leave the row out "
-        "(counted), or use it without that part (counted).",
+        "Rows that the template renders incompletely, such as without reasoning or tool calls: fail, leave the row out "
+        "(counted), or use the rest (counted).",
     )
     control_tokens_in_text: ControlTokens = recipe(
         "text",
-        "What happens to control tokens in the text of users, tools and system prompts: they are encoded as text, the row fails or is left "
-        "out, or they stay control tokens; all of them are counted.",
+        "Control tokens in messages of users and tools and in system prompts: encode them as text, fail, leave the row "
+        "out, or keep them as control tokens; all are counted.",
     )
-    python_tokenizer: PythonTokenizer | None = recipe(None, "Set by itself where model.tokenizer_files names no tokenizer.json.")
+    python_tokenizer: PythonTokenizer | None = recipe(None, "Set automatically if model.tokenizer_files does not list tokenizer.json.")
 
 
 class Parameters(Labels):
     """How rows become tokens and labels."""
 
-    encoder_decoder: bool = recipe(False, "Inputs and labels of their own, as T5 wants them; max_length then bounds the input.")
+    encoder_decoder: bool = recipe(False, "Whether inputs and labels are separate, as for T5; max_length then limits the input.")
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -64,7 +66,7 @@ class Parameters(Labels):
 
 KIND = Kind(
     "tokenize",
-    "Turn rows into token ids and a mask of the supervised ones.",
+    "Turn rows into token ids and a mask of supervised tokens.",
     Parameters,
     environment=("numpy", "safetensors", "tokenizers"),
 )

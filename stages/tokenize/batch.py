@@ -1,4 +1,4 @@
-"""A batch of rows as flat arrays: encoded together, judged and checked with numpy."""
+"""A batch of rows as flat arrays, encoded together and checked with numpy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from stages.tokens.ends import united
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows with their tokens one after another; arrays are by token, by piece or by row."""
+    """Rows with concatenated tokens; arrays are per token, per piece or per row."""
 
     rows: Sequence[Row]
     pieces: Pieces
     ids: Array
     """Token ids, int32 [tokens]."""
     kinds: Array
-    """What each token is (context, answer, end of turn), uint8 [tokens]."""
+    """Kind of each token (context, answer, end of turn), uint8 [tokens]."""
     supervised: Array
-    """Whether it is learned, uint8 [tokens]."""
+    """Supervision mask, uint8 [tokens]."""
     piece_lengths: Array
     piece_rows: Array
-    """The row of each piece, int64 [pieces]."""
+    """Row of each piece, int64 [pieces]."""
 
     @property
     def lengths(self) -> Array:
@@ -43,7 +43,7 @@ class Batch:
         return np.repeat(self.piece_rows, self.piece_lengths)
 
     def count(self, chosen: Array) -> Array:
-        """How many tokens of each row are CHOSEN, int64 [rows]."""
+        """Number of CHOSEN tokens in each row, int64 [rows]; CHOSEN is bool [tokens]."""
         return np.bincount(self.token_rows[chosen], minlength=len(self.rows))
 
     def row(self, number: int) -> Tokenized:
@@ -53,14 +53,14 @@ class Batch:
         begin = int(self.piece_lengths[: chosen[0]].sum())
         span = slice(begin, begin + int(lengths.sum()))
         piece_kinds = np.array(self.pieces.kinds, np.uint8)[chosen]
-        # A turn is over with its end.
+        # A turn includes its end token.
         turns = np.cumsum(np.append(0, piece_kinds[:-1] == END))
         source = int((self.kinds[span] == CONTEXT).sum())
         return Tokenized(self.ids[span], self.kinds[span], self.supervised[span], np.repeat(turns, lengths), source)
 
 
 def encode_batch(rows: Sequence[Row], rendered: Sequence[Rendered], parameters: Parameters, encoder: Encoder, front: bool) -> Batch:
-    """The tokens of ROWS and which of them the mask learns."""
+    """The tokens of ROWS with their supervision mask."""
     pieces = Pieces()
     add = pieces.add_pair if parameters.encoder_decoder else pieces.add_row
     for one in rendered:
@@ -71,7 +71,7 @@ def encode_batch(rows: Sequence[Row], rendered: Sequence[Rendered], parameters: 
     if parameters.mask.everything:
         learned[:] = True
     else:
-        # An answer without a token teaches only to say nothing.
+        # An empty answer would only teach the model to stop at once.
         ends = np.flatnonzero(kinds == END)
         learned[ends] &= lengths[ends - 1] > 0
     piece_rows = np.repeat(np.arange(len(rows)), np.diff(np.append(pieces.starts, len(kinds))))
@@ -79,27 +79,27 @@ def encode_batch(rows: Sequence[Row], rendered: Sequence[Rendered], parameters: 
 
 
 def unfit(batch: Batch, encoder: Encoder, everything: bool) -> dict[str, Array]:
-    """Why rows are left out whatever their length: for each reason which rows, bool [rows]."""
+    """Rows to leave out whatever their length: for each reason, bool [rows]."""
     answers = (batch.kinds == ANSWER) & (batch.supervised == 1)
-    # Learned, they would teach to stop in the middle of an answer.
+    # Supervised, they would teach the model to stop in the middle of an answer.
     inside = batch.count(answers & np.isin(batch.ids, _stops(batch, encoder))) > 0
     nothing = batch.count((batch.kinds != END) & (batch.supervised == 1) if everything else answers) == 0
     return {"end-of-sequence token inside the completion": inside, "nothing to learn but the end-of-sequence token": nothing & ~inside}
 
 
 def _stops(batch: Batch, encoder: Encoder) -> Array:
-    """The tokens that end answers: the tokenizer's, and what the template puts there. Those that model files name are not known here."""
+    """Ids of end tokens: the tokenizer's and the template's; those in the model's files are not known here."""
     lasts = np.cumsum(batch.piece_lengths)[np.array(batch.pieces.kinds) == END] - 1
     return np.array(united(*np.unique(batch.ids[lasts]).tolist(), encoder.eos_id), np.int32)
 
 
 def check_text(batch: Batch, encoder: Encoder) -> int:
-    """Compare what the tokens say with the text; the number of answers that differ, and for lossless tokenizers UserError at the first."""
+    """Compare the decoded tokens with the text: the number of answers that differ; lossless tokenizers raise UserError at the first."""
     return _check_bytes(batch, encoder) if encoder.lossless else _check_answers(batch, encoder)
 
 
 def _check_bytes(batch: Batch, encoder: Encoder) -> int:
-    """Every byte of every text must come back; a byte-level tokenizer has no excuse."""
+    """Check that every byte of every text round-trips, as byte-level tokenizers guarantee."""
     table, begins = encoder.bytes_of
     is_text = np.repeat(np.array(batch.pieces.sources) == 0, batch.piece_lengths)
     found = _bytes(batch.ids[is_text], table, begins)
@@ -110,14 +110,14 @@ def _check_bytes(batch: Batch, encoder: Encoder) -> int:
 
 
 def _bytes(ids: Array, table: Array, begins: Array) -> bytes:
-    """The bytes of IDS: TABLE[begins[i]:begins[i + 1]] of each, one after another."""
+    """The bytes of IDS, concatenated: TABLE[begins[i]:begins[i + 1]] for each id i."""
     widths = begins[ids + 1] - begins[ids]
     offsets = np.repeat(begins[ids] - (np.cumsum(widths) - widths), widths)
     return bytes(table[offsets + np.arange(len(offsets))])
 
 
 def _lost(batch: Batch, encoder: Encoder) -> UserError:
-    """The error for the first row whose text does not come back."""
+    """The error for the first row whose text does not round-trip."""
     spans = np.cumsum(np.append(0, batch.piece_lengths))
     for number in range(len(batch.rows)):
         chosen = np.flatnonzero((batch.piece_rows == number) & (np.array(batch.pieces.sources) == 0))
@@ -128,13 +128,15 @@ def _lost(batch: Batch, encoder: Encoder) -> UserError:
             (decoded,) = encoder.decode([ids])
             if decoded != text:
                 row = batch.rows[number]
-                what = f"the tokens of row {row.id} decode to {shorten(decoded)}, its {name} is {shorten(text)}"
-                return UserError(what, row.where, "the tokenizer's files are damaged or lack some bytes; take the model's own")
-    raise AssertionError("the bytes of a batch differ, but those of no row do")
+                what = f"the tokens of row {row.id} decode to {shorten(decoded)}, but its {name} is {shorten(text)}"
+                return UserError(
+                    what, row.where, "the tokenizer's files are damaged or lack some bytes; use those of the model's repository"
+                )
+    raise AssertionError("the bytes of a batch differ, but not those of any row")
 
 
 def _check_answers(batch: Batch, encoder: Encoder) -> int:
-    """How many learned answers do not decode to themselves: such tokenizers change some texts by their nature."""
+    """Number of supervised answers that do not decode to themselves; lossy tokenizers change some texts by design."""
     spans = np.cumsum(np.append(0, batch.piece_lengths))
     kinds, learned = np.array(batch.pieces.kinds), np.array(batch.pieces.learned)
     chosen = np.flatnonzero((kinds == ANSWER) & learned & (batch.piece_lengths > 0))
@@ -143,7 +145,7 @@ def _check_answers(batch: Batch, encoder: Encoder) -> int:
 
 
 def moved_boundaries(batch: Batch, encoder: Encoder) -> int:
-    """How many answers lost their beginning to a token that the prompt has part in."""
+    """Number of answers whose beginning was merged into a token of the prompt."""
     if not encoder.lossless:
         spans = np.cumsum(np.append(0, batch.piece_lengths))
         kinds = np.array(batch.pieces.kinds)

@@ -1,4 +1,4 @@
-"""The work of tokenize: rows are rendered, encoded in batches, cut where they are too long, checked, and written."""
+"""Body of tokenize: renders rows, encodes them in batches, truncates or splits long ones, checks and writes them."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,15 +16,15 @@ from stages.tokens.files import TokenWriter
 
 SPLITS = ("train", "validation")
 
-# Rows are encoded together so that the tokenizer's threads have work; both limits bound the memory.
+# Rows are encoded in batches to keep the tokenizer's threads busy; both limits bound memory.
 _BATCH_ROWS = 1024
 _BATCH_CHARACTERS = 4_000_000
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `train.safetensors` and `validation.safetensors` (see stages.tokens.files), and what the format adds to the tokenizer.
+    """Write `train.safetensors` and `validation.safetensors` (see stages.tokens.files), and the format's additions to the tokenizer.
 
-    Raises UserError where no train row is left.
+    Raises UserError if no train row is left.
     """
     encoder = Encoder.open(job.group("tokenizer"))
     refuse_tokenizer(parameters, encoder)
@@ -36,27 +36,27 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     Taught.by(tokenization.renderer).write(job.output / TAUGHT)
     if not metrics["train"]["rows_out"]:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in metrics["train"]["left_out"].items())
-        raise UserError("no row of the train split is left", hint=f"left out: {reasons or 'none, the split is empty'}")
+        raise UserError("no rows left in the train split", hint=f"left out: {reasons or 'none, the split is empty'}")
     return metrics
 
 
 def refuse_tokenizer(parameters: Parameters, encoder: Encoder) -> None:
-    """Raise UserError where the tokenizer lacks what the parameters ask for."""
+    """Raise UserError if the tokenizer lacks something that PARAMETERS need."""
     if parameters.mask.needs_bos and encoder.bos is None:
-        what = f"the mask '{parameters.mask.kind}' puts a begin-of-sequence token behind each response marker"
+        what = f"the mask '{parameters.mask.kind}' inserts a begin-of-sequence token after each response marker"
         raise UserError(
-            f"{what}, and this tokenizer has no bos_token",
-            hint='choose the mask "assistant" or "completion", or a model whose tokenizer has one',
+            f"{what}, but this tokenizer has no bos_token",
+            hint='use the mask "assistant" or "completion", or a model whose tokenizer has one',
         )
     if parameters.boundary == "shift" and not encoder.has_offsets:
-        what = "this tokenizer is written in Python and does not say where in the text its tokens lie"
-        raise UserError(f'boundary = "shift" cannot be: {what}', hint='set tokenization.boundary = "apart"')
+        what = "this is a Python tokenizer, which does not return character offsets"
+        raise UserError(f'boundary = "shift" is not possible: {what}', hint='set tokenization.boundary = "apart"')
 
 
 def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metrics:
-    """Write the token file of ROWS and return the counts; raises UserError where a row is refused."""
+    """Write the token file of ROWS and return the counts; raises UserError if a policy is to fail."""
     with TokenWriter(path) as writer:
-        # The tokenizer works on one batch while the next is read and the last is checked and written.
+        # Pipelined: one batch is encoded while the next is read and the previous one is checked and written.
         for batch in ahead(tokenization.encoded, map(tokenization.rendered, batches(rows))):
             for ids, supervised, lengths, sources in tokenization.arrays(batch):
                 writer.write_rows(ids, supervised, lengths, sources, tokenization.take_conversations())
@@ -64,7 +64,7 @@ def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metric
 
 
 def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """ROWS in lists that are neither too many nor too long together."""
+    """ROWS in lists with a limited number of rows and characters."""
     batch: list[Row] = []
     characters = 0
     for row in rows:

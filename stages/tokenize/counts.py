@@ -1,4 +1,4 @@
-"""What became of the rows of a split: nothing is dropped without being counted, in rows and in tokens."""
+"""Counts of the rows of a split: everything dropped is counted, in rows and in tokens."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,44 +16,44 @@ class Counts:
     rows_in: int = 0
     rows_out: int = 0
     tokens_in: int = 0
-    """Tokens before anything is cut or left out; rows that cannot be encoded have none."""
+    """Tokens before truncation and before rows are left out; rows that cannot be encoded have none."""
     tokens: int = 0
     supervised_tokens: int = 0
     longest: int = 0
     completions: int = 0
-    """Learned answers that are ended by their end token."""
+    """Supervised answers with their end token."""
     truncated: int = 0
     truncated_tokens: int = 0
     cut_up: int = 0
-    """Rows that were cut into several."""
+    """Rows that were split into several."""
     added_rows: int = 0
     added_tokens: int = 0
-    """Tokens that begin a cut piece as context, a second time."""
+    """Tokens repeated as context at the beginning of a split piece."""
     moved_boundaries: int = 0
     mismatches: int = 0
     unrolled: int = 0
-    """Conversations that became one row for each learned turn."""
+    """Conversations unrolled into one row per supervised turn."""
     unrolled_rows: int = 0
     conversations: int = 0
-    """What counts once in an epoch, where an unrolled conversation does."""
+    """Units of an epoch, if an unrolled conversation counts as one."""
     control_token_rows: int = 0
-    """Rows whose text holds control tokens, those that were left out for them among them."""
+    """Rows whose text contains control tokens, including rows left out for them."""
     control_tokens: int = 0
     unrendered: Counter[str] = field(default_factory=Counter)
-    """Rows that are used although the template leaves out a part of their messages, by that part."""
+    """Rows used although the template omits part of their messages, by that part."""
     reasoning: Counter[str] = field(default_factory=Counter)
-    """Messages whose reasoning is not learned: `masked` or `stripped`."""
+    """Messages whose reasoning is not supervised: `masked` or `stripped`."""
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_tokens: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, reason: str, rows: int, tokens: int) -> None:
-        """ROWS with TOKENS in all are left out for REASON."""
+        """Count ROWS with TOKENS in total as left out for REASON."""
         if rows:
             self.left_out[reason] += rows
             self.left_out_tokens[reason] += tokens
 
     def write(self, supervised: Array, lengths: Array, completions: int) -> None:
-        """Rows of LENGTHS are written."""
+        """Count written rows of LENGTHS tokens."""
         self.rows_out += len(lengths)
         self.tokens += len(supervised)
         self.supervised_tokens += int(np.count_nonzero(supervised))
@@ -61,7 +61,7 @@ class Counts:
         self.completions += completions
 
     def metrics(self) -> Metrics:
-        """What git keeps; every row and every token that came in went out, or is counted among those left out or cut off."""
+        """The metrics of the split; asserts that every row and token read was written, left out or truncated."""
         extra = self.unrolled_rows - self.unrolled
         assert self.rows_in + extra + self.added_rows == self.rows_out + sum(self.left_out.values())
         gone = sum(self.left_out_tokens.values()) + self.truncated_tokens

@@ -1,4 +1,4 @@
-"""What is made of a row that is too long: shortened on one side, or cut into several rows."""
+"""Truncates rows that are too long on one side, or splits them into several rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,24 +12,24 @@ from stages.tokens.encoding import ANSWER, CONTEXT, END
 
 @dataclass(frozen=True)
 class Tokenized:
-    """One row's tokens, and for each what it is, whether it is learned, and which turn it belongs to."""
+    """One row's tokens, with kind, supervision and turn of each; arrays are [tokens]."""
 
     ids: Array
     kinds: Array
     supervised: Array
     turns: Array
     source: int = 0
-    """Tokens of the encoder's input, for encoder-decoder models."""
+    """Number of tokens of the encoder's input, for encoder-decoder models."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, chosen: slice | Array) -> Self:
-        """The tokens that are CHOSEN."""
+        """The CHOSEN tokens."""
         return replace(self, ids=self.ids[chosen], kinds=self.kinds[chosen], supervised=self.supervised[chosen], turns=self.turns[chosen])
 
     def answers(self) -> Iterator[tuple[int, int, int]]:
-        """Of each learned turn where the answer begins, where its end token does, and where the turn is over."""
+        """For each supervised turn, the positions of its answer, of its end token, and of the turn's end."""
         for turn in np.unique(self.turns[(self.kinds == END) & (self.supervised == 1)]):
             end = np.flatnonzero((self.turns == turn) & (self.kinds == END))
             answer = np.flatnonzero((self.turns == turn) & (self.kinds == ANSWER))
@@ -37,15 +37,15 @@ class Tokenized:
 
 
 def without_remainder(row: Tokenized) -> Tokenized:
-    """ROW without what follows its last turn, from which nothing is learned; a row of the full mask has it learned, and stays."""
+    """ROW without the unsupervised tokens after its last turn; unchanged if they are supervised (full mask)."""
     last = np.flatnonzero((row.kinds != CONTEXT) | (row.supervised == 1))
     return row.take(slice(0, int(last[-1]) + 1)) if len(last) else row
 
 
 def cut_prompt(row: Tokenized, limit: int, kept: int) -> Tokenized | str:
-    """ROW without as much of its beginning, KEPT tokens aside, as brings it down to LIMIT; or why that cannot be.
+    """ROW truncated on the left to LIMIT tokens, keeping the first KEPT tokens; or the reason why that is impossible.
 
-    An answer of an earlier turn that is cut into is not learned any more.
+    A truncated answer of an earlier turn is no longer supervised.
     """
     row = without_remainder(row)
     excess = len(row) - limit
@@ -59,7 +59,7 @@ def cut_prompt(row: Tokenized, limit: int, kept: int) -> Tokenized | str:
 
 
 def cut_completion(row: Tokenized, limit: int) -> Tokenized | str:
-    """ROW without as much of its last answers as brings it down to LIMIT, the last one that is left closed by its end token."""
+    """ROW with its last answers truncated to LIMIT tokens, the last remaining one with its end token; or the reason why not."""
     row = without_remainder(row)
     for begin, end, over in reversed(list(row.answers())):
         if over <= limit:
@@ -71,10 +71,10 @@ def cut_completion(row: Tokenized, limit: int) -> Tokenized | str:
 
 
 def cut_up(row: Tokenized, limit: int) -> Iterator[Tokenized]:
-    """ROW as several rows of at most LIMIT tokens, cut after a turn where one ends in reach, else anywhere but before an end token.
+    """ROW split into rows of at most LIMIT tokens, after a turn if possible, else anywhere except before an end token.
 
-    Where a turn is cut, the next row begins with the token before the cut, not learned there: each token is learned once, after one
-    that it follows.
+    If a turn is split, the next row begins with the token before the split, unsupervised: every token is supervised once, with its
+    predecessor as context.
     """
     ends = np.flatnonzero((row.kinds == END) & np.append(row.turns[1:] != row.turns[:-1], True)) + 1
     start, context = 0, 0
@@ -98,7 +98,7 @@ def _cut(row: Tokenized, ends: Array, start: int, furthest: int) -> int:
 
 
 def cut_pair(source: Tokenized, target: Tokenized, longest_source: int, longest_target: int, kept: int) -> Tokenized:
-    """Input and labels of an encoder-decoder model in one row, cut at the input's beginning and before the labels' end."""
+    """Input and labels of an encoder-decoder model in one row, with the input truncated on the left and the labels before their end."""
     excess = max(len(source) - longest_source, 0)
     source = source.take(np.concatenate([np.arange(kept), np.arange(kept + excess, len(source))]))
     if len(target) > longest_target:

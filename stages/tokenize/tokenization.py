@@ -1,4 +1,4 @@
-"""Rows become arrays for a token file: over-long rows are dealt with, and the invariants of ids and labels hold for every row."""
+"""Converts rows to arrays for a token file: applies the length policies and checks the invariants of ids and labels on every row."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,28 +21,28 @@ from stages.tokens.encoder import Array, Encoder
 from stages.tokens.encoding import ANSWER, CONTEXT, END
 
 Part = tuple[Array, Array, Array, Array | None]
-"""Token ids, mask, lengths of the rows, and lengths of their sources."""
+"""Token ids int32 [tokens], supervision mask uint8 [tokens], lengths of the rows [rows], and lengths of their sources [rows]."""
 
 
 class Tokenization:
-    """Turns the rows of one split into arrays and counts what happened to them."""
+    """Converts the rows of one split to arrays and counts them."""
 
     def __init__(self, parameters: Parameters, encoder: Encoder, template: Path | None = None) -> None:
         self.parameters, self.encoder = parameters, encoder
         self.renderer = parameters.format.renderer(encoder, template)
         self.counts = Counts()
         self._front = self.renderer.starts and bool(encoder.prefix)
-        # The conversation of each row that was handed on since they were last taken.
+        # Conversation numbers of the rows yielded since they were last taken.
         self._handed_on: list[str | None] = []
         self._conversations, self._last = 0, ""
         self._breaker = Breaker((*encoder.special, *self.renderer.controls))
 
     def parts(self, rows: Sequence[Row]) -> Iterator[Part]:
-        """The token arrays of ROWS, in their order; raises UserError where a row is refused."""
+        """The token arrays of ROWS, in order; raises UserError if a policy is to fail."""
         return self.arrays(self.encoded(self.rendered(rows)))
 
     def rendered(self, rows: Sequence[Row]) -> list[tuple[Row, Rendered]]:
-        """The text of each of ROWS; raises UserError where a row is refused."""
+        """The rendered text of each of ROWS; raises UserError if a policy is to fail."""
         self.counts.rows_in += len(rows)
         usable = [row for row in rows if row.is_well_formed()]
         self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
@@ -51,7 +51,7 @@ class Tokenization:
         return [(row, one) for row, one in found if one.turns]
 
     def _units(self, row: Row) -> Iterator[tuple[Row, Rendered]]:
-        """What becomes of a row: itself, or one row for each learned turn; nothing where it is left out."""
+        """The rendered rows of a row: itself, or one per supervised turn; none if it is left out."""
         mask, counts = self.parameters.mask, self.counts
         if tokens := self._breaker.found(row):
             counts.control_token_rows += 1
@@ -59,7 +59,7 @@ class Tokenization:
             match self.parameters.control_tokens_in_text:
                 case "refuse":
                     hint = 'set tokenization.control_tokens_in_text = "text" to encode it as text, "drop", or "control"'
-                    raise UserError(f"the text of row {row.id} holds the control token {tokens[0]!r}", row.where, hint)
+                    raise UserError(f"the text of row {row.id} contains the control token {tokens[0]!r}", row.where, hint)
                 case "drop":
                     counts.leave_out("control tokens in the text", 1, 0)
                     return
@@ -79,7 +79,7 @@ class Tokenization:
                 yield unit, self._without_learned_reasoning(unit, chosen)
 
     def _is_whole(self, row: Row, rendered: Rendered, chosen: Rendered, render: Callable[[Row], Rendered]) -> bool:
-        """Whether a row is used, though its template may leave out a part of it; raises UserError where that is an error."""
+        """Whether to use a row whose template may omit part of it; raises UserError if the policy is to fail."""
         learned = [turn.learned for turn in chosen.turns] if len(chosen.turns) == len(rendered.turns) else [True] * len(rendered.turns)
         lacking = unrendered(row, rendered, learned, render)
         if lacking and self.parameters.unrendered == "drop":
@@ -91,7 +91,7 @@ class Tokenization:
         return True
 
     def _without_learned_reasoning(self, row: Row, rendered: Rendered) -> Rendered:
-        """RENDERED with the reasoning of its learned turns moved to what stands before the answers, where the mask says so."""
+        """RENDERED with the reasoning of its supervised turns moved to the text before the answers, if the mask requires it."""
         mask = self.parameters.mask
         if not isinstance(mask, Assistant) or mask.reasoning != "mask":
             return rendered
@@ -110,13 +110,13 @@ class Tokenization:
         return rendered._replace(turns=tuple(turns))
 
     def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
-        """The tokens of rows as text; it changes nothing here, so that another thread may do it."""
+        """The tokens of rendered rows; does not change the object, so it may run in another thread."""
         if not rows:
             return None
         return encode_batch([row for row, _ in rows], [one for _, one in rows], self.parameters, self.encoder, self._front)
 
     def arrays(self, batch: Batch | None) -> Iterator[Part]:
-        """The arrays of encoded rows, after all checks; raises UserError where a row is refused."""
+        """The arrays of encoded rows, after all checks; raises UserError if a policy is to fail."""
         if batch is None:
             return
         self.counts.tokens_in += len(batch.ids)
@@ -126,7 +126,7 @@ class Tokenization:
             self.counts.moved_boundaries += moved_boundaries(batch, self.encoder)
         lengths = batch.lengths
         long = self._too_long(batch, lengths) & keep
-        # Stretches of rows that need no change stay together; a row that does is a stretch of its own.
+        # Runs of unchanged rows stay together; a changed row is a run of one.
         edges = np.flatnonzero(np.append(True, long[1:] | long[:-1])).tolist()
         for first, last in zip(edges, [*edges[1:], len(long)], strict=True):
             if long[first]:
@@ -135,7 +135,7 @@ class Tokenization:
                 yield from self._whole(batch, first, last, keep, lengths)
 
     def take_conversations(self) -> Array | None:
-        """The numbers of the conversations of the rows that were handed on since the last call; None where each row counts by itself."""
+        """Conversation numbers of the rows yielded since the last call, int32 [rows]; None if each row counts separately."""
         handed_on, self._handed_on = self._handed_on, []
         if not self.counts_conversations:
             return None
@@ -150,12 +150,12 @@ class Tokenization:
 
     @property
     def counts_conversations(self) -> bool:
-        """Whether the rows of an unrolled conversation count once in an epoch."""
+        """Whether the rows of an unrolled conversation count once per epoch."""
         mask = self.parameters.mask
         return isinstance(mask, Assistant) and mask.unroll is not False and mask.weight == "conversation"
 
     def _keep(self, batch: Batch) -> Array:
-        """The rows that are not left out whatever their length, bool [rows]."""
+        """The rows that are kept, before length policies, bool [rows]."""
         keep = np.ones(len(batch.rows), bool)
         lengths = batch.lengths
         for reason, rows in unfit(batch, self.encoder, self.parameters.mask.everything).items():
@@ -164,14 +164,14 @@ class Tokenization:
         return keep
 
     def _refuse(self, rows: Sequence[Row], reason: str, tokens: int = 0) -> None:
-        """Leave ROWS out, or raise UserError where rows without anything to learn are an error."""
+        """Leave ROWS out, or raise UserError if rows without supervised tokens are an error."""
         if rows and reason.startswith("nothing to learn") and self.parameters.nothing_supervised == "error":
             hint = 'choose another tokenization.mask, or set tokenization.nothing_supervised = "drop"'
             raise UserError(f"row {rows[0].id} has {reason}", rows[0].where, hint)
         self.counts.leave_out(reason, len(rows), tokens)
 
     def _whole(self, batch: Batch, first: int, last: int, keep: Array, lengths: Array) -> Iterator[Part]:
-        """The rows from FIRST to LAST as they are, those that are left out aside."""
+        """The kept rows from FIRST to LAST, unchanged."""
         chosen = np.zeros(len(keep), bool)
         chosen[first:last] = keep[first:last]
         if not chosen.any():
@@ -192,7 +192,7 @@ class Tokenization:
         return self.parameters.max_target_length or self.parameters.max_length
 
     def _cut(self, batch: Batch, number: int) -> Iterator[Part]:
-        """What the policy makes of a row that is too long."""
+        """The arrays of a row that is too long, by policy."""
         row = batch.row(number)
         made = self._shortened(batch.rows[number], row)
         if isinstance(made, str):
@@ -209,7 +209,7 @@ class Tokenization:
             yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, len(made) == 1)
 
     def _learnable(self, row: Tokenized, parts: list[Tokenized]) -> list[Tokenized]:
-        """The pieces of ROW that something is learned from."""
+        """The pieces of ROW with supervised tokens."""
         self.counts.cut_up += 1
         self.counts.added_rows += len(parts) - 1
         self.counts.added_tokens += sum(map(len, parts)) - len(row)
@@ -219,7 +219,7 @@ class Tokenization:
         return [part for part in parts if part.supervised.any()]
 
     def _shortened(self, row: Row, tokens: Tokenized) -> list[Tokenized] | str:
-        """The row or rows that the policy makes; or why it is left out; raises UserError where the policy is to fail."""
+        """The row or rows by policy, or the reason for leaving it out; raises UserError if the policy is to fail."""
         if self.parameters.encoder_decoder:
             return self._shortened_pair(row, tokens)
         limit = self.parameters.max_length
@@ -237,17 +237,17 @@ class Tokenization:
     def _dropped(self, row: Row, length: int, limit: int, name: str) -> str:
         if self.parameters.over_length == "drop":
             return f"longer than {name}"
-        hint = f'raise tokenization.{name}, or set over_length to "drop", "truncate_prompt_left", "truncate_completion_right" or "split"'
-        raise UserError([Problem(f"row {row.id} has {length} tokens, {name} is {limit}", row.where, hint)])
+        hint = f'increase tokenization.{name}, or set over_length to "drop", "truncate_prompt_left", "truncate_completion_right" or "split"'
+        raise UserError([Problem(f"row {row.id} has {length} tokens, more than {name} = {limit}", row.where, hint)])
 
     def _kept(self, row: Tokenized) -> int:
-        """Tokens at the beginning that no policy cuts: the begin-of-sequence token."""
+        """Number of leading tokens that no policy truncates: the begin-of-sequence token."""
         if self._front:
             return len(self.encoder.prefix)
         return int(self.encoder.bos is not None and row.ids[0] == self.encoder.tokenizer.token_to_id(self.encoder.bos))
 
     def _shortened_pair(self, row: Row, tokens: Tokenized) -> list[Tokenized] | str:
-        """As `_shortened`, for a row whose input and labels have limits of their own."""
+        """Like `_shortened`, for a row with separate limits for input and labels."""
         source, target = tokens.take(slice(0, tokens.source)), tokens.take(slice(tokens.source, None))
         limits = {"max_length": self.parameters.max_length, "max_target_length": self._longest_target}
         for name, part in {"max_length": source, "max_target_length": target}.items():
@@ -260,22 +260,22 @@ class Tokenization:
         return [cut_pair(source, target, limits["max_length"], limits["max_target_length"], self._kept(tokens))]
 
     def _checked(self, ids: Array, supervised: Array, kinds: Array, lengths: Array, sources: Array | None, ended: bool = True) -> Part:
-        """The arrays of rows to be written, after a check of all that must hold for them; ENDED: no answer goes on in another row."""
+        """The arrays of rows to write, after checking their invariants; ENDED: no answer continues in another row."""
         ends = (kinds == END) & (supervised == 1)
         row_ends = np.cumsum(lengths) - 1
         last = _last_of_runs(supervised == 1, row_ends)
-        assert (np.add.reduceat(supervised, row_ends + 1 - lengths, dtype=np.int64) > 0).all(), "every row has something to learn"
+        assert (np.add.reduceat(supervised, row_ends + 1 - lengths, dtype=np.int64) > 0).all(), "every row must have supervised tokens"
         assert self.parameters.encoder_decoder or lengths.max() <= self.parameters.max_length
         assert not ended or not (kinds[supervised == 1] == ANSWER).any() or ends.any()
         if not self.parameters.mask.everything:
-            assert not supervised[kinds == CONTEXT].any(), "nothing of a prompt, system or tool message is learned"
-            assert not ended or (kinds[last] == END).all(), "every learned answer is followed by its end token, which is learned"
+            assert not supervised[kinds == CONTEXT].any(), "no prompt, system or tool message may be supervised"
+            assert not ended or (kinds[last] == END).all(), "every supervised answer must be followed by its supervised end token"
         self.counts.write(supervised, lengths, int(np.count_nonzero(_last_of_runs(ends, row_ends))))
         return ids, supervised, lengths, sources
 
 
 def _last_of_runs(chosen: Array, row_ends: Array) -> Array:
-    """Which CHOSEN tokens are followed by one that is not, or by another row; positions."""
+    """Positions of CHOSEN tokens that are followed by one that is not chosen, or by another row."""
     followed = np.append(chosen[1:], False)
     followed[row_ends] = False
     return np.flatnonzero(chosen & ~followed)

@@ -1,4 +1,4 @@
-"""Conversations as one row for each learned turn, rendered as the model sees it at that point."""
+"""Unrolls conversations into one row per supervised turn, rendered as the model sees it at that point."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,14 +12,14 @@ from stages.tokenize.masks.assistant import Assistant
 
 
 class Units(NamedTuple):
-    """The rows that a row becomes, each with how it is rendered; several where a conversation is unrolled."""
+    """The rows that a row becomes, each with its rendering; several for an unrolled conversation."""
 
     rows: Sequence[tuple[Row, Callable[[Row], Rendered]]]
     unrolled: bool = False
 
 
 def unroll(row: Row, renderer: Any, mask: Any) -> Units:
-    """What ROW becomes; raises UserError where its template refuses it."""
+    """ROW, or its unrolled rows; raises UserError if its template fails."""
     conversation = row.conversation()
     answers = [number for number, message in enumerate(conversation) if message["role"] == "assistant"]
     whole = Units([(row, renderer.render)])
@@ -35,7 +35,7 @@ def unroll(row: Row, renderer: Any, mask: Any) -> Units:
 
 
 def _last_alone(renderer: Any, row: Row) -> Rendered:
-    """ROW as a whole; where its template writes earlier answers otherwise than they were, with the last one as its only turn."""
+    """The rendering of ROW; only its last turn if the template renders earlier answers differently."""
     try:
         found: Rendered = renderer.render(row)
     except Rewritten:
@@ -45,7 +45,7 @@ def _last_alone(renderer: Any, row: Row) -> Rendered:
 
 
 def _part(row: Row, number: int) -> Row:
-    """ROW up to message NUMBER, with an id of its own."""
+    """ROW up to message NUMBER, with a new id."""
     part = up_to(row, number)
     return replace(part, id=f"{row.id}:{number}", part_of=row.id)
 
@@ -56,7 +56,7 @@ def _at(renderer: Any, row: Row) -> Rendered:
 
 
 def _rewrites(row: Row, renderer: Any, learned: list[int]) -> bool:
-    """Whether a learned answer of ROW, or what stands before it, is written otherwise than the model sees it at that point."""
+    """Whether a supervised answer of ROW, or the text before it, differs from what the model sees at that point."""
     try:
         whole = renderer.render(row)
     except Rewritten:
@@ -68,6 +68,6 @@ def _rewrites(row: Row, renderer: Any, learned: list[int]) -> bool:
 
 
 def _texts(rendered: Rendered, turns: int | None = None) -> tuple[str, str]:
-    """All that stands before the last answer, and the answer; of the first TURNS alone."""
+    """The text before the last answer, and the answer; of the first TURNS only, if given."""
     *earlier, last = rendered.turns[:turns]
     return "".join(turn.before + turn.answer + (turn.end or "") for turn in earlier) + last.before, last.answer

@@ -1,1 +1,1 @@
-"""Tokenizers, token ids and the files that hold them."""
+"""Tokenizers, token ids, and token files."""

@@ -1,4 +1,4 @@
-"""Rendered rows as token ids, many at once: each row is a list of pieces, and each token belongs to one of them."""
+"""Encodes rendered rows in bulk: each row is a list of pieces, and each token belongs to one piece."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from stages.rows.turns import Rendered
 from stages.tokens.encoder import Array, Encoder
 
 CONTEXT, ANSWER, END = 0, 1, 2
-"""What a piece is: never an answer, an answer's text, or the end of its turn."""
+"""Kind of a piece: context (never an answer), an answer's text, or the end of its turn."""
 
 _TEXT, _EOS, _FRONT, _BACK = 0, 1, 2, 3
 
@@ -21,22 +21,22 @@ Boundary = Literal["apart", "shift"]
 
 @dataclass
 class Pieces:
-    """The pieces of several rows one after another, each a text or one of the tokenizer's own tokens."""
+    """Pieces of several rows, concatenated; each is a text or a special token."""
 
     texts: list[str] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
-    """What each is made of: its text, the end-of-sequence token, or what the tokenizer puts in front or behind."""
+    """Content of each: its text, the end-of-sequence token, or the tokens that the tokenizer adds before or after a text."""
     learned: list[bool] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    """The first piece of each row."""
+    """Index of the first piece of each row."""
     fresh: list[bool] = field(default_factory=list)
-    """Whether a piece begins a text of its own, and does not continue the one before it."""
+    """Whether a piece starts a new text instead of continuing the previous one."""
     broken: list[bool] = field(default_factory=list)
-    """Whether a piece must not be encoded together with the one before it: together they would be a control token."""
+    """Whether a piece must be encoded separately from the previous one: together they would form a control token."""
 
     def add_row(self, rendered: Rendered, encoder: Encoder, front: bool) -> None:
-        """The pieces of a row for a causal model: everything in its order."""
+        """Add a row for a causal model: all pieces in order."""
         self._begin(front)
         for turn in rendered.turns:
             self._add(turn.before, CONTEXT)
@@ -45,7 +45,7 @@ class Pieces:
             self._add(rendered.after, CONTEXT)
 
     def add_question(self, rendered: Rendered, encoder: Encoder, front: bool) -> None:
-        """The pieces before the last answer of a row."""
+        """Add the pieces before a row's last answer."""
         self._begin(front)
         for turn in rendered.turns[:-1]:
             self._add(turn.before, CONTEXT)
@@ -53,13 +53,13 @@ class Pieces:
         self._add(rendered.turns[-1].before, CONTEXT)
 
     def add_pair(self, rendered: Rendered, encoder: Encoder, front: bool) -> None:
-        """The pieces of a row for an encoder-decoder model: all that comes before the last answer, closed; then the answer by itself."""
+        """Add a row for an encoder-decoder model: everything before the last answer, with its end token, then the answer."""
         self.add_source(rendered, front)
         last = rendered.turns[-1]
         self._add_answer(last.answer, last.end, last.learned, encoder, fresh=True)
 
     def add_source(self, rendered: Rendered, front: bool) -> None:
-        """The pieces of an encoder's input."""
+        """Add an encoder's input."""
         self._begin(front)
         earlier = "".join(turn.before + turn.answer + (turn.end or "") for turn in rendered.turns[:-1])
         self._add(earlier + rendered.turns[-1].before, CONTEXT)
@@ -85,10 +85,10 @@ class Pieces:
 
 
 def encode(pieces: Pieces, encoder: Encoder, boundary: Boundary = "apart") -> tuple[Array, Array]:
-    """Token ids of all PIECES one after another (int32), and how many each has (int64).
+    """Token ids of all PIECES, concatenated (int32 [tokens]), and the number of tokens of each (int64 [pieces]).
 
-    APART: each piece is encoded by itself. SHIFT: pieces that follow each other are encoded together, and a token that begins in one
-    belongs to it, so that one that the end of a prompt and the beginning of an answer share is the prompt's.
+    APART: each piece is encoded separately. SHIFT: consecutive pieces are encoded together, and a token belongs to the piece in which it
+    starts, so a token that spans the end of a prompt and the beginning of an answer belongs to the prompt.
     """
     sources = np.array(pieces.sources, np.uint8)
     texts = np.flatnonzero((sources == _TEXT) & np.array([bool(text) for text in pieces.texts], bool))
@@ -112,7 +112,7 @@ def encode(pieces: Pieces, encoder: Encoder, boundary: Boundary = "apart") -> tu
 
 
 def _inside(pieces: Pieces, texts: Array) -> Array:
-    """Which of the pieces numbered TEXTS continue a text of the same row."""
+    """Which of the pieces numbered TEXTS continue a text of the same row, bool [texts]."""
     first = np.zeros(len(pieces.texts) + 1, np.int64)
     first[pieces.starts] = 1
     row = np.cumsum(first)[texts]
@@ -134,7 +134,7 @@ def _apart(texts: Sequence[str], numbers: Array, inside: Array, broken: Array, e
 
 
 def _together(texts: Sequence[str], numbers: Array, inside: Array, broken: Array, encoder: Encoder) -> tuple[Array, Array]:
-    """As `_apart`, but pieces without a token of the tokenizer's own between them are one text."""
+    """Like `_apart`, but pieces without a special token between them are encoded as one text."""
     joined = inside.copy()
     joined[1:] &= numbers[1:] == numbers[:-1] + 1
     joined &= ~broken
@@ -145,7 +145,7 @@ def _together(texts: Sequence[str], numbers: Array, inside: Array, broken: Array
         return _by_bytes(texts, runs, encoder)
     ids, lengths, starts = _guarded_runs(runs, inside[begins], encoder)
     sizes = np.array([len(text) for text in texts], np.int64)
-    # Where each run begins in the text of all runs.
+    # Offset of each run in the concatenated text.
     offsets = np.cumsum([0, *map(len, runs)])[:-1]
     positions = np.maximum.accumulate(np.repeat(offsets, lengths) + starts) if len(starts) else starts
     owner = np.searchsorted(np.cumsum(sizes), positions, side="right")
@@ -153,7 +153,7 @@ def _together(texts: Sequence[str], numbers: Array, inside: Array, broken: Array
 
 
 def _by_bytes(texts: Sequence[str], runs: Sequence[str], encoder: Encoder) -> tuple[Array, Array]:
-    """Tokens of byte-level tokenizers are found by their bytes, which follow each other without gaps."""
+    """Assign the tokens of byte-level tokenizers by their bytes, which are contiguous."""
     ids, _ = encoder.encode_flat(runs)
     _, begins = encoder.bytes_of
     widths = begins[ids + 1] - begins[ids]
@@ -163,7 +163,7 @@ def _by_bytes(texts: Sequence[str], runs: Sequence[str], encoder: Encoder) -> tu
 
 
 def _guarded_runs(runs: Sequence[str], inside: Array, encoder: Encoder) -> tuple[Array, Array, Array]:
-    """Ids, lengths and starts of RUNS; those that continue a text begin without a space of the tokenizer's own."""
+    """Ids, lengths and character offsets of RUNS; continuations are encoded without a prepended space."""
     guard = encoder.guard
     if not guard or not inside.any():
         return encoder.encode_with_starts(runs)

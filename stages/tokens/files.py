@@ -1,8 +1,8 @@
-"""Token files: rows of token ids with a mask of the supervised ones, flat in one safetensors file.
+"""Token files: rows of token ids with a supervision mask, concatenated in one safetensors file.
 
-Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i lies at offsets[i]:offsets[i + 1].
-For encoder-decoder models there is `source_lengths` int32 [rows] too: the first tokens of a row are the encoder's input, the others the
-decoder's labels. Where a conversation that became several rows is to count once, `conversations` int32 [rows] numbers the conversations.
+Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i is at offsets[i]:offsets[i + 1].
+For encoder-decoder models also `source_lengths` int32 [rows]: the first tokens of a row are the encoder's input, the others the
+decoder's labels. If an unrolled conversation counts once per epoch, `conversations` int32 [rows] numbers the conversations.
 """
 
 import json
@@ -28,9 +28,9 @@ _DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
 
 
 def memory_map(path: Path) -> dict[str, Array]:
-    """The tensors of a safetensors file, read-only and not copied: pages are read when they are touched."""
-    # safe_open of safetensors 0.8 copies each tensor for numpy, hence the few lines by hand;
-    # the layout: https://github.com/huggingface/safetensors#format
+    """The tensors of a safetensors file, memory-mapped read-only."""
+    # safe_open of safetensors 0.8 copies each tensor for numpy, so the header is parsed here;
+    # format: https://github.com/huggingface/safetensors#format
     file = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     start = 8 + int(file[:8].view("<u8")[0])
     header = json.loads(file[8:start].tobytes())
@@ -59,14 +59,14 @@ class Tokens:
         self.input_ids, self.supervised, self.offsets = input_ids, supervised, offsets
         assert conversations is None or len(conversations) == len(offsets) - 1
         self.conversations = conversations
-        """The conversation of each row, int32 [rows], rows of one conversation next to each other; None where each row counts."""
+        """Conversation of each row, int32 [rows], rows of one conversation adjacent; None if each row counts separately."""
         self.source_lengths = source_lengths
-        """Tokens of each row that are the encoder's input, int32 [rows]; None where the rows are for a causal model."""
+        """Tokens of the encoder's input of each row, int32 [rows]; None for a causal model."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The rows of the token file at PATH; raises UserError where it is damaged, such as labels of another length than its tokens."""
-        hint = "it is no file that tokenize wrote; remove it, and build again"
+        """The rows of the token file at PATH; raises UserError if it is damaged, such as ids and labels of different lengths."""
+        hint = "it was not written by tokenize; remove it, and build again"
         try:
             found = memory_map(path)
         except (ValueError, KeyError, IndexError) as error:
@@ -74,10 +74,10 @@ class Tokens:
         rows, sources = found["offsets"], found.get("source_lengths")
         ids, labels = len(found["input_ids"]), len(found["supervised"])
         if not (len(rows) and ids == labels == rows[-1]):
-            what = f"this token file has {ids} tokens, labels for {labels}, and rows of {rows[-1] if len(rows) else 0}"
+            what = f"this token file has {ids} tokens, {labels} labels, and rows with {rows[-1] if len(rows) else 0} tokens in total"
             raise UserError(what, Location(str(path)), hint)
         if sources is not None and len(sources) != len(rows) - 1:
-            what = f"this token file has {len(rows) - 1} rows, and says of {len(sources)} where their labels begin"
+            what = f"this token file has {len(rows) - 1} rows, but source lengths for {len(sources)}"
             raise UserError(what, Location(str(path)), hint)
         return cls(**found)
 
@@ -86,11 +86,11 @@ class Tokens:
 
     @property
     def units(self) -> int:
-        """How many rows an epoch takes: one of each conversation, or all."""
+        """Rows per epoch: one per conversation, or all."""
         return len(self) if self.conversations is None else int(self.conversations[-1]) + 1 if len(self) else 0
 
     def row(self, index: int) -> tuple[Array, Array]:
-        """Token ids (int32) and supervised mask (uint8) of a row, both views of the file."""
+        """Token ids (int32 [tokens]) and supervision mask (uint8 [tokens]) of a row, both views of the file."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
@@ -103,9 +103,9 @@ class Tokens:
 
     @cached_property
     def supervised_lengths(self) -> Array:
-        """Supervised tokens of each row, int64 [rows]; no row is empty, which reduceat relies on."""
+        """Supervised tokens of each row, int64 [rows]; rows are never empty, as reduceat requires."""
         found = np.empty(len(self), np.int64)
-        # reduceat casts all that it is given to the type of the sums: block by block, that is little whatever the number of rows.
+        # reduceat casts its whole input to the dtype of the sums, so blocks bound the memory.
         for start in range(0, len(self), _SUMMED_ROWS):
             offsets = self.offsets[start : start + _SUMMED_ROWS + 1]
             block = self.supervised[offsets[0] : offsets[-1]]
@@ -114,18 +114,18 @@ class Tokens:
 
 
 class TokenWriter:
-    """Writes a token file in batches of rows; memory grows with neither rows nor tokens. The file is there when the context ends."""
+    """Writes a token file in batches of rows, in constant memory; the file exists when the context exits."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows = self._tokens = self._sources = self._numbered = 0
-        # Nameless files beside the result: they need no name, no cleaning up after a crash, and no other disk. The order is that of
-        # safetensors itself (wider numbers first, then names), whose readers want each tensor at a multiple of its width.
+        # Unnamed files next to the result: no cleanup after a crash, and the same disk. In the order of safetensors (wider dtypes
+        # first, then names), whose readers require aligned tensors.
         self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
         self._files["offsets"].write(bytes(8))
 
     def write(self, input_ids: Array, supervised: Array, source_length: int | None = None) -> None:
-        """Add one row: ids and mask, of the same length, at least one token."""
+        """Add one row: ids [tokens] and mask [tokens], at least one token."""
         sources = None if source_length is None else np.array([source_length], np.int32)
         self.write_rows(input_ids, supervised, np.array([len(input_ids)]), sources)
 
@@ -137,9 +137,9 @@ class TokenWriter:
         source_lengths: Array | None = None,
         conversations: Array | None = None,
     ) -> None:
-        """Add rows, flat one after another; LENGTHS has the tokens of each, none of them 0.
+        """Add rows, concatenated; LENGTHS [rows] are the tokens of each, none of them 0.
 
-        Either all rows have a source, or none; either all have the number of their CONVERSATION, or none.
+        Sources must be given for all rows or none, and so must CONVERSATIONS.
         """
         if not len(lengths):
             return
@@ -177,7 +177,7 @@ class TokenWriter:
                 self._finish()
 
     def _finish(self) -> None:
-        """One file of all columns; the library's own writer would map them whole."""
+        """Concatenate the columns into one file; the library's writer would need them in memory."""
         counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "supervised": self._tokens}
         counts |= {"source_lengths": self._sources, "conversations": self._numbered}
         used = [name for name in _COLUMNS if name not in ("source_lengths", "conversations") or counts[name]]

@@ -1,4 +1,4 @@
-"""Tokenizers that decode every text to itself, and the bytes of each of their tokens."""
+"""Lossless tokenizers, which decode every text to itself, and the bytes of their tokens."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,7 +9,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def byte_table(vocabulary: Mapping[str, int], added: Collection[str]) -> tuple[Array, Array]:
-    """The bytes of all tokens of a byte-level tokenizer, flat by id (uint8), and where each token's begin (int64 [tokens + 1])."""
+    """The bytes of all tokens of a byte-level tokenizer, concatenated by id (uint8), and their offsets (int64 [tokens + 1])."""
     size = max(vocabulary.values()) + 1
     tokens = [b""] * size
     names = set(added)
@@ -20,7 +20,7 @@ def byte_table(vocabulary: Mapping[str, int], added: Collection[str]) -> tuple[A
 
 
 def _bytes(token: str) -> bytes:
-    """The bytes of a token in byte-level notation; a token that is not written in it is its own text."""
+    """The bytes of a token in byte-level notation; of other tokens, their UTF-8 text."""
     try:
         return bytes(_BYTES[character] for character in token)
     except KeyError:
@@ -28,7 +28,7 @@ def _bytes(token: str) -> bytes:
 
 
 def _notation() -> dict[str, int]:
-    """Byte-level notation: printable bytes of Latin-1 stand for themselves, the others for characters from U+0100 on, in order (GPT-2)."""
+    """GPT-2's byte-level notation: printable Latin-1 bytes map to themselves, the others to characters from U+0100 on, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + number): byte for number, byte in enumerate(others)}
@@ -38,7 +38,7 @@ _BYTES = _notation()
 
 
 def is_lossless(tokenizer: dict[str, Any]) -> bool:
-    """Byte-level decoding, no normalizer, no added prefix space, no split that removes text, no token that swallows spaces beside it."""
+    """Whether it is lossless: byte-level, no normalizer, no prefix space, no split that removes text, no token that strips spaces."""
     splits = list(_members(tokenizer["pre_tokenizer"], "pretokenizers"))
     return (
         tokenizer["normalizer"] is None
@@ -50,7 +50,7 @@ def is_lossless(tokenizer: dict[str, Any]) -> bool:
 
 
 def _members(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """The members of a sequence, or the one part there is."""
+    """The members of a sequence, or a single part as a list."""
     if part is None:
         return []
     return list(part[key]) if part["type"] == "Sequence" else [part]

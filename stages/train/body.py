@@ -1,4 +1,4 @@
-"""The work of train: a model or an adapter learns from the rows of a mixture, in the mixture's order."""
+"""Body of train: trains a model or an adapter on the rows of a mixture, in the mixture's order."""
 
 import time
 from importlib import import_module
@@ -11,17 +11,17 @@ from stages.process.job import Job, Metrics
 from stages.train import Parameters
 
 DIGITS = 6
-"""Losses are rounded to so many digits in the metrics, so that their diffs are about something."""
+"""Decimal digits of losses in the metrics: rounding keeps noise out of `dvc metrics diff`."""
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write the trained model or adapter with all that serving it needs, and the loss curve.
+    """Write the trained model or adapter with its serving files, and the loss curve.
 
-    Raises UserError for rows that do not fit and a training that goes nowhere, Preempted where it was asked to stop and has saved itself.
+    Raises UserError for rows that do not fit the model and for a failing training, Preempted if it was stopped and has saved its state.
     """
     from stages.train.distributed import launch
 
-    # Processes of its own are each confined to their cores, and inherit none from this one.
+    # Child processes are confined to their own cores and must not inherit this process's.
     prepare_process(None if launch.is_needed(parameters) else parameters.threads)
     from stages.train.distributed.processes import put
     from stages.train.loop.record import write_curve
@@ -30,9 +30,9 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     from stages.train.memory.peak import held_memory
 
     refuse_impossible(parameters)
-    # Read before the training: a mistake in these files should not show up after it.
+    # Read before the training, so that errors in these files show up early.
     serving = _serving(job)
-    # What the libraries themselves take is no part of the training.
+    # Memory of the libraries does not count as memory of the training.
     for library in ("transformers.modeling_utils", *parameters.method.environment):
         import_module(library)
     before = held_memory(default_device())
@@ -52,14 +52,14 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _serving(job: Job) -> Serving:
-    """What is written beside the weights; raises UserError where the tokenizer or an end token of the model is unusable."""
+    """The serving files; raises UserError if the tokenizer or an end token of the model is unusable."""
     model, before = job.inputs["model"], job.inputs.get("adapter")
     taught = Taught.read(job.inputs.get("format"))
     return Serving.of(taught, model, job.inputs.get("vocabulary", model), [before] if before else [])
 
 
 def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
-    """What the training itself needed, the process's peak and what it held before; for which row (or bin) and micro-batch to estimate."""
+    """Memory of the training, peak and initial memory of the process, and the row (or bin) length and micro-batch for the estimate."""
     import numpy as np
 
     return {
@@ -74,7 +74,7 @@ def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
 
 
 def _trained(parameters: Parameters, job: Job) -> tuple[Any, Any, Any]:
-    """Model, rows and outcome of the training, in this process or in processes of its own."""
+    """Model, rows and result of the training, in this process or in child processes."""
     from stages.train.distributed import launch
     from stages.train.loop.division import Share
     from stages.train.loop.training import default_device, matter, work

@@ -1,4 +1,4 @@
-"""The work of vocabulary: the tokenizer's files with more special tokens, and the ids that these got."""
+"""Body of vocabulary: adds special tokens to the tokenizer's files and lists their ids."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     encoder = Encoder.open(files)
     tokenizer = type(encoder.tokenizer).from_file(str(files[FAST]))
     before = encoder.size()
-    # As they stand, whatever the tokenizer does to the text around them.
+    # Matched verbatim, without the tokenizer's normalisation.
     added = tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in parameters.special_tokens])
     for name, path in files.items():
         shutil.copyfile(path, job.output / name)
@@ -33,7 +33,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
 
 def _list(path: Path, ids: Mapping[str, int]) -> None:
-    """Name the tokens in tokenizer_config.json too, where it lists added tokens: transformers then believes it and not tokenizer.json."""
+    """Also add the tokens to tokenizer_config.json if it lists added tokens, since transformers then prefers it to tokenizer.json."""
     config = json.loads(path.read_text("utf-8"))
     if not isinstance(listed := config.get("added_tokens_decoder"), dict):
         return

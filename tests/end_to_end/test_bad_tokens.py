@@ -47,10 +47,14 @@ BAD = {
 }
 EXPECTED = {
     "tokenize-chats-mute-mute": ("this tokenizer has no eos_token", "--> mute/tokenizer_config.json", "the model never learns to stop"),
-    "tokenize-chats-model-raises": ("refuses this row: too long", "--> artifacts/split-chats/train.jsonl:3", "mend the row"),
-    "tokenize-chats-model-broken": ("broken.jinja is no valid chat template", "--> broken.jinja:2"),
-    "tokenize-chats-model-endless": ("has no bos_token", "--> specs/endless.toml:1", "choose the mask"),
-    "tokenize-chats-model-long": ("tokens, max_length is 9", "--> artifacts/split-chats/train.jsonl:1", "raise tokenization.max_length"),
+    "tokenize-chats-model-raises": ("fails on this row: too long", "--> artifacts/split-chats/train.jsonl:3", "fix the row"),
+    "tokenize-chats-model-broken": ("broken.jinja is not a valid chat template", "--> broken.jinja:2"),
+    "tokenize-chats-model-endless": ("has no bos_token", "--> specs/endless.toml:1", "use the mask"),
+    "tokenize-chats-model-long": (
+        "tokens, more than max_length = 9",
+        "--> artifacts/split-chats/train.jsonl:1",
+        "increase tokenization.max_length",
+    ),
     "tokenize-disordered-model-disordered": (
         "roles out of order: messages[1] is of role user, and the plain format expects assistant",
         "--> artifacts/split-disordered/train.jsonl:",

@@ -27,7 +27,7 @@ def test_inspect_by_name_and_by_address(built: Place):
     [
         (["tow"], ["unknown experiment, spec or adapter: tow", "did you mean 'two'?"]),
         (["one", "--task", "b"], ["does not train on task 'b'", "specs/one.toml:8"]),
-        (["one", "100000"], ["there is no row 100000", "give a number from 0 to"]),
+        (["one", "100000"], ["row 100000 is out of range", "give a number from 0 to"]),
     ],
 )
 def test_what_is_not_there(built: Place, arguments: list[str], messages: list[str]):

@@ -137,7 +137,7 @@ def test_a_model_with_an_encoder_says_the_answer_alone(tmp_path, t5, method):
 
 
 def test_a_row_that_is_not_there(place):
-    with pytest.raises(UserError, match="there is no row 5: this file has 5 rows"):
+    with pytest.raises(UserError, match="row 5 is out of range: this file has 5 rows"):
         inspect({**place, "row": 5})
 
 

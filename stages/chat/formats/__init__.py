@@ -1,4 +1,4 @@
-"""How rows become text; one member a file. Training and evaluation render with the same code."""
+"""How rows become text; one member per file. Training and evaluation render with the same code."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""A chat template (Jinja, as transformers has it): the tokenizer's own, or one from the spec."""
+"""A chat template (Jinja, as in transformers): the tokenizer's, or one from the spec."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 class Chat(Part):
-    """A chat template; a row of prompt and completion is a chat of two messages."""
+    """A chat template; a row with prompt and completion is a conversation of two messages."""
 
     kind: Literal["chat"] = "chat"
-    template: str | None = recipe(None, "The template itself; neither this nor a file given: the tokenizer's own.")
-    template_file: str | None = recipe(None, "A file with the template, relative to the workspace.", min_length=1)
-    date: str | None = recipe(None, "What the template takes for today, for templates that ask.", pattern=r"^\d{4}-\d\d-\d\d$")
-    variables: dict[str, str | int | bool] = recipe({}, "Further variables of the template, such as `enable_thinking`.")
+    template: str | None = recipe(None, "Template text; if neither this nor template_file is set, the tokenizer's template.")
+    template_file: str | None = recipe(None, "Template file, relative to the workspace.", min_length=1)
+    date: str | None = recipe(
+        None, "The date that `strftime_now` returns, for templates that print today's date.", pattern=r"^\d{4}-\d\d-\d\d$"
+    )
+    variables: dict[str, str | int | bool] = recipe({}, "Template variables, such as `enable_thinking`.")
     environment: ClassVar[tuple[str, ...]] = ("jinja2",)
 
     @model_validator(mode="after")
@@ -33,7 +35,7 @@ class Chat(Part):
         return self
 
     def renderer(self, encoder: "Encoder", template: "Path | None" = None) -> "ChatRenderer":
-        """What renders rows; TEMPLATE is the file that the spec names, where it names one; raises UserError where there is no template."""
+        """The renderer of rows; TEMPLATE is the spec's template file, if any; raises UserError if there is no template."""
         from stages.chat.turn_splitting import ChatRenderer
 
         if template is not None:
@@ -41,6 +43,6 @@ class Chat(Part):
         if self.template is not None:
             return ChatRenderer(self, encoder, self.template, "tokenization.format.template")
         if encoder.template is None:
-            hint = "give one: tokenization.format.template_file; or name chat_template.jinja in model.tokenizer_files, if the model has one"
+            hint = "set tokenization.format.template_file; or name chat_template.jinja in model.tokenizer_files, if the model has one"
             raise UserError("this tokenizer has no chat template", hint=hint)
         return ChatRenderer(self, encoder, encoder.template, "the tokenizer's chat template")

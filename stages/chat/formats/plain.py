@@ -1,4 +1,4 @@
-"""A format of fixed text around prompts and completions, for base models, which have no chat template."""
+"""Fixed text around prompts and completions, for base models without a chat template."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,37 +23,37 @@ _PLACE = {name: re.compile(r"\{\{\s*" + name + r"\s*\}\}") for name in ("system"
 
 
 class Plain(Part):
-    """Fixed text around prompts; every answer ends with the tokenizer's end-of-sequence token."""
+    """Fixed text around prompts; every answer ends with the tokenizer's end-of-sequence (EOS) token."""
 
     kind: Literal["plain"] = "plain"
-    system: str = recipe("{{ system }}\n\n", "How a system prompt is written, before the first prompt.")
-    prompt: str = recipe("{{ prompt }}", "How each prompt is written, up to where the completion goes on.")
-    between: str = recipe("", "What stands between an answer and the next prompt, in rows of several turns.")
+    system: str = recipe("{{ system }}\n\n", "Jinja template of the system prompt, before the first prompt.")
+    prompt: str = recipe("{{ prompt }}", "Jinja template of each prompt, up to where the completion starts.")
+    between: str = recipe("", "Text between an answer and the next prompt, in rows of several turns.")
     start: Literal["tokenizer", "none"] = recipe(
-        "tokenizer", "Tokens in front of a row: those that the tokenizer itself puts there, such as a begin-of-sequence token, or none."
+        "tokenizer", "Tokens at the start of a row: those that the tokenizer adds, such as a begin-of-sequence (BOS) token, or none."
     )
 
     @model_validator(mode="after")
     def _one_place_each(self) -> Self:
         for name, place in _PLACE.items():
             if len(place.findall(getattr(self, name))) != 1:
-                message = "{field} says {place} once, where the text goes"
+                message = "{field} must contain {place} exactly once"
                 context = {"field": f"format.{name}", "place": f"{{{{ {name} }}}}", "at": (name,)}
                 raise PydanticCustomError("one_place", message, context)
         return self
 
     def renderer(self, encoder: "Encoder", template: "Path | None" = None) -> "PlainRenderer":
-        """What renders rows in this format."""
+        """The renderer of rows in this format; TEMPLATE is unused."""
         return PlainRenderer(self)
 
 
 class PlainRenderer:
-    """Puts fixed text around prompts."""
+    """Renders rows as fixed text around prompts."""
 
     end = ""
-    """No token of the format's own ends an answer: the tokenizer's does."""
+    """Empty: the tokenizer's end-of-sequence token ends an answer."""
     served_template = None
-    """The format is no chat template."""
+    """None: the format has no chat template to serve."""
 
     def __init__(self, plain: Plain) -> None:
         self.starts = plain.start == "tokenizer"
@@ -64,20 +64,20 @@ class PlainRenderer:
     """The format writes no tokens of its own; the tokenizer's special ones are control tokens anyway."""
 
     def calls(self, answer: str) -> list[Call]:
-        """The calls of tools that an ANSWER makes, as JSON."""
+        """Tool calls in ANSWER, written as JSON."""
         return calls_in(answer)
 
     def split(self, answer: str) -> tuple[str, str]:
-        """No reasoning, which this format does not know, and ANSWER."""
+        """Empty reasoning, which this format does not support, and ANSWER."""
         return "", answer
 
     def at(self, row: "Row", number: int) -> Rendered:
-        """ROW up to its message NUMBER, an assistant's; that answer alone is learned."""
+        """ROW up to message NUMBER, an assistant message, as one turn: only that answer is supervised."""
         found = self.render(up_to(row, number))
         return found._replace(turns=(*(turn._replace(learned=False) for turn in found.turns[:-1]), found.turns[-1]))
 
     def render(self, row: "Row") -> Rendered:
-        """The turns of ROW; raises UserError, located at the row, where its messages are no prompts and answers in turn."""
+        """The turns of ROW; raises UserError, located at the row, unless its messages alternate between user and assistant."""
         if not row.messages:
             return Rendered((Turn(self._before(row.system, row.prompt), row.completion, None),))
         return self._chat(row)
@@ -108,7 +108,7 @@ class PlainRenderer:
             if message["role"] != wanted or message["content"] is None or row.tools:
                 what = f"messages[{first + number}] is of role {message['role']}, and the plain format expects {wanted} there"
                 if row.tools or message["content"] is None or message["role"] == "tool":
-                    what = "this row has tools, which the plain format cannot write"
+                    what = "the plain format does not support tools, and this row has some"
                 raise UserError(
                     f"roles out of order: {what}", row.where, 'use a chat template: tokenization.format = { kind = "chat", ... }'
                 )

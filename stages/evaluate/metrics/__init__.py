@@ -1,6 +1,6 @@
-"""What is measured on answers; one member a file.
+"""Metrics of answers; one member per file.
 
-A member's `measure(predictions)` gives its values as statistics (see `statistic`); `needs_reference` says whether it can do without one.
+A member's `measure(predictions)` returns its values as statistics (see `statistic`); `needs_reference` says whether it requires one.
 """
 
 from typing import Annotated
@@ -42,7 +42,7 @@ _Given = (
 )
 
 Metric = Annotated[_Given, Field(discriminator="kind"), named]
-"""What a spec may name."""
+"""Metrics that a spec may list."""
 
 AnyMetric = Annotated[_Given | JudgeScores, Field(discriminator="kind"), named]
-"""What a step may measure: a judge's scores are there where `[evaluation.judge]` asks for them."""
+"""Metrics of a step: with `[evaluation.judge]`, also the judge's scores."""

@@ -10,15 +10,15 @@ from stages.rows.segmentation import is_spaceless
 
 
 class Bleu(Part):
-    """Corpus BLEU: n-gram counts and lengths are summed over all answers, then compared; with any number of references a row."""
+    """Corpus BLEU: n-gram counts and lengths are summed over all answers; a row may have any number of references."""
 
     kind: Literal["bleu"] = "bleu"
-    tokenize: Literal["13a", "intl", "char", "zh", "none"] = recipe("13a", "How sacrebleu cuts text into words.")
-    lowercase: bool = recipe(False, "Whether upper and lower case count as the same.")
-    smooth: Literal["exp", "floor", "add-k", "none"] = recipe("exp", "What stands in for an n-gram count of zero.")
-    smooth_value: float | None = recipe(None, "The value of floor or add-k; none given: sacrebleu's own.", gt=0)
-    effective_order: bool = recipe(False, "Leave out n-grams longer than every answer, as for single sentences.")
-    max_order: int = recipe(4, "Longest n-grams that count.", gt=0, le=9)
+    tokenize: Literal["13a", "intl", "char", "zh", "none"] = recipe("13a", "sacrebleu's tokenizer.")
+    lowercase: bool = recipe(False, "Whether case is ignored.")
+    smooth: Literal["exp", "floor", "add-k", "none"] = recipe("exp", "Smoothing of n-gram counts of zero.")
+    smooth_value: float | None = recipe(None, "Value of floor or add-k; if unset, sacrebleu's default.", gt=0)
+    effective_order: bool = recipe(False, "Ignore n-gram orders longer than every answer, as for single sentences.")
+    max_order: int = recipe(4, "Maximum n-gram order.", gt=0, le=9)
     environment: ClassVar[tuple[str, ...]] = ("regex", "sacrebleu")
     needs_reference: ClassVar[bool] = True
 
@@ -26,12 +26,12 @@ class Bleu(Part):
         """`bleu`, 0 to 100, with sacrebleu's signature."""
         scorer = self._scorer()
         answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
-        # What `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
+        # The terms that `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
         counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("bleu", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]
 
     def blind(self, predictions: Sequence[Prediction]) -> int:
-        """Rows of which a whole sentence is taken for one word: their script has no spaces, and `tokenize` cuts at spaces."""
+        """Number of rows whose sentences count as one word: their script has no spaces, and `tokenize` splits at spaces."""
         if self.tokenize in ("char", "zh"):
             return 0
         return sum(any(map(is_spaceless, (answer_of(p), *references_of(p)))) for p in predictions)

@@ -9,14 +9,14 @@ from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of
 
 
 class Chrf(Part):
-    """F-score of character n-grams, summed over all answers (of several references the best one); with `word_order = 2` it is chrF++."""
+    """F-score of character n-grams, summed over all answers (best of several references); chrF++ with `word_order = 2`."""
 
     kind: Literal["chrf"] = "chrf"
-    char_order: int = recipe(6, "Longest character n-grams that count.", gt=0)
-    word_order: int = recipe(0, "Longest word n-grams that count.", ge=0)
-    beta: int = recipe(2, "How many times more recall counts than precision.", gt=0)
-    lowercase: bool = recipe(False, "Whether upper and lower case count as the same.")
-    eps_smoothing: bool = recipe(False, "Smooth as the first script of the metric's author did.")
+    char_order: int = recipe(6, "Maximum order of character n-grams.", gt=0)
+    word_order: int = recipe(0, "Maximum order of word n-grams.", ge=0)
+    beta: int = recipe(2, "Weight of recall relative to precision.", gt=0)
+    lowercase: bool = recipe(False, "Whether case is ignored.")
+    eps_smoothing: bool = recipe(False, "Use the epsilon smoothing of the original chrF++.py.")
     environment: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     needs_reference: ClassVar[bool] = True
 
@@ -32,6 +32,6 @@ class Chrf(Part):
             eps_smoothing=self.eps_smoothing,
         )
         answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
-        # What `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
+        # The terms that `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
         counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("chrf", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]

@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Classification(Part):
-    """Accuracy, and the mean of the labels' F-measures; an answer that is no label, or never ended, is wrong for every label."""
+    """Accuracy and macro-F1; an answer that is not a label, or that hit the length limit, is wrong for every label."""
 
     kind: Literal["classification"] = "classification"
-    labels: tuple[str, ...] = recipe((), "The labels; none given: the references' own.")
-    case: bool = recipe(True, "Whether upper and lower case differ.")
+    labels: tuple[str, ...] = recipe((), "The labels; if empty, those of the references.")
+    case: bool = recipe(True, "Whether case is significant.")
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
-        """`accuracy` and `macro_f1`, 0 to 1; a label that nobody gives and nobody should counts as 0, as in scikit-learn."""
+        """`accuracy` and `macro_f1`, 0 to 1; a label without answers and references has F1 = 0, as in scikit-learn."""
         given = [self._label(answer_of(p)) if p.ended else None for p in predictions]
         allowed = [[self._label(reference) for reference in references_of(p)] for p in predictions]
-        # Where several labels are right, the one that was given is; else the first one was missed.
+        # With several correct labels, the truth is the one that was answered, else the first.
         truths = [answer if answer is not None and answer in right else right[0] for right, answer in zip(allowed, given, strict=True)]
         labels = sorted({self._label(label) for label in self.labels} or set(truths))
         rows = [_counts(truth, answer, labels) for truth, answer in zip(truths, given, strict=True)]
@@ -36,7 +36,7 @@ class Classification(Part):
 
 
 def _counts(truth: str, answer: str | None, labels: Sequence[str]) -> list[float]:
-    """For each label: 1 where it was given rightly, 1 where it was given, 1 where it should have been."""
+    """Flags for each label: true positive, predicted, actual; [3 x labels]."""
     rightly = [float(truth == label == answer) for label in labels]
     return [*rightly, *(float(answer == label) for label in labels), *(float(truth == label) for label in labels)]
 

@@ -10,14 +10,14 @@ from stages.rows.segmentation import Segmentation
 
 
 class CopyRate(Part):
-    """Share of the answers' words that stand in stretches taken over from the prompt: the coverage by extractive fragments."""
+    """Extractive fragment coverage: share of the answers' words inside fragments copied from the prompt."""
 
     kind: Literal["copy_rate"] = "copy_rate"
-    words: int = recipe(1, "Only stretches of at least this many words count.", gt=0)
+    words: int = recipe(1, "Minimum length of a fragment, in words.", gt=0)
     segmentation: Segmentation = recipe(
         "unicode",
-        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
-        " `characters`; or `published`, at whatever is no letter, digit or underscore.",
+        "Word segmentation: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
+        " `characters`; or `published`, at every character that is not a letter, digit or underscore.",
     )
     environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = False
@@ -29,12 +29,12 @@ class CopyRate(Part):
         return [ratio_of("copy_rate", copied, [len(answer) for _, answer in pairs])]
 
     def blind(self, predictions: Sequence[Prediction]) -> int:
-        """Rows of which this metric cannot see the text."""
+        """Number of rows with text in which this metric finds no words."""
         return blind_rows([(answer_of(p),) for p in predictions], lambda text: words(text, self.segmentation))
 
 
 def fragments(source: Sequence[str], text: Sequence[str]) -> list[int]:
-    """Lengths of the stretches of TEXT that stand in SOURCE: from left to right, each the longest that begins there."""
+    """Lengths of the extractive fragments of TEXT in SOURCE: from left to right, each the longest match at its position."""
     places: dict[str, list[int]] = {}
     for position, word in enumerate(source):
         places.setdefault(word, []).append(position)
@@ -48,7 +48,7 @@ def fragments(source: Sequence[str], text: Sequence[str]) -> list[int]:
 
 
 def _shared(source: Sequence[str], place: int, text: Sequence[str], start: int) -> int:
-    """How many words SOURCE from PLACE on and TEXT from START on have in common."""
+    """Length of the common prefix of SOURCE[PLACE:] and TEXT[START:]."""
     length = 0
     while place + length < len(source) and start + length < len(text) and source[place + length] == text[start + length]:
         length += 1

@@ -1,4 +1,4 @@
-"""How often the model ended by itself."""
+"""How often the model generated an end token."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -8,7 +8,7 @@ from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_
 
 
 class EosRate(Part):
-    """Share of the answers that end with the end-of-sequence token before the limit."""
+    """Share of the answers that end with an end token before the length limit."""
 
     kind: Literal["eos_rate"] = "eos_rate"
     needs_reference: ClassVar[bool] = False

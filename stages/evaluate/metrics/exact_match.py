@@ -1,4 +1,4 @@
-"""How often the answer is the reference to the letter."""
+"""How often the answer equals the reference."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -8,7 +8,7 @@ from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, 
 
 
 class ExactMatch(Part):
-    """Share of the answers that equal a reference, white space at both ends aside; an answer that never ended cannot match."""
+    """Share of the answers that equal a reference after stripping; an answer that hit the length limit never matches."""
 
     kind: Literal["exact_match"] = "exact_match"
     needs_reference: ClassVar[bool] = True

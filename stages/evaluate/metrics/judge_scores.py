@@ -1,4 +1,4 @@
-"""What a chat model that judges the answers says of them."""
+"""Scores that a judge (a chat model) gives to the answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from stages.evaluate.metrics.statistic import Prediction, Statistic, proportion_
 
 @dataclass(frozen=True)
 class Judged(Prediction):
-    """An answer with what the judge says of it."""
+    """A prediction with the judge's scores."""
 
     scores: Mapping[str, int] | None = None
-    """None where the judge gave no valid judgement."""
+    """None if there is no valid judgement."""
 
 
 class JudgeScores(Part):
-    """Mean of each score of the judge over the answers that it judged, and the share of the answers that it judged."""
+    """Mean of each score over the judged answers, and the share of the answers that were judged."""
 
     kind: Literal["judge"] = "judge"
-    scores: tuple[Name, ...] = recipe(description="The names of the scores.", min_length=1)
-    lowest: int = recipe(description="The worst score.")
-    highest: int = recipe(description="The best score.")
+    scores: tuple[Name, ...] = recipe(description="Names of the scores.", min_length=1)
+    lowest: int = recipe(description="Lowest score of the scale.")
+    highest: int = recipe(description="Highest score of the scale.")
     needs_reference: ClassVar[bool] = False
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
-        """`judge_NAME` of each score, lowest to highest, and `judged_rate`, 0 to 1."""
+        """`judge_NAME` of each score, within the scale, and `judged_rate`, 0 to 1."""
         judged = [one.scores if isinstance(one, Judged) else None for one in predictions]
         counts = [found is not None for found in judged]
         means = [ratio_of(f"judge_{name}", [found[name] if found else 0 for found in judged], counts) for name in self.scores]

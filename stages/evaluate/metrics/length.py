@@ -1,4 +1,4 @@
-"""How long the answers are."""
+"""Length of the answers."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -8,7 +8,7 @@ from stages.evaluate.metrics.statistic import Prediction, Statistic, mean_of
 
 
 class Length(Part):
-    """Mean number of tokens of an answer, the end-of-sequence token aside."""
+    """Mean number of tokens per answer, without the end token."""
 
     kind: Literal["length"] = "length"
     needs_reference: ClassVar[bool] = False

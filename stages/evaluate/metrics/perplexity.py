@@ -1,4 +1,4 @@
-"""How likely the model finds the references: loss per token, and its exponential."""
+"""Loss per token of the references, and perplexity."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Perplexity(Part):
-    """Loss per supervised token of the references (the end-of-sequence token is one), over all rows, and its exponential."""
+    """Mean loss over the supervised tokens of all references (end tokens included), and its exponential."""
 
     kind: Literal["perplexity"] = "perplexity"
     needs_reference: ClassVar[bool] = True
@@ -26,5 +26,5 @@ class Perplexity(Part):
 def _exponential(sums: "Array") -> "Array":
     import numpy as np
 
-    # A loss of 700 nats per token is no model's; its exponential would not be a number that JSON can hold.
+    # No model has a loss above 700 nats per token; without the bound, the exponential overflows to infinity, which JSON cannot represent.
     return np.exp(np.minimum(ratio(sums), 700.0))

@@ -10,18 +10,18 @@ from stages.rows import segmentation
 from stages.rows.segmentation import Segmentation
 
 _STEMMED = 4
-"""Words of at least this many letters are stemmed, as rouge-score does."""
+"""Minimum length of stemmed words, in characters, as in rouge-score."""
 
 
 class Rouge(Part):
-    """F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, mean over the answers; of several references the best one counts."""
+    """F-measures of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, averaged over the answers; best of several references."""
 
     kind: Literal["rouge"] = "rouge"
     stemmer: bool = recipe(False, "Compare word stems (English only).")
     segmentation: Segmentation = recipe(
         "unicode",
-        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces (ASCII"
-        " text is cut exactly as by rouge-score); `characters`; or `published`: rouge-score's own, which sees a to z and 0 to 9 alone.",
+        "Word segmentation: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces (for ASCII"
+        " text the same as rouge-score); `characters`; or `published`: rouge-score's, which keeps only a to z and 0 to 9.",
     )
     environment: ClassVar[tuple[str, ...]] = ("nltk", "regex", "rouge-score")
     needs_reference: ClassVar[bool] = True
@@ -36,7 +36,7 @@ class Rouge(Part):
         return [mean_of(name, [score[name].fmeasure for score in scores], bounded=True) for name in names]
 
     def blind(self, predictions: Sequence[Prediction]) -> int:
-        """Rows of which this metric cannot see the answer or a reference, or not all of their letters."""
+        """Number of rows in which this metric ignores letters of the answer or of a reference."""
         cut = self._cut()
         rows = [(answer_of(p), *references_of(p)) for p in predictions]
         if self.segmentation != "published":
@@ -61,7 +61,7 @@ class Rouge(Part):
 
 
 class _Tokenizer:
-    """What rouge-score asks for the words of a text."""
+    """A tokenizer in the interface of rouge-score."""
 
     def __init__(self, cut: Callable[[str], list[str]]) -> None:
         self.tokenize = cut

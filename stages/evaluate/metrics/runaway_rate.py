@@ -1,4 +1,4 @@
-"""How often the model goes on long after the answer should have ended."""
+"""How often the model continues long after the answer should have ended."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -10,14 +10,14 @@ from stages.rows.segmentation import Segmentation
 
 
 class RunawayRate(Part):
-    """Share of the answers that never ended and have many times the words of their reference: what a model without a learnt end does."""
+    """Share of the answers that hit the length limit and are many times longer than their reference: the model has not learned to stop."""
 
     kind: Literal["runaway_rate"] = "runaway_rate"
-    times: float = recipe(2.0, "An answer with more than this many times the reference's words runs away.", ge=1)
+    times: float = recipe(2.0, "An answer is a runaway if it has more than this many times the words of its reference.", ge=1)
     segmentation: Segmentation = recipe(
         "unicode",
-        "How texts are cut into words: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
-        " `characters`; or `published`, at whatever is no letter, digit or underscore.",
+        "Word segmentation: `unicode` at the word boundaries of UAX 29, one character at a time in scripts without spaces;"
+        " `characters`; or `published`, at every character that is not a letter, digit or underscore.",
     )
     environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What BLEU and chrF have in common: sacrebleu scores sums of counts, and resampling gives many vectors of sums."""
+"""Shared by BLEU and chrF: sacrebleu scores computed from summed counts, for the many vectors of sums that resampling produces."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def reference_streams(predictions: Sequence[Prediction]) -> list[list[str | None]]:
-    """The references as sacrebleu wants them: a list of all rows' first ones, of all rows' second ones, ...; None where a row has fewer."""
+    """References in sacrebleu's form: [references][rows], None where a row has fewer."""
     found = [references_of(p) for p in predictions]
     return [[row[n] if n < len(row) else None for row in found] for n in range(max(map(len, found), default=1))]
 
 
 def scores_of(scorer: Any, sums: "Array") -> "Array":
-    """The score of each vector of SUMS [..., counts], by the formula of sacrebleu's SCORER itself."""
+    """Scores [...] of SUMS [..., counts], computed by sacrebleu's SCORER."""
     import numpy as np
 
     flat = np.rint(sums.reshape(-1, sums.shape[-1])).astype(int).tolist()

@@ -1,4 +1,4 @@
-"""Overlap of words as SQuAD measures it (Rajpurkar et al., 2016, arXiv:1606.05250)."""
+"""Word overlap as in SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250)."""
 
 import re
 import string
@@ -17,14 +17,14 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class TokenF1(Part):
-    """Mean F-measure of the words that answer and reference share, case, punctuation and articles aside; the best reference counts."""
+    """Mean word-level F1 of answer and reference, without case, punctuation and articles; best of several references."""
 
     kind: Literal["token_f1"] = "token_f1"
-    articles: bool = recipe(False, "Whether `a`, `an` and `the` count as words; SQuAD leaves them out.")
+    articles: bool = recipe(False, "Whether `a`, `an` and `the` count as words; SQuAD removes them.")
     segmentation: Segmentation = recipe(
         "unicode",
-        "How texts are cut into words: `unicode` at white space, and where a script has no spaces at the word boundaries of"
-        " UAX 29; `characters`; or `published`: at white space alone, as SQuAD does.",
+        "Word segmentation: `unicode` at white space, and in scripts without spaces at the word boundaries of"
+        " UAX 29; `characters`; or `published`: at white space only, as in SQuAD.",
     )
     environment: ClassVar[tuple[str, ...]] = ("regex",)
     needs_reference: ClassVar[bool] = True
@@ -34,7 +34,7 @@ class TokenF1(Part):
         return [mean_of("token_f1", [self._best(p) for p in predictions], bounded=True)]
 
     def blind(self, predictions: Sequence[Prediction]) -> int:
-        """Rows of which this metric cannot see the answer or a reference, or takes a whole sentence of theirs for one word."""
+        """Number of rows in which this metric finds no words in the answer or a reference, or takes a whole sentence for one word."""
         texts = [(answer_of(p), *references_of(p)) for p in predictions]
         if self.segmentation == "published":
             return sum(any(segmentation.is_spaceless(text) for text in row) for row in texts)
@@ -55,7 +55,7 @@ class TokenF1(Part):
 
 
 def _cut(word: str) -> list[str]:
-    """The parts of WORD, which stood between spaces: characters where its script has none; punctuation of its script is left out."""
+    """The parts of WORD, which was delimited by spaces: its characters if its script has no spaces, without punctuation."""
     if segmentation.is_spaceless(word):
         return segmentation.words(word)
     return [kept] if (kept := segmentation.without_punctuation(word)) else []

@@ -1,4 +1,4 @@
-"""How often the answer calls the tools that the reference calls, with the same arguments."""
+"""How often the answer makes the same tool calls as the reference, with the same arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -12,19 +12,19 @@ _Call = Mapping[str, Any]
 
 
 class ToolCalls(Part):
-    """Calls of tools, compared as calls: names and arguments as JSON, the order of keys aside; the order of several calls counts."""
+    """Tool calls compared by name and by arguments as JSON, ignoring the order of keys; the order of several calls is significant."""
 
     kind: Literal["tool_calls"] = "tool_calls"
     needs_reference: ClassVar[bool] = True
 
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
-        """`tool_calls` and `tool_names`, 0 to 1: of the rows in which reference or answer call a tool, how many have equal calls.
+        """`tool_calls` and `tool_names`, 0 to 1: share of rows with equal calls, among rows whose reference or answer calls a tool.
 
-        An answer that never ended cannot match. Raises UserError where no reference calls a tool.
+        An answer that hit the length limit never matches. Raises UserError if no reference calls a tool.
         """
         if not any(p.reference_calls for p in predictions):
             task = predictions[0].task if predictions else "?"
-            hint = "take it out of evaluation.metrics, or give the task rows whose last message has tool_calls"
+            hint = "remove it from evaluation.metrics, or give the task rows whose last message has tool_calls"
             raise UserError(f"metric 'tool_calls' has nothing to measure: no reference of task '{task}' calls a tool", hint=hint)
         calling = [bool(p.calls or p.reference_calls) for p in predictions]
         return [

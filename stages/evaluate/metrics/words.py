@@ -16,15 +16,15 @@ _CUT: Mapping[Segmentation, Callable[[str], list[str]]] = {
 
 
 def words(text: str, how: Segmentation = "unicode") -> list[str]:
-    """The words of TEXT, lower case: runs of letters, digits and underscores, cut as HOW says."""
+    """The words of TEXT in lower case: runs of letters, digits and underscores, segmented by HOW."""
     return _CUT[how](text.lower())
 
 
 def ngrams(items: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """All runs of SIZE neighbouring items, in order."""
+    """All n-grams of SIZE consecutive ITEMS, in order."""
     return [tuple(items[start : start + size]) for start in range(len(items) - size + 1)]
 
 
 def blind_rows(texts: Iterable[Iterable[str]], cut: Callable[[str], Sequence[str]]) -> int:
-    """How many rows hold a text that is not blank and of which CUT makes no words: signs alone, or letters that it does not know."""
+    """Number of rows with a non-blank text in which CUT finds no words: only symbols, or letters that it does not support."""
     return sum(any(text.strip() and not cut(text) for text in row) for row in texts)

@@ -1,1 +1,1 @@
-"""How a chat endpoint is asked: requests, the cache of paid answers, limits, retries, batches, and what an answer is worth."""
+"""Client of chat endpoints: requests, the cache of paid answers, limits, retries, batches, and validation of answers."""

@@ -1,4 +1,4 @@
-"""Questions asked through the provider's batch API: submitted, looked at now and then, collected; a batch that was sent is never lost."""
+"""Questions through the provider's batch API: submitted, polled, collected; a submitted batch is never lost."""
 
 import asyncio
 import hashlib
@@ -25,32 +25,32 @@ from stages.rows.text import shorten
 T = TypeVar("T")
 
 LARGEST = 50_000
-"""Requests in one batch, as the provider's documentation bounds it; also the bound on what is in memory."""
-_LARGEST_FILE = 190_000_000  # bytes; the documented bound is 200 MB
+"""Maximum requests per batch, from the provider's documentation; also bounds memory."""
+_LARGEST_FILE = 190_000_000  # bytes; the documented limit is 200 MB
 _ROUNDS = 3
 _PATH: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 _MARK = "adapterbuild"
 _OVER = ("completed", "expired", "failed", "cancelled")
-_KEY_BYTES = 32  # of a request's key, which is a sha256
-_FETCHES = 3  # times that a file of results which stays broken is fetched again; what is whole in it is used
-_LISTED = 1_000  # batches that are looked through for one whose id was never told
+_KEY_BYTES = 32  # length of a request's key, a sha256
+_FETCHES = 3  # downloads of a truncated result file; then its complete lines are used
+_LISTED = 1_000  # batches searched for one whose id was never received
 
 
 class BatchSession:
-    """As Session, through batches: the rows of one batch are settled before the next rows are read."""
+    """Like Session, through batches: the rows of one batch are settled before the next rows are read."""
 
     def __init__(self, step: str, rules: Rules, client: Client, answers: Answers, limits: Limits, poll: float) -> None:
         self.counts, self.in_flight = Counts(), 0
         self._step, self._rules, self._client, self._answers, self._limits, self._poll = step, rules, client, answers, limits, poll
         self._loop = asyncio.new_event_loop()
         self._mistakes: dict[bytes, UserError] = {}
-        """Errors of requests, by key, that will never be answered."""
+        """Permanent errors of requests, by key."""
         self._passing: list[Failure] = []
-        """Failures of the requests of the last batch that may pass."""
+        """Transient failures among the requests of the last batch."""
 
     @property
     def spending(self) -> Spending:
-        """What this run has used so far."""
+        """What this run has spent so far."""
         return self._limits.spending
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
@@ -65,7 +65,7 @@ class BatchSession:
                 yield slot.answer
 
     def _portion(self, todo: Iterator[Question]) -> Iterator[Slot]:
-        """As many questions as one batch takes."""
+        """The next questions, as many as fit in one batch."""
         waiting, size = 0, 0
         for question in todo:
             slot = Slot(question.where, self._rules.converse(question))
@@ -79,7 +79,7 @@ class BatchSession:
                 return
 
     def _settle(self, slots: Sequence[Slot]) -> None:
-        """Batch after batch, until every row has its answer; each ordinarily needs one, a second where JSON was asked for again."""
+        """Send batches until every slot is settled: usually one, and a second for retried JSON answers."""
         failed = 0
         while requests := {slot.request.key: slot.request for slot in slots if slot.request}:
             before = len(requests)
@@ -91,15 +91,15 @@ class BatchSession:
             if not fault:
                 continue
             failed += 1
-            # A batch that gave nothing at all gives no more the next time, unless its requests failed one by one, as those of any hour may.
+            # A batch without any answer will not do better next time, unless its requests failed one by one with transient errors.
             hopeless = not self._passing and sum(slot.request is not None for slot in slots) == before
             rest = max((backoff(failed - 1) if one.retry_after is None else one.retry_after for one in self._passing), default=0.0)
             if hopeless or failed >= _ROUNDS or rest > self._limits.give_up_after:
-                raise UserError(f"{self._client.base_url} leaves requests of batches unanswered: {fault}", hint=_KEPT)
+                raise UserError(f"{self._client.base_url} left batch requests unanswered: {fault}", hint=_KEPT)
             self._loop.run_until_complete(asyncio.sleep(rest))
 
     async def _one(self, requests: Sequence[Request]) -> str | None:
-        """Send one batch and collect it; gives a fault of the requests that stay unanswered, None where there are none."""
+        """Send one batch and collect it; returns the error of unanswered requests, None if all were answered."""
         self._mistakes.clear()
         self._passing.clear()
         name = hashlib.sha256(b"".join(sorted(request.key for request in requests))).hexdigest()[:32]
@@ -107,10 +107,10 @@ class BatchSession:
         prompt, completion = sum(map(guess.prompt, requests)), sum(map(guess.completion, requests))
         if bound := self.spending.exhausted(prompt, completion, len(requests)):
             raise UserError(
-                f"a batch of {len(requests):,} requests would pass the budget: {bound}", hint=f"{_KEPT}; raise the bound to go on"
+                f"a batch of {len(requests):,} requests would exceed the budget: {bound}", hint=f"{_KEPT}; raise the limit to continue"
             )
         model = str(requests[0].body["model"])
-        # Before anything is sent, so that a batch whose id we never hear of is searched for, not paid for again.
+        # Recorded before sending, so that a batch whose id is never received is searched for, not paid for again.
         self._answers.keep_batch(name, self._client.base_url, model, None)
         file = await self._patiently(lambda: self._client.api.files.create(file=("requests.jsonl", _file(requests)), purpose="batch"))
         batch = await self._patiently(
@@ -126,7 +126,7 @@ class BatchSession:
         return await self._finish(name, model, batch, {request.key: request for request in requests})
 
     async def _collect_open(self) -> None:
-        """Whatever an earlier run has sent, collected first: it is paid for, whether or not these rows still ask for it."""
+        """Collect the batches of earlier runs first: they are paid for, whether or not these rows still need them."""
         for name, model, identity in self._answers.open_batches(self._client.base_url):
             batch = await self._find(name, identity)
             if batch is None:
@@ -138,7 +138,7 @@ class BatchSession:
         return await self._patiently(lambda: self._client.api.batches.retrieve(identity))
 
     async def _find(self, name: str, identity: str | None) -> Batch | None:
-        """A batch by its id, or by our mark where the id was never told; None where it was never made."""
+        """A batch by its id, or by our metadata if the id was never received; None if it was never created."""
         if identity is not None:
             return await self._retrieved(identity)
 
@@ -154,7 +154,7 @@ class BatchSession:
         return await self._patiently(search)
 
     async def _finish(self, name: str, model: str, batch: Batch, requests: dict[bytes, Request]) -> str | None:
-        """Wait for a batch and write down all its answers at once."""
+        """Wait for a batch and store all its answers in one transaction; returns the error of unanswered requests, if any."""
         while batch.status not in _OVER:
             await asyncio.sleep(self._poll)
             batch = await self._retrieved(batch.id)
@@ -168,13 +168,13 @@ class BatchSession:
         return fault or (None if batch.status == "completed" else f"the batch is {batch.status}")
 
     def _keep(self, line: dict[str, Any], model: str, requests: dict[bytes, Request]) -> str | None:
-        """Write one answer of a batch down, or say why there is none; no line, whatever it is, costs the answers of the others."""
+        """Store one answer of a batch, or return the reason why there is none; a malformed line never affects other answers."""
         try:
             key = bytes.fromhex(line["custom_id"])
         except (KeyError, TypeError, ValueError):
             key = b""
         if len(key) != _KEY_BYTES:
-            return f"a line of its results is no answer to a request: {shorten(json.dumps(line))}"
+            return f"a result line does not answer any request: {shorten(json.dumps(line))}"
         request, guess, failed = requests.get(key), self._limits.guess, (0, 0)
         expected = (guess.prompt(request), guess.completion(request)) if request else (0.0, 0.0)
         self.spending.begin(*expected)
@@ -201,7 +201,7 @@ class BatchSession:
         return fault
 
     def _read(self, line: dict[str, Any]) -> Reply:
-        """The answer in a line of results: as of a response of its status, or of an error in place of a response."""
+        """The answer in a result line, from its response and status, or from an error in place of a response."""
         response, error = line.get("response"), line.get("error")
         if not isinstance(response, dict) or response.get("body") is None:
             return self._client.read(json.dumps({"error": error or "neither response nor error"}).encode())
@@ -212,7 +212,7 @@ class BatchSession:
         raise self._client.status(status, raw, {})
 
     async def _lines(self, file: str) -> list[dict[str, Any]]:
-        """The lines of a file of results; one that does not come whole is fetched again, as its answers are paid for."""
+        """The lines of a result file; a truncated file is downloaded again, because its answers are paid for."""
         trial = 0
         while True:
             content = await self._patiently(lambda: self._client.api.files.content(file))
@@ -231,7 +231,7 @@ class BatchSession:
             trial += 1
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """CALL, tried again while its failures may pass."""
+        """The result of CALL, retried on transient failures."""
         trial, circuit = 0, self._limits.circuit
         while True:
             try:
@@ -246,12 +246,12 @@ class BatchSession:
                 self.counts.retries[failure.reason] += 1
                 if trial >= self._limits.retries or circuit.failing_for > self._limits.give_up_after:
                     what = f"{self._client.base_url} failed {trial + 1} times: {failure.reason}"
-                    raise UserError(what, hint=f"{_KEPT}; a batch that was sent is collected by the next run") from None
+                    raise UserError(what, hint=f"{_KEPT}; a submitted batch is collected by the next run") from None
                 await asyncio.sleep(backoff(trial) if failure.retry_after is None else failure.retry_after)
                 trial += 1
 
     def close(self) -> None:
-        """End everything; a batch that is on its way is collected by the next run."""
+        """Close the connections; a pending batch is collected by the next run."""
         self._loop.run_until_complete(self._client.close())
         self._loop.close()
 

@@ -1,4 +1,4 @@
-"""Answers that were paid for: one SQLite file for all steps of a workspace, addressed by the whole request, written answer by answer."""
+"""Cache of paid answers: one SQLite file for all steps of a workspace, keyed by the whole request, written answer by answer."""
 
 import os
 import sqlite3
@@ -16,7 +16,7 @@ from stages.rows.text import is_well_formed
 
 FOLDER = ".adapterbuild"
 ELSEWHERE = "ADAPTERBUILD_ANSWERS"
-"""Environment variable that names the file, for workspaces that share their answers."""
+"""Environment variable with the file's path, for workspaces that share answers."""
 
 _FORMAT = 1
 _TABLES = """
@@ -29,14 +29,14 @@ CREATE TABLE IF NOT EXISTS batches (
   name TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, id TEXT
 ) WITHOUT ROWID;
 """
-_WAIT = 60.0  # seconds for another step that writes at this moment
-_UNTOLD = -1  # in place of a number of tokens that the endpoint does not tell
+_WAIT = 60.0  # seconds to wait for another step's write lock
+_UNTOLD = -1  # token count that the endpoint does not report
 _COLUMNS = "text, refusal, finish_reason, prompt_tokens, completion_tokens"
 
 
 @dataclass(frozen=True)
 class Averages:
-    """What the answers of one model took so far."""
+    """Token averages of one model's answers so far."""
 
     answers: int
     bytes_per_token: float | None
@@ -44,7 +44,7 @@ class Averages:
 
 
 def answers_path(root: Path | None = None) -> Path:
-    """Where the answers of the workspace at ROOT (the current folder) lie; experiments that DVC runs aside share them."""
+    """Path of the cache of the workspace at ROOT (default: the current folder); DVC's temporary experiment workspaces share it."""
     if named := os.environ.get(ELSEWHERE):
         return Path(named)
     root = (root or Path()).resolve()
@@ -53,7 +53,7 @@ def answers_path(root: Path | None = None) -> Path:
 
 
 class Answers:
-    """The file, open; a context manager. Several processes may use it at once."""
+    """The open cache, a context manager; several processes may use it concurrently."""
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
@@ -65,17 +65,20 @@ class Answers:
             return sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.parent.name == FOLDER and not (ignore := self.path.parent / ".gitignore").exists():
-            ignore.write_text("*\n", "utf-8")  # beside git whatever the workspace's own .gitignore says
+            ignore.write_text("*\n", "utf-8")  # untracked whatever the workspace's .gitignore says
         connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
-        # A killed process loses nothing that was committed; only a power failure can take the last moments, and never the file.
+        # A killed process loses no committed answer; a power failure may lose the last ones but does not corrupt the file.
         connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
         if connection.execute("PRAGMA user_version").fetchone()[0] not in (0, _FORMAT):
-            raise UserError(f"{self.path} was written by another version", hint="update adapterbuild, or move the file away to ask anew")
+            raise UserError(
+                f"{self.path} was written by another version",
+                hint="update adapterbuild, or move the file away to request all answers again",
+            )
         connection.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
         return connection
 
     def find(self, key: bytes) -> Reply | None:
-        """The answer that is kept under KEY."""
+        """The answer stored under KEY; None if there is none."""
         with self._located():
             row = self._connection.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
@@ -85,11 +88,11 @@ class Answers:
         return Reply(text or "", refusal, finish_reason, prompt, completion)
 
     def keep(self, request: Request, reply: Reply, step: str) -> None:
-        """Write an answer for good, before anything else is done with it."""
+        """Store an answer durably, before it is used."""
         self.keep_under(request.key, request.endpoint, str(request.body["model"]), step, request.prompt_bytes, reply)
 
     def keep_under(self, key: bytes, endpoint: str, model: str, step: str, prompt_bytes: int, reply: Reply) -> None:
-        """As `keep`, for an answer whose request may be no longer at hand; its size is then 0."""
+        """Like `keep`, for an answer whose request may no longer be available; PROMPT_BYTES is then 0."""
         counts = (_UNTOLD if count is None else count for count in (reply.prompt_tokens, reply.completion_tokens))
         said = (*map(_stored, (reply.text, reply.refusal, reply.finish_reason)), prompt_bytes, *counts)
         with self._located():
@@ -98,7 +101,7 @@ class Answers:
             )
 
     def averages(self, endpoint: str, model: str) -> Averages:
-        """What those answers of MODEL took whose tokens the endpoint has told."""
+        """Averages over the answers of MODEL whose token counts the endpoint reported."""
         counted = f"prompt_bytes > 0 AND prompt_tokens > 0 AND completion_tokens <> {_UNTOLD}"
         sums = "count(*), sum(prompt_bytes), sum(prompt_tokens), sum(completion_tokens)"
         with self._located():
@@ -109,23 +112,23 @@ class Answers:
         return Averages(count, size / prompt if prompt else None, completion / count if completion else None)
 
     def open_batches(self, endpoint: str) -> list[tuple[str, str, str | None]]:
-        """Name, model and the provider's id (None where it was never told) of every batch that is not collected yet."""
+        """Name, model and the provider's id (None if it was never received) of every batch that is not collected yet."""
         with self._located():
             return list(self._connection.execute("SELECT name, model, id FROM batches WHERE endpoint = ? ORDER BY name", (endpoint,)))
 
     def keep_batch(self, name: str, endpoint: str, model: str, identity: str | None) -> None:
-        """Write down that a batch will be sent, or under which id it was."""
+        """Record a batch before it is sent, and its IDENTITY afterwards."""
         with self._located():
             self._connection.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", (name, endpoint, model, identity))
 
     def forget_batch(self, name: str) -> None:
-        """A batch is collected, or was never made."""
+        """Remove the record of a batch that was collected, or never created."""
         with self._located():
             self._connection.execute("DELETE FROM batches WHERE name = ?", (name,))
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """One transaction for many answers that arrive together."""
+        """A transaction for many answers that arrive together."""
         with self._located():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -137,12 +140,12 @@ class Answers:
 
     @contextmanager
     def _located(self) -> Iterator[None]:
-        """SQLite's errors as the user's: a full disk, a damaged file, a folder that cannot be written."""
+        """Turn SQLite errors into UserError: a full disk, a damaged file, a read-only folder."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            hint = "make room, or mend or move away the file; what it holds was paid for"
-            raise UserError(f"the paid answers in {self.path} cannot be used: {error}", hint=hint) from None
+            hint = "free disk space, or repair or move the file; do not delete it: its answers were paid for"
+            raise UserError(f"cannot use the paid answers in {self.path}: {error}", hint=hint) from None
 
     def close(self) -> None:
         self._connection.close()
@@ -155,7 +158,7 @@ class Answers:
 
 
 def _stored(text: str | None) -> str | bytes | None:
-    """TEXT as SQLite takes it: what is no well-formed text (JSON can smuggle in lone surrogates) is kept as bytes."""
+    """TEXT for SQLite: text with lone surrogates, which JSON escapes can produce, is stored as bytes."""
     return text if text is None or is_well_formed(text) else text.encode("utf-8", "surrogatepass")
 
 

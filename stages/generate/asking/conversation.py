@@ -1,4 +1,4 @@
-"""What is asked about one row until it is settled; it asks for replies and knows no network, so that all who need it share it."""
+"""The requests about one row until it is settled, as a coroutine without I/O, shared by sessions, batches and forecasts."""
 
 import re
 from collections.abc import Generator, Mapping
@@ -23,33 +23,33 @@ _AS_NONE = ' as "none"'
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an answer is worth."""
+    """Whether an answer is used, and if not, why."""
 
     completion: str
-    """The completion, empty where the answer is not used."""
+    """The completion; empty if the answer is not used."""
     reason: str | None = None
-    """Why it is not used, as it is counted; None where it is."""
+    """Reason for not using it, as it is counted; None if it is used."""
     option: str = ""
-    """The teacher's field that says what happens then."""
+    """The teacher's field with the policy for this reason."""
     complaint: str | None = None
-    """What to tell the model about it, where asking it again may help."""
+    """The complaint for a repeated request, if one may help."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What an answer must be, and what happens to one that is not so."""
+    """Requirements of an answer, and policies for answers that violate them."""
 
     shape: Shape
     policies: Mapping[str, Policy]
-    """By the name of the teacher's field."""
+    """Policies by the teacher's field."""
     attempts: int = 1
     refusals: tuple[re.Pattern[str], ...] = ()
     structure: Structure | None = None
     also_whole: frozenset[str] = frozenset()
-    """Further words of the endpoint that end a whole answer, as `whole_words` gives them."""
+    """Further finish reasons of complete answers, normalised by `whole_words`."""
 
     def converse(self, question: Question) -> Conversation:
-        """Ask about one row: yields requests, is sent replies, returns the answer; raises UserError where a policy says to fail."""
+        """Coroutine for one row: yields requests, receives replies, returns the answer; raises UserError if a policy says to fail."""
         messages = opening(question.system, question.prompt)
         for attempt in range(self.attempts):
             reply = yield self.shape.request(messages, attempt)
@@ -67,7 +67,7 @@ class Rules:
         return Answer("", verdict.reason)
 
     def _judge(self, reply: Reply) -> Verdict:
-        """The completion, or why an answer is none: what is not known to be whole is not."""
+        """The verdict on REPLY: an answer that is not known to be complete is not used."""
         unused = self.unused(reply)
         if unused or self.structure is None:
             return unused or Verdict(reply.text)
@@ -77,7 +77,7 @@ class Rules:
         return Verdict(completion) if completion.strip() else Verdict("", EMPTY, "on_empty")
 
     def unused(self, reply: Reply) -> Verdict | None:
-        """Why the text of an answer is not used, whatever stands in it; None where it is."""
+        """The verdict on an answer that is unusable whatever its text; None if the text decides."""
         end = end_of(reply.finish_reason, self.also_whole)
         if reply.refusal or end is End.REFUSED or any(pattern.search(reply.text) for pattern in self.refusals):
             return Verdict("", REFUSED, "on_refusal")
@@ -95,17 +95,17 @@ class Rules:
 
 
 def _way_out(verdict: Verdict) -> str:
-    """How a user gets rid of an answer that is an error."""
-    way = f'{verdict.option} = "drop" leaves such rows out, counted'
+    """The hint for a verdict whose policy is to fail."""
+    way = f'teacher.{verdict.option} = "drop" leaves such rows out, counted'
     if verdict.reason == CUT_OFF:
-        return f"a larger max_tokens mends it; {way}"
+        return f"increase teacher.max_tokens; or {way}"
     if verdict.option == "on_cut_off":
         return f"if such answers are complete, list the word in teacher.finish_reasons{_AS_NONE if verdict.reason == UNTOLD else ''}; {way}"
     return way
 
 
 def _again(messages: list[Message], reply: Reply, complaint: str) -> list[Message]:
-    """The same question with the faulty answer and what is wrong with it."""
+    """The same question, followed by the invalid answer and the complaint about it."""
     demand = f"This is not what was asked for: {complaint}\nAnswer again with the JSON alone, as the schema demands."
     return [*messages, {"role": "assistant", "content": ascii_surrogates(reply.text)}, {"role": "user", "content": demand}]
 

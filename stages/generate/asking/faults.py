@@ -1,4 +1,4 @@
-"""What an endpoint's error means, whichever of the many shapes it comes in: OpenAI's, Azure's, Google's, a gateway's, a framework's own."""
+"""Parses the errors of endpoints in their many formats: OpenAI, Azure, Google, gateways, web frameworks."""
 
 import json
 import re
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-_DEEPEST = 6  # levels of an error that are looked at
-_MOST = 400  # nested values that are looked at
+_DEEPEST = 6  # nesting levels that are searched
+_MOST = 400  # nested values that are searched
 
 _SAYS = ("message", "msg", "detail", "error_description", "status_msg", "error_msg", "errors")
-"""Where the words of an error stand."""
+"""Keys of an error's message."""
 _NAMES = ("code", "type", "status", "error_code", "error_type", "reason", "codeName")
-"""Where its names stand."""
+"""Keys of an error's code or type."""
 
 _CONTENT = frozenset(
     """
@@ -24,7 +24,7 @@ _CONTENT = frozenset(
     guardrailviolation guardrailsviolation guardrailintervened
     """.split()
 )
-"""Names of errors about the content of one question: another question may well be answered."""
+"""Error codes of content filters: other questions may still be answered."""
 
 _CONTENT_WORDS = re.compile(
     # DeepSeek; Anthropic; Azure; LiteLLM; xAI; Moonshot; OpenAI (invalid_prompt), OpenRouter; DashScope; OpenAI (images); gateways.
@@ -34,13 +34,13 @@ _CONTENT_WORDS = re.compile(
     r"|content (?:was |has been |is )?(?:blocked|moderated)|blocked by (?:\w+ )?(?:content|safety|moderation)",
     re.IGNORECASE,
 )
-"""The same said in words alone, by endpoints that have no name for it."""
+"""Messages of content filters, for endpoints without an error code for them."""
 
 _NO_CREDIT = """
     insufficientquota insufficientbalance insufficientcredit creditbalance billinghardlimit billingnotactive
     exceededcurrentquota paymentrequired
     """.split()
-"""Parts of names."""
+"""Substrings of error codes."""
 
 _STATUSES: tuple[tuple[int, str], ...] = (
     (401, "authentication unauthorized unauthenticated invalidapikey apikeyinvalid incorrectapikey autherror"),
@@ -52,7 +52,7 @@ _STATUSES: tuple[tuple[int, str], ...] = (
     (500, "servererror internal apierror providererror upstream badgateway"),
     (400, "badrequest invalidrequest invalidargument invalidparameter validation notsupported unprocessable contextlength contextsize"),
 )
-"""The status of which an error's name speaks, by parts of names; the first that fits."""
+"""HTTP status by substrings of error codes; the first match wins."""
 
 
 _WORDS = tuple(
@@ -64,30 +64,30 @@ _WORDS = tuple(
         (429, r"rate.?limit|too many requests"),
     )
 )
-"""The status of which words speak where an error is words alone."""
+"""HTTP status by message, for errors that have only a message."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An error of an endpoint."""
+    """A parsed error of an endpoint."""
 
     said: str
-    """The server's own words."""
+    """The server's message."""
     status: int | None = None
-    """The status that it names, as a number or by a known name; None where it names none."""
+    """HTTP status, given as a number or implied by a known code; None if unknown."""
     content: bool = False
-    """Whether a name says that it is about the content of this question alone."""
+    """Whether its code is one of a content filter."""
     content_words: bool = False
-    """Whether its words say so."""
+    """Whether its message is one of a content filter."""
     no_credit: bool = False
     retry_after: float | None = None
-    """Seconds that it asks to wait."""
+    """Seconds to wait before a retry, if given."""
     name: str | None = None
-    """What it is counted as where it names no status."""
+    """The reason under which it is counted if it has no status."""
 
 
 def fault_in(body: Mapping[str, Any], alone: bool = False) -> Fault | None:
-    """The error in a response of status 200, or in one of its choices; None where there is none. ALONE, without choices, words are one."""
+    """The error in a response of status 200 or in one of its choices; None if there is none. ALONE: a bare message counts as one."""
     error = body.get("error")
     if _is_error(error):
         return read_fault(error if isinstance(error, dict | list) else body)
@@ -102,14 +102,14 @@ def fault_in(body: Mapping[str, Any], alone: bool = False) -> Fault | None:
 
 
 def _is_error(error: object) -> bool:
-    """Whether something in the place of an error is one; some gateways write one that says that nothing is wrong."""
+    """Whether ERROR is really an error: some gateways always write one, with a code for success."""
     if isinstance(error, dict) and error.get("code") in (0, "0", 200, "200"):
         return False
     return isinstance(error, str | int | list | dict) and bool(error)
 
 
 def _blocked_prompt(body: Mapping[str, Any]) -> Fault | None:
-    """A prompt that a filter has stopped, where the body says so in place of any choice."""
+    """The error of a prompt that was blocked by a filter and has no choices; None if it was not."""
     feedback = body.get("promptFeedback") or body.get("prompt_feedback")
     if isinstance(feedback, dict) and (reason := feedback.get("blockReason") or feedback.get("block_reason")):
         return Fault(f"the prompt is blocked: {reason}", content=True)
@@ -120,7 +120,7 @@ def _blocked_prompt(body: Mapping[str, Any]) -> Fault | None:
 
 
 def read_fault(found: object) -> Fault:
-    """What an error says; FOUND is the whole body of a response of another status, or the error inside one."""
+    """Parse an error; FOUND is the body of a non-2xx response, or the error inside a body."""
     if isinstance(found, list) and found:
         found = found[0]
     if not isinstance(found, dict):
@@ -153,7 +153,7 @@ def _status_of(names: list[str], said: str) -> int | None:
 
 
 def _words(error: object) -> str:
-    """The message of an error, and of the provider's error that a gateway wraps."""
+    """The message of an error, with that of the provider's error if a gateway wraps one."""
     if not isinstance(error, dict):
         return error if isinstance(error, str) else json.dumps(error)
     said = next((error[name] for name in _SAYS if error.get(name)), None)
@@ -164,7 +164,7 @@ def _words(error: object) -> str:
 
 
 def _dicts(found: object) -> Iterator[dict[str, Any]]:
-    """Every object in FOUND, the outer before the inner, also in text that is JSON: so a gateway passes on its provider's error."""
+    """Every object in FOUND, outer before inner, also inside JSON text: gateways pass on a provider's error that way."""
     waiting, seen = deque([(found, 0)]), 0
     while waiting and seen < _MOST:
         value, depth = waiting.popleft()
@@ -181,7 +181,7 @@ def _dicts(found: object) -> Iterator[dict[str, Any]]:
 
 
 def _rest(part: Mapping[str, Any]) -> float | None:
-    """Seconds to wait, as one object of an error says: Google's retryDelay, a gateway's retry_after, or the headers of its provider."""
+    """Seconds to wait, from one object of an error: Google's retryDelay, a gateway's retry_after, or the provider's headers."""
     for name, value in part.items():
         word = re.sub(r"[^a-z]", "", name.lower())
         if word in ("retryafter", "retryafterseconds", "retrydelay", "retryafterms", "xratelimitreset", "ratelimitreset"):
@@ -192,7 +192,7 @@ def _rest(part: Mapping[str, Any]) -> float | None:
 
 
 def _seconds(value: object, scale: float) -> float | None:
-    """A time to wait: a number, `34s`, `250ms`, or a moment in seconds or milliseconds since 1970."""
+    """Seconds to wait: from a number times SCALE, `34s`, `250ms`, or a Unix time in seconds or milliseconds; None if invalid."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*", str(value), re.ASCII) if isinstance(value, str | int | float) else None
     if found is None or isinstance(value, bool):
         return None

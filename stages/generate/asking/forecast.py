@@ -1,6 +1,6 @@
-"""`python -m stages.generate.asking.forecast`: what a chat teacher would be asked and what of it is paid for already; asks nobody.
+"""`python -m stages.generate.asking.forecast`: requests that a chat teacher would need, and how many are paid for; sends nothing.
 
-The plan runs this as a process of its own, as it needs a kind's body. One JSON object (name, parameters, inputs) on stdin, one on stdout.
+The plan runs this in a separate process, since it needs a kind's body. One JSON object (name, parameters, inputs) on stdin, one on stdout.
 """
 
 import json
@@ -25,12 +25,12 @@ from stages.generate.teachers.chat import Chat
 from stages.process.job import Job
 
 _SECONDS = 10.0
-"""Rows are counted for so long; of a larger source the plan says `at least`."""
+"""Seconds to count rows; for a larger source the plan says `at least`."""
 
 
 @dataclass
 class Forecaster:
-    """Stands in for the teacher: counts what would be asked, and leaves every row out."""
+    """A stand-in for the teacher: counts requests, and leaves every row out."""
 
     rules: Rules
     kept: Answers | None
@@ -43,11 +43,11 @@ class Forecaster:
     to_pay: set[bytes] = field(default_factory=set)
 
     def columns(self) -> tuple[str, ...]:
-        """No column of a row beside the prompt."""
+        """Empty: answers depend on the prompt only."""
         return ()
 
     def answers(self, questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-        """No answer at all, for as many rows as there is time for."""
+        """Empty answers, for as many rows as time allows."""
         deadline = time.monotonic() + _SECONDS
         for question in questions:
             self._count(question)
@@ -67,7 +67,7 @@ class Forecaster:
             self.completion_tokens += self.guess.completion(request)
 
     def _first_unknown(self, question: Question) -> Request | None:
-        """The first request about a row that is not paid for; None where the row is settled by what is kept."""
+        """The first unpaid request about a row; None if cached answers settle the row."""
         conversation = self.rules.converse(question)
         try:
             request = next(conversation)
@@ -79,7 +79,7 @@ class Forecaster:
 
 
 def forecast(parameters: Parameters, name: str, inputs: dict[str, str]) -> dict[str, Any]:
-    """Rows, requests to pay for, and their tokens and price as far as they can be told; raises UserError where the rows cannot be made."""
+    """Rows, unpaid requests, and their estimated tokens and price; raises UserError if the rows cannot be generated."""
     from stages.generate import body
 
     teacher = parameters.teacher
@@ -93,9 +93,9 @@ def forecast(parameters: Parameters, name: str, inputs: dict[str, str]) -> dict[
         try:
             body.run(parameters.model_copy(update={"teacher": forecaster}), job)
         except TimeoutError:
-            pass  # what was counted until now is said as `at least`
+            pass  # the counts so far are reported as `at least`
         except UserError:
-            # Once all rows are counted, that none of them is answered yet is no mistake of the user.
+            # All rows are counted; that none is answered yet is not an error.
             if not forecaster.complete:
                 raise
     return _told(forecaster, teacher)
@@ -117,7 +117,7 @@ def _told(forecaster: Forecaster, teacher: Chat) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Answer one question of the plan; 1, and the reason on stderr, where it cannot be answered."""
+    """Answer one request of the plan; the exit code is 1, with the reason on stderr, if it cannot be answered."""
     asked = json.load(sys.stdin)
     try:
         parameters = Parameters.model_validate(with_tuples(asked["parameters"]))

@@ -1,4 +1,4 @@
-"""A `local` teacher at work: windows of questions, answered in batches of similar length, and kept for the run after a kill."""
+"""Runs a `local` teacher: windows of questions, answered in batches of similar length, journalled for resuming."""
 
 import json
 from collections import Counter
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from stages.generate.teachers.local import Local
 
 _WINDOW = 512
-"""Questions that are sorted by length together; also the bound on memory, and on what a kill costs."""
+"""Questions per window, sorted by length together; bounds memory, and the work lost when the step is killed."""
 
 
 def answers(teacher: "Local", questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-    """The answers to QUESTIONS, in order; what an interrupted run of this very step has answered is not computed again."""
+    """The answers to QUESTIONS, in order; answers of an interrupted run of the same step are not computed again."""
     responder, journal = Responder(teacher, job.inputs["teacher"]), Journal(job.scratch / "answers.jsonl")
     todo, counts, started = iter(questions), Counter[str](), monotonic()
     with progress(iter(()) if tally.expected is None else tally.expected, job.name, "answers") as bar:
@@ -44,18 +44,18 @@ def answers(teacher: "Local", questions: Iterable[Question], job: Job, tally: Ta
 
 
 class Journal:
-    """Answers of finished windows in the step's scratch folder, which belongs to this very recipe and these very inputs."""
+    """Answers of finished windows, in the step's scratch folder, which is specific to this recipe and these inputs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         self._windows = [[Answer(*answer) for answer in json.loads(line)] for line in lines]
-        # A line without its end was being written when the run was killed.
+        # An incomplete last line was being written when the run was killed.
         path.write_bytes(b"".join(line + b"\n" for line in lines))
         self._read = 0
 
     def read(self, size: int) -> list[Answer] | None:
-        """The next window, where it was finished before."""
+        """The next window of SIZE answers, if an earlier run finished it."""
         if self._read >= len(self._windows):
             return None
         window = self._windows[self._read]
@@ -64,14 +64,14 @@ class Journal:
         return window
 
     def write(self, window: Sequence[Answer]) -> None:
-        """Keep a finished window."""
+        """Store a finished window."""
         with self._path.open("ab") as file:
             file.write(json.dumps([[answer.text, answer.left_out] for answer in window]).encode() + b"\n")
 
 
 @dataclass
 class Responder:
-    """The model, loaded when the first question comes."""
+    """The model, loaded with the first question."""
 
     teacher: "Local"
     folder: Path
@@ -91,26 +91,26 @@ class Responder:
         try:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"the tokenizer in {self.folder} cannot be loaded: {error}") from None
+            raise UserError(f"cannot load the tokenizer in {self.folder}: {error}") from None
 
     @cached_property
     def _ends(self) -> list[int]:
-        """The tokens that end an answer (see stages.tokens.ends)."""
+        """Ids of the end tokens (see stages.tokens.ends)."""
         tokenizer = self._tokenizer
         behind = tokenizer.convert_tokens_to_ids(end) if (end := self._end_of_turn()) else None
         found = united(behind, tokenizer.eos_token_id, *declared_ends(self.folder, len(tokenizer)))
         if not found:
-            raise UserError(f"the model in {self.folder} names no end-of-sequence token: its answers would never end")
+            raise UserError(f"the model in {self.folder} has no end-of-sequence token: its answers would never end")
         return list(found)
 
     def _end_of_turn(self) -> str | None:
-        """The token that the chat template puts behind an answer, where questions are asked inside it."""
+        """The token that the chat template writes after an answer, if questions are rendered with it."""
         if not self._is_chat:
             return None
         messages = [{"role": "user", "content": "Qprobe"}, {"role": "assistant", "content": "Aprobe"}]
         try:
             _, found, rest = str(self._tokenizer.apply_chat_template(messages, tokenize=False)).rpartition("Aprobe")
-        except Exception:  # a template can raise anything, and this one may be made for questions alone
+        except Exception:  # a template can raise anything, and this one may support prompts only
             return None
         return end_behind(rest, 0, sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True)) if found else None
 
@@ -119,7 +119,7 @@ class Responder:
         return self.teacher.chat == "auto" and bool(self._tokenizer.chat_template)
 
     def respond(self, questions: Sequence[Question]) -> list[Answer]:
-        """The answers to QUESTIONS, in their order; rows of similar length are computed together."""
+        """The answers to QUESTIONS, in order; rows of similar length share a batch."""
         prompts = [self._encoded(question) for question in questions]
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
         found: list[Answer | None] = [None] * len(prompts)
@@ -130,7 +130,7 @@ class Responder:
         return [answer for answer in found if answer is not None]
 
     def _encoded(self, question: Question) -> list[int]:
-        """Token ids of a question, inside the chat template where there is one."""
+        """Token ids of a question, rendered with the chat template if there is one."""
         messages = opening(question.system, question.prompt)
         if self._is_chat:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -142,14 +142,16 @@ class Responder:
 
     def _check_length(self, ids: Sequence[int], question: Question) -> None:
         if not ids:
-            raise UserError("the prompt is empty, so there is nothing to continue", question.where)
+            raise UserError("the prompt is empty: the model needs at least one token", question.where)
         room = None if self._model.config.is_encoder_decoder else longest_sequence(self._model.config)
         if room is not None and len(ids) + self.teacher.max_new_tokens > room:
-            what = f"{len(ids)} tokens of the prompt and {self.teacher.max_new_tokens} of the answer are more than the model's {room}"
-            raise UserError(what, question.where, "lower teacher.max_new_tokens, shorten the prompt, or take another model")
+            what = (
+                f"prompt ({len(ids)} tokens) and teacher.max_new_tokens ({self.teacher.max_new_tokens}) exceed the model's {room} positions"
+            )
+            raise UserError(what, question.where, "decrease teacher.max_new_tokens, shorten the prompt, or use another model")
 
     def _generated(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """New tokens of each prompt; padding stands on the left of what is continued, on the right of what an encoder reads."""
+        """New token ids of each prompt; padded on the left for a decoder, on the right for an encoder."""
         import torch
         from transformers import GenerationConfig
 
@@ -159,7 +161,7 @@ class Responder:
         behind = model.config.is_encoder_decoder
         rows = [prompt + fill if behind else fill + prompt for prompt, fill in zip(prompts, filler, strict=True)]
         mask = [one + zero if behind else zero + one for one, zero in zip(ones, blank, strict=True)]
-        # Ours alone: a published model's own configuration may sample, or punish repetition.
+        # Only our settings: a published model's generation config may sample, or penalise repetition.
         start = model.generation_config.decoder_start_token_id if behind else None
         start = model.config.decoder_start_token_id if behind and start is None else start
         model.generation_config = GenerationConfig(
@@ -177,14 +179,14 @@ class Responder:
         return [list(row) for row in output[:, 1 if behind else width :].tolist()]
 
     def _answer(self, question: Question, ids: Sequence[int]) -> Answer:
-        """The text up to the end, without white space around it; an answer that does not end is treated as the policy says."""
+        """The stripped text up to the end; the on_cut_off policy decides about an answer without an end."""
         end = next((place for place, token in enumerate(ids) if token in self._ends), None)
         text = str(self._tokenizer.decode(list(ids[:end]), skip_special_tokens=True))
         stops = [place for stop in self.teacher.stop if (place := text.find(stop)) >= 0]
         ended = end is not None or bool(stops)
         text = text[: min(stops)].strip() if stops else text.strip()
         if not ended and self.teacher.on_cut_off == "fail":
-            hint = 'raise teacher.max_new_tokens, or say on_cut_off = "drop"'
+            hint = 'increase teacher.max_new_tokens, or set teacher.on_cut_off = "drop"'
             raise UserError(f"the answer does not end within {self.teacher.max_new_tokens} tokens: {shorten(text)}", question.where, hint)
         if not ended and self.teacher.on_cut_off == "drop":
             return Answer("", CUT_OFF)

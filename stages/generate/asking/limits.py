@@ -1,4 +1,4 @@
-"""How fast, and how much: rates per minute, pauses that the endpoint asks for, a circuit breaker, and a budget."""
+"""Limits of requests: rates per minute, pauses that the endpoint demands, a circuit breaker, and a budget."""
 
 import asyncio
 import random
@@ -12,21 +12,21 @@ from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
 
 MINUTE = 60.0
-"""Seconds of the window that rates are counted in."""
+"""Window of rates, in seconds."""
 
 FIRST_REST = 0.5
-"""Seconds before the second trial of a request, about."""
+"""Approximate delay before the second trial of a request, in seconds."""
 
 _SHARE, _BURST = 0.97, 0.01
-"""Shares of a rate: what flows steadily, and what may come at once; the rest is for the jitter of the network."""
-_BYTES_PER_TOKEN = 4.0  # of English text, before this endpoint has told
+"""Shares of a rate: sustained rate, and burst; the rest is a margin for network jitter."""
+_BYTES_PER_TOKEN = 4.0  # of English text, until this endpoint reports token counts
 _COMPLETION_TOKENS = 256.0
 
 
 class Rate:
-    """At most so many units in any minute: a leaky bucket of almost the rate, and narrow.
+    """At most PER_MINUTE units in any minute: a leaky bucket slightly below the rate, with a small burst.
 
-    A bucket as wide as the rate would let twice the rate through in its first minute.
+    A burst as large as the rate would let twice the rate through in the first minute.
     """
 
     def __init__(self, per_minute: float) -> None:
@@ -36,7 +36,7 @@ class Rate:
         self._turn = asyncio.Lock()
 
     async def take(self, units: float = 1.0) -> None:
-        """Wait until UNITS more are allowed; what is owed is paid first, in the order of asking."""
+        """Wait until UNITS more are allowed, first come, first served; debts are paid first."""
         async with self._turn:
             left, self._owed = units + self._owed, 0.0
             while left > 0:
@@ -46,14 +46,14 @@ class Rate:
             self.correct(left)
 
     def correct(self, units: float) -> None:
-        """UNITS more (less, where negative) were used than was taken: the next one to ask pays, or gains.
+        """UNITS more (fewer, if negative) were used than taken: the next caller waits longer, or less.
 
-        A gain above the burst is lost: what was not used in one minute cannot be used in the next."""
+        Credit above the burst is lost: capacity unused in one minute cannot be used in the next."""
         self._owed = max(self._owed + units, -self._burst)
 
 
 class Guess:
-    """How many tokens a request will take, learned from the answers so far."""
+    """Estimates tokens of requests from the answers so far."""
 
     def __init__(self, known: Averages) -> None:
         self._bytes_per_token = known.bytes_per_token or _BYTES_PER_TOKEN
@@ -61,11 +61,11 @@ class Guess:
         self._weight = min(known.answers, 100)
 
     def prompt(self, request: Request) -> float:
-        """Tokens of the prompt."""
+        """Estimated tokens of the prompt."""
         return max(1.0, request.prompt_bytes / self._bytes_per_token)
 
     def completion(self, request: Request) -> float:
-        """Tokens of the answer: the mean so far, and never more than the request allows."""
+        """Estimated tokens of the answer: the mean so far, at most the request's limit."""
         expected = _COMPLETION_TOKENS if self._completion_tokens is None else self._completion_tokens
         return min(expected, float(request.most_tokens)) if request.most_tokens else expected
 
@@ -73,9 +73,9 @@ class Guess:
         return self.prompt(request) + self.completion(request)
 
     def learn(self, request: Request, reply: Reply) -> None:
-        """Running means, in which early guesses soon fade."""
+        """Update the running means, in which the initial guess soon fades."""
         if not reply.prompt_tokens or reply.completion_tokens is None:
-            return  # some servers tell nothing, or half
+            return  # some servers report no token counts, or only one of them
         self._weight = min(self._weight + 1, 1_000)
         seen = request.prompt_bytes / reply.prompt_tokens
         self._bytes_per_token += (seen - self._bytes_per_token) / self._weight
@@ -85,7 +85,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prices:
-    """The price of a million tokens, in whatever currency the spec counts."""
+    """Prices per million tokens, in the currency of the spec."""
 
     input: float = 0.0
     output: float = 0.0
@@ -96,7 +96,7 @@ class Prices:
 
 @dataclass
 class Spending:
-    """What was used in this run, what is under way, and the most that may be used."""
+    """Usage of this run, usage in flight, and the budget."""
 
     prices: Prices
     max_requests: int | None = None
@@ -106,7 +106,7 @@ class Spending:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated: int = 0
-    """Answers whose tokens the endpoint did not tell, or only in part: the estimate counts for them."""
+    """Answers without complete token counts: estimates are used for them."""
     _tokens_under_way: float = 0.0
     _cost_under_way: float = 0.0
 
@@ -119,7 +119,7 @@ class Spending:
         return self.prices.cost(self.prompt_tokens, self.completion_tokens)
 
     def exhausted(self, prompt: float, completion: float, requests: int = 1) -> str | None:
-        """The bound that REQUESTS of so many tokens, with all that is under way, would pass; None where there is room."""
+        """The budget limit that REQUESTS of these tokens, plus everything in flight, would exceed; None if within budget."""
         if self.max_requests is not None and self.requests + requests > self.max_requests:
             return f"max_requests = {self.max_requests}"
         if self.max_tokens is not None and self.tokens + self._tokens_under_way + prompt + completion > self.max_tokens:
@@ -130,12 +130,12 @@ class Spending:
         return None
 
     def begin(self, prompt: float, completion: float) -> None:
-        """A request of about so many tokens is sent."""
+        """Count a request in flight, with its estimated tokens."""
         self.requests += 1
         self._move(prompt, completion, 1)
 
     def end(self, prompt: float, completion: float, reply: Reply | None, failed: tuple[int, int] = (0, 0)) -> None:
-        """It came back, with an answer, or without one and FAILED tokens of prompt and answer that were used all the same."""
+        """Settle a request: with REPLY, or without one and FAILED tokens of prompt and answer that were billed nevertheless."""
         self._move(prompt, completion, -1)
         used = reply.tokens(prompt, completion) if reply else failed
         self.estimated += reply is not None and None in (reply.prompt_tokens, reply.completion_tokens)
@@ -148,7 +148,7 @@ class Spending:
 
 
 class Circuit:
-    """Opens after many failures in a row: then one request at a time probes whether the endpoint is back."""
+    """Circuit breaker: opens after FAILURES consecutive failures; then one request at a time probes the endpoint."""
 
     def __init__(self, failures: int, cooldown: float = 5.0, longest: float = 60.0) -> None:
         self._most, self._cooldown, self._longest = failures, cooldown, longest
@@ -163,15 +163,15 @@ class Circuit:
 
     @property
     def failing_for(self) -> float:
-        """Seconds since the first failure that no answer followed."""
+        """Seconds since the first failure after the last answer."""
         return time.monotonic() - self._failing_since if self._failing_since is not None else 0.0
 
     def pause(self, seconds: float) -> None:
-        """Send nothing for SECONDS: the endpoint asks for it."""
+        """Send nothing for SECONDS, as the endpoint demands."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
     async def passage(self) -> bool:
-        """Wait until a request may go out; True where it is the probe, after which `probed` must be called."""
+        """Wait until a request may be sent; True if it is a probe, after which `probed` must be called."""
         while True:
             if self.is_open:
                 await self._probe.acquire()
@@ -194,17 +194,17 @@ class Circuit:
         self._failures, self._failing_since = 0, None
 
     def failure(self) -> None:
-        """Another failure; from the one that opens the circuit on, each closes the way for longer."""
+        """Count a failure; once the circuit is open, each one prolongs the cooldown."""
         self._failures += 1
         self._failing_since = self._failing_since if self._failing_since is not None else time.monotonic()
         if self.is_open:
             self.pause(min(self._longest, self._cooldown * 2 ** (self._failures - self._most)))
 
     def refused(self) -> None:
-        """Too many requests: the endpoint is up, and still gives no answers."""
+        """Count a 429: the endpoint is up, but gave no answer."""
         self._failing_since = self._failing_since if self._failing_since is not None else time.monotonic()
 
 
 def backoff(trial: int, longest: float = 60.0) -> float:
-    """Seconds before trial number TRIAL + 1: doubled each time, and random, as those who failed together must not return together."""
-    return random.uniform(0.5, 1.0) * min(longest, FIRST_REST * 2**trial)  # chance decides no result here
+    """Seconds before trial TRIAL + 1: exponential backoff with jitter, so that requests that failed together spread out."""
+    return random.uniform(0.5, 1.0) * min(longest, FIRST_REST * 2**trial)  # randomness does not affect results here

@@ -1,4 +1,4 @@
-"""What an endpoint answered, in whichever dialect: a good answer is used whatever stands around it, and no other becomes one."""
+"""Parses chat completions of all dialects: a complete answer is used whatever surrounds it; anything else is never taken for one."""
 
 import json
 import math
@@ -14,21 +14,21 @@ from stages.rows.text import shorten
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer with all that its worth is judged by, and what it took."""
+    """One answer, with everything that decides whether it is used, and its token counts."""
 
     text: str
-    """The text of the answer, without reasoning; empty where there is none."""
+    """Text of the answer, without reasoning; empty if there is none."""
     refusal: str | None
-    """The words of a refusal, where the endpoint says them in a place of their own."""
+    """The refusal message, if the endpoint returns one in a separate field."""
     finish_reason: str | None
-    """Why the answer ends, as the endpoint says; None where it does not. NOT_TEXT where the answer holds something else than text."""
+    """The endpoint's finish reason; None if missing; NOT_TEXT if the answer contains anything but text."""
     prompt_tokens: int | None
-    """None where the endpoint does not say."""
+    """None if not reported."""
     completion_tokens: int | None
-    """All tokens that were written, reasoning included; None where the endpoint does not say."""
+    """All generated tokens, reasoning included; None if not reported."""
 
     def tokens(self, prompt: float, completion: float) -> tuple[int, int]:
-        """Tokens of the prompt and of the answer: as the endpoint counted them, or as they were estimated."""
+        """Tokens of prompt and answer: as reported, or as estimated by PROMPT and COMPLETION."""
         return (
             round(prompt) if self.prompt_tokens is None else self.prompt_tokens,
             round(completion) if self.completion_tokens is None else self.completion_tokens,
@@ -36,22 +36,22 @@ class Reply:
 
 
 class End(Enum):
-    """What a finish_reason says about the text before it."""
+    """What a finish_reason says about the answer."""
 
     WHOLE = auto()
     CUT_OFF = auto()
     REFUSED = auto()
     CALL = auto()
-    """A tool shall be called: there is no answer yet."""
+    """A tool call: there is no answer yet."""
     NOT_TEXT = auto()
     FAILED = auto()
-    """The server broke off; another trial may be answered."""
+    """The server aborted; a retry may succeed."""
     UNKNOWN = auto()
     UNTOLD = auto()
 
 
 NOT_TEXT = "not_text"
-"""Stands as finish_reason for an answer that holds images, sound, or parts of an unknown type."""
+"""finish_reason of an answer with images, audio, or parts of unknown type."""
 
 WORDS: dict[End, str] = {
     # OpenAI; Together; TGI and watsonx; Anthropic; Cohere. Case and `_` and `-` do not count.
@@ -67,12 +67,12 @@ WORDS: dict[End, str] = {
     # OpenRouter, Mistral, vLLM; SGLang and vLLM; DeepSeek; GLM.
     End.FAILED: "error abort aborted cancelled insufficient_system_resource network_error",
 }
-"""The words of finish_reason that are known; docs/how-to/generate-with-a-chat-api.md has them too."""
+"""Known values of finish_reason; also listed in docs/how-to/generate-with-a-chat-api.md."""
 
 
 @lru_cache(1_000)
 def _bare(word: str) -> str:
-    """`FinishReason.MAX_TOKENS`, `max-tokens` and `maxTokens` are one word."""
+    """WORD normalised: `FinishReason.MAX_TOKENS`, `max-tokens` and `maxTokens` are equal."""
     return re.sub(r"[\W_]", "", word.strip(" .").rpartition(".")[2].lower())
 
 
@@ -80,7 +80,7 @@ _ENDS = {_bare(word): end for end, words in WORDS.items() for word in words.spli
 
 
 def end_of(finish_reason: str | None, also_whole: frozenset[str] = frozenset()) -> End:
-    """What FINISH_REASON says: what is not known to end a whole answer does not. ALSO_WHOLE are more words that do, `none` for no word."""
+    """The meaning of FINISH_REASON; unknown values do not end a complete answer. ALSO_WHOLE: further values that do, `none` for None."""
     word = _bare(finish_reason or "")
     if (word or "none") in also_whole:
         return End.WHOLE
@@ -88,16 +88,16 @@ def end_of(finish_reason: str | None, also_whole: frozenset[str] = frozenset()) 
 
 
 def whole_words(words: tuple[str, ...]) -> frozenset[str]:
-    """WORDS as `end_of` compares them."""
+    """WORDS normalised for `end_of`."""
     return frozenset(map(_bare, words))
 
 
 class NoCompletion(ValueError):
-    """A body that is no chat completion, and no error either."""
+    """The body is neither a chat completion nor an error."""
 
 
 class Broken(Exception):
-    """An error in place of an answer, whatever the status of the response, and the tokens that it took."""
+    """An error in place of an answer, whatever the response's status, and the tokens that it used."""
 
     def __init__(self, fault: Fault, prompt_tokens: int = 0, completion_tokens: int = 0) -> None:
         super().__init__(fault.said)
@@ -105,16 +105,16 @@ class Broken(Exception):
 
 
 def parse(body: bytes | str) -> Reply:
-    """The first choice of a chat completion; raises NoCompletion where BODY is none, and Broken where it holds an error."""
+    """The first choice of a chat completion; raises NoCompletion if BODY is not one, and Broken if it contains an error."""
     text = body if isinstance(body, str) else body.decode("utf-8", "backslashreplace")
     try:
         if isinstance(body, bytes):
-            text = body.decode(json.detect_encoding(body))  # strictly: a letter that is lost makes another answer
+            text = body.decode(json.detect_encoding(body))  # strict: a replaced character would change the answer
         whole = _streamed(text) if text.lstrip().startswith(("data:", "event:", ":")) else json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NoCompletion(f"no JSON: {str(error)[:80]}: {shorten(text[:80], 60)}" if text.strip() else "the body is empty") from None
+        raise NoCompletion(f"not JSON: {str(error)[:80]}: {shorten(text[:80], 60)}" if text.strip() else "the body is empty") from None
     if isinstance(whole, list) and len(whole) == 1:
-        whole = whole[0]  # Gemini's endpoint wraps its errors so
+        whole = whole[0]  # Gemini's endpoint wraps its errors in a list
     if not isinstance(whole, dict):
         raise NoCompletion("no object")
     usage, choices = _usage(whole.get("usage")), whole.get("choices")
@@ -126,7 +126,7 @@ def parse(body: bytes | str) -> Reply:
     if choice.get("error") and (fault := fault_in(choice)):
         raise Broken(fault, *(tokens or 0 for tokens in usage))
     finish_reason = _finish_reason(choice)
-    # Some gateways leave in a whole answer the names of a streamed one, or of the older completions.
+    # Some gateways use the field names of streamed chunks, or of the older completions API, in complete answers.
     message = next((choice[name] for name in ("message", "delta") if isinstance(choice.get(name), dict)), {"content": choice.get("text")})
     if finish_reason is None and message == {"content": None}:
         raise NoCompletion("its choice has neither message nor finish_reason")
@@ -137,7 +137,7 @@ def parse(body: bytes | str) -> Reply:
         said.refusals.append(refusal if isinstance(refusal, str) else json.dumps(refusal))
     end = end_of(finish_reason)
     if end is End.FAILED:
-        # An error by its word alone is treated as an error with a status of 5xx: the server began and could not finish.
+        # An error finish reason is treated like status 5xx: the server started and could not finish.
         raise Broken(Fault(f"finish_reason {finish_reason}", name=f"finish_reason {finish_reason}"), *(tokens or 0 for tokens in usage))
     if end in (End.WHOLE, End.UNKNOWN, End.UNTOLD):
         if message.get("tool_calls") or message.get("function_call") or said.calls:
@@ -146,12 +146,12 @@ def parse(body: bytes | str) -> Reply:
             finish_reason = NOT_TEXT
     text = "".join(said.texts)
     if usage == (0, 0) and text.strip():
-        usage = (None, None)  # some servers fill in nothing
+        usage = (None, None)  # some servers report no usage
     return Reply(text, "".join(said.refusals) or None, finish_reason, *usage)
 
 
 def _streamed(text: str) -> dict[str, Any]:
-    """The completion that server-sent events (a gateway that streams unasked) add up to; raises ValueError where they break off."""
+    """The completion in server-sent events (from gateways that stream unrequested); raises ValueError if they are truncated."""
     whole: dict[str, Any] = {}
     choice: dict[str, Any] = {}
     contents: list[object] = []
@@ -183,12 +183,12 @@ def _streamed(text: str) -> dict[str, Any]:
 
 
 def _finish_reason(choice: dict[str, Any]) -> str | None:
-    """The choice's own word; its provider's word in place of it where it has none, or where that one knows that the answer is not whole."""
+    """The choice's finish reason; its provider's instead if it has none, or if only the provider's says that the answer is incomplete."""
     words = []
     for name in ("finish_reason", "native_finish_reason"):
         word = choice.get(name)
         word = word.get("type") if isinstance(word, dict) else word
-        # A word of another type is shown with it, so that `["stop"]` is not taken for `stop`.
+        # A value of another type is shown with its type, so that `["stop"]` is not taken for `stop`.
         words.append(word if isinstance(word, str | None) else f"{type(word).__name__} {word}")
     own, native = words
     if not (own or "").strip():
@@ -197,7 +197,7 @@ def _finish_reason(choice: dict[str, Any]) -> str | None:
 
 
 class _Said:
-    """What the content of a message says: text, a list of parts, or nothing."""
+    """The content of a message: text, a list of parts, or nothing."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -205,7 +205,7 @@ class _Said:
         self.calls = self.other = False
 
     def read(self, content: object) -> None:
-        """Take in a content or a part of one."""
+        """Add a content or a part of one."""
         if content is None:
             return
         if isinstance(content, str):
@@ -226,7 +226,7 @@ class _Said:
         elif word in ("text", "outputtext", "") and isinstance(text, str):
             self.texts.append(text)
         elif word in ("thinking", "reasoning", "redactedthinking", "reasoningtext", "summarytext", "reference"):
-            pass  # what stands beside an answer and is no part of its text
+            pass  # accompanies the answer and is not part of its text
         elif word in ("tooluse", "toolcall", "toolcalls", "functioncall"):
             self.calls = True
         else:
@@ -234,7 +234,7 @@ class _Said:
 
 
 def _usage(usage: object) -> tuple[int | None, int | None]:
-    """Tokens of the prompt and of the answer, each None where it is not told."""
+    """Tokens of prompt and answer, each None if not reported."""
     if not isinstance(usage, dict):
         return None, None
     prompt = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
@@ -244,13 +244,13 @@ def _usage(usage: object) -> tuple[int | None, int | None]:
         if prompt is None and completion is not None and total >= completion:
             prompt = total - completion
         elif prompt is not None and total > prompt:
-            # Gemini and Grok leave reasoning out of completion_tokens, and count it, as they bill it, in the total.
+            # Gemini and Grok exclude reasoning from completion_tokens but count and bill it in total_tokens.
             completion = max(completion or 0, total - prompt)
     return prompt, completion
 
 
 def _count(value: object) -> int | None:
-    """A number of tokens, of whatever type it comes in; None where it is none."""
+    """A token count of any type; None if invalid."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,15}(\.0*)?", value.strip(), re.ASCII):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < 2**53:

@@ -1,4 +1,4 @@
-"""One request to a chat endpoint, and the address under which its answer is kept."""
+"""One request to a chat endpoint, and the cache key of its answer."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ PATH = "/chat/completions"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked, whole: where, and every field of the body; ATTEMPT tells repetitions of one question apart."""
+    """A whole request: the endpoint and every field of the body; ATTEMPT distinguishes repetitions of one question."""
 
     endpoint: str
     body: Mapping[str, Any]
@@ -22,35 +22,35 @@ class Request:
 
     @cached_property
     def key(self) -> bytes:
-        """sha256 of everything that decides the answer; the API key, which decides nothing, is no part of it."""
+        """sha256 of everything that decides the answer (not the API key)."""
         whole = {"endpoint": self.endpoint, "path": PATH, "body": self.body}
         return hashlib.sha256(canonical(whole | {"attempt": self.attempt} if self.attempt else whole)).digest()
 
     @cached_property
     def prompt_bytes(self) -> int:
-        """UTF-8 bytes of all messages: what the number of tokens is guessed from."""
+        """UTF-8 bytes of all messages, from which the number of tokens is estimated."""
         return sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in self.body["messages"])
 
     @property
     def most_tokens(self) -> int | None:
-        """The bound on the answer's tokens that the request states."""
+        """The request's limit on tokens of the answer; None if unlimited."""
         stated = [self.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
         return next((value for value in stated if isinstance(value, int)), None)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The part of a request that all questions of a task share."""
+    """The fields that all requests of a task share."""
 
     endpoint: str
     fields: Mapping[str, Any]
 
     def request(self, messages: Sequence[Message], attempt: int = 0) -> Request:
-        """The request that asks MESSAGES."""
+        """The request with MESSAGES."""
         return Request(self.endpoint, {**self.fields, "messages": list(messages)}, attempt)
 
 
 def opening(system: str, prompt: str) -> list[Message]:
-    """The messages of a question; an empty system prompt is no message."""
+    """The messages of a question; an empty system prompt is omitted."""
     first: list[Message] = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": prompt}]

@@ -1,4 +1,4 @@
-"""JSON Schema as structured answers use it, turned into a pydantic type that reads an answer and says what is wrong with it."""
+"""The subset of JSON Schema for structured answers, converted to a pydantic type that parses and validates an answer."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -39,11 +39,11 @@ _SIMPLE: dict[str, Any] = {"string": str, "number": float, "integer": int, "bool
 
 
 class Unreadable(ValueError):
-    """A schema that this module cannot check answers against."""
+    """The schema uses something that this module cannot validate."""
 
 
 class Structure:
-    """A schema, and optionally the one field of an answer that becomes the completion; raises Unreadable for a schema beyond it."""
+    """A schema, and optionally the FIELD of an answer that becomes the completion; raises Unreadable for an unsupported schema."""
 
     def __init__(self, schema: Mapping[str, Any], field: str | None = None) -> None:
         self._field = field
@@ -52,7 +52,7 @@ class Structure:
         self._adapter: TypeAdapter[Any] = TypeAdapter(_Reader(schema).type_of(schema, ""))
 
     def read(self, text: str) -> tuple[str, str | None]:
-        """The completion in TEXT, or what is wrong with it."""
+        """The completion in TEXT and None, or an empty text and the validation errors."""
         try:
             value = parse(text)
             self._adapter.validate_json(text)
@@ -66,14 +66,14 @@ class Structure:
 
 
 class _Reader:
-    """Turns the parts of one schema into types; `$ref` leads into its `$defs`."""
+    """Converts the parts of one schema to types; `$ref` resolves into its `$defs`."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._definitions = schema.get("$defs", {})
         self._following: list[str] = []
 
     def type_of(self, schema: Mapping[str, Any], path: str) -> Any:
-        """The type that takes exactly what SCHEMA allows."""
+        """The type that accepts exactly what SCHEMA allows; PATH locates errors."""
         for keyword, read in self._readers().items():
             if keyword in schema:
                 _refuse_others(schema, {keyword, "type", "$defs"}, path)
@@ -81,7 +81,7 @@ class _Reader:
         names = schema.get("type")
         wanted = names if isinstance(names, tuple | list) else (names,)
         if not wanted or not all(name in _KEYWORDS for name in wanted):
-            raise Unreadable(f"{path or 'the schema'} has no type that is known: {', '.join(_KEYWORDS)}")
+            raise Unreadable(f"{path or 'the schema'} has no supported type: {', '.join(_KEYWORDS)}")
         _refuse_others(schema, {"type", "$defs"}.union(*(_KEYWORDS[name] for name in wanted)), path)
         return _union([self._of_one(name, _only(schema, name), path) for name in wanted])
 
@@ -104,9 +104,9 @@ class _Reader:
     def _reference(self, target: str, path: str) -> Any:
         name = target.removeprefix("#/$defs/")
         if name not in self._definitions or target == name:
-            raise Unreadable(f"{path or 'the schema'} refers to {target}, which is not below #/$defs/")
+            raise Unreadable(f"{path or 'the schema'} refers to {target}, which is not in #/$defs/")
         if name in self._following:
-            raise Unreadable(f"{path or 'the schema'} refers to itself through {target}: schemas must end")
+            raise Unreadable(f"{path or 'the schema'} refers to itself through {target}: recursive schemas are not supported")
         self._following.append(name)
         found = self.type_of(self._definitions[name], path)
         self._following.pop()
@@ -119,11 +119,11 @@ class _Reader:
         properties, required = schema.get("properties", {}), schema.get("required", ())
         fields: dict[str, Any] = {}
         for number, (name, part) in enumerate(properties.items()):
-            # Aliases: a property may have any name, a field may not.
+            # Aliases: a property may have any name, a pydantic field may not.
             alias = Field(alias=name) if name in required else Field(default=None, alias=name)
             fields[f"field_{number}"] = (self.type_of(part, f"{path}.{name}".lstrip(".")), alias)
         if unknown := [name for name in required if name not in properties]:
-            raise Unreadable(f"{path or 'the schema'} requires {', '.join(unknown)} without saying what that is")
+            raise Unreadable(f"{path or 'the schema'} requires {', '.join(unknown)} without defining them in properties")
         more = schema.get("additionalProperties", True)
         if not isinstance(more, bool):
             raise Unreadable(f"{path or 'the schema'}: additionalProperties must be true or false")
@@ -132,13 +132,13 @@ class _Reader:
 
 
 def _refuse_others(schema: Mapping[str, Any], known: set[str], path: str) -> None:
-    """A keyword that is not checked would promise what nobody keeps."""
+    """Raise Unreadable for keywords outside KNOWN: they would not be enforced."""
     if unknown := [keyword for keyword in schema if keyword not in known | _NOTES]:
-        raise Unreadable(f"{path or 'the schema'} uses {', '.join(map(repr, unknown))}, which cannot be checked here")
+        raise Unreadable(f"{path or 'the schema'} uses {', '.join(map(repr, unknown))}, which is not supported")
 
 
 def _only(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The keywords of SCHEMA that say something about values of one type."""
+    """The keywords of SCHEMA that apply to values of type NAME."""
     return {keyword: value for keyword, value in schema.items() if keyword in _KEYWORDS[name]}
 
 
@@ -149,11 +149,11 @@ def _bounded(base: Any, schema: Mapping[str, Any]) -> Any:
 
 def _literal(values: Any, path: str) -> Any:
     if not values or not all(value is None or isinstance(value, str | int | bool) for value in values):
-        raise Unreadable(f"{path or 'the schema'}: enum and const take text, whole numbers, true, false and null")
+        raise Unreadable(f"{path or 'the schema'}: enum and const support strings, integers, true, false and null")
     allowed = list(values)
 
     def check(value: Any) -> Any:
-        # By type too: to Python, and to pydantic, true is 1, and 1.0.
+        # By type too: in Python and pydantic, true equals 1 and 1.0.
         if not any(type(value) is type(one) and value == one for one in allowed):
             raise PydanticCustomError("literal_error", "Input should be {allowed}", {"allowed": ", ".join(map(json.dumps, allowed))})
         return value

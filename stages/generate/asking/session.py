@@ -1,4 +1,4 @@
-"""Questions in, answers out, in order: what is known comes from the cache, the rest is asked with many requests in flight."""
+"""Answers to questions, in order: cached answers first, the others with many concurrent requests."""
 
 import asyncio
 import signal
@@ -17,23 +17,23 @@ from stages.generate.asking.request import Request
 from stages.generate.question import Answer, Question
 
 _WINDOW = 8_192
-"""Questions between the first without an answer and the last that was read: the bound on memory."""
+"""Maximum distance between the first unanswered question and the last one read; bounds memory."""
 _SLICE = 0.005
-"""Seconds that the loop runs before finished answers are handed on."""
+"""Seconds that the event loop runs before finished answers are yielded."""
 _GRACE = 5.0
-"""Seconds that answers on their way, which will be paid for anyway, have left after ^C."""
+"""Seconds to wait for requests in flight after ^C, since they are billed anyway."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UNHEARD = 256
-"""Rows from the cache alone after which signals are heard."""
+"""Consecutive cached rows after which pending signals are handled."""
 
 
 ANSWERED, ERROR, LOST = "answered", "error", "lost"
-"""Outcomes of a request beside the reasons why there is no answer: LOST is one that was given up on its way."""
+"""Outcomes of a request besides failure reasons; LOST: abandoned in flight."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A question on its way: its conversation, what is asked next, and the answer once it is settled."""
+    """A question in progress: its conversation, the next request, and the answer once settled."""
 
     where: Location
     conversation: Conversation
@@ -41,21 +41,21 @@ class Slot:
     answer: Answer | None = None
 
     def advance(self, reply: Reply | None) -> None:
-        """Hand REPLY (None to begin) to the conversation."""
+        """Send REPLY (None to start) to the conversation."""
         try:
             self.request = next(self.conversation) if reply is None else self.conversation.send(reply)
         except StopIteration as finished:
             self.answer, self.request = finished.value, None
 
     def advance_from(self, answers: Answers) -> None:
-        """Go on for as long as ANSWERS keeps what is asked next."""
+        """Advance while ANSWERS contains the reply to the next request."""
         while self.request and (reply := answers.find(self.request.key)):
             self.advance(reply)
 
 
 @dataclass
 class Limits:
-    """How a session may use its endpoint."""
+    """Limits on the use of an endpoint."""
 
     in_flight: int
     retries: int
@@ -69,17 +69,17 @@ class Limits:
 
 @dataclass
 class Counts:
-    """What happened in this run."""
+    """Counts of this run."""
 
     answered: int = 0
     cached: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
-    """What came of each request that was sent: an answer, the reason why there is none, or LOST."""
+    """Outcome of each request that was sent: an answer, a failure reason, or LOST."""
 
 
 class Session:
-    """Asks one endpoint for one step; runs an event loop of its own, and only while the caller waits for an answer."""
+    """Sends the requests of one step to one endpoint; its event loop runs only while the caller waits for an answer."""
 
     def __init__(self, step: str, rules: Rules, client: Client, answers: Answers, limits: Limits) -> None:
         self.counts = Counts()
@@ -89,18 +89,18 @@ class Session:
         self._permits = asyncio.Semaphore(limits.in_flight)
         self._under_way: dict[bytes, asyncio.Future[Reply]] = {}
         self._tasks: dict[asyncio.Task[None], bool] = {}
-        """Every task, and whether its request is on its way, which stopping waits for."""
+        """Every task, with whether its request is in flight; stopping waits for those."""
         self._resting = 0
         self._error: BaseException | None = None
         self._ending = False
 
     @property
     def spending(self) -> Spending:
-        """What this run has used so far."""
+        """What this run has spent so far."""
         return self._limits.spending
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """The answers to QUESTIONS, in order; raises UserError once nothing that was sent is still to come."""
+        """The answers to QUESTIONS, in order; on an error, waits for requests in flight, then raises UserError."""
         self._hear_signals()
         todo = iter(questions)
         slots: deque[Slot] = deque()
@@ -124,7 +124,7 @@ class Session:
                 raise self._error
 
     def _hear_signals(self) -> None:
-        """Let ^C and SIGTERM (a build's, or a dead parent's) stop the loop between two replies, never in the middle of keeping one."""
+        """Let ^C and SIGTERM (from a build, or after the parent's death) stop the loop between two replies, never while one is stored."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._loop.add_signal_handler(number, self._interrupt)
@@ -134,7 +134,7 @@ class Session:
         self._loop.stop()
 
     def _hungry(self, slots: deque[Slot]) -> bool:
-        """Whether more should be read: all that the cache knows at the front, and enough to keep every connection busy."""
+        """Whether to read more questions: while cached answers come first, and until every connection is busy."""
         if slots and slots[0].answer is not None:
             return False
         return len(slots) < _WINDOW and len(self._tasks) - self._resting < 2 * self._limits.in_flight
@@ -159,13 +159,13 @@ class Session:
             self._loop.stop()
 
     def _run(self, seconds: float) -> None:
-        """Let the loop run for so long, or until nothing is left to do."""
+        """Run the event loop for SECONDS, or until there is nothing left to do."""
         timer = self._loop.call_later(seconds, self._loop.stop)
         self._loop.run_forever()
         timer.cancel()
 
     async def _pursue(self, slot: Slot) -> None:
-        """Ask for one row until it is settled."""
+        """Send requests about one row until it is settled."""
         try:
             while slot.request:
                 slot.advance(await self._reply(slot.request))
@@ -174,7 +174,7 @@ class Session:
             raise UserError(at(problem, slot.where) for problem in error.problems) from None
 
     async def _reply(self, request: Request) -> Reply:
-        """The answer to a request; rows that ask the same wait for one answer."""
+        """The reply to a request; identical requests share one reply."""
         if shared := self._under_way.get(request.key):
             return await asyncio.shield(shared)
         future = self._under_way[request.key] = self._loop.create_future()
@@ -184,14 +184,14 @@ class Session:
             return reply
         except UserError as error:
             future.set_exception(error)
-            future.exception()  # seen: nobody else may wait for it
+            future.exception()  # mark as retrieved: nobody else may await it
             raise
         finally:
             future.cancel()
             del self._under_way[request.key]
 
     async def _pay(self, request: Request) -> Reply:
-        """Send a request until it is answered, and write the answer down before anything else happens."""
+        """Send a request until it is answered, and store the reply before anything else."""
         trial = 0
         while True:
             try:
@@ -208,15 +208,15 @@ class Session:
                 self._resting -= 1
 
     def _consider(self, failure: Failure, trial: int) -> None:
-        """Count a failure; raises UserError where it is one too many."""
+        """Count a failure; raises UserError if a limit is reached."""
         limits, circuit = self._limits, self._limits.circuit
         self.counts.retries[failure.reason] += 1
         if failure.retry_after is not None:
             circuit.pause(failure.retry_after)
         if trial > limits.retries:
-            raise UserError(f"{self._client.base_url} failed {trial} times at this row: {failure}", hint=_KEPT)
+            raise UserError(f"{self._client.base_url} failed {trial} times for this row: {failure}", hint=_KEPT)
         if (rest := failure.retry_after or 0.0) > limits.give_up_after:
-            what = f"{self._client.base_url} asks to wait for {rest:.0f} s: {failure}"
+            what = f"{self._client.base_url} demands a pause of {rest:.0f} s: {failure}"
             raise UserError(what, hint=f"{_KEPT}; teacher.give_up_after is {limits.give_up_after:g} s")
         if circuit.failing_for > limits.give_up_after:
             what = f"{self._client.base_url} has not answered for {circuit.failing_for:.0f} s: {failure}"
@@ -231,13 +231,13 @@ class Session:
                 await limits.tokens.take(prompt + completion)
             if limits.requests:
                 await limits.requests.take()
-            # Another step may have asked the same meanwhile.
+            # Another step may have stored the same request meanwhile.
             if known := self._answers.find(request.key):
                 return known
             if self._error:
                 raise asyncio.CancelledError
             if bound := limits.spending.exhausted(prompt, completion):
-                raise UserError(f"the budget is used up: {bound}", hint=f"{_KEPT}; raise the bound to go on")
+                raise UserError(f"the budget is exhausted: {bound}", hint=f"{_KEPT}; raise the limit to continue")
             reply = await self._transfer(request, prompt, completion)
             limits.circuit.success()
             limits.guess.learn(request, reply)
@@ -252,7 +252,7 @@ class Session:
                 limits.circuit.probed()
 
     async def _transfer(self, request: Request, prompt: float, completion: float) -> Reply:
-        """The one place where something is sent; what comes back is written down at once."""
+        """The only place that sends a request; its reply is stored at once."""
         task, spending, reply, failed, outcome = asyncio.current_task(), self._limits.spending, None, (0, 0), LOST
         assert task is not None
         self._tasks[task] = True
@@ -281,7 +281,7 @@ class Session:
         return reply
 
     def _stop(self, seconds: float | None = None) -> None:
-        """Send nothing more, and wait for what is on its way: it is paid for."""
+        """Stop sending, and wait for requests in flight: they are billed anyway."""
         self._error = self._error or UserError("stopped")
         while any(self._tasks.values()) and (seconds is None or seconds > 0):
             for task in [task for task, sent in self._tasks.items() if not sent]:
@@ -290,7 +290,7 @@ class Session:
             seconds = None if seconds is None else seconds - _SLICE
 
     def close(self) -> None:
-        """End everything, answers on their way after a while."""
+        """Close the connections, after waiting for requests in flight for a limited time."""
         self._stop(_GRACE)
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
@@ -311,5 +311,5 @@ _KEPT = "every answer so far is kept and will not be paid for again"
 
 
 def at(problem: Problem, where: Location) -> Problem:
-    """PROBLEM at WHERE, unless it has a place of its own."""
+    """PROBLEM located at WHERE, unless it has a location."""
     return Problem(problem.what, problem.where or where, problem.hint)

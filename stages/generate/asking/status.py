@@ -1,4 +1,4 @@
-"""One line that says how far a session is, and the numbers of this run for the provenance."""
+"""The progress line of a session, and the counts of this run for the provenance."""
 
 import sys
 from collections import Counter
@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_NOTES = 0.2
 
 
 class Status:
-    """Shows rows done, rate, requests in flight, retries, tokens and cost while a session works."""
+    """Shows rows done, rate, requests in flight, retries, tokens and cost while a session runs."""
 
     def __init__(self, name: str, session: Session | BatchSession, priced: bool, expected: int | None = None) -> None:
         self._session, self._priced = session, priced
@@ -24,7 +24,7 @@ class Status:
         self._name, self._unknown_ends = name, Counter[str]()
 
     def answered(self, answer: Answer) -> None:
-        """One more row is settled; the line moves a few times a second."""
+        """Count a settled row; the line is updated a few times per second."""
         if answer.left_out and "finish_reason" in answer.left_out:
             self._unknown_ends[answer.left_out] += 1
         self._unsaid += 1
@@ -36,7 +36,7 @@ class Status:
         self._unsaid, self._said = 0, monotonic()
 
     def note(self) -> str:
-        """What happens beside the rows themselves."""
+        """Everything on the line but the number of rows."""
         session, spending = self._session, self._session.spending
         parts = [*self._pace(), f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
         if retries := sum(session.counts.retries.values()):
@@ -48,7 +48,7 @@ class Status:
         return ", ".join(parts)
 
     def _pace(self) -> list[str]:
-        """Rows a second, and the time that is left at this rate; a bar on a terminal shows both by itself."""
+        """Rows per second, and the estimated time left; empty on a terminal, whose bar shows both."""
         done, seconds = self._session.counts.answered, monotonic() - self._started
         if sys.stderr.isatty() or not done or not seconds:
             return []
@@ -56,17 +56,17 @@ class Status:
         return [f"{done / seconds:.1f}/s", *left]
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Print the final state."""
         if self._unsaid:
             self._say()
         self._bar.close()
         if self._unknown_ends:
             told = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(self._unknown_ends.items()))
             hint = "if such answers are complete, list the endpoint's words in teacher.finish_reasons"
-            print(f"{self._name}: answers not known to be complete are not used: {told}; {hint}", file=sys.stderr)
+            print(f"{self._name}: answers not known to be complete were not used: {told}; {hint}", file=sys.stderr)
 
     def measured(self) -> Metrics:
-        """What this run took; another run of the same step may take nothing."""
+        """Usage of this run; another run of the same step may use nothing."""
         counts, spending = self._session.counts, self._session.spending
         return {
             "requests": spending.requests,

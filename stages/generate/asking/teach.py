@@ -1,4 +1,4 @@
-"""A `chat` teacher at work: its spec becomes rules, limits and a session, and what happened is told."""
+"""Runs a `chat` teacher: its spec becomes rules, limits and a session, and its counts are reported."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def answers(teacher: "Chat", questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-    """The answers to QUESTIONS, in order; what is on its way when the caller leaves is waited for, as it is paid for."""
+    """The answers to QUESTIONS, in order; if the caller stops early, requests in flight are awaited, because they are billed."""
     client = Client(teacher.base_url, teacher.api_key_env, teacher.in_flight, teacher.timeout)
     with Answers(answers_path()) as kept:
         session = _session(teacher, job.name, client, kept)
@@ -45,7 +45,7 @@ def _session(teacher: "Chat", step: str, client: Client, kept: Answers) -> Sessi
 
 
 def rules(teacher: "Chat") -> Rules:
-    """What is asked, and what an answer must be."""
+    """The fields of requests, and the requirements of answers."""
     policies = {name: getattr(teacher, name) for name in ("on_refusal", "on_empty", "on_cut_off", "on_invalid")}
     structure = Structure(teacher.json_schema, teacher.json_field) if teacher.json_schema is not None else None
     attempts = teacher.attempts if "retry" in policies.values() else 1
@@ -55,7 +55,7 @@ def rules(teacher: "Chat") -> Rules:
 
 
 def _shape(teacher: "Chat") -> Shape:
-    """The fields that all requests share; a parameter that is not given is not sent."""
+    """The fields that all requests share; unset parameters are not sent."""
     fields: dict[str, Any] = {
         "model": teacher.model,
         "temperature": teacher.temperature,

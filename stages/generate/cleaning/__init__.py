@@ -1,4 +1,4 @@
-"""Which rows are left out for what their texts are; one rule a file."""
+"""Cleaning rules, which leave rows out by their texts; one rule per file."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Texts that are made of the wrong characters."""
+"""Leaves out texts with forbidden characters, or with too few letters."""
 
 from typing import Literal, Self
 
@@ -11,11 +11,13 @@ from stages.rows.text import shorten
 
 
 class Characters(Rule):
-    """Which characters a text may hold, and how many of them must be letters."""
+    """Forbidden characters, and a minimum share of letters."""
 
     kind: Literal["characters"] = "characters"
-    forbidden: str = recipe("", 'A text with any of these characters is left out, such as `"\\uFFFD"`, the mark of broken text.')
-    min_letters: float | None = recipe(None, "Least share of letters among the characters that are no spaces.", gt=0, le=1)
+    forbidden: str = recipe(
+        "", 'Texts with any of these characters are left out, such as `"\\uFFFD"`, the replacement character of decoding errors.'
+    )
+    min_letters: float | None = recipe(None, "Minimum share of letters among the characters other than white space.", gt=0, le=1)
 
     @model_validator(mode="after")
     def _some_rule(self) -> Self:
@@ -24,7 +26,7 @@ class Characters(Rule):
         return self
 
     def check(self, files: FilesOf) -> Check:
-        """Remembers nothing."""
+        """A stateless check."""
         forbidden = frozenset(self.forbidden)
 
         def reason(text: str) -> str | None:

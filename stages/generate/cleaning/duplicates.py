@@ -14,10 +14,10 @@ class Duplicates(Rule):
     """Of rows with the same text only the first stays."""
 
     kind: Literal["duplicates"] = "duplicates"
-    ignore_case_and_punctuation: bool = recipe(False, "Whether texts with the same words are the same.")
+    ignore_case_and_punctuation: bool = recipe(False, "Whether texts that differ only in case and punctuation are duplicates.")
 
     def check(self, files: FilesOf) -> Check:
-        """Remembers 64 bits of each text's hash."""
+        """A check that stores 64 bits of each text's hash."""
         seen: set[bytes] = set()
 
         def reason(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Texts that are too short or too long."""
+"""Leaves out texts that are too short or too long."""
 
 from typing import Literal, Self
 
@@ -11,7 +11,7 @@ from stages.rows.segmentation import count_words
 
 
 class Length(Rule):
-    """Bounds of a text's length, in characters or in words: what stands between spaces, and single characters where a script has none."""
+    """Bounds on a text's length, in characters or in words (separated by spaces; single characters in scripts without spaces)."""
 
     kind: Literal["length"] = "length"
     environment = ("regex",)
@@ -27,7 +27,7 @@ class Length(Rule):
         return self
 
     def check(self, files: FilesOf) -> Check:
-        """Remembers nothing."""
+        """A stateless check."""
 
         def reason(text: str) -> str | None:
             for unit, size, least, most in (

@@ -1,4 +1,4 @@
-"""Of rows with nearly the same text only the first stays: MinHash and locality-sensitive hashing (Broder, 1997)."""
+"""Near-deduplication by MinHash and locality-sensitive hashing (Broder, 1997)."""
 
 from typing import Any, Literal
 
@@ -8,17 +8,17 @@ from stages.rows.words import words
 
 
 class NearDuplicates(Rule):
-    """Of rows with nearly the same text only the first stays: by the Jaccard index of their word n-grams, estimated."""
+    """Of rows with nearly the same text only the first stays, by the estimated Jaccard similarity of their word n-grams."""
 
     kind: Literal["near_duplicates"] = "near_duplicates"
     environment = ("datasketch", "numpy", "regex")
-    threshold: float = recipe(0.8, "Texts at least this much alike count as the same.", ge=0.1, le=0.9)
-    ngram: int = recipe(3, "Words that make up one n-gram; a shorter text is one n-gram.", gt=0)
-    permutations: int = recipe(128, "More of them estimate better and take longer.", ge=64, le=1024)
+    threshold: float = recipe(0.8, "Texts with at least this Jaccard similarity are duplicates.", ge=0.1, le=0.9)
+    ngram: int = recipe(3, "Words per n-gram; a shorter text is a single n-gram.", gt=0)
+    permutations: int = recipe(128, "Number of hash permutations: more are more accurate and slower.", ge=64, le=1024)
     seed: int = recipe(0, "Seed of the permutations.", ge=0, lt=2**32)
 
     def check(self, files: FilesOf) -> Check:
-        """Remembers a signature of each text that stayed."""
+        """A check that stores a MinHash signature of each text that stays."""
         from datasketch import MinHash, MinHashLSH
 
         index = MinHashLSH(threshold=self.threshold, num_perm=self.permutations)
@@ -29,7 +29,7 @@ class NearDuplicates(Rule):
             grams = {" ".join(found[start : start + self.ngram]) for start in range(max(1, len(found) - self.ngram + 1))}
             signature = MinHash(num_perm=self.permutations, seed=self.seed)
             signature.update_batch([gram.encode("utf-8", "surrogatepass") for gram in sorted(grams)])
-            # The index gives candidates, some too far away: the signatures decide.
+            # The index returns candidates, including false positives: the signatures decide.
             if any(signature.jaccard(signatures[other]) >= self.threshold for other in index.query(signature)):
                 return "near-duplicate"
             index.insert(len(signatures), signature)

@@ -1,4 +1,4 @@
-"""Rows that share a long run of words with a held-out evaluation set: 13-gram overlap (Brown et al., 2020, appendix C)."""
+"""Decontamination: leaves out rows that share a word 13-gram with an evaluation set (Brown et al., 2020, appendix C)."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,19 +13,17 @@ from stages.rows.words import words
 
 
 class Overlap(Rule):
-    """Rows that share a run of words with a held-out evaluation set are left out."""
+    """Decontamination: rows that share a word n-gram with an evaluation set are left out."""
 
     kind: Literal["overlap"] = "overlap"
     environment = ("regex",)
     against: Source = recipe(description="The evaluation set: any source, such as another task's test split.")
-    texts: tuple[str, ...] = recipe((), "Its columns that are compared; none given: all that hold text.")
-    ngram: int = recipe(13, "So many words in a row are an overlap.", gt=1)
-    shortest: int = recipe(
-        8, "Texts of the set with fewer words than ngram are compared whole, those with fewer than this not at all.", gt=0
-    )
+    texts: tuple[str, ...] = recipe((), "Columns of the evaluation set to compare; if empty, all that contain text.")
+    ngram: int = recipe(13, "Words per n-gram.", gt=1)
+    shortest: int = recipe(8, "Evaluation texts shorter than ngram are compared whole, those with fewer words than this are ignored.", gt=0)
 
     def check(self, files: FilesOf) -> Check:
-        """Holds 64 bits of a hash of every n-gram of the set; raises UserError where the set has none of the columns or no text."""
+        """A check that stores 64 bits of a hash of every n-gram of the set; raises UserError if the set lacks a column or has no text."""
         selected = Selected(self.against)
         rows = selected.rows(self.against.read(files("against")))
         known: dict[int, set[bytes]] = {}
@@ -36,8 +34,8 @@ class Overlap(Rule):
                 if len(found) >= min(self.shortest, self.ngram):
                     known.setdefault(size, set()).update(_grams(found, size))
         if not known:
-            what = f"the evaluation set that rows are compared with holds no text of {self.shortest} words"
-            raise UserError(what, hint="is `against` right?")
+            what = f"the evaluation set of rule 'overlap' contains no text of at least {self.shortest} words"
+            raise UserError(what, hint="check `against` and `texts`")
 
         def reason(text: str) -> str | None:
             found = words(text)

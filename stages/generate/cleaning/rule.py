@@ -1,4 +1,4 @@
-"""What the rules of cleaning have in common: which text they look at, and what they may remember between rows."""
+"""The interface of cleaning rules: which text they check, and their state between rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from engine.core.part import Part, recipe
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A row as the rules see it; of a conversation, the prompt is all before its last answer."""
+    """The texts of a row; of a conversation, the prompt is everything before its last answer."""
 
     prompt: str
     completion: str
 
     def of(self, which: str) -> str:
-        """The text that a rule looks at."""
+        """The text that a rule checks: `prompt`, `completion` or `row`."""
         match which:
             case "prompt":
                 return self.prompt
@@ -26,17 +26,17 @@ class Texts:
 
 
 Check = Callable[[str], str | None]
-"""Asked with one text after another: why the row is left out, or None; it may remember what it was asked before."""
+"""Called with the text of each row: returns why the row is left out, or None; may keep state between calls."""
 
 FilesOf = Callable[[str], tuple[Path, ...]]
 """The files of a part of the rule, by the part's field."""
 
 
 class Rule(Part):
-    """One rule of cleaning; a rule about the prompt is asked before any teacher is."""
+    """A cleaning rule; rules about the prompt apply before the teacher answers."""
 
-    of: Literal["prompt", "completion", "row"] = recipe("row", "Which text is looked at: the prompt, the completion, or both as one.")
+    of: Literal["prompt", "completion", "row"] = recipe("row", "The text to check: the prompt, the completion, or both together.")
 
     def check(self, files: FilesOf) -> Check:
-        """A fresh check, which has seen no row yet."""
+        """A new check without state."""
         raise NotImplementedError

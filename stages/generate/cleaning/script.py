@@ -1,4 +1,4 @@
-"""Texts that are written in the wrong script: the cheap half of telling languages apart."""
+"""Leaves out texts in the wrong script: a cheap substitute for language identification."""
 
 import unicodedata
 from collections import Counter
@@ -14,14 +14,14 @@ ScriptName = Literal[
 
 
 class Script(Rule):
-    """In which scripts a text may be written; languages of one script, such as English and German, are not told apart."""
+    """Allowed scripts; languages of one script, such as English and German, are not distinguished."""
 
     kind: Literal["script"] = "script"
-    scripts: tuple[ScriptName, ...] = recipe(description="The scripts that may be used.", min_length=1)
-    min_share: float = recipe(0.9, "Least share of letters in these scripts; a text without letters stays.", gt=0, le=1)
+    scripts: tuple[ScriptName, ...] = recipe(description="Allowed scripts.", min_length=1)
+    min_share: float = recipe(0.9, "Minimum share of letters in these scripts; a text without letters stays.", gt=0, le=1)
 
     def check(self, files: FilesOf) -> Check:
-        """Remembers nothing."""
+        """A stateless check."""
 
         def reason(text: str) -> str | None:
             counts = Counter(_script(character) for character in text if character.isalpha())
@@ -35,7 +35,7 @@ class Script(Rule):
 
 @cache
 def _script(letter: str) -> str:
-    """The script of a letter: Unicode's names begin with it (`GREEK SMALL LETTER ALPHA`, `CJK UNIFIED IDEOGRAPH-4E2D`)."""
+    """The script of a letter: the first word of its Unicode name (`GREEK SMALL LETTER ALPHA`, `CJK UNIFIED IDEOGRAPH-4E2D`)."""
     first = unicodedata.name(letter, "unknown").split(" ", 1)[0].lower().removesuffix("-width")
     if first in ("full", "fullwidth"):
         return "latin"

@@ -1,4 +1,4 @@
-"""Where rows come from; one member a file."""
+"""Sources of rows; one member per file."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from stages.generate.sources.text import Text
 _Given = Csv | Hub | Json | Jsonl | Parquet | Synthetic | TaskRows | Text
 
 Source = Annotated[_Given, Field(discriminator="kind"), named]
-"""What a spec may name."""
+"""Sources that a spec may use."""
 
 AnySource = Annotated[_Given | Predictions, Field(discriminator="kind"), named]
-"""What a step may read: answers are the matter of an evaluation, which wires them itself."""
+"""Sources of a step: also a model's answers, which compiling an evaluation wires."""

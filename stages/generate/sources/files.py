@@ -27,59 +27,62 @@ _UNCOMPRESSED_BY = {
     ".tbz2": "tar -xf",
     ".txz": "tar -xf",
 }
-"""What makes the files inside of a compressed one, by the end of its name."""
+"""Commands that unpack a compressed file, by the suffix of its name."""
 
 
 class Files(Selection):
-    """Rows of files, in the order of the list, those of a pattern in order of name."""
+    """Rows of files, in the order of the list; files of a pattern are sorted by name."""
 
     path: Annotated[str, Field(min_length=1)] | tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
-        description="The file, relative to the workspace, or absolute; a list of files; or a pattern such as `data/*.jsonl`.", min_length=1
+        description="A file, relative to the workspace or absolute; a list of files; or a pattern such as `data/*.jsonl`.", min_length=1
     )
 
     uncompressed: ClassVar[tuple[str, ...]] = (".gz", ".zst")
-    """The ends of names of files that are uncompressed while they are read."""
+    """Suffixes of files that are decompressed while they are read."""
 
     @field_validator("path")
     @classmethod
     def _pattern_in_a_folder(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for given in (path,) if isinstance(path, str) else path:
             if _PATTERN & set(PurePosixPath(given).parts[0]):
-                raise PydanticCustomError("pattern", "a pattern must begin with a folder, such as `data/*.jsonl`", {})
+                raise PydanticCustomError("pattern", "a pattern must start with a folder, such as `data/*.jsonl`", {})
             if why := cls._unreadable(given):
                 raise PydanticCustomError("compressed", "{why}; {hint}", {"why": why[0], "hint": why[1]})
         return path
 
     @classmethod
     def _unreadable(cls, path: str) -> tuple[str, str] | None:
-        """Why a file of this name cannot be read, and what to do; None where the name says nothing against it."""
+        """Why a file of this name cannot be read, and a hint; None if the name does not rule it out."""
         ends = [end.lower() for end in PurePosixPath(path).suffixes[-2:]]
         if not ends or ends[-1] not in _UNCOMPRESSED_BY or (ends[-1] in cls.uncompressed and ".tar" not in ends):
             return None
         known = " or ".join(cls.uncompressed)
-        also = f"; only {known} are uncompressed while they are read" if known else "; its columns are compressed inside of it"
+        also = f"; only {known} files are decompressed while they are read" if known else "; Parquet files are compressed internally"
         command = "tar -xf" if ".tar" in ends else _UNCOMPRESSED_BY[ends[-1]]
-        return f"{path} is a compressed file, which kind '{cls.model_fields['kind'].default}' does not read", f"run: {command} {path}{also}"
+        return (
+            f"{path} is a compressed file, which kind '{cls.model_fields['kind'].default}' does not support",
+            f"run: {command} {path}{also}",
+        )
 
     @property
     def paths(self) -> tuple[str, ...]:
         return (self.path,) if isinstance(self.path, str) else self.path
 
     def needs(self) -> tuple[Need, ...]:
-        """The files; of a pattern, the folder above its first part that is no plain name."""
+        """The files; for a pattern, the deepest folder without a wildcard."""
         if isinstance(self.path, str):
             return (Need(("path",), path=_above(self.path)),)
         return tuple(Need(("path", index), path=_above(path), name=str(index)) for index, path in enumerate(self.path))
 
     def unmatched(self, root: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """The patterns that match no file below ROOT although their folder is there, each with its place in this part."""
+        """The patterns that match no file below ROOT although their folder exists, each with its location in this part."""
         for need, path in zip(self.needs(), self.paths, strict=True):
             above = _above(path)
             if above != path and (root / above).is_dir() and not _found(path, root / above):
                 yield need.field, path
 
     def read(self, files: Sequence[Path]) -> Iterator[Located]:
-        """Each row of FILES with its place; raises UserError where a file is unreadable or holds something else."""
+        """Each row of FILES with its location; raises UserError if a file is unreadable or has another format."""
         for given, file in zip(self.paths, files, strict=True):
             for path in _matching(given, file):
                 if why := self._unreadable(str(path)):
@@ -92,7 +95,7 @@ class Files(Selection):
 
 
 def _above(path: str) -> str:
-    """The path itself, or of a pattern the folder in which all that it can match lies."""
+    """PATH itself, or for a pattern the deepest folder without a wildcard."""
     parts = PurePosixPath(path).parts
     plain = next((index for index, part in enumerate(parts) if _PATTERN & set(part)), len(parts))
     return path if plain == len(parts) else str(PurePosixPath(*parts[:plain]))
@@ -103,23 +106,23 @@ def _matching(given: str, file: Path) -> list[Path]:
     above = _above(given)
     if above == given:
         if file.is_dir():
-            raise UserError(f"{file} is a folder, not a file", Location(str(file)), f'name a file, or a pattern such as "{given}/*"')
+            raise UserError(f"{file} is a folder, not a file", Location(str(file)), f'give a file, or a pattern such as "{given}/*"')
         return [file]
     if not (found := _found(given, file)):
-        raise UserError(f"no file matches {given}", Location(str(file)), "is the pattern right?")
+        raise UserError(f"no file matches {given}", Location(str(file)), "check the pattern")
     return found
 
 
 def _found(pattern: str, folder: Path) -> list[Path]:
-    """The files that PATTERN matches, where FOLDER is the one above its first part that is no plain name."""
+    """The files that PATTERN matches; FOLDER is its deepest folder without a wildcard."""
     below = str(PurePosixPath(pattern).relative_to(_above(pattern)))
     return sorted((path for path in folder.glob(below) if path.is_file()), key=Path.as_posix)
 
 
 def opened(path: Path) -> Path:
-    """PATH where it can be read; raises UserError where it cannot."""
+    """PATH, if it can be read; raises UserError if not."""
     try:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", hint="is the path right, relative to the workspace?") from None
+        raise UserError(f"cannot read {path}: {error.strerror}", hint="check the path, which is relative to the workspace") from None

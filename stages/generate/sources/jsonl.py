@@ -1,4 +1,4 @@
-"""Rows from local files with one JSON object a line."""
+"""Rows of local files with one JSON object per line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +10,10 @@ from stages.rows.jsonl import read_objects
 
 
 class Jsonl(Files):
-    """Local files with one JSON object a line, compressed where they end in `.gz` or `.zst`."""
+    """Local files with one JSON object per line; `.gz` and `.zst` files are decompressed."""
 
     kind: Literal["jsonl"] = "jsonl"
 
     def read_file(self, path: Path) -> Iterator[Located]:
-        """Each row with the line it stands on; raises UserError at a line that is no JSON object."""
+        """Each row with its line; raises UserError at a line that is not a JSON object."""
         return read_objects(path)

@@ -1,4 +1,4 @@
-"""Rows from local Parquet files, a batch of rows in memory at a time."""
+"""Rows of local Parquet files, one batch of rows in memory at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +13,14 @@ _BATCH_ROWS = 1024
 
 
 class Parquet(Files):
-    """Local Parquet files; dates become text, as ISO 8601 writes them."""
+    """Local Parquet files; dates become ISO 8601 text."""
 
     kind: Literal["parquet"] = "parquet"
     environment = ("pyarrow",)
     uncompressed = ()
 
     def read_file(self, path: Path) -> Iterator[Located]:
-        """Each row with its number; raises UserError where the file is no Parquet or holds values that JSON has not."""
+        """Each row with its number; raises UserError if the file is not Parquet or contains values that JSON cannot represent."""
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
 
@@ -34,18 +34,18 @@ class Parquet(Files):
                     where = Location(f"{path}, row {number}")
                     yield where, {name: plain(value, name, where) for name, value in row.items()}
         except ArrowException as error:
-            raise UserError(f"this is no Parquet file that can be read: {error}", Location(str(path))) from None
+            raise UserError(f"cannot read this Parquet file: {error}", Location(str(path))) from None
 
 
 def _refuse_equal_names(fields: Any, above: str, path: Path) -> None:
-    """Raise UserError where two of FIELDS, an Arrow schema or struct, have one name, at any depth: only one would be kept."""
+    """Raise UserError if two of FIELDS, an Arrow schema or struct, have the same name at any depth: only one would be kept."""
     from pyarrow import types
 
     names = [field.name for field in fields]
     for field in fields:
         name = f"{above}.{field.name}" if above else field.name
         if names.count(field.name) > 1:
-            raise UserError(f"this file has two columns named '{name}'", Location(str(path)), "give each column a name of its own")
+            raise UserError(f"this file has two columns named '{name}'", Location(str(path)), "give each column a unique name")
         inside = field.type
         while types.is_list(inside) or types.is_large_list(inside) or types.is_fixed_size_list(inside) or types.is_map(inside):
             inside = inside.item_type if types.is_map(inside) else inside.value_type

@@ -1,4 +1,4 @@
-"""Rows from a generator of our own: no network, no files, the same rows for the same seed."""
+"""Rows of a built-in generator: no network, no files, the same rows for the same seed."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,20 +11,20 @@ from stages.generate.selection import Located, Selection
 
 
 class Synthetic(Selection):
-    """Rows made by a seeded generator: short news-like reports, or word chunks repeated in another order."""
+    """Rows of a seeded generator: short news-like reports, or word chunks repeated in random order."""
 
     kind: Literal["synthetic"] = "synthetic"
-    generator: Literal["reports", "copies"] = recipe(description="What is generated: column `text` of reports or of repeated chunks.")
-    rows: int = recipe(2000, "How many different rows.", gt=0)
-    joined: int = recipe(1, "How many texts make up one row.", gt=0)
-    seed: int = recipe(0, "Another seed gives other rows.", ge=0, lt=2**63)
+    generator: Literal["reports", "copies"] = recipe(description="What column `text` contains: reports, or repeated word chunks.")
+    rows: int = recipe(2000, "Number of distinct rows.", gt=0)
+    joined: int = recipe(1, "Number of texts per row.", gt=0)
+    seed: int = recipe(0, "Seed of the generator.", ge=0, lt=2**63)
 
     def known_columns(self) -> tuple[str, ...]:
-        """The columns that every row has, and no others."""
+        """The columns of every row."""
         return ("text",)
 
     def read(self, files: Sequence[Path]) -> Iterator[Located]:
-        """Each row with the number it has."""
+        """Each row with its number."""
         from stages.generate import reports
 
         make = {"reports": reports.reports, "copies": reports.copies}[self.generator]

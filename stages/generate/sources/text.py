@@ -1,4 +1,4 @@
-"""Rows from local text files: one document a file, or one a paragraph."""
+"""Rows of local text files: one per file, paragraph or line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +12,17 @@ from stages.rows.jsonl import text_lines
 
 
 class Text(Files):
-    """Local text files, compressed where they end in `.gz` or `.zst`.
+    """Local text files; `.gz` and `.zst` files are decompressed.
 
-    Rows have the columns `text` and `file` (the file's name without its endings)."""
+    Rows have the columns `text` and `file` (the file's name without suffixes)."""
 
     kind: Literal["text"] = "text"
     split: Literal["file", "blank_line", "line"] = recipe(
-        "file", "One row a file, one for what stands between blank lines, or one a line; what is blank makes no row."
+        "file", "One row per file, per paragraph (separated by blank lines) or per line; blank texts are skipped."
     )
 
     def read_file(self, path: Path) -> Iterator[Located]:
-        """Each document with the line on which it begins; raises UserError where the file is not UTF-8."""
+        """Each text with the line on which it begins; raises UserError if the file is not UTF-8."""
         name = path.name.split(".")[0]
         if self.split == "file":
             found = iter([(1, text)] if (text := _whole(path)).strip() else [])
@@ -41,7 +41,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, str]]:
-    """What stands between blank lines, without the line end after it."""
+    """Paragraphs, separated by blank lines, each without its final line end."""
     begun, lines = 0, list[str]()
     for number, line in text_lines(path):
         if line.strip():

@@ -1,4 +1,4 @@
-"""Who writes the completions; one member a file."""
+"""Teachers, who write the completions; one member per file."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Completions that the source already holds."""
+"""Completions from a column of the source."""
 
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
@@ -11,20 +11,20 @@ from stages.rows.jsonl import type_name
 
 
 class Gold(Part):
-    """A column of the source is the completion; of a list the first is learned, and an evaluation takes each of them for right."""
+    """A column of the source is the completion; of a list, training uses the first, and an evaluation accepts each as correct."""
 
     kind: Literal["gold"] = "gold"
-    column: str = recipe(description="The column that holds the completion.", min_length=1)
+    column: str = recipe(description="Column with the completion.", min_length=1)
 
     free: ClassVar[bool] = True
-    """Whether asking costs nothing, so that a preview may ask."""
+    """Whether answers cost nothing, so that a preview may request them."""
 
     def columns(self) -> tuple[str, ...]:
-        """The columns of a row that the answer depends on, beside the prompt."""
+        """Columns of a row that the answer depends on, in addition to the prompt."""
         return (self.column,)
 
     def answers(self, questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-        """The completion of each row, empty where the column is null; raises UserError where it is missing or holds no text."""
+        """The completion of each row, empty if the column is null; raises UserError if it is missing or not text."""
         for question in questions:
             texts = gold_texts(self._value(question), f"column '{self.column}'", question.where)
             yield Answer(texts[0] if texts else "", references=texts if len(texts) > 1 else ())
@@ -37,7 +37,7 @@ class Gold(Part):
 
 
 def gold_texts(value: object, name: str, where: Location) -> tuple[str, ...]:
-    """The right answers in VALUE, which NAME holds: none of null, one of a text or number, several of a list of these, equal ones once.
+    """The correct answers in VALUE, the content of NAME: none for null, one for text or a number, several for a list, without duplicates.
 
     Raises UserError, located at the row, for anything else.
     """
@@ -47,9 +47,9 @@ def gold_texts(value: object, name: str, where: Location) -> tuple[str, ...]:
         return (_text(value, name, where),)
     for number, item in enumerate(value, 1):
         if item is None or (isinstance(item, str) and not item.strip()):
-            what = f"{name} holds a list, and number {number} of it is {'null' if item is None else 'blank'}"
-            raise UserError(what, where, 'leave such ones out: columns = { references = "' + _SELECT + '" }')
-    return tuple(dict.fromkeys(_text(item, f"number {number} of {name}", where) for number, item in enumerate(value, 1)))
+            what = f"item {number} of the list in {name} is {'null' if item is None else 'blank'}"
+            raise UserError(what, where, 'filter the list: columns = { references = "' + _SELECT + '" }')
+    return tuple(dict.fromkeys(_text(item, f"item {number} of {name}", where) for number, item in enumerate(value, 1)))
 
 
 _SELECT = "COLUMN | select | list"
@@ -60,4 +60,4 @@ def _text(value: object, name: str, where: Location) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise UserError(f"{name} holds {type_name(value)}, not text", where, "give a column with text or a number, or a list of these")
+    raise UserError(f"{name} must be text, got {type_name(value)}", where, "use a column with text, numbers, or lists of these")

@@ -1,4 +1,4 @@
-"""Completions by rules that read the row's text: a teacher that costs nothing and is never wrong."""
+"""Completions from deterministic rules over the row's text, free and always correct."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,19 @@ class Rules(Part):
 
     kind: Literal["rules"] = "rules"
     rule: Literal["key_sentence", "headline", "topic", "lead"] = recipe(
-        description="What is answered: about a synthetic report, or `lead`, the first sentence of any text or list of sentences."
+        description="The rule: facts of a synthetic report, or `lead`, the first sentence of any text or list of sentences."
     )
-    column: str = recipe("text", "The column that holds the text.", min_length=1)
+    column: str = recipe("text", "Column with the text.", min_length=1)
 
     free: ClassVar[bool] = True
-    """Whether asking costs nothing, so that a preview may ask."""
+    """Whether answers cost nothing, so that a preview may request them."""
 
     def columns(self) -> tuple[str, ...]:
-        """The columns of a row that the answer depends on, beside the prompt."""
+        """Columns of a row that the answer depends on, in addition to the prompt."""
         return (self.column,)
 
     def answers(self, questions: Iterable[Question], job: Job, tally: Tally) -> Iterator[Answer]:
-        """What the rule says about each row; raises UserError where the column is missing or the rule finds nothing."""
+        """The rule's answer for each row; raises UserError if the column is missing or the rule finds no answer."""
         for question in questions:
             yield Answer(self._text(question))
 
@@ -46,11 +46,11 @@ class Rules(Part):
         answer = {"key_sentence": reports.key_sentence, "headline": reports.headline, "topic": reports.topic}[self.rule](text)
         if answer is None:
             what = f"rule '{self.rule}' finds no answer in this text: {shorten(text)}"
-            raise UserError(what, question.where, "this rule reads synthetic reports only")
+            raise UserError(what, question.where, "this rule supports only synthetic reports")
         return answer
 
 
-# A full stop with a capital after it: cheap, and wrong after abbreviations; a list of sentences needs no guess.
+# A full stop followed by a capital: cheap, but wrong after abbreviations; not needed for a list of sentences.
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
 

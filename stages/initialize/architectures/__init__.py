@@ -1,4 +1,4 @@
-"""Architectures that can be created from scratch; one member a file."""
+"""Architectures of from-scratch models; one member per file."""
 
 from typing import Annotated
 

@@ -22,7 +22,7 @@ class Bloom(Sizes):
             hidden_size=self.hidden_size,
             n_layer=self.layers,
             n_head=self.heads,
-            # Not read by the model, whose ALiBi has no limit; as in the published configurations it says what it is made for.
+            # Not used by the model, whose ALiBi has no limit; as in the published configurations, the intended context length.
             seq_length=self.max_length,
             hidden_dropout=0.0,
             attention_dropout=0.0,

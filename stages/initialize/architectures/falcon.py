@@ -15,17 +15,17 @@ class Falcon(Sizes):
     """Falcon's decoder: parallel attention and feed-forward, rotary positions."""
 
     kind: Literal["falcon"] = "falcon"
-    kv_heads: int | None = recipe(None, "Key/value heads of the new decoder architecture; none given: as many as heads.", gt=0)
+    kv_heads: int | None = recipe(None, "Key/value heads of the new decoder architecture; if unset, as many as heads.", gt=0)
     rope_theta: float = recipe(10_000.0, "Base of the rotary frequencies; smaller for short contexts.", gt=1)
-    new_decoder_architecture: bool = recipe(True, "The layer of Falcon 40B and 180B; false: that of Falcon 7B.")
+    new_decoder_architecture: bool = recipe(True, "Use the layer of Falcon 40B and 180B; false: that of Falcon 7B.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
         refuse_odd_rotary(self.hidden_size, self.heads)
         refuse_uneven_groups(self.heads, self.kv_heads)
-        # transformers would ignore it: the older layer always shares one key/value head.
+        # transformers would ignore it: the older layer always has one shared key/value head.
         if self.kv_heads not in (None, 1) and not self.new_decoder_architecture:
-            raise ValueError("kv_heads needs new_decoder_architecture; the older one shares one key/value head")
+            raise ValueError("kv_heads needs new_decoder_architecture = true; the older layer has one shared key/value head")
         return self
 
     def config(self, vocab_size: int, eos: int, pad: int) -> "PretrainedConfig":

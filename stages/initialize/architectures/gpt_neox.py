@@ -22,7 +22,7 @@ class GptNeox(Sizes):
         turned = int(self.hidden_size // self.heads * self.rotary_pct)
         if turned < 2 or turned % 2:
             width = f"{self.rotary_pct:g} of {self.hidden_size // self.heads} is {turned}"
-            raise ValueError(f"rotary positions turn pairs of numbers: rotary_pct {width}, which is no even number above 0")
+            raise ValueError(f"rotary positions need an even dimension above 0: rotary_pct {width}")
         return self
 
     def config(self, vocab_size: int, eos: int, pad: int) -> "PretrainedConfig":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Mistral(Grouped):
-    """Mistral's decoder: Llama's layer; the sliding window is as long as the model's longest sequence, so that it hides nothing."""
+    """Mistral's decoder: Llama's layer; the sliding window is as long as the model's context, so attention is full."""
 
     kind: Literal["mistral"] = "mistral"
 

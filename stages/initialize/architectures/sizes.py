@@ -1,4 +1,4 @@
-"""The sizes that all architectures have in common."""
+"""The sizes common to all architectures."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,32 +11,32 @@ if TYPE_CHECKING:
 
 
 def refuse_odd_rotary(hidden_size: int, heads: int) -> None:
-    """Raise ValueError where rotary positions, which turn pairs of numbers, do not fit the heads."""
+    """Raise ValueError if the head dimension is odd: rotary positions rotate pairs of features."""
     if hidden_size // heads % 2:
-        raise ValueError(f"rotary positions need an even width of the heads, not {hidden_size} / {heads} = {hidden_size // heads}")
+        raise ValueError(f"rotary positions need an even head dimension, got {hidden_size} / {heads} = {hidden_size // heads}")
 
 
 def refuse_uneven_groups(heads: int, kv_heads: int | None) -> None:
-    """Raise ValueError where the heads cannot share KV_HEADS key/value heads evenly (Ainslie et al., 2023, arXiv:2305.13245)."""
+    """Raise ValueError unless HEADS is a multiple of KV_HEADS (grouped-query attention, Ainslie et al., 2023, arXiv:2305.13245)."""
     if kv_heads and heads % kv_heads:
-        raise ValueError(f"heads {heads} is no multiple of kv_heads {kv_heads}")
+        raise ValueError(f"heads ({heads}) must be divisible by kv_heads ({kv_heads})")
 
 
 class Shape(Part):
     """Width, depth and heads of a model."""
 
     encoder_decoder: ClassVar[bool] = False
-    """Whether an encoder reads the prompt and a decoder writes the completion."""
+    """Whether the model is an encoder-decoder."""
 
     hidden_size: int = recipe(128, "Width of the residual stream.", gt=0)
     layers: int = recipe(4, "Number of decoder layers.", gt=0)
     heads: int = recipe(4, "Number of attention heads.", gt=0)
-    max_length: int = recipe(512, "Longest sequence that the model is made for, in tokens.", gt=1)
+    max_length: int = recipe(512, "Context length, in tokens.", gt=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.heads}")
+            raise ValueError(f"hidden_size ({self.hidden_size}) must be divisible by heads ({self.heads})")
         return self
 
     def config(self, vocab_size: int, eos: int, pad: int) -> "PretrainedConfig":
@@ -45,16 +45,18 @@ class Shape(Part):
 
 
 class Sizes(Shape):
-    """Width, depth and heads of a decoder whose random weights all have one standard deviation."""
+    """Sizes of a decoder whose random weights share one standard deviation."""
 
     initializer_range: float = recipe(0.02, "Standard deviation of the random weights.", gt=0)
 
 
 class Grouped(Sizes):
-    """What Llama and its relatives have in common: rotary positions, SwiGLU, and heads that may share keys and values."""
+    """Sizes of Llama and related architectures: rotary positions, SwiGLU, grouped-query attention."""
 
-    intermediate_size: int | None = recipe(None, "Width of the feed-forward layer; none given: 8/3 of hidden_size, rounded up to 8.", gt=0)
-    kv_heads: int | None = recipe(None, "Key/value heads; none given: as many as heads.", gt=0)
+    intermediate_size: int | None = recipe(
+        None, "Width of the feed-forward layer; if unset, 8/3 of hidden_size, rounded up to a multiple of 8.", gt=0
+    )
+    kv_heads: int | None = recipe(None, "Key/value heads; if unset, as many as heads.", gt=0)
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -63,7 +65,7 @@ class Grouped(Sizes):
         return self
 
     def sizes(self, vocab_size: int, eos: int, pad: int) -> dict[str, Any]:
-        """What transformers' configurations of these architectures call it all."""
+        """The sizes under the keys of transformers' configurations."""
         return {
             "vocab_size": vocab_size,
             "hidden_size": self.hidden_size,

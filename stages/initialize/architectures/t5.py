@@ -14,8 +14,10 @@ class T5(Shape):
 
     encoder_decoder: ClassVar[bool] = True
     kind: Literal["t5"] = "t5"
-    intermediate_size: int | None = recipe(None, "Width of the feed-forward layer; none given: 8/3 of hidden_size, rounded up to 8.", gt=0)
-    initializer_factor: float = recipe(1.0, "Scales the standard deviations that T5 gives each of its matrices.", gt=0)
+    intermediate_size: int | None = recipe(
+        None, "Width of the feed-forward layer; if unset, 8/3 of hidden_size, rounded up to a multiple of 8.", gt=0
+    )
+    initializer_factor: float = recipe(1.0, "Factor on the standard deviations of T5's initialization.", gt=0)
 
     def config(self, vocab_size: int, eos: int, pad: int) -> "PretrainedConfig":
         """The transformers configuration of this architecture for a tokenizer of VOCAB_SIZE tokens."""
@@ -29,13 +31,13 @@ class T5(Shape):
             num_layers=self.layers,
             num_decoder_layers=self.layers,
             num_heads=self.heads,
-            # Not read by the model, whose relative positions have no limit; as in the published configurations it says what it is made for.
+            # Not used by the model, whose relative positions have no limit; as in published configurations, the intended context length.
             n_positions=self.max_length,
             feed_forward_proj="gated-gelu",
             dropout_rate=0.0,
             classifier_dropout=0.0,
             initializer_factor=self.initializer_factor,
-            # Version 1.1 has an output layer of its own, but its random weights as T5 draws them make a first loss far above chance.
+            # Version 1.1 has an untied output layer, but with T5's initialization its initial loss is far above chance.
             tie_word_embeddings=True,
             pad_token_id=pad,
             eos_token_id=eos,

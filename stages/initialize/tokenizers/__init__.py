@@ -1,4 +1,4 @@
-"""Tokenizers that can be trained; one member a file."""
+"""Trainable tokenizers; one member per file."""
 
 from typing import Annotated
 

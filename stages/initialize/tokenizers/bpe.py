@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding: every text can be encoded, and decodes back to itself."""
+"""Byte-level byte-pair encoding, which encodes and decodes every text losslessly."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, Self
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 
 class Bpe(Part):
-    """Byte-level byte-pair encoding, as GPT-2 and Falcon use it."""
+    """Byte-level byte-pair encoding, as in GPT-2 and Falcon."""
 
     kind: Literal["bpe"] = "bpe"
     vocab_size: int = recipe(
-        4096, "Number of tokens at most (little text gives fewer), the 256 bytes and the special tokens included.", ge=258, le=1_000_000
+        4096, "Maximum number of tokens (fewer for little text), including the 256 bytes and the special tokens.", ge=258, le=1_000_000
     )
-    tasks: tuple[str, ...] = recipe((), "Tasks whose train split the tokenizer is trained on; empty: all tasks of the spec.")
+    tasks: tuple[str, ...] = recipe((), "Tasks whose train split the tokenizer is trained on; if empty, all tasks of the spec.")
 
-    bos: str | None = recipe(None, "Text of a begin-of-sequence token, such as `<s>`; none given: there is none.", min_length=1)
+    bos: str | None = recipe(None, "Begin-of-sequence (BOS) token, such as `<s>`; if unset, there is none.", min_length=1)
 
     @property
     def special_tokens(self) -> list[str]:
-        """The tokens that are found in a text before anything else is, in the order of their ids."""
+        """The special tokens, in order of their ids."""
         return [EOS, PAD, *([self.bos] if self.bos else [])]
 
     @model_validator(mode="after")
     def _begin_is_no_end(self) -> Self:
         if self.bos in (EOS, PAD):
             raise PydanticCustomError(
-                "bos", "'{bos}' is the end or the padding: a begin needs a text of its own", {"bos": self.bos, "at": ("bos",)}
+                "bos", "bos must differ from the end-of-sequence and padding tokens, got '{bos}'", {"bos": self.bos, "at": ("bos",)}
             )
         if self.bos and self.vocab_size < 256 + len(self.special_tokens):
-            raise PydanticCustomError("bos", "with a begin-of-sequence token vocab_size is at least 259", {"at": ("vocab_size",)})
+            raise PydanticCustomError("bos", "with a begin-of-sequence token, vocab_size must be at least 259", {"at": ("vocab_size",)})
         return self
 
     def train(self, texts: Iterable[str]) -> "tokenizers.Tokenizer":
-        """A tokenizer trained on TEXTS; the same texts in the same order give the same tokenizer."""
+        """A tokenizer trained on TEXTS, deterministic in the texts and their order."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         tokenizer = Tokenizer(models.BPE())

@@ -1,6 +1,6 @@
-"""The special tokens of every tokenizer that is trained here."""
+"""Special tokens of the tokenizers trained here."""
 
 EOS = "<|endoftext|>"
-"""Ends every completion."""
+"""End-of-sequence token, at the end of every completion."""
 PAD = "<|pad|>"
-"""Fills rows up; it is no end: a model that learns to end needs an end token of its own."""
+"""Padding token; distinct from the end-of-sequence token, which the model must learn to generate."""

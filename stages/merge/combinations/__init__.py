@@ -1,4 +1,4 @@
-"""How the updates of several adapters become one; one member a file."""
+"""Combinations of several adapters; one member per file."""
 
 from typing import Annotated
 

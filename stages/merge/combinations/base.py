@@ -1,4 +1,4 @@
-"""What every way to combine adapters answers: what peft is asked for."""
+"""The interface of combinations: arguments for peft."""
 
 from typing import Any, ClassVar
 
@@ -6,18 +6,18 @@ from engine.core.part import Part
 
 
 class Combining(Part):
-    """How the updates of several adapters become one."""
+    """How the updates of several adapters are combined."""
 
     kind: str
     equal_ranks: ClassVar[bool] = False
-    """Whether the adapters must have one rank, since their factors are combined number by number."""
+    """Whether the adapters must have equal ranks, since their factors are combined element by element."""
 
     def options(self) -> dict[str, Any]:
-        """The arguments of peft's `add_weighted_adapter`, beside the adapters and their weights."""
+        """Arguments of peft's `add_weighted_adapter`, except the adapters and their weights."""
         raise AssertionError(f"{type(self).__name__} has no options")
 
 
 class ByFactor(Combining):
-    """Works on the two factors of each update apart, as peft does, and drops some of their numbers first."""
+    """Combines the two factors of each update separately, as peft does, after dropping some of their elements."""
 
     equal_ranks: ClassVar[bool] = True

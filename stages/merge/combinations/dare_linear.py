@@ -1,4 +1,4 @@
-"""DARE (Yu et al., 2023, arXiv:2311.03099): numbers are dropped at random, and the others scaled up."""
+"""DARE (Yu et al., 2023, arXiv:2311.03099): elements are dropped at random, and the others rescaled."""
 
 from typing import Any, Literal
 
@@ -7,10 +7,10 @@ from stages.merge.combinations.base import ByFactor
 
 
 class DareLinear(ByFactor):
-    """Numbers of each factor drawn at random, scaled up, and their weighted sum."""
+    """Weighted sum of the factors after dropping random elements and rescaling the others."""
 
     kind: Literal["dare_linear"] = "dare_linear"
-    density: float = recipe(0.5, "Share of the numbers that is kept, by chance.", gt=0, le=1)
+    density: float = recipe(0.5, "Share of the elements that is kept at random.", gt=0, le=1)
 
     def options(self) -> dict[str, Any]:
         """peft's `dare_linear`."""

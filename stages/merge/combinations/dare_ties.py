@@ -1,4 +1,4 @@
-"""DARE before TIES: numbers are dropped at random, the others scaled up, and signs elected."""
+"""DARE before TIES: elements are dropped at random, the others rescaled, and signs elected."""
 
 from typing import Any, Literal
 
@@ -7,10 +7,10 @@ from stages.merge.combinations.base import ByFactor
 
 
 class DareTies(ByFactor):
-    """Numbers of each factor drawn at random, scaled up, signs elected, and their weighted sum."""
+    """Weighted sum of the factors after dropping random elements, rescaling the others, and electing signs."""
 
     kind: Literal["dare_ties"] = "dare_ties"
-    density: float = recipe(0.5, "Share of the numbers that is kept, by chance.", gt=0, le=1)
+    density: float = recipe(0.5, "Share of the elements that is kept at random.", gt=0, le=1)
 
     def options(self) -> dict[str, Any]:
         """peft's `dare_ties`."""

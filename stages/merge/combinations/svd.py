@@ -1,4 +1,4 @@
-"""The weighted sum of the updates, cut to a low rank by its singular values."""
+"""The weighted sum of the updates, truncated to a low rank by SVD."""
 
 from typing import Any, Literal
 
@@ -7,11 +7,11 @@ from stages.merge.combinations.base import Combining
 
 
 class Svd(Combining):
-    """The weighted sum of the updates, of which only the largest singular values are kept."""
+    """The weighted sum of the updates, truncated to its largest singular values."""
 
     kind: Literal["svd"] = "svd"
-    rank: int | None = recipe(None, "How many singular values are kept; none given: the largest rank of the adapters.", gt=0)
+    rank: int | None = recipe(None, "Number of singular values kept; if unset, the largest rank of the adapters.", gt=0)
 
     def options(self) -> dict[str, Any]:
-        """peft's `svd`, without the vectors that would be thrown away."""
+        """peft's `svd`, with reduced matrices."""
         return {"combination_type": "svd", "svd_rank": self.rank, "svd_full_matrices": False}

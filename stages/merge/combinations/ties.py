@@ -1,4 +1,4 @@
-"""TIES (Yadav et al., 2023, arXiv:2306.01708): small numbers are dropped, and of each number the sign that weighs more is kept."""
+"""TIES (Yadav et al., 2023, arXiv:2306.01708): small elements are dropped, and the majority sign of each element is elected."""
 
 from typing import Any, Literal
 
@@ -7,10 +7,10 @@ from stages.merge.combinations.base import ByFactor
 
 
 class Ties(ByFactor):
-    """The largest numbers of each factor, signs elected, and their weighted sum."""
+    """Weighted sum of the factors after keeping the largest elements and electing signs."""
 
     kind: Literal["ties"] = "ties"
-    density: float = recipe(0.5, "Share of the largest numbers that is kept.", gt=0, le=1)
+    density: float = recipe(0.5, "Share of the elements, by magnitude, that is kept.", gt=0, le=1)
 
     def options(self) -> dict[str, Any]:
         """peft's `ties`."""

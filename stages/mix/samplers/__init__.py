@@ -1,4 +1,4 @@
-"""How tasks share a mixture; one member a file."""
+"""Samplers, which set the shares of tasks in a mixture; one member per file."""
 
 from typing import Annotated
 

@@ -12,5 +12,5 @@ class Equal(Shares):
     kind: Literal["equal"] = "equal"
 
     def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
-        """How many rows each task gives to an epoch, before caps."""
+        """Rows of each task in an epoch, before caps."""
         return dict.fromkeys(tasks, max(size.rows for size in tasks.values()))

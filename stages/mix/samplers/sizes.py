@@ -1,4 +1,4 @@
-"""What samplers have in common: the sizes of tasks that they start from, and upsampling and caps by task."""
+"""Common to samplers: sizes of tasks, upsampling and caps by task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,43 +13,43 @@ Positive = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True)
 class Size:
-    """What a task has to give."""
+    """Size of a task."""
 
     rows: int
     tokens: int
     supervised_tokens: int
 
     def of(self, unit: str) -> int:
-        """How much it has of `rows`, `tokens` or `supervised_tokens`."""
+        """Its number of `rows`, `tokens` or `supervised_tokens`."""
         amounts = {"rows": self.rows, "tokens": self.tokens, "supervised_tokens": self.supervised_tokens}
         return amounts[unit]
 
     def scaled(self, rows: int) -> "Size":
-        """A task of ROWS rows that are like this one's."""
+        """The size of a task with ROWS rows of the same average length."""
         factor = rows / self.rows
         return Size(rows, round(self.tokens * factor), round(self.supervised_tokens * factor))
 
 
 Phase = dict[str, int]
-"""How many rows each task gives to a part of an epoch; a task that is not named gives none."""
+"""Rows of each task in a part of an epoch; none of other tasks."""
 
 
 class Shares(Part):
     """A sampler whose epoch is one shuffled phase."""
 
-    upsampling: dict[Name, Positive] = recipe({}, "Tasks that count as so many times their rows; 2 shows each row twice an epoch.")
-    caps: dict[Name, Annotated[int, Field(gt=0)]] = recipe({}, "The most rows that a task gives to an epoch, after upsampling.")
+    upsampling: dict[Name, Positive] = recipe({}, "Factors on the tasks' numbers of rows; 2 repeats each row twice per epoch.")
+    caps: dict[Name, Annotated[int, Field(gt=0)]] = recipe({}, "Maximum rows of a task per epoch, after upsampling.")
 
     def named_tasks(self) -> set[str]:
         """The tasks that this sampler names."""
         return {*self.upsampling, *self.caps}
 
     def phases(self, tasks: Mapping[str, Size]) -> tuple[Phase, ...]:
-        """How many rows each task gives to each phase of an epoch, from what it has."""
+        """Rows of each task in each phase of an epoch, from the tasks' sizes."""
         return (self._capped(self.rows_per_epoch({name: self._upsampled(name, size) for name, size in tasks.items()})),)
 
     def rows_per_epoch(self, tasks: Mapping[str, Size]) -> Phase:
-        """How many rows each task gives to an epoch, before caps."""
+        """Rows of each task in an epoch, before caps."""
         raise AssertionError(f"{type(self).__name__} gives no rows")
 
     def _upsampled(self, name: str, size: Size) -> Size:
@@ -60,6 +60,6 @@ class Shares(Part):
 
 
 def divided(total: float, weights: Mapping[str, float]) -> Phase:
-    """TOTAL rows in the proportion of WEIGHTS, rounded, at least one for each task."""
+    """TOTAL rows in proportion to WEIGHTS, rounded, at least one for each task."""
     whole = sum(weights.values())
     return {name: max(1, round(total * weight / whole)) for name, weight in weights.items()}

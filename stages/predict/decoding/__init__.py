@@ -1,4 +1,4 @@
-"""How the next token is chosen; one member a file."""
+"""Decoding strategies; one member per file."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The most likely token at each step."""
+"""Greedy decoding."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Greedy(Part):
-    """Always the most likely token: the same model gives the same answers."""
+    """Greedy decoding: the most likely token at each step, so answers are deterministic."""
 
     kind: Literal["greedy"] = "greedy"
 
     def processors(self, rows: Sequence[str]) -> "list[LogitsProcessor]":
-        """What changes the scores before the highest is taken: nothing."""
+        """The logits processors: none."""
         return []

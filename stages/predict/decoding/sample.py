@@ -1,4 +1,4 @@
-"""Tokens drawn by chance, with a seed of its own for each row, so that neither order nor batch decides what is drawn."""
+"""Sampling with a seed per row, independent of order and batch."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -10,16 +10,18 @@ if TYPE_CHECKING:
 
 
 class Sample(Part):
-    """Tokens drawn in proportion to their likelihood; a row's draws depend on the seed and on the row's id alone."""
+    """Sampling from the model's distribution; a row's draws depend only on the seed and the row's id."""
 
     kind: Literal["sample"] = "sample"
-    seed: int = recipe(0, "Another seed draws other answers.", ge=0, lt=2**63)
-    temperature: float = recipe(1.0, "Below 1 the likely tokens become likelier, above 1 less so.", gt=0)
-    top_k: int | None = recipe(None, "Draw from this many most likely tokens only.", gt=0)
-    top_p: float | None = recipe(None, "Draw from the most likely tokens that together reach this share only.", gt=0, le=1)
+    seed: int = recipe(0, "Seed of the sampling.", ge=0, lt=2**63)
+    temperature: float = recipe(1.0, "Temperature: below 1 sharpens the distribution, above 1 flattens it.", gt=0)
+    top_k: int | None = recipe(None, "Sample only from this many most likely tokens.", gt=0)
+    top_p: float | None = recipe(
+        None, "Sample only from the most likely tokens whose probabilities sum to this (nucleus sampling).", gt=0, le=1
+    )
 
     def processors(self, rows: Sequence[str]) -> "list[LogitsProcessor]":
-        """What changes the scores before the highest is taken; ROWS are the ids of the rows of a batch, in order."""
+        """The logits processors for a batch; ROWS are the ids of its rows, in order."""
         from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         from stages.predict.gumbel import GumbelNoise

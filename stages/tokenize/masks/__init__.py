@@ -1,4 +1,4 @@
-"""Which tokens are supervised; one member a file."""
+"""Masks: which tokens are supervised; one member per file."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Supervise what the assistant says in a chat: all its turns or the last one, save for messages with `train: false`."""
+"""Supervises the assistant's turns in a conversation, all or the last one, except messages with `train: false`."""
 
 from typing import ClassVar, Literal
 
@@ -7,26 +7,26 @@ from stages.rows.turns import Rendered
 
 
 class Assistant(Part):
-    """The assistant's turns are learned, each with its end-of-turn token, save for messages that say `train: false`."""
+    """The assistant's turns are supervised, each with its end-of-turn token, except messages with `train: false`."""
 
     kind: Literal["assistant"] = "assistant"
-    turns: Literal["all", "last"] = recipe("all", "Every turn of the assistant, or only the last.")
+    turns: Literal["all", "last"] = recipe("all", "Supervise every assistant turn, or only the last.")
     unroll: bool | Literal["auto"] = recipe(
         False,
-        "A conversation becomes one row for each learned turn, rendered as the model sees it at that point: always, never, or `auto`: "
-        "where the template writes earlier turns otherwise once later ones follow.",
+        "Unroll a conversation into one row per supervised turn, rendered as the model sees it at that point: always, never, or `auto`: "
+        "if the template renders earlier turns differently once later ones follow.",
     )
     weight: Literal["turn", "conversation"] = recipe(
-        "turn", "What counts once in an epoch: each row of an unrolled conversation, or the conversation (one of its rows, in turn)."
+        "turn", "The unit of an epoch: each row of an unrolled conversation, or the conversation (with its rows in rotation)."
     )
     reasoning: Literal["learn", "mask", "strip"] = recipe(
-        "learn", "The reasoning of a learned turn is learned, stands there without being learned, or is left out (counted)."
+        "learn", "Reasoning of supervised turns: supervised, present but not supervised, or removed (counted)."
     )
     everything: ClassVar[bool] = False
     needs_bos: ClassVar[bool] = False
 
     def choose(self, rendered: Rendered, bos: str | None, eos: str) -> Rendered:
-        """RENDERED with the turns marked that are learned."""
+        """RENDERED with its supervised turns marked."""
         if self.turns == "all":
             return rendered
         last = len(rendered.turns) - 1

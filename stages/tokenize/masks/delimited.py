@@ -1,4 +1,4 @@
-"""Supervise what stands between markers: the method published for chats of Bloom-560m (see stages.chat.markers)."""
+"""Supervises the text between markers, as published for chat fine-tuning of Bloom-560m (see stages.chat.markers)."""
 
 from typing import ClassVar, Literal
 
@@ -7,12 +7,12 @@ from stages.rows.turns import Rendered
 
 
 class Delimited(Markers):
-    """What follows each response marker is learned, up to the next instruction marker, and one end-of-sequence token."""
+    """The text after each response marker, up to the next instruction marker, is supervised, with one end-of-sequence token."""
 
     kind: Literal["delimited"] = "delimited"
     everything: ClassVar[bool] = False
     needs_bos: ClassVar[bool] = True
 
     def choose(self, rendered: Rendered, bos: str | None, eos: str) -> Rendered:
-        """The whole text of RENDERED, cut into turns at the markers."""
+        """The text of RENDERED cut into turns at the markers."""
         return self.cut(rendered, bos, eos)

@@ -1,4 +1,4 @@
-"""How rows lie in micro-batches; one member a file."""
+"""Layouts of rows in micro-batches; one member per file."""
 
 from typing import Annotated
 

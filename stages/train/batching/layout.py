@@ -1,4 +1,4 @@
-"""What the ways of batching have in common."""
+"""The interface of layouts."""
 
 from typing import ClassVar
 
@@ -6,13 +6,13 @@ from engine.core.part import Part
 
 
 class Layout(Part):
-    """How rows lie in a micro-batch; it decides speed and memory, not the gradient of the global batch.
+    """Layout of rows in a micro-batch; it affects speed and memory, not the gradient of the global batch.
 
-    Members say what they are and do nothing by themselves: the work is in stages.train.loop.division and stages.train.loop.batches, which
-    are the same code for all of them, so that the choice of a member does not enter the identity through the back door.
+    Members only declare properties: the work is in stages.train.loop.division and stages.train.loop.batches, the same code for all of them,
+    so the choice of a member does not change a step's code identity.
     """
 
     flat: ClassVar[bool] = False
-    """Whether rows lie one behind another, told apart by their position ids, and not one below another with padding."""
+    """Whether rows are concatenated and separated by position ids, instead of padded."""
     grouped: ClassVar[bool] = False
-    """Whether rows of about one length are computed together."""
+    """Whether rows are grouped by length."""

@@ -1,4 +1,4 @@
-"""Rows as they come."""
+"""Padded rows in the mixture's order."""
 
 from typing import Literal
 
@@ -6,6 +6,6 @@ from stages.train.batching.layout import Layout
 
 
 class Unsorted(Layout):
-    """Rows one below another in the mixture's order, padded on the right to the longest of the micro-batch."""
+    """Rows in the mixture's order, padded on the right to the longest of the micro-batch."""
 
     kind: Literal["none"] = "none"

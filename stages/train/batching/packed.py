@@ -1,4 +1,4 @@
-"""Rows in bins of one size."""
+"""Rows packed into bins of fixed size."""
 
 from typing import ClassVar, Literal
 
@@ -7,11 +7,11 @@ from stages.train.batching.layout import Layout
 
 
 class Packed(Layout):
-    """Rows laid tightly into bins over a whole epoch; positions restart with each row, and attention stays inside each of them.
+    """Rows packed into bins over a whole epoch; positions restart with each row, and attention does not cross rows.
 
-    The bins are the mixture's: a global batch of N rows is one of N bins, and which rows share an optimizer step follows from that.
+    The mixture packs the bins: a global batch of N rows is one of N bins, which decides the rows that share an optimizer step.
     """
 
     kind: Literal["packed"] = "packed"
-    length: int | None = recipe(None, "Tokens of a bin; none given: tokenization.max_length.", gt=1)
+    length: int | None = recipe(None, "Tokens per bin; if unset, tokenization.max_length.", gt=1)
     flat: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Rows of about one length together, so that little is padded."""
+"""Padded rows grouped by length, to reduce padding."""
 
 from typing import ClassVar, Literal
 
@@ -6,10 +6,10 @@ from stages.train.batching.layout import Layout
 
 
 class Padded(Layout):
-    """Rows one below another, grouped by length, padded on the right to the longest of the micro-batch.
+    """Rows grouped by length, padded on the right to the longest of the micro-batch.
 
-    Grouped inside each global batch, not over the whole split: which rows share an optimizer step then stays the mixture's matter,
-    so that the gradient of a step does not depend on this choice, and steps of short rows do not follow steps of long ones.
+    Grouped within each global batch, not over the whole split: the mixture still decides which rows share an optimizer step, so this choice
+    does not affect the gradient of a step, and the lengths of rows do not vary systematically from step to step.
     """
 
     kind: Literal["padded"] = "padded"

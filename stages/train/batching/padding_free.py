@@ -1,4 +1,4 @@
-"""All rows of a micro-batch one behind another."""
+"""Micro-batches of concatenated rows without padding."""
 
 from typing import ClassVar, Literal
 
@@ -6,7 +6,7 @@ from stages.train.batching.layout import Layout
 
 
 class PaddingFree(Layout):
-    """Rows one behind another in one long row without padding; attention stays inside each of them."""
+    """Rows concatenated without padding; attention does not cross rows."""
 
     kind: Literal["padding_free"] = "padding_free"
     flat: ClassVar[bool] = True

@@ -1,1 +1,1 @@
-"""Trainings on several devices and hosts."""
+"""Training on several devices and hosts."""

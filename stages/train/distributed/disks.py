@@ -1,7 +1,7 @@
-"""Files of a training on several hosts: what the first process has written comes to every disk, whether hosts share one or not.
+"""Files of a training on several hosts: copies files of the first process to every host's disk, shared or not.
 
-Hosts on which somebody starts the step each have a copy of the workspace; those that are started from the first one see its workspace.
-Which it is, is found: the folder in which a process finds its work was marked by the step that started it.
+Hosts on which the step is started separately have copies of the workspace; hosts started from the first one share its workspace. Which
+case applies is detected: the step marks the work folder that it creates.
 """
 
 import hashlib
@@ -16,30 +16,30 @@ from torch import distributed
 from engine.core.errors import UserError
 
 PIECE = 2**24
-"""Bytes that are sent at once."""
+"""Bytes per message."""
 
 
 @dataclass(frozen=True)
 class Here:
-    """What a process says of itself when all have met."""
+    """A process's description of itself, exchanged at the start."""
 
     mark: str
-    """Of the folder in which it found its work: equal where that is one folder on one disk."""
+    """Mark of the work folder: equal on hosts that share the disk."""
     work: str
     """Digest of step, recipe, inputs and resources."""
     host: str
 
 
 class Disks:
-    """Brings files of the first process to the disks that lack them; every process of a training takes part in each call."""
+    """Copies files of the first process to disks that lack them; every call is collective over all processes."""
 
     def __init__(self, here: Here, device: torch.device) -> None:
         all_of_them: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(all_of_them, here)
         first = all_of_them[0]
         if other := next((one for one in all_of_them if one.work != first.work), None):
-            what = f"the hosts were started for different work: what {other.host} is to train is not what {first.host} is"
-            hint = "bring both workspaces to one commit, with the same [resources], and start the same step on each"
+            what = f"the hosts were started with different work: the step on {other.host} differs from that on {first.host}"
+            hint = "check out the same commit in both workspaces, with the same [resources], and start the same step on each"
             raise UserError(what, hint=hint)
         rank, marks = distributed.get_rank(), [one.mark for one in all_of_them]
         self._first, self._device = rank == 0, device
@@ -47,7 +47,7 @@ class Disks:
         self._writes = not self._first and marks.index(here.mark) == rank and marks[0] != here.mark
 
     def mirror(self, folder: Path) -> None:
-        """Make FOLDER, flat and without files that are hidden, on every disk what it is on the first one."""
+        """Make FOLDER (flat, without hidden files) on every disk equal to that of the first process."""
         if not self.several:
             return
         names: list[Any] = [sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.exists() else []]
@@ -61,7 +61,7 @@ class Disks:
             self.bring(folder / name)
 
     def bring(self, path: Path) -> None:
-        """Bring the first process's file to every disk that lacks it, or has another one in its place."""
+        """Copy the first process's file to every disk on which it is missing or different."""
         if not self.several:
             return
         said: list[Any] = [(path.stat().st_size, _digest(path)) if self._first else None]

@@ -1,6 +1,6 @@
-"""Starts the processes of a training on several devices or hosts with torchrun, from inside the step, and waits for them.
+"""Starts the processes of a training on several devices or hosts with torchrun, and waits for them.
 
-The step's own process trains nothing then: it writes down the work, starts torchrun, passes on a wish to stop, and takes the result.
+The step's process then does not train: it writes a work description, starts torchrun, forwards stop requests, and reads the result.
 """
 
 import json
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from stages.train.loop.training import Result
 
 DECIDES_NO_BYTES = True
-"""Which processes a training runs in, and who watches them, is no part of its identity."""
+"""Not part of a step's identity: processes and their supervision do not affect results."""
 
 FOLDER = "processes"
-"""The folder in scratch by which the step and its processes tell each other things."""
+"""Folder in scratch through which the step and its processes communicate."""
 
 
 _HANDED_ON = ("PATH", "PYTHONPATH", "PYTHONSAFEPATH", "OMP_", "GLOO_", "NCCL_", *HANDED_ON)
-"""How the variables begin that hosts get which are started with ssh; a command line is no place for secrets."""
+"""Prefixes of the variables passed to hosts started with ssh; no secrets, which would be visible on the command line."""
 
 
 def is_needed(parameters: Parameters) -> bool:
-    """Whether a training takes processes of its own."""
+    """Whether a training needs child processes."""
     return parameters.devices * parameters.nodes > 1 or parameters.zero.stage > 0
 
 
 def train(parameters: Parameters, job: Job) -> "Result":
-    """Train in processes of their own; raises what one process alone would."""
+    """Train in child processes; raises the same errors as a single process."""
     folder = (job.scratch / FOLDER).absolute()
     micro_rows = None
     while True:
@@ -51,17 +51,17 @@ def train(parameters: Parameters, job: Job) -> "Result":
         if (folder / "out-of-memory.json").exists():
             micro_rows = json.loads((folder / "out-of-memory.json").read_text("utf-8"))["rows"]
             _refuse_alone(parameters, micro_rows)
-            print(f"train: out of memory, going on with {micro_rows} rows at once", file=sys.stderr, flush=True)
+            print(f"train: out of memory, continuing with a micro-batch of {micro_rows} rows", file=sys.stderr, flush=True)
             continue
         _raise_found(folder, parameters.nodes)
         return _read_result(folder)
 
 
 def _refuse_alone(parameters: Parameters, rows: int) -> None:
-    """Where somebody started the step on each host, this one cannot make the others begin anew."""
+    """Raise UserError if the step was started separately on each host, since this one cannot restart the others."""
     if hosts(parameters.nodes, os.environ).rank is not None:
-        hint = f"set resources.micro_batch = {rows} in the workspaces of all hosts, and start the step on each again"
-        raise UserError("out of memory on this host, and the others were not started from here", hint=hint)
+        hint = f"set resources.micro_batch = {rows} in the workspaces of all hosts, and start the step again on each"
+        raise UserError("out of memory on this host, which cannot restart the others", hint=hint)
 
 
 def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None) -> None:
@@ -70,13 +70,13 @@ def _write_work(folder: Path, parameters: Parameters, job: Job, micro_rows: int 
         path.unlink()
     fields = {key: str(value) if isinstance(value, Path) else value for key, value in vars(job).items()}
     fields["inputs"] = {role: str(path) for role, path in job.inputs.items()}
-    # Hosts that find another mark in their folder have a disk of their own.
+    # Hosts with a different mark in their folder have separate disks.
     content = {"parameters": parameters.model_dump(mode="json"), "job": fields, "micro_rows": micro_rows, "mark": token_hex(16)}
     (folder / "work.json").write_text(json.dumps(content), "utf-8")
 
 
 def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str], cwd: Path) -> list[list[str]]:
-    """The commands that start the training's processes, one for each host that is to be started from here."""
+    """Commands that start the training's processes, one per host that is started from here."""
     found: Host = hosts(parameters.nodes, environment)
     base = ours("stages.train.distributed.torchrun", f"--nproc-per-node={parameters.devices}", f"--nnodes={parameters.nodes}")
     worker = [entry(), "stages.train.distributed.worker", str(folder)]
@@ -85,7 +85,7 @@ def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str
     meeting = f"--rdzv-conf=timeout={patience(environment)}"
     address = ["--rdzv-backend=static", meeting, f"--master-addr={found.address}", f"--master-port={found.port}"]
     if found.slurm:
-        # srun starts one torchrun on each host of the allocation; each finds its own rank in Slurm's variables.
+        # srun starts one torchrun per host of the allocation; each reads its rank from Slurm's variables.
         return [["srun", f"--nodes={parameters.nodes}", "--ntasks-per-node=1", *base, *address, *worker]]
     here = [*base, *address]
     if found.rank is not None:
@@ -99,7 +99,7 @@ def commands(parameters: Parameters, folder: Path, environment: Mapping[str, str
 
 
 def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
-    """Run the processes to their end."""
+    """Run the processes until they exit."""
     from stages.train.loop.guards import StopRequest
 
     stop.unlink(missing_ok=True)
@@ -107,10 +107,10 @@ def _run(parameters: Parameters, folder: Path, stop: Path) -> None:
     with asked.listening():
         environment = os.environ | {"OMP_NUM_THREADS": str(parameters.threads or _threads(parameters.devices))}
         if parameters.nodes == 1:
-            # On several hosts schedulers and shells stand between.
+            # On several hosts, schedulers and shells are in between.
             environment[PARENT] = named()
         started = [
-            # Our stdout is for data; the processes have none to give.
+            # Our stdout is for data; the processes have none.
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
             for command in commands(parameters, folder, environment, Path.cwd())
         ]
@@ -138,16 +138,18 @@ def _threads(devices: int) -> int:
 
 
 def _raise_found(folder: Path, nodes: int) -> None:
-    """Raise what the processes could not go on from."""
+    """Raise the error that the processes reported, if any."""
     for path in sorted(folder.glob("error-*.json")):
         problems = json.loads(path.read_text("utf-8"))
         raise UserError(Problem(p["what"], Location(**p["where"]) if p["where"] else None, p["hint"]) for p in problems)
     if (folder / "preempted.json").exists():
         raise Preempted(json.loads((folder / "preempted.json").read_text("utf-8"))["what"])
     if (folder / "lost.json").exists():
-        raise UserError("the processes of another host have ended", hint=f"it says why; then start the step on all {nodes} hosts again")
+        raise UserError(
+            "the processes of another host have exited", hint=f"see its messages; then start the step again on all {nodes} hosts"
+        )
     if not (folder / "result.json").exists():
-        raise RuntimeError("a process of the training has ended without a result; what it said stands above")
+        raise RuntimeError("a process of the training exited without a result; see its messages above")
 
 
 def problems_text(error: UserError) -> str:

@@ -1,4 +1,4 @@
-"""One optimizer step on processes that share optimizer states, gradients and weights: DeepSpeed's ZeRO."""
+"""Optimizer steps on processes that partition optimizer states, gradients and weights: DeepSpeed's ZeRO."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from stages.train.zero import Zero, deepspeed_config
 
 
 class Partitioned:
-    """DeepSpeed's engine, told when a gradient is complete, and asked for whole weights and states by name.
+    """Wraps DeepSpeed's engine: marks gradient accumulation boundaries, and collects whole weights and states by name.
 
-    Its own checkpoints are pickles that belong to one number of processes; whole tensors by name can be read by any other number.
+    DeepSpeed's checkpoints are pickles for a fixed number of processes; whole tensors by name can be loaded by any number.
     """
 
     def __init__(self, model: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float, share: Share, zero: Zero) -> None:
@@ -34,34 +34,34 @@ class Partitioned:
         return self._engine(**inputs)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of LOSS; LAST: nothing follows in this step."""
+        """Accumulate the gradient of LOSS; LAST: the final one of this step."""
         self._engine.set_gradient_accumulation_boundary(last)
-        # DeepSpeed takes the mean over processes; the loss is a part of a sum.
+        # DeepSpeed averages over processes; the loss is a summand.
         self._engine.backward(loss * self.share.count, scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> float:
-        """Update the weights; the norm of the whole gradient before it was scaled down."""
+        """Update the weights; returns the norm of the whole gradient before clipping."""
         for group in self._zero.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
     def clear(self) -> None:
-        """Half of a step may have been exchanged already: there is nothing to go back to but a checkpoint."""
-        raise NotImplementedError("a step of several processes begins anew from a checkpoint")
+        """Not supported: part of the gradient may have been exchanged already, so the step must restart from a checkpoint."""
+        raise NotImplementedError("a step of several processes can only restart from a checkpoint")
 
     def sums(self, values: list[float]) -> list[float]:
-        """VALUES added up over all processes."""
+        """VALUES summed over all processes."""
         return add_up(values, self.share, self._device)
 
     def _flat(self) -> list[torch.nn.Parameter]:
-        """This process's parts of the weights, as the wrapped optimizer sees them."""
+        """This process's partitions of the weights, as the wrapped optimizer sees them."""
         return list(self._zero.fp32_partitioned_groups_flat if self._stage == 3 else self._zero.single_partition_of_fp32_groups)
 
     def _prime(self) -> None:
-        """Make the optimizer create its states, which it does in its first step, by one at a rate of zero from gradients of zero.
+        """Make the optimizer create its states by a step with learning rate zero and gradients zero.
 
-        DeepSpeed 0.19 otherwise links the states of the first group of weights alone, and those of the others cannot be asked for.
+        Otherwise DeepSpeed 0.19 links only the states of the first parameter group, and those of the others are inaccessible.
         """
         base = self._zero.optimizer
         with _rate_of_zero(base):
@@ -78,7 +78,7 @@ class Partitioned:
 
     @contextmanager
     def _at_hand(self, number: int) -> Iterator[None]:
-        """While this lasts, a group of weights and states that lies on a disk is in memory; DeepSpeed leaves those below 1 MB there."""
+        """Context in which a group of weights and states offloaded to disk is in memory; DeepSpeed never offloads those below 1 MB."""
         if self._stage < 3 or not self._zero._swappable_optimizer_subgroup(number):
             yield
             return
@@ -98,11 +98,11 @@ class Partitioned:
             self._zero._lazy_init_hp_params_optimizer_state()
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The trained weights by name; every process must ask, the first one gets them."""
+        """The trained weights by name; collective, returned on the first process."""
         return self._whole(None)
 
     def states(self) -> State:
-        """What the optimizer keeps; every process must ask, the first one gets it."""
+        """The optimizer's states; collective, returned on the first process."""
         first = self._zero.optimizer.state[self._flat()[0]]
         found: State = {name: {} for name in self._trained} if self.share.index == 0 else {}
         for key, value in first.items():
@@ -115,7 +115,7 @@ class Partitioned:
         return found
 
     def _whole(self, key: str | None) -> dict[str, torch.Tensor]:
-        """A state of all weights by name, or the weights themselves, one at a time so that memory holds one whole tensor twice."""
+        """One state of all weights by name (KEY None: the weights), gathered one tensor at a time to limit memory."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         found = {}
@@ -126,7 +126,7 @@ class Partitioned:
         return found
 
     def load(self, states: State) -> None:
-        """Go on from an optimizer's STATES, whole on every process."""
+        """Load the optimizer's STATES, which are whole on every process."""
         for name, state in states.items():
             for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.ndim:
@@ -136,15 +136,15 @@ class Partitioned:
             self._zero.optimizer.state[flat].update({key: in_main_memory(value) for key, value in counters.items()})
 
     def _set(self, weight: Any, whole: torch.Tensor, key: str) -> None:
-        """Write this process's part of the state KEY of a weight."""
+        """Write this process's partition of the state KEY of a weight."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         if self._stage < 3:
-            # None: no part of this weight lies here.
+            # None: no partition of this weight is here.
             if weight._hp_mapping is not None:
                 safe_set_full_optimizer_state(weight, whole, key)
             return
-        # DeepSpeed's own setter of whole tensors fails where the last process's part is padded.
+        # DeepSpeed's setter of whole tensors fails if the last process's partition is padded.
         size = weight.ds_tensor.numel()
         padded = torch.zeros(size * self.share.count, dtype=whole.dtype)
         padded[: whole.numel()] = whole.flatten()

@@ -1,4 +1,4 @@
-"""One optimizer step on one process, or on several that hold the whole model each and add up their gradients."""
+"""Optimizer steps on one process, or on several with replicas of the model that sum their gradients."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from torch import distributed
 from stages.train.loop.division import Share
 
 State = dict[str, dict[str, Any]]
-"""What an optimizer keeps: of each weight by name, values by name: tensors of the weight's shape or not, numbers."""
+"""Optimizer states: by weight, by name of the state; tensors or numbers."""
 
 
 class Processes(Protocol):
-    """What the training loop asks for: forward, backward and a step, wherever weights, gradients and states lie."""
+    """The training loop's interface: forward, backward and step, wherever weights, gradients and states are stored."""
 
     share: Share
     model: Any
@@ -23,39 +23,39 @@ class Processes(Protocol):
         """The model's outputs."""
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of LOSS; LAST: nothing follows in this step."""
+        """Accumulate the gradient of LOSS; LAST: the final one of this step."""
 
     def step(self, learning_rate: float) -> float:
-        """Update the weights; the norm of the whole gradient before it was scaled down."""
+        """Update the weights; returns the norm of the whole gradient before clipping."""
 
     def clear(self) -> None:
-        """Forget the gradient, as if this step had not begun."""
+        """Reset the gradient to the beginning of the step."""
 
     def sums(self, values: list[float]) -> list[float]:
-        """VALUES added up over all processes."""
+        """VALUES summed over all processes."""
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The trained weights by name, whole, in main memory."""
+        """The whole trained weights by name, in main memory."""
 
     def states(self) -> State:
-        """What the optimizer keeps, whole, in main memory."""
+        """The whole optimizer states, in main memory."""
 
     def load(self, states: State) -> None:
-        """Go on from what an optimizer kept."""
+        """Load the optimizer's STATES."""
 
 
 def trained(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The weights that learn, by name, tied ones once."""
+    """The trainable weights of MODEL by name, tied ones once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def in_main_memory(value: Any) -> Any:
-    """A copy of a tensor in main memory that shares it with no other; other values as they are."""
+    """A copy of a tensor in main memory, without shared storage; other values unchanged."""
     return value.detach().to("cpu", copy=True).contiguous() if isinstance(value, torch.Tensor) else value
 
 
 class Replicated:
-    """The whole model on each process; with more than one, gradients are added up before the step."""
+    """Data parallelism: a replica on each process, whose gradients are summed before the step."""
 
     def __init__(self, model: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float, share: Share, scaled: bool = False) -> None:
         self.model, self.share = model, share
@@ -68,11 +68,11 @@ class Replicated:
         return self.model(**inputs)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
-        """Add the gradient of LOSS."""
+        """Accumulate the gradient of LOSS."""
         self.scaler.scale(loss).backward()
 
     def step(self, learning_rate: float) -> float:
-        """Update the weights; the norm of the whole gradient before it was scaled down."""
+        """Update the weights; returns the norm of the whole gradient before clipping."""
         if self.share.count > 1:
             self._add_up()
         self.scaler.unscale_(self._optimizer)
@@ -82,13 +82,13 @@ class Replicated:
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self._optimizer.zero_grad()
-        # The scaler has left out a step whose gradients were too large for float16, and will scale less.
+        # The scaler skips a step whose gradients overflow float16, and then decreases the scale.
         return 0.0 if self.scaler.is_enabled() and not math.isfinite(norm) else norm
 
     def _add_up(self) -> None:
-        """Sum the gradients of all processes, in one exchange for each type of number."""
+        """Sum the gradients of all processes, in one all-reduce per dtype."""
         for weight in self._trained.values():
-            # A process whose share was empty may lack what the others have.
+            # A process with an empty share may lack gradients that the others have.
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
         kinds: dict[torch.dtype, list[torch.Tensor]] = {}
         for weight in self._trained.values():
@@ -101,11 +101,11 @@ class Replicated:
                 gradient.copy_(part.view_as(gradient))
 
     def clear(self) -> None:
-        """Forget the gradient."""
+        """Reset the gradient."""
         self._optimizer.zero_grad()
 
     def sums(self, values: list[float]) -> list[float]:
-        """VALUES added up over all processes."""
+        """VALUES summed over all processes."""
         return add_up(values, self.share, next(self.model.parameters()).device)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -113,15 +113,15 @@ class Replicated:
         return {name: in_main_memory(weight) for name, weight in self._trained.items()}
 
     def states(self) -> State:
-        """What the optimizer keeps."""
+        """The optimizer's states."""
         found = {name: self._optimizer.state.get(weight, {}) for name, weight in self._trained.items()}
         return {name: {key: in_main_memory(value) for key, value in state.items()} for name, state in found.items() if state}
 
     def load(self, states: State) -> None:
-        """Go on from what an optimizer kept."""
+        """Load the optimizer's STATES."""
         for name, state in states.items():
             weight = self._trained[name]
-            # Counters stay in main memory, where the optimizer made them.
+            # Step counters stay in main memory, where the optimizer created them.
             self._optimizer.state[weight] = {
                 key: value.to(weight.device) if isinstance(value, torch.Tensor) and value.ndim else value for key, value in state.items()
             }
@@ -135,7 +135,7 @@ def put(weights: Mapping[str, torch.Tensor], model: Any) -> None:
 
 
 def add_up(values: list[float], share: Share, device: torch.device) -> list[float]:
-    """VALUES added up over all processes, in double precision."""
+    """VALUES summed over all processes, in double precision."""
     if share.count == 1:
         return values
     total = torch.tensor(values, dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""torchrun as a child of the step: it dies with it, and says nothing of its own about processes that have said why they end."""
+"""torchrun as a child of the step: it dies with the step, and does not report processes that have reported their error themselves."""
 
 import logging
 import os
@@ -10,12 +10,12 @@ from engine.core.errors import UserError
 from stages.process.parent import PARENT, die_with_parent, named
 
 DECIDES_NO_BYTES = True
-"""Which processes a training runs in, and who watches them, is no part of its identity."""
+"""Not part of a step's identity: processes and their supervision do not affect results."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run torchrun with ARGUMENTS; 1 where a process has failed."""
-    # A second training must never write beside the first: no time to save.
+    """Run torchrun with ARGUMENTS; returns 1 if a process failed."""
+    # Killed at once, without saving: a second training must never write at the same time.
     die_with_parent(signal.SIGKILL)
     os.environ[PARENT] = named()
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _leave_problem(folder: Path, said: str) -> None:
-    """Tell the step, by the folder of its work, that the hosts have not met."""
+    """Report to the step, through its work folder, that the rendezvous failed."""
     from stages.train.distributed.launch import problems_text
 
     hint = "start the step on every host within ADAPTERBUILD_HOST_TIMEOUT seconds (1800), each with its own NODE_RANK and one MASTER_ADDR"
-    text = problems_text(UserError(f"the hosts of this training have not met: {said}", hint=hint))
+    text = problems_text(UserError(f"the hosts of this training could not connect: {said}", hint=hint))
     (folder / "error-meeting.json").write_text(text, "utf-8")
 
 

@@ -21,11 +21,11 @@ from stages.train import Parameters
 from stages.train.distributed.launch import problems_text
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-"""How gloo says, in a RuntimeError without a class of its own, that a process of the group is gone."""
+"""Messages of gloo's RuntimeError when another process is gone."""
 
 
 def main(folder: Path) -> int:
-    """Do this process's part of the work that FOLDER describes, and leave the outcome there; the exit code."""
+    """Do this process's part of the work described in FOLDER, and write the result there; returns the exit code."""
     die_with_parent(signal.SIGKILL)
     content = json.loads((folder / "work.json").read_text("utf-8"))
     parameters = Parameters.model_validate(with_tuples(content["parameters"]))
@@ -39,7 +39,7 @@ def main(folder: Path) -> int:
         return 1
     except OutOfMemory as error:
         _leave(folder / "out-of-memory.json", json.dumps({"rows": error.rows}))
-        # The other processes wait for this one inside an exchange: nothing can be taken down in order.
+        # The other processes are blocked in a collective operation, so an orderly shutdown is impossible.
         os._exit(1)
     except Preempted as stopped:
         _leave(folder / "preempted.json", json.dumps({"what": str(stopped)}))
@@ -48,7 +48,7 @@ def main(folder: Path) -> int:
         if parameters.nodes == 1 or not any(saying in str(error) for saying in _LOST):
             raise
         _leave(folder / "lost.json", json.dumps({"what": str(error)}))
-        # The group cannot be taken down in order any more.
+        # An orderly shutdown of the group is no longer possible.
         os._exit(1)
     return 0
 
@@ -81,14 +81,14 @@ def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None
 def _here(parameters: Parameters, job: Job, mark: str) -> Any:
     from stages.train.distributed.disks import Here
 
-    # The scratch folder is named by recipe and inputs.
+    # The scratch folder's name is derived from recipe and inputs.
     work = json.dumps([job.name, job.scratch.name, parameters.model_dump(mode="json")])
     return Here(mark, hashlib.sha256(work.encode()).hexdigest(), socket.gethostname())
 
 
 @contextmanager
 def _group(parameters: Parameters, device: Any) -> Iterator[tuple[int, int]]:
-    """The group of all processes: made before the model, as ZeRO-3 needs it, and ended before the process, which may crash else."""
+    """The process group: created before the model, as ZeRO-3 requires, and destroyed before exit, to avoid crashes."""
     import torch
     from torch import distributed
 
@@ -98,7 +98,7 @@ def _group(parameters: Parameters, device: Any) -> Iterator[tuple[int, int]]:
     if parameters.zero.stage:
         import deepspeed
 
-        # Else its first use on a machine compiles C++ for a minute, for an exchange that only its inference has (DeepSpeed 0.19).
+        # Otherwise the first use on a machine compiles C++ for a minute, for a collective used only in inference (DeepSpeed 0.19).
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=backend, verbose=False)
     else:
@@ -116,6 +116,6 @@ def _leave(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    # Until the loop listens, a wish to stop ends the process: nothing is lost yet.
+    # Until the loop handles signals, a stop request ends the process: there is no progress to lose yet.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.exit(main(Path(sys.argv[1])))

@@ -1,1 +1,1 @@
-"""What a training tells while it runs."""
+"""Live output of a training."""

@@ -1,6 +1,6 @@
-"""Numbers of a running training for people: DVCLive's files, and where asked TensorBoard, W&B and MLflow.
+"""Live metrics of a running training: DVCLive's files, and optionally TensorBoard, W&B and MLflow.
 
-They hold times and speeds, and therefore lie outside of what the step leaves. Services are told by processes of their own (see loggers).
+They contain times and speeds, so they are not part of the step's output. Services are told by processes of their own (see loggers).
 """
 
 import json
@@ -21,71 +21,71 @@ from stages.process.starting import ours
 from stages.train.logging.services import flat
 
 DECIDES_NO_BYTES = True
-"""Which processes a training runs in, and who watches them, is no part of its identity."""
+"""Not part of a step's identity: processes and their supervision do not affect results."""
 
 _SECONDS_BETWEEN = 1.0
-"""A step may take a millisecond; nobody watches that often."""
+"""Minimum seconds between two logs, since steps may take milliseconds."""
 
 _CLOSING_SECONDS = 30.0
-"""So long a logger may take to send what it still holds."""
+"""Seconds for a logger to send its remaining data."""
 
 _MOST_UNSENT = 1 << 20
-"""Bytes that wait for a logger which takes nothing."""
+"""Maximum bytes buffered for a blocked logger."""
 
 _PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
-"""Dense bfloat16 operations per second, from the makers' data sheets, by a part of the device's name; longer names first."""
+"""Peak dense bfloat16 FLOP/s from data sheets, by substring of the device's name; longer names first."""
 
 _PIP = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny"}
 
 
 class Sink(Protocol):
-    """Takes the numbers of a step."""
+    """A destination of live metrics."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
 
     def close(self, whole: bool) -> None:
-        """Nothing follows; WHOLE: the training has come to its end."""
+        """Finish the log; WHOLE: the training has finished."""
 
 
 class DvcLive:
-    """Files below a folder, one for each number: `dvc plots show live` draws them."""
+    """DVCLive's files in a folder, one per metric: `dvc plots show live` draws them."""
 
     def __init__(self, folder: Path) -> None:
         from dvclive import Live
 
         class FilesOnly(Live):
-            """DVCLive without an experiment: in a repository without a commit it would fail, and our steps are DVC's own."""
+            """DVCLive without an experiment, which would fail in a repository without commits; our steps already run under DVC."""
 
             def _init_dvc(self) -> None:
-                """Know nothing of git and DVC."""
+                """Skip git and DVC."""
 
         if folder.exists():
             shutil.rmtree(folder)
         self._live = FilesOnly(str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
         self._live.step = step
         for name, value in values.items():
             self._live.log_metric(name, value)
         self._live.make_summary()
 
     def close(self, whole: bool) -> None:
-        """Nothing follows."""
+        """Finish the log."""
         self._live.end()
 
 
 class Apart:
-    """A logger in a process of its own, which neither stops a training nor holds it up.
+    """A logger in a separate process, which can neither stop nor delay a training.
 
-    What it is told waits in a pipe; where that is full, as the logger takes nothing any more, numbers are left out.
+    Messages are buffered in a pipe; if it is full because the logger is blocked, values are dropped.
     """
 
     def __init__(self, name: str, folder: Path, step: str) -> None:
         self._name = name
         command = ours("stages.train.logging.services", name, str(folder), step)
-        # No device is its business, and its threads are not to take cores.
+        # It needs no device, and its threads must not occupy cores.
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert self._process.stdin
@@ -94,7 +94,7 @@ class Apart:
         self._unsent = b""
 
     def tell(self, **told: Any) -> None:
-        """Hand on one line."""
+        """Send one message."""
         line = json.dumps(told).encode() + b"\n"
         if not self._send() and len(self._unsent) + len(line) > _MOST_UNSENT:
             return
@@ -102,23 +102,23 @@ class Apart:
         self._send()
 
     def _send(self) -> bool:
-        """Whether all that waits has gone into the pipe."""
+        """Write the buffer to the pipe; returns whether it is empty."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._pipe, self._unsent) :]
         except BlockingIOError:
             return False
         except BrokenPipeError:
-            self._unsent = b""  # it has said why it ended
+            self._unsent = b""  # the process has reported why it ended
         return True
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Take the VALUES of STEP."""
-        # JSON knows no others; a training that makes them is stopped by its own guard.
+        """Log the VALUES of STEP."""
+        # JSON supports only finite numbers; the training's guards handle others.
         self.tell(step=step, values={name: value for name, value in values.items() if math.isfinite(value)})
 
     def close(self, whole: bool) -> None:
-        """Wait for its end, but not for long."""
+        """Wait for the process to exit, for a limited time."""
         self.tell(close="finished" if whole else "failed")
         deadline = time.monotonic() + _CLOSING_SECONDS
         while not self._send() and self._process.poll() is None and time.monotonic() < deadline:
@@ -141,16 +141,16 @@ class Apart:
 
 
 def refuse_missing(report_to: Sequence[str]) -> None:
-    """Raise UserError where a package that live metrics are to go to is not installed."""
+    """Raise UserError if a package in REPORT_TO is not installed."""
     for name in report_to:
-        # Not imported: that is for its own process.
+        # Not imported here, only in the logger's process.
         if find_spec(name) is None:
-            hint = f"run: pip install {_PIP[name]}   (or leave it out of resources.report_to)"
-            raise UserError(f"resources.report_to names {name}, which is not installed", hint=hint)
+            hint = f"run: pip install {_PIP[name]}   (or remove it from resources.report_to)"
+            raise UserError(f"resources.report_to lists {name}, which is not installed", hint=hint)
 
 
 class Live:
-    """Hands a step's numbers to all sinks, about once a second; does nothing without a folder. No sink ends a training."""
+    """Logs to all sinks, about once per second; does nothing without a folder. Failing sinks do not stop a training."""
 
     def __init__(self, folder: Path | None, name: str, report_to: Sequence[str]) -> None:
         self._said: float | None = None
@@ -167,7 +167,7 @@ class Live:
         apart.tell(parameters=recipe)
 
     def log(self, step: int, values: dict[str, float], last: bool) -> None:
-        """Take the VALUES of STEP; the first and the LAST are never left out."""
+        """Log the VALUES of STEP; the first and the LAST are always logged."""
         now = time.monotonic()
         if self._said is None or last or now - self._said >= _SECONDS_BETWEEN:
             self._said = now
@@ -176,13 +176,13 @@ class Live:
                     self._sinks.remove(sink)
 
     def close(self, whole: bool = True) -> None:
-        """Nothing follows; WHOLE: the training has come to its end."""
+        """Finish the log; WHOLE: the training has finished."""
         for sink in self._sinks:
             self._guarded(partial(sink.close, whole), "end")
 
     @staticmethod
     def _guarded(act: Callable[[], object], doing: str) -> bool:
-        """Whether ACT, which watches and decides nothing, has worked; what it raises is told."""
+        """Run ACT; returns whether it succeeded, and reports its exception as a warning."""
         try:
             act()
         except Exception as error:
@@ -194,7 +194,7 @@ class Live:
 
 
 def recipe_of(folder: Path, step: str) -> dict[str, Any]:
-    """The recipe of STEP, as its identity file beside the live folder says it; empty where there is none."""
+    """The recipe of STEP from its identity file; empty if there is none."""
     try:
         found: dict[str, Any] = json.loads((folder.parents[1] / "identity" / f"{step}.json").read_text("utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, IndexError):
@@ -203,11 +203,11 @@ def recipe_of(folder: Path, step: str) -> dict[str, Any]:
 
 
 def peak_flops(device: str) -> float | None:
-    """Operations per second of the device with that name, None where it is not known."""
+    """Peak FLOP/s of the device with that name; None if unknown."""
     return next((_PEAK_FLOPS[part] for part in _PEAK_FLOPS if part in device), None)
 
 
 def utilization(tokens_per_second: float, parameters: int, devices: int, device: str) -> float | None:
-    """Share of the devices' operations that the model itself takes: 6 per weight and token (Chowdhery et al., 2022, PaLM, appendix B)."""
+    """Model FLOPs utilization: 6 FLOPs per weight and token over the devices' peak (Chowdhery et al., 2022, PaLM, appendix B)."""
     peak = peak_flops(device)
     return None if peak is None else 6 * parameters * tokens_per_second / (peak * devices)

@@ -1,4 +1,4 @@
-"""What the first process tells of a training while it runs: the line on stderr, and the live metrics."""
+"""Progress of a running training, reported by the first process: the line on stderr, and the live metrics."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from stages.train.loop.record import Clock, Point, ProgressLine
 from stages.train.memory.peak import peak_memory
 
 DECIDES_NO_BYTES = True
-"""Which processes a training runs in, and who watches them, is no part of its identity."""
+"""Not part of a step's identity: processes and their supervision do not affect results."""
 
 
 @dataclass
 class Watcher:
-    """Tells people about each step; silent on every process but the first."""
+    """Reports each step, on the first process only."""
 
     tokens: Sequence[int]
-    """Tokens of each global batch, padding not counted."""
+    """Tokens of each global batch, without padding."""
     supervised: Sequence[int]
     parameters: int
-    """Of the whole model."""
+    """Number of weights of the whole model."""
     devices: int
     device: torch.device
     folder: Path | None
@@ -36,7 +36,7 @@ class Watcher:
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
-        """Tell of a training that has STEP steps behind it."""
+        """Context that reports a training with STEP finished steps."""
         if self.silent:
             yield
             return
@@ -52,7 +52,7 @@ class Watcher:
             self._live.close(whole)
 
     def add(self, point: Point) -> None:
-        """Tell of one more step."""
+        """Report one more step."""
         if self._clock is None or self._line is None or self._live is None:
             return
         pace = self._clock.pace(point.step)
@@ -71,6 +71,6 @@ class Watcher:
         self._live.log(point.step, values, last=point.step == len(self.tokens))
 
     def validated(self, step: int, loss: float) -> None:
-        """Tell of a validation."""
+        """Report a validation loss (nats per supervised token)."""
         if self._live is not None:
             self._live.log(step, {"validation_loss": loss}, last=True)

@@ -1,7 +1,7 @@
-"""One logger in a process of its own: it reads from stdin what to tell, a JSON value a line.
+"""One logger in a separate process, which reads messages from stdin, one JSON value per line.
 
-So a logger that raises, hangs or brings other libraries along has no way to the training: what fails is told once on stderr, with the way
-out, and nothing else comes of it. Lines are `{"parameters": {...}}`, `{"step": 7, "values": {...}}`, `{"summary": {...}, "digest": "..."}`
+So a logger that raises, hangs or loads other libraries cannot affect the training: a failure is reported once on stderr, with a hint.
+Lines are `{"parameters": {...}}`, `{"step": 7, "values": {...}}`, `{"summary": {...}, "digest": "..."}`
 (of a run that has ended: values of the evaluation, the content address), and at the end `{"close": "finished" | "failed"}`.
 """
 
@@ -19,20 +19,20 @@ from threading import Thread
 from typing import Any, Protocol, TextIO
 
 DECIDES_NO_BYTES = True
-"""Which processes a training runs in, and who watches them, is no part of its identity."""
+"""Not part of a step's identity: processes and their supervision do not affect results."""
 
 RUN = ".run"
-"""The end of the file in the live folder that names a logger's run, so that evaluation and digest reach the same one."""
+"""Suffix of the file in the live folder with the id of a logger's run, to which evaluation and digest are added."""
 
 STORE = ".adapterbuild/mlruns"
-"""Where MLflow writes that is told nothing else, and that has no database."""
+"""MLflow's default folder, without a tracking URI and a database."""
 
 _PATIENCE = 20
-"""Seconds that a logger has for its end when the training has gone without a word."""
+"""Seconds for a logger to exit after the training has died."""
 
 _LONGEST = 500
 _MOST = 100
-"""What MLflow takes of one parameter's value, in characters (its servers take more), and of parameters at once."""
+"""MLflow's limits on the characters of a parameter's value (servers allow more) and on parameters per request."""
 
 _HINTS = {
     "wandb": "log in (wandb login), set WANDB_MODE=offline, or leave it out of resources.report_to",
@@ -42,23 +42,23 @@ _HINTS = {
 
 
 class Sink(Protocol):
-    """Takes what is told of a training."""
+    """A destination of a training's messages."""
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Take the recipe, flat."""
+        """Log the recipe, flattened."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
 
     def summary(self, values: Mapping[str, float], digest: str | None) -> None:
-        """Take values of the finished training, and its content address."""
+        """Log values of the finished training, and its content address."""
 
     def close(self, whole: bool) -> None:
-        """Nothing follows; WHOLE: the training has come to its end."""
+        """Finish the log; WHOLE: the training has finished."""
 
 
 class TensorBoard:
-    """TensorBoard's event files, below the live folder."""
+    """TensorBoard's event files, in the live folder."""
 
     def __init__(self, folder: Path, step: str, run: str | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -67,28 +67,28 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Take the recipe, flat."""
+        """Log the recipe, flattened."""
         self._writer.add_text("recipe", "\n".join(f"    {name} = {value}" for name, value in values.items()))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def summary(self, values: Mapping[str, float], digest: str | None) -> None:
-        """Take values of the finished training, and its content address."""
+        """Log values of the finished training, and its content address."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, 0)
         if digest:
             self._writer.add_text("digest", digest)
 
     def close(self, whole: bool) -> None:
-        """Nothing follows."""
+        """Finish the log."""
         self._writer.close()
 
 
 class Wandb:
-    """A run of Weights & Biases; its own environment variables say whose."""
+    """A run of Weights & Biases, configured by its environment variables."""
 
     def __init__(self, folder: Path, step: str, run: str | None) -> None:
         wandb = importlib.import_module("wandb")
@@ -96,27 +96,27 @@ class Wandb:
         self.run = str(self._run.id)
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Take the recipe, flat."""
+        """Log the recipe, flattened."""
         self._run.config.update(dict(values))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
         self._run.log(dict(values), step=step)
 
     def summary(self, values: Mapping[str, float], digest: str | None) -> None:
-        """Take values of the finished training, and its content address."""
+        """Log values of the finished training, and its content address."""
         self._run.summary.update(dict(values) | ({"digest": digest} if digest else {}))
 
     def close(self, whole: bool) -> None:
-        """Nothing follows."""
+        """Finish the log."""
         self._run.finish(exit_code=0 if whole else 1)
 
 
 class MLflow:
-    """A run of MLflow; its own environment variables say where.
+    """A run of MLflow, configured by its environment variables.
 
-    Where none does and MLflow has no database (`mlflow-skinny`), it is a folder of the workspace. MLflow 3.7 and later refuse folders that
-    are not allowed: one that is named is meant.
+    Without them and without a database (`mlflow-skinny`), it is stored in a folder of the workspace. MLflow 3.7 and later require an opt-in
+    for folders, which is set here.
     """
 
     def __init__(self, folder: Path, step: str, run: str | None) -> None:
@@ -130,7 +130,7 @@ class MLflow:
         self._end = mlflow.end_run
 
     def parameters(self, values: Mapping[str, Any]) -> None:
-        """Take the recipe, flat."""
+        """Log the recipe, flattened."""
         from mlflow.entities import Param
 
         found = [Param(name, str(value)[:_LONGEST]) for name, value in values.items()]
@@ -138,24 +138,24 @@ class MLflow:
             self._client.log_batch(self.run, params=found[start : start + _MOST])
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the VALUES of STEP."""
+        """Log the VALUES of STEP."""
         for name, value in values.items():
             self._client.log_metric(self.run, _plain(name), value, step=step)
 
     def summary(self, values: Mapping[str, float], digest: str | None) -> None:
-        """Take values of the finished training, and its content address."""
+        """Log values of the finished training, and its content address."""
         self.log(0, values)
         if digest:
             self._client.set_tag(self.run, "digest", digest)
 
     def close(self, whole: bool) -> None:
-        """Nothing follows; a run that had ended before stays as it ended."""
+        """Finish the log; a run that had ended before keeps its status."""
         if not self._resumed:
             self._end("FINISHED" if whole else "FAILED")
 
 
 def _plain(name: str) -> str:
-    """NAME in the characters that MLflow takes."""
+    """NAME with the characters that MLflow supports."""
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
@@ -163,7 +163,7 @@ SINKS: dict[str, Any] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": M
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of VALUE, each with its place, joined by points."""
+    """The leaves of VALUE with their paths, joined by dots."""
     if isinstance(value, Mapping) and (value or not name):
         for key, item in value.items():
             yield from flat(item, f"{name}.{key}" if name else str(key))
@@ -172,9 +172,9 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Tell the logger NAME what stdin says of STEP; 1 where it has failed."""
+    """Forward messages from stdin to the logger NAME for STEP; returns 1 if it fails."""
     name, folder, step = arguments[0], Path(arguments[1]), arguments[2]
-    # The training is asked to end by these; this process ends when it has.
+    # These signals stop the training; this process exits after it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     lines = os.fdopen(os.dup(0), encoding="utf-8")
@@ -191,22 +191,22 @@ def main(arguments: list[str]) -> int:
         doing = "end"
         sink.close(whole)
     except BaseException as error:
-        # Whatever a library raises, SystemExit included, is its own affair.
+        # A library may raise anything, including SystemExit.
         _say(told, name, doing, error)
         os._exit(1)
-    # Not the libraries' own ends, which may wait for a server.
+    # Without the libraries' exit handlers, which may wait for a server.
     os._exit(0)
 
 
 def _keep_to_itself() -> None:
-    """What libraries print is for nobody, and nothing asks the user anything."""
+    """Silence the libraries' output, and give them no input."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
 
 
 def _end_with(parent: int) -> None:
-    """End this process some time after its parent, which would have stopped it: it may hang."""
+    """End this process some time after its parent has died, in case it hangs."""
     while os.getppid() == parent:
         time.sleep(1)
     time.sleep(_PATIENCE)
@@ -223,7 +223,7 @@ def _open(name: str, folder: Path, step: str) -> Sink:
 
 
 def _tell(sink: Sink, told: Mapping[str, Any]) -> bool:
-    """Hand on one line; whether it says that the training has come to its end."""
+    """Forward one message; returns whether it is the last."""
     if "parameters" in told:
         sink.parameters(told["parameters"])
     elif "step" in told:

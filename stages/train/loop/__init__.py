@@ -1,1 +1,1 @@
-"""The training loop: batches, steps, validation, checkpoints, and when it ends."""
+"""The training loop: batches, steps, validation, checkpoints, stopping."""

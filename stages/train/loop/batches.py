@@ -1,4 +1,4 @@
-"""Global batches as tensors: divided over processes and into micro-batches, padded or laid one behind another."""
+"""Global batches as tensors, divided over processes and into micro-batches, padded or concatenated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from stages.train.loop.division import Bound, Share, micro_batches
 from stages.train.loop.isolation import PADDED, Arrangement
 
 IGNORED = -100
-"""The label of a token that nothing is learnt from, as torch's cross entropy has it."""
+"""Label of unsupervised tokens, the `ignore_index` of torch's cross entropy."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: what the model is called with, and what it should have said; all tensors are [lines, width]."""
+    """A micro-batch: the model's inputs and the labels; all tensors are [lines, width]."""
 
     inputs: dict[str, Any]
     labels: torch.Tensor
-    """The logits at position i - 1 are to give the label at position i; IGNORED where nothing is learnt."""
+    """Labels, int64 [lines, width]: the logits at position i - 1 predict the label at position i; IGNORED if not supervised."""
     positions: torch.Tensor
-    """Position in the mixture's order of the row that each token belongs to; 0 for padding."""
+    """Position in the mixture's order of each token's row; 0 for padding."""
     offsets: torch.Tensor
     """Position of each token in its row."""
     tokens: int
-    """Tokens that are no padding."""
+    """Number of tokens, without padding."""
 
     def to(self, device: torch.device) -> "Batch":
         """This batch on DEVICE."""
@@ -39,10 +39,10 @@ class Batch:
 
 
 class Batches:
-    """Makes the micro-batches of a training.
+    """Builds the micro-batches of a training.
 
-    For each global batch and each process: `micro_batches` gives lists of positions of the mixture's order, and `tensors` makes a Batch
-    of each; an empty list makes a Batch without a supervised token, which a process computes for the sake of the others.
+    For each global batch and process, `micro_batches` returns lists of positions in the mixture's order, and `tensors` builds a Batch from
+    each; an empty list becomes a Batch without supervised tokens, which a process computes only to take part in collectives.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Batches:
         return self.rows.units()
 
     def micro_batches(self, batch: range, share: Share, bound: Bound | None = None) -> list[list[int]]:
-        """The micro-batches of one process for the positions BATCH, which are one global batch; all processes have equally many."""
+        """The micro-batches of one process for the global batch at positions BATCH; all processes have the same number."""
         first, last = np.searchsorted(self._units, [batch.start, batch.stop])
         units = self._units[first : last + 1]
         lengths = np.add.reduceat(self._lengths[batch.start : batch.stop], units[:-1] - batch.start).tolist()
@@ -69,12 +69,12 @@ class Batches:
         return [[position for unit in micro for position in range(units[unit], units[unit + 1])] for micro in found]
 
     def largest(self, batch: range, share: Share) -> int:
-        """Rows (or bins) of BATCH that a process gets at most."""
+        """Maximum number of rows (or bins) of BATCH per process."""
         first, last = np.searchsorted(self._units, [batch.start, batch.stop])
         return -(-int(last - first) // share.count)
 
     def tensors(self, positions: Sequence[int]) -> Batch:
-        """The micro-batch with the rows at POSITIONS."""
+        """The micro-batch of the rows at POSITIONS."""
         rows = [self.rows[position] for position in positions]
         if not rows:
             return self._nothing()
@@ -85,7 +85,7 @@ class Batches:
         return behind(self._lines(positions), dict(zip(positions, rows, strict=True)), self.arrangement)
 
     def _lines(self, positions: Sequence[int]) -> list[list[int]]:
-        """The positions of each line of a flat batch: a line is a bin, or all of them where the attention wants one line."""
+        """The positions of each line of a concatenated batch: a line is a bin, or all rows if the attention needs a single line."""
         if self.arrangement.one_line or self.rows.bins is None:
             return [list(positions)]
         bins = np.searchsorted(self.rows.bins, positions, side="right")
@@ -101,7 +101,7 @@ class Batches:
 
 
 def _empty(shape: tuple[int, int], *names: str) -> dict[str, Array]:
-    # Any id will do as padding: nothing sees it.
+    # Padding is masked, so any id works.
     return {name: np.full(shape, IGNORED if name == "labels" else 0, np.int64) for name in names}
 
 
@@ -113,7 +113,7 @@ def _batch(arrays: dict[str, Array], tokens: int, inputs: Sequence[str], more: d
 
 
 def below(positions: Sequence[int], rows: Sequence[Row]) -> Batch:
-    """Rows one below another, padded on the right to the longest."""
+    """Rows as separate lines, padded on the right to the longest."""
     shape = (len(rows), max(len(row.input_ids) for row in rows))
     arrays = _empty(shape, "input_ids", "attention_mask", "labels", "positions", "offsets")
     arrays["offsets"][:] = np.arange(shape[1])
@@ -128,7 +128,7 @@ def below(positions: Sequence[int], rows: Sequence[Row]) -> Batch:
 
 
 def behind(lines: Sequence[Sequence[int]], rows: dict[int, Row], arrangement: Arrangement) -> Batch:
-    """Rows one behind another in each line; their positions restart at 0, and a line's padding is told apart like one more row."""
+    """Rows concatenated in each line; position ids restart at 0 with each row, and a line's padding is treated as one more row."""
     lengths = [[len(rows[position].input_ids) for position in line] for line in lines]
     shape = (len(lines), max(map(sum, lengths)))
     arrays = _empty(shape, "input_ids", "labels", "positions", "offsets")
@@ -152,7 +152,7 @@ def behind(lines: Sequence[Sequence[int]], rows: dict[int, Row], arrangement: Ar
 def translation(positions: Sequence[int], rows: Sequence[Row], start: int | None) -> Batch:
     """Rows of an encoder-decoder model; the decoder's input begins with the token START.
 
-    Labels stand one place later than the decoder's input has it otherwise, so that one loss serves all models.
+    Labels are shifted by one position relative to transformers' convention, so that the same loss serves all models.
     """
     assert start is not None, "the model's configuration has no decoder_start_token_id"
     shape = (len(rows), max(row.source or 0 for row in rows))

@@ -1,8 +1,8 @@
-"""Checkpoints: the whole state of a training in one safetensors file, there or not there, never half there.
+"""Checkpoints: the whole state of a training in one safetensors file, written atomically.
 
-A file `step-<number>.safetensors` holds the trained weights (`weights/<name>`), the optimizer's states (`states/<name>/<key>`), and the
-rest as JSON in its header. It is written aside, forced to the disk and renamed; the one before it is kept as well. There is no state of
-random numbers: all that is drawn in a step is decided by the seed and the step, so that any number of processes goes on with the same.
+A file `step-<number>.safetensors` contains the trained weights (`weights/<name>`), the optimizer's states (`states/<name>/<key>`), and
+the rest as JSON in its metadata. It is written to a temporary file, synced and renamed; the previous one is kept too. There is no random
+state: everything drawn in a step follows from the seed and the step, so that any number of processes can resume.
 """
 
 import json
@@ -26,7 +26,7 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 @dataclass(frozen=True)
 class Validated:
-    """The loss on held-out rows after STEP steps, of all and of each task."""
+    """Validation loss after STEP steps, overall and by task, in nats per supervised token."""
 
     step: int
     loss: float
@@ -35,22 +35,22 @@ class Validated:
 
 @dataclass
 class Progress:
-    """How far a training has come; everything about it that is no tensor."""
+    """Progress of a training: its state except tensors."""
 
     step: int = 0
-    """Optimizer steps that are done."""
+    """Finished optimizer steps."""
     position: int = 0
-    """Rows of the mixture's order that were learnt from."""
+    """Rows of the mixture's order consumed so far."""
     curve: list[list[float]] = field(default_factory=list)
     """Loss, learning rate and norm of the gradient of each step."""
     validations: list[Validated] = field(default_factory=list)
     micro_rows: int | None = None
-    """Rows at once that memory was found to be enough for."""
+    """Micro-batch size, in rows, found to fit into memory."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training goes on from."""
+    """The state from which a training resumes."""
 
     progress: Progress
     weights: dict[str, torch.Tensor]
@@ -58,14 +58,14 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder that belongs to its recipe and inputs."""
+    """The checkpoints of one training, in a folder specific to its recipe and inputs."""
 
     def __init__(self, folder: Path, of: str) -> None:
         self.folder, self._of = folder, of
         folder.mkdir(parents=True, exist_ok=True)
 
     def save(self, progress: Progress, weights: dict[str, torch.Tensor], states: State) -> None:
-        """Write a checkpoint, then forget all but the last two."""
+        """Write a checkpoint, then delete all but the last two."""
         tensors = {f"weights/{name}": weight for name, weight in weights.items()}
         numbers: dict[str, dict[str, Any]] = {}
         for name, state in states.items():
@@ -80,28 +80,28 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def latest(self) -> Checkpoint | None:
-        """The last checkpoint that can be read, None where there is none; raises UserError for one of another recipe."""
+        """The latest readable checkpoint, None if there is none; raises UserError for one of another recipe."""
         for path in self.folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)  # what a killed process left
+            path.unlink(missing_ok=True)  # left by a killed process
         for _, path in self._files():
             try:
                 return self._read(path)
             except SafetensorError:
-                # Only a disk that lost what it had confirmed leaves such a file; the one before it is as good.
+                # Possible only if the disk lost synced data; the previous checkpoint serves as well.
                 continue
         return None
 
     def keep_best(self, weights: dict[str, torch.Tensor]) -> None:
-        """Remember WEIGHTS as the best so far."""
+        """Store WEIGHTS as the best so far."""
         write_whole(self.folder / "best.safetensors", weights, {"of": self._of})
 
     def best(self) -> dict[str, torch.Tensor]:
-        """The weights that were remembered as the best."""
+        """The stored best weights."""
         with safe_open(self.folder / "best.safetensors", "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
 
     def _files(self) -> list[tuple[int, Path]]:
-        """The checkpoints by step, last one first."""
+        """The checkpoints by step, latest first."""
         found = [(int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))]
         return sorted(found, reverse=True)
 
@@ -109,7 +109,7 @@ class Checkpoints:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
             if state["of"] != self._of:
-                hint = f"remove {self.folder}, where only this step's own checkpoints belong"
+                hint = f"remove {self.folder}, which is only for checkpoints of this step"
                 raise UserError(f"{path} is a checkpoint of another recipe ({state['of']}, not {self._of})", hint=hint)
             weights: dict[str, torch.Tensor] = {}
             states: State = {name: dict(values) for name, values in state["numbers"].items()}
@@ -126,7 +126,7 @@ class Checkpoints:
 
 
 def write_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file that, whatever happens meanwhile, is there as a whole or not at all."""
+    """Write a safetensors file atomically: complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file(tensors, temporary, metadata)
     _force(temporary)
@@ -135,7 +135,7 @@ def write_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str
 
 
 def _force(path: Path) -> None:
-    """Wait until the disk has what was written to a file, or to a folder's list."""
+    """Sync a file or a folder's entries to disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -144,9 +144,9 @@ def _force(path: Path) -> None:
 
 
 def refuse_no_space(folder: Path, trained_bytes: int) -> None:
-    """Raise UserError where the disk has no room for the checkpoints of TRAINED_BYTES of weights."""
+    """Raise UserError if the disk has no room for the checkpoints of TRAINED_BYTES of weights."""
     needed = checkpoint_bytes(trained_bytes)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        what = f"checkpoints need {needed / 1e9:.1f} GB, and the disk of {folder} has {free / 1e9:.1f} GB left"
-        raise UserError(what, hint="make room (engine gc), or train fewer weights")
+        what = f"checkpoints need {needed / 1e9:.1f} GB, but the disk of {folder} has only {free / 1e9:.1f} GB free"
+        raise UserError(what, hint="free disk space (engine gc), or train fewer weights")

@@ -1,4 +1,4 @@
-"""The rows of a training in the mixture's order, and the bins they are packed into."""
+"""The rows of a training in the mixture's order, and their bins."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from stages.tokens.files import Array, Tokens, memory_map
 
 
 class Row(NamedTuple):
-    """Views of one row: token ids (int32), the mask (uint8) of the supervised ones, and how many of them are an encoder's input."""
+    """Views of one row: token ids (int32 [tokens]), supervision mask (uint8 [tokens]), and the number of tokens of an encoder's input."""
 
     input_ids: Array
     supervised: Array
@@ -27,17 +27,17 @@ class Rows:
         assert len(task) == len(row) and (bins is None or bins[-1] == len(row))
         self._tokens, self._task, self._row = tokens, task, row
         self.bins = bins
-        """Where each bin of a packed mixture begins, int64 [bins + 1]; None where rows are not packed."""
+        """Offsets of the bins of a packed mixture, int64 [bins + 1]; None if not packed."""
 
     @classmethod
     def open(cls, order: Path, tokens: Mapping[str, Path]) -> "Rows":
-        """The rows that the mixture in the folder ORDER names, from the token file of each task."""
+        """The rows of the mixture in the folder ORDER, from the token file of each task."""
         names = json.loads((order / "tasks.json").read_text("utf-8"))
         return cls([Tokens.open(tokens[name]) for name in names], **memory_map(order / "order.safetensors"))
 
     @classmethod
     def all_of(cls, tokens: Tokens) -> "Rows":
-        """All rows of one token file, the short ones first, so that batches need little padding."""
+        """All rows of one token file, by ascending length, to reduce padding."""
         row = np.argsort(tokens.lengths, kind="stable")
         return cls([tokens], np.zeros(len(row), np.int16), row)
 
@@ -50,7 +50,7 @@ class Rows:
         return Row(*tokens.row(row), None if sources is None else int(sources[row]))
 
     def units(self) -> Array:
-        """Where each bin begins, or each row where they are not packed, int64 [units + 1]: what global batches are made of."""
+        """Offsets of the units of global batches (bins, or rows if not packed), int64 [units + 1]."""
         return np.arange(len(self) + 1) if self.bins is None else self.bins
 
     def lengths(self) -> Array:
@@ -58,16 +58,16 @@ class Rows:
         return self._gather([tokens.lengths for tokens in self._tokens])
 
     def supervised(self) -> Array:
-        """Tokens of each row that something is learnt from, int64 [rows]; not the first one, which no token before it predicts."""
+        """Supervised tokens of each row, int64 [rows], without the first token, which is never predicted."""
         return self._gather([tokens.supervised_lengths - tokens.supervised[tokens.offsets[:-1]] for tokens in self._tokens])
 
     @property
     def are_pairs(self) -> bool:
-        """Whether rows have inputs and labels of their own, as an encoder-decoder model wants them."""
+        """Whether rows have separate inputs and labels, for an encoder-decoder model."""
         return any(tokens.source_lengths is not None for tokens in self._tokens)
 
     def longest(self) -> int:
-        """Tokens of the longest row; of pairs, of the longest input or labels, which no attention sees together; 0 where there are none."""
+        """Tokens of the longest row; for an encoder-decoder, of the longest input or labels; 0 if there are no rows."""
         sides = [np.maximum(source, tokens.lengths - source) for tokens, source in self._with_sources()]
         return int(self._gather(sides).max(initial=0))
 
@@ -77,7 +77,7 @@ class Rows:
             yield tokens, np.zeros(len(tokens), np.int64) if found is None else found
 
     def largest_id(self) -> int:
-        """The largest token id in the token files, -1 where they are empty."""
+        """The largest token id in the token files, -1 if they are empty."""
         return max((int(tokens.input_ids.max()) for tokens in self._tokens if len(tokens)), default=-1)
 
     def _gather(self, values: Sequence[Array]) -> Array:
@@ -89,9 +89,9 @@ class Rows:
 
 
 def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None) -> list[range]:
-    """The positions that each optimizer step learns from, in order; every position is in exactly one, and only the last may be smaller.
+    """The positions of each optimizer step, in order; every position is in exactly one, and only the last batch may be smaller.
 
-    BATCH_ROWS counts bins where rows are packed; with BATCH_TOKENS a step has as many bins or rows as fit in so many tokens, one at least.
+    BATCH_ROWS counts bins if packed; with BATCH_TOKENS a step has as many bins or rows as fit in that many tokens, at least one.
     """
     units = rows.units()
     count = len(units) - 1
@@ -107,17 +107,17 @@ def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None)
 
 
 def refuse_misfits(rows: Rows, vocab_size: int, longest: int | None, what: str) -> None:
-    """Raise UserError where a row is no matter for the model: ids that it does not know, or more tokens than it has positions for."""
+    """Raise UserError if rows do not fit the model: token ids outside its vocabulary, or more tokens than it has positions."""
     if (largest := rows.largest_id()) >= vocab_size:
-        hint = "they come from another model's tokenizer: tokenize with the tokenizer of the model that is trained"
-        raise UserError(f"the {what} rows hold the token id {largest}, but the model knows {vocab_size} tokens", hint=hint)
+        hint = "they were tokenized for another model: use the tokenizer of the model that is trained"
+        raise UserError(f"the {what} rows contain the token id {largest}, but the model has {vocab_size} tokens", hint=hint)
     if longest is not None and (length := rows.longest()) > longest:
-        hint = f"set tokenization.max_length to at most {longest}, or take a model with more positions"
+        hint = f"set tokenization.max_length to at most {longest}, or use a model with more positions"
         raise UserError(f"a {what} row has {length} tokens, but the model has {longest} positions", hint=hint)
 
 
 def refuse_other_pairs(rows: Rows, encoder_decoder: bool) -> None:
-    """Raise UserError where rows are tokenized for an encoder-decoder model and the model is none, or the other way round."""
+    """Raise UserError if rows were tokenized for an encoder-decoder model but the model is causal, or vice versa."""
     if len(rows) and rows.are_pairs != encoder_decoder:
         sort, other = ("an encoder-decoder", "a causal") if encoder_decoder else ("a causal", "an encoder-decoder")
         hint = f"set tokenization.encoder_decoder = {str(encoder_decoder).lower()}"
@@ -125,11 +125,11 @@ def refuse_other_pairs(rows: Rows, encoder_decoder: bool) -> None:
 
 
 def refuse_unsupervised(rows: Rows, batches: Sequence[range]) -> None:
-    """Raise UserError where an optimizer step would have nothing to learn from: its loss would be 0 / 0."""
+    """Raise UserError if an optimizer step has no supervised tokens: its loss would be 0 / 0."""
     if not len(rows):
         raise UserError("the mixture has no rows to train on", hint="give its tasks more rows")
     sums = np.add.reduceat(rows.supervised(), [batch.start for batch in batches])
     if not sums.all():
         step = int(np.argmin(sums)) + 1
         hint = "choose another tokenization.mask, or a larger global_batch"
-        raise UserError(f"step {step} has no supervised token to learn from", hint=hint)
+        raise UserError(f"step {step} has no supervised tokens", hint=hint)

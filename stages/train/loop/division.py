@@ -1,4 +1,4 @@
-"""How a global batch is divided: over processes, and into micro-batches; no row is lost or repeated."""
+"""Divides a global batch over processes and into micro-batches, without losing or repeating rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from stages.train.batching.layout import Layout
 
 @dataclass(frozen=True)
 class Share:
-    """One of COUNT processes, number INDEX."""
+    """Process INDEX of COUNT processes."""
 
     count: int = 1
     index: int = 0
@@ -16,17 +16,17 @@ class Share:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a device computes at once, at most: rows of the tensors (bins, where rows are packed), and tokens, padding included."""
+    """Maximum size of a micro-batch: rows of the tensors (bins, if packed), and tokens including padding."""
 
     rows: int | None = None
     tokens: int | None = None
 
 
 def micro_batches(layout: Layout, lengths: Sequence[int], share: Share, bound: Bound) -> list[list[int]]:
-    """The micro-batches of one process, as numbers of the rows with these LENGTHS, which are one global batch.
+    """The micro-batches of one process, as indices of the rows with these LENGTHS, which are one global batch.
 
-    All processes have the same number of them, since each takes part in the others' communication: the last may be empty.
-    Neighbours go to different processes, so that what is computed at one time is of about one length.
+    All processes have the same number of micro-batches, because communication is collective; the last may be empty.
+    Neighbours go to different processes, so that concurrent micro-batches have similar lengths.
     """
     chunks = _chunks(layout, lengths, share.count, bound)
     mine = chunks[share.index :: share.count]
@@ -34,7 +34,7 @@ def micro_batches(layout: Layout, lengths: Sequence[int], share: Share, bound: B
 
 
 def _chunks(layout: Layout, lengths: Sequence[int], processes: int, bound: Bound) -> list[list[int]]:
-    """The micro-batches of all processes; within each the rows are in the mixture's order."""
+    """The micro-batches of all processes; rows within each are in the mixture's order."""
     each = -(-len(lengths) // processes)
     rows = min(bound.rows or each, each)
     chunks: list[list[int]] = []
@@ -47,13 +47,13 @@ def _chunks(layout: Layout, lengths: Sequence[int], processes: int, bound: Bound
         else:
             chunks.append([number])
             longest = total = lengths[number]
-    # A micro-batch that holds all rows sums them up as every other way of batching does.
+    # With all rows in one micro-batch, the order of summation is the same for all layouts.
     return [sorted(chunk) for chunk in chunks]
 
 
 def _arranged(layout: Layout, lengths: Sequence[int]) -> list[int]:
-    """The rows in the order in which micro-batches are cut from them."""
+    """The rows in the order in which they are cut into micro-batches."""
     if not layout.grouped:
         return list(range(len(lengths)))
-    # The longest first: the first micro-batch then needs the most memory, so that what does not fit is known at once.
+    # Longest first: the first micro-batch needs the most memory, so out-of-memory errors occur at once.
     return sorted(range(len(lengths)), key=lambda number: -lengths[number])

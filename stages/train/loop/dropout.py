@@ -1,8 +1,8 @@
-"""Dropout whose masks belong to rows, so that the same row loses the same numbers in any micro-batch, on any device, after any restart.
+"""Dropout with masks per row, so that a row has the same mask in any micro-batch, on any device, after any restart.
 
-torch draws a mask for a whole tensor from one stream: it then depends on which rows are computed together and on all that was drawn before.
-Here a mask is a hash of (seed, position of the row in the training, token of the row, feature, layer), in the manner of counter-based
-generators (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3"); the mixing steps are those of Wellons' lowbias32.
+torch draws the mask of a whole tensor from one stream, so it depends on which rows are computed together and on all earlier draws. Here a
+mask is a hash of (seed, position of the row in the training, token of the row, feature, layer), as in counter-based generators (Salmon et
+al., 2011, "Parallel random numbers: as easy as 1, 2, 3"); the mixing steps are those of Wellons' lowbias32.
 """
 
 from dataclasses import dataclass, field
@@ -16,28 +16,28 @@ _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - (1 << 32)
 
 @dataclass
 class RowKeys:
-    """Which rows the tensors of the present micro-batch belong to; one for all layers of a model."""
+    """The rows of the current micro-batch, shared by all layers of a model."""
 
     seed: int
     positions: torch.Tensor | None = None
-    """Positions of the rows in the training, int64 [rows], where each row of a tensor is one row of the training."""
+    """Positions of the rows in the training, int64 [rows], if each row of a tensor is one row of the training."""
     tokens: torch.Tensor | None = None
-    """A number for each token, int64 [rows, tokens], where a row of a tensor holds several rows of the training."""
+    """A key per token, int64 [rows, tokens], if a row of a tensor contains several rows of the training."""
     _keys: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def set(self, positions: torch.Tensor | None, tokens: torch.Tensor | None = None) -> None:
-        """Say which rows come next."""
+        """Set the rows of the next micro-batch."""
         self.positions, self.tokens, self._keys = positions, tokens, {}
 
     def of_batch(self, positions: torch.Tensor, offsets: torch.Tensor, flat: bool) -> None:
-        """Say which rows come next, by the position and offset of each token [lines, width]; FLAT: a line holds several rows."""
-        # An encoder's lines are longer than its decoder's; the line's own position serves both.
+        """Set the rows by position and offset of each token [lines, width]; FLAT: a line contains several rows."""
+        # An encoder's lines are longer than its decoder's; the row's position serves both.
         self.set(None, token_numbers(positions, offsets)) if flat else self.set(positions[:, 0])
 
     def of(self, length: int) -> torch.Tensor:
         """A key for each token of rows of LENGTH tokens, int64 [rows, tokens]."""
         if length not in self._keys:
-            assert self.positions is not None or self.tokens is not None, "nobody said which rows these are"
+            assert self.positions is not None or self.tokens is not None, "the rows of this micro-batch are not set"
             if self.tokens is not None:
                 keys = self.tokens
             else:
@@ -48,19 +48,19 @@ class RowKeys:
 
 
 def token_numbers(positions: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """A number for the token at OFFSETS of the row at POSITIONS, int64; rows have fewer than 2**24 tokens."""
+    """A key for the token at OFFSETS of the row at POSITIONS, int64; rows have fewer than 2**24 tokens."""
     return positions * (1 << 24) + offsets
 
 
 class RowDropout(torch.nn.Module):
-    """Sets a share of the features to zero, by row and token, and scales up the others; does nothing outside of training."""
+    """Dropout of features by row and token, with rescaling; the identity outside of training."""
 
     def __init__(self, p: float, layer: int, keys: RowKeys) -> None:
         super().__init__()
         self.p, self.layer, self.keys = p, layer, keys
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """VALUES [rows, tokens, features] without the dropped ones."""
+        """VALUES [rows, tokens, features] with dropout."""
         if not self.training or not self.p:
             return values
         tokens = _mixed64(self.keys.of(values.shape[1]).to(values.device) + _wrapped((self.layer + 1) * _GOLDEN))
@@ -69,14 +69,14 @@ class RowDropout(torch.nn.Module):
 
 
 def noise_of(keys: RowKeys, length: int, width: int, layer: int, device: torch.device) -> torch.Tensor:
-    """Evenly distributed numbers between -1 and 1 for each token and feature of the present micro-batch, [rows, LENGTH, WIDTH]."""
+    """Uniform noise in [-1, 1) for each token and feature of the current micro-batch, [rows, LENGTH, WIDTH]."""
     tokens = _mixed64(keys.of(length).to(device) + _wrapped((layer + 1) * _GOLDEN))
     features = _mixed64(torch.arange(width, device=device) + _wrapped((layer + 1) << 32))
     return _draw(_low32(tokens)[..., None], _low32(features)) / 2**31
 
 
 def _draw(tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Evenly distributed int32 for each pair."""
+    """Uniformly distributed int32 for each pair."""
     drawn = tokens ^ features
     drawn *= _FIRST
     drawn ^= (drawn >> 15) & 0x1FFFF
@@ -89,7 +89,7 @@ def _threshold(p: float) -> int:
 
 
 def _wrapped(value: int) -> int:
-    """VALUE modulo 2**64 as a signed number."""
+    """VALUE modulo 2**64 as a signed integer."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
@@ -105,10 +105,10 @@ def _low32(keys: torch.Tensor) -> torch.Tensor:
 
 
 def install(model: Any, seed: int) -> RowKeys:
-    """Make every adapter's dropout in MODEL one of rows, and switch off the base's own; gives what the layers ask for their rows.
+    """Replace every adapter's dropout in MODEL by RowDropout, and disable the base's; returns the keys that the layers share.
 
-    The base's own dropout, where its configuration has one, was part of how it was trained. Its masks lie on attention weights too, and
-    would depend on the split of a batch.
+    The base's dropout, if its configuration has one, belongs to its pretraining. It also applies to attention weights, where its masks
+    would depend on the division of a batch.
     """
     keys = RowKeys(seed)
     dropouts = sorted(name for name, module in model.named_modules() if "lora_dropout" in name and isinstance(module, torch.nn.Dropout))

@@ -1,4 +1,4 @@
-"""What ends a training early: numbers that are none, divergence, no progress, and a signal that asks it to stop."""
+"""Reasons to stop a training early: NaN or infinite values, divergence, no progress, and signals."""
 
 import math
 import signal
@@ -12,40 +12,40 @@ from engine.core.errors import UserError
 from stages.train.loop.record import Point
 
 WINDOW = 20
-"""Losses are compared as means over so many steps."""
+"""Steps over which losses are averaged for comparison."""
 _RISE = 1.5
 _FALL = 0.005
-"""A mean loss that has fallen by less than this share of itself, and that for certain, has not fallen."""
-_LOWER = "lower training.learning_rate, raise schedule.warmup_ratio, or lower max_grad_norm"
+"""Minimum relative decrease of the mean loss that counts as progress."""
+_LOWER = "decrease training.learning_rate, increase schedule.warmup_ratio, or decrease max_grad_norm"
 _NO_PROGRESS = (
-    "raise training.learning_rate, train more of the model (r, target_modules), or look at what is learnt from (engine inspect); "
-    "resources.stop_without_progress = 0 lets it go on"
+    "increase training.learning_rate, train more of the model (r, target_modules), or check the training rows (engine inspect); "
+    "resources.stop_without_progress = 0 disables this check"
 )
-_KEPT = "the last good checkpoint is kept, and the same command would go on from there"
+_KEPT = "the last good checkpoint is kept; the same command would resume from it"
 
 
 def refuse_bad_course(curve: Sequence[Point], stop_on_divergence: bool, patience: int = 0) -> None:
-    """Raise UserError where the last step of CURVE shows that going on is of no use; PATIENCE: steps without progress, 0 any number."""
+    """Raise UserError if the last step of CURVE shows that the training fails; PATIENCE: steps without progress, 0 for unlimited."""
     point = curve[-1]
     for name, value in (("loss", point.loss), ("norm of the gradient", point.grad_norm)):
         if not math.isfinite(value):
             raise UserError(f"the {name} is {value} at step {point.step}: the training has diverged ({_KEPT})", hint=_LOWER)
     if len(curve) >= WINDOW and not any(earlier.grad_norm for earlier in curve[-WINDOW:]):
-        what = f"the gradient has been zero for {WINDOW} steps, up to step {point.step}: nothing is learnt ({_KEPT})"
-        raise UserError(what, hint="do the trained weights reach the loss? look at training.method and its target_modules")
+        what = f"the gradient has been zero for {WINDOW} steps, up to step {point.step}: the model does not learn ({_KEPT})"
+        raise UserError(what, hint="check that the trained weights affect the loss: training.method and its target_modules")
     if stop_on_divergence and len(curve) >= 2 * WINDOW and (risen := _risen(curve)):
         first, last = risen
         what = f"the loss has risen from {first:.4g} to {last:.4g} by step {point.step}: the training diverges ({_KEPT})"
-        raise UserError(what, hint=f"{_LOWER}; resources.stop_on_divergence = false lets it go on")
+        raise UserError(what, hint=f"{_LOWER}; resources.stop_on_divergence = false disables this check")
     if patience and (flat := _flat(curve, patience)):
-        what = f"the loss has been flat since the beginning: {flat[0]:.4g} at first, {flat[1]:.4g} by step {point.step} ({_KEPT})"
+        what = f"the loss has not decreased: {flat[0]:.4g} at first, {flat[1]:.4g} by step {point.step} ({_KEPT})"
         raise UserError(what, hint=_NO_PROGRESS)
 
 
 def _flat(curve: Sequence[Point], patience: int) -> tuple[float, float] | None:
-    """The mean loss of the first steps and of the last ones where nothing was learnt in PATIENCE steps, counted from the warm-up's end.
+    """Mean loss of the first and of the last steps if there was no progress in PATIENCE steps after the warm-up; else None.
 
-    A training that has learnt something before is left alone: a loss that stays at its floor is what a good training ends with.
+    A training with earlier progress is not stopped: a good training ends with a flat loss.
     """
     if len(curve) < 4 or len(curve) % patience:
         return None
@@ -55,18 +55,18 @@ def _flat(curve: Sequence[Point], patience: int) -> tuple[float, float] | None:
     half = max(2, patience // 2)
     first, last = ([point.loss for point in part] for part in (curve[:half], curve[-half:]))
     before, now = fmean(first), fmean(last)
-    doubt = 2 * math.sqrt((variance(first) + variance(last)) / half)  # of the difference of both means, from step to step
+    doubt = 2 * math.sqrt((variance(first) + variance(last)) / half)  # standard error of the difference of both means
     return (before, now) if before - now + doubt < _FALL * before else None
 
 
 def _risen(curve: Sequence[Point]) -> tuple[float, float] | None:
-    """The mean loss of the first steps and of the last ones where these are far above."""
+    """Mean loss of the first and of the last steps if the latter is far higher; else None."""
     first, last = (sum(point.loss for point in part) / WINDOW for part in (curve[:WINDOW], curve[-WINDOW:]))
     return (first, last) if last > _RISE * first else None
 
 
 class StopRequest:
-    """Whether somebody asked the training to stop: SIGTERM, ^C, or a file that the step's own process leaves."""
+    """Whether the training was asked to stop: by SIGTERM, ^C, or a file that the step's process writes."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._signalled, self._file = False, file
@@ -76,12 +76,12 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signalled:
-            raise KeyboardInterrupt  # asked twice: at once
+            raise KeyboardInterrupt  # the second signal stops at once
         self._signalled = True
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While this lasts, a signal lets the present step finish and its checkpoint be written."""
+        """Context in which a signal lets the current step finish and its checkpoint be written."""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield

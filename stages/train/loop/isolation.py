@@ -1,7 +1,7 @@
-"""Attention that stays inside each row of a flat batch: how a model is told the borders, and a check that it heeds them.
+"""Attention within each row of a concatenated batch: how a model gets the row boundaries, and a check that no information leaks.
 
-transformers finds the borders in restarting position ids, for the models that hand these to its masks, and builds a mask of all pairs
-for them. Where a model takes its attention from transformers' registry, ours computes each row by itself: no mask, memory linear in tokens.
+transformers derives boundaries from restarting position ids, for models that pass these to its masks, and builds a full mask of token
+pairs. For models that use transformers' attention registry, our attention computes each row separately: no mask, memory linear in tokens.
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ from torch.nn.functional import scaled_dot_product_attention
 from engine.core.errors import UserError
 
 BLOCKS = "adapterbuild_blocks"
-"""The name of our attention in transformers' registry."""
+"""Name of our attention in transformers' registry."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How flat rows are told apart by a model."""
+    """How a model separates concatenated rows."""
 
     flat: bool
     one_line: bool = False
-    """Whether all rows of a micro-batch lie in one line; otherwise each bin has its own."""
+    """Whether all rows of a micro-batch are in one line; otherwise each bin has a line."""
     borders: bool = False
-    """Whether the rows' borders are given to the attention (`cu_seq_lens_q`, int32 [rows + 1])."""
+    """Whether the attention gets row boundaries (`cu_seq_lens_q`, int32 [rows + 1])."""
     mask: Literal["bool", "float"] | None = None
-    """Whether a mask of all pairs of tokens is given, for models that build none from position ids."""
+    """Whether a full attention mask is passed, for models that derive none from position ids."""
 
     def inputs(self, position_ids: torch.Tensor) -> dict[str, Any]:
-        """What a model needs beside token ids and POSITION_IDS [lines, width]."""
+        """The model's inputs in addition to token ids and POSITION_IDS [lines, width]."""
         if self.borders:
             return {"cu_seq_lens_q": borders(position_ids)}
         return {} if self.mask is None else {"attention_mask": pairs(position_ids, self.mask)}
@@ -42,14 +42,14 @@ PADDED = Arrangement(flat=False)
 
 
 def borders(position_ids: torch.Tensor) -> torch.Tensor:
-    """Where each row begins in the one line of POSITION_IDS, and where the last ends, int32."""
+    """Offsets of the rows in the single line of POSITION_IDS, int32 [rows + 1]."""
     assert len(position_ids) == 1
     starts = torch.nonzero(position_ids[0] == 0).flatten()
     return torch.cat([starts, torch.tensor([position_ids.shape[1]])]).to(torch.int32)
 
 
 def pairs(position_ids: torch.Tensor, kind: Literal["bool", "float"]) -> torch.Tensor:
-    """Which token sees which, [lines, 1, width, width]: True (or 0) where a token sees an earlier one of its own row."""
+    """Block-diagonal causal mask [lines, 1, width, width]: True (or 0) where a token attends to an earlier one of its row."""
     row = (position_ids == 0).cumsum(-1)
     sees = (row[:, :, None] == row[:, None, :]).tril()[:, None]
     return sees if kind == "bool" else torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)
@@ -66,9 +66,9 @@ def block_attention(
     cu_seq_lens_q: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention inside each row; QUERY [1, heads, tokens, width], result [1, tokens, heads, width].
+    """Causal attention within each row; QUERY [1, heads, tokens, width], result [1, tokens, heads, width].
 
-    Without borders: transformers' own, as for padded rows, whose padding on the right no token before it sees.
+    Without boundaries: transformers' attention, for padded rows, where causality hides the padding on the right.
     """
     if cu_seq_lens_q is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -90,7 +90,7 @@ def block_attention(
 def _varlen(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cuts: torch.Tensor, scaling: float | None, grouped: bool
 ) -> torch.Tensor:
-    """One kernel for all rows, which torch has for 16-bit numbers on a GPU."""
+    """torch's variable-length kernel for all rows, for 16-bit dtypes on a GPU."""
     from torch.nn.attention.varlen import varlen_attn
 
     longest = int(cuts.diff().max())
@@ -100,7 +100,7 @@ def _varlen(
 
 
 def isolate(model: Any) -> Arrangement:
-    """How MODEL keeps flat rows apart, its attention set accordingly; raises UserError where it cannot."""
+    """Set MODEL's attention to separate concatenated rows, and return the arrangement; raises UserError if none works."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     implementation = str(base.config._attn_implementation)
     reasons = []
@@ -110,12 +110,12 @@ def isolate(model: Any) -> Arrangement:
             return arrangement
         reasons.append(leak)
     _set_attention(base, implementation)
-    what = f"{type(base).__name__} with {implementation} attention cannot keep packed rows apart: {'; '.join(dict.fromkeys(reasons))}"
-    raise UserError(what, hint='set training.batching to "padded", or choose a model with rotary or learned positions')
+    what = f"{type(base).__name__} with {implementation} attention cannot separate packed rows: {'; '.join(dict.fromkeys(reasons))}"
+    raise UserError(what, hint='set training.batching to "padded", or use a model with rotary or learned positions')
 
 
 def _candidates(base: Any, implementation: str) -> list[Arrangement]:
-    """What to try, the cheapest first."""
+    """The arrangements to try, cheapest first."""
     found = [Arrangement(flat=True, one_line="flash" in implementation)]
     if implementation in ("sdpa", BLOCKS) and base._supports_attention_backend and not _is_windowed(base.config):
         found.insert(0, Arrangement(flat=True, one_line=True, borders=True))
@@ -125,7 +125,7 @@ def _candidates(base: Any, implementation: str) -> list[Arrangement]:
 
 
 def _is_windowed(config: Any) -> bool:
-    """Whether some layer sees a window only, or squashes scores: more than our attention computes."""
+    """Whether a layer has sliding-window attention or soft-capped scores, which our attention does not support."""
     names = ("sliding_window", "attention_chunk_size", "attn_logit_softcapping")
     return any(getattr(config, name, None) is not None for name in names)
 
@@ -144,7 +144,7 @@ _ALONE_16_BIT = 5e-2
 
 
 def leaks(model: Any, arrangement: Arrangement) -> str | None:
-    """What MODEL does wrong with three flat rows: what it says of one must not depend on the others; None where all is well."""
+    """What MODEL does wrong with three concatenated rows, whose logits must not depend on each other; None if nothing."""
     rows = [_ids(model, length, seed) for length, seed in ((5, 1), (7, 2), (4, 3))]
     others = [_ids(model, 5, 4), rows[1], _ids(model, 4, 5)]
     with _evaluating(model):
@@ -152,13 +152,13 @@ def leaks(model: Any, arrangement: Arrangement) -> str | None:
             packed, perturbed = (_packed_logits(model, given, arrangement) for given in (rows, others))
             alone = [_logits(model, {"input_ids": row[None]})[0] for row in rows]
         except (ValueError, RuntimeError, TypeError, IndexError) as error:
-            return f"it refuses such a batch ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            return f"it fails on such a batch ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     size = float(alone[1].float().std())
     if _difference(packed[1], perturbed[1]) > _PERTURBED * size:
-        return "a row's neighbours change what is said of it"
+        return "the logits of a row depend on its neighbours"
     tolerance = _ALONE.get(alone[1].dtype, _ALONE_16_BIT) * size
     if any(_difference(a, b) > tolerance for a, b in zip(packed, alone, strict=True)):
-        return "a row among others is answered otherwise than alone"
+        return "the logits of a concatenated row differ from those of the row alone"
     return None
 
 
@@ -186,7 +186,7 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Without dropout and gradients; afterwards as before."""
+    """Context without dropout and gradients; restores the mode."""
     training = model.training
     model.eval()
     with torch.no_grad():

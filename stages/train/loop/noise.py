@@ -1,4 +1,4 @@
-"""NEFTune (Jain et al., 2023, arXiv:2310.05914): noise on the embeddings while training, which belongs to rows as dropout does."""
+"""NEFTune (Jain et al., 2023, arXiv:2310.05914): noise on the embeddings during training, drawn per row like dropout."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ import torch
 from stages.train.loop.dropout import RowKeys, noise_of
 
 _LAYER = -1
-"""A number that no layer's dropout has."""
+"""A layer number that no dropout uses."""
 
 
 def add_noise(model: Any, alpha: float, keys: RowKeys, lengths: torch.Tensor) -> None:
-    """Add evenly distributed noise of at most ALPHA / sqrt(tokens of the row * width) to what MODEL's embeddings give, while it trains.
+    """Add uniform noise of magnitude ALPHA / sqrt(tokens of the row * width) to MODEL's embeddings during training.
 
-    LENGTHS: tokens of each row of the training, by its position. A row's own length counts, not that of the batch it is padded to, so that
-    the same row gets the same noise in any micro-batch.
+    LENGTHS [rows] are the tokens of each row of the training. The row's own length is used, not the padded length, so that a row gets the
+    same noise in any micro-batch.
     """
 
     def disturb(module: torch.nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:

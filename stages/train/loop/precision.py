@@ -1,4 +1,4 @@
-"""In what numbers a training computes."""
+"""Numerical precision of a training."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,18 +11,18 @@ _HALF: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16"}
 
 
 def weights_dtype(parameters: Parameters) -> Dtype:
-    """In what the model's weights are kept: frozen ones in the precision of the training, trained ones in float32.
+    """Data type of the model's weights: the training's precision for frozen weights, float32 for trained ones.
 
-    Half-precision weights that are trained would lose every update smaller than their last digit (Micikevicius et al., 2018,
-    arXiv:1710.03740); an adapter's own weights are float32 in any case.
+    Trained half-precision weights would lose updates smaller than their resolution (Micikevicius et al., 2018, arXiv:1710.03740); an
+    adapter's weights are always float32.
     """
     return _HALF.get(parameters.precision, "float32") if parameters.method.makes_adapter else "float32"
 
 
 def autocast(parameters: Parameters, device: str) -> AbstractContextManager[Any]:
-    """Where matrices are multiplied in the training's precision; DEVICE is a torch device type, `cpu` or `cuda`.
+    """Context in which matrices are multiplied in the training's precision; DEVICE is a torch device type, `cpu` or `cuda`.
 
-    To be left before the optimizer's step: inside, torch remembers the weights' copies in half precision.
+    Must be exited before the optimizer's step, because torch caches half-precision copies of weights inside.
     """
     import torch
 
@@ -31,12 +31,12 @@ def autocast(parameters: Parameters, device: str) -> AbstractContextManager[Any]
 
 
 def scales_loss(parameters: Parameters) -> bool:
-    """Whether the loss must be scaled up so that small gradients are no zeros: float16 alone needs it (`torch.amp.GradScaler`)."""
+    """Whether the loss must be scaled against underflow of gradients: only float16 needs it (`torch.amp.GradScaler`)."""
     return parameters.precision == "float16"
 
 
 def prepare_precision(parameters: Parameters) -> None:
-    """Say how float32 matrices are multiplied; raises UserError for a precision that this machine has not."""
+    """Set the precision of float32 matrix products; raises UserError for a precision that this machine does not support."""
     import torch
 
     if parameters.precision in ("float16", "tf32") and not torch.cuda.is_available():

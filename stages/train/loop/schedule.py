@@ -1,4 +1,4 @@
-"""How the learning rate moves over the steps, as a pure function."""
+"""The learning rate schedule as a pure function."""
 
 import math
 
@@ -6,10 +6,10 @@ from stages.train import Schedule
 
 
 def factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Share of the peak learning rate that the optimizer step STEP (from 0) of STEPS uses.
+    """Learning rate of optimizer step STEP (from 0) of STEPS, as a share of the peak.
 
-    The warm-up rises from zero before the first step to the peak; the decay reaches the floor after the last step. So no step is spent
-    on a rate of zero, unlike in transformers' schedules, whose first step learns nothing.
+    The warm-up rises from zero before the first step; the decay reaches the floor after the last step. So no step has a learning rate of
+    zero, unlike the first step in transformers' schedules.
     """
     warmup = math.ceil(schedule.warmup_ratio * steps)
     if step < warmup:
@@ -18,7 +18,7 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def _left(schedule: Schedule, step: int, warmup: int, steps: int) -> float:
-    """What is left of the rate at STEP, after WARMUP steps."""
+    """The schedule at STEP after WARMUP steps, from 1 down to 0, before the floor is applied."""
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     match schedule.kind:
         case "constant":
@@ -26,7 +26,7 @@ def _left(schedule: Schedule, step: int, warmup: int, steps: int) -> float:
         case "linear":
             return 1 - progress
         case "inverse_sqrt":
-            # Vaswani et al., 2017, arXiv:1706.03762, section 5.3; it has no end.
+            # Vaswani et al., 2017, arXiv:1706.03762, section 5.3; independent of the number of steps.
             return math.sqrt((warmup + 1) / (step + 1))
         case "wsd":
             # Hu et al., 2024, arXiv:2404.06395, section 4: warm-up, stable, decay.

@@ -1,4 +1,4 @@
-"""The training loop: global batches in the mixture's order, each one gradient whatever its split, resumable at every step."""
+"""The training loop: global batches in the mixture's order, gradients independent of their division, resumable at every step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,12 +27,12 @@ from stages.train.memory.peak import is_out_of_memory, release
 
 @dataclass
 class Trainer:
-    """One training: what it works on, and how far it has come."""
+    """One training: its data and its progress."""
 
     processes: Processes
     rows: Rows
     maker: Batches
-    """Makes micro-batches of the rows."""
+    """Builder of micro-batches."""
     parameters: Parameters
     keys: RowKeys
     checkpoints: Checkpoints
@@ -52,7 +52,7 @@ class Trainer:
         self.progress.micro_rows = self.parameters.micro_batch
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from CHECKPOINT, whose weights the model has already."""
+        """Resume from CHECKPOINT, whose weights the model already has."""
         if checkpoint.states:
             self.processes.load(checkpoint.states)
         self.progress = checkpoint.progress
@@ -61,19 +61,19 @@ class Trainer:
         self.curve = [Point(number, *values) for number, values in enumerate(self.progress.curve, 1)]
 
     def run(self) -> None:
-        """Take the steps that are left; raises UserError where going on is of no use, Preempted where somebody asked to stop."""
+        """Run the remaining steps; raises UserError if the training fails, Preempted if it was asked to stop."""
         due = Due(self.parameters.checkpoints, self.progress.step)
         with self.stop.listening(), self.watcher.watching(self.progress.step):
             while self.progress.step < len(self.batches) and not self.validator.exhausted(self.progress.validations):
                 self._advance(due)
 
     def _advance(self, due: Due) -> None:
-        """One step and what follows from it."""
+        """One step, with validation, checkpoint and checks."""
         step = self.progress.step
         rate = self.parameters.learning_rate * factor(self.parameters.schedule, step, len(self.batches))
         loss = self._gradient(step)
         norm = self.processes.step(rate)
-        # Whether to stop or to save is the first process's clock to say: all must do it at the same step.
+        # The first process's clock decides when to stop or save: all must do so at the same step.
         first = self.processes.share.index == 0
         loss, stop, save = self.processes.sums([loss, float(bool(self.stop)), float(first and due.now(step + 1))])
         self._note(Point(step + 1, loss, rate, norm))
@@ -83,7 +83,7 @@ class Trainer:
             self.save()
             due.saved(step + 1)
         if stop:
-            raise Preempted(f"step {step + 1} of {len(self.batches)} is saved; the same command goes on from there")
+            raise Preempted(f"step {step + 1} of {len(self.batches)} is saved; the same command resumes from it")
 
     def _note(self, point: Point) -> None:
         self.curve.append(point)
@@ -102,13 +102,13 @@ class Trainer:
                 self.checkpoints.keep_best(weights)
 
     def save(self) -> None:
-        """Write a checkpoint; all processes take part in collecting it."""
+        """Write a checkpoint; collective over all processes."""
         weights, states = self.processes.weights(), self.processes.states()
         if self.processes.share.index == 0:
             self.checkpoints.save(self.progress, weights, states)
 
     def _gradient(self, step: int) -> float:
-        """Compute the gradient of a global batch; this process's part of its loss. Where memory is short, in halves."""
+        """Compute the gradient of a global batch, halving the micro-batch if memory is short; returns this process's part of the loss."""
         while True:
             try:
                 return self._micro_batches(step)
@@ -117,9 +117,9 @@ class Trainer:
                     raise
                 self.progress.micro_rows = smaller(self.parameters, self.progress.micro_rows, self._share_rows(step))
                 if self.processes.share.count > 1:
-                    # The others wait for this process in the midst of an exchange: all begin again from the last checkpoint.
+                    # The others are blocked in a collective operation: all restart from the last checkpoint.
                     raise OutOfMemory(self.progress.micro_rows) from error
-            # Outside of the handler: the error's frames hold the very tensors that took the memory.
+            # Outside of the handler: the traceback's frames hold the tensors that filled the memory.
             self.processes.clear()
             release()
 
@@ -127,28 +127,28 @@ class Trainer:
         return self.maker.largest(self.batches[step], self.processes.share)
 
     def _micro_batches(self, step: int) -> float:
-        # Whatever draws random numbers, such as a noise on embeddings, draws the same after a restart.
+        # Random draws, such as noise on embeddings, are the same after a restart.
         torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
         self.processes.model.train()
         parts = self.maker.micro_batches(self.batches[step], self.processes.share, Bound(self.progress.micro_rows))
-        # The device works on the next part while this one's loss is still on its way: they are added up where they are.
+        # Losses are summed on the device, so that it need not wait between micro-batches.
         return float(sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1)))
 
     def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
-        """Add the gradient of a micro-batch; its part of the loss."""
+        """Accumulate the gradient of a micro-batch; returns its part of the loss."""
         batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
         self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
         with autocast(self.parameters, batch.labels.device.type):
             outputs = self.processes.forward({**batch.inputs, "use_cache": False})
         loss = token_loss(outputs, batch.labels, self.supervised[step])
-        # The logits, often the largest tensor of all, leave room for their gradient.
+        # Free the logits, often the largest tensor, to make room for their gradient.
         del outputs
         self.processes.backward(loss, last)
         return loss.detach()
 
 
 class OutOfMemory(Exception):
-    """A process has no memory for its micro-batch; `rows` may fit."""
+    """A process has too little memory for its micro-batch; `rows` may fit."""
 
     def __init__(self, rows: int) -> None:
         super().__init__(f"out of memory; {rows} rows may fit")
@@ -156,11 +156,11 @@ class OutOfMemory(Exception):
 
 
 def smaller(parameters: Parameters, rows: int | None, share: int) -> int:
-    """Half of the micro-batch; raises UserError where that cannot be or was not asked for."""
+    """Half of the micro-batch; raises UserError if it cannot be halved or was set explicitly."""
     tried = min(rows or share, share)
     if parameters.micro_batch is not None:
-        raise UserError(f"{tried} rows at once do not fit into memory", hint='set resources.micro_batch = "auto", or to fewer rows')
+        raise UserError(f"out of memory with a micro-batch of {tried} rows", hint='set resources.micro_batch to fewer rows, or to "auto"')
     if tried == 1:
-        hint = "lower tokenization.max_length, let ZeRO share the weights (resources.zero = 3), or take a smaller model or a larger device"
-        raise UserError("not even one row at once fits into memory", hint=hint)
+        hint = "decrease tokenization.max_length, partition the weights (resources.zero = 3), or use a smaller model or a larger device"
+        raise UserError("out of memory even with a micro-batch of one row", hint=hint)
     return tried // 2

@@ -1,4 +1,4 @@
-"""What every process of a training does: open the rows, prepare the model, go on from the last checkpoint, train, validate."""
+"""The work of every process of a training: load rows, prepare the model, resume from the last checkpoint, train, validate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,34 +30,34 @@ from stages.train.loop.validation import Validator
 from stages.train.memory.peak import Meter, forget_peak, peak_memory
 
 STOP = "stop"
-"""The file in the scratch folder by which the step's own process asks the others to stop."""
+"""File in the scratch folder with which the step's process asks the others to stop."""
 
 
 CHECKPOINTS = "checkpoints"
-"""The folder in the scratch folder where the state of the training is."""
+"""Folder in the scratch folder for the training's state."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training comes to."""
+    """The result of a training."""
 
     curve: list[Point]
     validation_loss: dict[str, float]
     best_step: int | None
-    """The step whose weights are the result, where validations decide that."""
+    """The step whose weights are the result, if chosen by validation."""
     peak_memory_bytes: int
-    """Of the whole process."""
+    """Peak of the whole process, in bytes."""
     training_memory_bytes: int | None
-    """Of the training itself, as an estimate counts; None where it cannot be told."""
+    """Peak of the training alone, comparable with the estimate, in bytes; None if unknown."""
     micro_rows: int | None
-    """Rows that a device computed at once at most; None: its whole share of a global batch."""
+    """Maximum micro-batch in rows; None: the whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
-    """The weights by name, where they are others than the model's own."""
+    """The resulting weights by name, if they are not those of the model."""
 
 
 @dataclass(frozen=True)
 class Matter:
-    """What a training works on."""
+    """Model and data of a training."""
 
     model: Any
     rows: Rows
@@ -65,7 +65,7 @@ class Matter:
 
 
 def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
-    """The model that learns, its fresh weights decided by the seed."""
+    """The model to train; the seed determines its fresh weights."""
     model = open_model(parameters, inputs["model"])
     if "vocabulary" in inputs:
         extend(model, inputs["vocabulary"])
@@ -74,7 +74,7 @@ def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
 
 
 def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict[str, Rows]]:
-    """The rows to train on, and the validation rows of each task that has any; raises UserError for rows that do not fit the model."""
+    """Training rows, and validation rows by task (if any); raises UserError for rows that do not fit the model."""
     from stages.tokens.files import Tokens
 
     rows = Rows.open(job.inputs["order"], job.group("tokens"))
@@ -90,14 +90,14 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
 
 
 def matter(parameters: Parameters, job: Job) -> Matter:
-    """Model and rows of a training; raises UserError where they do not fit each other."""
+    """Model and rows of a training; raises UserError if they do not fit each other."""
     model = prepare(parameters, job.inputs)
     rows, validation = open_rows(parameters, job, model.config)
     return Matter(model, rows, validation)
 
 
 def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
-    """Train the model of MATTER, going on from the last checkpoint where there is one; the outcome."""
+    """Train the model of MATTER, resuming from the last checkpoint, if any; returns the result."""
     model = matter.model.to(device)
     meter = Meter(model, device)
     checkpoints = Checkpoints(job.scratch / CHECKPOINTS, job.scratch.name)
@@ -151,14 +151,14 @@ def _processes(model: Any, parameters: Parameters, share: Share) -> Processes:
 
 
 def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter: Meter) -> Result:
-    """The outcome of a training that has ended."""
+    """The result of a finished training."""
     needed = meter.end()
     validations = trainer.progress.validations
     best = None
     weights = None
     if trainer.validator.keeps_best:
         best = min(validations, key=lambda validation: validation.loss)
-        # Where hosts have disks of their own, only the first process's has them.
+        # If hosts have separate disks, only the first process's has the best weights.
         weights = trainer.checkpoints.best() if trainer.processes.share.index == 0 else None
     elif not model_is_whole:
         weights = trainer.processes.weights()
@@ -168,6 +168,6 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter:
 
 
 def default_device(number: int = 0) -> torch.device:
-    """The device of the process with that NUMBER on its host."""
-    # Other devices are neither as exact nor as deterministic as these two.
+    """The device of the process with local rank NUMBER."""
+    # Other device types are less exact and not deterministic.
     return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")

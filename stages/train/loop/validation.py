@@ -1,4 +1,4 @@
-"""Validation: the loss on held-out rows, during a training and after it, and when it says to stop."""
+"""Validation: the loss on held-out rows, during and after a training, and early stopping."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,15 +21,15 @@ _ROWS = 32
 
 @dataclass(frozen=True)
 class Validator:
-    """The validation rows of each task, and what is to follow from their losses."""
+    """Computes validation losses by task; decides about early stopping."""
 
     processes: Processes
     tasks: dict[str, Rows]
     section: Validation | None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """In what numbers the model computes."""
+    """Precision of the model."""
     decoder_start: int | None = None
-    """The token that a decoder with an encoder begins with."""
+    """Decoder start token of an encoder-decoder."""
 
     @property
     def keeps_best(self) -> bool:
@@ -37,25 +37,25 @@ class Validator:
         return self.section is not None and self.section.keep_best and bool(self.tasks)
 
     def due(self, step: int, steps: int) -> bool:
-        """Whether the rows are asked after STEP of STEPS steps: now and then, and after the last one."""
+        """Whether to validate after STEP of STEPS steps: periodically, and after the last one."""
         return self.section is not None and bool(self.tasks) and (step % self.section.every_steps == 0 or step == steps)
 
     def exhausted(self, validations: Sequence[Validated]) -> bool:
-        """Whether the last validations brought nothing better."""
+        """Whether patience is exhausted: the last validations brought no improvement."""
         if self.section is None or self.section.patience is None or not validations:
             return False
         losses = [validation.loss for validation in validations]
         return len(losses) - 1 - losses.index(min(losses)) >= self.section.patience
 
     def ask(self, step: int, micro_rows: int | None) -> Validated:
-        """Cross entropy per supervised token after STEP steps, of all rows and of each task's, in nats, without dropout."""
+        """Cross entropy in nats per supervised token after STEP steps, overall and by task, without dropout."""
         totals = self.processes.sums([self._total(rows, micro_rows) for rows in self.tasks.values()])
         counts = [int(rows.supervised().sum()) for rows in self.tasks.values()]
         tasks = {task: total / count for task, total, count in zip(self.tasks, totals, counts, strict=True)}
         return Validated(step, sum(totals) / max(1, sum(counts)), tasks)
 
     def _total(self, rows: Rows, micro_rows: int | None) -> float:
-        """The sum over this process's share of ROWS."""
+        """Summed loss (nats) over this process's share of ROWS."""
         self.processes.model.eval()
         maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)), decoder_start=self.decoder_start)
         with torch.no_grad(), self.autocast():

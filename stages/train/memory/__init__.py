@@ -1,1 +1,1 @@
-"""Memory and disk room that a training takes."""
+"""Memory and disk space of a training."""

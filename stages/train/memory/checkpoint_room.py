@@ -1,12 +1,12 @@
-"""How much room the checkpoints of a training take on a disk."""
+"""Disk space of a training's checkpoints."""
 
 KEPT = 2
-"""Checkpoints that are kept, while one more is written."""
+"""Maximum checkpoints on disk: those kept, and the one being written."""
 
 _COPIES = 1 + 2
-"""What a checkpoint holds of each trained weight: itself, and AdamW's two moments."""
+"""Copies of each trained weight in a checkpoint: the weight, and AdamW's two moments."""
 
 
 def checkpoint_bytes(trained_bytes: int) -> int:
-    """The room for all checkpoints of TRAINED_BYTES of weights, and for the best weights beside them."""
+    """Bytes of all checkpoints for TRAINED_BYTES of weights, including the best weights."""
     return trained_bytes * (_COPIES * (KEPT + 1) + 1)

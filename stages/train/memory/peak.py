@@ -1,4 +1,4 @@
-"""Memory of a training: how much it took, and what to do when it runs out."""
+"""Measures the memory of a training, and detects out-of-memory errors."""
 
 import contextlib
 import ctypes
@@ -14,63 +14,63 @@ from typing import Any
 import torch
 
 _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory")
-"""How torch says it, as a RuntimeError without a class of its own on the CPU."""
+"""Messages of torch's out-of-memory errors, which on the CPU are plain RuntimeErrors."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ERROR means that a device, or main memory, is full."""
+    """Whether ERROR is an out-of-memory error of a device or of main memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(saying in str(error) for saying in _SAYINGS)
 
 
 def release() -> None:
-    """Give back what nothing refers to any more."""
+    """Free unreferenced memory, including torch's caches."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:
-    """The largest amount of memory that this process has held, in bytes: of the device, or main memory where that is the device."""
+    """Peak memory of this process in bytes: device memory, or main memory for the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "linux":
-        # Not ru_maxrss: across exec it keeps what the process that started this one held.
+        # Not ru_maxrss, which across exec keeps the peak of the parent process.
         return _status("VmHWM")
-    # macOS counts in bytes: getrusage(2).
+    # macOS reports bytes: getrusage(2).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def held_memory(device: torch.device) -> int:
-    """What this process holds now, in bytes; the largest amount so far where the system does not tell."""
+    """Current memory of this process in bytes; the peak so far if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return _status("VmRSS") if sys.platform == "linux" else peak_memory(device)
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let the peak count from now on, where main memory is the device: to load a model maps its file, and pages of files are no need.
+    """Reset the peak, if the device is the CPU: loading maps the model's file, whose pages are reclaimable.
 
-    On a GPU loading counts: what does not fit there fails.
+    On a GPU loading counts, because memory for it is required.
     """
     if device.type == "cpu" and sys.platform == "linux":
-        # proc(5): 5 sets the high water mark back to what is held now. Where that is not allowed the peak of loading stays.
+        # proc(5): 5 resets the high water mark to the current value. If not permitted, the peak includes loading.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
 
 class Meter:
-    """The memory that a training itself needs at most: model, gradients, states and activations, which is what an estimate is about.
+    """Peak memory of a training alone: model, gradients, states and activations, comparable with the estimate.
 
-    What the process held besides when the meter began (the interpreter, libraries) is left out, and so is what the allocator keeps of
-    freed memory: on a GPU torch counts by the byte; of main memory glibc says what is in use (mallinfo(3)), which a thread looks at.
+    It excludes the initial memory of the process (interpreter, libraries) and freed memory that the allocator keeps: on a GPU torch counts
+    allocations; in main memory a thread polls glibc's count of memory in use (mallinfo(3)).
     """
 
     def __init__(self, model: Any, device: torch.device) -> None:
-        """Begin, before the optimizer has any states, with MODEL on DEVICE."""
+        """Start measuring, before the optimizer has states, with MODEL on DEVICE."""
         self._device = device
         self._held = sum(tensor.numel() * tensor.element_size() for tensor in {id(t): t for t in _tensors(model)}.values())
         self._before = self._peak = _in_use(device) or 0
-        # Another allocator than glibc's, which would not know of the model.
+        # Another allocator than glibc's would not count the model.
         self._knows = self._before >= self._held // 2 and bool(self._before)
         self._ended = threading.Event()
         if self._knows and device.type == "cpu":
@@ -82,7 +82,7 @@ class Meter:
             time.sleep(_BETWEEN_LOOKS)
 
     def end(self) -> int | None:
-        """The most that the training has needed so far, in bytes; None where the system does not tell."""
+        """Stop measuring; returns the peak in bytes, None if the system does not report it."""
         self._ended.set()
         if not self._knows:
             return None
@@ -91,7 +91,7 @@ class Meter:
 
 
 _BETWEEN_LOOKS = 0.005
-"""Seconds; a look takes some millionths of one."""
+"""Seconds between polls, which take microseconds."""
 
 
 def _tensors(model: Any) -> list[torch.Tensor]:
@@ -108,7 +108,7 @@ class _Counts(ctypes.Structure):
 
 
 def _in_use(device: torch.device) -> int | None:
-    """Bytes in use now: on a GPU of its tensors, in main memory of all that was allocated and not freed; None where nobody tells."""
+    """Bytes in use: of tensors on a GPU, of all allocations in main memory; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     counts = _mallinfo()

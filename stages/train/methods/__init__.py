@@ -1,4 +1,4 @@
-"""Which weights are trained, and how; one member a file."""
+"""Training methods: which weights are trained, and how; one member per file."""
 
 from typing import Annotated
 

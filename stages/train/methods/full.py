@@ -17,8 +17,8 @@ class Full(TrainingMethod):
     learns_new_tokens: ClassVar[bool] = True
 
     def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> "PreTrainedModel":
-        """The model as it is."""
-        assert adapter is None, "a full training starts from a whole model"
+        """The model, unchanged."""
+        assert adapter is None, "full training cannot continue an adapter"
         return model
 
     def save(self, model: Any, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""IA3 (Liu et al., 2022, arXiv:2205.05638): learnt factors for keys, values and the feed-forward layer, through peft."""
+"""IA3 (Liu et al., 2022, arXiv:2205.05638): learned scaling factors for keys, values and the feed-forward layer, through peft."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,31 +20,31 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "qwen3": (("q_proj", "v_proj"), ("down_proj",)),
     "t5": (("k", "v"), ("wo",)),
 }
-"""Layers whose outputs, and feed-forward layers whose inputs are scaled, by model type, as peft has them."""
+"""Layers whose outputs are scaled, and feed-forward layers whose inputs are scaled, by model type, as in peft."""
 
 
 class Ia3(AdapterMethod):
-    """Learnt factors for keys, values and the feed-forward layer; the result is a very small adapter."""
+    """Learned scaling factors for keys, values and the feed-forward layer; the result is a very small adapter."""
 
     kind: Literal["ia3"] = "ia3"
-    target_modules: tuple[str, ...] = recipe((), "Layers whose outputs are scaled; none given: those of the architecture.")
-    feedforward_modules: tuple[str, ...] = recipe((), "Layers whose inputs are scaled; none given: those of the architecture.")
+    target_modules: tuple[str, ...] = recipe((), "Layers whose outputs are scaled; if empty, the architecture's defaults.")
+    feedforward_modules: tuple[str, ...] = recipe((), "Layers whose inputs are scaled; if empty, the architecture's defaults.")
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     def layers(self, model_type: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-        """Names of the layers whose outputs and whose inputs are scaled; None where neither spec nor architecture says."""
+        """Names of the layers whose outputs and whose inputs are scaled; None if unknown for the architecture and not set."""
         if self.target_modules or self.feedforward_modules:
             return self.target_modules, self.feedforward_modules
         return TARGETS.get(model_type)
 
     def refused(self, model_type: str) -> str | None:
-        """An architecture of which it is not known which layers to scale."""
+        """A message for an architecture without known layers to scale; None if they are known."""
         if self.layers(model_type) is None:
-            return f"ia3 does not know which layers of a {model_type} to scale: give method.target_modules and method.feedforward_modules"
+            return f"ia3 has no default layers for {model_type}: set method.target_modules and method.feedforward_modules"
         return super().refused(model_type)
 
     def configuration(self, model: "PreTrainedModel") -> Any:
-        """peft's configuration; raises UserError for layers that are not there."""
+        """peft's configuration; raises UserError for layers that the model does not have."""
         from peft import IA3Config
 
         from stages.train.layers import target_layers

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2021, arXiv:2106.09685): low-rank updates beside frozen weights, through peft."""
+"""LoRA (Hu et al., 2021, arXiv:2106.09685): low-rank updates of frozen weights, through peft."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -13,47 +13,49 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Initialisation = Literal["default", "gaussian", "orthogonal", "olora", "pissa", "pissa_niter_16", "mica"]
-"""How peft draws the first updates without data; `default`: the lower matrix at random, the upper one zero (Hu et al., section 4.1)."""
+"""peft's data-free initializations; `default`: A at random, B zero (Hu et al., section 4.1)."""
 
 _MOVES_BASE = ("olora", "pissa", "pissa_niter_16")
-"""Initialisations that take the first update out of the frozen weights (Büyükakyüz, 2024, arXiv:2406.01775; Meng et al., 2024,
-arXiv:2404.02948); what is saved is rewritten as an update of the weights as they were."""
+"""Initializations that subtract the initial update from the frozen weights (Büyükakyüz, 2024, arXiv:2406.01775; Meng et al., 2024,
+arXiv:2404.02948); the saved adapter is converted to an update of the original weights."""
 
 
 class LowRank(AdapterMethod):
-    """What LoRA and QLoRA have in common: the low-rank updates."""
+    """Common to LoRA and QLoRA: low-rank updates."""
 
     r: int = recipe(16, "Rank of the updates.", gt=0)
-    lora_alpha: int = recipe(32, "The updates are scaled by lora_alpha / r.", gt=0)
-    lora_dropout: float = recipe(0.0, "Dropout before the updates, while training.", ge=0, lt=1)
-    target_modules: Literal["all-linear"] | tuple[str, ...] = recipe("all-linear", "Layers that get an update: all linear ones, or names.")
-    use_rslora: bool = recipe(False, "Scale by lora_alpha / sqrt(r) instead (Kalajdzievski, 2023, arXiv:2312.03732).")
-    use_dora: bool = recipe(False, "Learn each output's magnitude apart from its direction (Liu et al., 2024, arXiv:2402.09353).")
-    init_lora_weights: Initialisation = recipe("default", "How the first updates are drawn.")
+    lora_alpha: int = recipe(32, "Updates are scaled by lora_alpha / r.", gt=0)
+    lora_dropout: float = recipe(0.0, "Dropout probability on the inputs of the updates during training.", ge=0, lt=1)
+    target_modules: Literal["all-linear"] | tuple[str, ...] = recipe("all-linear", "Layers with an update: all linear layers, or names.")
+    use_rslora: bool = recipe(False, "rsLoRA: scale by lora_alpha / sqrt(r) instead (Kalajdzievski, 2023, arXiv:2312.03732).")
+    use_dora: bool = recipe(False, "DoRA: train magnitude and direction of weights separately (Liu et al., 2024, arXiv:2402.09353).")
+    init_lora_weights: Initialisation = recipe("default", "Initialization of the updates.")
     modules_to_save: tuple[str, ...] = recipe((), "Modules that are trained in full and saved with the adapter, such as `lm_head`.")
     bias: Literal["none", "all", "lora_only"] = recipe("none", "Which biases of the model are trained.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.use_dora and self.moves_base:
-            what = "use_dora and init_lora_weights {init} do not go together: what DoRA has learnt cannot be rewritten for the base; "
-            hint = 'take "orthogonal", which leaves the base alone'
+            what = "use_dora is incompatible with init_lora_weights {init}: DoRA updates cannot be converted to the original base; "
+            hint = 'use "orthogonal", which does not modify the base'
             raise PydanticCustomError("dora", what + hint, {"init": self.init_lora_weights, "at": ("use_dora",)})
         if self.init_lora_weights == "mica" and self.use_dora:
-            raise PydanticCustomError("mica", "peft's mica freezes half of each update and is no DoRA: leave one of them out")
+            raise PydanticCustomError(
+                "mica", "init_lora_weights mica freezes half of each update and is incompatible with use_dora: remove one of them"
+            )
         if self.init_lora_weights == "orthogonal" and self.r % 2:
             raise PydanticCustomError("odd", "orthogonal needs an even r, not {r}", {"r": self.r, "at": ("r",)})
         return self
 
     @property
     def dropout(self) -> float:
-        """The dropout before the updates."""
+        """The dropout probability on the inputs of the updates."""
         return self.lora_dropout
 
     free_fields: ClassVar[frozenset[str]] = frozenset({"lora_dropout", "compute_dtype"})
 
     def as_saved(self) -> Self:
-        """Updates that began in the frozen weights are saved with twice the rank, at the same scale."""
+        """With an initialization that modifies the base, adapters are saved with twice the rank, at the same scale."""
         if not self.moves_base:
             return self.model_copy(update={"init_lora_weights": "default"})
         alpha = self.lora_alpha * (2**0.5 if self.use_rslora else 2)
@@ -61,11 +63,11 @@ class LowRank(AdapterMethod):
 
     @property
     def moves_base(self) -> bool:
-        """Whether the first updates are taken out of the frozen weights."""
+        """Whether the initial updates are subtracted from the frozen weights."""
         return self.init_lora_weights in _MOVES_BASE
 
     def configuration(self, model: "PreTrainedModel") -> Any:
-        """peft's configuration; raises UserError for layers that are not there or smaller than the rank."""
+        """peft's configuration; raises UserError for layers that the model does not have or that are smaller than the rank."""
         from peft import LoraConfig
 
         from stages.models.added_tokens import trainable_tokens
@@ -83,14 +85,14 @@ class LowRank(AdapterMethod):
             init_lora_weights=True if self.init_lora_weights == "default" else self.init_lora_weights,
             modules_to_save=list(self.modules_to_save) or None,
             bias=self.bias,
-            # GPT-2 keeps its weights transposed; peft would set this by itself, with a warning at each layer.
+            # GPT-2 stores transposed weights; peft would set this automatically, with a warning for each layer.
             fan_in_fan_out=has_transposed_layers(model),
             task_type=task_type(model),
             trainable_token_indices=trainable_tokens(model),
         )
 
     def prepare(self, model: "PreTrainedModel", adapter: Path | None = None) -> Any:
-        """MODEL with low-rank updates; the first ones are remembered where the frozen weights were changed for them."""
+        """MODEL with low-rank updates; initial updates are stored if they were subtracted from the frozen weights."""
         prepared = super().prepare(model, adapter)
         if self.moves_base and adapter is None:
             from stages.models.adapters import remember_first
@@ -100,14 +102,14 @@ class LowRank(AdapterMethod):
 
 
 class Lora(LowRank):
-    """Low-rank updates beside frozen weights; the result is an adapter."""
+    """Low-rank updates of frozen weights; the result is an adapter."""
 
     kind: Literal["lora"] = "lora"
     learns_new_tokens: ClassVar[bool] = True
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     def refused(self, model_type: str) -> str | None:
-        """Orthogonal columns of transposed matrices are not those that peft takes."""
+        """A message for olora on GPT-2: peft does not transpose its matrices."""
         if self.init_lora_weights == "olora" and model_type == "gpt2":
-            return 'init_lora_weights "olora" fails on GPT-2, whose matrices are transposed (peft 0.21); take "pissa"'
+            return 'init_lora_weights "olora" fails on GPT-2, whose matrices are transposed (peft 0.21); use "pissa"'
         return super().refused(model_type)

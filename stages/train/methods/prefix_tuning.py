@@ -1,4 +1,4 @@
-"""Prefix tuning (Li and Liang, 2021, arXiv:2101.00190): learnt keys and values before each row, in every layer, through peft."""
+"""Prefix tuning (Li and Liang, 2021, arXiv:2101.00190): learned keys and values before each row, in every layer, through peft."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class PrefixTuning(AdapterMethod):
-    """Learnt keys and values stand before each row in every layer; the model is frozen."""
+    """Learned keys and values before each row in every layer; the model is frozen."""
 
     kind: Literal["prefix_tuning"] = "prefix_tuning"
-    num_virtual_tokens: int = recipe(20, "Number of learnt keys and values in each layer.", gt=0)
+    num_virtual_tokens: int = recipe(20, "Number of learned keys and values per layer.", gt=0)
     packs: ClassVar[bool] = False
     checkpoints_layers: ClassVar[bool] = False
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     @property
     def virtual_tokens(self) -> int:
-        """The learnt keys and values take positions."""
+        """The number of learned keys and values, which use positions."""
         return self.num_virtual_tokens
 
     def configuration(self, model: "PreTrainedModel") -> Any:
@@ -31,7 +31,7 @@ class PrefixTuning(AdapterMethod):
 
 
 def _shared_heads(model: "PreTrainedModel") -> dict[str, int]:
-    """Falcon 7B's layer has one key and value for all heads, which its configuration does not say under the key that peft reads."""
+    """peft options for Falcon 7B's multi-query attention, whose configuration lacks the key that peft reads."""
     config = model.config
     if config.model_type != "falcon" or config.new_decoder_architecture:
         return {}

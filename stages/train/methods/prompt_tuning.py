@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al., 2021, arXiv:2104.08691): learnt embeddings before each row, through peft."""
+"""Prompt tuning (Lester et al., 2021, arXiv:2104.08691): learned embeddings before each row, through peft."""
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 class PromptTuning(AdapterMethod):
-    """Learnt embeddings stand before each row; the model is frozen."""
+    """Learned embeddings before each row; the model is frozen."""
 
     kind: Literal["prompt_tuning"] = "prompt_tuning"
-    num_virtual_tokens: int = recipe(20, "Number of learnt embeddings.", gt=0)
-    init: Literal["random", "vocabulary"] = recipe("vocabulary", "The first embeddings: random numbers, or those of random tokens.")
+    num_virtual_tokens: int = recipe(20, "Number of learned embeddings.", gt=0)
+    init: Literal["random", "vocabulary"] = recipe("vocabulary", "Initialization of the embeddings: random, or those of random tokens.")
     packs: ClassVar[bool] = False
     free_fields: ClassVar[frozenset[str]] = frozenset({"init"})
     environment: ClassVar[tuple[str, ...]] = ("peft",)
 
     @property
     def virtual_tokens(self) -> int:
-        """The learnt embeddings take positions."""
+        """The number of learned embeddings, which use positions."""
         return self.num_virtual_tokens
 
     def configuration(self, model: "PreTrainedModel") -> Any:

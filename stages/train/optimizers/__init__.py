@@ -1,4 +1,4 @@
-"""How gradients become updates; one member a file."""
+"""Optimizers; one member per file."""
 
 from typing import Annotated
 

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class AdamW(OptimizerPart):
-    """torch's AdamW, all updates in one kernel."""
+    """torch's fused AdamW."""
 
     kind: Literal["adamw"] = "adamw"
-    eps: float = recipe(1e-8, "Added to the root of the second moment.", gt=0)
+    eps: float = recipe(1e-8, "Epsilon, added to the root of the second moment.", gt=0)
 
     def make(
         self, weights: Iterable[tuple[str, "Parameter"]], learning_rate: float, betas: tuple[float, float], weight_decay: float
     ) -> "Optimizer":
-        """torch's fused AdamW, which CPU and GPU have."""
+        """torch's fused AdamW, available on CPU and GPU."""
         import torch
 
         return torch.optim.AdamW(groups(weights, weight_decay), lr=learning_rate, betas=betas, eps=self.eps, fused=True)

@@ -1,4 +1,4 @@
-"""AdamW with states of 8 bits (Dettmers et al., 2021, arXiv:2110.02861), of bitsandbytes."""
+"""AdamW with 8-bit states (Dettmers et al., 2021, arXiv:2110.02861), of bitsandbytes."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class AdamW8bit(OptimizerPart):
-    """AdamW whose moments are kept in 8 bits, in blocks of 256; weights of fewer than 4096 numbers keep float32 moments."""
+    """AdamW with 8-bit moments in blocks of 256; weights with fewer than 4096 elements have float32 moments."""
 
     kind: Literal["adamw_8bit"] = "adamw_8bit"
-    eps: float = recipe(1e-8, "Added to the root of the second moment.", gt=0)
-    paged: bool = resource(False, "Let the states move to main memory where the device's is full.")
+    eps: float = recipe(1e-8, "Epsilon, added to the root of the second moment.", gt=0)
+    paged: bool = resource(False, "Page the states to main memory when device memory is full.")
     has_betas: ClassVar[bool] = True
-    # Two moments of a byte, and a float32 constant of each block of 256 for each.
+    # Two moments of one byte, and for each a float32 constant per block of 256.
     state_bytes: ClassVar[float] = 2 * (1 + 4 / 256)
     environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 

@@ -1,4 +1,4 @@
-"""AdamW whose states move to main memory where the device's is full (Dettmers et al., 2023, arXiv:2305.14314), of bitsandbytes."""
+"""AdamW whose states are paged to main memory when device memory is full (Dettmers et al., 2023, arXiv:2305.14314), of bitsandbytes."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class PagedAdamW(OptimizerPart):
-    """AdamW with pages of states in main memory; without a GPU there is one memory, and it is an ordinary AdamW."""
+    """AdamW with states paged to main memory; without a GPU, an ordinary AdamW."""
 
     kind: Literal["paged_adamw"] = "paged_adamw"
-    eps: float = recipe(1e-8, "Added to the root of the second moment.", gt=0)
+    eps: float = recipe(1e-8, "Epsilon, added to the root of the second moment.", gt=0)
     environment: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
 
     def make(

@@ -68,7 +68,7 @@ def test_a_method_that_cannot_learn_new_tokens_refuses_them(tmp_path, monkeypatc
     ("tokenization", "said"),
     [
         ('format = { kind = "chat", template = "x", template_file = "y" }', "give template or template_file, not both"),
-        ('format = { kind = "plain", prompt = "no place" }', "once, where the text goes"),
+        ('format = { kind = "plain", prompt = "no place" }', "exactly once"),
         ('format = { kind = "chat", date = "today" }', "date"),
         ('encoder_decoder = true\nmask = "full"', "the mask must be completion"),
         ('mask = "asistant"', "did you mean 'assistant'?"),

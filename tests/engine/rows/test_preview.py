@@ -151,6 +151,6 @@ def test_what_becomes_of_the_parts_of_messages_is_shown(workspace):
     assert unrolled["notes"][0].startswith("control tokens in its text: 2, encoded as text") and "2 in all" in unrolled["notes"][1]
     learned = ["".join(one["text"] for one in tokens if one["supervised"]) for tokens in (unrolled["tokens"], *unrolled["more_tokens"])]
     assert learned == ["(Let me see.)It is.</s>"] * 2
-    assert "leaves out a part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
+    assert "omits part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
     said = engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "2").stdout
     assert "assistant, reasoning: Let me see." in said and "note: unrolled" in said and "tokens of another row" in said

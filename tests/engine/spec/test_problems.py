@@ -96,7 +96,7 @@ MISTAKES = {
         '{ kind = "lora", target_modules = 3 }',
         "training.method.target_modules must be 'all-linear' or an array of strings, not the integer 3",
         "3",
-        "target_modules: Layers that get an update",
+        "target_modules: Layers with an update",
     ),
     "several sorts allowed, wrong inside one": (
         '"lora"',
@@ -117,7 +117,7 @@ MISTAKES = {
         "",
         "missing key 'path' in tasks.headline.source of kind 'jsonl'",
         "source",
-        "path: The file",
+        "path: A file",
     ),
     "missing key, name alone": (
         '{ kind = "gold", column = "title" }',

@@ -109,11 +109,11 @@ def test_a_task_that_reads_files_from_elsewhere_is_refused(tmp_path, model, task
     elsewhere = tmp_path / "elsewhere"
     write_lines(elsewhere / "words.jsonl", [{"word": "red", "label": 0}])
     (tasks / "which.yaml").write_text(CHOICE.format(folder=elsewhere))
-    with pytest.raises(UserError, match=r"reads .*words.jsonl, which is not in benchmarks.folder"):
+    with pytest.raises(UserError, match=r"reads .*words.jsonl, which is outside benchmarks.folder"):
         run(settings("which_word"), make_job(tmp_path / "job", {"model": model, "tasks": tasks}))
 
 
 def test_data_that_is_not_there(tmp_path, model, tasks):
     (tasks / "words.jsonl").unlink()
-    with pytest.raises(UserError, match="the tasks cannot be loaded"):
+    with pytest.raises(UserError, match="cannot load the tasks"):
         run(settings("which_word"), make_job(tmp_path / "job", {"model": model, "tasks": tasks}))

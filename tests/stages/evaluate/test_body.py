@@ -135,14 +135,16 @@ def test_no_predictions(tmp_path):
 
 def test_predictions_of_another_task(tmp_path):
     others = [*RIGHT[:2], replace(RIGHT[2], task="topic")]
-    refused(settings(), job_of(tmp_path, others), "is about task 'topic', not 'words'", "mine.jsonl:3")
+    refused(settings(), job_of(tmp_path, others), "belongs to task 'topic', not 'words'", "mine.jsonl:3")
 
 
 def test_predictions_on_other_rows(tmp_path):
     moved = [replace(row, id=f"other-{row.id}") for row in RIGHT]
     refused(settings(compare=("moved",)), job_of(tmp_path, RIGHT, moved=moved), "has no row in common with", "moved.jsonl")
     edited = [*RIGHT[:4], replace(RIGHT[4], reference="no"), *RIGHT[5:]]
-    refused(settings(compare=("edited",)), job_of(tmp_path / "b", RIGHT, edited=edited), "another prompt or reference", "edited.jsonl:5")
+    refused(
+        settings(compare=("edited",)), job_of(tmp_path / "b", RIGHT, edited=edited), "a different prompt or reference", "edited.jsonl:5"
+    )
 
 
 def test_a_metric_that_needs_references_where_there_are_none(tmp_path):
@@ -156,7 +158,7 @@ def test_a_metric_that_needs_likelihoods_where_nobody_measured_them(tmp_path):
 
 
 def test_one_metric_twice(tmp_path):
-    refused(settings(metrics=(Rouge(), Rouge(stemmer=True))), job_of(tmp_path, RIGHT), "two metrics both give 'rouge1'")
+    refused(settings(metrics=(Rouge(), Rouge(stemmer=True))), job_of(tmp_path, RIGHT), "two metrics both produce 'rouge1'")
 
 
 def line(**values):
@@ -173,7 +175,7 @@ def line(**values):
         (line(id=3), "'id' is a number"),
         (line(tokens=True), "'tokens' is true or false"),
         (line(finish_reason="eos"), "finish_reason is 'eos'"),
-        ("[]", "not a JSON object"),
+        ("[]", "must be a JSON object"),
     ],
 )
 def test_a_line_that_is_no_prediction(tmp_path, line, message):
@@ -209,5 +211,5 @@ def test_two_models_that_are_always_right_differ_by_an_interval_of_some_width(tm
 
 def test_models_are_not_compared_where_their_other_references_differ(tmp_path):
     rows = [replace(row, references=("a", "b")) for row in rows_of(["a"] * 4, ["a"] * 4)]
-    with pytest.raises(UserError, match="has another prompt or reference"):
+    with pytest.raises(UserError, match="has a different prompt or reference"):
         run(settings(compare=("other",)), job_of(tmp_path, rows, other=[replace(row, references=("a", "c")) for row in rows]))

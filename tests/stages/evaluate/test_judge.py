@@ -94,7 +94,7 @@ def test_refused_and_invalid_judgements_are_counted_and_weigh_nothing(server, tm
 
 
 def test_a_judge_that_judges_nothing_says_so(server, tmp_path):
-    with pytest.raises(UserError, match="no row is left") as caught:
+    with pytest.raises(UserError, match="no rows are left") as caught:
         judged(server, tmp_path, rows_of(["[refusal]"], ["r"]))
     assert "1 for refused" in caught.value.problems[0].hint
 
@@ -121,9 +121,9 @@ def test_scores_are_compared_as_any_metric(tmp_path):
     [
         ({"completion": "{}"}, "lacks the row's id"),
         ({"carried": {"id": "row-0"}, "completion": "{}"}, "lacks the scores score"),
-        ({"carried": {"id": "row-0"}, "completion": '{"score": 6}'}, "score is 6, which is no whole number from 1 to 5"),
-        ({"carried": {"id": "row-0"}, "completion": '{"score": true}'}, "score is True"),
-        ({"carried": {"id": "row-9"}, "completion": '{"score": 3}'}, "row row-9 is judged here, and is none of the predictions"),
+        ({"carried": {"id": "row-0"}, "completion": '{"score": 6}'}, "score must be an integer from 1 to 5, got 6"),
+        ({"carried": {"id": "row-0"}, "completion": '{"score": true}'}, "score must be an integer from 1 to 5, got True"),
+        ({"carried": {"id": "row-9"}, "completion": '{"score": 3}'}, "row row-9 is judged here but is not among the predictions"),
     ],
 )
 def test_a_file_that_holds_no_judgements_of_these_answers_is_refused(tmp_path, row, message):
@@ -133,10 +133,10 @@ def test_a_file_that_holds_no_judgements_of_these_answers_is_refused(tmp_path, r
 
 
 def test_answers_of_another_task_or_to_other_rows_are_refused(server, tmp_path):
-    with pytest.raises(UserError, match="is about task 'other', not 'words'"):
+    with pytest.raises(UserError, match="belongs to task 'other', not 'words'"):
         judged(server, tmp_path, [replace(ANSWERS[0], task="other")])
     files = (write(tmp_path / "a.jsonl", ANSWERS), write_lines(tmp_path / "b.jsonl", [{"id": "row-0"}]))
-    with pytest.raises(UserError, match=r"row row-1, which .* does not hold"):
+    with pytest.raises(UserError, match=r"row row-1, which is not in"):
         list(Predictions(task="words").read(files))
 
 

@@ -121,4 +121,4 @@ def test_what_the_hub_refuses_is_a_clear_error(hub, tmp_path, model, revision, m
 @pytest.mark.long
 def test_a_hub_that_is_not_there_is_a_clear_error(tmp_path):
     done = fetch("http://127.0.0.1:9", tmp_path, "me/tiny")
-    assert done.returncode == 1 and "could not be fetched" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "could not be downloaded" in done.stderr and "Traceback" not in done.stderr

@@ -113,7 +113,7 @@ def test_whatever_a_model_says_a_schema_answers(value):
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({}, "no type"),
+        ({}, "no supported type"),
         ({"type": "string", "format": "email"}, "'format'"),
         ({"type": "object", "properties": {"a": {"type": "string", "minimum": 1}}}, "a uses 'minimum'"),
         ({"type": "object", "required": ["a"]}, "requires a"),
@@ -125,7 +125,7 @@ def test_whatever_a_model_says_a_schema_answers(value):
             },
             "itself",
         ),
-        ({"$ref": "#/elsewhere"}, "below #/\\$defs/"),
+        ({"$ref": "#/elsewhere"}, "which is not in #/\\$defs/"),
         ({"enum": []}, "enum"),
         ({"type": "object", "additionalProperties": {"type": "string"}}, "additionalProperties"),
     ],
@@ -250,13 +250,13 @@ def test_retry_after_as_a_date():
         ('{"choices": ["hi"]}', "no choices"),
         ('{"choices": [{}]}', "neither message nor finish_reason"),
         ('{"choices": [{"message": "hi", "text": null}]}', "neither message nor finish_reason"),
-        ('{"choices": [{"message', "no JSON"),
-        ('{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}', "no JSON"),
+        ('{"choices": [{"message', "not JSON"),
+        ('{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}', "not JSON"),
         ('data: {"choices": []}', "break off"),
         ("data: [DONE]", "no choices"),
         ("<html>bad gateway</html>", "bad gateway"),
-        ("[" * 100_000, "no JSON"),
-        (b'{"choices": [{"message": {"content": "caf\xe9"}, "finish_reason": "stop"}]}', "no JSON"),
+        ("[" * 100_000, "not JSON"),
+        (b'{"choices": [{"message": {"content": "caf\xe9"}, "finish_reason": "stop"}]}', "not JSON"),
     ],
 )
 def test_a_body_that_is_no_answer_is_none(body, words):

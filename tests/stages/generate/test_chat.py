@@ -109,7 +109,7 @@ def test_structured_answers_are_checked_and_asked_for_once_more_with_the_error(s
 
 def test_a_mistake_is_said_with_row_and_hint_and_the_rest_is_kept(server):
     failed = problem(chat(server, in_flight=2), ["good", "[400] bad", *(f"more {number}" for number in range(200))])
-    assert "answers with 400: failed as asked" in failed.what and failed.where.line == 2
+    assert "returned status 400: failed as asked" in failed.what and failed.where.line == 2
     received = len(server.received())
     assert received < 20  # the others were not sent once the step could not be finished
     with Answers(answers_path()) as kept:
@@ -120,7 +120,7 @@ def test_a_mistake_is_said_with_row_and_hint_and_the_rest_is_kept(server):
 
 
 def test_a_row_that_fails_for_good_and_an_endpoint_that_is_gone_end_the_step(server):
-    assert "failed 3 times at this row: 500" in problem(chat(server, retries=2), ["[500]"]).what
+    assert "failed 3 times for this row: 500" in problem(chat(server, retries=2), ["[500]"]).what
     gone = problem(chat(server, base_url="http://127.0.0.1:9/v1", retries=1), ["a"])
     assert "connection" in gone.what and "kept" in gone.hint
     assert "has not answered for" in problem(chat(server, give_up_after=0.2), ["[429]"]).what
@@ -184,7 +184,7 @@ def test_the_cache_hides_from_git_and_holds_no_prompt(server):
         ({"refusals": ("(",)}, "regular expression"),
         ({"finish_reasons": ("",)}, "finish_reason"),
         ({"json_schema": {"type": "object", "patternProperties": {}}}, "patternProperties"),
-        ({"json_schema": {"type": "strange"}}, "no type"),
+        ({"json_schema": {"type": "strange"}}, "no supported type"),
         ({"json_schema": SCHEMA, "json_field": "headline"}, "headline"),
         ({"base_url": "https://user:secret@example.org/v1"}, "base_url"),
         ({"api_key_env": "sk-012 45"}, "api_key_env"),
@@ -296,11 +296,11 @@ def test_the_servers_words_are_said_when_trials_are_over(server):
             "b": [{"body": '{"error": "gone fishing"}'}],
         }
     )
-    assert "failed 2 times at this row: 500: the disk is full" in problem(chat(server, retries=1), ["a"]).what
+    assert "failed 2 times for this row: 500: the disk is full" in problem(chat(server, retries=1), ["a"]).what
     failed = problem(chat(server, retries=1), ["b"])
     assert "error without a known code: gone fishing" in failed.what and failed.where.line == 1
     server.set(scripted={"c": [{"body": '{"error": {"code": 429, "message": "tomorrow", "metadata": {"retry_after_seconds": 86400}}}'}]})
-    assert "asks to wait for 86400 s: 429: tomorrow" in problem(chat(server), ["c"]).what
+    assert "demands a pause of 86400 s: 429: tomorrow" in problem(chat(server), ["c"]).what
 
 
 def test_errors_inside_status_200_repeat_no_key(server):

@@ -146,7 +146,7 @@ def test_rows_that_share_thirteen_words_with_the_held_out_set_are_left_out(tmp_p
     assert len(generate(tmp_path, rows, chosen, **held)[1]) == 3
     with pytest.raises(UserError, match="no column 'qestion'"):
         generate(tmp_path, rows, Overlap(against=Jsonl(path="y"), texts=("qestion",)), **held)
-    with pytest.raises(UserError, match="no text of 8 words"):
+    with pytest.raises(UserError, match="no text of at least 8 words"):
         generate(tmp_path, rows, Overlap(against=Jsonl(path="y"), texts=("answer",)), **held)
 
 

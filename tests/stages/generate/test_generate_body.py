@@ -161,12 +161,14 @@ def test_errors_name_the_row_the_column_and_the_nearest_one(tmp_path):
 def test_an_answer_that_is_no_text_is_the_users_error(tmp_path, value, name, listed):
     if isinstance(value, list):
         value = [value]  # a list of texts is several answers
-    assert f"holds {name}, not text" in problem(tmp_path, [{"text": "a", "answer": [value] if listed and value != [["x"]] else value}]).what
+    assert (
+        f"must be text, got {name}" in problem(tmp_path, [{"text": "a", "answer": [value] if listed and value != [["x"]] else value}]).what
+    )
 
 
 def test_nothing_left_is_the_users_error(tmp_path):
     found = problem(tmp_path, [{"text": "a", "answer": ""}])
-    assert found.what == "no row is left to train on" and found.hint == "left out: 1 for empty completion"
+    assert found.what == "no rows are left to train on" and found.hint == "left out: 1 for empty completion"
     assert problem(tmp_path, []).hint == "the source has no rows"
 
 
@@ -215,7 +217,7 @@ def test_a_list_of_right_answers_is_one_to_learn_and_several_to_compare_with(tmp
 @pytest.mark.parametrize("value", [["b", None], ["b", ""], [" "], ["b", {"t": 1}], ["b", ["c"]]])
 def test_a_reference_that_is_no_text_is_the_users_error(tmp_path, value):
     found = problem(tmp_path, [{"text": "z", "answer": "b"}, {"text": "a", "answer": value}])
-    assert f"number {len(value)} of" in found.what and found.where.line == 2 and found.hint
+    assert f"item {len(value)} of" in found.what and found.where.line == 2 and found.hint
 
 
 def test_an_example_shows_the_first_of_several_right_answers(tmp_path):

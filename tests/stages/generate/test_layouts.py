@@ -91,11 +91,11 @@ def test_tools_are_read_from_text_and_named_functions():
         ({"headline": "h", "body": "b"}, 'not recognised: {"headline": "h", "body": "b"}'),
         ({"messages": []}, "not of layout 'messages': {\"messages\": []}"),
         ({"messages": [{"role": "sytem", "content": "x"}]}, 'unknown role "sytem"'),
-        ({"messages": ["hello"]}, "a message is text"),
-        ({"messages": [{"role": "user", "content": 5}]}, "content is a number"),
-        ({"messages": [ASK, SAY], "tools": "{"}, "'tools' is no JSON"),
-        ({"conversations": [{"from": "function_call", "value": "f(1)"}]}, "a call of a tool is no JSON"),
-        ({"conversations": [{"from": "function_call", "value": "{}"}]}, "names no tool"),
+        ({"messages": ["hello"]}, "a message must be an object, got text"),
+        ({"messages": [{"role": "user", "content": 5}]}, "content must be text, got a number"),
+        ({"messages": [ASK, SAY], "tools": "{"}, "'tools' is not valid JSON"),
+        ({"conversations": [{"from": "function_call", "value": "f(1)"}]}, "a tool call is not valid JSON"),
+        ({"conversations": [{"from": "function_call", "value": "{}"}]}, "a tool call has no name"),
         ({"instruction": "Q"}, "not of layout 'instruction'"),
         ({"instruction": "Q", "instances": [{}, {}]}, "has 2 instances"),
     ],
@@ -230,7 +230,7 @@ def test_a_yes_or_no_says_whether_a_message_is_learned(key, value, learned):
 @pytest.mark.parametrize("value", [0.5, 2, -1, "yes", "False", "", [], {}, float("nan"), "0.0"])
 def test_a_weight_that_is_no_yes_or_no_is_an_error_at_its_row(value):
     for key in ("train", "weight"):
-        with pytest.raises(UserError, match=f"a message's {key} is .*neither yes nor no") as caught:
+        with pytest.raises(UserError, match=f"a message's {key} must be 0, 1, true or false, got") as caught:
             normalised({"messages": [ASK, {**SAY, key: value}]})
         assert caught.value.problems[0].where == WHERE
 
@@ -239,28 +239,28 @@ def test_a_weight_that_is_no_yes_or_no_is_an_error_at_its_row(value):
     ("row", "said"),
     [
         ({"system": "T", "messages": [SYSTEM, ASK, SAY]}, "two different system prompts, in column 'system' and messages[0]"),
-        ({"system": {"a": 1}, "messages": [ASK, SAY]}, "column 'system' holds an object"),
+        ({"system": {"a": 1}, "messages": [ASK, SAY]}, "column 'system' must be text (a system prompt), got an object"),
         ({"messages": [ASK, {**SAY, "thinking": "R", "reasoning": "other"}]}, "different reasoning under thinking and reasoning"),
-        ({"messages": [ASK, {**SAY, "reasoning": ["R"]}]}, "a message's reasoning is a list"),
+        ({"messages": [ASK, {**SAY, "reasoning": ["R"]}]}, "a message's reasoning must be text, got a list"),
         ({"messages": [ASK, {**SAY, "train": True, "weight": 0}]}, "train and weight contradict"),
         (
             {"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
-            "arguments of a call of 'f' are no JSON",
+            "arguments of a call of 'f' are not valid JSON",
         ),
-        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]}, "are a list, not an object"),
-        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": NaN}'}}]}]}, "NaN is no number of JSON"),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]}, "must be an object, got a list"),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": NaN}'}}]}]}, "NaN is not a JSON number"),
         (
             {"messages": [ASK, {**SAY, "tool_calls": [{"function": {"name": "f", "arguments": '{"a": 1, "a": 2}'}}]}]},
-            '"a" stands there twice',
+            'duplicate key "a"',
         ),
-        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"arguments": {}}}]}]}, "names no tool"),
-        ({"messages": [ASK, {**SAY, "tool_calls": 5}]}, "tool_calls is a number"),
-        ({"messages": [ASK, {"role": "assistant", "content": None, "refusal": "No."}]}, "has 'refusal', which no row can hold"),
+        ({"messages": [ASK, {**SAY, "tool_calls": [{"function": {"arguments": {}}}]}]}, "a tool call has no name"),
+        ({"messages": [ASK, {**SAY, "tool_calls": 5}]}, "tool_calls must be a list of calls, got a number"),
+        ({"messages": [ASK, {"role": "assistant", "content": None, "refusal": "No."}]}, "has 'refusal', which is not supported"),
         ({"messages": [{**ASK, "images": ["a.png"]}, SAY]}, "has 'images'"),
         ({"messages": [{**ASK, "thinking": "R"}, SAY]}, "of role user has reasoning_content"),
         ({"messages": [ASK, {**SAY, "content": [{"type": "tool_use", "name": "f"}]}]}, 'a part of type "tool_use"'),
-        ({"instruction": "Q", "output": "A", "history": [["Q0"]]}, "'history' is no list of pairs"),
-        ({"instruction": "Q", "output": "A", "history": "no JSON"}, "the column 'history' is no JSON"),
+        ({"instruction": "Q", "output": "A", "history": [["Q0"]]}, "'history' must be a list of [question, answer] pairs"),
+        ({"instruction": "Q", "output": "A", "history": "no JSON"}, "the column 'history' is not valid JSON"),
     ],
 )
 def test_what_a_message_says_and_no_row_can_hold_is_an_error_at_its_row(row, said):

@@ -93,7 +93,7 @@ def test_a_chat_template_surrounds_the_question(random_model, tmp_path):
 
 
 def test_a_prompt_that_leaves_no_room_and_a_folder_without_a_model_are_the_users_errors(random_model, tmp_path):
-    with pytest.raises(UserError, match="more than the model's 64") as caught:
+    with pytest.raises(UserError, match="exceed the model's 64 positions") as caught:
         ask(random_model, ["say red:", "say " * 70], tmp_path / "a")
     assert caught.value.problems[0].where.line == 2
     (tmp_path / "empty").mkdir()

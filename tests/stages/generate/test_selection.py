@@ -78,7 +78,7 @@ def test_a_missing_column_is_told_with_the_nearest():
 def test_an_expression_that_is_none_says_why_beside_being_no_column():
     with pytest.raises(UserError, match="which this row does not have") as caught:
         select([{"title": "x"}], columns={"new": "title.split('#')[1] | trimm"})
-    assert caught.value.problems[0].hint == "it is no valid expression either: No filter named 'trimm'."
+    assert caught.value.problems[0].hint == "it is not a valid expression either: No filter named 'trimm'."
     with pytest.raises(UserError, match="section text") as caught:
         select([{"title": "x"}], columns={"new": "section text"})
     assert "expression" not in (caught.value.problems[0].hint or "")
@@ -128,7 +128,7 @@ def test_a_text_that_is_no_strict_json_is_told_of_at_its_row(text):
     with pytest.raises(UserError) as caught:
         select([{"j": "1"}, {"j": text}], columns={"v": Column(of="j", type="json")})
     (problem,) = caught.value.problems
-    assert problem.where == Location("rows", 2) and problem.what.startswith("columns.v must be a text of JSON") and problem.hint
+    assert problem.where == Location("rows", 2) and problem.what.startswith("columns.v must be JSON text") and problem.hint
 
 
 @pytest.mark.parametrize("type", ["integer", "number"])
@@ -145,12 +145,12 @@ def test_a_text_that_is_no_finite_number_is_told_of_at_its_row(type, value):
 @pytest.mark.parametrize(
     ("expression", "what"),
     [
-        ("n * 1e308 * 10", "Infinity, which is no JSON number"),
+        ("n * 1e308 * 10", "Infinity, which is not a JSON number"),
         ("[n, n * -1e308 * 10]", "-Infinity"),
         ("{'a': [n * 1e308 * 10 - n * 1e308 * 10]}", "NaN"),
-        ("(n + 9) ** 5000", "a whole number of more than 4,300 digits"),
-        ("{1: n}", "an object with the key 1, which is no text"),
-        ("[n] | map('string')", "a generator, which is no JSON value"),
+        ("(n + 9) ** 5000", "an integer of more than 4,300 digits"),
+        ("{1: n}", "an object with the key 1, which is not text"),
+        ("[n] | map('string')", "a generator, which is not a JSON value"),
     ],
 )
 def test_an_expression_that_gives_what_cannot_be_written_is_told_of_at_its_row(expression, what):

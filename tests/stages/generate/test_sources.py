@@ -74,26 +74,26 @@ def test_several_files_are_read_in_their_order_and_a_pattern_by_name(tmp_path):
         read(Csv(path="x/*.csv"), tmp_path)
     with pytest.raises(UserError, match="is a folder"):
         read(Jsonl(path="x"), tmp_path)
-    with pytest.raises(ValidationError, match="must begin with a folder"):
+    with pytest.raises(ValidationError, match="must start with a folder"):
         Jsonl(path="*.jsonl")
 
 
 @pytest.mark.parametrize(
     ("source", "content", "said", "line"),
     [
-        (Json(path="x"), b"{}", "holds an object, not a list of rows", None),
-        (Json(path="x"), b"[1]", "this row is a number", None),
-        (Json(path="x"), b'[{"a": 1},\n {"a": }]', "no JSON", 2),
-        (Json(path="x"), b'{"a": 1}\n{"a": 2}', 'each line is a JSON object, take kind = "jsonl"', 2),
+        (Json(path="x"), b"{}", "must contain a list of rows, got an object", None),
+        (Json(path="x"), b"[1]", "a row must be an object, got a number", None),
+        (Json(path="x"), b'[{"a": 1},\n {"a": }]', "not valid JSON", 2),
+        (Json(path="x"), b'{"a": 1}\n{"a": 2}', 'each line is a JSON object, use kind = "jsonl"', 2),
         (Json(path="x", rows="dat"), b'{"data": []}', "did you mean 'data'?", None),
         (Csv(path="x"), b"", "no header line", 1),
         (Csv(path="x"), b"a,a\n1,2\n", "names column 'a' twice", 1),
         (Csv(path="x"), b"a,b\n1,2\n3\n", "has 1 values, the header names 2", 3),
-        (Csv(path="x"), b'a,b\n1,"2\n', "no CSV", 2),
+        (Csv(path="x"), b'a,b\n1,"2\n', "invalid CSV", 2),
         (Csv(path="x"), b"a\n\xff\n", "not UTF-8", 2),
-        (Parquet(path="x"), b"PAR1 not", "no Parquet file", None),
+        (Parquet(path="x"), b"PAR1 not", "cannot read this Parquet file", None),
         (Text(path="x"), b"a\n\xff\n", "not UTF-8", 2),
-        (Jsonl(path="x"), b'{"a": 1}\n{"a": \n', "no JSON", 2),
+        (Jsonl(path="x"), b'{"a": 1}\n{"a": \n', "not valid JSON", 2),
     ],
 )
 def test_what_a_file_cannot_be_is_the_users_error(tmp_path, source, content, said, line):
@@ -108,7 +108,7 @@ def test_what_a_file_cannot_be_is_the_users_error(tmp_path, source, content, sai
 def test_a_cut_compressed_file_is_no_shorter_file(tmp_path, ending, content, kept):
     path = tmp_path / f"rows.jsonl.{ending}"
     path.write_bytes(content[:kept])
-    with pytest.raises(UserError, match="cannot be uncompressed"):
+    with pytest.raises(UserError, match="cannot decompress this file"):
         read(Jsonl(path="x"), path)
 
 
@@ -121,7 +121,7 @@ def test_parquet_values_become_json_values(tmp_path):
     ((_, row),) = read(Parquet(path="x"), tmp_path / "x.parquet")
     assert row == {"day": "2024-02-29", "moment": "2024-01-01T12:30:00", "score": None, "items": [{"a": 1}], "none": None}
     pq.write_table(pa.table({"raw": [b"bytes"]}), tmp_path / "raw.parquet")
-    with pytest.raises(UserError, match="column 'raw' holds a value of type bytes"):
+    with pytest.raises(UserError, match="column 'raw' has the unsupported type bytes"):
         read(Parquet(path="x"), tmp_path / "raw.parquet")
 
 
@@ -258,7 +258,7 @@ def test_a_mark_inside_of_a_value_is_a_character_like_others(tmp_path):
         (Csv, "data/*.csv.BZ2", "bunzip2"),
         (Text, ["a.txt", "b.txt.lz4"], "unlz4"),
         (Jsonl, "data/all.tar.gz", "tar -xf"),
-        (Parquet, "data/r.parquet.gz", "gunzip data/r.parquet.gz; its columns are compressed inside of it"),
+        (Parquet, "data/r.parquet.gz", "gunzip data/r.parquet.gz; Parquet files are compressed internally"),
         (Parquet, "data/r.parquet.zst", "unzstd"),
     ],
 )
@@ -271,7 +271,7 @@ def test_files_that_cannot_be_uncompressed_are_refused_with_the_spec(member, pat
 def test_files_of_a_pattern_that_cannot_be_uncompressed_are_refused_by_name(tmp_path):
     for name in ("a.csv", "b.csv.bz2"):
         (tmp_path / name).write_text("a\nx\n")
-    with pytest.raises(UserError, match=r"b\.csv\.bz2 is a compressed file, which kind 'csv' does not read"):
+    with pytest.raises(UserError, match=r"b\.csv\.bz2 is a compressed file, which kind 'csv' does not support"):
         read(Csv(path="data/*"), tmp_path)
 
 

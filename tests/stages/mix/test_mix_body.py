@@ -206,7 +206,7 @@ def test_a_number_of_rows_counts_bins_where_rows_are_packed(tmp_path):
 
 
 def test_a_row_that_fits_no_bin_is_the_users_matter(tmp_path):
-    with pytest.raises(UserError, match="has 9 tokens and fits no bin of 8") as caught:
+    with pytest.raises(UserError, match="has 9 tokens, more than a bin of 8") as caught:
         mix(tmp_path, write_tokens(tmp_path, a=[(9, 1)]), bin_tokens=8)
     assert "batching.length" in caught.value.problems[0].hint
 

@@ -21,10 +21,10 @@ def test_auto_takes_the_fastest_that_is_there(family, expected):
 @pytest.mark.parametrize(
     ("asked", "family", "used", "reason"),
     [
-        ("sdpa", "Bloom", "eager", "is not there for BloomForCausalLM"),
-        ("flex", "GPT-2", "sdpa", "is not there for GPT2LMHeadModel"),
+        ("sdpa", "Bloom", "eager", "is not available for BloomForCausalLM"),
+        ("flex", "GPT-2", "sdpa", "is not available for GPT2LMHeadModel"),
         ("flash_attention_2", "Llama", "sdpa", "needs a GPU"),
-        ("flash_attention_3", "T5", "sdpa", "is not there for T5ForConditionalGeneration"),
+        ("flash_attention_3", "T5", "sdpa", "is not available for T5ForConditionalGeneration"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has what the CPU has not")

@@ -193,7 +193,7 @@ def test_positions_without_end_go_as_far_as_the_answer(tmp_path):
 @pytest.mark.parametrize("architecture", ["falcon", "gpt2", "llama"])
 def test_more_tokens_than_positions_are_refused(tmp_path, architecture):
     model = make_model(tmp_path / "model", architecture)
-    with pytest.raises(UserError, match="has room for 4 before the answer"):
+    with pytest.raises(UserError, match="has room for only 4 before the answer"):
         run(settings(tasks={"words": TaskPrediction(max_new_tokens=60)}), asking_job(tmp_path, model))
 
 
@@ -211,15 +211,15 @@ def test_long_prompts_are_cut_or_left_out_by_policy_and_counted(tmp_path, parrot
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "cannot be loaded"),
-        (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
-        (lambda folder: (folder / "config.json").write_text('{"model_type": "unheard-of"}'), "cannot be loaded"),
-        (lambda folder: (folder / "tokenizer.json").unlink(), "cannot be opened|no tokenizer.json"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "this is no tokenizer"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot load the model"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "cannot load the model"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot load the model"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "unheard-of"}'), "cannot load the model"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load the tokenizer|tokenizer.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "the tokenizers library cannot load this file"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "has no eos_token"),
-        (lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "is no token of tokenizer.json"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}'), "is not a token of tokenizer.json"),
     ],
 )
 def test_a_broken_model_folder_is_the_users_matter(tmp_path, damage, message):
@@ -248,7 +248,7 @@ def test_remote_code_is_never_run(tmp_path):
     }
     (model / "config.json").write_text(json.dumps(config))
     (model / "own.py").write_text("raise SystemExit('remote code was run')")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="cannot load the model"):
         run(settings(), asking_job(tmp_path, model))
 
 
@@ -261,5 +261,5 @@ def test_all_references_of_a_row_stand_beside_its_answer(tmp_path, parrot):
     found = read_predictions(job.output / "predictions-words.jsonl", "words")
     assert [one.references for one in found] == [(), tuple(rows[1]["references"]), ()]
     rows[1]["references"] = [" other"]
-    with pytest.raises(UserError, match="completion is none of its references"):
+    with pytest.raises(UserError, match="completion is not among its references"):
         run(settings(), asking_job(tmp_path / "wrong", parrot, rows))

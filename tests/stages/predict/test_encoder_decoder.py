@@ -57,7 +57,7 @@ def test_question_and_answer_each_have_all_the_positions(tmp_path, model, encode
     asking = Questions(parameters.format, load_tokenizer(model).encoder, encoder_decoder=encoder_decoder)
     rows = write_lines(tmp_path / "test.jsonl", [*texts(2), {"id": "long", "prompt": "say one " * 60, "completion": "one"}])
     if not kept:
-        with pytest.raises(UserError, match="left out are 3 for over length"):
+        with pytest.raises(UserError, match="left out 3 for over length"):
             Reader(parameters, asking, 40).read("words", rows, "test")
         return
     found = Reader(parameters, asking, 40).read("words", rows, "test").counts()

@@ -60,7 +60,7 @@ def test_a_step_begins_under_a_living_parent_whoever_stands_between(tmp_path: Pa
     for name in (f"{pid} {began} {here}", elsewhere, "", "nonsense", pid):
         for before in ([], BETWEEN):
             done = begun(tmp_path, name, *before)
-            assert done.returncode == 1 and "there is no step 'x'" in done.stderr, (name, done.stderr)
+            assert done.returncode == 1 and "unknown step 'x'" in done.stderr, (name, done.stderr)
 
 
 def test_a_step_whose_parent_has_ended_says_so_and_does_nothing(tmp_path: Path):
@@ -70,7 +70,7 @@ def test_a_step_whose_parent_has_ended_says_so_and_does_nothing(tmp_path: Path):
     # The second has an id that is given again.
     for name in (f"{gone.pid} 12345 {here}", f"{os.getpid()} 12345 {here}"):
         done = begun(tmp_path, name, *BETWEEN)
-        assert done.returncode == 1 and "there is no step" not in done.stderr
+        assert done.returncode == 1 and "unknown step" not in done.stderr
         assert f"process {name.split()[0]}, which started this one, has ended" in done.stderr and PARENT in done.stderr
 
 

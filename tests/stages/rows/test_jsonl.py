@@ -61,15 +61,15 @@ def test_a_long_broken_line_is_located_but_not_shown(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[1]\n", "holds a list, not a JSON object"),
-        (b'{"a": 1}\nnull\n', "holds null"),
+        (b"[1]\n", "must be a JSON object, got a list"),
+        (b'{"a": 1}\nnull\n', "must be a JSON object, got null"),
         (b'{"a": NaN}\n', "NaN is no JSON number"),
         (b'{"a": -Infinity}\n', "-Infinity is no JSON number"),
         (b'{"a": 1e999}\n', "1e999 is too large"),
         (b'{"a": 1, "b": 2, "a": 3}\n', "key 'a' stands twice"),
         (b'{"a": "\xff"}\n', "not UTF-8"),
         (b'{"a": ' + b"[" * 100_000 + b"\n", "nested too deeply"),
-        (b'{"a": ' + b"9" * 5000 + b"}\n", "no JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}\n", "not valid JSON"),
         (b'{"a": 1} {"a": 2}\n', "Extra data"),
     ],
 )

@@ -62,13 +62,13 @@ def test_surrogates_are_found_wherever_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "p"}, "no text under prompt and completion"),
-        ({"prompt": 1, "completion": "c"}, "no text under prompt and completion"),
-        ({"prompt": "p", "completion": "c", "system": 3}, "system prompt is a number"),
-        ({"prompt": "p", "messages": [USER, ANSWER]}, "messages and a prompt"),
-        ({"messages": []}, "no list of messages"),
-        ({"messages": "hello"}, "no list of messages"),
-        ({"messages": [USER, "hello"]}, "messages[1] is text"),
+        ({"prompt": "p"}, "needs text under prompt and completion"),
+        ({"prompt": 1, "completion": "c"}, "needs text under prompt and completion"),
+        ({"prompt": "p", "completion": "c", "system": 3}, "system prompt must be text, got a number"),
+        ({"prompt": "p", "messages": [USER, ANSWER]}, "messages and prompt"),
+        ({"messages": []}, "messages must be a list of messages"),
+        ({"messages": "hello"}, "messages must be a list of messages"),
+        ({"messages": [USER, "hello"]}, "messages[1] must be an object with role and content, got text"),
         ({"messages": [USER, {"role": "asistant", "content": "x"}]}, "did you mean 'assistant'?"),
         ({"messages": [USER, {"role": "assistant"}]}, "messages[1] (assistant) has no content"),
         ({"messages": [USER, {"role": "assistant", "content": [1]}]}, "has a list as content"),
@@ -78,7 +78,7 @@ def test_surrogates_are_found_wherever_they_are(tmp_path):
         ({"messages": [USER]}, "no assistant message"),
         ({"messages": [USER, SYSTEM, ANSWER]}, "roles out of order: messages[1] is a system message"),
         ({"messages": [USER, TOOL, ANSWER]}, "roles out of order: messages[1] is a tool message that follows user"),
-        ({"messages": [USER, ANSWER], "tools": "weather"}, "tools is no list of objects"),
+        ({"messages": [USER, ANSWER], "tools": "weather"}, "tools must be a list of objects"),
     ],
 )
 def test_what_is_no_row_is_the_users_error_at_its_line(tmp_path, row, said):

@@ -51,7 +51,7 @@ def test_an_unknown_field_inside_a_condition_is_no_silent_false():
 
 def test_an_unknown_attribute_is_told():
     found = problem("{{ nested.kye }}", nested={"key": 1})
-    assert "is not there in this row" in found.what and "has no attribute 'kye'" in found.what
+    assert "is undefined in this row" in found.what and "has no attribute 'kye'" in found.what
     assert found.hint == "the template is '{{ nested.kye }}'"
 
 
@@ -59,7 +59,7 @@ def test_a_syntax_error_shows_its_line():
     with pytest.raises(UserError) as caught:
         Template("first\n{{ text }\nlast", "prompts[1]")
     found = caught.value.problems[0]
-    assert found.what.startswith("prompts[1] is no valid Jinja template: ")
+    assert found.what.startswith("prompts[1] is not a valid Jinja template: ")
     assert (found.where.file, found.where.line, found.where.source) == ("prompts[1]", 2, "{{ text }")
 
 
@@ -68,7 +68,7 @@ def test_a_syntax_error_shows_its_line():
     [
         ("{{ 1 / number }}", "division by zero"),
         ("{{ text + 1 }}", "cannot be rendered"),
-        ("{{ empty }}", "prints a null"),
+        ("{{ empty }}", "the value is null"),
         ("{{ text.upper }}", "not text"),
         ("{{ items | map('upper') }}", "prints a generator"),
         ("{{ text.__class__.__mro__ }}", "unsafe"),
@@ -156,5 +156,5 @@ def test_what_an_expression_cannot_say_is_the_users_error(expression, said):
 
 @pytest.mark.parametrize("expression", ["a b", "a }} {{ b", "(a", "", "{% if a %}"])
 def test_one_expression_is_expected(expression):
-    with pytest.raises(UserError, match="no valid Jinja expression"):
+    with pytest.raises(UserError, match="not a valid Jinja expression"):
         Expression(expression, "where")

@@ -103,9 +103,9 @@ def test_rows_are_copied_to_the_byte(tmp_path):
 
 @pytest.mark.parametrize("shares", [{"test": 0.6, "validation": 0.6}, {"test": 0.5, "validation": 0.5}])
 def test_an_empty_train_split_is_the_users_error(tmp_path, shares):
-    with pytest.raises(UserError, match="none of 20 rows is left to train on") as caught:
+    with pytest.raises(UserError, match="no train rows left of 20 rows") as caught:
         split(tmp_path, [row(n, str(n)) for n in range(20)], **shares)
-    assert "smaller" in caught.value.problems[0].hint
+    assert "decrease" in caught.value.problems[0].hint
 
 
 def test_a_task_of_which_the_source_holds_out_every_row_is_only_asked(tmp_path):
@@ -115,7 +115,7 @@ def test_a_task_of_which_the_source_holds_out_every_row_is_only_asked(tmp_path):
 
 def test_where_the_source_leaves_a_row_to_train_on_and_the_split_takes_it_the_user_hears_of_it(tmp_path):
     rows = [row(n, "one group") | ({"split": "test"} if n else {}) for n in range(5)]
-    with pytest.raises(UserError, match="none of 5 rows is left to train on"):
+    with pytest.raises(UserError, match="no train rows left of 5 rows"):
         split(tmp_path, rows, validation=0.0, test=0.0, fixed=True)
 
 

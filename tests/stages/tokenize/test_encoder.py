@@ -23,7 +23,7 @@ def test_no_end_token_is_the_users_error(tmp_path, config):
 
 
 def test_an_end_token_of_another_model_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="'</s>' is no token of tokenizer"):
+    with pytest.raises(UserError, match="'</s>' is not a token of tokenizer"):
         opened(byte_level(), tmp_path, {"eos_token": "</s>"})
 
 
@@ -31,7 +31,7 @@ def test_an_end_token_of_another_model_is_the_users_error(tmp_path):
 def test_a_broken_file_is_the_users_error(tmp_path, name):
     paths = save(byte_level(), tmp_path)
     (tmp_path / name).write_text('{"x": ')
-    with pytest.raises(UserError, match="this is no") as caught:
+    with pytest.raises(UserError, match="this file") as caught:
         encoder_of(paths)
     assert caught.value.problems[0].where.file == str(tmp_path / name)
 

@@ -66,7 +66,7 @@ def test_a_format_is_put_around_system_and_prompts(encoder):
             "messages[1]",
         ),
         (row(messages=[{"role": "assistant", "content": "a"}]), "messages[0] is of role assistant, and the plain format expects user"),
-        (CALLS, "has tools, which the plain format cannot write"),
+        (CALLS, "the plain format does not support tools"),
     ],
 )
 def test_the_plain_format_refuses_what_it_cannot_write(encoder, found, said):
@@ -78,7 +78,7 @@ def test_the_plain_format_refuses_what_it_cannot_write(encoder, found, said):
 @pytest.mark.parametrize("field", ["system", "prompt"])
 @pytest.mark.parametrize("text", ["nowhere", "{{ system }}{{ system }}{{ prompt }}{{ prompt }}"])
 def test_a_format_says_once_where_the_text_goes(field, text):
-    with pytest.raises(ValueError, match="once, where the text goes"):
+    with pytest.raises(ValueError, match="exactly once"):
         Plain(**{field: text})
 
 
@@ -149,27 +149,27 @@ def problem(encoder, template, found, **more):
 def test_a_template_that_raises_is_the_users_error_at_the_row(chat_encoder):
     messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]
     found = problem(chat_encoder, TEMPLATES["gemma"], row(messages=messages))
-    assert found.where == WHERE and "refuses this row: roles must alternate user/assistant" in found.what
+    assert found.where == WHERE and "fails on this row: roles must alternate user/assistant" in found.what
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused_at_the_row(chat_encoder):
     forgetful = CHATML.replace("{{ message.content }}", "{{ message.content if loop.last or message.role != 'user' else '...' }}")
     found = problem(chat_encoder, forgetful, chat("Hello?", "Hi.", "So?", "Yes."))
-    assert found.where == WHERE and "written otherwise when more messages follow" in found.what and "generation" in found.hint
+    assert found.where == WHERE and "renders differently once later messages follow" in found.what and "generation" in found.hint
 
 
 def test_blocks_that_do_not_match_the_messages_are_refused(chat_encoder):
     twice = TEMPLATES["content-only"].replace(
         "{{ message.content }}{% endgeneration %}", "{{ message.content }}{% endgeneration %}{% generation %}b{% endgeneration %}"
     )
-    assert "marks 2 stretches" in problem(chat_encoder, twice, chat("q", "a")).what
+    assert "has 2 generation blocks" in problem(chat_encoder, twice, chat("q", "a")).what
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{% for %}", "is no valid chat template"),
-        ("{{ messages[0].content }}", "leaves out what the assistant says"),
+        ("{% for %}", "is not a valid chat template"),
+        ("{{ messages[0].content }}", "omits the assistant's messages"),
         ("{{ 1 / 0 }}", "division"),
     ],
 )

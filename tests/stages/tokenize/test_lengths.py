@@ -188,7 +188,7 @@ def test_pairs_that_are_too_long(tmp_path, t5_files, policy, limits, expected):
 
 
 def test_a_pair_that_is_too_long_is_named(tmp_path, t5_files):
-    with pytest.raises(UserError, match="row 0 has 4 tokens, max_target_length is 3"):
+    with pytest.raises(UserError, match="row 0 has 4 tokens, more than max_target_length = 3"):
         tokenize(tmp_path, t5_files, [PAIR], max_length=9, max_target_length=3, encoder_decoder=True)
 
 

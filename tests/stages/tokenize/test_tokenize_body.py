@@ -165,7 +165,7 @@ def test_policies_for_long_rows(tmp_path, files, encoder, policy, longest, text,
 
 def test_a_long_row_fails_by_default_and_is_named(tmp_path, files):
     found = problem(tmp_path, files, [("a", "b"), ("#$#$#$", "!?!?!")], max_length=11)
-    assert found.what == "row 0000000000000001 has 12 tokens, max_length is 11"
+    assert found.what == "row 0000000000000001 has 12 tokens, more than max_length = 11"
     assert (found.where.file, found.where.line) == (str(tmp_path / "train.jsonl"), 2) and '"truncate_prompt_left"' in found.hint
 
 
@@ -197,7 +197,7 @@ def test_a_byte_level_tokenizer_that_lost_bytes_is_the_users_error(tmp_path):
     del content["model"]["vocab"]["Z"]
     paths["tokenizer/tokenizer.json"].write_text(json.dumps(content), "utf-8")
     found = problem(tmp_path, paths, [("a", "b"), ("a", "a Z b")])
-    assert "decode to 'a  b', its completion is 'a Z b'" in found.what and found.where.line == 2
+    assert "decode to 'a  b', but its completion is 'a Z b'" in found.what and found.where.line == 2
 
 
 @pytest.mark.parametrize(("rows", "characters"), list(product((1, 3, 1000), (1, 30, 10**6))))

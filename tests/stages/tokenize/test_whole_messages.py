@@ -117,7 +117,7 @@ def test_what_a_template_leaves_out_is_refused_left_out_or_counted(chat_encoder,
         assert problem(chat_encoder, template, *messages).where == WHERE
         return
     found = problem(chat_encoder, template, *messages)
-    assert found.where == WHERE and f"leaves out a part of row a: {lacks}" in found.what and 'unrendered = "drop"' in found.hint
+    assert found.where == WHERE and f"omits part of row a: {lacks}" in found.what and 'unrendered = "drop"' in found.hint
     dropped = tokenization(chat_encoder, template, unrendered="drop")
     assert not texts(chat_encoder, dropped, row(*messages)) and dropped.counts.left_out == {f"not rendered: {lacks}": 1}
     allowed = tokenization(chat_encoder, template, unrendered="allow")
@@ -138,7 +138,7 @@ def test_a_system_prompt_that_a_template_drops_is_told(chat_encoder):
 
 def test_the_plain_format_says_what_it_cannot_write(encoder):
     found = tokenization(encoder, format=Plain(), mask=Completion())
-    with pytest.raises(UserError, match="the plain format leaves out a part of row a: reasoning"):
+    with pytest.raises(UserError, match="the plain format omits part of row a: reasoning"):
         texts(encoder, found, row(ASK, {**SAY, "reasoning_content": "Clouds."}))
 
 
@@ -300,7 +300,7 @@ def test_control_tokens_that_others_write_are_text(chat_encoder, role, boundary)
     assert (kept == end).sum() == (plain == end).sum() + 2
     dropped = tokenization(chat_encoder, PUBLISHED["hermes"], control_tokens_in_text="drop")
     assert not list(dropped.parts([row(*changed)])) and dropped.counts.left_out == {"control tokens in the text": 1}
-    with pytest.raises(UserError, match="holds the control token '<|im_end|>'".replace("|", r"\|")) as caught:
+    with pytest.raises(UserError, match="contains the control token '<|im_end|>'".replace("|", r"\|")) as caught:
         ids(changed, control_tokens_in_text="refuse")
     assert caught.value.problems[0].where == WHERE
     # Asked, the model is given the same tokens.

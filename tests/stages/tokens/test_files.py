@@ -162,10 +162,10 @@ def test_rows_with_and_without_a_source_do_not_mix(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"supervised": np.ones(2, np.uint8)}, "has 3 tokens, labels for 2, and rows of 3"),
-        ({"offsets": np.array([0, 2])}, "has 3 tokens, labels for 3, and rows of 2"),
-        ({"offsets": np.zeros(0, np.int64)}, "rows of 0"),
-        ({"source_lengths": np.ones(2, np.int32)}, "has 1 rows, and says of 2"),
+        ({"supervised": np.ones(2, np.uint8)}, "has 3 tokens, 2 labels, and rows with 3 tokens"),
+        ({"offsets": np.array([0, 2])}, "has 3 tokens, 3 labels, and rows with 2 tokens"),
+        ({"offsets": np.zeros(0, np.int64)}, "rows with 0 tokens"),
+        ({"source_lengths": np.ones(2, np.int32)}, "has 1 rows, but source lengths for 2"),
     ],
 )
 def test_labels_of_another_length_are_the_users_matter(tmp_path, changed, said):

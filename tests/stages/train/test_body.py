@@ -111,7 +111,7 @@ def test_a_packed_mixture_is_one_training_however_its_bins_are_computed(tmp_path
 
 
 def test_a_model_that_cannot_keep_rows_apart_is_refused_before_the_first_step(tmp_path):
-    with pytest.raises(UserError, match=r"Bloom.* cannot keep packed rows apart"):
+    with pytest.raises(UserError, match=r"Bloom.* cannot separate packed rows"):
         trained(tmp_path, make_model(tmp_path / "model", "bloom"), batching=PaddingFree())
 
 
@@ -203,7 +203,7 @@ def test_an_end_token_that_the_model_lacks_is_told_before_the_training(tmp_path,
     shutil.copytree(falcon, model)
     (model / "generation_config.json").write_text('{"eos_token_id": [0, 5000]}')
     job = training_job(tmp_path, model)
-    with pytest.raises(UserError, match="names token 5000, but the model has 300 tokens"):
+    with pytest.raises(UserError, match="contains token 5000, but the model has 300 tokens"):
         run(settings(method=Lora(r=4)), job)
     assert not any(job.output.iterdir()) and not any(job.scratch.iterdir())
 
@@ -309,7 +309,7 @@ def test_a_diverging_training_is_the_users_matter(tmp_path, falcon):
 
 
 def test_tokens_of_another_tokenizer_are_the_users_matter(tmp_path, falcon):
-    with pytest.raises(UserError, match=r"knows \d+ tokens"):
+    with pytest.raises(UserError, match=r"has \d+ tokens"):
         run(settings(), training_job(tmp_path, falcon, vocab=5000))
 
 

@@ -64,7 +64,7 @@ def test_a_hostfile_names_the_others_that_are_started_from_here(tmp_path):
 
 
 def test_hosts_that_nobody_names_are_refused(tmp_path):
-    with pytest.raises(UserError, match="nothing says which hosts") as caught:
+    with pytest.raises(UserError, match="the hosts are not known") as caught:
         started(tmp_path)
     assert "ADAPTERBUILD_HOSTFILE" in caught.value.problems[0].hint
     (tmp_path / "hosts").write_text("first\n")

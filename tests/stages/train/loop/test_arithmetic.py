@@ -126,7 +126,9 @@ def test_a_micro_batch_is_halved_until_it_fits_and_the_result_is_the_same(tmp_pa
     assert max(float((one[name] - other[name]).norm() / one[name].norm()) for name in one) < 1e-4
 
 
-@pytest.mark.parametrize(("micro_batch", "what"), [(4, "4 rows at once do not fit"), (None, "not even one row at once fits")])
+@pytest.mark.parametrize(
+    ("micro_batch", "what"), [(4, "out of memory with a micro-batch of 4 rows"), (None, "even with a micro-batch of one row")]
+)
 def test_what_cannot_be_halved_is_an_error_that_says_what_to_change(tmp_path, falcon, monkeypatch, micro_batch, what):
     from stages.train.loop import training as work
 

@@ -97,7 +97,7 @@ def test_collated_rows_are_padded_on_the_right_and_keep_their_tokens(lists):
 
 def test_tokens_of_another_tokenizer_are_refused(rows):
     refuse_misfits(rows, 250, None, "training")
-    with pytest.raises(UserError, match="knows 100 tokens"):
+    with pytest.raises(UserError, match="has 100 tokens"):
         refuse_misfits(rows, 100, None, "training")
 
 

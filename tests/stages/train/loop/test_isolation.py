@@ -70,7 +70,7 @@ def test_variable_length_kernels_keep_rows_apart():
 
 def test_a_plain_batch_leaks_and_the_check_says_so():
     falcon = model_of(MODELS["falcon"])
-    assert leaks(falcon, Arrangement(flat=True)) == "a row's neighbours change what is said of it"
+    assert leaks(falcon, Arrangement(flat=True)) == "the logits of a row depend on its neighbours"
     assert leaks(falcon, Arrangement(flat=True, mask="bool")) is None
 
 
@@ -80,13 +80,16 @@ def test_rows_apart_at_wrong_positions_are_found_too():
             return {**super().inputs(position_ids), "position_ids": torch.arange(position_ids.shape[1])[None] + 50}
 
     # Learned positions: rotary ones only know distances, and would rightly pass.
-    assert leaks(model_of(MODELS["gpt2"]), Late(flat=True, mask="bool")) == "a row among others is answered otherwise than alone"
+    assert (
+        leaks(model_of(MODELS["gpt2"]), Late(flat=True, mask="bool"))
+        == "the logits of a concatenated row differ from those of the row alone"
+    )
 
 
 @pytest.mark.parametrize("architecture", [Bloom(**SIZES), MODELS["falcon-7b"]], ids=["bloom", "falcon-alibi"])
 def test_alibi_cannot_be_packed_and_that_is_said(architecture):
     model = model_of(architecture, "eager", alibi=True)
-    with pytest.raises(UserError, match=r"cannot keep packed rows apart: a row's neighbours change") as caught:
+    with pytest.raises(UserError, match=r"cannot separate packed rows: the logits of a row depend on its neighbours") as caught:
         isolate(model)
     assert "padded" in caught.value.problems[0].hint
     assert model.config._attn_implementation == "eager" and not model.training
