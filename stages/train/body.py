@@ -2,13 +2,17 @@
 
 import time
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.chat.taught import Taught
 from stages.models.folders import count_parameters, prepare_process
 from stages.models.serving import Serving
 from stages.process.job import Job, Metrics
 from stages.train import Parameters
+
+if TYPE_CHECKING:
+    # Started as processes of their own: what they do decides the result, so that their code belongs to the step's.
+    from stages.train.distributed import worker  # noqa: F401
 
 DIGITS = 6
 """Decimal digits of losses in the metrics: rounding keeps noise out of `dvc metrics diff`."""
