@@ -44,10 +44,12 @@ def round_weights(model: "PreTrainedModel", quantisation: Quantisation) -> None:
 
 def _dequantised(layer: Any, quantisation: Quantisation) -> Any:
     """The dequantised weights of a bitsandbytes layer, [outputs, inputs]."""
-    from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+    from bitsandbytes.functional import int8_vectorwise_dequant
 
     if quantisation.bits == 4:
-        return dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        from stages.models.few_bits import dequantised
+
+        return dequantised(layer.weight)
     return int8_vectorwise_dequant(layer.weight.data, layer.weight.SCB)
 
 

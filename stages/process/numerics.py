@@ -39,6 +39,10 @@ VARIABLES = {
 _UNFIT = ("MKL_ENABLE_INSTRUCTIONS", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 """Variables that would override the others or the number of threads; they should be unset."""
 
+_IGNORED = ("MKL_NUM_THREADS", "MKL_DOMAIN_NUM_THREADS", "MKL_DYNAMIC")
+"""Variables that are removed, since `resources.threads` decides: MKL takes them for the products inside torch's parallel regions too, where
+on Intel's processors another number of threads gives other sums."""
+
 HANDED_ON = (MODE, *VARIABLES)
 """Variables that processes of this step on other hosts need too."""
 
@@ -61,6 +65,8 @@ def begin(asked: Numerics) -> None:
     if reason := obstacle():
         _say(f"{reason}: results are identical on machines of this type, and equal up to rounding on others")
         return
+    for name in _IGNORED:
+        os.environ.pop(name, None)
     for name, value in VARIABLES.items():
         if os.environ.setdefault(name, value) != value:
             _say(f"{name}={os.environ[name]} from the environment is kept; portable numerics would set {value}")

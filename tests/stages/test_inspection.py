@@ -141,6 +141,17 @@ def test_a_row_that_is_not_there(place):
         inspect({**place, "row": 5})
 
 
+def near(one, other) -> bool:
+    """Whether two JSON values are equal up to rounding: another process may compute with other instructions."""
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(near(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(near, one, other))
+    return one == other
+
+
 def test_as_a_process_of_its_own(place):
     command = [warm_python(), "-m", "stages.inspection"]
 
@@ -151,6 +162,6 @@ def test_as_a_process_of_its_own(place):
         )
 
     done = ask(row=0)
-    assert done.returncode == 0 and json.loads(done.stdout) == inspect({**place, "row": 0})
+    assert done.returncode == 0 and near(json.loads(done.stdout), inspect({**place, "row": 0}))
     refused = ask(row=0, model=place["model"] + "-gone")
     assert refused.returncode == 1 and refused.stderr.startswith("error: ") and "Traceback" not in refused.stderr and not refused.stdout
