@@ -171,7 +171,7 @@ def test_a_base_that_lies_in_a_folder_is_placed_or_named_relative_to_the_adapter
             choice,
             check=False,
         )
-        assert wrong.returncode == 1 and "trained on" in wrong.stderr and "hint" in wrong.stderr and not (tmp_path / "no").exists()
+        assert wrong.returncode == 1 and "nor unchanged in the workspace" in wrong.stderr and "hint" in wrong.stderr and not (tmp_path / "no").exists()
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ def test_layers_that_are_computed_twice_give_the_same(name, family):
     method = METHODS[name]
     plain = train(prepared(family, method))
     checkpointed = train(speed_up(prepared(family, method), parameters(method=method, gradient_checkpointing=True)))
-    assert checkpointed == pytest.approx(plain, rel=1e-5)
+    # Three steps of AdamW enlarge rounding, on some processors to 2e-5; a layer that was left out moves the loss in the second digit.
+    assert checkpointed == pytest.approx(plain, rel=1e-4)
 
 
 def test_checkpointed_layers_keep_less():
