@@ -159,7 +159,7 @@ def test_a_base_that_lies_in_a_folder_is_placed_or_named_relative_to_the_adapter
     alone = fetched(place, "train-one", tmp_path / "alone")
     assert json.loads((alone / "adapter_config.json").read_text())["base_model_name_or_path"] is None
     assert "Set `base_model_name_or_path`" in (alone / CARD).read_text()
-    for choice in ("place", "name"):
+    for choice, why in (("place", "nor unchanged in the workspace"), ("name", "was trained on it")):
         wrong = place.run(
             "engine",
             "adapters",
@@ -171,7 +171,7 @@ def test_a_base_that_lies_in_a_folder_is_placed_or_named_relative_to_the_adapter
             choice,
             check=False,
         )
-        assert wrong.returncode == 1 and "nor unchanged in the workspace" in wrong.stderr and "hint" in wrong.stderr and not (tmp_path / "no").exists()
+        assert wrong.returncode == 1 and why in wrong.stderr and "hint" in wrong.stderr and not (tmp_path / "no").exists()
 
 
 @pytest.fixture
