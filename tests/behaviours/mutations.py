@@ -49,7 +49,7 @@ MUTATIONS = (
     ),
     _edit("tokenize/masks/completion", "number == last", "number <= last", "tokenize-messages-toy-completion"),
     _edit("tokenize/masks/full", "everything: ClassVar[bool] = True", "everything: ClassVar[bool] = False", *CHATS),
-    _edit("tokenize/lengths", "if over <= limit:", "if over <= limit + 1:", "tokenize-messages-toy-right"),
+    _edit("tokenize/lengths", "limit - (over - end)", "limit - (over - end) - 1", "tokenize-messages-toy-right"),
     _edit("tokenize/lengths", "supervised[start - context : start] = 0", "pass", *CHATS),
     _edit("tokenize/lengths", "np.where(damaged, 0, row.supervised)", "row.supervised", "tokenize-messages-toy-left"),
     # mixtures
