@@ -1,6 +1,7 @@
 """The same bytes on machines that differ in cores, threads, hash seed, time zone, language and order of files: a chain of every kind."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,16 @@ method = { kind = "METHOD", r = 2 }
 steps = 3
 global_batch = { rows = 8 }
 """
+UNPACKED = """extends = ["parts/common.toml"]
+[experiment]
+name = "unpacked"
+[model]
+gguf = "models/tiny.Q8_0.gguf"
+[training]
+method = { kind = "lora", r = 2 }
+steps = 2
+global_batch = { rows = 8 }
+"""
 MERGED = (
     TUNED.replace('"tuned"', '"merged"')
     .replace('"METHOD"', '"qlora"')
@@ -99,11 +110,13 @@ def built(root: Path, threads: int, environment: dict[str, str], backwards: bool
         "specs/base.toml": BASE,
         "specs/tuned.toml": TUNED.replace("METHOD", "lora"),
         "specs/merged.toml": MERGED + MORE,
+        "specs/unpacked.toml": UNPACKED,
     }
     for name, text in reversed(files.items()) if backwards else files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     llama(root / "models/llama")
+    shutil.copy(ROOT / "tests/behaviours/workspace/models/tiny.Q8_0.gguf", root / "models")
     inherited = {name: value for name, value in dvc_environment().items() if name not in numerics.HANDED_ON}
     more = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache"), **environment}
     for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], [sys.executable, "-m", "engine", "build"]):

@@ -148,7 +148,7 @@ def test_what_becomes_of_the_parts_of_messages_is_shown(workspace):
     rows = [{"messages": [ask, say, ask, say]}, {"messages": [ask, {**say, "tool_calls": calls}]}]
     (workspace / "data/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     unrolled, refused = look(workspace, TASK, "-n", "2")["rows"]
-    assert unrolled["notes"][0].startswith("control tokens in its text: 2, encoded as text") and "2 in all" in unrolled["notes"][1]
+    assert unrolled["notes"][0].startswith("control tokens in its text: 2, encoded as text") and "2 in total" in unrolled["notes"][1]
     learned = ["".join(one["text"] for one in tokens if one["supervised"]) for tokens in (unrolled["tokens"], *unrolled["more_tokens"])]
     assert learned == ["(Let me see.)It is.</s>"] * 2
     assert "omits part of row" in refused["no_tokens"] and "tool calls" in refused["no_tokens"]
