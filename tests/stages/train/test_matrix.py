@@ -53,7 +53,7 @@ def test_it_learns_and_what_is_saved_answers_as_the_trained_model(tmp_path, meth
 def test_what_is_refused_is_refused_with_a_way_out_and_really_fails(monkeypatch, method, family):
     chosen = METHODS[method]
     reason = outcome(method, family)
-    with pytest.raises(UserError, match="take"):
+    with pytest.raises(UserError, match="; use "):
         prepared(family, chosen)
     monkeypatch.setattr(type(chosen), "refused", lambda self, model_type: None)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):

@@ -68,7 +68,7 @@ def test_hosts_that_nobody_names_are_refused(tmp_path):
         started(tmp_path)
     assert "ADAPTERBUILD_HOSTFILE" in caught.value.problems[0].hint
     (tmp_path / "hosts").write_text("first\n")
-    with pytest.raises(UserError, match="names 1 hosts"):
+    with pytest.raises(UserError, match="lists 1 hosts"):
         started(tmp_path, ADAPTERBUILD_HOSTFILE=str(tmp_path / "hosts"))
     with pytest.raises(UserError, match="cannot read the hostfile"):
         started(tmp_path, ADAPTERBUILD_HOSTFILE=str(tmp_path / "none"))
@@ -77,8 +77,8 @@ def test_hosts_that_nobody_names_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("values", "what", "hint"),
     [
-        ({"devices": 4096}, "resources.devices asks for 4096", "or less"),
-        ({"zero": Zero(stage=3, offload_optimizer="nvme", path="/no/such/disk")}, "/no/such/disk is no folder", "offloaded"),
+        ({"devices": 4096}, "resources.devices is 4096", "or less"),
+        ({"zero": Zero(stage=3, offload_optimizer="nvme", path="/no/such/disk")}, "/no/such/disk is not a folder", "offloaded"),
         ({"report_to": ("wandb",)}, "wandb, which is not installed", "pip install wandb"),
         ({"precision": "float16"}, "float16 needs a GPU", "bfloat16"),
     ],
