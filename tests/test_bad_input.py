@@ -168,7 +168,7 @@ def test_a_template_that_names_an_unknown_field(workspace):
 
 def test_an_empty_task(workspace):
     (workspace / "data/rows.jsonl").write_text("\n\n")
-    refused(run_first_step(workspace), "no rows left", "specs/toy.toml:9")
+    refused(run_first_step(workspace), "no rows are left", "specs/toy.toml:9")
 
 
 def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
