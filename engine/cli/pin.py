@@ -30,7 +30,7 @@ def pin(
     commits = resolved(found, commit_of)
     # Resolve everything before writing anything.
     texts = {
-        file: pinned(file, workspace.display(file), {one.key: commit for one, commit in commits.items() if one.file == file})
+        file: pinned(file, {one.key: commit for one, commit in commits.items() if one.file == file})
         for file in dict.fromkeys(one.file for one in found)
     }
     if not dry_run:

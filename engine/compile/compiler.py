@@ -20,7 +20,7 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.load import Spec
-from engine.spec.sections import GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
 from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 
@@ -29,8 +29,6 @@ _TRAINING_RESOURCES = (
     *("attention", "gradient_checkpointing", "torch_compile", "kernels"),
 )
 """The resources of a training that have the same names in `[resources]` and in the parameters of `train`."""
-
-WRITTEN_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def compile_graph(specs: Iterable[Spec]) -> Graph:
@@ -159,7 +157,7 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return Base(name, step.output(), {file: step.output(file) for file in model.tokenizer_files})
     if isinstance(model, GgufModel):
         step = _dequantised(c, spec, model)
-        return Base(step.name.partition("-")[2], step.output(), {file: step.output(file) for file in WRITTEN_TOKENIZER_FILES})
+        return Base(step.name.partition("-")[2], step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
 
 
@@ -190,7 +188,7 @@ def _scratch(c: Compilation, spec: Spec, model: ScratchModel) -> Base:
         Step(f"initialize-{model.name}", initialize.KIND, parameters, reads, description, spec.where("model"), _locate(spec, ("model",))),
         spec,
     )
-    files = {name: step.output(name) for name in WRITTEN_TOKENIZER_FILES}
+    files = {name: step.output(name) for name in TOKENIZER_FILES}
     return Base(model.name, step.output(), files, encoder_decoder=model.architecture.encoder_decoder, context=of_scratch(spec, model))
 
 

@@ -1,16 +1,17 @@
 """Moving names of revisions in specs, found in their text and replaced there: comments, order and spacing stay."""
 
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from engine.core.errors import Location, Problem, UserError
+from engine.spec import tree
 from engine.spec.positions import Key, positions
+from stages.generate.sources.hub import COMMIT
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
+BYTE_ORDER_MARK = "\ufeff"
 
 Repository = Literal["model", "dataset"]
 
@@ -28,34 +29,34 @@ class Moving:
 
 
 def moving_in(file: Path, name: str) -> tuple[Moving, ...]:
-    """Every moving revision of FILE, which messages call NAME; raises UserError where it is not TOML in UTF-8."""
-    text = _text(file, name)
-    places = positions(text)
-    lines = text.replace("\r\n", "\n").split("\n")
+    """Every moving revision of FILE, which messages call NAME; raises UserError if it cannot be read as a spec."""
     found = []
-    for key, table in _tables(tomllib.loads(text), ()):
-        revision, model = table.get("revision"), table.get("id")
+    for key, node in tree.read(file, name).walk():
+        if not isinstance(node.content, dict) or not {"revision", "id"} <= node.content.keys():
+            continue
+        values = {field: value.content for field, value in node.content.items()}
+        revision, model = values["revision"], values["id"]
         if not (isinstance(revision, str) and isinstance(model, str)) or COMMIT.fullmatch(revision):
             continue
-        span = places[*key, "revision"].value
-        where = Location(name, span.line, span.column, lines[span.line - 1], span.length)
-        found.append(Moving(file, (*key, "revision"), where, "dataset" if table.get("kind") == "hub" else "model", model, revision))
+        repository: Repository = "dataset" if values.get("kind") == "hub" else "model"
+        found.append(Moving(file, (*key, "revision"), node.content["revision"].value, repository, model, revision))
     return tuple(found)
 
 
-def pin(file: Path, name: str, commits: Mapping[Key, str]) -> str:
-    """The text of FILE with the values at the keys of COMMITS replaced by these commits; all else is as it was, to the byte."""
-    text = _text(file, name)
+def pin(file: Path, commits: Mapping[Key, str]) -> str:
+    """The text of FILE, which `moving_in` has read, with the values at the keys of COMMITS replaced; all else is as it was, to the byte."""
+    whole = file.read_bytes().decode("utf-8")
+    text = whole.removeprefix(BYTE_ORDER_MARK)
     places = positions(text)
-    normal = text.replace("\r\n", "\n")
+    # Lines are those of `positions`, whatever ends them: a carriage return stands behind every column.
     starts = [0]
-    for line in normal.split("\n"):
+    for line in text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
-    spans = sorted(((places[key].value, commit) for key, commit in commits.items()), key=lambda item: (item[0].line, item[0].column))
-    for span, commit in reversed(spans):
-        start = starts[span.line - 1] + span.column - 1
-        normal = f'{normal[:start]}"{commit}"{normal[start + span.length :]}'
-    return normal.replace("\n", "\r\n") if "\r\n" in text else normal
+    values = {key: places[key].value for key in commits}
+    spans = [(starts[span.line - 1] + span.column - 1, span.length, commits[key]) for key, span in values.items()]
+    for start, length, commit in sorted(spans, reverse=True):
+        text = f'{text[:start]}"{commit}"{text[start + length :]}'
+    return whole[: len(whole) - len(whole.removeprefix(BYTE_ORDER_MARK))] + text
 
 
 def files_of(specs: list[Path]) -> tuple[Path, ...]:
@@ -67,7 +68,7 @@ def files_of(specs: list[Path]) -> tuple[Path, ...]:
             return
         found[file] = None
         try:
-            entries = tomllib.loads(file.read_text("utf-8")).get("extends", [])
+            entries = tomllib.loads(file.read_text("utf-8-sig")).get("extends", [])
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             return  # reported by whoever reads it for its revisions
         for entry in [entries] if isinstance(entries, str) else entries if isinstance(entries, list) else []:
@@ -86,24 +87,3 @@ def resolved(found: tuple[Moving, ...], commit_of: Callable[[Repository, str, st
         hint = "check id and revision, and the network; a gated or private repository needs HF_TOKEN"
         raise UserError([Problem(f"the hub gives no commit for {one.id} at {one.revision!r}", one.where, hint) for one in missing])
     return {one: commit for one, commit in commits.items() if commit}
-
-
-def _tables(value: Any, key: Key) -> Iterator[tuple[Key, dict[str, Any]]]:
-    if isinstance(value, dict):
-        yield key, value
-        for name, item in value.items():
-            yield from _tables(item, (*key, name))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _tables(item, (*key, number))
-
-
-def _text(file: Path, name: str) -> str:
-    try:
-        text = file.read_bytes().decode("utf-8")
-        tomllib.loads(text.replace("\r\n", "\n"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is not UTF-8: {error}", Location(name), "save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not valid TOML: {error}", Location(name), "run: engine check") from None
-    return text
