@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.dvc import dvcfile, git, records
 from engine.build.driver import resolve
-from engine.dvc.config import check_repository
-from engine.dvc.dvcfile import Entry, Record
 from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step
-from engine.identity.text import digest
+from engine.dvc import dvcfile, git, records
+from engine.dvc.config import check_repository
+from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
-from engine.plan.decide import Action, Decision, Planner, Reason, unlike
-from engine.plan.project import Project, write_text
-from engine.identity.provenance import parse
 from engine.dvc.recording import Recorder
 from engine.dvc.records import RunRecord
 from engine.dvc.store import Disk, Store
+from engine.identity.provenance import parse
+from engine.identity.text import digest
+from engine.plan.decide import Action, Decision, Planner, Reason, unlike
+from engine.plan.project import Project, write_text
 from engine.plan.why import HARMLESS, check_step
 
 

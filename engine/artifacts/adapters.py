@@ -7,18 +7,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from engine.dvc import dvcfile
 from engine.artifacts.addresses import PROVENANCE, provenance_of
-from engine.dvc.dvcfile import Entry, Record
-from engine.core.errors import UserError
 from engine.artifacts.garbage_collection import Area, documents
+from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS, Graph
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.store import Store
+from engine.identity.provenance import Provenance
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
-from engine.identity.provenance import Provenance
 from engine.results.table import digest_of, number, scores_of
 from engine.spec.load import Spec
-from engine.dvc.store import Store
 
 _TRAININGS = f"{ARTIFACTS}/train-"
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
@@ -120,7 +120,9 @@ def _past(training: Training, provenance: Provenance, store: Store) -> Adapter:
     spec, base = ((ran.spec if ran else None) or "").partition(":")[0], _short_path(provenance.inputs["model"]["path"])
     held = store.holds(training.artifact)
     name = training.step.removeprefix("train-")
-    return Adapter(provenance.digest, name, spec, training.step, _method(provenance), base, held, {}, False, ran.finished if ran else "", True)
+    return Adapter(
+        provenance.digest, name, spec, training.step, _method(provenance), base, held, {}, False, ran.finished if ran else "", True
+    )
 
 
 def _method(provenance: Provenance) -> str:

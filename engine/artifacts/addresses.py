@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine.dvc.dvcfile import Record
 from engine.core.errors import UserError
 from engine.core.graph import Step
-from engine.identity.provenance import Provenance, parse
+from engine.dvc.dvcfile import Record
 from engine.dvc.store import Store
+from engine.identity.provenance import Provenance, parse
 
 SHORTEST = 6
 """The minimum number of digits of an address; fewer are taken for a mistyped name."""

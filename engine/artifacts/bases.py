@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.dvc import dvcfile
 from engine.artifacts.adapters import recorded
 from engine.artifacts.addresses import PROVENANCE, provenance_of
-from engine.dvc.dvcfile import Entry
-from engine.core.errors import UserError
-from engine.identity.provenance import Provenance
 from engine.artifacts.remote import pull
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
+from engine.dvc.dvcfile import Entry
 from engine.dvc.store import Disk
+from engine.identity.provenance import Provenance
 
 
 @dataclass(frozen=True)

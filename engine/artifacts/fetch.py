@@ -5,17 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.dvc import dvcfile
 from engine.artifacts.adapters import Training, trainings
 from engine.artifacts.addresses import PROVENANCE, SHORTEST, only, provenance_of
-from engine.core.digests import folder_digest, short
-from engine.core.errors import UserError
-from engine.identity.provenance import Provenance
-from engine.dvc.writing import remove
-from engine.dvc.records import RunRecord
-from engine.dvc.store import Disk
 from engine.artifacts.loading import Choice, Loadable, complete
 from engine.artifacts.remote import pull, pull_records
+from engine.core.digests import folder_digest, short
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
+from engine.dvc.records import RunRecord
+from engine.dvc.store import Disk
+from engine.dvc.writing import remove
+from engine.identity.provenance import Provenance
 
 _LIST = "to list the known ones: engine adapters --all"
 

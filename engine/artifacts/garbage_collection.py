@@ -9,18 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from engine.dvc import dvcfile, git
 from engine.artifacts.addresses import SHORTEST, matching, provenance_of
 from engine.core.digests import scratch_name
-from engine.dvc.config import cache_folder, check_repository
-from engine.dvc.dvcfile import Record
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS
+from engine.dvc import dvcfile, git
+from engine.dvc.config import cache_folder, check_repository
+from engine.dvc.dvcfile import Record
 from engine.dvc.locks import build_lock, dvc_lock
+from engine.dvc.store import Store
+from engine.dvc.writing import remove
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
-from engine.dvc.writing import remove
-from engine.dvc.store import Store
 
 # Every word that looks like an md5 counts, even in a file with conflict markers: keeping too much costs space, too little a result.
 _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
@@ -297,7 +297,9 @@ def _remove_all(garbage: Garbage, root: Path) -> None:
             remove(path)
         except OSError as error:
             what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
-            raise UserError(what, hint="earlier files are already removed; make this one writable, then run the same command again") from None
+            raise UserError(
+                what, hint="earlier files are already removed; make this one writable, then run the same command again"
+            ) from None
     _prune(garbage, root)
 
 

@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.dvc import dvcfile, git
-from engine.dvc.dvcfile import Record
 from engine.core.errors import Location, UserError
 from engine.core.graph import ARTIFACTS, METRICS
+from engine.dvc import dvcfile, git
+from engine.dvc.dvcfile import Record
+from engine.dvc.store import Store
+from engine.identity.provenance import parse
 from engine.identity.text import short
 from engine.plan.decide import differences
 from engine.plan.project import Project
-from engine.identity.provenance import parse
-from engine.dvc.store import Store
 from stages import train
 
 WORKING_TREE = "the working tree"

@@ -24,9 +24,9 @@ from typing import Any, Literal
 from engine.artifacts.bases import Base, base_of, files_of, read_by
 from engine.artifacts.cards import CARD, Way, card
 from engine.core.errors import UserError
-from engine.identity.provenance import Provenance
-from engine.dvc.writing import copy
 from engine.dvc.store import Disk
+from engine.dvc.writing import copy
+from engine.identity.provenance import Provenance
 from stages.process.starting import ours
 
 Choice = Literal["auto", "place", "name"]
@@ -48,7 +48,7 @@ class Loadable:
 
 
 def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Path, choice: Choice = "auto") -> Loadable:
-    """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will be moved to TARGET.
+    """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will move to TARGET.
 
     Raises UserError if the base cannot be provided as in CHOICE.
     """

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.artifacts.adapters import Training
-from engine.dvc.config import cache_settings
 from engine.core.errors import UserError
-from engine.dvc.writing import make_folder
+from engine.dvc.config import cache_settings
 from engine.dvc.records import folder_of
 from engine.dvc.store import Disk
+from engine.dvc.writing import make_folder
 
 
 def pull(root: Path, md5s: Iterable[str]) -> None:
@@ -28,7 +28,9 @@ def pull(root: Path, md5s: Iterable[str]) -> None:
             repo.cloud.pull(wanted)
     except DvcException as error:
         first = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"not in DVC's cache, and its remote cannot be read: {first}", hint="run: dvc remote add --default NAME URL") from None
+        raise UserError(
+            f"not in DVC's cache, and its remote cannot be read: {first}", hint="run: dvc remote add --default NAME URL"
+        ) from None
     except FileNotFoundError:
         return  # the remote lacks the listing of a folder; the caller checks what has arrived
 

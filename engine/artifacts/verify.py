@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.dvc import dvcfile
 from engine.artifacts.addresses import of_steps, only
-from engine.identity.behaviours import Behaviours
 from engine.build.driver import dvc_environment
 from engine.core.digests import digest, file_digests, folder_digest, listing_digest, short
-from engine.identity.environment import installed
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
-from engine.identity.text import Identities
-from engine.plan.project import Project
-from engine.identity.provenance import Provenance, parse
+from engine.core.workspace import CODE_ROOT
+from engine.dvc import dvcfile
 from engine.dvc.records import RunRecord
 from engine.dvc.store import Disk
-from engine.core.workspace import CODE_ROOT
+from engine.identity.behaviours import Behaviours
+from engine.identity.environment import installed
+from engine.identity.provenance import Provenance, parse
+from engine.identity.text import Identities
+from engine.plan.project import Project
 from stages.process.starting import ours
 
 COLUMNS = ("check", "passed", "detail")

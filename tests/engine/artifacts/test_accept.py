@@ -14,8 +14,8 @@ from engine.dvc.dvcfile import Entry
 from engine.identity.text import digest
 from engine.plan.decide import make_plan
 from engine.plan.why import acceptable
-from tests.support.memory_store import MemoryStore
 from tests.engine.plan.test_decide import built, chain, identities, identity, step
+from tests.support.memory_store import MemoryStore
 
 
 def everywhere(graph: Graph, **changes: str) -> dict[str, str]:

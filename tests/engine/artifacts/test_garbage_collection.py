@@ -25,8 +25,8 @@ from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
 from engine.plan.decide import Planner
-from tests.support.memory_store import MemoryStore, lock_text, statement
 from tests.engine.plan.test_decide import built, chain, identities, identity
+from tests.support.memory_store import MemoryStore, lock_text, statement
 
 MD5 = st.text("0123456789abcdef", min_size=32, max_size=32)
 
