@@ -44,15 +44,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each of two processes its long modules first, and end with short tests, so that none waits for the other.
 
     `--dist worksteal` begins with the first half of all tests in one process and the second in the other. Modules stay whole, for they
-    share what their tests build; those of `tests/end_to_end` share one workspace.
+    share what their tests build; those of `tests/end_to_end` share one workspace. Modules that fork come before all others: once a process
+    has computed a gradient, PyTorch refuses gradients in its children.
     """
     if not REAL_MODEL.exists():
         for item in items:
             if item.get_closest_marker("real"):
                 item.add_marker(pytest.mark.skip(reason="the real model is not installed: make real-model"))
     slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("long")}
-    road = [item for item in items if item.path in slow and item.path.parent.name == "end_to_end"]
-    others = [item for item in items if item.path in slow and item.path.parent.name != "end_to_end"]
-    short = [item for item in items if item.path not in slow]
-    room = max(0, len(items) // 2 - len(road))
-    items[:] = [*road, *short[:room], *others, *short[room:]]
+    forking = [item for item in items if item.get_closest_marker("forks")]
+    rest = [item for item in items if not item.get_closest_marker("forks")]
+    road = [item for item in rest if item.path in slow and item.path.parent.name == "end_to_end"]
+    others = [item for item in rest if item.path in slow and item.path.parent.name != "end_to_end"]
+    short = [item for item in rest if item.path not in slow]
+    room = max(0, len(items) // 2 - len(forking) - len(road))
+    items[:] = [*forking, *road, *short[:room], *others, *short[room:]]

@@ -22,6 +22,8 @@ from tests.stages.initialize.tiny import make_model
 from tests.stages.train.groups import ended, forked, group, ready
 from tests.stages.train.tiny import settings, training_job
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

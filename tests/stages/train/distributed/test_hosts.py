@@ -21,6 +21,8 @@ from tests.stages.initialize.tiny import make_model
 from tests.stages.train.groups import apart, ended, forked, free_port, ready
 from tests.stages.train.tiny import settings, training_job
 
+pytestmark = pytest.mark.forks
+
 CHOSEN = {
     "method": Lora(r=4, lora_dropout=0.1),
     "global_batch": GlobalBatch(rows=4),

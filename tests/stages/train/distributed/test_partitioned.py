@@ -14,6 +14,8 @@ from tests.stages.train.matrix import METHODS, TRAINS
 from tests.stages.train.methods_table import ZERO_COLUMNS, written
 from tests.stages.train.tiny import settings, training_job
 
+pytestmark = pytest.mark.forks
+
 LORA = {"method": Lora(r=3, lora_dropout=0.1, target_modules=("query_key_value", "dense")), "weight_decay": 0.1}
 ZEROS = {
     "0": Zero(),

@@ -24,6 +24,8 @@ from tests.stages.initialize.tiny import contents
 from tests.stages.train.groups import ended, forked
 from tests.stages.train.tiny import settings, training_job
 
+pytestmark = pytest.mark.forks
+
 SIZES = {"copy": 40, "name": 24}
 CHOSEN = {"method": Lora(r=4, lora_dropout=0.1), "global_batch": GlobalBatch(rows=4), "checkpoints": Section(every_steps=1)}
 
