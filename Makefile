@@ -30,7 +30,7 @@ suite: setup
 	@$(if $(CI),for answer in yes no; do python -m pytest $(QLORA) -k 'qlora or quant or bits or packing' --avx512-bf16 $$answer || exit 1; done)
 
 # Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision;
-# OPTIONS="--raise train.methods.qlora": see OPTIONS=--help).
+# OPTIONS="--cause train.optimizers.adafactor": see OPTIONS=--help).
 behaviours: setup
 	@python -m tests.behaviours $(if $(CHANGE),--change "$(CHANGE)") $(OPTIONS)
 

@@ -2,8 +2,9 @@
 
 Two things change the last bits of a sum: the instruction set that a library selects for the processor, and the number of parts into which
 it divides work for the machine's cores. `begin` fixes the first, through environment variables that libraries read when they are loaded or
-first used; `divide` fixes the second, by the size of the model only. Both apply to the process of a step; libraries are not patched.
-Nothing here imports torch or numpy.
+first used; `divide` fixes the second, by the size of the model only. What neither reaches are functions that start from the processor's own
+approximation of a reciprocal: `replace_approximations` takes them from numpy. All three apply to the process of a step.
+Nothing here imports torch or numpy at import.
 """
 
 import fcntl
@@ -87,6 +88,59 @@ def obstacle() -> str | None:
     if "avx2" not in _processor()["flags"]:
         return "portable numerics need AVX2, which this processor lacks"
     return None
+
+
+_replaced: list[Any] = []
+"""torch's libraries of the replacements: these hold as long as the libraries live."""
+
+
+def replace_approximations() -> None:
+    """Let numpy compute those functions of torch's CPU tensors whose last bits depend on the model of the processor.
+
+    torch takes the functions of single numbers from MKL's vector mathematics. Its code for AMD's processors (and for Intel's under
+    `MKL_CBWR=COMPATIBLE`) computes these from `rsqrtps` and `rcpps`, approximations whose bits each family of processors has of its own:
+    of a million square roots, 20 % are not the nearest number. bitsandbytes' optimizers take such roots. numpy's root is that of IEEE 754.
+    Nothing happens unless numerics are portable. Gradients are torch's own.
+    """
+    if _replaced or not is_portable():
+        return
+    import numpy
+    import torch
+
+    def replacement(function: Any) -> Any:
+        def values(tensor: Any) -> Any:
+            given = tensor.detach()
+            if not (given.is_floating_point() or given.is_complex()):
+                given = given.to(torch.get_default_dtype())
+            wide = given.float() if given.dtype in (torch.bfloat16, torch.float16) else given.resolve_conj()
+            found = torch.empty_like(wide)
+            with numpy.errstate(all="ignore"):  # the root of -1 is nan, as in torch
+                function(wide.numpy(), out=found.numpy())
+            return found.to(given.dtype)
+
+        return values
+
+    def written(values: Any) -> Any:
+        def write(tensor: Any, *, out: Any) -> Any:
+            found = values(tensor)
+            return out.resize_(found.shape).copy_(found)
+
+        return write
+
+    library = torch.library.Library("aten", "IMPL", "CPU")
+    for name, function in {
+        "sqrt": numpy.sqrt,
+        "log2": numpy.log2,
+        "log10": numpy.log10,
+        "asin": numpy.arcsin,
+        "acos": numpy.arccos,
+        "atan": numpy.arctan,
+    }.items():
+        values = replacement(function)
+        library.impl(name, values, allow_override=True)
+        library.impl(f"{name}_", lambda tensor, values=values: tensor.copy_(values(tensor)), allow_override=True)
+        library.impl(f"{name}.out", written(values), allow_override=True)
+    _replaced.append(library)
 
 
 def say_gpu(devices: str) -> None:

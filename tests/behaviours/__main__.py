@@ -22,6 +22,14 @@ def main() -> int:
     parser.add_argument("--change", default="", metavar="LINE", help="the changelog's line of what gets a new revision")
     parser.add_argument("--raise", dest="raised", action="append", default=[], metavar="UNIT", help="unit that gets a new revision anyway")
     parser.add_argument(
+        "--cause",
+        action="append",
+        default=[],
+        metavar="UNIT",
+        help="the unit in which the edit changes behaviour, where others import the edited module too: these keep their revisions if the "
+        "suite shows them alike",
+    )
+    parser.add_argument(
         "--versions-move-bytes", action="store_true", help="take over other bytes of unchanged code: they come from other package versions"
     )
     parser.add_argument(
@@ -29,7 +37,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     old, code, versions, started = Listing.of(ROOT), closures(ROOT), packages(), time.monotonic()
-    if unknown := set(asked.raised) - code.keys():
+    if unknown := {*asked.raised, *asked.cause} - code.keys():
         parser.error(f"no unit {', '.join(sorted(unknown))}")
     versions_listed = any(dict(item.packages) == versions for item in old.behaviours.versions)
     if asked.versions_move_bytes and versions_listed:
@@ -44,7 +52,7 @@ def main() -> int:
             print("\n".join(f"{name} failed: {why}" for name, why in failed.items()), file=sys.stderr)
             return 1
         outcomes = {name: golden.outcome(name) for _, name in steps}
-    verdict = judge(old, code, outcomes, versions, asked.change, asked.raised)
+    verdict = judge(old, code, outcomes, versions, asked.change, asked.raised, asked.cause)
     print(f"built in {time.monotonic() - started:.0f} s", file=sys.stderr)
     if asked.json:
         print(json.dumps(report(verdict)))

@@ -102,12 +102,17 @@ def judge(
     versions: Mapping[str, str],
     line: str = "",
     raised: Collection[str] = (),
+    cause: Collection[str] = (),
 ) -> Verdict:
     """Compare OUTCOMES of the suite, built with CODE (unit to closure) and VERSIONS, with what is listed.
 
     A unit whose closure is not listed gets a new revision where a step that it decides read the same as before and left something else. A
     step that read something else cannot be compared; one of its units at least gets a new revision too. LINE is the changelog's line of
     what gets one. RAISED: units that get one whatever the suite shows, since only a machine that it does not run on would show the change.
+
+    CAUSE: the units in which an edit changes behaviour, as its author says where the edit lies in a module that others import too. The
+    other units of a step keep their revisions then, as long as another step shows each of them to be alike. A step that left other bytes
+    and has no unit of CAUSE contradicts the author, and is treated as without CAUSE.
     """
     old, listed_golden = known.behaviours, known.golden
     covering: dict[str, list[str]] = {}
@@ -128,6 +133,7 @@ def judge(
     edited = {
         unit for unit in digests if unit in old.units and unit not in listed and any(name in outcomes for name in covering.get(unit, []))
     }
+    shown = {unit for unit in edited if any(map(same, covering[unit]))}
     changed: dict[str, list[str]] = {}
     incomparable: list[str] = []
     for name, golden in listed_golden.items():
@@ -135,15 +141,15 @@ def judge(
         if outcome is None or golden["read"] != outcome.read:
             incomparable.append(name)
         elif golden["left"] != outcome.left:
-            for unit in edited & {*golden["units"], *outcome.units}:
+            suspects = edited & {*golden["units"], *outcome.units}
+            for unit in suspects & set(cause) | suspects - shown if suspects & set(cause) else suspects:
                 changed.setdefault(unit, []).append(name)
-    shown = {unit for unit in edited if any(map(same, covering[unit]))}
     for name in incomparable:
         # Nobody knows what these would leave: one unit at least of each gets a new revision, so that users' steps like it run again; those
         # units, if there are such, that no other step shows to be alike.
         suspects = edited & {*listed_golden[name]["units"], *(outcomes[name].units if name in outcomes else ())}
         if suspects and not suspects & changed.keys():
-            for unit in suspects - shown or suspects:
+            for unit in suspects - shown or (() if cause else suspects):
                 changed.setdefault(unit, []).append(name)
     for unit in edited - shown:
         # No step that could be compared shows that it still does the same.

@@ -211,3 +211,18 @@ def test_the_line_of_a_new_revision_stands_among_the_changes_of_what_is_unreleas
     assert f"## 0.1.0{after}" == released
     assert before.startswith("# Changelog\n\n## Unreleased\n\n### ") and before.count("### Changed\n\n- Bytes move.\n") == 1
     assert all(line in before for line in unreleased.splitlines()) and "\n\n\n" not in text
+
+
+def test_the_author_can_name_the_unit_where_an_edit_of_shared_code_changes_behaviour(listing: Listing):
+    """Both units import the edited module; `train-b` shows that without lora nothing has changed."""
+    both = {unit: dict.fromkeys(closure, "2") for unit, closure in CODE.items()}
+    moved = OUTCOMES | {"train-a": replace(OUTCOMES["train-a"], left="other")}
+    assert set(judge(listing, both, moved, VERSIONS, "x").changed) == {"train", "train.methods.lora"}
+    verdict = judge(listing, both, moved, VERSIONS, "x", cause=["train.methods.lora"])
+    assert verdict.changed == {"train.methods.lora": ["train-a"]} and verdict.alike == ("train",)
+
+
+def test_what_the_author_says_does_not_excuse_a_step_that_contradicts_it(listing: Listing):
+    both = {unit: dict.fromkeys(closure, "2") for unit, closure in CODE.items()}
+    moved = {name: replace(outcome, left="other") for name, outcome in OUTCOMES.items()}
+    assert set(judge(listing, both, moved, VERSIONS, "x", cause=["train.methods.lora"]).changed) == {"train", "train.methods.lora"}

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.core.part import recipe, resource
+from stages.process.numerics import replace_approximations
 from stages.train.optimizers.base import OptimizerPart, groups
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class AdamW8bit(OptimizerPart):
         import bitsandbytes
         import torch
 
+        replace_approximations()  # on CPUs bitsandbytes takes torch's square roots
         paged = self.paged and torch.cuda.is_available()
         return bitsandbytes.optim.AdamW8bit(
             groups(weights, weight_decay), lr=learning_rate, betas=betas, eps=self.eps, weight_decay=weight_decay, is_paged=paged

@@ -164,3 +164,42 @@ def test_no_number_of_threads_moves_a_bit_of_sums_large_and_small(parameters):
 def test_threads_do_move_bits_where_numerics_are_native():
     """Else the test above would show nothing."""
     assert sums(1, 1, "native") != sums(3, 1, "native")
+
+
+ROOTS = """
+import json
+from stages.process import numerics
+numerics.begin("portable")
+numerics.replace_approximations()
+import numpy as np, torch
+
+def exact(name, tensor):
+    function = {"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan}.get(name) or getattr(np, name)
+    return torch.from_numpy(np.asarray(function(tensor.detach().numpy())))
+
+found = {}
+for name in ("sqrt", "log2", "log10", "asin", "acos", "atan"):
+    wrong = 0
+    for dtype in (torch.float32, torch.float64):
+        values = torch.rand(300, 700, dtype=dtype) * 10.0 ** torch.randint(-8, 1, (300, 1))
+        for tensor in (values, values.t(), values[::2, 1::3], values[7], values[5, 5], values[:0]):
+            copy, out = tensor.clone(), torch.empty(0, dtype=dtype)
+            getattr(torch, name)(tensor, out=out)
+            many = torch._foreach_sqrt([tensor]) if name == "sqrt" else ()
+            for other in (getattr(tensor, name)(), getattr(copy, name + "_")(), out, *many):
+                assert other.shape == tensor.shape and other.dtype == dtype
+                wrong += int((other != exact(name, tensor)).sum())
+    found[name] = wrong
+half = torch.rand(1000).bfloat16()
+assert torch.equal(half.sqrt(), half.float().sqrt().bfloat16())
+assert torch.equal(torch.sqrt(torch.tensor([4, 9])), torch.tensor([2.0, 3.0])) and torch.sqrt(torch.tensor([-1.0])).isnan().all()
+given = torch.rand(50, dtype=torch.float64, requires_grad=True)
+assert torch.autograd.gradcheck(torch.sqrt, given)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(numerics.obstacle() is not None, reason=f"{numerics.obstacle()}")
+def test_roots_and_logarithms_are_the_nearest_numbers_not_those_of_the_processors_approximations():
+    ran = subprocess.run([sys.executable, "-c", ROOTS], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert json.loads(ran.stdout) == dict.fromkeys(("sqrt", "log2", "log10", "asin", "acos", "atan"), 0)
