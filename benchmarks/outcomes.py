@@ -92,6 +92,36 @@ def falcon_7b_summaries(folder: Path) -> list[Outcome]:
     ]
 
 
+REAL_TASKS = ("person", "polarity", "passive")
+
+
+def smollm2(folder: Path) -> list[Outcome]:
+    """SmolLM2-135M-Instruct: three single-task adapters, and one for all three tasks."""
+    here = Workspace(folder)
+    names = ("base", *REAL_TASKS, "multitask")
+    match = {name: {task: here.value(name, task, "exact_match") for task in REAL_TASKS} for name in names}
+    base, multitask = match["base"].values(), match["multitask"]
+    own, others = [match[task][task] for task in REAL_TASKS], [match[a][b] for a in REAL_TASKS for b in REAL_TASKS if a != b]
+
+    def around(name: str, task: str) -> str:
+        return here.interval(name, task, "exact_match")
+
+    return [
+        Outcome("the model as it was published does none of the tasks", f"exact {_each(list(base))}", max(base) <= 0.3),
+        Outcome(
+            "a single-task adapter does its own task",
+            "exact " + ", ".join(around(task, task) for task in REAL_TASKS),
+            all(value > before + 0.2 for value, before in zip(own, base, strict=True)),
+        ),
+        Outcome("and others badly", f"exact {_each(others)}", sum(others) / len(others) < sum(own) / len(own) / 2),
+        Outcome(
+            "the multi-task adapter does all three",
+            "exact " + ", ".join(around("multitask", task) for task in REAL_TASKS),
+            all(multitask[task] > match[task][task] - 0.15 for task in REAL_TASKS),
+        ),
+    ]
+
+
 def falcon_180b_dolly(folder: Path) -> list[Outcome]:
     """LoRA with ZeRO-3, packed rows, adapter alone and merged."""
     here = Workspace(folder)
@@ -206,5 +236,6 @@ OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {
     "falcon-180b-dolly": falcon_180b_dolly,
     "falcon-7b-summaries": falcon_7b_summaries,
     "flan-t5-methods": flan_t5_methods,
+    "smollm2": smollm2,
 }
-"""By the folder's name in specs/seeds."""
+"""By the experiment's name."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import experiments
-from benchmarks.experiments import Built, build, main, prepare, rows
+from benchmarks.experiments import EXPERIMENTS, Built, build, main, rows
 from benchmarks.outcomes import OUTCOMES, Outcome, Workspace
 from engine.core.workspace import Workspace as Folder
 from engine.plan.project import Project
@@ -13,26 +13,34 @@ from tests.seeds.workspaces import NAMES
 
 
 def test_every_experiment_has_outcomes():
-    assert sorted(OUTCOMES) == NAMES
+    assert OUTCOMES.keys() == EXPERIMENTS.keys() and [each.name for each in EXPERIMENTS.values() if not each.real] == NAMES
 
 
 @pytest.mark.slow
 def test_a_workspace_follows_its_specs_and_keeps_what_was_built(tmp_path):
     folder = tmp_path / "bloom-560m-chat"
-    prepare("bloom-560m-chat", folder)
+    EXPERIMENTS["bloom-560m-chat"].prepare(folder)
     steps = [step.name for step in Project(Folder.at(folder)).graph]
     assert (folder / ".dvc").is_dir() and "train-masked-tiny" in steps
     (folder / "specs/gone.toml").write_text("no spec of ours", "utf-8")
     (folder / "artifacts").mkdir()
     (folder / "artifacts/kept").touch()
-    prepare("bloom-560m-chat", folder)
+    EXPERIMENTS["bloom-560m-chat"].prepare(folder)
     assert not (folder / "specs/gone.toml").exists() and (folder / "artifacts/kept").exists()
     assert [step.name for step in Project(Folder.at(folder)).graph] == steps
 
 
 def test_without_its_data_an_experiment_is_skipped_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "DATA", tmp_path / "data")
-    assert build("flan-t5-methods", 1) == Built("flan-t5-methods", "skipped: mts_dialog not in data")
+    assert build(EXPERIMENTS["flan-t5-methods"], 1) == Built("flan-t5-methods", f"skipped: mts_dialog in {tmp_path}/data not found")
+
+
+def test_without_the_real_model_an_experiment_on_it_is_skipped_and_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "MODEL", tmp_path / "no.gguf")
+    monkeypatch.setattr(experiments, "DATA", tmp_path)
+    for data in EXPERIMENTS["smollm2"].data:
+        (tmp_path / data).mkdir()
+    assert build(EXPERIMENTS["smollm2"], 1) == Built("smollm2", "skipped: the real model (make real-model) not found")
 
 
 @pytest.mark.parametrize(

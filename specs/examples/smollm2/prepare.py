@@ -1,0 +1,78 @@
+"""Writes the rows of the three tasks as JSON lines into `data/`, from public files as they were published.
+
+    python prepare.py FOLDER
+
+FOLDER holds `ner/wikigold.conll.txt`, `sentence_polarity/rt-polarity.pos` and `.neg`, and
+`instruction_induction/induce/active_to_passive.json`; README.md says where they are published.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+Row = dict[str, str]
+
+
+def sentences(conll: str) -> Iterator[list[tuple[str, str]]]:
+    """The sentences of a CoNLL file (one word and its tag per line, sentences separated by blank lines)."""
+    for block in conll.split("\n\n"):
+        words = [tuple(line.split()) for line in block.splitlines() if line.strip()]
+        if words:
+            yield [(word, tag) for word, tag in words]
+
+
+def persons(sentence: list[tuple[str, str]]) -> list[str]:
+    """The names of persons, each a run of words tagged I-PER."""
+    names: list[str] = []
+    before = ""
+    for word, tag in sentence:
+        if tag == "I-PER":
+            names += [word] if before != tag else []
+            names[-1] += f" {word}" if before == tag else ""
+        before = tag
+    return names
+
+
+def person(folder: Path) -> Iterator[Row]:
+    """Sentences of Wikipedia that name one to three persons."""
+    for sentence in sentences((folder / "ner/wikigold.conll.txt").read_text("utf-8")):
+        names = persons(sentence)
+        if 1 <= len(names) <= 3 and len(sentence) <= 40:
+            yield {"text": " ".join(word for word, _ in sentence), "persons": "; ".join(names)}
+
+
+def polarity(folder: Path) -> Iterator[Row]:
+    """Sentences of film reviews, with what they say of the film."""
+    for label, name in (("positive", "rt-polarity.pos"), ("negative", "rt-polarity.neg")):
+        for line in (folder / "sentence_polarity" / name).read_text("latin-1").splitlines():
+            if line.strip() and len(line.split()) <= 40:
+                yield {"text": line.strip(), "polarity": label}
+
+
+def passive(folder: Path) -> Iterator[Row]:
+    """Sentences in the active voice, with the same in the passive."""
+    rows = json.loads((folder / "instruction_induction/induce/active_to_passive.json").read_text("utf-8"))["examples"].values()
+    for row in rows:
+        yield {"text": row["input"], "passive": row["output"]}
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """One JSON object per line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8", newline="\n")
+
+
+def main() -> int:
+    """Write `data/` of this example."""
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        print(__doc__, file=sys.stderr)
+        return 2
+    source, target = Path(sys.argv[1]), Path(__file__).parent / "data"
+    target.mkdir(exist_ok=True)
+    for task in (person, polarity, passive):
+        write(target / f"{task.__name__}.jsonl", task(source))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
