@@ -15,7 +15,7 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
 from engine.core.workspace import CODE_ROOT
 from engine.dvc import dvcfile
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.dvc.store import Disk
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import installed

@@ -59,7 +59,7 @@ class Step:
 
     @property
     def run_record(self) -> str:
-        """Path of the record of the last run (see engine.dvc.records); not a DVC output, since it differs between runs."""
+        """Path of the record of the last run (see engine.dvc.run_records); not a DVC output, since it differs between runs."""
         return f"{ARTIFACTS}/{self.name}.run.json"
 
     @property

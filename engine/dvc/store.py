@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from engine.core import memo
 from engine.core.errors import Location, UserError
 from engine.core.graph import Step
-from engine.dvc import dvcfile, records
+from engine.dvc import dvcfile, run_records
 from engine.dvc.config import cache_folder, remote_folder
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.ignore import Ignored
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 
 
 class Store(Protocol):
@@ -244,15 +244,15 @@ class Disk:
         made = self.entry(step.provenance)
         if made is None:
             return None
-        beside = records.from_json(self.metrics(step.run_record))
+        beside = run_records.from_json(self.metrics(step.run_record))
         return beside if beside and beside.statement == made.md5 else self.run_record(step.name, made.md5)
 
     def run_record(self, step: str, statement: str) -> RunRecord | None:
         """The record of the run that produced a statement (given by md5), from the cache."""
-        if found := records.merged(records.kept(self.cache, step, statement)):
+        if found := run_records.merged(run_records.kept(self.cache, step, statement)):
             return found
         data = self.read(statement)
-        return records.of_old_statement(json.loads(data), statement) if data and records.is_old(data) else None
+        return run_records.of_old_statement(json.loads(data), statement) if data and run_records.is_old(data) else None
 
 
 def _run_in(path: Path) -> Record | None:

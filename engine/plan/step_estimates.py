@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.graph import Graph, Step
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan

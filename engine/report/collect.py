@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.graph import Graph
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance, from_statement
 from engine.plan.cost_memo import costs_of
 from engine.plan.project import Project

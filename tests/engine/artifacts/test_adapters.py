@@ -14,7 +14,7 @@ from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
-from engine.dvc.records import RunRecord, keep
+from engine.dvc.run_records import RunRecord, keep
 from engine.dvc.store import Disk
 from engine.identity.provenance import Provenance, parse
 from tests.support.memory_store import lock_text
