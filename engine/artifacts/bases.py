@@ -9,8 +9,8 @@ from engine.artifacts.addresses import PROVENANCE, provenance_of
 from engine.artifacts.remote import pull
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
-from engine.dvc.store import Disk
 from engine.identity.provenance import Provenance
 
 

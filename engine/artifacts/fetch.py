@@ -12,8 +12,8 @@ from engine.artifacts.remote import pull, pull_records
 from engine.core.digests import folder_digest, short
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.run_records import RunRecord
-from engine.dvc.store import Disk
 from engine.dvc.writing import remove
 from engine.identity.provenance import Provenance
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from engine.artifacts.bases import Base, base_of, files_of, read_by
 from engine.artifacts.cards import CARD, Way, card
 from engine.core.errors import UserError
-from engine.dvc.store import Disk
+from engine.dvc.disk import Disk
 from engine.dvc.writing import copy
 from engine.identity.provenance import Provenance
 from stages.process.starting import ours

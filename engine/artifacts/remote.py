@@ -6,8 +6,8 @@ from pathlib import Path
 from engine.artifacts.adapters import Training
 from engine.core.errors import UserError
 from engine.dvc.config import cache_settings
+from engine.dvc.disk import Disk
 from engine.dvc.run_records import folder_of
-from engine.dvc.store import Disk
 from engine.dvc.writing import make_folder
 
 

@@ -15,8 +15,8 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
 from engine.core.workspace import CODE_ROOT
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.run_records import RunRecord
-from engine.dvc.store import Disk
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import installed
 from engine.identity.provenance import Provenance, parse

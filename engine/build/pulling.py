@@ -22,9 +22,9 @@ from engine.core.errors import UserError
 from engine.core.graph import Graph, Step
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.run_records import folder_of
-from engine.dvc.store import Disk
 from engine.dvc.writing import file_md5, make_folder
 from engine.plan.decide import Action, Planner
 from engine.plan.project import Project

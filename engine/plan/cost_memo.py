@@ -8,9 +8,9 @@ from typing import Any
 from engine.core import memo
 from engine.core.digests import canonical, digest
 from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.run_records import RunRecord
-from engine.dvc.store import Disk
 from engine.plan.decide import Action, Plan
 from engine.plan.project import Project
 

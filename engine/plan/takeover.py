@@ -11,10 +11,10 @@ from dataclasses import replace
 from engine.core.digests import digest
 from engine.core.graph import Step
 from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.recording import Recorder
 from engine.dvc.run_records import RunRecord, is_old
-from engine.dvc.store import Disk
 from engine.dvc.writing import replace_with
 from engine.identity.provenance import parse
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes
-from engine.dvc.store import Disk
 from tests.end_to_end.conftest import Place
 
 SPLITS = ("split-a", "split-b")

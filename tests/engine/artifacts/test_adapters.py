@@ -12,10 +12,10 @@ from engine.core.digests import folder_digest, listing_digest
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.run_records import RunRecord, keep
-from engine.dvc.store import Disk
 from engine.identity.provenance import Provenance, parse
 from tests.support.memory_store import lock_text
 
