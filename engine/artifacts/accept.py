@@ -10,11 +10,12 @@ from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step
 from engine.dvc import dvcfile, git, run_records
 from engine.dvc.config import check_repository
-from engine.dvc.disk import Disk, Store
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
 from engine.dvc.recording import Recorder
 from engine.dvc.run_records import RunRecord
+from engine.dvc.store import Store
 from engine.identity.provenance import parse
 from engine.identity.text import digest
 from engine.plan.decide import Action, Decision, Planner, Reason, unlike

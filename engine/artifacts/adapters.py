@@ -12,8 +12,8 @@ from engine.artifacts.garbage_collection import Area, documents
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS, Graph
 from engine.dvc import dvcfile
-from engine.dvc.disk import Store
 from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.store import Store
 from engine.identity.provenance import Provenance
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from engine.core.errors import UserError
 from engine.core.graph import Step
-from engine.dvc.disk import Store
 from engine.dvc.dvcfile import Record
+from engine.dvc.store import Store
 from engine.identity.provenance import Provenance, parse
 
 SHORTEST = 6

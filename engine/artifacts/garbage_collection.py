@@ -15,9 +15,9 @@ from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS
 from engine.dvc import dvcfile, git
 from engine.dvc.config import cache_folder, check_repository
-from engine.dvc.disk import Store
 from engine.dvc.dvcfile import Record
 from engine.dvc.locks import build_lock, dvc_lock
+from engine.dvc.store import Store
 from engine.dvc.writing import remove
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project

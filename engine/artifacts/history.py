@@ -9,8 +9,8 @@ from typing import Any
 from engine.core.errors import Location, UserError
 from engine.core.graph import ARTIFACTS, METRICS
 from engine.dvc import dvcfile, git
-from engine.dvc.disk import Store
 from engine.dvc.dvcfile import Record
+from engine.dvc.store import Store
 from engine.identity.provenance import parse
 from engine.identity.text import short
 from engine.plan.decide import differences

@@ -1,13 +1,13 @@
-"""The interface to the disk: the content of the workspace, DVC's records and its caches."""
+"""The store of a real workspace: its content, DVC's records and DVC's caches."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from engine.core import memo
 from engine.core.errors import Location, UserError
@@ -18,49 +18,6 @@ from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.ignore import Ignored
 from engine.dvc.run_records import RunRecord
-
-
-class Store(Protocol):
-    """What a plan reads; tests can implement it with a dictionary."""
-
-    def entry(self, path: str) -> Entry | None:
-        """The content of a path in the workspace; None if it does not exist."""
-
-    def record(self, step: str) -> Record | None:
-        """The last recorded run of a step in `dvc.lock`."""
-
-    def runs(self, key: str) -> Iterable[Record | None]:
-        """All runs in the run cache for a key, newest first; None for an unreadable entry."""
-
-    def runs_with(self, path: str, md5: str) -> bool:
-        """Whether the run cache has any run that read this content at this path."""
-
-    def holds(self, entry: Entry) -> bool:
-        """Whether the cache has this content, for a folder including all its files."""
-
-    def holds_intact(self, entry: Entry) -> bool:
-        """As `holds`, and none of it is damaged."""
-
-    def obtainable(self, entry: Entry) -> bool:
-        """As `holds_intact`, but DVC's remote counts too if it is a folder."""
-
-    def obtain(self, md5: str) -> bytes | None:
-        """As `read`, but also from DVC's remote if it is a folder."""
-
-    def tree(self, md5: str) -> Mapping[str, str] | None:
-        """The listing of a folder (path inside it to md5); None if it is not available."""
-
-    def read(self, md5: str) -> bytes | None:
-        """The content of a file in the cache; None if it is missing."""
-
-    def metrics(self, path: str) -> Mapping[str, Any]:
-        """The content of a metrics file in the workspace; empty if it is missing."""
-
-    def ran(self, step: Step) -> RunRecord | None:
-        """The record of the run that produced the step's outputs in the workspace."""
-
-    def run_record(self, step: str, statement: str) -> RunRecord | None:
-        """The record of the run that produced a statement (given by md5), from the cache."""
 
 
 @dataclass

@@ -10,11 +10,11 @@ from engine.core import memo
 from engine.core.errors import UserError
 from engine.core.graph import Step
 from engine.dvc import dvcfile, run_records
-from engine.dvc.config import Cache, cache_settings, remote_folder
+from engine.dvc.config import cache_settings, remote_folder
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.locks import dvc_lock
-from engine.dvc.writing import copy, file_md5, is_link, make_folder, place, remove, replace_with
+from engine.dvc.writing import Cache, copy, file_md5, is_link, make_folder, place, remove, replace_with
 from engine.identity.provenance import beside_in
 
 

@@ -14,8 +14,8 @@ from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Step
 from engine.core.workspace import CODE_ROOT
 from engine.dvc import dvcfile
-from engine.dvc.disk import Store
 from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.store import Store
 from engine.identity.behaviours import Behaviours, Code
 from engine.identity.provenance import beside_in, parse
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.graph import Graph, Step
-from engine.dvc.disk import Store
+from engine.dvc.store import Store
 from stages import mix
 from stages.mix.samplers.sizes import Size
 

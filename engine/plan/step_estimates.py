@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.graph import Graph, Step
-from engine.dvc.disk import Store
 from engine.dvc.run_records import RunRecord
+from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.graph import Graph, Input, Step
-from engine.dvc.disk import Store
+from engine.dvc.store import Store
 from engine.estimate.configurations import configuration
 from engine.estimate.training import Estimate, Matter, estimate
 from engine.plan.decide import Action, Plan

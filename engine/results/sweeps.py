@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.core.graph import Graph
-from engine.dvc.disk import Store
+from engine.dvc.store import Store
 from engine.plan.decide import Action, Plan
 from engine.results.table import Result
 from engine.spec.load import Spec

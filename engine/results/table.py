@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Graph, Step
-from engine.dvc.disk import Store
+from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan

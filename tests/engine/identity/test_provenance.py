@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.dvc import run_records
-from engine.dvc.config import Cache
 from engine.dvc.run_records import RunRecord
+from engine.dvc.writing import Cache
 from engine.identity.provenance import Provenance, parse
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
