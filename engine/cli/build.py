@@ -20,10 +20,10 @@ def build(
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
-    from engine.build.pulling import Puller
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
+    from engine.dvc.remote import Puller
 
     project = load_project()
     selected = project.select(targets or [])

@@ -1,6 +1,6 @@
 """Pulls results that a build would otherwise compute from DVC's remote into the caches, step by step, so that others' runs are restored.
 
-A subprocess (`engine.build.pulling`) talks to the remote: DVC and its file systems take a second to import, and a hanging request can
+A subprocess (`engine.dvc.remote`) talks to the remote: DVC and its file systems take a second to import, and a hanging request can
 be abandoned. Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress. A remote that
 fails or does not answer in time is reported once, and everything else is built here.
 """
@@ -135,7 +135,7 @@ class Puller:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         environment = os.environ | {PARENT: named(), "DVC_NO_ANALYTICS": "1"}
-        command = ours("engine.build.pulling", str(self.root))
+        command = ours("engine.dvc.remote", str(self.root))
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def close(self) -> None:
