@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from engine.build.executors import Executor, Finished
 from engine.build.machine import refuse_impossible
+from engine.build.pulling import Puller, pull_all
 from engine.core.errors import UserError
 from engine.core.graph import LIVE, Graph, Step
 from engine.dvc import dvcfile
@@ -22,7 +23,6 @@ from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
 from engine.dvc.recording import Recorder
-from engine.dvc.remote import Puller, pull_all
 from engine.dvc.writing import replace_with
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project

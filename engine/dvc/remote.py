@@ -1,8 +1,7 @@
-"""Pulls results that a build would otherwise compute from DVC's remote into the caches, step by step, so that others' runs are restored.
+"""DVC's default remote: copies objects and entries of the run cache from it into the cache of the workspace.
 
-A subprocess (`engine.dvc.remote`) talks to the remote: DVC and its file systems take a second to import, and a hanging request can
-be abandoned. Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress. A remote that
-fails or does not answer in time is reported once, and everything else is built here.
+A subprocess (this module) talks to the remote: DVC and its file systems take a second to import, and a hanging request can be abandoned.
+Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress.
 """
 
 import contextlib
@@ -13,21 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from engine.core.errors import UserError
-from engine.core.graph import Graph, Step
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
-from engine.dvc.disk import Disk
-from engine.dvc.dvcfile import Entry
-from engine.dvc.run_records import folder_of
 from engine.dvc.writing import file_md5, make_folder
-from engine.plan.decide import Action, Planner
-from engine.plan.project import Project
 from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
 
@@ -52,70 +45,57 @@ def patience() -> float:
     return found
 
 
+class Unreadable(Exception):
+    """The remote cannot be read; the text says why."""
+
+
 @dataclass
-class Puller:
-    """Pulls from the default remote of a workspace, until it fails."""
+class Remote:
+    """The default remote of the workspace ROOT, until a request fails; a context manager, which ends the subprocess."""
 
     root: Path
-    store: Disk
-    warn: Callable[[str], None]
+    failed: str = ""
+    """Why the remote cannot be read; empty as long as it can."""
     _process: "subprocess.Popen[bytes] | None" = None
     _unread: bytes = b""
-    _given_up: bool = False
-    _asked: set[str] = field(default_factory=set)
 
-    def bring(self, step: Step, planner: Planner, action: Action) -> bool:
-        """Pull an earlier run of STEP, if all its inputs are known; returns whether the remote had one.
+    def pull(self, md5s: Iterable[str]) -> bool:
+        """Copy objects that the cache lacks, folders with all their files; returns whether the cache then has all of them.
 
-        If STEP can be restored without the remote (ACTION), only the record of its run is pulled."""
-        needs, unknown = planner.needs(step)
-        if unknown or self._given_up or step.name in self._asked or action not in (Action.RUN, Action.RESTORE):
-            return False
-        self._asked.add(step.name)
-        try:
-            if action is Action.RUN:
-                return self._run(step, needs)
-            outputs = planner.outcomes[step.name]
-            if outputs and self.store.run_record(step.name, outputs[step.provenance].md5) is None:
-                self._ask({"folder": folder_of(step.name, outputs[step.provenance].md5)})
-        except _Silent as error:
-            self.close()
-            self._given_up = True
-            hint = f"building here instead; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
-            self.warn(f"DVC's remote cannot be read: {error}; {hint}")
-        return False
+        Raises Unreadable if there is no remote, or if it fails or does not answer in time.
+        """
+        wanted = list(md5s)
+        return not wanted or self._ask({"objects": wanted})
 
-    def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
-        key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
-        self._ask({"folder": dvcfile.run_folder(key)})
-        recorded = self.store.record(step.name)
-        # Pushed without its run-cache entry: git has the record.
-        same = recorded and all(recorded.dependencies.get(path) == entry for path, entry in needs.items())
-        for run in (*self.store.runs(key), recorded if same else None):
-            if run is None or set(run.outputs) != set(step.outputs):
-                continue
-            # Files that git tracks are in no remote: the statement contains them.
-            entries = [run.outputs[path] for path in (step.artifact, step.provenance)]
-            if self._ask({"objects": [entry.md5 for entry in entries]}):
-                self._ask({"folder": folder_of(step.name, run.outputs[step.provenance].md5)})
-                return True
-        return False
+    def pull_runs(self, folder: str) -> bool:
+        """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable."""
+        return self._ask({"folder": folder})
 
     def _ask(self, request: dict[str, Any]) -> bool:
-        """Whether the remote has everything that is requested."""
+        """The answer to REQUEST: whether the cache now has everything that was requested."""
+        if self.failed:
+            raise Unreadable(self.failed)
+        try:
+            return self._answer(request)
+        except Unreadable as error:
+            self.failed = str(error)
+            self.close()
+            raise
+
+    def _answer(self, request: dict[str, Any]) -> bool:
         process = self._process = self._process or self._started()
         assert process.stdin and process.stdout
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise _Silent("the process that asks it has ended") from None
+            raise Unreadable("the process that asks it has ended") from None
         for answer in self._answers(process.stdout.fileno()):
             if "error" in answer:
-                raise _Silent(answer["error"])
+                raise Unreadable(answer["error"])
             if "whole" in answer:
                 return bool(answer["whole"])
-        raise _Silent("the process that asks it has ended")
+        raise Unreadable("the process that asks it has ended")
 
     def _answers(self, pipe: int) -> Iterator[dict[str, Any]]:
         limit = patience()
@@ -127,7 +107,7 @@ class Puller:
                 continue
             ready, _, _ = select.select([pipe], [], [], limit)
             if not ready:
-                raise _Silent(f"no answer for {limit:g} s")
+                raise Unreadable(f"no answer for {limit:g} s")
             data = os.read(pipe, 65536)
             if not data:
                 return
@@ -137,6 +117,12 @@ class Puller:
         environment = os.environ | {PARENT: named(), "DVC_NO_ANALYTICS": "1"}
         command = ours("engine.dvc.remote", str(self.root))
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the subprocess."""
@@ -148,20 +134,6 @@ class Puller:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
             self._process, self._unread = None, b""
-
-
-class _Silent(Exception):
-    """The remote cannot be read; the text says why."""
-
-
-def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
-    """Pull results for every step of GRAPH that would run and whose inputs are known; returns the number of steps that can be restored."""
-    planner = Planner(graph, puller.store, project.identities)
-    count = 0
-    for step in graph:
-        if puller.bring(step, planner, planner.decide(step).action):
-            count += planner.decide(step).action is Action.RESTORE
-    return count
 
 
 def main(root: Path) -> int:
@@ -215,9 +187,6 @@ class _Asking:
         self._cache = cache_settings(root)
         self._signs = signs
         fs = self._runs.fs
-        if {"http", "https"} & {fs.protocol}:
-            # HTTP has no listings, and its file system cannot tell an unreachable server from an empty one.
-            raise UserError("remotes over HTTP have no run cache")
         if fs.protocol == "local" and not Path(self._runs.path).is_dir():
             raise UserError(f"folder not found: {self._runs.path}")
 
@@ -231,6 +200,9 @@ class _Asking:
     def _folder(self, inside: str) -> bool:
         """The entries of one folder of the run cache."""
         fs = self._runs.fs
+        if {"http", "https"} & {fs.protocol}:
+            # HTTP has no listings, and its file system cannot tell an unreachable server from an empty one.
+            raise UserError("remotes over HTTP have no run cache")
         source = fs.join(self._runs.path, *inside.split("/"))
         try:
             paths = list(fs.find(source)) if fs.exists(source) else []

@@ -1,0 +1,71 @@
+"""Pulls results that a build would otherwise compute from DVC's remote into the caches, step by step, so that others' runs are restored.
+
+A remote that fails or does not answer in time is reported once, and everything else is built here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engine.core.graph import Graph, Step
+from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
+from engine.dvc.dvcfile import Entry
+from engine.dvc.remote import PATIENCE, Remote, Unreadable
+from engine.dvc.run_records import folder_of
+from engine.plan.decide import Action, Planner
+from engine.plan.project import Project
+
+
+@dataclass
+class Puller:
+    """Pulls from the default remote of a workspace, until it fails."""
+
+    store: Disk
+    remote: Remote
+    warn: Callable[[str], None]
+    _asked: set[str] = field(default_factory=set)
+
+    def bring(self, step: Step, planner: Planner, action: Action) -> bool:
+        """Pull an earlier run of STEP, if all its inputs are known; returns whether the remote had one.
+
+        If STEP can be restored without the remote (ACTION), only the record of its run is pulled."""
+        needs, unknown = planner.needs(step)
+        if unknown or self.remote.failed or step.name in self._asked or action not in (Action.RUN, Action.RESTORE):
+            return False
+        self._asked.add(step.name)
+        try:
+            if action is Action.RUN:
+                return self._run(step, needs)
+            outputs = planner.outcomes[step.name]
+            if outputs and self.store.run_record(step.name, outputs[step.provenance].md5) is None:
+                self.remote.pull_runs(folder_of(step.name, outputs[step.provenance].md5))
+        except Unreadable as error:
+            hint = f"building here instead; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
+            self.warn(f"DVC's remote cannot be read: {error}; {hint}")
+        return False
+
+    def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
+        key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
+        self.remote.pull_runs(dvcfile.run_folder(key))
+        recorded = self.store.record(step.name)
+        # Pushed without its run-cache entry: git has the record.
+        same = recorded and all(recorded.dependencies.get(path) == entry for path, entry in needs.items())
+        for run in (*self.store.runs(key), recorded if same else None):
+            if run is None or set(run.outputs) != set(step.outputs):
+                continue
+            # Files that git tracks are in no remote: the statement contains them.
+            entries = [run.outputs[path] for path in (step.artifact, step.provenance)]
+            if self.remote.pull(entry.md5 for entry in entries):
+                self.remote.pull_runs(folder_of(step.name, run.outputs[step.provenance].md5))
+                return True
+        return False
+
+
+def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
+    """Pull results for every step of GRAPH that would run and whose inputs are known; returns the number of steps that can be restored."""
+    planner = Planner(graph, puller.store, project.identities)
+    count = 0
+    for step in graph:
+        if puller.bring(step, planner, planner.decide(step).action):
+            count += planner.decide(step).action is Action.RESTORE
+    return count
