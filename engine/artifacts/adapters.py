@@ -17,7 +17,7 @@ from engine.identity.provenance import Provenance
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
 from engine.results.table import digest_of, number, scores_of
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 
 _TRAININGS = f"{ARTIFACTS}/train-"
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")

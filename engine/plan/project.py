@@ -19,7 +19,7 @@ from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
 from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
 
 if TYPE_CHECKING:
-    from engine.spec.load import Spec  # imports pydantic, which a plan from the cache does not need
+    from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
 
 @dataclass(frozen=True)

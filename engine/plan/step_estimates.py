@@ -15,7 +15,7 @@ from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 
