@@ -13,6 +13,7 @@ from engine.core.digests import folder_digest, short
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.disk import Disk
+from engine.dvc.dvcfile import Entry
 from engine.dvc.remote import Remote, Unreadable
 from engine.dvc.run_records import RunRecord, folder_of
 from engine.dvc.writing import remove
@@ -75,7 +76,7 @@ def _find(root: Path, store: Disk, remote: Remote, target: str) -> tuple[Trainin
         raise UserError(f"'{target}' is too short for a content address", hint=f"give at least {SHORTEST} of its digits; {_LIST}")
     known = list(trainings(root))
     found = _by_address(known, store)
-    lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
+    lost = [training.provenance for training in known if not store.holds(Entry(training.provenance))]
     if (chosen := only(target, _addresses(found))) is None and lost:
         _pull(remote, lost, f"no known training has the content address {target}, and the provenance of {len(lost)} more is missing: ")
         found = _by_address(known, store)
@@ -96,10 +97,6 @@ def _by_address(known: Iterable[Training], store: Disk) -> dict[str, tuple[Train
 
 def _addresses(found: Mapping[str, tuple[Training, Provenance]]) -> dict[str, str]:
     return {name: provenance.digest for name, (_, provenance) in found.items()}
-
-
-def _beside(training: Training) -> str:
-    return next(path for path, entry in training.record.outputs.items() if entry.md5 == training.provenance)
 
 
 def _pull(remote: Remote, md5s: Iterable[str], context: str = "") -> None:

@@ -64,14 +64,14 @@ class Garbage:
     def remarks(self) -> list[tuple[str, str]]:
         """What is kept or skipped, and why."""
         kept = [(f"kept: checkpoint {name}", "the next build resumes from it") for name in self.resumable]
-        return kept + [(f"skipped: {name}", "outside the workspace; others may use it") for name in self.skipped]
+        return kept + [(f"skipped: {name}", "outside the workspace; other workspaces may use it") for name in self.skipped]
 
     def summary(self, removed: bool) -> str:
         """How many bytes were freed, or would be, in one line."""
         what = f"{self.size:,} bytes in {self.files:,} {'file' if self.files == 1 else 'files'}"
         if removed:
             return f"freed {what}"
-        return f"would free {what}" + ("; nothing was removed; to remove it: engine gc --force" if self.files else "")
+        return f"would free {what}" + (" (nothing was removed; to remove them, run: engine gc --force)" if self.files else "")
 
     def as_data(self, root: Path, removed: bool) -> dict[str, Any]:
         """Plain JSON values, for `--json`; paths are relative to the workspace."""
@@ -223,7 +223,7 @@ def _refuse_while_a_step_runs(root: Path) -> None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     hint = "wait until it has finished, or stop it with ^C"
-                    raise UserError(f"{path.stem} is being built: nothing was removed", hint=hint) from None
+                    raise UserError(f"nothing was removed: {path.stem} is being built", hint=hint) from None
 
 
 def _remove_all(garbage: Garbage, root: Path) -> None:
@@ -231,10 +231,8 @@ def _remove_all(garbage: Garbage, root: Path) -> None:
         try:
             remove(path)
         except OSError as error:
-            what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
-            raise UserError(
-                what, hint="earlier files are already removed; make this one writable, then run the same command again"
-            ) from None
+            hint = "make it writable, then run the same command again; the files before it have been removed"
+            raise UserError(f"cannot remove {path.relative_to(root)}: {error.strerror}", hint=hint) from None
     _prune(garbage, root)
 
 

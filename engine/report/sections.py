@@ -209,12 +209,9 @@ def _scores(data: ReportData) -> list[Block]:
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
     if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
-    return [*blocks, *_not_evaluated(data)] or [Remark("There are no experiments.")]
-
-
-def _not_evaluated(data: ReportData) -> list[Block]:
     done = {result.experiment for result in data.results}
-    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
+    missing = [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
+    return [*blocks, *missing] or [Remark("There are no experiments.")]
 
 
 _BASE_OF = "base of "
