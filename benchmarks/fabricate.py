@@ -20,7 +20,7 @@ from engine.build.executors import Finished
 from engine.core.graph import Step
 from engine.core.workspace import Workspace
 from engine.dvc.dvcfile import text_md5
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.plan.decide import Decision
 from engine.plan.project import Project

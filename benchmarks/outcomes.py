@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.dvc.records import parse, path_of
+from engine.dvc.run_records import parse, path_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ PROMPTS = ("Say {{ word }} {{ extra }}:", "Tell {{ word }} {{ extra }}:", "Repea
 MODEL_FILES = ("model/tokenizer.json", "model/tokenizer_config.json")
 
 # Which modules a step of each kind runs whatever its recipe says, read off their import statements by hand.
-COMMON_TEXT = ("stages/rows/jsonl.py", "stages/rows/text.py", "stages/process/progress.py", "stages/process/job.py")
+COMMON_TEXT = ("stages/rows/jsonl.py", "stages/rows/strict_json.py", "stages/process/progress.py", "stages/process/job.py")
 KIND_MODULES: dict[str, tuple[str, ...]] = {
     "generate": (
         *COMMON_TEXT,
@@ -29,6 +29,7 @@ KIND_MODULES: dict[str, tuple[str, ...]] = {
         "stages/rows/rows.py",
         "stages/rows/splits.py",
         "stages/rows/templates.py",
+        "stages/rows/text.py",
         "stages/generate/body.py",
         "stages/generate/cleaner.py",
         "stages/generate/cleaning/rule.py",
@@ -36,7 +37,7 @@ KIND_MODULES: dict[str, tuple[str, ...]] = {
         "stages/generate/prompts.py",
         "stages/generate/question.py",
         "stages/generate/selection.py",
-        "stages/generate/sources/files.py",
+        "stages/generate/selecting.py",
         "stages/generate/sources/jsonl.py",
         "stages/generate/subjects.py",
         "stages/generate/teachers/gold.py",

@@ -25,7 +25,7 @@ from engine.core.workspace import CODE_ROOT
 from engine.dvc.config import cache_settings
 from engine.dvc.dvcfile import RESOURCES, TEMPORARY, text_md5
 from engine.dvc.hashing import Hashes
-from engine.dvc.records import RunRecord, keep, path_of
+from engine.dvc.run_records import RunRecord, keep, path_of
 from engine.estimate.measured import estimated
 from engine.identity.behaviours import Behaviours, module_of
 from engine.identity.code import Code

@@ -7,6 +7,7 @@ imports, and imports that would close a circle between rooms are refused, those 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ SHARED = {p.parts[1] for p in SOURCES if p.parts[0] == "stages" and len(p.parts)
     p.parts[1] for p in SOURCES if p.parts[0] == "stages" and p.name == "body.py"
 }
 """The rooms of `stages` that are no kind of step."""
+LONGEST_CHAIN = 10
+"""The number of modules on the longest way along imports. docs/explanation/architecture.md says what each further level would cost."""
 
 
 def module_name(path: Path) -> str:
@@ -41,19 +44,21 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of ours that PATH imports anywhere, but for names that only types need."""
+def imported(path: Path, in_functions: bool = True) -> set[str]:
+    """The modules of ours that PATH imports, but for names that only types need; IN_FUNCTIONS: also when a function runs."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
                 continue
+            if not in_functions and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
             if isinstance(child, ast.Import):
                 found.update(alias.name for alias in child.names if alias.name in MODULES)
             elif isinstance(child, ast.ImportFrom) and child.module:
                 members = {f"{child.module}.{alias.name}" for alias in child.names}
-                found.update(members & MODULES.keys() or {child.module} & MODULES.keys())
+                found.update({name if name in MODULES else child.module for name in members} & MODULES.keys())
             visit(child)
 
     visit(ast.parse((ROOT / path).read_text()))
@@ -79,6 +84,16 @@ def circles(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
     for name in sorted(graph):
         visit(name, ())
     return found
+
+
+def longest_chain(graph: dict[str, set[str]]) -> list[str]:
+    """The longest path through GRAPH, which has no circle."""
+
+    @cache
+    def chain(name: str) -> tuple[str, ...]:
+        return (name, *max((chain(other) for other in sorted(graph[name])), key=len, default=()))
+
+    return list(max((chain(name) for name in sorted(graph)), key=len))
 
 
 def ours(path: Path, top_level_only: bool = False) -> set[str]:
@@ -166,6 +181,16 @@ def test_no_import_cycles():
     # A package's __init__ imports its members, and importing a member runs the __init__ first: that is how packages work.
     graph = {module: {name for name in imported(path) if not module.startswith(f"{name}.")} for module, path in MODULES.items()}
     assert not circles(graph)
+
+
+def test_a_module_can_be_understood_with_few_others():
+    """Whoever reads a module follows its imports: the longest way down must stay short (imports that a function delays are left out)."""
+    graph = {
+        module: {name for name in imported(path, in_functions=False) if not module.startswith(f"{name}.")}
+        for module, path in MODULES.items()
+    }
+    chain = longest_chain(graph)
+    assert len(chain) <= LONGEST_CHAIN, "\n  imports ".join(chain)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
-from engine.dvc import records
+from engine.dvc import run_records
 from engine.identity.provenance import parse
 from engine.identity.text import folder_digest
 from tests.support.commands import engine
@@ -177,7 +177,7 @@ def test_a_good_first_step_leaves_rows_metrics_and_provenance(workspace):
     assert [(row["prompt"], row["completion"]) for row in rows] == [("Say a:", "b"), ("Say c:", "d")]
     provenance = parse((workspace / "artifacts/generate-answer.provenance.json").read_text())
     assert provenance and provenance.digest == folder_digest(workspace / "artifacts/generate-answer")
-    ran = records.parse((workspace / "artifacts/generate-answer.run.json").read_text())
+    ran = run_records.parse((workspace / "artifacts/generate-answer.run.json").read_text())
     assert ran and ran.spec == "specs/toy.toml:9:8" and set(provenance.beside) == {"metrics/generate-answer.json"}
     assert json.loads((workspace / "metrics/generate-answer.json").read_text())["rows_in"] == 2
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.dvc import records
+from engine.dvc import run_records
 from stages.tokens.encoder import Encoder
 from stages.tokens.files import Tokens
 from tests.end_to_end.conftest import Place
@@ -344,7 +344,7 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         rows = made_rows(place, "headline")
         assert sorted(row["prompt"] for row in rows) == sorted(asked)
         assert all(row["completion"] == f" {row['prompt'].upper()}" for row in rows), "the server answers in capitals"
-        assert records.parse((place.root / "artifacts/generate-headline.run.json").read_bytes()).measured["teacher"]["requests"] == 60
+        assert run_records.parse((place.root / "artifacts/generate-headline.run.json").read_bytes()).measured["teacher"]["requests"] == 60
         # Built again from nothing: the answers are paid for.
         for folder in ("artifacts", ".dvc/cache", "dvc.lock"):
             subprocess.run(["rm", "-rf", str(place.root / folder)], check=True)

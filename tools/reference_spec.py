@@ -155,7 +155,7 @@ class _Book:
         if kind == "object":
             inner = node.get("additionalProperties")
             return f"table of names, each {self._type(inner, section)}" if isinstance(inner, dict) and inner else "table"
-        words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+        words = {"string": "string", "integer": "integer", "number": "number", "boolean": "`true` or `false`"}
         return words.get(str(kind), "any value") + _bounds(node)
 
     def _array(self, node: Node, section: str) -> str:

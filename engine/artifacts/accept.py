@@ -8,13 +8,14 @@ from typing import Any
 from engine.build.driver import resolve
 from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step
-from engine.dvc import dvcfile, git, records
+from engine.dvc import dvcfile, git, run_records
 from engine.dvc.config import check_repository
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
 from engine.dvc.recording import Recorder
-from engine.dvc.records import RunRecord
-from engine.dvc.store import Disk, Store
+from engine.dvc.run_records import RunRecord
+from engine.dvc.store import Store
 from engine.identity.provenance import parse
 from engine.identity.text import digest
 from engine.plan.decide import Action, Decision, Planner, Reason, unlike
@@ -146,7 +147,7 @@ def _note(project: Project, store: Disk, recorder: Recorder, acceptance: Accepta
     }
     accepted = (store.ran(step) or RunRecord(step.name, statement)).accept(note)
     write_text(project.root / step.run_record, accepted.text())
-    records.keep(recorder.settings, accepted)
+    run_records.keep(recorder.settings, accepted)
 
 
 def as_data(accepted: Iterable[Acceptance]) -> list[dict[str, Any]]:

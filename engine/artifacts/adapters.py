@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.addresses import PROVENANCE, provenance_of
-from engine.artifacts.garbage_collection import Area, documents
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS, Graph
-from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
+from engine.dvc.recorded import recorded
 from engine.dvc.store import Store
 from engine.identity.provenance import Provenance
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
 from engine.results.table import digest_of, number, scores_of
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 
 _TRAININGS = f"{ARTIFACTS}/train-"
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
@@ -143,18 +142,6 @@ def trainings(root: Path) -> Iterator[Training]:
             if path.startswith(_TRAININGS) and provenance and provenance.md5 not in seen:
                 seen.add(provenance.md5)
                 yield Training(path.removeprefix(f"{ARTIFACTS}/"), entry, record, provenance.md5)
-
-
-def recorded(root: Path, naming: str) -> Iterator[Record]:
-    """The records of every `dvc.lock`, of the working tree or a commit, that contains the text NAMING, and of the run cache."""
-    for text in documents(root, history=True):
-        if naming.encode() in text:
-            try:
-                yield from dvcfile.parse_lock(text).values()
-            except ValueError:
-                # A lock with conflict markers is ambiguous; the commits on both sides are not.
-                continue
-    yield from (run.record for run in Area(root).runs if run.record)
 
 
 COLUMNS = ("digest", "experiment", "method", "base", "spec", "step", "in cache", "state")

@@ -1,16 +1,16 @@
 """The base of an adapter: which model it is, and where its files are now."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.artifacts.adapters import recorded
 from engine.artifacts.addresses import PROVENANCE, provenance_of
-from engine.artifacts.remote import pull
-from engine.core.errors import UserError
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
-from engine.dvc.store import Disk
+from engine.dvc.recorded import recorded
+from engine.dvc.remote import Remote, Unreadable
 from engine.identity.provenance import Provenance
 
 
@@ -47,7 +47,7 @@ def read_by(told: Provenance, role: str) -> Read | None:
     return Read(found["path"], found["md5"]) if found else None
 
 
-def base_of(root: Path, store: Disk, told: Provenance) -> Base:
+def base_of(root: Path, store: Disk, remote: Remote, told: Provenance) -> Base:
     """The model that the training TOLD started from; its provenance is pulled from the remote if the cache lacks it."""
     read = read_by(told, "model")
     assert read, "every training reads a model"
@@ -56,13 +56,13 @@ def base_of(root: Path, store: Disk, told: Provenance) -> Base:
         if statement is None or record.outputs.get(read.path) != Entry(read.md5):
             continue
         if not store.holds(statement):
-            _try_to_pull(root, [statement.md5])
+            _try_to_pull(remote, statement.md5)
         if made := provenance_of(record, store):
             return Base(read, made)
     return Base(read, None)
 
 
-def files_of(root: Path, store: Disk, read: Read) -> Mapping[str, Path] | None:
+def files_of(root: Path, store: Disk, remote: Remote, read: Read) -> Mapping[str, Path] | None:
     """The files of a folder with the content that was read, by their paths inside it: from DVC's cache, its remote, or the original folder.
 
     None if none of them has all files any more."""
@@ -74,20 +74,12 @@ def files_of(root: Path, store: Disk, read: Read) -> Mapping[str, Path] | None:
         if now and now.md5 == read.md5:
             folder = root / read.path
             return {name: folder / name for name in store.hashes.trees[read.md5]}
-        _bring(root, store, entry)
+        _try_to_pull(remote, read.md5)
     listing = store.tree(read.md5) if store.holds_intact(entry) else None
     return None if listing is None else {name: store.cache / dvcfile.object_path(md5) for name, md5 in listing.items()}
 
 
-def _bring(root: Path, store: Disk, entry: Entry) -> None:
-    if store.read(entry.md5) is None:
-        _try_to_pull(root, [entry.md5])
-    files = store.tree(entry.md5) or {}
-    _try_to_pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
-
-
-def _try_to_pull(root: Path, md5s: list[str]) -> None:
-    try:
-        pull(root, md5s)
-    except UserError:
-        return  # the caller checks what has arrived
+def _try_to_pull(remote: Remote, md5: str) -> None:
+    """Pull content into the cache if the remote has it; the caller checks what has arrived."""
+    with contextlib.suppress(Unreadable):
+        remote.pull([md5])

@@ -110,7 +110,7 @@ def _loading(base: Base | None, way: Way, config: Mapping[str, Any]) -> Iterator
         lines.append(f'generate = pipeline("text-generation", model="."{at})')
         yield from _python(lines + ['generate.model.generation_config = GenerationConfig.from_pretrained(".")'] * settings)
     if way in (Way.WHOLE, Way.PLACED):
-        yield from _shell("transformers serve .")
+        yield from ("```sh", "transformers serve .", "```", "")
     else:
         yield f"`transformers serve` needs the base's weights in this folder: {_PLACE}"
         yield ""
@@ -130,10 +130,6 @@ def _whole(kind: str) -> list[str]:
 
 def _python(lines: list[str]) -> list[str]:
     return ["```python", *lines, "```", ""]
-
-
-def _shell(line: str) -> list[str]:
-    return ["```sh", line, "```", ""]
 
 
 def _metrics(told: Provenance) -> Iterator[str]:

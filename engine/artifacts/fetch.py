@@ -1,5 +1,6 @@
 """Fetches an adapter by its content address from DVC's cache or remote, even if it is no longer in a spec."""
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,12 +9,13 @@ from pathlib import Path
 from engine.artifacts.adapters import Training, trainings
 from engine.artifacts.addresses import PROVENANCE, SHORTEST, only, provenance_of
 from engine.artifacts.loading import Choice, Loadable, complete
-from engine.artifacts.remote import pull, pull_records
 from engine.core.digests import folder_digest, short
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
-from engine.dvc.records import RunRecord
-from engine.dvc.store import Disk
+from engine.dvc.disk import Disk
+from engine.dvc.dvcfile import Entry
+from engine.dvc.remote import Remote, Unreadable
+from engine.dvc.run_records import RunRecord, folder_of
 from engine.dvc.writing import remove
 from engine.identity.provenance import Provenance
 
@@ -37,46 +39,46 @@ def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "au
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
-    training, provenance = _find(root, store, target)
-    _bring(root, store, training)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    remove(temporary)
-    try:
-        _write(store, training, temporary)
-        if (found := folder_digest(temporary)) != provenance.digest:
-            what = f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
-            raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
-        loadable = complete(root, store, provenance, temporary, folder, base)
-        remove(folder)
-        temporary.rename(folder)
-    finally:
+    with Remote(root) as remote:
+        training, provenance = _find(root, store, remote, target)
+        _bring(store, remote, training)
+        temporary = folder.with_name(f".{folder.name}.tmp")
         remove(temporary)
-    # The exact bytes that the run record names, also those of an earlier format.
-    statement = store.read(training.provenance)
-    assert statement is not None, "the content address was read from it"
-    folder.with_name(folder.name + PROVENANCE).write_bytes(statement)
-    ran = store.run_record(training.step, training.provenance)
-    if ran is None:
-        pull_records(root, store, training)
+        try:
+            _write(store, training, temporary)
+            if (found := folder_digest(temporary)) != provenance.digest:
+                what = (
+                    f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
+                )
+                raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
+            loadable = complete(root, store, remote, provenance, temporary, folder, base)
+            remove(folder)
+            temporary.rename(folder)
+        finally:
+            remove(temporary)
+        # The exact bytes that the run record names, also those of an earlier format.
+        statement = store.read(training.provenance)
+        assert statement is not None, "the content address was read from it"
+        folder.with_name(folder.name + PROVENANCE).write_bytes(statement)
         ran = store.run_record(training.step, training.provenance)
-    if ran:
-        folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
-    return Fetched(provenance, ran, loadable)
+        if ran is None:
+            with contextlib.suppress(Unreadable):
+                remote.pull_runs(folder_of(training.step, training.provenance))
+            ran = store.run_record(training.step, training.provenance)
+        if ran:
+            folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")
+        return Fetched(provenance, ran, loadable)
 
 
-def _find(root: Path, store: Disk, target: str) -> tuple[Training, Provenance]:
+def _find(root: Path, store: Disk, remote: Remote, target: str) -> tuple[Training, Provenance]:
     """The training that TARGET names; if the cache has no match, provenance is pulled from the remote."""
     if len(target.removeprefix("sha256:")) < SHORTEST:
         raise UserError(f"'{target}' is too short for a content address", hint=f"give at least {SHORTEST} of its digits; {_LIST}")
     known = list(trainings(root))
     found = _by_address(known, store)
-    lost = [training.provenance for training in known if not store.holds(training.record.outputs[_beside(training)])]
+    lost = [training.provenance for training in known if not store.holds(Entry(training.provenance))]
     if (chosen := only(target, _addresses(found))) is None and lost:
-        try:
-            pull(root, lost)
-        except UserError as error:
-            what = f"no known training has the content address {target}, and the provenance of {len(lost)} more is missing"
-            raise UserError(f"{what}: {error.problems[0].what}", hint=error.problems[0].hint) from None
+        _pull(remote, lost, f"no known training has the content address {target}, and the provenance of {len(lost)} more is missing: ")
         found = _by_address(known, store)
         chosen = only(target, _addresses(found))
     if chosen is None:
@@ -97,18 +99,20 @@ def _addresses(found: Mapping[str, tuple[Training, Provenance]]) -> dict[str, st
     return {name: provenance.digest for name, (_, provenance) in found.items()}
 
 
-def _beside(training: Training) -> str:
-    return next(path for path, entry in training.record.outputs.items() if entry.md5 == training.provenance)
+def _pull(remote: Remote, md5s: Iterable[str], context: str = "") -> None:
+    """Pull content into the cache; what the remote lacks stays missing. Raises UserError, after CONTEXT, if it cannot be read."""
+    try:
+        remote.pull(md5s)
+    except Unreadable as error:
+        what = f"{context}not in DVC's cache, and its remote cannot be read: {str(error).partition('. ')[0]}"
+        raise UserError(what, hint="run: dvc remote add --default NAME URL") from None
 
 
-def _bring(root: Path, store: Disk, training: Training) -> None:
+def _bring(store: Disk, remote: Remote, training: Training) -> None:
     """Ensure that the cache holds the artifact; raises UserError if it cannot be pulled."""
     if store.holds(training.artifact):
         return
-    if store.read(training.artifact.md5) is None:
-        pull(root, [training.artifact.md5])
-    files = store.tree(training.artifact.md5) or {}
-    pull(root, [md5 for md5 in files.values() if not (store.cache / dvcfile.object_path(md5)).exists()])
+    _pull(remote, [training.artifact.md5])
     if not store.holds(training.artifact):
         what = f"neither DVC's cache nor its remote has all files of {training.step}"
         raise UserError(what, hint="set a remote that has them: dvc remote default NAME")

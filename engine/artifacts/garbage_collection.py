@@ -4,8 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from engine.artifacts.addresses import SHORTEST, matching, provenance_of
 from engine.core.digests import scratch_name
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS
-from engine.dvc import dvcfile, git
+from engine.dvc import dvcfile
 from engine.dvc.config import cache_folder, check_repository
 from engine.dvc.dvcfile import Record
 from engine.dvc.locks import build_lock, dvc_lock
+from engine.dvc.recorded import Area, documents
 from engine.dvc.store import Store
 from engine.dvc.writing import remove
 from engine.plan.decide import Action, Decision, Planner
@@ -31,14 +31,6 @@ GROUP_COLUMNS = ("group", "files", "bytes")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One entry of the run cache; a damaged one has no record (DVC would remove it, too)."""
-
-    path: Path
-    record: Record | None
-
-
-@dataclass(frozen=True)
 class Group:
     """Paths of one kind to remove, and the bytes that this frees."""
 
@@ -46,52 +38,6 @@ class Group:
     paths: tuple[Path, ...]
     files: int
     size: int
-
-
-@dataclass
-class Area:
-    """The parts of a workspace that `engine gc` scans; links that lead out of the workspace are not followed."""
-
-    root: Path
-    skipped: list[str] = field(default_factory=list)
-
-    def children(self, folder: str) -> list[Path]:
-        """The entries of a folder, sorted by name; none if it is missing or outside the workspace."""
-        path = self.root / folder
-        if not path.is_dir():
-            return []
-        if not path.resolve().is_relative_to(self.root):
-            self.skipped.append(folder)
-            return []
-        return sorted(path.iterdir())
-
-    def below(self, folder: str, levels: int) -> list[Path]:
-        """The entries LEVELS folders below the children of FOLDER."""
-        found = self.children(folder)
-        return found if levels == 0 else [path for child in found for path in self.below(str(child.relative_to(self.root)), levels - 1)]
-
-    @cached_property
-    def cache(self) -> str:
-        """DVC's cache folder, relative to the workspace if inside it; a cache outside may be shared with others."""
-        folder = cache_folder(self.root)
-        return str(folder.relative_to(self.root) if folder.is_relative_to(self.root) else folder)
-
-    @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """Every entry of the run cache."""
-        return tuple(Run(path, _record(path)) for path in self.below(f"{self.cache}/runs", 2))
-
-    @cached_property
-    def objects(self) -> dict[Path, str]:
-        """Every object file of the cache, and the md5 in its name."""
-        return {path: path.parent.name + path.name for path in self.below(f"{self.cache}/files/md5", 1)}
-
-
-def _record(path: Path) -> Record | None:
-    try:
-        return None if path.name.startswith(".") else dvcfile.parse_record(path.read_bytes())
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -118,14 +64,14 @@ class Garbage:
     def remarks(self) -> list[tuple[str, str]]:
         """What is kept or skipped, and why."""
         kept = [(f"kept: checkpoint {name}", "the next build resumes from it") for name in self.resumable]
-        return kept + [(f"skipped: {name}", "outside the workspace; others may use it") for name in self.skipped]
+        return kept + [(f"skipped: {name}", "outside the workspace; other workspaces may use it") for name in self.skipped]
 
     def summary(self, removed: bool) -> str:
         """How many bytes were freed, or would be, in one line."""
         what = f"{self.size:,} bytes in {self.files:,} {'file' if self.files == 1 else 'files'}"
         if removed:
             return f"freed {what}"
-        return f"would free {what}" + ("; nothing was removed; to remove it: engine gc --force" if self.files else "")
+        return f"would free {what}" + (" (nothing was removed; to remove them, run: engine gc --force)" if self.files else "")
 
     def as_data(self, root: Path, removed: bool) -> dict[str, Any]:
         """Plain JSON values, for `--json`; paths are relative to the workspace."""
@@ -172,17 +118,6 @@ def find(project: Project, digests: Sequence[str], history: bool) -> Garbage:
         "cache objects": objects,
     }
     return Garbage(tuple(_measured(groups)), tuple(dict.fromkeys(area.skipped)), tuple(path.name for path in resumable))
-
-
-def documents(root: Path, history: bool) -> Iterator[bytes]:
-    """The content of every `dvc.lock` and `*.dvc`: in the working tree, in DVC's temporary experiments, and in git."""
-    for folder in (root, root / dvcfile.TEMPORARY / "exps"):
-        for where, folders, files in os.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith(".") and not (folder == root and name == ARTIFACTS)]
-            paths = (Path(where, name) for name in files if name == dvcfile.LOCK or name.endswith(".dvc"))
-            yield from (path.read_bytes() for path in paths if path.is_file())
-    if git.has_repository(root):
-        yield from (content for _, content in git.contents(root, git.dvc_files(root, history)))
 
 
 def referred(texts: Iterable[bytes]) -> tuple[set[str], set[str]]:
@@ -288,7 +223,7 @@ def _refuse_while_a_step_runs(root: Path) -> None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     hint = "wait until it has finished, or stop it with ^C"
-                    raise UserError(f"{path.stem} is being built: nothing was removed", hint=hint) from None
+                    raise UserError(f"nothing was removed: {path.stem} is being built", hint=hint) from None
 
 
 def _remove_all(garbage: Garbage, root: Path) -> None:
@@ -296,10 +231,8 @@ def _remove_all(garbage: Garbage, root: Path) -> None:
         try:
             remove(path)
         except OSError as error:
-            what = f"{path.relative_to(root)} cannot be removed: {error.strerror}"
-            raise UserError(
-                what, hint="earlier files are already removed; make this one writable, then run the same command again"
-            ) from None
+            hint = "make it writable, then run the same command again; the files before it have been removed"
+            raise UserError(f"cannot remove {path.relative_to(root)}: {error.strerror}", hint=hint) from None
     _prune(garbage, root)
 
 

@@ -154,7 +154,7 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes, name: str) -> dict[str, 
     except ValueError as error:
         raise UserError(f"{name} cannot be read: {error}", Location(name)) from None
     if not isinstance(content, dict):
-        raise UserError(f"{name} must be a mapping", Location(name))
+        raise UserError(f"{name} must contain a YAML mapping, got {type(content).__name__}", Location(name))
     return content
 
 

@@ -24,7 +24,8 @@ from typing import Any, Literal
 from engine.artifacts.bases import Base, base_of, files_of, read_by
 from engine.artifacts.cards import CARD, Way, card
 from engine.core.errors import UserError
-from engine.dvc.store import Disk
+from engine.dvc.disk import Disk
+from engine.dvc.remote import Remote
 from engine.dvc.writing import copy
 from engine.identity.provenance import Provenance
 from stages.process.starting import ours
@@ -47,7 +48,7 @@ class Loadable:
     """Why it provides no base; None if it does."""
 
 
-def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Path, choice: Choice = "auto") -> Loadable:
+def complete(root: Path, store: Disk, remote: Remote, told: Provenance, folder: Path, target: Path, choice: Choice = "auto") -> Loadable:
     """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will move to TARGET.
 
     Raises UserError if the base cannot be provided as in CHOICE.
@@ -55,8 +56,8 @@ def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Pa
     if not (folder / CONFIG).is_file():
         (folder / CARD).write_text(card(told, None, Way.WHOLE, {}), "utf-8")
         return Loadable("none (whole model)")
-    base = base_of(root, store, told)
-    way, said = _provide(root, store, told, base, folder, target, choice)
+    base = base_of(root, store, remote, told)
+    way, said = _provide(root, store, remote, told, base, folder, target, choice)
     config = json.loads((folder / CONFIG).read_text("utf-8")) | said
     if said:
         # As the artifact's own, so that nothing but these two values differs.
@@ -69,7 +70,7 @@ def complete(root: Path, store: Disk, told: Provenance, folder: Path, target: Pa
 
 
 def _provide(
-    root: Path, store: Disk, told: Provenance, base: Base, folder: Path, target: Path, choice: Choice
+    root: Path, store: Disk, remote: Remote, told: Provenance, base: Base, folder: Path, target: Path, choice: Choice
 ) -> tuple[Way, dict[str, Any]]:
     """How the base is provided, and its values for `adapter_config.json`."""
     if base.hub and choice != "place":
@@ -80,7 +81,7 @@ def _provide(
             what = f"{base.read.path} has changed since {told.step} was trained on it, so it cannot be named"
             raise UserError(what, hint="copy the original from the cache: --base-model place")
         return Way.NEAR, {"base_model_name_or_path": os.path.relpath((root / base.read.path).resolve(), target.resolve())}
-    files = files_of(root, store, base.read)
+    files = files_of(root, store, remote, base.read)
     if files is None:
         if choice == "place":
             what = f"the base {base.read.path} is neither in DVC's cache or remote nor unchanged in the workspace"
@@ -91,7 +92,7 @@ def _provide(
         # peft takes that of the base: answers would end where those of the base end, not where the training taught.
         copy(folder / ENDS, folder / FOLDER / ENDS)
     if read_by(told, "vocabulary"):
-        _widen(root, store, told, folder)
+        _widen(root, store, remote, told, folder)
     for path in sorted((folder / FOLDER).iterdir()):
         if path.name == "config.json" or path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json"):
             (folder / path.name).symlink_to(f"{FOLDER}/{path.name}")
@@ -105,11 +106,11 @@ def _place(files: Mapping[str, Path], folder: Path) -> None:
             copy(source, folder / name)
 
 
-def _widen(root: Path, store: Disk, told: Provenance, folder: Path) -> None:
+def _widen(root: Path, store: Disk, remote: Remote, told: Provenance, folder: Path) -> None:
     """Add embeddings to the base for the tokens that the spec adds: transformers does not resize a base for an adapter."""
     read = read_by(told, "vocabulary")
     assert read
-    files = files_of(root, store, read)
+    files = files_of(root, store, remote, read)
     if files is None:
         raise UserError(f"{read.path}, which names the added tokens, is neither in DVC's cache nor in its remote", hint="rebuild it")
     with TemporaryDirectory(dir=folder.parent, prefix=".widen-") as temporary:

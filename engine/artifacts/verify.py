@@ -15,8 +15,8 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
 from engine.core.workspace import CODE_ROOT
 from engine.dvc import dvcfile
-from engine.dvc.records import RunRecord
-from engine.dvc.store import Disk
+from engine.dvc.disk import Disk
+from engine.dvc.run_records import RunRecord
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import installed
 from engine.identity.provenance import Provenance, parse
@@ -79,7 +79,11 @@ def _checks(project: Project, step: Step, provenance: Provenance) -> Iterator[Ch
     identity = _identity(project, step, provenance)
     yield identity
     accepted = identity.detail == _ACCEPTED
-    moved = [f"{role} ({read['path']})" for role, read in provenance.inputs.items() if _md5(store, read["path"]) != read["md5"]]
+    moved = [
+        f"{role} ({read['path']})"
+        for role, read in provenance.inputs.items()
+        if (entry := store.entry(read["path"])) is None or entry.md5 != read["md5"]
+    ]
     yield Check("inputs", not moved, f"changed since: {', '.join(moved)}" if moved else f"{len(provenance.inputs)} unchanged")
     edited = _different(Identities(CODE_ROOT, project.environment).code(provenance.code), provenance.code)
     yield Check("code", accepted or not edited, f"{edited}; accepted" if edited and accepted else edited or f"{len(provenance.code)} units")
@@ -93,11 +97,6 @@ def _different(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
     """The names whose digests differ, as text; empty if none do."""
     names = sorted(name for name in {**now, **then} if now.get(name) != then.get(name))
     return f"differ: {', '.join(names[:5])}{' and more' if len(names) > 5 else ''}" if names else ""
-
-
-def _md5(store: Disk, path: str) -> str | None:
-    entry = store.entry(path)
-    return entry.md5 if entry else None
 
 
 def _recorded(store: Disk, step: Step) -> Check:

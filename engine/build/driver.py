@@ -19,10 +19,10 @@ from engine.core.errors import UserError
 from engine.core.graph import LIVE, Graph, Step
 from engine.dvc import dvcfile
 from engine.dvc.config import check_repository
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.locks import build_lock
 from engine.dvc.recording import Recorder
-from engine.dvc.store import Disk
 from engine.dvc.writing import replace_with
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project

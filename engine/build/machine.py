@@ -60,8 +60,8 @@ def missing(step: Step) -> Iterator[Problem]:
         yield Problem(what, step.locate(("devices",)), hint)
     path = getattr(getattr(parameters, "zero", None), "path", None)
     if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
-        what = f"cannot offload tensors to {path}: it is {'not writable' if Path(path).is_dir() else 'not a folder'}"
-        yield Problem(what, step.locate(("zero", "path")), "give a folder on an NVMe disk, or offload to cpu")
+        what = f"resources.zero.path is {path}, which is {'not writable' if Path(path).is_dir() else 'not a folder'}"
+        yield Problem(what, step.locate(("zero", "path")), "set it to a folder on an NVMe disk, or offload to cpu")
     yield from missing_loggers(dict.fromkeys(getattr(parameters, "report_to", ()), step.locate(("report_to",))), "error")
 
 

@@ -1,8 +1,7 @@
 """Checks of a spec's batching: the bin length for the mixture, and models that do not support packed rows."""
 
 from engine.core.errors import Problem
-from engine.spec.load import Spec
-from engine.spec.sections import Experiment, ScratchModel
+from engine.spec.sections import Experiment, ScratchModel, Spec
 from stages.train.batching import Packed
 
 _NOT_FLAT = {

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import Problem
-from engine.spec.load import Spec
-from engine.spec.sections import ScratchModel
 from stages.generate.teachers.local import Local
 from stages.models.positions import ENDLESS, positions
+
+if TYPE_CHECKING:
+    from engine.spec.sections import ScratchModel, Spec
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def read_config(model: Path) -> Mapping[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def of_scratch(spec: Spec, model: ScratchModel) -> Context | None:
+def of_scratch(spec: "Spec", model: "ScratchModel") -> Context | None:
     """The context of SPEC's model from scratch; None if its number of positions is unlimited."""
     if model.architecture.kind in ENDLESS:
         return None
@@ -48,7 +49,7 @@ def of_folder(name: str, folder: str, config: Mapping[str, Any] | None) -> Conte
     return found and Context(name, found[1], f"use a model with a longer context ({folder}/config.json: {found[0]} = {found[1]})")
 
 
-def long_rows(spec: Spec, context: Context | None) -> Iterator[Problem]:
+def long_rows(spec: "Spec", context: Context | None) -> Iterator[Problem]:
     """A problem for each token length set in SPEC that exceeds the model's context.
 
     Bins of packed rows may be longer, since positions restart with each row.
@@ -66,7 +67,7 @@ def long_rows(spec: Spec, context: Context | None) -> Iterator[Problem]:
             yield Problem(what, where, hint)
 
 
-def long_answer(spec: Spec, task: str, context: Context | None) -> Iterator[Problem]:
+def long_answer(spec: "Spec", task: str, context: Context | None) -> Iterator[Problem]:
     """A problem if the predictions of TASK may fill the model's context, so that no positions are left for a prompt."""
     if context is None:
         return
@@ -77,7 +78,7 @@ def long_answer(spec: Spec, task: str, context: Context | None) -> Iterator[Prob
         yield Problem(what, spec.where("tasks", task, "max_new_tokens"), f"set it lower than {room}, or {context.remedy}")
 
 
-def long_answer_of_teacher(spec: Spec, task: str, root: Path | None) -> Iterator[Problem]:
+def long_answer_of_teacher(spec: "Spec", task: str, root: Path | None) -> Iterator[Problem]:
     """As `long_answer`, for a local teacher model, in a folder of the workspace ROOT, that writes the completions of TASK."""
     teacher = spec.experiment.tasks[task].teacher
     if root is None or not isinstance(teacher, Local) or teacher.path is None:

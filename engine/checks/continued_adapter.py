@@ -1,8 +1,8 @@
 """Checks whether one experiment can continue training the adapter of another."""
 
 from engine.core.errors import Problem
-from engine.spec.load import Spec
 from engine.spec.notation import toml
+from engine.spec.sections import Spec
 
 
 def not_continued(spec: Spec, other: Spec) -> list[Problem]:

@@ -11,7 +11,7 @@ from shlex import quote
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from stages import generate
-from stages.generate.sources.files import Files
+from stages.generate.selection import Files
 
 _PAGE = "README.md"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from engine.core.errors import Problem, did_you_mean
-from engine.spec.load import Spec
 from engine.spec.references import NAMES, PLAIN_TEMPLATE
-from engine.spec.sections import Task
+from engine.spec.sections import Spec, Task
 from stages.generate.sources.task import TaskRows
 
 Place = tuple[str | int, ...]

@@ -24,6 +24,7 @@ def build(
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
+    from engine.dvc.remote import Remote
 
     project = load_project()
     selected = project.select(targets or [])
@@ -32,9 +33,9 @@ def build(
         executor = executors.parallel(project.root, dvc_environment(), jobs, devices)
     else:
         executor = executors.sequential(project.root, dvc_environment())
-    puller = Puller(project.root, project.store(), render.warn) if pull else None
     try:
-        with View(len(selected.graph), live=jobs > 1) as view:
+        with Remote(project.root) as remote, View(len(selected.graph), live=jobs > 1) as view:
+            puller = Puller(project.store(), remote, render.warn) if pull else None
             run(project, selected.graph, executor, view, puller)
     except KeyboardInterrupt:
         # typer would exit without a message.
@@ -43,8 +44,5 @@ def build(
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
-    finally:
-        if puller:
-            puller.close()
     if selected.experiments:
         print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)

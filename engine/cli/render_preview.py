@@ -75,13 +75,9 @@ def _tokens(tokens: Iterable[Mapping[str, Any]], colour: bool) -> Text:
         if not colour and token["supervised"] != inside:
             inside = token["supervised"]
             text.append("⟦" if inside else "⟧")
-        text.append(_visible(token["text"]), style=_SUPERVISED if token["supervised"] else _OTHER)
+        text.append(token["text"].replace("\n", "⏎").replace("\t", "⇥"), style=_SUPERVISED if token["supervised"] else _OTHER)
         text.append("|", style="dim")
     return text.append("⟧") if inside and not colour else text
-
-
-def _visible(text: str) -> str:
-    return text.replace("\n", "⏎").replace("\t", "⇥")
 
 
 def _short(value: object) -> str:

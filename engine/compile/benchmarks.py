@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata, util
 from pathlib import Path
 
-from engine.compile.compilation import Compilation, locate_below, narrow
-from engine.compile.evaluation import Subject
+from engine.compile.compilation import Compilation, Subject, locate_below, narrow
 from engine.core import memo
 from engine.core.errors import Problem, did_you_mean
 from engine.core.graph import Input, Step
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages import benchmark
 
 PACKAGE = "lm-eval"

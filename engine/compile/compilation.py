@@ -1,18 +1,20 @@
-"""The state of a compilation: steps by name, without duplicates, and problems; and the conversion of sections to parameters."""
+"""What all sections share: the steps of a compilation, models before and after a training, and the conversion of sections to parameters."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.checks.context_length import Context
 from engine.core.errors import Location, Problem, UserError, did_you_mean
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from engine.spec.load import Spec
 from stages import tokenize
 from stages.tokenize.pairs import unfit
+
+if TYPE_CHECKING:
+    from engine.checks.context_length import Context
+    from engine.spec.sections import Spec
 
 P = TypeVar("P", bound=Part)
 OF = "@"
@@ -34,7 +36,7 @@ class Base:
     """The adapter to train further."""
     encoder_decoder: bool | None = None
     """Whether it is an encoder-decoder model; None if its configuration is not available yet."""
-    context: Context | None = None
+    context: "Context | None" = None
     """Its context length; None if it is unlimited or not known yet."""
 
     def reads(self) -> dict[str, Input]:
@@ -43,18 +45,52 @@ class Base:
         return {"model": self.weights} | {role: item for role, item in more.items() if item}
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model under evaluation: its experiment, the base that it starts from, and its training."""
+
+    spec: "Spec"
+    base: Base
+    trained: Step
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.spec.name
+
+    @property
+    def stem(self) -> str:
+        """The name used in step names: the same for all points of a sweep, so that equal steps are merged."""
+        return self.spec.stem
+
+    @property
+    def makes_adapter(self) -> bool:
+        """Whether the model is the base with an adapter on it."""
+        return self.spec.experiment.training.method.makes_adapter
+
+    def reads(self) -> dict[str, Input]:
+        """The inputs of a step that loads the model, by role: weights, and adapter if there is one."""
+        if self.makes_adapter:
+            return {**self.base.reads(), "adapter": self.trained.output()}
+        return {"model": self.trained.output()}
+
+
+TaskOf = Callable[["Spec", str], Step]
+"""The split step of a spec's task."""
+
+
 @dataclass
 class Compilation:
     """Collects steps by name; steps with the same name must be equal."""
 
-    specs: Mapping[str, Spec]
+    specs: "Mapping[str, Spec]"
     root: Path | None = None
     """The workspace, to read the configurations of local models; None: none is read."""
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
     """The split step of each task, by names of experiment and task."""
-    per_point: dict[str, tuple[str, Spec]] = field(default_factory=dict)
+    per_point: "dict[str, tuple[str, Spec]]" = field(default_factory=dict)
     """The steps that sharing renames: for each, its name without a sweep, and its spec."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The final names of these steps, once known."""
@@ -73,7 +109,7 @@ class Compilation:
             return item
         return rewritten(item, self.steps[item.producer], replace(self.steps[item.producer], name=self.renamed[item.producer]))
 
-    def add(self, step: Step, spec: Spec) -> Step:
+    def add(self, step: Step, spec: "Spec") -> Step:
         """Add STEP of SPEC; returns the equal step if there is one already."""
         step = replace(step, numerics=spec.experiment.resources.numerics)
         if (spec.point and spec.point.labels) or spec.takes_back:
@@ -101,7 +137,7 @@ def narrow(parameters: type[P], section: Part, **more: Any) -> P:
     return parameters(**{**values, **more})
 
 
-def locate_below(spec: Spec, section: tuple[str, ...], **elsewhere: tuple[str, ...]) -> Locate:
+def locate_below(spec: "Spec", section: tuple[str, ...], **elsewhere: tuple[str, ...]) -> Locate:
     """A function from the path of a parameter to its location in SPEC: below SECTION, or ELSEWHERE for the fields listed there."""
 
     def locate(path: tuple[str | int, ...]) -> Location:
@@ -138,13 +174,13 @@ def _clash(one: Step, other: Step, difference: str) -> Problem:
     )
 
 
-def chat_template(spec: Spec) -> dict[str, Input]:
+def chat_template(spec: "Spec") -> dict[str, Input]:
     """The file with the chat template as an input by role; empty if the spec names none."""
     file = getattr(spec.experiment.tokenization.format, "template_file", None)
     return {"chat_template": Input(file, where=spec.where("tokenization", "format", "template_file"))} if file else {}
 
 
-def encoder_decoder(spec: Spec, base: Base) -> bool:
+def encoder_decoder(spec: "Spec", base: Base) -> bool:
     """Whether SPEC is tokenized for an encoder-decoder model; raises UserError if SPEC contradicts the model or is inconsistent."""
     section = spec.experiment.tokenization
     given, found = section.encoder_decoder, base.encoder_decoder

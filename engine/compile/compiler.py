@@ -9,18 +9,17 @@ from engine.checks.context_length import long_answer_of_teacher, long_rows, of_f
 from engine.checks.continued_adapter import not_continued
 from engine.checks.template_fields import unknown_fields
 from engine.compile.benchmarks import add_benchmarks
-from engine.compile.compilation import Base, Compilation, Locate, chat_template, encoder_decoder
+from engine.compile.compilation import Base, Compilation, Locate, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
-from engine.compile.evaluation import Subject, add_evaluation
+from engine.compile.evaluation import add_evaluation
 from engine.compile.merge import add_merge
 from engine.compile.shared_steps import share
 from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
-from engine.spec.load import Spec
-from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, Spec, TrainedModel
 from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 

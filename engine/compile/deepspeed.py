@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.core.errors import UserError
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages.train.zero import as_zero, deepspeed_config
 
 

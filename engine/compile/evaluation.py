@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.checks.context_length import long_answer
-from engine.compile.compilation import Base, Compilation, chat_template, encoder_decoder, locate_below, narrow
+from engine.compile.compilation import Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
 from engine.compile.judge import Answers, add_judgements, judge_metric
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from engine.spec.load import Spec
-from engine.spec.sections import TrainedModel
+from engine.spec.sections import Spec, TrainedModel
 from stages import evaluate, predict
 from stages.chat.markers import Markers
 from stages.tokenize.masks import Delimited
@@ -30,47 +29,9 @@ BASE = "base"
 """The name in `compare` of the model that the experiment starts from."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model under evaluation: its experiment, the base that it starts from, and its training."""
-
-    spec: Spec
-    base: Base
-    trained: Step
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self.spec.name
-
-    @property
-    def stem(self) -> str:
-        """The name used in step names: the same for all points of a sweep, so that equal steps are merged."""
-        return self.spec.stem
-
-    @property
-    def makes_adapter(self) -> bool:
-        """Whether the model is the base with an adapter on it."""
-        return self.spec.experiment.training.method.makes_adapter
-
-    def reads(self) -> dict[str, Input]:
-        """The inputs of a step that loads the model, by role: weights, and adapter if there is one."""
-        if self.makes_adapter:
-            return {**self.base.reads(), "adapter": self.trained.output()}
-        return {"model": self.trained.output()}
-
-    def answers(self, step: Step, task: str) -> Answers:
-        """This model's predictions for TASK from STEP, the predict step of its evaluation."""
-        return Answers(task, self.stem, self.spec, _predictions(step, task))
-
-
 def _others(subject: Subject) -> tuple[str, ...]:
     """The experiments that a model is compared with; a list shared by several experiments may include the experiment itself."""
     return tuple(name for name in subject.spec.experiment.evaluation.compare if name != subject.name)
-
-
-TaskOf = Callable[[Spec, str], Step]
-"""The split step of a spec's task."""
 
 
 def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> Step:
@@ -78,7 +39,7 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
     own = add_predictions(c, subject, task_of)
     section = subject.spec.experiment.evaluation
     tasks = _tasks(subject.spec)
-    answers = {f"predictions/{task}": subject.answers(own, task) for task in (*tasks, *section.held_out)}
+    answers = {f"predictions/{task}": _answers(subject, own, task) for task in (*tasks, *section.held_out)}
     for name, found in _Comparison(c, subject, own, task_of, subject_of).answers().items():
         answers |= {f"compare/{name}/{task}": one for task, one in found.items()}
     reads = {role: one.file for role, one in answers.items()}
@@ -165,6 +126,11 @@ def _markers(mask: Part) -> Markers | None:
     return Markers(instruction=mask.instruction, response=mask.response) if isinstance(mask, Delimited) else None
 
 
+def _answers(subject: Subject, step: Step, task: str) -> Answers:
+    """The predictions of SUBJECT for TASK from STEP, the predict step of its evaluation."""
+    return Answers(task, subject.stem, subject.spec, _predictions(step, task))
+
+
 def _predictions(step: Step, task: str, folder: str = "") -> Input:
     return step.output(f"{folder}/predictions-{task}.jsonl" if folder else f"predictions-{task}.jsonl")
 
@@ -236,7 +202,7 @@ class _Comparison:
     def _existing(self, other: Subject) -> dict[str, Answers]:
         """The predictions of OTHER's own evaluation for the same rows with the same settings."""
         step = add_predictions(self.c, other, self.task_of)
-        return {task: other.answers(step, task) for task in self._all_tasks() if self._same_settings(step, task)}
+        return {task: _answers(other, step, task) for task in self._all_tasks() if self._same_settings(step, task)}
 
     def _same_settings(self, step: Step, task: str) -> bool:
         """Whether STEP predicts the same rows of TASK with the same settings as this experiment."""

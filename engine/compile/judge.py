@@ -3,16 +3,19 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, locate_below
 from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.graph import Input, Step
 from engine.spec.judge import PROMPT, Judge
-from engine.spec.load import Spec
 from stages import generate
 from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.generate.sources.predictions import COLUMNS, Predictions
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 _ID = "id"
 _CARRIED_FIELD = re.compile(r"""\bfields(?:\.|\[\s*["'])(\w+)""")
@@ -24,7 +27,7 @@ class Answers:
 
     task: str
     whose: str
-    spec: Spec
+    spec: "Spec"
     file: Input
 
 
@@ -33,7 +36,7 @@ def judge_metric(judge: Judge) -> JudgeScores:
     return JudgeScores(scores=judge.scores, lowest=judge.lowest, highest=judge.highest)
 
 
-def add_judgements(c: Compilation, spec: Spec, answers: Mapping[str, Answers], rows: Mapping[str, Input]) -> dict[str, Input]:
+def add_judgements(c: Compilation, spec: "Spec", answers: Mapping[str, Answers], rows: Mapping[str, Input]) -> dict[str, Input]:
     """Add a judge step for each of ANSWERS (by role), with the ROWS by task; returns the inputs of `evaluate`, by role."""
     judge = spec.experiment.evaluation.judge
     if judge is None:
@@ -46,7 +49,7 @@ def add_judgements(c: Compilation, spec: Spec, answers: Mapping[str, Answers], r
     return found
 
 
-def _step(c: Compilation, spec: Spec, judge: Judge, answers: Answers, rows: Input) -> Step:
+def _step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, rows: Input) -> Step:
     parameters = generate.Parameters(
         source=Predictions(task=answers.task),
         prompts=(judge.prompt,),
@@ -77,7 +80,7 @@ def _never(*asked: object) -> Step:
 _NO_MAKERS = Makers(_never, _never)
 
 
-def _unknown_names(spec: Spec, judge: Judge, tasks: set[str]) -> Iterator[Problem]:
+def _unknown_names(spec: "Spec", judge: Judge, tasks: set[str]) -> Iterator[Problem]:
     """A problem for each unknown variable in the templates of JUDGE, and for each column that a task does not carry."""
     from stages.rows.templates import Template
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from engine.compile.compilation import Compilation, chat_template, encoder_decoder, locate_below, narrow
-from engine.compile.evaluation import Subject, TaskOf
+from engine.compile.compilation import Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
 from engine.core.errors import Location, Problem, UserError
 from engine.core.graph import Step
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages import merge
 from stages.train.methods import Method
 from stages.train.methods.lora import LowRank

@@ -12,7 +12,7 @@ from engine.compile.compilation import Compilation, rewritten
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.identity.text import canonical, recipe_of
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from engine.spec.sweep import Point
 
 Group = tuple[str, str]

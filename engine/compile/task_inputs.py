@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.compile.hub import commit_of
 from engine.core.errors import Location, Problem, UserError, did_you_mean
 from engine.core.graph import Input, Step
 from engine.core.part import Need, Part
-from engine.spec.load import Spec
 from stages.generate.sources.hub import COMMIT, Hub
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 Locate = Callable[[tuple[str | int, ...]], Location | None]
 
@@ -24,7 +27,7 @@ class Makers:
 
 
 def needed_by(
-    spec: Spec, parameters: Part, locate: Locate, chain: tuple[str, ...], makers: Makers
+    spec: "Spec", parameters: Part, locate: Locate, chain: tuple[str, ...], makers: Makers
 ) -> tuple[dict[str, Input], list[Problem]]:
     """The inputs by role (the part's place), and their problems.
 
@@ -48,7 +51,7 @@ def _unpinned(source: Hub, where: Location | None) -> Problem:
     return Problem(f"revision of {source.id} must be a full commit hash (40 hex digits), got '{source.revision}'", where, hint)
 
 
-def _needed(spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...], makers: Makers) -> Input:
+def _needed(spec: "Spec", need: Need, where: Location | None, chain: tuple[str, ...], makers: Makers) -> Input:
     if need.model is not None:
         assert where is not None
         return makers.fetched(need.model, where).output()

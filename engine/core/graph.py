@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from engine.core.errors import Location
-
 if TYPE_CHECKING:
+    from engine.core.errors import Location
     from engine.core.part import Kind, Part  # pydantic, which takes longer to import than a whole plan takes
 
 ARTIFACTS = "artifacts"
@@ -23,7 +22,7 @@ class Input:
 
     path: str
     producer: str | None = None
-    where: Location | None = field(default=None, compare=False)
+    where: "Location | None" = field(default=None, compare=False)
     """Where a spec names the path, for inputs without a producer."""
 
 
@@ -36,9 +35,9 @@ class Step:
     parameters: "Part"
     inputs: Mapping[str, Input]
     description: str
-    origin: Location
+    origin: "Location"
     """Where the specs define this step."""
-    locate: Callable[[tuple[str | int, ...]], Location | None] = field(default=lambda path: None, compare=False, repr=False)
+    locate: "Callable[[tuple[str | int, ...]], Location | None]" = field(default=lambda path: None, compare=False, repr=False)
     """Maps the path of a parameter to its location in the specs."""
     numerics: str = field(default="portable", compare=False)
     """`resources.numerics` of the spec, which the step's process applies before it computes; the same for every kind."""
@@ -59,7 +58,7 @@ class Step:
 
     @property
     def run_record(self) -> str:
-        """Path of the record of the last run (see engine.dvc.records); not a DVC output, since it differs between runs."""
+        """Path of the record of the last run (see engine.dvc.run_records); not a DVC output, since it differs between runs."""
         return f"{ARTIFACTS}/{self.name}.run.json"
 
     @property

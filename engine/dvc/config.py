@@ -1,45 +1,20 @@
-"""DVC's cache and remote according to its configuration (DVC 3.67): location, link types and permissions."""
+"""DVC's configuration (DVC 3.67): the settings of its cache, and its default remote."""
 
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.core.errors import Location, UserError
 from engine.dvc import dvcfile
+from engine.dvc.writing import Cache
 
 if TYPE_CHECKING:
     from configparser import RawConfigParser
 
-_UMASK = os.umask(0)
-os.umask(_UMASK)
-
-
 LINKS = ("reflink", "hardlink", "symlink", "copy")
 """The ways in which DVC can check out an object from its cache."""
-
-
-@dataclass(frozen=True)
-class Cache:
-    """The settings of DVC's cache that determine where and how files are written."""
-
-    folder: Path
-    links: tuple[str, ...] = ("reflink", "copy")
-    """`cache.type`: link types in order of preference; the first that the file system supports is used."""
-    shared: bool = False
-    """`cache.shared = group`: all members of the group may write."""
-
-    @property
-    def folder_mode(self) -> int:
-        """Permissions of new folders; in a shared cache, files in them inherit the group."""
-        return 0o2775 if self.shared else 0o777 & ~_UMASK
-
-    @property
-    def file_mode(self) -> int:
-        """Permissions of new files other than objects."""
-        return 0o664 if self.shared else 0o666 & ~_UMASK
 
 
 def cache_folder(root: Path) -> Path:

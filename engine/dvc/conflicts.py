@@ -139,13 +139,13 @@ def mended(root: Path, name: str) -> Merged | None:
 
 def mend(root: Path) -> list[str]:
     """Resolve the conflict markers in all generated files; returns one sentence per file that was written."""
-    return [sentence for name in FILES if (found := mended(root, name)) for sentence in [_write(root, name, found)]]
-
-
-def _write(root: Path, name: str, found: Merged) -> str:
-    keep(root, name, found)
-    replace_with(root / name, found.text)
-    return sentence(name, found)
+    sentences = []
+    for name in FILES:
+        if found := mended(root, name):
+            keep(root, name, found)
+            replace_with(root / name, found.text)
+            sentences.append(sentence(name, found))
+    return sentences
 
 
 def sentence(name: str, found: Merged) -> str:
@@ -179,7 +179,8 @@ def install_driver(root: Path, code: Path) -> bool:
     """Install the merge driver in this clone; returns whether it was newly installed."""
     command = driver_command(code)
     present = installed_driver(root)
-    if not _in_git(root) or attributed(root) or (present and runs(present)):
+    in_git = any((folder / ".git").exists() for folder in (root, *root.parents))
+    if not in_git or attributed(root) or (present and runs(present)):
         return False
     for key, value in (("name", "generated files of adapterbuild, step by step"), ("driver", command)):
         subprocess.run(["git", "config", "--local", f"merge.{DRIVER}.{key}", value], cwd=root, capture_output=True, check=False)
@@ -202,10 +203,6 @@ def attributed(root: Path) -> list[str]:
     """The generated files without the merge driver in git's attributes."""
     done = subprocess.run(["git", "check-attr", "merge", "--", *FILES], cwd=root, capture_output=True, text=True, check=False)
     return [name for name in FILES if f"{name}: merge: {DRIVER}" not in done.stdout.splitlines()]
-
-
-def _in_git(root: Path) -> bool:
-    return any((folder / ".git").exists() for folder in (root, *root.parents))
 
 
 def merge_file(base: Path, ours: Path, theirs: Path, name: str) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from engine.core import memo
 from engine.core.errors import UserError
 from engine.core.graph import Step
-from engine.dvc import dvcfile, records
-from engine.dvc.config import Cache, cache_settings, remote_folder
+from engine.dvc import dvcfile, run_records
+from engine.dvc.config import cache_settings, remote_folder
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.locks import dvc_lock
-from engine.dvc.writing import copy, file_md5, is_link, make_folder, place, remove, replace_with
+from engine.dvc.writing import Cache, copy, file_md5, is_link, make_folder, place, remove, replace_with
 from engine.identity.provenance import beside_in
 
 
@@ -58,7 +58,7 @@ class Recorder:
             # As in DVC: if outputs are links, files that git tracks keep the user's default permissions.
             if not entry.is_folder and not (path in tracked and self.settings.links[0] in ("hardlink", "symlink")):
                 self._open_to_group(self.root / path)
-        found = records.merged(records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
+        found = run_records.merged(run_records.kept(self.cache, step.name, run.outputs[step.provenance].md5))
         if found:
             replace_with(self.root / step.run_record, found.text().encode())
         else:

@@ -1,4 +1,4 @@
-"""Writes files of the cache and the workspace: atomically, with the links of `cache.type` and the permissions of `cache.shared`."""
+"""Writes files of the cache and the workspace: atomically, with links and permissions according to the cache's settings."""
 
 import errno
 import fcntl
@@ -7,10 +7,35 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.core.errors import UserError
-from engine.dvc.config import Cache
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The settings of DVC's cache that determine where and how files are written."""
+
+    folder: Path
+    links: tuple[str, ...] = ("reflink", "copy")
+    """`cache.type`: link types in order of preference; the first that the file system supports is used."""
+    shared: bool = False
+    """`cache.shared = group`: all members of the group may write."""
+
+    @property
+    def folder_mode(self) -> int:
+        """Permissions of new folders; in a shared cache, files in them inherit the group."""
+        return 0o2775 if self.shared else 0o777 & ~_UMASK
+
+    @property
+    def file_mode(self) -> int:
+        """Permissions of new files other than objects."""
+        return 0o664 if self.shared else 0o666 & ~_UMASK
+
 
 _IMPOSSIBLE = {getattr(errno, name) for name in ("EXDEV", "EPERM", "EOPNOTSUPP", "EINVAL", "ENOTTY", "EMLINK", "ENOSYS", "EACCES")}
 """The errors of file systems that do not support a type of link."""

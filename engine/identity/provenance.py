@@ -20,7 +20,7 @@ _SHA256 = "sha256:"
 class Provenance:
     """What a step produced and from what; contains no times, machine or duration, so that identical builds give identical bytes.
 
-    `engine.dvc.records.RunRecord` describes the run itself.
+    `engine.dvc.run_records.RunRecord` describes the run itself.
     """
 
     step: str

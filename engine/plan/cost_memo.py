@@ -7,10 +7,10 @@ from typing import Any
 
 from engine.core import memo
 from engine.core.digests import canonical, digest
-from engine.dvc import dvcfile, records
+from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
-from engine.dvc.records import RunRecord
-from engine.dvc.store import Disk
+from engine.dvc.run_records import RunRecord
 from engine.plan.decide import Action, Plan
 from engine.plan.project import Project
 
@@ -42,7 +42,7 @@ class Traced(Disk):
 
     def run_record(self, step: str, statement: str) -> RunRecord | None:
         """The cached record of the run that wrote a statement."""
-        folder = f"{self.cache}/{records.folder_of(step, statement)}"
+        folder = f"{self.cache}/{run_records.folder_of(step, statement)}"
         self.seen[folder] = self.entry(folder)
         return super().run_record(step, statement)
 

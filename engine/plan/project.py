@@ -11,15 +11,15 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.graph import Graph, Step
 from engine.core.workspace import CODE_ROOT, Workspace, select
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes, memo_path
-from engine.dvc.store import Disk
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import Environment
 from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
 from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
 
 if TYPE_CHECKING:
-    from engine.spec.load import Spec  # imports pydantic, which a plan from the cache does not need
+    from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.graph import Graph, Step
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from engine.core.digests import digest
 from engine.core.graph import Step
-from engine.dvc import dvcfile, records
+from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.recording import Recorder
-from engine.dvc.records import RunRecord, is_old
-from engine.dvc.store import Disk
+from engine.dvc.run_records import RunRecord, is_old
 from engine.dvc.writing import replace_with
 from engine.identity.provenance import parse
 
@@ -42,7 +42,7 @@ def converted(old: bytes, ran: RunRecord | None, beside: Mapping[str, bytes], id
     statement = provenance.text()
     md5 = dvcfile.text_md5(statement)
     if is_old(old):
-        return statement, records.of_old_statement(json.loads(old), md5)
+        return statement, run_records.of_old_statement(json.loads(old), md5)
     return statement, replace(ran, statement=md5) if ran else None
 
 
@@ -65,5 +65,5 @@ def take_over(recorder: Recorder, store: Disk, step: Step, read: Mapping[str, En
             replace_with(recorder.root / step.provenance, statement.encode())
         if ran:
             replace_with(recorder.root / step.run_record, ran.text().encode())
-            records.keep(recorder.settings, ran)
+            run_records.keep(recorder.settings, ran)
     return recorder.finish(step, read).outputs

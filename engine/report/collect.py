@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.graph import Graph
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance, from_statement
 from engine.plan.cost_memo import costs_of
 from engine.plan.project import Project
 from engine.results.sweeps import Sweep, sweeps
 from engine.results.table import Result, results
-from engine.spec.load import Spec
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 ROWS_SHOWN = 3
 """Number of sample rows of each task."""
@@ -97,7 +99,7 @@ def gather(project: Project, paths: Sequence[Path]) -> ReportData:
     return ReportData(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
 
 
-def _trained(spec: Spec, graph: Graph) -> Trained:
+def _trained(spec: "Spec", graph: Graph) -> Trained:
     values = spec.experiment
     step = graph[f"train-{spec.name}"].name
     return Trained(spec.name, spec.path, tuple(values.mixture.tasks), values.training.method.kind, step)

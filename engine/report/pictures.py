@@ -2,12 +2,14 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.report.collect import Node
 from engine.report.graph_drawing import layers
-from engine.results.sweeps import Line
 from engine.spec.notation import toml
+
+if TYPE_CHECKING:
+    from engine.report.collect import Node
+    from engine.results.sweeps import Line
 
 _INK = "#010203"
 """Placeholder for the page's text colour, which is currentColor in SVG."""
@@ -62,7 +64,7 @@ def _svg(figure: Any, name: str) -> str:
     return text
 
 
-def graph(nodes: Mapping[str, Node]) -> str:
+def graph(nodes: "Mapping[str, Node]") -> str:
     """The steps in layers from left to right, coloured by plan action."""
     edges = {name: node.producers for name, node in nodes.items()}
     actions = {name: node.action for name, node in nodes.items()}
@@ -87,7 +89,7 @@ def graph(nodes: Mapping[str, Node]) -> str:
     return _svg(figure, "graph")
 
 
-def _by_kind(nodes: Mapping[str, Node]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+def _by_kind(nodes: "Mapping[str, Node]") -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Edges and actions of a graph with one box per kind, with its number of steps; its action is the most costly of its steps."""
     members: dict[str, list[Node]] = {}
     for node in nodes.values():
@@ -160,7 +162,7 @@ def _cell(axes: Any, x: int, y: int, share: float, text: str) -> None:
     axes.text(x, y, text, ha="center", va="center", color=_INK)
 
 
-def against(name: str, field: str, metric: str, found: Sequence[Line]) -> str:
+def against(name: str, field: str, metric: str, found: "Sequence[Line]") -> str:
     """A metric against a swept field, one line for each of FOUND, with intervals if there are any; texts have a categorical axis."""
     figure, axes = _figure(5.6, 3.0)
     values: list[Any] = list(dict.fromkeys(value if _is_number(value) else _word(value) for line in found for value, _ in line.points))

@@ -11,7 +11,7 @@ from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, token_rows
-from engine.report.sweep_section import sweep_section
+from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
@@ -27,7 +27,7 @@ def sections(data: ReportData) -> list[Section]:
         Section("tokens", "Tokens and labels", _tokens(data)),
         Section("loss", "Loss curves", _losses(data)),
         Section("scores", "Metrics", _scores(data)),
-        *sweep_section(data, _metrics(data)),
+        *_sweeps(data, _metrics(data)),
         Section("heat-map", "Across tasks", _across(data)),
         Section("answers", "Sample predictions", _answers(data)),
         Section("cost", "Cost", _cost(data)),
@@ -209,15 +209,33 @@ def _scores(data: ReportData) -> list[Block]:
             blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
     if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
-    return [*blocks, *_not_evaluated(data)] or [Remark("There are no experiments.")]
-
-
-def _not_evaluated(data: ReportData) -> list[Block]:
     done = {result.experiment for result in data.results}
-    return [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
+    missing = [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
+    return [*blocks, *missing] or [Remark("There are no experiments.")]
 
 
 _BASE_OF = "base of "
+
+
+def _sweeps(data: ReportData, metrics: list[str]) -> list[Section]:
+    """One section if any spec has a sweep, else none; METRICS are the measured ones, the main one first."""
+    blocks = [block for sweep in data.sweeps for block in _sweep(sweep, metrics[0] if metrics else VALIDATION_LOSS)]
+    return [Section("sweeps", "Sweeps", blocks)] if blocks else []
+
+
+def _sweep(sweep: Sweep, main: str) -> list[Block]:
+    if not sweep.metrics:
+        return [Remark(f"Not built yet: the points of {sweep.name}. Run: engine build {sweep.spec}")]
+    shown = main if main in sweep.metrics else sweep.metrics[0]
+    blocks: list[Block] = [Table(f"{sweep.name}: {shown} by point [interval]", *sweep_table(sweep, shown))]
+    # A plot against seeds shows no trend: if other fields are swept too, the seed only separates lines.
+    for field in [field for field in sweep.fields if field != SEED] or sweep.fields:
+        for metric in dict.fromkeys((shown, VALIDATION_LOSS)):
+            if found := [line for line in lines(sweep, field, metric) if line.points]:
+                name = f"sweep-{sweep.name}-{field.replace('.', '-')}-{metric}"
+                caption = f"{sweep.name}: {metric} against {field}, one line per task and combination of the other fields"
+                blocks.append(Picture(name, caption, pictures.against(name, field, metric, found)))
+    return blocks
 
 
 def _across(data: ReportData) -> list[Block]:

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, variance
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import UserError, did_you_mean
 from engine.core.part import NAME_PATTERN
 from engine.plan.project import Project, write_text
 from engine.results.sweeps import SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
 from engine.results.table import results
-from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
 WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
@@ -134,7 +136,7 @@ class Choice:
         return columns, rows
 
 
-def chosen(spec: Spec, sweep: Sweep, question: Question) -> Choice:
+def chosen(spec: "Spec", sweep: Sweep, question: Question) -> Choice:
     """Rank the points of SWEEP, of which SPEC is one; raises UserError if a point lacks a current value of the metric."""
     metric = _metric(spec, sweep, question.metric)
     tasks = _tasks(sweep, metric, question.task)
@@ -156,7 +158,7 @@ def pick(project: Project, target: Path, question: Question, output: Path | None
     return choice, path
 
 
-def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> Path:
+def _output(project: Project, spec: "Spec", output: Path | None, force: bool) -> Path:
     """The path of the spec to write; checked before anything is read."""
     path = output.resolve() if output else (project.root / spec.path).with_name(f"{spec.stem}-best.toml")
     if not path.is_relative_to(project.root):
@@ -174,7 +176,7 @@ def _output(project: Project, spec: Spec, output: Path | None, force: bool) -> P
     return path
 
 
-def _metric(spec: Spec, sweep: Sweep, wanted: str | None) -> str:
+def _metric(spec: "Spec", sweep: Sweep, wanted: str | None) -> str:
     """The metric to rank by: on validation rows only, since ranking by test rows would leave no unseen rows to report on."""
     build = f"run: engine build {spec.path}"
     on_validation = spec.experiment.evaluation.split == "validation"
@@ -245,7 +247,7 @@ def _ranked(candidates: Sequence[Candidate], direction: str) -> tuple[Candidate,
     return tuple(sorted(candidates, key=key))
 
 
-def spec_text(root: Path, spec: Spec, path: Path, choice: Choice) -> str:
+def spec_text(root: Path, spec: "Spec", path: Path, choice: Choice) -> str:
     """The text of a spec at PATH that extends the swept one with the values of the point SPEC, and is evaluated on test rows."""
     assert spec.point
     best, by = choice.best, f"{choice.metric} ({choice.direction}, on {', '.join(choice.tasks)})"

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.graph import Graph
 from engine.dvc.store import Store
 from engine.plan.decide import Action, Plan
 from engine.results.table import Result
-from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 SEED = "experiment.seed"
 VALIDATION_LOSS = "validation_loss"
@@ -66,7 +68,7 @@ class Sweep:
         return tuple(dict.fromkeys(task for point in self.points for task in point.metrics.get(metric, {})))
 
 
-def sweeps(specs: Iterable[Spec], found: Iterable[Result], graph: Graph, store: Store, plan: Plan) -> list[Sweep]:
+def sweeps(specs: "Iterable[Spec]", found: Iterable[Result], graph: Graph, store: Store, plan: Plan) -> list[Sweep]:
     """The sweeps among SPECS; FOUND holds the results of all of them."""
     by_file: dict[str, list[Spec]] = {}
     for spec in specs:
@@ -76,7 +78,7 @@ def sweeps(specs: Iterable[Spec], found: Iterable[Result], graph: Graph, store: 
     return [_sweep(group, results, graph, store, plan) for group in by_file.values()]
 
 
-def _sweep(specs: Sequence[Spec], results: Mapping[str, Result], graph: Graph, store: Store, plan: Plan) -> Sweep:
+def _sweep(specs: "Sequence[Spec]", results: Mapping[str, Result], graph: Graph, store: Store, plan: Plan) -> Sweep:
     values = [{dotted(path): value for path, value in spec.point.values.items()} if spec.point else {} for spec in specs]
     every = sorted({field for point in values for field in point})
     fields = tuple(field for field in every if len({toml(point.get(field)) for point in values}) > 1)

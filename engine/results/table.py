@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Graph, Step
@@ -10,8 +10,9 @@ from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
-from engine.spec.load import Spec
-from stages import train
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Result:
     """Whether the benchmark values are up to date with specs, code and data."""
 
 
-def results(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
+def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
     """The evaluated experiments of SPECS, sorted: full trainings first, then by number of tasks and name."""
     found = []
     for spec in specs:
@@ -177,7 +178,7 @@ def as_data(items: Iterable[Result]) -> list[dict[str, Any]]:
 
 def digest_of(step: Step, store: Store) -> str | None:
     """Content address of a training's artifact, from its provenance; None unless that is the recorded file."""
-    assert step.kind is train.KIND
+    assert step.kind_name == "train"
     record = store.record(step.name)
     entry = store.entry(step.provenance)
     if record is None or entry is None or record.outputs.get(step.provenance) != entry:

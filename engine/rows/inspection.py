@@ -12,7 +12,7 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Graph, Step
 from engine.identity.text import short
 from engine.plan.project import Project
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages.process.starting import ours
 
 COLUMNS = ("", "token", "supervised", "base predicts", "p(token)", "trained predicts", "p(token)")

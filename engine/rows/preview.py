@@ -10,7 +10,7 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Step
 from engine.identity.text import recipe_of
 from engine.plan.project import Project
-from engine.spec.load import Spec
+from engine.spec.sections import Spec
 from stages import tokenize
 from stages.process.starting import ours
 

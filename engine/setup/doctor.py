@@ -30,7 +30,8 @@ class Finding:
 def examine(root: Path) -> list[Finding]:
     """Run every check on the workspace at ROOT; raises UserError if there is no such folder."""
     if not root.is_dir():
-        raise UserError(f"folder not found: {root}", hint="give another --workspace DIR, or create one with: engine init DIR")
+        hint = "give an existing folder (--workspace DIR), or create a workspace: engine init DIR"
+        raise UserError(f"folder not found: {root}", hint=hint)
     return list(_findings(root))
 
 

@@ -19,7 +19,8 @@ DVCIGNORE = ("__pycache__", "*.pyc")
 def init(folder: Path) -> list[str]:
     """Make FOLDER a workspace and return the names of new files; existing files are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not _git(folder, "rev-parse", "--is-inside-work-tree"):
+    inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, check=False)
+    if inside.returncode:
         _run(folder, "git", "init", "--quiet")
     if not (folder / ".dvc").is_dir():
         top = (folder / ".git").exists()
@@ -44,10 +45,6 @@ def _extend(path: Path, wanted: tuple[str, ...]) -> None:
     missing = [line for line in wanted if line not in lines]
     if missing:
         path.write_text("\n".join([*lines, *missing]) + "\n", "utf-8")
-
-
-def _git(folder: Path, *arguments: str) -> bool:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False).returncode == 0
 
 
 def _run(folder: Path, *command: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from engine.core.errors import Location
 from engine.core.part import Part
-from engine.spec.load import Spec
 from engine.spec.notation import dotted, toml
 from engine.spec.positions import Key
+from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)

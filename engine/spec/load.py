@@ -1,8 +1,8 @@
 """Loads specs: reads TOML files, merges them through `extends`, and validates the result; every problem has its location."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import reduce
 from os.path import normpath
 from pathlib import Path
 from typing import TypeVar
@@ -14,53 +14,13 @@ from engine.core.gc_pause import without_collection
 from engine.core.part import LONGEST_NAME, Part
 from engine.spec import tree
 from engine.spec.notation import described
-from engine.spec.positions import Key
 from engine.spec.problems import problems
 from engine.spec.references import reference_problems
-from engine.spec.sections import Experiment, Sweep
+from engine.spec.sections import Experiment, Spec, Sweep
 from engine.spec.sweep import Point, expanded, resource_problems
 from engine.spec.tree import Node
 
 P = TypeVar("P", bound=Part)
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One experiment, the files that it was read from, and the locations of its values."""
-
-    path: str
-    """Relative to the workspace if inside, else absolute; with forward slashes."""
-    experiment: Experiment
-    document: Node
-    files: tuple[str, ...]
-    """All TOML files that were read, in reading order."""
-    point: Point | None = None
-    """The point of a sweep that this spec is; None without a sweep."""
-
-    @property
-    def stem(self) -> str:
-        """The experiment's name in the file, which all points of a sweep share."""
-        return self.experiment.experiment.name
-
-    @property
-    def name(self) -> str:
-        """The experiment's name, followed for a point of a sweep by the labels of its values."""
-        return "-".join((self.stem, *(self.point.labels if self.point else ())))
-
-    @property
-    def takes_back(self) -> bool:
-        """Whether it sets `sweep = false` to cancel the sweep of a spec that it extends; then its steps may equal those of a point."""
-        return "sweep" in self.document.content
-
-    def where(self, *path: str | int) -> Location:
-        """The location of the value at PATH, else of the nearest enclosing table in a file, else of the spec."""
-        node = self.document.nearest(path)
-        return Location(self.path) if node is self.document else node.value
-
-    @cached_property
-    def origins(self) -> Mapping[Key, Location]:
-        """The location of every value that the files set; for a family member given by name alone, also of its `kind`."""
-        return _origins(self.document, self.experiment)
 
 
 def load_spec(path: Path, workspace: Path) -> Spec:
@@ -202,22 +162,6 @@ def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
     where = problem.where
     assert where, f"problem without a location: {problem}"
     return files.index(where.file), where.line or 0, where.column or 0
-
-
-def _origins(document: Node, experiment: Experiment) -> dict[Key, Location]:
-    origins: dict[Key, Location] = {}
-    for path, node in document.walk():
-        origins[path] = node.value
-        if isinstance(node.content, str) and isinstance(_at(experiment, path), Part):
-            origins[(*path, "kind")] = node.value
-    return origins
-
-
-def _at(value: object, path: Key) -> object:
-    """The value at PATH of a valid experiment."""
-    for key in path:
-        value = getattr(value, str(key)) if isinstance(value, Part) else value[key]  # type: ignore[index]
-    return value
 
 
 @dataclass(frozen=True)

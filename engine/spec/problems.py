@@ -1,6 +1,5 @@
 """Turns pydantic's errors into messages, each with the location of the key or value at fault."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -294,12 +293,7 @@ def _own_rule(found: _Found) -> Problem:
         named = (f"'{key}': {foreign}" for key in strange if (foreign := foreign_hint(key)))
         near = (did_you_mean(key, known) for key in strange if get_close_matches(key, known, n=1))
         hint = next(chain(named, near), None)
-    what = str(cause or found.error["msg"])
-    return Problem(_UNEVEN.sub(r"\1 (\2) must be divisible by \3 (\4)", what), found.node.value, hint)
-
-
-_UNEVEN = re.compile(r"^(\w+) (\d+) is no multiple of (\w+) (\d+)$")
-"""The wording of the size checks of model architectures. It belongs to the code that identities cover, so it is rephrased here."""
+    return Problem(str(cause or found.error["msg"]), found.node.value, hint)
 
 
 _EXPLAIN: Mapping[str, Callable[[_Found], Problem]] = {

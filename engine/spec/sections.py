@@ -1,14 +1,19 @@
-"""The sections of a spec; a section that configures a single kind is that kind's parameter model."""
+"""A spec and its sections; a section that configures a single kind is that kind's parameter model."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from engine.core.errors import Location
 from engine.core.part import Name, Part, recipe, resource
 from engine.spec.judge import Judge
-from engine.spec.sweep import MOST_POINTS
+from engine.spec.positions import Key
+from engine.spec.sweep import MOST_POINTS, Point
+from engine.spec.tree import Node
 from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
@@ -388,3 +393,54 @@ class Experiment(Part):
             message = "mixture.{name} sets the length of the training: remove training.epochs and training.steps"
             raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})
         return self
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One experiment, the files that it was read from, and the locations of its values."""
+
+    path: str
+    """Relative to the workspace if inside, else absolute; with forward slashes."""
+    experiment: Experiment
+    document: Node
+    files: tuple[str, ...]
+    """All TOML files that were read, in reading order."""
+    point: Point | None = None
+    """The point of a sweep that this spec is; None without a sweep."""
+
+    @property
+    def stem(self) -> str:
+        """The experiment's name in the file, which all points of a sweep share."""
+        return self.experiment.experiment.name
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, followed for a point of a sweep by the labels of its values."""
+        return "-".join((self.stem, *(self.point.labels if self.point else ())))
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether it sets `sweep = false` to cancel the sweep of a spec that it extends; then its steps may equal those of a point."""
+        return "sweep" in self.document.content
+
+    def where(self, *path: str | int) -> Location:
+        """The location of the value at PATH, else of the nearest enclosing table in a file, else of the spec."""
+        node = self.document.nearest(path)
+        return Location(self.path) if node is self.document else node.value
+
+    @cached_property
+    def origins(self) -> Mapping[Key, Location]:
+        """The location of every value that the files set; for a family member given by name alone, also of its `kind`."""
+        origins: dict[Key, Location] = {}
+        for path, node in self.document.walk():
+            origins[path] = node.value
+            if isinstance(node.content, str) and isinstance(self._at(path), Part):
+                origins[(*path, "kind")] = node.value
+        return origins
+
+    def _at(self, path: Key) -> object:
+        """The value at PATH of the experiment."""
+        value: object = self.experiment
+        for key in path:
+            value = getattr(value, str(key)) if isinstance(value, Part) else value[key]  # type: ignore[index]
+        return value

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.core.errors import Location, Problem
-from engine.spec.load import Spec
-from engine.spec.sections import ScratchModel
+from engine.spec.sections import ScratchModel, Spec
 
 USUAL_RATES: Mapping[str, tuple[float, float]] = {
     "full": (1e-7, 1e-2),

@@ -9,7 +9,8 @@ from engine.core.part import Kind, Part, named, recipe
 from stages.generate.cleaning import CleaningRule
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
-from stages.generate.sources import AnySource, Source
+from stages.generate.sources import Members, Source
+from stages.generate.sources.predictions import Predictions
 from stages.generate.teachers import Teacher
 
 
@@ -61,7 +62,9 @@ class HeldOut(Part):
 class Parameters(Rows):
     """How the rows of a task are generated, grouped and split."""
 
-    source: AnySource = recipe(description="Source of the rows.")  # type: ignore[assignment]  # frozen, so covariant
+    source: Annotated[Members | Predictions, Field(discriminator="kind"), named] = recipe(  # type: ignore[assignment]  # frozen, so covariant
+        description="Source of the rows, or a model's answers to them."
+    )
     group_by: str | None = recipe(None, "Column whose equal values keep rows in one split.")
     split_column: str | None = recipe(None, "Column with the split that the source assigns to a row.")
     test_source: Source | None = recipe(None, "Source of a fixed test split.")

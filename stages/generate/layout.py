@@ -8,9 +8,8 @@ from typing import Any, Literal
 from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.part import Part, recipe
 from stages.generate.selection import Row
-from stages.rows.jsonl import type_name
 from stages.rows.messages import REASONING, parse_arguments
-from stages.rows.strict_json import parse
+from stages.rows.strict_json import parse, type_name
 from stages.rows.text import ascii_surrogates
 
 Message = dict[str, Any]

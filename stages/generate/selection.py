@@ -1,26 +1,17 @@
-"""Options of every source: columns renamed and converted, rows filtered, limited and sampled."""
+"""What every source has: which of its rows and columns are used; and what sources that read files have: one, several, or a pattern."""
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from heapq import heappush, heappushpop
-from typing import Literal, Self
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.core.errors import Location, UserError, did_you_mean
-from engine.core.part import Part, recipe
-from stages.process.hashing import content_hash, fraction
-from stages.rows.jsonl import type_name
-from stages.rows.strict_json import parse, unwritable
-from stages.rows.text import shorten
+from engine.core.errors import Location, UserError
+from engine.core.part import Need, Part, recipe
 
 Row = dict[str, object]
 Located = tuple[Location, Row]
-
-COLUMN, FILTER, SAMPLE = "columns.{}", "where", "not in the sample"
 
 
 class Column(Part):
@@ -65,168 +56,118 @@ class Selection(Part):
         return None
 
 
-@dataclass
-class Selected:
-    """The rows of a source after its selection, with counts of rows read and of rows left out by reason."""
+_PATTERN = frozenset("*?[")
 
-    selection: Selection
-    rows_in: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def rows(self, source: Iterable[Located]) -> Iterator[Located]:
-        """The selected rows of SOURCE, in order."""
-        rows = self._filtered(source)
-        sample = self.selection.sample
-        if sample is None:
-            return rows
-        return self._share(rows, sample, sample.share) if sample.share is not None else self._smallest(rows, sample)
-
-    def _filtered(self, source: Iterable[Located]) -> Iterator[Located]:
-        from stages.rows.templates import Expression
-
-        made = [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in self.selection.columns.items()]
-        keep = Expression(self.selection.where, FILTER) if self.selection.where else None
-        left = self.selection.limit
-        for where, given in source:
-            self.rows_in += 1
-            row = {**given, **{column.name: column.value(given, where) for column in made}} if made else given
-            if keep is not None and not keep.value(row, where):
-                self.left_out[FILTER] += 1
-                continue
-            yield where, row
-            left = None if left is None else left - 1
-            if left == 0:  # before reading the next row: remote rows are expensive
-                return
-
-    def _share(self, rows: Iterable[Located], sample: Sample, share: float) -> Iterator[Located]:
-        for where, row in rows:
-            if fraction("sample", sample.seed, row) < share:
-                yield where, row
-            else:
-                self.left_out[SAMPLE] += 1
-
-    def _smallest(self, rows: Iterable[Located], sample: Sample) -> Iterator[Located]:
-        """The rows with the smallest hashes; only those are held in memory."""
-        assert sample.rows is not None
-        kept: list[tuple[int, int, Location, Row]] = []
-        for number, (where, row) in enumerate(rows):
-            # heapq is a min-heap: negated, so that the largest hash, and of equal ones the latest row, is removed first.
-            item = (-int(content_hash("sample", sample.seed, row), 16), -number, where, row)
-            if len(kept) < sample.rows:
-                heappush(kept, item)
-            else:
-                heappushpop(kept, item)
-                self.left_out[SAMPLE] += 1
-        for _, _, where, row in sorted(kept, key=lambda item: -item[1]):
-            yield where, row
+_UNCOMPRESSED_BY = {
+    ".gz": "gunzip",
+    ".zst": "unzstd",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".lzma": "unlzma",
+    ".lz4": "unlz4",
+    ".zip": "unzip",
+    ".7z": "7z x",
+    ".tar": "tar -xf",
+    ".tgz": "tar -xf",
+    ".tbz2": "tar -xf",
+    ".txz": "tar -xf",
+}
+"""Commands that unpack a compressed file, by the suffix of its name."""
 
 
-class _Made:
-    """A new column: an existing column of that name, else an expression."""
+class Files(Selection):
+    """Rows of files, in the order of the list; files of a pattern are sorted by name."""
 
-    def __init__(self, name: str, column: Column) -> None:
-        from stages.rows.templates import Expression
+    path: Annotated[str, Field(min_length=1)] | tuple[Annotated[str, Field(min_length=1)], ...] = recipe(
+        description="A file, relative to the workspace or absolute; a list of files; or a pattern such as `data/*.jsonl`.", min_length=1
+    )
 
-        self.name, self.column = name, column
-        # A column such as `section text` or `a-b` is not an expression, or a different one: exact names take precedence.
-        self._expression = Expression(column.of, COLUMN.format(name)) if not _is_plain(column.of) else None
+    uncompressed: ClassVar[tuple[str, ...]] = (".gz", ".zst")
+    """Suffixes of files that are decompressed while they are read."""
 
-    def value(self, row: Row, where: Location) -> object:
-        """The value for ROW; raises UserError if its source is missing or cannot be converted."""
-        if self.column.of in row:
-            found = row[self.column.of]
-        elif self._expression:
-            found = self._expression.value(row, where)
-        else:
-            why = _no_expression(self.column.of)
-            hint = f"it is not a valid expression either: {why}" if why else did_you_mean(self.column.of, row)
-            raise UserError(f"{COLUMN.format(self.name)} uses column '{self.column.of}', which this row does not have", where, hint)
-        if found is not None and self.column.type is not None:
-            return _converted(found, self.column.type, self.name, where)
-        if why := unwritable(found):
-            raise UserError(f"{COLUMN.format(self.name)} is {why}", where, f"it is computed from: {self.column.of}")
-        return found
+    @field_validator("path")
+    @classmethod
+    def _pattern_in_a_folder(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for given in (path,) if isinstance(path, str) else path:
+            if _PATTERN & set(PurePosixPath(given).parts[0]):
+                raise PydanticCustomError("pattern", "a pattern must start with a folder, such as `data/*.jsonl`", {})
+            if why := cls._unreadable(given):
+                raise PydanticCustomError("compressed", "{why}; {hint}", {"why": why[0], "hint": why[1]})
+        return path
 
+    @classmethod
+    def _unreadable(cls, path: str) -> tuple[str, str] | None:
+        """Why a file of this name cannot be read, and a hint; None if the name does not rule it out."""
+        ends = [end.lower() for end in PurePosixPath(path).suffixes[-2:]]
+        if not ends or ends[-1] not in _UNCOMPRESSED_BY or (ends[-1] in cls.uncompressed and ".tar" not in ends):
+            return None
+        known = " or ".join(cls.uncompressed)
+        also = f"; only {known} files are decompressed while they are read" if known else "; Parquet files are compressed internally"
+        command = "tar -xf" if ".tar" in ends else _UNCOMPRESSED_BY[ends[-1]]
+        return (
+            f"{path} is a compressed file, which kind '{cls.model_fields['kind'].default}' does not support",
+            f"run: {command} {path}{also}",
+        )
 
-def _is_plain(text: str) -> bool:
-    """Whether TEXT can only be a column name, not an expression."""
-    from stages.rows.templates import Expression
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,) if isinstance(self.path, str) else self.path
 
-    try:
-        return Expression(text, "").fields == {text}
-    except UserError:  # `section text` does not parse as an expression
-        return True
+    def needs(self) -> tuple[Need, ...]:
+        """The files; for a pattern, the deepest folder without a wildcard."""
+        if isinstance(self.path, str):
+            return (Need(("path",), path=_above(self.path)),)
+        return tuple(Need(("path", index), path=_above(path), name=str(index)) for index, path in enumerate(self.path))
 
+    def unmatched(self, root: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """The patterns that match no file below ROOT although their folder exists, each with its location in this part."""
+        for need, path in zip(self.needs(), self.paths, strict=True):
+            above = _above(path)
+            if above != path and (root / above).is_dir() and not _found(path, root / above):
+                yield need.field, path
 
-def _no_expression(text: str) -> str | None:
-    """Why TEXT, which is not a column, is not a valid expression; None if it has only words, so is unlikely to be meant as one."""
-    from stages.rows.templates import Expression
+    def read(self, files: Sequence[Path]) -> Iterator[Located]:
+        """Each row of FILES with its location; raises UserError if a file is unreadable or has another format."""
+        for given, file in zip(self.paths, files, strict=True):
+            for path in _matching(given, file):
+                if why := self._unreadable(str(path)):
+                    raise UserError(why[0], Location(str(path)), why[1])
+                yield from self.read_file(path)
 
-    try:
-        Expression(text, "")
-    except UserError as error:
-        return error.problems[0].what.partition(": ")[2] if set(text) & _SIGNS else None
-    return None
-
-
-_SIGNS = frozenset("|()[]{}'\"<>=+*/%~")
-"""Characters that are common in expressions and rare in column names."""
-
-
-_TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
-
-
-def _converted(value: object, wanted: str, name: str, where: Location) -> object:
-    """VALUE converted to another type; raises UserError if it cannot be."""
-    try:
-        return _CONVERT[wanted](value)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        shown = shorten(value) if isinstance(value, str) else type_name(value)
-        why = str(error) if wanted == "json" and isinstance(value, str) else None
-        raise UserError(f"{COLUMN.format(name)} must be {_WORDS[wanted]}, got {shown}", where, why) from None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+    def read_file(self, path: Path) -> Iterator[Located]:
+        """Each row of one file."""
+        raise NotImplementedError
 
 
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError
-    return int(value)
+def _above(path: str) -> str:
+    """PATH itself, or for a pattern the deepest folder without a wildcard."""
+    parts = PurePosixPath(path).parts
+    plain = next((index for index, part in enumerate(parts) if _PATTERN & set(part)), len(parts))
+    return path if plain == len(parts) else str(PurePosixPath(*parts[:plain]))
 
 
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    found = float(value)
-    if not abs(found) < float("inf"):
-        raise ValueError
+def _matching(given: str, file: Path) -> list[Path]:
+    """FILE, or the files below it that the pattern GIVEN matches."""
+    above = _above(given)
+    if above == given:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder, not a file", Location(str(file)), f'give a file, or a pattern such as "{given}/*"')
+        return [file]
+    if not (found := _found(given, file)):
+        raise UserError(f"no file matches {given}", Location(str(file)), "check the pattern")
     return found
 
 
-def _boolean(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text not in _TRUE | _FALSE:
-        raise ValueError
-    return text in _TRUE
+def _found(pattern: str, folder: Path) -> list[Path]:
+    """The files that PATTERN matches; FOLDER is its deepest folder without a wildcard."""
+    below = str(PurePosixPath(pattern).relative_to(_above(pattern)))
+    return sorted((path for path in folder.glob(below) if path.is_file()), key=Path.as_posix)
 
 
-def _json(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return parse(value)
-
-
-_CONVERT = {"text": _text, "integer": _integer, "number": _number, "boolean": _boolean, "json": _json}
-_WORDS: Mapping[str, str] = {
-    "text": "text",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "json": "JSON text",
-}
+def opened(path: Path) -> Path:
+    """PATH, if it can be read; raises UserError if not."""
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", hint="check the path, which is relative to the workspace") from None

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from engine.core.errors import Location, UserError, did_you_mean
 from stages.generate import Parameters
-from stages.generate.selection import Located, Row, Selected
+from stages.generate.selecting import Selected
+from stages.generate.selection import Located, Row
 from stages.process.hashing import canonical, content_hash
 from stages.process.job import Job
 from stages.process.progress import progress
-from stages.rows.jsonl import type_name
 from stages.rows.splits import SPLITS
+from stages.rows.strict_json import type_name
 from stages.rows.text import shorten
 
 _SPLIT_NAMES = {**{name: name for name in SPLITS}, **dict.fromkeys(("valid", "val", "dev", "development"), "validation")}

@@ -13,6 +13,7 @@ from typing import BinaryIO, Self
 
 from engine.core.errors import Location, UserError
 from stages.rows import strict_json
+from stages.rows.strict_json import type_name
 
 _HINT = "each line must be one JSON object"
 _SHOWN = 200
@@ -175,22 +176,6 @@ def _decode(raw: bytes, where: Location) -> str:
 def _excerpt(text: str) -> str | None:
     """The line, if short enough to be shown whole: truncation would misplace the caret."""
     return text if len(text) <= _SHOWN else None
-
-
-_TYPE_NAMES = {
-    type(None): "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
-
-
-def type_name(value: object) -> str:
-    """The type of a JSON value, in words."""
-    return _TYPE_NAMES[type(value)]
 
 
 def dumps(row: Mapping[str, object]) -> str:

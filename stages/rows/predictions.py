@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from engine.core.errors import Location, UserError
-from stages.rows.jsonl import read_objects, type_name, write_rows
+from stages.rows.jsonl import read_objects, write_rows
+from stages.rows.strict_json import type_name
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model generated an end token; `length`: the answer reached the token limit."""

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.core.errors import Location, UserError, did_you_mean
-from stages.rows.jsonl import read_objects, type_name
+from stages.rows.jsonl import read_objects
 from stages.rows.messages import REASONING, Call, calls_of, inline_reasoning, reasoning_of
+from stages.rows.strict_json import type_name
 from stages.rows.text import is_well_formed
 
 ROLES = ("system", "user", "assistant", "tool")

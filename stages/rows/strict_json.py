@@ -8,8 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 
-from stages.rows.text import ascii_surrogates
-
 _SHOWN = 40
 
 
@@ -41,6 +39,22 @@ def unwritable(value: object) -> str | None:
     return f"a {type(value).__name__}, which is not a JSON value"
 
 
+_TYPE_NAMES = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def type_name(value: object) -> str:
+    """The type of a JSON value, in words."""
+    return _TYPE_NAMES[type(value)]
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
@@ -69,7 +83,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"key '{ascii_surrogates(next(key for key in keys if keys.count(key) > 1))}' stands twice in one object")
+        twice = next(key for key in keys if keys.count(key) > 1).encode("utf-8", "backslashreplace").decode()
+        raise ValueError(f"key '{twice}' stands twice in one object")
     return found
 
 

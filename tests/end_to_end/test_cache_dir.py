@@ -69,7 +69,7 @@ def test_plan_build_and_dvc_share_the_cache_that_is_configured(light_place: Plac
     assert {actions(done)[name] for name in TARGETS} == {"restore"}, done
     assert files_of(shared) == built
     told = place.run("engine", "gc", "--force").stdout
-    assert "outside the workspace; others may use it" in told and files_of(shared) == built
+    assert "outside the workspace; other workspaces may use it" in told and files_of(shared) == built
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.dvc import dvcfile, records
+from engine.dvc import dvcfile, run_records
+from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes
-from engine.dvc.store import Disk
 from tests.end_to_end.conftest import Place
 
 SPLITS = ("split-a", "split-b")
@@ -89,7 +89,7 @@ def restored(place: Place) -> None:
     assert "run      " not in said.stdout + said.stderr, said.stdout + said.stderr
     assert set(place.plan(*SPLITS).values()) == {"keep"}
     for step in SPLITS:
-        assert records.parse((place.root / f"artifacts/{step}.run.json").read_bytes()), step
+        assert run_records.parse((place.root / f"artifacts/{step}.run.json").read_bytes()), step
 
 
 def test_a_colleagues_pushed_run_is_restored_after_the_same_edit(team: Place, tmp_path: Path):

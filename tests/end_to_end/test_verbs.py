@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.dvc import dvcfile, records
+from engine.dvc import dvcfile, run_records
 from engine.dvc.dvcfile import parse_lock
 from engine.identity.provenance import parse
 from tests.end_to_end.conftest import Place, address, as_artifact, told
@@ -130,9 +130,9 @@ def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(bran
     assert two["step"] == "train-two" and two["current"]
 
 
-def run_of(place: Place, step: str) -> records.RunRecord:
+def run_of(place: Place, step: str) -> run_records.RunRecord:
     """The record of the run that made what STEP has now."""
-    found = records.parse((place.root / f"artifacts/{step}.run.json").read_bytes())
+    found = run_records.parse((place.root / f"artifacts/{step}.run.json").read_bytes())
     assert found, f"{step} has no run record"
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.core.graph import Step
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 
 

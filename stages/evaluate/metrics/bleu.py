@@ -25,7 +25,7 @@ class Bleu(Part):
     def measure(self, predictions: Sequence[Prediction]) -> list[Statistic]:
         """`bleu`, 0 to 100, with sacrebleu's signature."""
         scorer = self._scorer()
-        answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
+        answers, references = [answer_of(p) for p in predictions], reference_streams([references_of(p) for p in predictions])
         # The terms that `corpus_score` sums: lengths of answer and reference, then matches and totals of each order.
         counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("bleu", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from engine.core.part import Part, recipe
 from stages.evaluate.metrics.sacrebleu_sums import reference_streams, scores_of
-from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of
+from stages.evaluate.metrics.statistic import Prediction, Statistic, answer_of, references_of
 
 
 class Chrf(Part):
@@ -31,7 +31,7 @@ class Chrf(Part):
             lowercase=self.lowercase,
             eps_smoothing=self.eps_smoothing,
         )
-        answers, references = [answer_of(p) for p in predictions], reference_streams(predictions)
+        answers, references = [answer_of(p) for p in predictions], reference_streams([references_of(p) for p in predictions])
         # The terms that `corpus_score` sums: n-grams of the answer, of the reference, and of both, for each order.
         counts = scorer._extract_corpus_statistics(answers, references)
         return [Statistic("chrf", counts, lambda sums: scores_of(scorer, sums), str(scorer.get_signature()))]

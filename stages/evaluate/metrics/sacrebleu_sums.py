@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.evaluate.metrics.statistic import Prediction, references_of
-
 if TYPE_CHECKING:
     from stages.evaluate.metrics.statistic import Array
 
 
-def reference_streams(predictions: Sequence[Prediction]) -> list[list[str | None]]:
-    """References in sacrebleu's form: [references][rows], None where a row has fewer."""
-    found = [references_of(p) for p in predictions]
-    return [[row[n] if n < len(row) else None for row in found] for n in range(max(map(len, found), default=1))]
+def reference_streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """REFERENCES [rows][references] in sacrebleu's form: [references][rows], None where a row has fewer."""
+    return [[row[n] if n < len(row) else None for row in references] for n in range(max(map(len, references), default=1))]
 
 
 def scores_of(scorer: Any, sums: "Array") -> "Array":

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
-from stages.generate.selection import Row, Selected
+from stages.generate.selecting import Selected
+from stages.generate.selection import Row
 from stages.generate.sources import Source
 from stages.rows.words import words
 

@@ -10,15 +10,11 @@ from stages.generate.sources.hub import Hub
 from stages.generate.sources.json import Json
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.sources.parquet import Parquet
-from stages.generate.sources.predictions import Predictions
 from stages.generate.sources.synthetic import Synthetic
 from stages.generate.sources.task import TaskRows
 from stages.generate.sources.text import Text
 
-_Given = Csv | Hub | Json | Jsonl | Parquet | Synthetic | TaskRows | Text
+Members = Csv | Hub | Json | Jsonl | Parquet | Synthetic | TaskRows | Text
+"""The sources that a spec may use; `predictions`, which compiling an evaluation wires, is none of them."""
 
-Source = Annotated[_Given, Field(discriminator="kind"), named]
-"""Sources that a spec may use."""
-
-AnySource = Annotated[_Given | Predictions, Field(discriminator="kind"), named]
-"""Sources of a step: also a model's answers, which compiling an evaluation wires."""
+Source = Annotated[Members, Field(discriminator="kind"), named]

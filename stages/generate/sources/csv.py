@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from engine.core.errors import Location, UserError
 from engine.core.part import recipe
-from stages.generate.selection import Located
-from stages.generate.sources.files import Files
+from stages.generate.selection import Files, Located
 from stages.rows.jsonl import text_lines
 
 _CARRIAGE_RETURN = re.compile(r"(?<=\r)(?!\n)")

@@ -6,9 +6,9 @@ from typing import Literal
 
 from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.part import recipe
-from stages.generate.selection import Located
-from stages.generate.sources.files import Files
-from stages.rows.jsonl import read_document, type_name
+from stages.generate.selection import Files, Located
+from stages.rows.jsonl import read_document
+from stages.rows.strict_json import type_name
 
 
 class Json(Files):

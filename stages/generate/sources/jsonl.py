@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from stages.generate.selection import Located
-from stages.generate.sources.files import Files
+from stages.generate.selection import Files, Located
 from stages.rows.jsonl import read_objects
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.core.errors import Location, UserError
-from stages.generate.selection import Located
-from stages.generate.sources.files import Files, opened
+from stages.generate.selection import Files, Located, opened
 from stages.rows.plain_values import plain
 
 _BATCH_ROWS = 1024

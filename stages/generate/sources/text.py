@@ -6,8 +6,7 @@ from typing import Literal
 
 from engine.core.errors import Location
 from engine.core.part import recipe
-from stages.generate.selection import Located
-from stages.generate.sources.files import Files
+from stages.generate.selection import Files, Located
 from stages.rows.jsonl import text_lines
 
 

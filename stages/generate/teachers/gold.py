@@ -7,7 +7,7 @@ from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.part import Part, recipe
 from stages.generate.question import Answer, Question, Tally
 from stages.process.job import Job
-from stages.rows.jsonl import type_name
+from stages.rows.strict_json import type_name
 
 
 class Gold(Part):

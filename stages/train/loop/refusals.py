@@ -28,15 +28,15 @@ def _refuse_devices(wanted: int) -> None:
     accelerators = torch.cuda.device_count() if torch.cuda.is_available() else 0
     here = accelerators or len(os.sched_getaffinity(0))
     if wanted > here:
-        what = "accelerators" if accelerators else "processor cores and no accelerator"
-        hint = f"set resources.devices to {here} or less; this does not change the result"
+        what = "GPUs" if accelerators else "CPU cores and no GPU"
+        hint = f"set resources.devices to {here} or less; the result stays the same"
         raise UserError(f"resources.devices is {wanted}, but this machine has {here} {what}", hint=hint)
 
 
 def _refuse_path(path: str | None) -> None:
     if path is not None and not (Path(path).is_dir() and os.access(path, os.W_OK)):
-        what = "is not a folder" if not Path(path).is_dir() else "cannot be written to"
-        raise UserError(f"resources.zero.path {path} {what}", hint="set it to a folder on the disk for offloaded tensors")
+        what = f"resources.zero.path is {path}, which is {'not writable' if Path(path).is_dir() else 'not a folder'}"
+        raise UserError(what, hint="set it to a folder on an NVMe disk, or offload to cpu")
 
 
 def _refuse_nvme(zero: Zero) -> None:

@@ -1,6 +1,7 @@
 """Adapters that no spec asks for any more: listed from git's history, and fetched from cache or remote by their content address."""
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from engine.core.digests import folder_digest, listing_digest
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
-from engine.dvc.records import RunRecord, keep
-from engine.dvc.store import Disk
+from engine.dvc.run_records import RunRecord, keep
 from engine.identity.provenance import Provenance, parse
 from tests.support.memory_store import lock_text
 
@@ -143,6 +144,18 @@ def test_what_nobody_has_whole_is_refused_and_leaves_nothing(place: Place, tmp_p
     shutil.rmtree(place.remote / "files/md5" / dvcfile.text_md5("early")[:2], ignore_errors=True)
     with pytest.raises(UserError, match="neither DVC's cache nor its remote"):
         fetch(place.root, place.store(), early, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_remote_that_does_not_answer_is_given_up(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    early = place.build("toy", EARLY, "2026-01-01")
+    shutil.rmtree(place.root / dvcfile.CACHE / "files/md5" / dvcfile.text_md5("early")[:2])
+    monkeypatch.setenv("ADAPTERBUILD_REMOTE_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        (place.root / ".dvc/config").write_text(f"[core]\n    remote = far\n['remote \"far\"']\n    url = {url}\n")
+        with pytest.raises(UserError, match="its remote cannot be read: no answer for 1 s"):
+            fetch(place.root, place.store(), early, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -257,10 +257,10 @@ def test_devices_are_counted_by_what_shows_them(tmp_path, monkeypatch):
         (
             'zero = { stage = 3, offload_parameters = "nvme", path = "/no/such/disk" }',
             '"/no/such/disk"',
-            "/no/such/disk: it is not a folder",
+            "/no/such/disk, which is not a folder",
             "offload to cpu",
         ),
-        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml: it is not a folder", "NVMe"),
+        ('zero = { stage = 3, offload_optimizer = "nvme", path = "0.toml" }', '"0.toml"', "0.toml, which is not a folder", "NVMe"),
         ("devices = 4096", "4096", "resources.devices is 4096, but this machine has", "or less"),
     ],
 )

@@ -11,8 +11,9 @@ from engine.compile.compiler import compile_graph
 from engine.core.errors import UserError
 from engine.identity.environment import Environment
 from engine.identity.text import Identities
-from engine.spec.load import Spec, load_spec, load_specs
+from engine.spec.load import load_spec, load_specs
 from engine.spec.references import PLAIN_TEMPLATE, template_error
+from engine.spec.sections import Spec
 from tests.support.toys import toy
 
 ROOT = Path(__file__).parents[3]

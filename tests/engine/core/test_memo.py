@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from engine.core import memo
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
-from engine.dvc.store import Disk
 from engine.identity.code import Code
 from tests.support.memory_store import lock_text
 

@@ -15,9 +15,9 @@ from engine.build.driver import dvc_environment
 from engine.core.errors import Location
 from engine.core.graph import Graph, Input, Step
 from engine.dvc import dvcfile
+from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
-from engine.dvc.store import Disk
 from stages import split
 
 PIPELINE = """

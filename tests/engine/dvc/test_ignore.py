@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from engine.build.driver import dvc_environment
 from engine.core.errors import UserError
+from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes
 from engine.dvc.ignore import Ignored
-from engine.dvc.store import Disk
 
 NAMES = ("a", "b", "ab", "a.pyc", "b.pyc", "x y", "ü", ".git", ".dvc", "__pycache__")
 

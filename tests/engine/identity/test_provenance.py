@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dvc import records
-from engine.dvc.config import Cache
-from engine.dvc.records import RunRecord
+from engine.dvc import run_records
+from engine.dvc.run_records import RunRecord
+from engine.dvc.writing import Cache
 from engine.identity.provenance import Provenance, parse
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -79,29 +79,29 @@ RAN = RunRecord("train-one", "f" * 32, "2026-01-01T00:00:00+00:00", "2026-01-01T
 def test_an_acceptance_is_added_to_the_run_record_and_changes_nothing_else():
     note = {"from": "x", "to": "y"}
     accepted = RAN.accept(note)
-    assert accepted.accepted == (note,) and records.parse(accepted.text()) == accepted
-    assert accepted.accept(note).accepted == (note, note) and records.parse(RAN.text()) == RAN
+    assert accepted.accepted == (note,) and run_records.parse(accepted.text()) == accepted
+    assert accepted.accept(note).accepted == (note, note) and run_records.parse(RAN.text()) == RAN
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 2, "step": "a"}', "null"])
 def test_what_is_no_run_record_is_none(text: str):
-    assert records.parse(text) is None
+    assert run_records.parse(text) is None
 
 
 def test_every_run_of_one_result_is_kept_and_told_by_the_last(tmp_path):
     cache = Cache(tmp_path)
     later = replace(RAN, finished="2026-01-02T00:00:00+00:00")
     for record in (later, RAN, RAN, RAN.accept({"to": "y"})):
-        records.keep(cache, record)
-    found = records.kept(tmp_path, "train-one", RAN.statement)
-    assert len(found) == 3 and found[-1] == later and records.kept(tmp_path, "train-one", "0" * 32) == []
-    assert records.merged(found) == later.accept({"to": "y"})
-    assert records.merged([]) is None
+        run_records.keep(cache, record)
+    found = run_records.kept(tmp_path, "train-one", RAN.statement)
+    assert len(found) == 3 and found[-1] == later and run_records.kept(tmp_path, "train-one", "0" * 32) == []
+    assert run_records.merged(found) == later.accept({"to": "y"})
+    assert run_records.merged([]) is None
 
 
 def test_half_an_entry_of_the_run_cache_is_no_record(tmp_path):
-    records.keep(Cache(tmp_path), RAN)
-    (path,) = (tmp_path / records.folder_of("train-one", RAN.statement)).iterdir()
+    run_records.keep(Cache(tmp_path), RAN)
+    (path,) = (tmp_path / run_records.folder_of("train-one", RAN.statement)).iterdir()
     (path.parent / "half").write_text(path.read_text()[:200])
     (path.parent / "other").write_text("[1]\n")
-    assert records.kept(tmp_path, "train-one", RAN.statement) == [RAN]
+    assert run_records.kept(tmp_path, "train-one", RAN.statement) == [RAN]

@@ -14,7 +14,7 @@ from engine.cli.main import app
 from engine.cli.render import _time
 from engine.compile.compiler import compile_graph
 from engine.core.graph import Graph
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.estimate.training import Estimate, gigabytes
 from engine.plan.decide import Action, Decision, Plan
 from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.core.digests import digest
 from engine.dvc import dvcfile
-from engine.dvc.records import RunRecord, is_old
+from engine.dvc.run_records import RunRecord, is_old
 from engine.identity.provenance import Provenance, parse
 from engine.plan.takeover import converted
 

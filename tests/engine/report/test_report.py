@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.core.errors import UserError
-from engine.dvc.records import RunRecord
+from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import Remark, Section, Table, TokenRow

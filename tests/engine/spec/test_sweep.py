@@ -7,7 +7,8 @@ import pytest
 
 from engine.core.errors import Problem, UserError
 from engine.spec.explain import explain_all
-from engine.spec.load import Spec, load_each, load_specs
+from engine.spec.load import load_each, load_specs
+from engine.spec.sections import Spec
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.core.errors import Location, UserError
-from stages.generate.selection import Column, Sample, Selected, Selection
+from stages.generate.selecting import Selected
+from stages.generate.selection import Column, Sample, Selection
 
 
 def select(rows, **selection):

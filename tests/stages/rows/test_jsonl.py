@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import UserError
-from stages.rows.jsonl import Writer, dumps, read_objects, type_name, write_rows
+from stages.rows.jsonl import Writer, dumps, read_objects, write_rows
+from stages.rows.strict_json import type_name
 
 any_text = st.text(st.characters())  # lone surrogates, NUL, line separators and all
 rows = st.lists(

@@ -13,9 +13,8 @@ from typing import Any
 
 from engine.core.graph import ARTIFACTS
 from engine.dvc import dvcfile
-from engine.dvc.config import Cache
 from engine.dvc.dvcfile import Entry, Record
-from engine.dvc.writing import make_folder, replace_with
+from engine.dvc.writing import Cache, make_folder, replace_with
 
 FORMAT = 1
 _PARAMS = "run-record"

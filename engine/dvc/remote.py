@@ -1,0 +1,255 @@
+"""DVC's default remote: copies objects and entries of the run cache from it into the cache of the workspace.
+
+A subprocess (this module) talks to the remote: DVC and its file systems take a second to import, and a hanging request can be abandoned.
+Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from engine.core.errors import UserError
+from engine.dvc import dvcfile
+from engine.dvc.config import cache_settings
+from engine.dvc.writing import file_md5, make_folder
+from stages.process.parent import PARENT, die_with_parent, named
+from stages.process.starting import ours
+
+PATIENCE = "ADAPTERBUILD_REMOTE_TIMEOUT"
+"""The environment variable for the timeout of the remote in seconds."""
+
+_SECONDS = 30.0
+_BETWEEN_SIGNS = 1.0
+
+
+def patience() -> float:
+    """The timeout of the remote in seconds; raises UserError if the variable is not a number above zero."""
+    given = os.environ.get(PATIENCE, "")
+    try:
+        found = float(given) if given else _SECONDS
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise UserError(
+            f"{PATIENCE} must be a number of seconds above zero, got '{given}'", hint=f"unset it: {_SECONDS:.0f} is the default"
+        )
+    return found
+
+
+class Unreadable(Exception):
+    """The remote cannot be read; the text says why."""
+
+
+@dataclass
+class Remote:
+    """The default remote of the workspace ROOT, until a request fails; a context manager, which ends the subprocess."""
+
+    root: Path
+    failed: str = ""
+    """Why the remote cannot be read; empty as long as it can."""
+    _process: "subprocess.Popen[bytes] | None" = None
+    _unread: bytes = b""
+
+    def pull(self, md5s: Iterable[str]) -> bool:
+        """Copy objects that the cache lacks, folders with all their files; returns whether the cache then has all of them.
+
+        Raises Unreadable if there is no remote, or if it fails or does not answer in time.
+        """
+        wanted = list(md5s)
+        return not wanted or self._ask({"objects": wanted})
+
+    def pull_runs(self, folder: str) -> bool:
+        """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable."""
+        return self._ask({"folder": folder})
+
+    def _ask(self, request: dict[str, Any]) -> bool:
+        """The answer to REQUEST: whether the cache now has everything that was requested."""
+        if self.failed:
+            raise Unreadable(self.failed)
+        try:
+            return self._answer(request)
+        except Unreadable as error:
+            self.failed = str(error)
+            self.close()
+            raise
+
+    def _answer(self, request: dict[str, Any]) -> bool:
+        process = self._process = self._process or self._started()
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise Unreadable("the process that asks it has ended") from None
+        for answer in self._answers(process.stdout.fileno()):
+            if "error" in answer:
+                raise Unreadable(answer["error"])
+            if "whole" in answer:
+                return bool(answer["whole"])
+        raise Unreadable("the process that asks it has ended")
+
+    def _answers(self, pipe: int) -> Iterator[dict[str, Any]]:
+        limit = patience()
+        while True:
+            line, mark, rest = self._unread.partition(b"\n")
+            if mark:
+                self._unread = rest
+                yield json.loads(line)
+                continue
+            ready, _, _ = select.select([pipe], [], [], limit)
+            if not ready:
+                raise Unreadable(f"no answer for {limit:g} s")
+            data = os.read(pipe, 65536)
+            if not data:
+                return
+            self._unread += data
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        environment = os.environ | {PARENT: named(), "DVC_NO_ANALYTICS": "1"}
+        command = ours("engine.dvc.remote", str(self.root))
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subprocess."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+            self._process, self._unread = None, b""
+
+
+def main(root: Path) -> int:
+    """Answer requests from stdin until it ends."""
+    # A request may block forever.
+    die_with_parent(signal.SIGKILL)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Keep what libraries print out of the answers.
+    os.dup2(2, 1)
+    signs = _Signs(answers)
+    asking: _Asking | None = None
+    for line in sys.stdin:
+        try:
+            asking = asking or _Asking(root, signs)
+            answer: dict[str, Any] = {"whole": asking.answer(json.loads(line))}
+        except Exception as error:
+            # File systems of remotes raise arbitrary exceptions.
+            said = error.problems[0].what if isinstance(error, UserError) else " ".join(str(error).split())
+            answer = {"error": said or type(error).__name__}
+        signs.say(answer)
+    return 0
+
+
+@dataclass
+class _Signs:
+    """Sends answers, and signs of progress between them."""
+
+    stream: Any
+    _last: float = 0.0
+
+    def say(self, answer: dict[str, Any]) -> None:
+        self.stream.write(json.dumps(answer) + "\n")
+        self.stream.flush()
+
+    def arriving(self) -> None:
+        if (now := time.monotonic()) - self._last > _BETWEEN_SIGNS:
+            self._last = now
+            self.say({"arriving": True})
+
+
+class _Asking:
+    """The default remote, as DVC opens it."""
+
+    def __init__(self, root: Path, signs: _Signs) -> None:
+        from dvc.repo import Repo
+
+        repo = Repo(str(root))
+        # The run cache is where DVC 2 stored its objects.
+        self._runs = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5-dos2unix")
+        self._objects = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5")
+        self._cache = cache_settings(root)
+        self._signs = signs
+        fs = self._runs.fs
+        if fs.protocol == "local" and not Path(self._runs.path).is_dir():
+            raise UserError(f"folder not found: {self._runs.path}")
+
+    def answer(self, request: dict[str, Any]) -> bool:
+        """Whether the remote has everything that is requested, which is then in the cache."""
+        if "folder" in request:
+            return self._folder(request["folder"])
+        # Request all of them: the next request, or another build, finds what has arrived.
+        return not [md5 for md5 in request["objects"] if not self._object(md5)]
+
+    def _folder(self, inside: str) -> bool:
+        """The entries of one folder of the run cache."""
+        fs = self._runs.fs
+        if {"http", "https"} & {fs.protocol}:
+            # HTTP has no listings, and its file system cannot tell an unreachable server from an empty one.
+            raise UserError("remotes over HTTP have no run cache")
+        source = fs.join(self._runs.path, *inside.split("/"))
+        try:
+            paths = list(fs.find(source)) if fs.exists(source) else []
+        except FileNotFoundError:
+            return False
+        for path in paths:
+            self._copy(fs, path, self._cache.folder / inside / fs.name(path), self._cache.file_mode, None)
+        return bool(paths)
+
+    def _object(self, md5: str) -> bool:
+        target = self._cache.folder / dvcfile.object_path(md5)
+        whole = target.exists() and file_md5(target) == md5.removesuffix(".dir")
+        if not whole:
+            target.unlink(missing_ok=True)
+            try:
+                self._copy(self._objects.fs, self._objects.oid_to_path(md5), target, dvcfile.OBJECT_MODE, md5.removesuffix(".dir"))
+            except FileNotFoundError:
+                return False
+        if not md5.endswith(".dir"):
+            return target.exists()
+        if not target.exists():
+            return False
+        files = dict.fromkeys(dvcfile.parse_tree(target.read_bytes()).values())
+        return not [file for file in files if not self._object(file)]
+
+    def _copy(self, fs: Any, source: str, target: Path, mode: int, md5: str | None) -> None:
+        """Copy one file to a temporary name, then move it into place; a file whose content does not match its md5 is discarded."""
+        from fsspec.callbacks import Callback  # type: ignore[import-untyped]
+
+        signs = self._signs
+
+        class Arriving(Callback):  # type: ignore[misc]
+            def call(self, *_: Any, **__: Any) -> None:
+                signs.arriving()
+
+        if target.exists():
+            return
+        make_folder(target.parent, self._cache)
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            fs.get_file(source, str(aside), callback=Arriving())
+            if md5 is None or file_md5(aside) == md5:
+                aside.chmod(mode)
+                aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
