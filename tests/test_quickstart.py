@@ -1,17 +1,20 @@
 """The README's digests: read from its table, and those that this code builds."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.quickstart import built, stated, verdict
 from engine.build.driver import dvc_environment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+IDENTITIES = "artifacts/identity/"
 CPU = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
 
 
@@ -31,6 +34,19 @@ def test_the_verdict_names_each_digest_that_differs():
     told = verdict(expected, {"base": "a" * 12, "topic": "c" * 12}).splitlines()
     assert told[0] == "digests: 1 of 2 are not those of the README" and told[1] == "  topic: cccccccccccc, the README has bbbbbbbbbbbb"
     assert "topic: not built" in verdict(expected, {"base": "a" * 12})
+
+
+def test_the_committed_lock_is_that_of_the_code_so_that_a_rebuild_leaves_no_diff(tmp_path: Path):
+    """Identities of every step, as a build writes them, have the digests that `dvc.lock` records."""
+    shutil.copytree(ROOT / "specs", tmp_path / "specs")
+    for name in ("pyproject.toml", "requirements.lock", "dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], [sys.executable, "-m", "engine", "resolve"]):
+        subprocess.run(command, cwd=tmp_path, env=dvc_environment() | {"PYTHONPATH": str(ROOT)}, check=True)
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text("utf-8"))["stages"]
+    recorded = {dep["path"]: dep["md5"] for stage in lock.values() for dep in stage.get("deps", ()) if dep["path"].startswith(IDENTITIES)}
+    written = {f"{IDENTITIES}{path.name}": hashlib.md5(path.read_bytes()).hexdigest() for path in (tmp_path / IDENTITIES).glob("*.json")}
+    assert recorded == written
 
 
 @pytest.mark.long

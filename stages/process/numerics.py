@@ -149,6 +149,13 @@ def say_gpu(devices: str) -> None:
         _say(f"on GPUs results are identical for the same type and number of GPUs ({devices}), and equal up to rounding on others")
 
 
+def say_slow_bfloat16() -> None:
+    """Report that bfloat16 matrices are multiplied on a CPU without its instructions for them, if numerics are portable."""
+    if is_portable():
+        hint = 'set training.precision to "float32", or resources.numerics to "native"'
+        _say(f"bfloat16 on a CPU with portable numerics is slower than float32, by a factor of ten and more: {hint}")
+
+
 @cache
 def _say(text: str) -> None:
     print(f"numerics: {text}", file=sys.stderr, flush=True)

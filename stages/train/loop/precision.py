@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.core.errors import UserError
 from stages.models.folders import Dtype
+from stages.process import numerics
 from stages.train import Parameters
 
 _HALF: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16"}
@@ -42,4 +43,6 @@ def prepare_precision(parameters: Parameters) -> None:
     if parameters.precision in ("float16", "tf32") and not torch.cuda.is_available():
         hint = 'set training.precision to "bfloat16" or "float32"'
         raise UserError(f"precision {parameters.precision} needs a GPU, and this machine has none", hint=hint)
+    if parameters.precision == "bfloat16" and not torch.cuda.is_available():
+        numerics.say_slow_bfloat16()
     torch.set_float32_matmul_precision("high" if parameters.precision == "tf32" else "highest")

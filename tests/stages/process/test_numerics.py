@@ -67,6 +67,16 @@ def test_where_it_cannot_apply_that_is_said_once(clean, capsys, flags, machine, 
     assert what in numerics.description()["obstacle"]
 
 
+def test_slow_bfloat16_is_said_with_the_way_out_where_numerics_are_portable(clean, capsys):
+    offer(clean, "avx2")
+    numerics.begin("native")
+    numerics.say_slow_bfloat16()
+    assert capsys.readouterr().err == ""
+    numerics.begin("portable")
+    numerics.say_slow_bfloat16()
+    assert 'set training.precision to "float32", or resources.numerics to "native"' in capsys.readouterr().err
+
+
 def test_work_is_divided_by_the_model_alone(clean):
     offer(clean, "avx2")
     clean.setattr(numerics, "cores", lambda: 64)
