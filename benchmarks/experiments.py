@@ -34,7 +34,7 @@ class Experiment:
 
     name: str
     source: Path
-    """The folder whose specs and data are copied."""
+    """The folder whose specs and data are copied; `published` may lie beside it."""
     data: tuple[str, ...] = ()
     """The public data sets that it reads."""
     real: bool = False
@@ -50,8 +50,9 @@ class Experiment:
         folder.mkdir(parents=True, exist_ok=True)
         for part in ("specs", "published", "data", "models"):
             shutil.rmtree(folder / part, ignore_errors=True)
-            if (self.source / part).is_dir():
-                shutil.copytree(self.source / part, folder / part)
+            for place in (self.source, self.source.parent) if part == "published" else (self.source,):
+                if (place / part).is_dir():
+                    shutil.copytree(place / part, folder / part)
         if (script := self.source / "prepare.py").is_file():
             shutil.copy(script, folder)
             subprocess.run([sys.executable, "prepare.py", str(DATA)], cwd=folder, check=True)
@@ -75,6 +76,7 @@ EXPERIMENTS = {
         Experiment("falcon-180b-dolly", SEEDS / "falcon-180b-dolly", ("self_instruct", "wikitext2")),
         Experiment("falcon-7b-summaries", SEEDS / "falcon-7b-summaries"),
         Experiment("flan-t5-methods", SEEDS / "flan-t5-methods", ("mts_dialog",)),
+        Experiment("bloom-560m-chat-real", SEEDS / "bloom-560m-chat/real", ("instruction_induction",), real=True),
         Experiment("smollm2", ROOT / "specs/examples/smollm2", ("instruction_induction", "ner", "sentence_polarity"), real=True),
     )
 }

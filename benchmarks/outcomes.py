@@ -163,6 +163,35 @@ def bloom_560m_chat(folder: Path) -> list[Outcome]:
     ]
 
 
+def bloom_560m_chat_real(folder: Path) -> list[Outcome]:
+    """Three ways of labels on SmolLM2-135M: five rows at the published rate, and three hundred."""
+    here = Workspace(folder)
+
+    def recall(name: str, task: str) -> str:
+        return f"{task}_unmarked" if name == "masked" else task
+
+    def right(name: str) -> float:
+        return here.value(f"{name}-real", recall(name, "recall"), "exact_match")
+
+    def around(name: str) -> str:
+        return f"{name} " + here.interval(f"{name}-pairs", recall(name, "recall_pairs"), "exact_match")
+
+    five = {name: right(name) for name in ("full", "full-twice", "masked", "trl")}
+    pairs = {name: here.value(f"{name}-pairs", recall(name, "recall_pairs"), "exact_match") for name in ("full", "masked", "trl")}
+    return [
+        Outcome("masked labels reach the five answers in 15 epochs", f"{5 * five['masked']:.0f} of 5", five["masked"] == 1, needed=False),
+        Outcome("the third way too", f"{5 * five['trl']:.0f} of 5", five["trl"] == 1, needed=False),
+        Outcome("full labels do not", f"{5 * five['full']:.0f} of 5", five["full"] < 1, needed=False),
+        Outcome("in twice the time they do", f"{5 * five['full-twice']:.0f} of 5", five["full-twice"] == 1, needed=False),
+        Outcome(
+            "of three hundred pairs, masked labels reach more in 3 epochs than full ones",
+            ", ".join(around(name) for name in pairs),
+            min(pairs["masked"], pairs["trl"]) > pairs["full"],
+            needed=False,
+        ),
+    ]
+
+
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -233,6 +262,7 @@ def _each(values: list[float]) -> str:
 
 OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {
     "bloom-560m-chat": bloom_560m_chat,
+    "bloom-560m-chat-real": bloom_560m_chat_real,
     "falcon-180b-dolly": falcon_180b_dolly,
     "falcon-7b-summaries": falcon_7b_summaries,
     "flan-t5-methods": flan_t5_methods,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.experiments import EXPERIMENTS
 from engine.dvc import run_records
 from stages.tokens.encoder import Encoder
 from stages.tokens.files import Tokens
@@ -153,6 +154,32 @@ def test_instruction_induction(tmp_path: Path):
         adapter = place.root / f"artifacts/train-{experiment}"
         weights, serving = {"adapter_config.json", "adapter_model.safetensors"}, {"generation_config.json", "tokenizer.json"}
         assert {path.name for path in adapter.iterdir()} == weights | serving | {"tokenizer_config.json"}
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_smollm2(tmp_path: Path):
+    example = EXPERIMENTS["smollm2"]
+    for data in example.data:
+        public(data)
+    place = Place(tmp_path / "workspace")
+    example.prepare(place.root)
+    person = [json.loads(line) for line in (place.root / "data/person.jsonl").read_text("utf-8").splitlines()]
+    assert len(person) > 400 and all(name in row["text"] for row in person for name in row["persons"].split("; "))
+    for path, pattern, replacement in (
+        ("specs/parts/tasks.toml", r"rows    = 40", "rows    = 2"),
+        ("specs/parts/adapter.toml", r"epochs        = 2", "steps         = 2"),
+        ("specs/parts/adapter.toml", r"rows = 8", "rows = 2"),
+    ):
+        text, count = re.subn(pattern, replacement, (place.root / path).read_text("utf-8"))
+        assert count == 1, pattern
+        (place.root / path).write_text(text, "utf-8")
+
+    metrics = build(place, "evaluate-person")
+
+    assert metrics["dequantise-smollm2"]["parameters"] == 134_515_008
+    assert metrics["train-person"]["steps"] == 2
+    assert {task["rows_out"] for task in metrics["predict-person"].values()} == {2}
 
 
 @pytest.mark.long
