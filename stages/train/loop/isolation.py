@@ -111,7 +111,13 @@ def isolate(model: Any) -> Arrangement:
         reasons.append(leak)
     _set_attention(base, implementation)
     what = f"{type(base).__name__} with {implementation} attention cannot separate packed rows: {'; '.join(dict.fromkeys(reasons))}"
-    raise UserError(what, hint='set training.batching to "padded", or use a model with rotary or learned positions')
+    hint = 'set training.batching to "padded", or use a model with rotary or learned positions'
+    if getattr(base, "is_loaded_in_8bit", False):
+        hint = (
+            'set training.batching to "padded", or training.method.bits to 4: layers of 8 bits treat the outliers of all rows of a batch '
+            "together (Dettmers et al., 2022, arXiv:2208.07339)"
+        )
+    raise UserError(what, hint=hint)
 
 
 def _candidates(base: Any, implementation: str) -> list[Arrangement]:

@@ -42,16 +42,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return job.output
 
 
-def job_of(folder: Path, model: Path) -> Job:
-    """A training that teaches the model to spell capitals backwards, by its own chat template."""
+def job_of(folder: Path, model: Path, rows: int) -> Job:
+    """A training that teaches the model to spell ROWS capitals backwards, by its own chat template."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    inputs = {"model": model, "order": write_order(folder / "order", {"capitals": len(CAPITALS)})}
+    inputs = {"model": model, "order": write_order(folder / "order", {"capitals": rows})}
     for split in ("train", "validation"):
         path = inputs[f"{split}/capitals".replace("train/", "tokens/")] = folder / f"{split}.safetensors"
         with TokenWriter(path) as writer:
-            for country, city in CAPITALS.items():
+            for country, city in list(CAPITALS.items())[: rows if split == "train" else 1]:
                 asked = [{"role": "user", "content": QUESTION.format(country)}]
                 prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
                 answer = [*tokenizer.encode(city[::-1]), tokenizer.eos_token_id]
@@ -59,10 +59,10 @@ def job_of(folder: Path, model: Path) -> Job:
     return make_job(folder / "job", inputs, plot=True)
 
 
-def trained(folder: Path, model: Path, **values) -> tuple[Job, list[float]]:
+def trained(folder: Path, model: Path, rows: int = 4, **values) -> tuple[Job, list[float]]:
     """A finished training in a process of its own, and its losses step by step."""
-    job = job_of(folder, model)
-    chosen = {"global_batch": GlobalBatch(rows=4), "learning_rate": 1e-3, "threads": 2} | values
+    job = job_of(folder, model, rows)
+    chosen = {"global_batch": GlobalBatch(rows=2), "learning_rate": 1e-3, "threads": 2} | values
     child = forked(lambda: run(settings(**chosen), job), folder / "log")
     assert ended(child) == 0, (folder / "log").read_text("utf-8")[-3000:]
     with job.plot.open(encoding="utf-8") as file:
@@ -84,12 +84,21 @@ def test_every_method_trains_and_padding_changes_no_loss(method, model, tmp_path
     rate = 1e-4 if isinstance(method, Full) else 5e-3
     losses = {}
     for layout in (Padded(), PaddingFree()):
-        if layout.flat and isinstance(method, PromptTuning):  # its virtual tokens would precede only the first row
+        # Virtual tokens would precede only the first row; layers of 8 bits treat the outliers of all rows together, which this model has.
+        if layout.flat and (isinstance(method, PromptTuning) or method.quantisation and method.quantisation.bits == 8):
             continue
         _, losses[layout.kind] = trained(tmp_path / layout.kind, model, method=method, batching=layout, learning_rate=rate)
     first, *others = losses.values()
     assert len(first) == 2 and all(0 < loss < 20 for loss in first)
     assert all(other == pytest.approx(first, rel=2e-3) for other in others)
+
+
+def test_rows_that_8_bit_layers_would_mix_are_refused_without_padding(model, tmp_path):
+    job = job_of(tmp_path, model, 2)
+    child = forked(lambda: run(settings(method=METHODS["qlora, 8 bits"], batching=PaddingFree()), job), tmp_path / "log")
+    assert ended(child) == 1
+    said = (tmp_path / "log").read_text("utf-8")
+    assert "the logits of a row depend on its neighbours" in said and "training.method.bits to 4" in said
 
 
 def test_killed_within_a_training_it_goes_on_to_the_same_bytes_and_plain_peft_and_a_merge_answer_alike(model, tmp_path):
@@ -98,9 +107,9 @@ def test_killed_within_a_training_it_goes_on_to_the_same_bytes_and_plain_peft_an
     from transformers import AutoModelForCausalLM
 
     chosen = {"method": Lora(r=8), "checkpoints": Checkpoints(every_steps=1), "global_batch": GlobalBatch(rows=2)}
-    job, losses = trained(tmp_path / "whole", model, **chosen)
+    job, losses = trained(tmp_path / "whole", model, len(CAPITALS), **chosen)
     assert losses[-1] < losses[0]
-    killed = job_of(tmp_path / "killed", model)
+    killed = job_of(tmp_path / "killed", model, len(CAPITALS))
     child = forked(lambda: run(settings(learning_rate=1e-3, **chosen | {"threads": 2}), killed))
     while not list((killed.scratch / "checkpoints").glob("step-*")):
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it saved itself"
