@@ -92,7 +92,7 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
     """What one training records; in a process that has done nothing else."""
     from benchmarks.tensors import Peak
     from engine.core.part import with_tuples
-    from engine.estimate.measured import estimated
+    from engine.estimate.training import estimated
     from stages.train import Parameters
     from stages.train.body import run
 
@@ -120,7 +120,7 @@ def _bin(order: Path, rows: int) -> None:
 
 def compare(case: Case, folder: Path) -> dict[str, Any]:
     """A configuration's estimate, its measured peak beyond the process's own memory, and by which share they differ."""
-    from engine.estimate.measured import error, needed
+    from engine.estimate.training import error, needed
 
     found = in_child("train", case, folder)
     wrong = error(found)

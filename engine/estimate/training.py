@@ -1,9 +1,12 @@
-"""Estimates for one training: parameters, device memory and disk space; and advice if a device is too small."""
+"""Estimates for one training: parameters, device memory and disk space; advice if a device is too small; and the error of an estimate."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from engine.core.part import Part
 from engine.estimate.memory import FLOAT32, Layout, Memory, memory
 from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
@@ -130,3 +133,30 @@ def gigabytes(size: float) -> str:
     """SIZE bytes as text in GB (10^9 bytes), with more decimals for small sizes."""
     value = size / GIGABYTE
     return f"{value:.0f} GB" if value >= 100 else f"{value:.1f} GB" if value >= 1 else f"{max(value, 0.01):.2f} GB"
+
+
+def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The estimate for the actual longest row and micro-batch of a training; empty for other kinds and unknown models."""
+    longest = measured.get("longest_row")
+    if not isinstance(parameters, Parameters) or not isinstance(longest, int):
+        return {}
+    config = json.loads((inputs["model"] / "config.json").read_text("utf-8"))
+    rows = measured.get("micro_batch_rows") or parameters.micro_batch
+    matter = Matter(config, longest, supervised=measured.get("supervised_share", 1.0))
+    found = estimate(parameters.model_copy(update={"micro_batch": rows}), matter)
+    return {"estimated": found.as_data()} if found else {}
+
+
+def needed(measured: Mapping[str, Any]) -> int | None:
+    """The measured bytes that correspond to an estimate, those of the training itself; None if nothing was measured.
+
+    Without `training_memory_bytes` (older runs, systems that do not report it): the process's peak minus its memory before the model.
+    """
+    peak: int = measured.get("training_memory_bytes") or measured.get("peak_memory_bytes", 0) - measured.get("memory_before_bytes", 0)
+    return peak if peak > 0 else None
+
+
+def error(measured: Mapping[str, Any]) -> float | None:
+    """The relative error of the estimate, positive if it is too high; None if estimate or measurement is missing."""
+    total, used = measured.get("estimated", {}).get("total"), needed(measured)
+    return total / used - 1 if total and used else None

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from engine.core.errors import Location, UserError
-from stages.rows.control_tokens import BREAK
 from stages.rows.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of, same_json
 from stages.rows.rows import Row
-from stages.rows.turns import Rendered
+from stages.rows.turns import BREAK, Rendered
 
 _DECODER = json.JSONDecoder()
 

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from stages.rows.rows import Message, Row
-
-BREAK = "\U000f0002"
+from stages.rows.turns import BREAK
 
 ControlTokens = Literal["text", "refuse", "drop", "control"]
 """Policy for control tokens in the text of messages: encode as text, fail, drop the row, or keep as control tokens."""

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+BREAK = "\U000f0002"
+"""Splits the encoding of a rendered text, so that the text on both sides forms no control token; it never reaches a tokenizer."""
+
 
 class Turn(NamedTuple):
     """One answer, with all text since the previous one."""

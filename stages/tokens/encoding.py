@@ -7,8 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.rows.control_tokens import BREAK
-from stages.rows.turns import Rendered
+from stages.rows.turns import BREAK, Rendered
 from stages.tokens.encoder import Array, Encoder
 
 CONTEXT, ANSWER, END = 0, 1, 2

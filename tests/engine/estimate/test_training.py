@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from engine.estimate.measured import error, estimated
+from engine.estimate.training import error, estimated
 from stages.mix import Parameters as Mixture
 from stages.mix.samplers import Equal
 from stages.train import Parameters
@@ -43,7 +43,7 @@ def test_the_error_is_a_share_of_what_the_training_itself_took():
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from engine.estimate.measured import error, estimated
+from engine.estimate.training import error, estimated
 from stages.train.body import run
 from stages.train.methods import Full, Lora
 from tests.stages.train.tiny import settings, training_job
