@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.core.errors import UserError
 from stages.dequantise import Parameters as Dequantise
 from stages.dequantise.body import run as dequantise
 from stages.merge import Parameters as Merge
@@ -85,7 +86,7 @@ def test_every_method_trains_and_padding_changes_no_loss(method, model, tmp_path
     losses = {}
     for layout in (Padded(), PaddingFree()):
         # Virtual tokens would precede only the first row; layers of 8 bits treat the outliers of all rows together, which this model has.
-        if layout.flat and (isinstance(method, PromptTuning) or method.quantisation and method.quantisation.bits == 8):
+        if layout.flat and (isinstance(method, PromptTuning) or (method.quantisation and method.quantisation.bits == 8)):
             continue
         _, losses[layout.kind] = trained(tmp_path / layout.kind, model, method=method, batching=layout, learning_rate=rate)
     first, *others = losses.values()
@@ -95,9 +96,14 @@ def test_every_method_trains_and_padding_changes_no_loss(method, model, tmp_path
 
 def test_rows_that_8_bit_layers_would_mix_are_refused_without_padding(model, tmp_path):
     job = job_of(tmp_path, model, 2)
-    child = forked(lambda: run(settings(method=METHODS["qlora, 8 bits"], batching=PaddingFree()), job), tmp_path / "log")
-    assert ended(child) == 1
-    said = (tmp_path / "log").read_text("utf-8")
+
+    def refused():
+        with pytest.raises(UserError) as error:
+            run(settings(method=METHODS["qlora, 8 bits"], batching=PaddingFree()), job)
+        (tmp_path / "said").write_text(str(error.value), "utf-8")
+
+    assert ended(forked(refused)) == 0
+    said = (tmp_path / "said").read_text("utf-8")
     assert "the logits of a row depend on its neighbours" in said and "training.method.bits to 4" in said
 
 
