@@ -89,10 +89,10 @@ def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> t
     """The adapter of every spec that trains one, built or not."""
     found = []
     for spec in specs:
-        name, method = spec.name, spec.experiment.training.method
-        step = graph[f"train-{name}"]
-        if not method.makes_adapter:
+        name, method = spec.name, spec.experiment.method
+        if method is None or not method.makes_adapter:
             continue
+        step = graph[f"train-{name}"]
         record = store.record(step.name)
         entry = record.outputs.get(step.artifact) if record else None
         held = bool(entry and store.holds(entry))

@@ -56,8 +56,11 @@ def verify(project: Project, target: str, rebuild: bool = False) -> tuple[str, l
 
 
 def find(project: Project, target: str) -> Step:
-    """The step that TARGET names: a step, an experiment (its training), or a content address; raises UserError if there is none."""
-    for name in (target, f"train-{target}"):
+    """The step that TARGET names: a step, an experiment (its training, else its evaluation), or a content address.
+
+    Raises UserError if there is none.
+    """
+    for name in (target, f"train-{target}", f"evaluate-{target}"):
         if name in project.graph:
             return project.graph[name]
     addresses = of_steps(project.root, project.graph)

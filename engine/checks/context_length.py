@@ -56,7 +56,7 @@ def long_rows(spec: "Spec", context: Context | None) -> Iterator[Problem]:
     """
     if context is None:
         return
-    virtual = spec.experiment.training.method.virtual_tokens
+    virtual = _virtual(spec)
     room = context.tokens - virtual
     for name in ("max_length", "max_target_length"):
         length = getattr(spec.experiment.tokenization, name)
@@ -71,7 +71,7 @@ def long_answer(spec: "Spec", task: str, context: Context | None) -> Iterator[Pr
     """A problem if the predictions of TASK may fill the model's context, so that no positions are left for a prompt."""
     if context is None:
         return
-    virtual, longest = spec.experiment.training.method.virtual_tokens, spec.experiment.tasks[task].max_new_tokens
+    virtual, longest = _virtual(spec), spec.experiment.tasks[task].max_new_tokens
     room = context.tokens - virtual
     if longest >= room:
         what = f"max_new_tokens {longest} of task '{task}' leaves no room for a prompt: {_described(context, virtual)}"
@@ -89,6 +89,11 @@ def long_answer_of_teacher(spec: "Spec", task: str, root: Path | None) -> Iterat
         what = f"teacher.max_new_tokens {longest} of task '{task}' leaves no room for a prompt: {_described(context, 0)}"
         where = spec.where("tasks", task, "teacher", "max_new_tokens")
         yield Problem(what, where, f"set it lower than {context.tokens}, or {context.remedy}")
+
+
+def _virtual(spec: "Spec") -> int:
+    """The positions that the adapter of SPEC's training takes."""
+    return spec.experiment.method.virtual_tokens if spec.experiment.method else 0
 
 
 def _described(context: Context, virtual: int) -> str:

@@ -7,8 +7,10 @@ from engine.spec.sections import Spec
 
 def not_continued(spec: Spec, other: Spec) -> list[Problem]:
     """Why SPEC cannot continue training the adapter of OTHER; empty if it can."""
-    method, before = spec.experiment.training.method, other.experiment.training.method.as_saved()
-    name = other.name
+    method, before = spec.experiment.method, other.experiment.method
+    if method is None or before is None:
+        return []
+    before, name = before.as_saved(), other.name
     if method.kind != before.kind:
         what = f"method {method.kind} cannot continue the {before.kind} adapter of experiment '{name}'"
         hint = f'use method "{before.kind}", or start from a model into which {name} is merged'

@@ -24,11 +24,7 @@ def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
     section = spec.experiment.benchmarks
     if section is None:
         return None
-    reads = (
-        {"model": subject.base.weights, "adapter": subject.trained.output()}
-        if subject.makes_adapter
-        else {"model": subject.trained.output()}
-    )
+    reads = {role: item for role, item in subject.reads().items() if role != "vocabulary"}
     if section.folder:
         reads["tasks"] = Input(section.folder, where=spec.where("benchmarks", "folder"))
     resources = spec.experiment.resources

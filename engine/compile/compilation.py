@@ -11,6 +11,7 @@ from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
 from stages import tokenize
 from stages.tokenize.pairs import unfit
+from stages.train.methods import Method
 
 if TYPE_CHECKING:
     from engine.checks.context_length import Context
@@ -33,7 +34,9 @@ class Base:
     vocabulary: Input | None = None
     """The output of the step that adds the spec's special tokens; the base has no embeddings for them."""
     adapter: Input | None = None
-    """The adapter to train further."""
+    """The adapter that is already on it."""
+    method: Method | None = None
+    """The method that trained that adapter; None if it is not known yet."""
     encoder_decoder: bool | None = None
     """Whether it is an encoder-decoder model; None if its configuration is not available yet."""
     context: "Context | None" = None
@@ -47,11 +50,11 @@ class Base:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under evaluation: its experiment, the base that it starts from, and its training."""
+    """A model under evaluation: its experiment, the base that it starts from, and its training, if any."""
 
     spec: "Spec"
     base: Base
-    trained: Step
+    trained: Step | None
 
     @property
     def name(self) -> str:
@@ -64,15 +67,23 @@ class Subject:
         return self.spec.stem
 
     @property
-    def makes_adapter(self) -> bool:
-        """Whether the model is the base with an adapter on it."""
-        return self.spec.experiment.training.method.makes_adapter
+    def adapter(self) -> Input | None:
+        """The adapter on the base; None if the model is a whole one."""
+        if self.trained is None:
+            return self.base.adapter
+        method = self.spec.experiment.method
+        return self.trained.output() if method and method.makes_adapter else None
+
+    @property
+    def method(self) -> Method | None:
+        """The method that made the adapter or the model; None if it is not known yet, or if neither was trained here."""
+        return self.spec.experiment.method if self.trained else self.base.method
 
     def reads(self) -> dict[str, Input]:
         """The inputs of a step that loads the model, by role: weights, and adapter if there is one."""
-        if self.makes_adapter:
-            return {**self.base.reads(), "adapter": self.trained.output()}
-        return {"model": self.trained.output()}
+        if adapter := self.adapter:
+            return {**self.base.reads(), "adapter": adapter}
+        return {"model": self.trained.output()} if self.trained else self.base.reads()
 
 
 TaskOf = Callable[["Spec", str], Step]

@@ -19,7 +19,7 @@ from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
-from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, Spec, TrainedModel
+from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
 from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
 from stages.train.zero import as_zero
 
@@ -70,7 +70,7 @@ def _compiled(compilation: Compilation, whole: bool) -> Compilation:
     """Add the steps and problems of all specs to COMPILATION; the points of a sweep are compiled separately."""
     for spec in compilation.specs.values():
         try:
-            _experiment(compilation, spec, ())
+            _experiment(compilation, spec)
         except UserError as error:
             compilation.problems += error.problems if whole else ()
     return compilation
@@ -83,12 +83,18 @@ def targets(spec: Spec) -> tuple[str, ...]:
     return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
 
 
-def _experiment(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Step:
-    """Add all steps of SPEC; returns the training. CHAIN holds the experiments that depend on this one's model."""
-    base = _base(c, spec, (*chain, spec.name))
-    trained = _train(c, spec, base)
-    _evaluate(c, spec, base, trained)
-    return trained
+def _experiment(c: Compilation, spec: Spec) -> None:
+    """Add all steps of SPEC."""
+    subject = _subject(c, spec)
+    add_benchmarks(c, subject)
+    add_evaluation(c, subject, lambda of, task: _task(c, of, task), lambda name: _subject(c, c.specs[name]))
+    add_merge(c, subject, lambda of, task: _task(c, of, task), lambda name: _subject(c, c.specs[name]))
+
+
+def _subject(c: Compilation, spec: Spec) -> Subject:
+    """The model of SPEC: trained if it has a training, else as it is."""
+    base = _base(c, spec, (spec.name,))
+    return Subject(spec, base, _train(c, spec, base, spec.experiment.training) if spec.experiment.training else None)
 
 
 def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) -> Step:
@@ -201,19 +207,25 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
     if other is None:
         raise UserError(f"no experiment '{model.experiment}' in this workspace", where, c.meant(model.experiment, c.specs))
     base = _base(c, other, (*chain, model.experiment))
-    trained = _train(c, other, base).output()
-    if not other.experiment.training.method.makes_adapter:
-        return replace(base, weights=trained, vocabulary=None, adapter=None)
+    training = other.experiment.training
+    if training is None:
+        return base
+    trained = _train(c, other, base, training).output()
+    if not training.method.makes_adapter:
+        return replace(base, weights=trained, vocabulary=None, adapter=None, method=None)
     c.problems += not_continued(spec, other)
-    return replace(base, adapter=trained)
+    return replace(base, adapter=trained, method=training.method)
 
 
 def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
     """BASE with the special tokens of SPEC, if any."""
-    section, method = spec.experiment.tokenization, spec.experiment.training.method
+    section, method = spec.experiment.tokenization, spec.experiment.method
     if not section.special_tokens:
         return base
     where = spec.where("tokenization", "special_tokens")
+    if method is None:
+        what = "special_tokens are added in a training, and this spec has none"
+        raise UserError(what, where, "remove them, or start from the experiment that adds them: model.experiment")
     if not getattr(method, "learns_new_tokens", False):
         what = f"method '{method.kind}' cannot train the embeddings of special_tokens"
         c.problems.append(Problem(what, where, 'use training.method "lora" or "full", or remove special_tokens'))
@@ -244,9 +256,8 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
     )
 
 
-def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
+def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step], training: Training, mixture: Mixture) -> Step:
     experiment = spec.experiment
-    training, mixture = experiment.training, experiment.mixture
     name = spec.stem
     parameters = mix.Parameters(
         sampler=mixture.sampler,
@@ -254,7 +265,7 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
         epochs=None if training.steps or mixture.total_rows or mixture.total_tokens else training.epochs or 1,
         rows=training.steps * training.global_batch.rows if training.steps else mixture.total_rows,
         tokens=mixture.total_tokens,
-        bin_tokens=bin_tokens(experiment),
+        bin_tokens=bin_tokens(experiment, training),
         seed=experiment.experiment.seed,
     )
     reads = {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
@@ -270,12 +281,14 @@ def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step]) -> Step:
     return c.add(Step(f"mix-{name}", mix.KIND, parameters, reads, f"Order of the rows of {name}.", spec.where("mixture"), locate), spec)
 
 
-def _train(c: Compilation, spec: Spec, base: Base) -> Step:
+def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     experiment = spec.experiment
+    mixture = experiment.mixture
+    assert mixture, "a training has a mixture"
     name = spec.stem
-    c.problems += [*unpackable(spec), *long_rows(spec, base.context)]
-    tokens = {task: _tokens(c, spec, base, task) for task in experiment.mixture.tasks}
-    reads = {**base.reads(), "order": _mix(c, spec, tokens).output()}
+    c.problems += [*unpackable(spec, training), *long_rows(spec, base.context)]
+    tokens = {task: _tokens(c, spec, base, task) for task in mixture.tasks}
+    reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     # All tasks of a spec have the same format.
@@ -283,7 +296,7 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     resources = experiment.resources
     parameters = _narrow(
         train.Parameters,
-        experiment.training,
+        training,
         seed=experiment.experiment.seed,
         micro_batch=None if resources.micro_batch == "auto" else resources.micro_batch,
         zero=as_zero(resources.zero),
@@ -293,19 +306,6 @@ def _train(c: Compilation, spec: Spec, base: Base) -> Step:
     resources_at = {name: ("resources", name) for name in (*_TRAINING_RESOURCES, "zero", "micro_batch")}
     locate = _locate(spec, ("training",), seed=("experiment", "seed"), **resources_at)
     return c.add(Step(f"train-{name}", train.KIND, parameters, reads, f"{what} of {name}.", spec.where("training"), locate), spec)
-
-
-def _evaluate(c: Compilation, spec: Spec, base: Base, trained: Step) -> Step:
-    def subject_of(name: str) -> Subject:
-        other = c.specs[name]
-        found = _base(c, other, (name,))
-        return Subject(other, found, _train(c, other, found))
-
-    subject = Subject(spec, base, trained)
-    add_benchmarks(c, subject)
-    evaluated = add_evaluation(c, subject, lambda of, task: _task(c, of, task), subject_of)
-    add_merge(c, subject, lambda of, task: _task(c, of, task), subject_of)
-    return evaluated
 
 
 def _as_name(text: str) -> str:

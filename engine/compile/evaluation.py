@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.checks.context_length import long_answer
-from engine.compile.compilation import Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
+from engine.compile.compilation import Base, Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
 from engine.compile.judge import Answers, add_judgements, judge_metric
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
@@ -49,7 +49,7 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
         model=subject.stem,
         tasks=tasks,
         held_out=section.held_out,
-        trained_on=subject.spec.experiment.mixture.tasks,
+        trained_on=mixture.tasks if (mixture := subject.spec.experiment.mixture) else (),
         metrics=(*section.metrics, *([judge_metric(section.judge)] if section.judge else [])),
         compare=_others(subject),
         statistics=section.statistics,
@@ -96,7 +96,7 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
 
 
 def _tasks(spec: Spec) -> tuple[str, ...]:
-    return spec.experiment.evaluation.tasks or spec.experiment.mixture.tasks
+    return spec.experiment.evaluated_tasks
 
 
 def _parameters(subject: Subject) -> predict.Parameters:
@@ -180,22 +180,32 @@ class _Comparison:
         elif name == BASE and BASE in self.c.specs and started != BASE and self.subject.name != BASE:
             what = f"'{BASE}' is ambiguous: it is an experiment, and it denotes the model that '{self.subject.name}' starts from"
             yield Problem(what, where, f"rename the experiment '{BASE}'")
+        elif name == BASE and self.subject.trained is None and self.subject.base.adapter is None:
+            what = f"'{self.subject.name}' trains nothing and has no adapter, so '{BASE}' is the model itself"
+            yield Problem(what, where, f"remove '{BASE}', or name another experiment")
 
     def _base(self) -> dict[str, Answers]:
-        """The predictions of the model that the experiment starts from: from its own experiment, else from one step per task."""
-        model = self.subject.spec.experiment.model
-        existing = self._existing(self.subject_of(model.experiment)) if isinstance(model, TrainedModel) else {}
-        name = model.experiment if isinstance(model, TrainedModel) else self.subject.base.name
-        return {task: existing[task] if task in existing else self._answers_of_base(name, task) for task in self._all_tasks()}
+        """The predictions of the model that the experiment starts from: from its own experiment, else from one step per task.
 
-    def _answers_of_base(self, name: str, task: str) -> Answers:
-        return Answers(task, f"{name}-{BASE}", self.subject.spec, _predictions(self._predict_base(name, task), task))
+        Without a training, they are those of the model without its adapter.
+        """
+        model, base = self.subject.spec.experiment.model, self.subject.base
+        existing: dict[str, Answers] = {}
+        name = base.name
+        if self.subject.trained is None:
+            base = replace(base, adapter=None, vocabulary=None)
+        elif isinstance(model, TrainedModel):
+            existing, name = self._existing(self.subject_of(model.experiment)), model.experiment
+        return {task: existing[task] if task in existing else self._answers_of_base(base, name, task) for task in self._all_tasks()}
 
-    def _predict_base(self, name: str, task: str) -> Step:
+    def _answers_of_base(self, base: Base, name: str, task: str) -> Answers:
+        return Answers(task, f"{name}-{BASE}", self.subject.spec, _predictions(self._predict_base(base, name, task), task))
+
+    def _predict_base(self, base: Base, name: str, task: str) -> Step:
         parameters = self._only([task])
         spec = self.subject.spec
         role = _role(spec, task)
-        reads = self.subject.base.reads() | {role: self.own.inputs[role]} | chat_template(spec)
+        reads = base.reads() | {role: self.own.inputs[role]} | chat_template(spec)
         description = f"Predictions of {name} on the {spec.experiment.evaluation.split} rows of {task}."
         return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description), self.subject.spec)
 
@@ -235,7 +245,7 @@ class _Comparison:
             return {}
         tasks = [task for task in self._all_tasks() if any(task in lacking for lacking in missing.values())]
         base = replace(self.subject.base, adapter=None)
-        reads = {**base.reads(), **{f"adapter/{name}": other.trained.output() for name, other in subjects.items()}}
+        reads = {**base.reads(), **{f"adapter/{name}": adapter for name, other in subjects.items() if (adapter := other.adapter)}}
         spec = self.subject.spec
         reads |= {_role(spec, task): self.own.inputs[_role(spec, task)] for task in tasks}
         split = spec.experiment.evaluation.split
@@ -251,7 +261,7 @@ class _Comparison:
         }
 
     def _shares_base(self, other: Subject) -> bool:
-        return other.makes_adapter and self.c.same(other.base.weights, self.subject.base.weights)
+        return other.adapter is not None and self.c.same(other.base.weights, self.subject.base.weights)
 
     def _incomparable(self, other: Subject, task: str) -> Iterator[Problem]:
         """A problem if OTHER is not an adapter on the same base, so that its missing predictions cannot be added."""

@@ -32,23 +32,20 @@ def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Cal
         merge.Parameters,
         section,
         adapters=adapters,
-        quantised=_method(first).quantisation,
+        quantised=first.method.quantisation if first.method else None,
         format=experiment.tokenization.format,
         boundary=experiment.tokenization.boundary,
         encoder_decoder=encoder_decoder(spec, subject.base),
         threads=experiment.resources.threads,
     )
     reads = {role: item for role, item in first.base.reads().items() if role != "adapter"}
-    reads |= {f"adapter/{name}": other.trained.output() for name, other in merged.items()}
-    reads |= {f"rows/{task}": task_of(spec, task).output() for task in experiment.mixture.tasks} | chat_template(spec)
+    reads |= {f"adapter/{name}": adapter for name, other in merged.items() if (adapter := other.adapter)}
+    tasks = experiment.mixture.tasks if experiment.mixture else experiment.evaluated_tasks
+    reads |= {f"rows/{task}": task_of(spec, task).output() for task in tasks} | chat_template(spec)
     moved = {name: ("tokenization", name) for name in ("format", "boundary", "encoder_decoder")}
     locate = locate_below(spec, ("merge",), quantised=("training", "method"), threads=("resources", "threads"), **moved)
     description = f"{first.base.name} with {', '.join(merged)} merged into its weights."
     return c.add(Step(f"merge-{subject.stem}", merge.KIND, parameters, reads, description, spec.where("merge"), locate), spec)
-
-
-def _method(subject: Subject) -> Method:
-    return subject.spec.experiment.training.method
 
 
 def _where(spec: Spec, name: str) -> Location:
@@ -77,11 +74,12 @@ def _problems(c: Compilation, subject: Subject, section: merge.Merging, merged: 
 
 def _unmergeable(c: Compilation, subject: Subject, other: Subject) -> Iterator[Problem]:
     """Why the adapter of OTHER cannot be merged into the base of SUBJECT."""
-    where, method = _where(subject.spec, other.name), _method(other)
-    if not method.makes_adapter:
-        what = f"'{other.name}' is trained with method {method.kind}, which produces no adapter to merge"
+    where, method = _where(subject.spec, other.name), other.method
+    if other.adapter is None:
+        how = f"is trained with method {method.kind}, which" if other.trained and method else "trains nothing, and its model"
+        what = f"'{other.name}' {how} {'produces' if other.trained else 'has'} no adapter to merge"
         yield Problem(what, where, "remove [merge], or list experiments that train adapters in merge.adapters")
-    elif method.virtual_tokens:
+    elif method and method.virtual_tokens:
         what = f"'{other.name}' is trained with {method.kind}, which adds virtual tokens and cannot be merged into weights"
         yield Problem(what, where, "only adapters of lora, qlora and ia3 can be merged")
     elif not c.same(other.base.weights, subject.base.weights):
@@ -93,8 +91,10 @@ def _unmergeable(c: Compilation, subject: Subject, other: Subject) -> Iterator[P
 
 def _uncombinable(spec: Spec, other: Subject) -> Iterator[Problem]:
     """Why the adapter of OTHER cannot be combined with others: it contains more than low-rank updates."""
-    method = _method(other)
+    method = other.method
     where = _where(spec, other.name)
+    if method is None:
+        return
     if not isinstance(method, LowRank):
         yield Problem(f"'{other.name}' is trained with {method.kind}, which cannot be combined with others", where, "use lora or qlora")
         return
@@ -111,17 +111,19 @@ def _unlike(spec: Spec, section: merge.Merging, merged: list[Subject]) -> Iterat
     first, *others = merged
     for other in others:
         where = _where(spec, other.name)
-        if _method(other).quantisation != _method(first).quantisation:
+        if first.method is None or other.method is None:
+            continue
+        if other.method.quantisation != first.method.quantisation:
             what = f"the bases of '{first.name}' and '{other.name}' are quantised differently"
             yield Problem(what, where, "train both with qlora and the same bits, or both with lora")
-        ranks = [_rank(first), _rank(other)]
+        ranks = [_rank(first.method), _rank(other.method)]
         if section.combination.equal_ranks and ranks[0] != ranks[1]:
             what = f"{section.combination.kind} needs adapters of the same rank: '{first.name}' has {ranks[0]}, '{other.name}' {ranks[1]}"
             yield Problem(what, where, 'use combination "linear" or "svd", or train both with the same r')
 
 
-def _rank(subject: Subject) -> int:
-    """The rank of the saved adapter of SUBJECT."""
-    method = _method(subject).as_saved()
-    assert isinstance(method, LowRank)
-    return method.r
+def _rank(method: Method) -> int:
+    """The rank of the adapter that METHOD saves."""
+    saved = method.as_saved()
+    assert isinstance(saved, LowRank)
+    return saved.r

@@ -72,9 +72,9 @@ class Explanation:
 
 
 def step_name(target: str, graph: Graph) -> str:
-    """The step that TARGET names: the step itself, or the training of the experiment of that name."""
-    training = f"train-{target}"
-    return graph[training].name if target not in graph and training in graph else target
+    """The step that TARGET names: the step itself, or or the training (else the evaluation) of that experiment."""
+    names = (target, f"train-{target}", f"evaluate-{target}")
+    return next((name if name == target else graph[name].name for name in names if name in graph), target)
 
 
 def check_step(name: str, graph: Graph) -> None:

@@ -14,7 +14,7 @@ from engine.identity.provenance import Provenance, from_statement
 from engine.plan.cost_memo import costs_of
 from engine.plan.project import Project
 from engine.results.sweeps import Sweep, sweeps
-from engine.results.table import Result, results
+from engine.results.table import Result, method_name, results
 
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
@@ -44,14 +44,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Trained:
-    """One experiment: its spec and what it trains."""
+    """One experiment: its spec and what it trains, if anything."""
 
     name: str
     spec: str
     tasks: tuple[str, ...]
     method: str
     step: str
-    """The step that trains it, which several points of a sweep may share."""
+    """The step that trains it, which several points of a sweep may share; without a training, the one that evaluates it."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def gather(project: Project, paths: Sequence[Path]) -> ReportData:
 
 def _trained(spec: "Spec", graph: Graph) -> Trained:
     values = spec.experiment
-    step = graph[f"train-{spec.name}"].name
-    return Trained(spec.name, spec.path, tuple(values.mixture.tasks), values.training.method.kind, step)
+    step = graph[f"{'train' if values.training else 'evaluate'}-{spec.name}"].name
+    return Trained(spec.name, spec.path, values.mixture.tasks if values.mixture else (), method_name(spec), step)
 
 
 def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:

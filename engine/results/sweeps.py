@@ -84,12 +84,12 @@ def _sweep(specs: "Sequence[Spec]", results: Mapping[str, Result], graph: Graph,
     fields = tuple(field for field in every if len({toml(point.get(field)) for point in values}) > 1)
     points = []
     for spec, own in zip(specs, values, strict=True):
-        training = graph[f"train-{spec.name}"]
-        measured = store.metrics(training.metrics)
+        last = "train" if spec.experiment.training else "evaluate"
+        measured = store.metrics(graph[f"train-{spec.name}"].metrics) if spec.experiment.training else {}
         metrics = dict(_scores(results.get(spec.name)))
         if isinstance(losses := measured.get(VALIDATION_LOSS), dict):
             metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
-        trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in ("train", "evaluate"))
+        trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in (last, "evaluate"))
         points.append(
             PointResult(
                 spec.name, {field: own.get(field) for field in fields}, metrics, trained, evaluated, measured.get("trainable_parameters")

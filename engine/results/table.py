@@ -46,19 +46,24 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
         evaluation = graph[f"evaluate-{name}"]
         scores = scores_of(evaluation, store)
         if scores:
-            digest = digest_of(graph[f"train-{name}"], store)
-            method = spec.experiment.training.method
+            experiment = spec.experiment
+            digest = digest_of(graph[f"train-{name}"], store) if experiment.training else None
             current = plan[evaluation.name].action is Action.KEEP
             folder = evaluation.artifact
             intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(spec.stem, {})
             compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
-            split = spec.experiment.evaluation.split
-            taken = graph[f"benchmark-{name}"] if spec.experiment.benchmarks else None
+            split = experiment.evaluation.split
+            taken = graph[f"benchmark-{name}"] if experiment.benchmarks else None
             values = scores_of(taken, store) if taken else {}
             fresh = taken is None or plan[taken.name].action is Action.KEEP
-            tasks = spec.experiment.mixture.tasks
-            found.append(Result(name, tasks, method.kind, digest, scores, intervals, compared, current, split, values, fresh))
+            tasks = experiment.mixture.tasks if experiment.mixture else ()
+            found.append(Result(name, tasks, method_name(spec), digest, scores, intervals, compared, current, split, values, fresh))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
+
+
+def method_name(spec: "Spec") -> str:
+    """The training method of SPEC as tables show it; `none` without a training."""
+    return spec.experiment.method.kind if spec.experiment.method else "none"
 
 
 def chosen_metric(found: Sequence[Result], wanted: str | None) -> str:
@@ -94,7 +99,7 @@ def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -
     for result in found:
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
         cells = [_score(result, task, metric, intervals) for task in tasks]
-        trained_on = ", ".join(result.tasks)
+        trained_on = ", ".join(result.tasks) or "–"
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
         mean = number(sum(ended) / len(ended) if ended else None)

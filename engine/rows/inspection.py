@@ -22,8 +22,8 @@ SPLITS = ("train", "validation")
 def inspect(project: Project, target: str, row: int, task: str | None, split: str) -> dict[str, Any]:
     """Each position of a row as the training of TARGET sees it; raises UserError if the target is unknown or not built."""
     spec = _spec(project, target)
-    step = project.graph[f"train-{spec.name}"]
     chosen = _task(spec, task)
+    step = project.graph[f"train-{spec.name}"]
     request = _request(step, project.graph, spec, chosen, split) | {"row": row}
     paths = [request[key] for key in ("model", "vocabulary", "adapter", "trained", "tokens") if key in request]
     missing = [path for path in paths if not (project.root / path).exists()]
@@ -37,7 +37,7 @@ def _spec(project: Project, target: str) -> Spec:
     by_name = {spec.name: spec for spec in project.specs}
     if target in by_name:
         return by_name[target]
-    by_step = {project.graph[f"train-{name}"].name: spec for name, spec in by_name.items()}
+    by_step = {project.graph[f"train-{name}"].name: spec for name, spec in by_name.items() if spec.experiment.training}
     addresses = of_steps(project.root, (project.graph[name] for name in by_step))
     if found := only(target, addresses):
         return by_step[found]
@@ -50,6 +50,9 @@ def _spec(project: Project, target: str) -> Spec:
 
 
 def _task(spec: Spec, wanted: str | None) -> str:
+    if spec.experiment.mixture is None:
+        what = f"{spec.path} trains nothing: there are no rows as training sees them"
+        raise UserError(what, hint="to see its predictions: engine report")
     tasks = spec.experiment.mixture.tasks
     if wanted is not None and wanted not in tasks:
         raise UserError(f"{spec.path} does not train on task '{wanted}'", spec.where("mixture", "tasks"), did_you_mean(wanted, tasks))
@@ -58,7 +61,8 @@ def _task(spec: Spec, wanted: str | None) -> str:
 
 def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dict[str, Any]:
     role = {"train": "tokens", "validation": "validation"}[split]
-    trained = "adapter" if spec.experiment.training.method.makes_adapter else "trained"
+    assert spec.experiment.method
+    trained = "adapter" if spec.experiment.method.makes_adapter else "trained"
     base = {name: step.inputs[name].path for name in ("model", "vocabulary") if name in step.inputs}
     paths = base | {trained: step.artifact, "tokens": step.inputs[f"{role}/{task}"].path}
     return paths | {"threads": spec.experiment.resources.threads, "numerics": spec.experiment.resources.numerics}

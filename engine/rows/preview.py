@@ -57,6 +57,8 @@ def _refuse_missing(project: Project, step: Step) -> None:
 
 def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str | None]:
     """The step that tokenizes the task for this spec; None and the reason if its tokens cannot be shown."""
+    if spec.experiment.training is None:
+        return None, f"{spec.path} trains nothing: there are no tokens to show"
     trained = project.graph.needed_for([f"train-{spec.name}"])
     split = project.graph.find(spec.name, f"split-{task}")
     rows = split.output("train.jsonl").path if split else None

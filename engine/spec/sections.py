@@ -259,7 +259,9 @@ class Training(train.Training):
 class Evaluation(predict.Asking):
     """The tasks on which the trained model is evaluated, the metrics, and the models that it is compared with."""
 
-    tasks: tuple[Name, ...] = recipe((), "The tasks to evaluate on; default: those of the mixture.")
+    tasks: tuple[Name, ...] = recipe(
+        (), "The tasks to evaluate on; default: those of the mixture; without a training, all tasks that are not in `held_out`."
+    )
     held_out: tuple[Name, ...] = recipe(
         (), "Tasks whose rows are scored by likelihood (loss and perplexity), without generating predictions."
     )
@@ -347,13 +349,35 @@ class Experiment(Part):
     model: Model = recipe(description="The model to train.")
     tasks: dict[Name, Task] = recipe(description="The tasks, by name.", min_length=1)
     tokenization: Tokenization = recipe(Tokenization(), "How rows become tokens and labels.")
-    mixture: Mixture = recipe(description="The tasks to train on.")
-    training: Training = recipe(description="How the model is trained.")
-    evaluation: Evaluation = recipe(Evaluation(), "How the trained model is evaluated.")
+    mixture: Mixture | None = recipe(None, "The tasks to train on.")
+    training: Training | None = recipe(None, "How the model is trained; leave out with `mixture` to evaluate the model as it is.")
+    evaluation: Evaluation = recipe(Evaluation(), "How the model is evaluated.")
     benchmarks: Benchmarks | None = recipe(None, "Benchmarks for the trained model: tasks of lm-evaluation-harness, or your own.")
     merge: Merge | None = recipe(None, "Adapters to merge into the weights of their base.")
     sweep: Sweep | Literal[False] = recipe(False, "Fields with several values; false cancels the sweep of an extended spec.")
     resources: Resources = resource(Resources(), "How the steps run.")
+
+    @property
+    def method(self) -> train.Method | None:
+        """The method of the training; None without one."""
+        return self.training.method if self.training else None
+
+    @property
+    def evaluated_tasks(self) -> tuple[str, ...]:
+        """The tasks for which the model generates predictions."""
+        others = self.mixture.tasks if self.mixture else (name for name in self.tasks if name not in self.evaluation.held_out)
+        return self.evaluation.tasks or tuple(others)
+
+    @model_validator(mode="after")
+    def _mixture_with_training(self) -> Self:
+        """Reject one of the two sections without the other: a section that was forgotten must not become an evaluation only."""
+        if (self.mixture is None) != (self.training is None):
+            missing = "mixture" if self.mixture is None else "training"
+            raise PydanticCustomError("missing", "{missing} is missing", {"missing": missing, "at": (missing,)})
+        if not self.evaluated_tasks:
+            message = "every task is held out, so the model generates no predictions to evaluate: leave one of them out here"
+            raise PydanticCustomError("nothing_asked", message, {"at": ("evaluation", "held_out")})
+        return self
 
     @model_validator(mode="after")
     def _control_tokens_in_prompts(self) -> Self:
@@ -375,7 +399,7 @@ class Experiment(Part):
     @model_validator(mode="after")
     def _zero_fits(self) -> Self:
         training = self.training
-        if not as_zero(self.resources.zero).stage:
+        if training is None or not as_zero(self.resources.zero).stage:
             return self
         if training.optimizer.kind != "adamw":
             message = "ZeRO cannot partition the states of {kind}, which are not one value per weight; use adamw"
@@ -388,7 +412,7 @@ class Experiment(Part):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         mixture, training = self.mixture, self.training
-        if (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
+        if mixture and training and (mixture.total_rows or mixture.total_tokens) and (training.epochs or training.steps):
             name = "total_rows" if mixture.total_rows else "total_tokens"
             message = "mixture.{name} sets the length of the training: remove training.epochs and training.steps"
             raise PydanticCustomError("two_lengths", message, {"name": name, "at": ("mixture", name)})

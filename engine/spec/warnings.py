@@ -25,8 +25,8 @@ def advice(specs: Iterable[Spec]) -> list[Problem]:
 
 def _frozen_noise(spec: Spec) -> Iterator[Problem]:
     """An adapter on untrained weights learns next to nothing, since the base model stays random."""
-    method = spec.experiment.training.method
-    if isinstance(spec.experiment.model, ScratchModel) and method.makes_adapter:
+    method = spec.experiment.method
+    if method and method.makes_adapter and isinstance(spec.experiment.model, ScratchModel):
         what = f"{method.kind} trains an adapter on a model from scratch, whose frozen weights stay random"
         hint = 'use method "full", or start from a trained model: model.experiment, model.path, or model.id with model.revision'
         yield Problem(what, spec.where("training", "method"), hint, "warning")
@@ -34,6 +34,8 @@ def _frozen_noise(spec: Spec) -> Iterator[Problem]:
 
 def _odd_rate(spec: Spec) -> Iterator[Problem]:
     training = spec.experiment.training
+    if training is None:
+        return
     low, high = USUAL_RATES[training.method.kind]
     if not low <= training.learning_rate <= high:
         what = f"learning_rate = {training.learning_rate:g} is far {'above' if training.learning_rate > high else 'below'} the usual range"
