@@ -16,8 +16,12 @@ from stages.generate.selection import Files
 _PAGE = "README.md"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 """An owner or a repository name on the Hugging Face hub."""
-_MODEL_ROLES, _FOLDER_ROLES = ("model", "teacher"), ("tasks",)
-"""The roles of inputs that are folders: models, and definitions of benchmarks."""
+_SORTS = {"model": "model", "teacher": "model", "adapter": "adapter", "tasks": "folder"}
+"""What an input is, by its role (of `adapter/<name>`, the first part); a file if it is not listed."""
+_FROM_HUB = {
+    "model": 'a model on the Hugging Face hub, set id = "{}" and revision, the full commit hash (40 hex digits), instead of path',
+    "adapter": 'an adapter on the Hugging Face hub, set adapter.id = "{}" and adapter.revision, the full commit hash (40 hex digits)',
+}
 
 
 def missing_inputs(steps: Sequence[Step], root: Path) -> list[Problem]:
@@ -55,16 +59,16 @@ def _unmatched_patterns(steps: Iterable[Step], root: Path) -> Iterator[Problem]:
 
 
 def _missing_paths(steps: Iterable[Step], root: Path) -> list[Problem]:
-    absent = {
-        (item, role in _MODEL_ROLES): "folder" if role in (*_MODEL_ROLES, *_FOLDER_ROLES) else "file"
+    absent = dict.fromkeys(
+        (item, _SORTS.get("adapter" if role.startswith("adapter/") else role, "file"))
         for step in steps
         for role, item in step.inputs.items()
         if item.producer is None and not (root / item.path).exists()
-    }
+    )
     paths = {str(PurePosixPath(item.path)) for item, _ in absent}
     return [
-        Problem(f"{sort} not found: {item.path}", item.where, _hint(root, item, is_model))
-        for (item, is_model), sort in absent.items()
+        Problem(f"{'file' if sort == 'file' else 'folder'} not found: {item.path}", item.where, _hint(root, item, sort))
+        for item, sort in absent
         # Files of a missing folder are reported with the folder.
         if not any(str(above) in paths for above in PurePosixPath(item.path).parents)
     ]
@@ -79,16 +83,15 @@ def pulled_by(root: Path, path: str) -> str | None:
     return None
 
 
-def _hint(root: Path, item: Input, is_model: bool) -> str:
+def _hint(root: Path, item: Input, sort: str) -> str:
     if pulled := pulled_by(root, item.path):
         return pulled
     folder = (root / item.path).parent
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     near = get_close_matches(PurePosixPath(item.path).name, names, n=1)
     page = _page(root, item)
-    if is_model and not near and _looks_like_hub_id(root, item.path):
-        instead = f'id = "{item.path}" and revision, the full commit hash (40 hex digits), instead of path'
-        return f"'{item.path}' looks like a hub id; for a model on the Hugging Face hub, set {instead}"
+    if sort in _FROM_HUB and not near and _looks_like_hub_id(root, item.path):
+        return f"'{item.path}' looks like a hub id; for {_FROM_HUB[sort].format(item.path)}"
     parts = [
         *(f"did you mean '{PurePosixPath(item.path).with_name(name)}'?" for name in near),
         *([f"see {page};"] if page and not near else []),

@@ -35,6 +35,8 @@ class Base:
     """The output of the step that adds the spec's special tokens; the base has no embeddings for them."""
     adapter: Input | None = None
     """The adapter that is already on it."""
+    adapter_name: str | None = None
+    """The name of an adapter that no experiment trained."""
     method: Method | None = None
     """The method that trained that adapter; None if it is not known yet."""
     encoder_decoder: bool | None = None

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from engine.checks.bin_length import bin_tokens, unpackable
 from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
 from engine.checks.continued_adapter import not_continued
+from engine.checks.existing_adapter import read_adapter_config
 from engine.checks.template_fields import unknown_fields
 from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Locate, Subject, chat_template, encoder_decoder
@@ -21,6 +22,7 @@ from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
 from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
+from stages.train.methods.saved import saved_method
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -140,8 +142,24 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
-    """The model that SPEC starts from, with the special tokens that SPEC adds."""
-    return _vocabulary(c, spec, _model(c, spec, chain))
+    """The model that SPEC starts from, with its adapter and the special tokens that SPEC adds."""
+    return _vocabulary(c, spec, _adapted(c, spec, _model(c, spec, chain)))
+
+
+def _adapted(c: Compilation, spec: Spec, base: Base) -> Base:
+    """BASE with the adapter that SPEC puts on it, if any; adds the step that fetches it."""
+    adapter = getattr(spec.experiment.model, "adapter", None)
+    if adapter is None:
+        return base
+    where = spec.where("model", "adapter")
+    if isinstance(adapter, str):
+        config = read_adapter_config(c.root / adapter) if c.root else None
+        method = saved_method(config) if config else None
+        known = None if isinstance(method, str) else method
+        return replace(base, adapter=Input(adapter, where=where), adapter_name=_as_name(PurePosixPath(adapter).name), method=known)
+    name = _as_name(adapter.id.rsplit("/", 1)[-1])
+    step = _fetched(c, spec, adapter.id, adapter.revision, where, _locate(spec, ("model", "adapter")), f"adapter-{name}")
+    return replace(base, adapter=step.output(), adapter_name=name, method=None)
 
 
 def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:

@@ -196,6 +196,8 @@ class _Comparison:
             base = replace(base, adapter=None, vocabulary=None)
         elif isinstance(model, TrainedModel):
             existing, name = self._existing(self.subject_of(model.experiment)), model.experiment
+        elif base.adapter_name:
+            name = f"{base.name}-{base.adapter_name}"
         return {task: existing[task] if task in existing else self._answers_of_base(base, name, task) for task in self._all_tasks()}
 
     def _answers_of_base(self, base: Base, name: str, task: str) -> Answers:

@@ -74,6 +74,7 @@ class Project:
     @cached_property
     def _whole(self) -> Graph:
         """The graph with every step's parameters."""
+        from engine.checks.existing_adapter import adapter_problems
         from engine.checks.missing_files import missing_inputs
         from engine.checks.model_fit import misfits
         from engine.compile.benchmarks import benchmark_problems
@@ -87,7 +88,7 @@ class Project:
         if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
             raise UserError(dict.fromkeys(problems))
         graph = compiled.graph()
-        if problems := misfits(graph, self.root):
+        if problems := [*misfits(graph, self.root), *adapter_problems(graph, self.root)]:
             raise UserError(problems)
         return graph
 
@@ -143,6 +144,7 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """Compile the specs, and cache the outline for the next run."""
+        from engine.checks.existing_adapter import unlike_bases
         from engine.compile.compiler import targets
         from engine.spec.warnings import advice, loggers
 
@@ -154,7 +156,7 @@ class Project:
         state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
         names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
         pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
-        resolved, warnings = self._to_resolve(graph, digests), tuple(advice(self.specs))
+        resolved, warnings = self._to_resolve(graph, digests), (*advice(self.specs), *unlike_bases(graph, self.root))
         outline = Outline(
             names,
             files,

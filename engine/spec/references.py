@@ -54,7 +54,8 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     tasks = _exactly(document, ("tasks",))
     named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
     judge = [("evaluation", "judge", key, "file") for key in ("prompt", "system")]
-    places = [("model", "path"), ("model", "gguf"), ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
+    model = [("model", key) for key in ("path", "gguf", "adapter")]
+    places = [*model, ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
     for path in dict.fromkeys(places):
         for place, node, given in _texts(document, path):
             if not isabs(given) and normpath(given).split("/", 1)[0] == "..":

@@ -49,6 +49,7 @@ class ScratchModel(Part):
     seed: int = recipe(0, "Seed of the weight initialization.", ge=0, lt=2**63)
 
 
+HUB_ID, COMMIT_HASH = r"^[\w.-]+(/[\w.-]+)?$", r"^[0-9a-f]{40}$"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 TokenizerFiles = Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...], Field(min_length=1), AfterValidator(_with_config)]
@@ -59,7 +60,24 @@ _TOKENIZER_FILES = (
 )
 
 
-class LocalModel(Part):
+class HubAdapter(Part):
+    """An adapter on the Hugging Face hub, pinned to a commit."""
+
+    id: str = recipe(description="Hub id of the adapter.", pattern=HUB_ID)
+    revision: str = recipe(description="Full commit hash in the adapter's repository: 40 hex digits.", pattern=COMMIT_HASH)
+
+
+class _Existing(Part):
+    """What is set for models that exist, whatever they come from."""
+
+    adapter: Annotated[str, Field(min_length=1)] | HubAdapter | None = recipe(
+        None,
+        "An adapter on the model, trained elsewhere: its folder, relative to the workspace or absolute, or a table with `id` and "
+        "`revision` on the hub. It is trained further, evaluated and merged; only safetensors weights are read.",
+    )
+
+
+class LocalModel(_Existing):
     """A model in a local folder, in the layout that `from_pretrained` reads."""
 
     path: str = recipe(description="Folder of the model, relative to the workspace or absolute.", min_length=1)
@@ -67,16 +85,16 @@ class LocalModel(Part):
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
-class HubModel(Part):
+class HubModel(_Existing):
     """A model on the Hugging Face hub, pinned to a commit."""
 
-    id: str = recipe(description="Hub id of the model, such as `tiiuae/falcon-7b`.", pattern=r"^[\w.-]+(/[\w.-]+)?$")
-    revision: str = recipe(description="Full commit hash in the model's repository: 40 hex digits.", pattern=r"^[0-9a-f]{40}$")
+    id: str = recipe(description="Hub id of the model, such as `tiiuae/falcon-7b`.", pattern=HUB_ID)
+    revision: str = recipe(description="Full commit hash in the model's repository: 40 hex digits.", pattern=COMMIT_HASH)
     name: Name | None = recipe(None, "Name of the model; default: the last part of the id.")
     tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
 
 
-class GgufModel(Part):
+class GgufModel(_Existing):
     """A model in a local GGUF file, dequantised once into a model folder."""
 
     gguf: str = recipe(description="The GGUF file, relative to the workspace or absolute.", min_length=1, pattern=r"\.gguf$")

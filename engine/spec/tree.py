@@ -15,6 +15,8 @@ from engine.spec.positions import Key, Span, positions
 
 _MODEL_KEYS = ("architecture", "path", "id", "gguf", "experiment")
 """The keys that distinguish the ways to specify a model, in the order in which `engine.spec.sections` checks them."""
+_ADAPTER = ("model", "adapter")
+"""A folder or a table: a commit must not go over to another id."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class _Builder:
 
 def override(old: Node, new: Node, path: Key = ()) -> Node:
     """OLD overridden by NEW: tables merge, everything else is replaced; so are tables of another `kind` and another model."""
-    if not isinstance(new.content, dict):
+    if not isinstance(new.content, dict) or path == _ADAPTER:
         return new
     if isinstance(old.content, str) and "kind" not in new.content and len(path) > 1:
         # a family member given by name alone, to which NEW adds keys; a section is never one

@@ -167,8 +167,9 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} contains no adapter: adapter_config.json is missing", hint=_ADAPTER_HINT)
+    read_adapter_config(folder)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(*no_adapter_weights(folder, (folder / "adapter_model.bin").is_file()))
     try:
         if isinstance(model, PeftModel):
             adapted = model
@@ -179,6 +180,37 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
         raise UserError(f"cannot load the adapter in {folder}: {_first_line(error)}", hint=_ADAPTER_HINT) from error
     adapted.eval()
     return adapted
+
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the adapter in FOLDER; raises UserError if there is none, or if it is not a JSON object."""
+    path = folder / ADAPTER_CONFIG
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} contains no adapter: {ADAPTER_CONFIG} is missing", hint=_ADAPTER_HINT) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON: {_first_line(error)}", hint=_ADAPTER_HINT) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must contain a JSON object", hint=_ADAPTER_HINT)
+    return found
+
+
+def no_adapter_weights(folder: Path, pickled: bool) -> tuple[str, None, str]:
+    """The message and the hint for an adapter in FOLDER without safetensors weights; PICKLED: it has weights in a pickle."""
+    what = f"{folder} contains no adapter weights: {ADAPTER_WEIGHTS} is missing"
+    if not pickled:
+        return what, None, _ADAPTER_HINT
+    convert = (
+        "import torch; from safetensors.torch import save_file; "
+        "save_file({k: v.contiguous() for k, v in torch.load('adapter_model.bin', weights_only=True).items()}, "
+        f"'{ADAPTER_WEIGHTS}', {{'format': 'pt'}})"
+    )
+    hint = f'adapter_model.bin is a pickle, which may run code and is never loaded; convert it there: python -c "{convert}"'
+    return what, None, hint
 
 
 def load_updates(model: Any, folder: Path) -> None:

@@ -28,6 +28,7 @@ from stages.train.loop.record import Point
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validator
 from stages.train.memory.peak import Meter, forget_peak, peak_memory
+from stages.train.methods.saved import refuse_other
 
 STOP = "stop"
 """File in the scratch folder with which the step's process asks the others to stop."""
@@ -69,6 +70,8 @@ def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
     model = open_model(parameters, inputs["model"])
     if "vocabulary" in inputs:
         extend(model, inputs["vocabulary"])
+    if "adapter" in inputs:
+        refuse_other(parameters.method, inputs["adapter"])
     torch.manual_seed(parameters.seed)
     return speed_up(parameters.method.prepare(model, inputs.get("adapter")), parameters)
 

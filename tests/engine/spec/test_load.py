@@ -193,12 +193,23 @@ def test_keys_for_a_member_that_a_part_names_alone(tmp_path, write, valid):
         ('[model]\ngguf = "a.gguf"\ndtype = "bfloat16"\n', 'gguf = "b.gguf"', {"gguf": "b.gguf", "name": None, "dtype": "float32"}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'path = "models/b"', {"path": "models/b", "name": None}),
         ('[model]\npath = "models/a"\nname = "a"\n', 'name = "b"', {"path": "models/a", "name": "b"}),
+        ('[model]\npath = "models/a"\nadapter = "theirs"\n', 'path = "models/b"', {"path": "models/b", "name": None}),
     ],
 )
 def test_another_model_drops_the_keys_of_the_old_one(tmp_path, write, valid, part, changes, kept):
     write(part, "specs/parts/a.toml")
     spec = load_spec(write(extending(valid, f'[model]\n{changes}\n[training]\nmethod = "full"\n')), tmp_path)
-    assert spec.experiment.model.model_dump(exclude={"tokenizer_files"}) == kept
+    assert spec.experiment.model.model_dump(exclude={"tokenizer_files", "adapter"}) == kept
+
+
+def test_another_adapter_drops_the_keys_of_the_old_one(tmp_path, write, valid):
+    adapter = f'{{ id = "a/b", revision = "{"1" * 40}" }}'
+    write(f'[model]\npath = "models/a"\nadapter = {adapter}\n', "specs/parts/a.toml")
+    spec = load_spec(write(extending(valid, '[model]\nadapter = "theirs"\n[training]\nmethod = "full"\n')), tmp_path)
+    assert spec.experiment.model.adapter == "theirs"
+    write('[model]\npath = "models/a"\nadapter = "theirs"\n', "specs/parts/a.toml")
+    spec = load_spec(write(extending(valid, f'[model]\nadapter = {adapter}\n[training]\nmethod = "full"\n')), tmp_path)
+    assert spec.experiment.model.adapter.id == "a/b"
 
 
 def test_a_hub_model_s_revision_does_not_go_over_to_another_id(write, fails, valid):

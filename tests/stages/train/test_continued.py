@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from engine.core.errors import UserError
-from stages.train.methods import Ia3
+from stages.train.methods import Ia3, Lora
+from stages.train.methods.saved import refuse_other
 from tests.stages.train.matrix import METHODS, VARIANTS, answer, loaded, prepared, train
 
 CONTINUED = {name: method for name, method in (METHODS | VARIANTS).items() if method.makes_adapter}
@@ -38,3 +39,16 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
     METHODS["lora"].save(prepared("Llama", METHODS["lora"]), tmp_path)
     with pytest.raises(UserError, match="adapter"):
         METHODS["lora"].prepare(loaded("Bloom", METHODS["lora"]), tmp_path)
+
+
+@pytest.mark.parametrize("name", CONTINUED)
+def test_its_configuration_says_which_method_continues_it(tmp_path, name):
+    method = CONTINUED[name]
+    method.save(prepared("Qwen2", method), tmp_path)
+    refuse_other(method.as_saved(), tmp_path)
+
+
+def test_another_scale_is_refused_although_all_tensors_fit(tmp_path):
+    METHODS["lora"].save(prepared("Qwen2", METHODS["lora"]), tmp_path)
+    with pytest.raises(UserError, match="was trained with lora_alpha = 32"):
+        refuse_other(Lora(r=4, lora_alpha=8), tmp_path)
