@@ -1,8 +1,23 @@
 """All kinds of steps by name, in pipeline order."""
 
 from engine.core.part import Kind
-from stages import benchmark, dequantise, evaluate, fetch, generate, initialize, merge, mix, predict, split, tokenize, train, vocabulary
+from stages import (
+    benchmark,
+    dequantise,
+    evaluate,
+    fetch,
+    generate,
+    initialize,
+    merge,
+    mix,
+    predict,
+    rescale,
+    split,
+    tokenize,
+    train,
+    vocabulary,
+)
 
-_MODULES = (generate, split, fetch, dequantise, initialize, vocabulary, tokenize, mix, train, predict, evaluate, benchmark, merge)
+_MODULES = (generate, split, fetch, dequantise, initialize, rescale, vocabulary, tokenize, mix, train, predict, evaluate, benchmark, merge)
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in _MODULES}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.core.errors import Problem
 from stages.generate.teachers.local import Local
 from stages.models.positions import ENDLESS, positions
+from stages.rescale.scalings import Scaling
 
 if TYPE_CHECKING:
     from engine.spec.sections import ScratchModel, Spec
@@ -47,6 +48,16 @@ def of_folder(name: str, folder: str, config: Mapping[str, Any] | None) -> Conte
     """The context of the model in FOLDER with the configuration CONFIG; None if it is unknown or unlimited."""
     found = positions(config) if config else None
     return found and Context(name, found[1], f"use a model with a longer context ({folder}/config.json: {found[0]} = {found[1]})")
+
+
+def of_scaled(spec: "Spec", scaling: Scaling, before: Context | None, config: Mapping[str, Any] | None) -> Context | None:
+    """The context of SPEC's model with SCALING; BEFORE is that without it, CONFIG the scaled configuration, None if it is not available."""
+    found = positions(config) if config else None
+    if before is None and found is None:
+        return None
+    tokens = found[1] if found else round(before.tokens * scaling.factor) if before else 0
+    name = before.model if before else spec.name
+    return Context(name, tokens, f"raise model.rope_scaling.factor ({spec.where('model', 'rope_scaling', 'factor')})")
 
 
 def long_rows(spec: "Spec", context: Context | None) -> Iterator[Problem]:

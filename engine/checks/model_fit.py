@@ -12,7 +12,7 @@ from engine.core.part import Part
 from engine.estimate.configurations import configuration
 from engine.estimate.methods import targets
 from engine.estimate.models import Linear, Model, model_of
-from stages import initialize, tokenize, train, vocabulary
+from stages import initialize, rescale, tokenize, train, vocabulary
 from stages.chat.formats.chat import Chat
 from stages.train.methods import Ia3, Lora, Qlora
 
@@ -90,8 +90,8 @@ def model_configuration(step: Step, graph: Graph, root: Path) -> Mapping[str, An
     producer = graph[model.producer]
     if isinstance(producer.parameters, initialize.Parameters):
         return configuration(producer.parameters.architecture, producer.parameters.tokenizer.vocab_size)
-    # A training does not change the configuration.
-    return model_configuration(producer, graph, root) if producer.kind is train.KIND else None
+    # Neither a training nor a scaling of positions changes the layers.
+    return model_configuration(producer, graph, root) if producer.kind in (train.KIND, rescale.KIND) else None
 
 
 def _layers(step: Step, method: Part, model: Model) -> Iterator[Problem]:

@@ -43,6 +43,14 @@ class Base:
     """Whether it is an encoder-decoder model; None if its configuration is not available yet."""
     context: "Context | None" = None
     """Its context length; None if it is unlimited or not known yet."""
+    config: Mapping[str, Any] | None = None
+    """Its config.json; None if it is not available yet."""
+    variant: str | None = None
+    """How its configuration differs from that of the model NAME."""
+
+    def named(self, name: str) -> str:
+        """NAME, which stands for the model itself, with its variant and the adapter that no experiment trained."""
+        return "-".join(part for part in (name, self.variant, self.adapter_name) if part)
 
     def reads(self) -> dict[str, Input]:
         """The inputs of a step that loads the model, by role: weights, added tokens, and adapter."""

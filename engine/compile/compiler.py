@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from engine.checks.bin_length import bin_tokens, unpackable
-from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scratch, read_config
+from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch, read_config
 from engine.checks.continued_adapter import not_continued
 from engine.checks.existing_adapter import read_adapter_config
 from engine.checks.template_fields import unknown_fields
@@ -21,7 +21,8 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
-from stages import dequantise, fetch, generate, initialize, mix, split, tokenize, train, vocabulary
+from stages import dequantise, fetch, generate, initialize, mix, rescale, split, tokenize, train, vocabulary
+from stages.rescale.configuration import Unscalable, scaled
 from stages.train.methods.saved import saved_method
 from stages.train.zero import as_zero
 
@@ -143,7 +144,27 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
     """The model that SPEC starts from, with its adapter and the special tokens that SPEC adds."""
-    return _vocabulary(c, spec, _adapted(c, spec, _model(c, spec, chain)))
+    return _vocabulary(c, spec, _adapted(c, spec, _rescaled(c, spec, _model(c, spec, chain))))
+
+
+def _rescaled(c: Compilation, spec: Spec, base: Base) -> Base:
+    """BASE with the scaling of rotary positions that SPEC sets, if any; adds the step that writes it."""
+    model = spec.experiment.model
+    scaling = getattr(model, "rope_scaling", None)
+    if scaling is None:
+        return base
+    where = spec.where("model", "rope_scaling")
+    config = None
+    try:
+        config = scaled(base.config, scaling) if base.config else None
+    except Unscalable as reason:
+        c.problems.append(Problem(f"rope_scaling does not fit model {base.name}: {reason}", where, "remove it, or use another kind"))
+    whose = model.experiment if isinstance(model, TrainedModel) and base.adapter is None else base.name
+    parameters = rescale.Parameters(rope_scaling=scaling)
+    description = f"Model {whose} with {scaling.kind} scaling of rotary positions."
+    name, locate = f"rescale-{whose}-{scaling.kind}", _locate(spec, ("model",))
+    step = c.add(Step(name, rescale.KIND, parameters, {"model": base.weights}, description, where, locate), spec)
+    return replace(base, weights=step.output(), variant=scaling.kind, config=config, context=of_scaled(spec, scaling, base.context, config))
 
 
 def _adapted(c: Compilation, spec: Spec, base: Base) -> Base:
@@ -173,7 +194,8 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         config = read_config(c.root / folder) if c.root else None
         pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
         name = model.name or _as_name(folder.name)
-        return Base(name, Input(str(folder), where=where), files, encoder_decoder=pairs, context=of_folder(name, model.path, config))
+        context = of_folder(name, model.path, config)
+        return Base(name, Input(str(folder), where=where), files, encoder_decoder=pairs, context=context, config=config)
     if isinstance(model, HubModel):
         name = model.name or _as_name(model.id.rsplit("/", 1)[-1])
         step = _fetched(c, spec, model.id, model.revision, spec.where("model"), _locate(spec, ("model",)), name)

@@ -193,11 +193,12 @@ class _Comparison:
         existing: dict[str, Answers] = {}
         name = base.name
         if self.subject.trained is None:
-            base = replace(base, adapter=None, vocabulary=None)
+            base = replace(base, adapter=None, adapter_name=None, vocabulary=None)
         elif isinstance(model, TrainedModel):
-            existing, name = self._existing(self.subject_of(model.experiment)), model.experiment
-        elif base.adapter_name:
-            name = f"{base.name}-{base.adapter_name}"
+            name = model.experiment
+            # With another configuration it is not the model that the other experiment evaluates.
+            existing = self._existing(self.subject_of(name)) if model.rope_scaling is None else {}
+        name = base.named(name)
         return {task: existing[task] if task in existing else self._answers_of_base(base, name, task) for task in self._all_tasks()}
 
     def _answers_of_base(self, base: Base, name: str, task: str) -> Answers:

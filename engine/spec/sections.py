@@ -21,6 +21,7 @@ from stages.initialize.tokenizers import Bpe
 from stages.mix.samplers import Proportional, Sampler, Weights
 from stages.models.attention import Attention
 from stages.process.numerics import Numerics
+from stages.rescale.scalings import Scaling
 from stages.train.zero import Zero, as_zero
 
 
@@ -67,7 +68,15 @@ class HubAdapter(Part):
     revision: str = recipe(description="Full commit hash in the adapter's repository: 40 hex digits.", pattern=COMMIT_HASH)
 
 
-class _Existing(Part):
+class _Scaled(Part):
+    """A model whose rotary positions can be scaled."""
+
+    rope_scaling: Scaling | None = recipe(
+        None, "Scaling of the rotary positions, for a longer context: a step writes the model with it, which training and evaluation load."
+    )
+
+
+class _Existing(_Scaled):
     """What is set for models that exist, whatever they come from."""
 
     adapter: Annotated[str, Field(min_length=1)] | HubAdapter | None = recipe(
@@ -104,7 +113,7 @@ class GgufModel(_Existing):
     )
 
 
-class TrainedModel(Part):
+class TrainedModel(_Scaled):
     """The model trained by another experiment of this workspace."""
 
     experiment: Name = recipe(description="Name of the experiment whose model is trained further.")

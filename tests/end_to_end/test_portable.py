@@ -70,6 +70,7 @@ UNPACKED = """extends = ["parts/common.toml"]
 name = "unpacked"
 [model]
 gguf = "models/tiny.Q8_0.gguf"
+rope_scaling = { kind = "yarn", factor = 2.0 }
 [training]
 method = { kind = "lora", r = 2 }
 steps = 2
