@@ -42,13 +42,28 @@ def generate(
     model.generation_config = below.generation_config = ours
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     answers: list[TokenIds] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_rows):
-        batch = order[start : start + batch_rows]
+    for batch in _batches(order, prompts, batch_rows, _pads(model)):
         made = _generate_batch(model, [prompts[number] for number in batch], stops, LogitsProcessorList(processors(batch)))
         for number, answer in zip(batch, made, strict=True):
             answers[number] = answer
         done(len(batch))
     return answers
+
+
+def _pads(model: Any) -> bool:
+    """Whether rows of MODEL may be padded: padding would stand between the virtual tokens of a prompt-learning adapter and the prompt, and
+    peft (0.21) counts it as positions."""
+    return not getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False)
+
+
+def _batches(order: Sequence[int], prompts: Sequence[TokenIds], batch_rows: int, pads: bool) -> list[list[int]]:
+    """ORDER, sorted by length, in batches of at most BATCH_ROWS; without padding, only prompts of equal length share one."""
+    batches: list[list[int]] = []
+    for number in order:
+        if not batches or len(batches[-1]) == batch_rows or not (pads or len(prompts[batches[-1][0]]) == len(prompts[number])):
+            batches.append([])
+        batches[-1].append(number)
+    return batches
 
 
 def _generate_batch(model: Any, prompts: list[TokenIds], stops: Sequence[int], processors: LogitsProcessorList) -> list[TokenIds]:

@@ -5,6 +5,7 @@ import torch
 
 from stages.models.folders import load_model, load_tokenizer
 from stages.predict.generation import generate
+from stages.train.methods import PrefixTuning, PromptTuning
 from tests.stages.initialize.tiny import ARCHITECTURES, make_model
 
 PROMPTS = [[40], [41, 42, 43], [50, 60, 70, 80, 90, 100, 110], [44, 45], [30, 31, 32, 33]]
@@ -34,6 +35,19 @@ def test_answers_are_those_of_a_plain_loop(model, batch_rows):
     assert answers == [plain(model, prompt, eos, 12) for prompt in PROMPTS]
     assert answers[2][-1] == eos and len(answers[2]) == free.index(eos) + 1
     assert max(map(len, answers)) <= 12
+
+
+@pytest.mark.parametrize("method", [PromptTuning(num_virtual_tokens=3), PrefixTuning(num_virtual_tokens=3)], ids=lambda one: one.kind)
+@pytest.mark.parametrize("batch_rows", [1, 64])
+def test_virtual_tokens_stand_directly_before_each_prompt(tmp_path, method, batch_rows):
+    """In any batch: padding in between would move them."""
+    torch.manual_seed(1)
+    model = method.prepare(load_model(make_model(tmp_path, "llama", initializer_range=0.3))).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=2.0)
+    assert generate(model, PROMPTS, (0,), 8, batch_rows) == [plain(model, prompt, 0, 8) for prompt in PROMPTS]
 
 
 def test_a_published_generation_configuration_has_no_say(tmp_path):
