@@ -58,7 +58,7 @@ def preview(request: Mapping[str, Any], folder: Path) -> Iterator[Mapping[str, A
             "asked": draft.question.prompt,
             "row": row,
             "left_out": made if isinstance(made, str) else None,
-            **(_tokens(request["tokenize"], row, folder / str(number)) if row and request["tokenize"] else {}),
+            **(tokens_of(request["tokenize"], row, folder / str(number)) if row and request["tokenize"] else {}),
         }
 
 
@@ -75,7 +75,7 @@ def _built(rows: Path | None, identity: str) -> dict[str, Any] | None:
     return next((row for _, row in read_objects(rows) if row["id"] == identity), None)
 
 
-def _tokens(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+def tokens_of(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """The tokens of ROW with their supervision; or why tokenize would leave the row out."""
     from stages.tokenize import body
     from stages.tokens.files import Tokens

@@ -5,15 +5,17 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.artifacts.addresses import of_steps, only
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Graph, Step
 from engine.identity.text import short
 from engine.plan.project import Project
-from engine.spec.sections import Spec
 from stages.process.starting import ours
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 COLUMNS = ("", "token", "supervised", "base predicts", "p(token)", "trained predicts", "p(token)")
 SPLITS = ("train", "validation")
@@ -21,7 +23,7 @@ SPLITS = ("train", "validation")
 
 def inspect(project: Project, target: str, row: int, task: str | None, split: str) -> dict[str, Any]:
     """Each position of a row as the training of TARGET sees it; raises UserError if the target is unknown or not built."""
-    spec = _spec(project, target)
+    spec = spec_of(project, target)
     chosen = _task(spec, task)
     step = project.graph[f"train-{spec.name}"]
     request = _request(step, project.graph, spec, chosen, split) | {"row": row}
@@ -32,7 +34,7 @@ def inspect(project: Project, target: str, row: int, task: str | None, split: st
     return {"experiment": spec.name, "task": chosen, "split": split, **_ask(project.root, request)}
 
 
-def _spec(project: Project, target: str) -> Spec:
+def spec_of(project: Project, target: str) -> "Spec":
     """The spec that TARGET names: an experiment, a spec's file, or an adapter by its content address."""
     by_name = {spec.name: spec for spec in project.specs}
     if target in by_name:
@@ -49,7 +51,7 @@ def _spec(project: Project, target: str) -> Spec:
     return spec
 
 
-def _task(spec: Spec, wanted: str | None) -> str:
+def _task(spec: "Spec", wanted: str | None) -> str:
     if spec.experiment.mixture is None:
         what = f"{spec.path} trains nothing: there are no rows as training sees them"
         raise UserError(what, hint="to see its predictions: engine report")
@@ -59,7 +61,7 @@ def _task(spec: Spec, wanted: str | None) -> str:
     return wanted or tasks[0]
 
 
-def _request(step: Step, graph: Graph, spec: Spec, task: str, split: str) -> dict[str, Any]:
+def _request(step: Step, graph: Graph, spec: "Spec", task: str, split: str) -> dict[str, Any]:
     role = {"train": "tokens", "validation": "validation"}[split]
     assert spec.experiment.method
     trained = "adapter" if spec.experiment.method.makes_adapter else "trained"

@@ -4,15 +4,17 @@ import json
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Step
 from engine.identity.text import recipe_of
 from engine.plan.project import Project
-from engine.spec.sections import Spec
 from stages import tokenize
 from stages.process.starting import ours
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Preview:
         return {"task": self.task, "rows": list(self.rows), "without_tokens": self.without_tokens}
 
 
-def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
+def preview(project: Project, spec: "Spec", task: str, rows: int) -> Preview:
     """The first ROWS rows of TASK; raises UserError if the task is unknown, and the errors that the step would raise for these rows."""
     if task not in spec.experiment.tasks:
         raise UserError(f"{spec.path} has no task '{task}'", hint=did_you_mean(task, spec.experiment.tasks))
@@ -36,7 +38,7 @@ def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
     if step is None:
         raise UserError(f"no experiment uses task '{task}'", spec.where("tasks", task), "name it in mixture.tasks or evaluation.tasks")
     _refuse_missing(project, step)
-    tokens, why = _tokens(project, spec, task)
+    tokens, why = tokens_step(project, spec, task)
     built = project.root / step.artifact / "rows.jsonl"
     request = {
         "name": step.name,
@@ -44,7 +46,7 @@ def preview(project: Project, spec: Spec, task: str, rows: int) -> Preview:
         "generate": recipe_of(step.parameters),
         "inputs": {role: item.path for role, item in step.inputs.items()},
         "built": str(built) if built.exists() else None,
-        "tokenize": _request(tokens) if tokens else None,
+        "tokenize": tokens_request(tokens) if tokens else None,
     }
     return Preview(task, tuple(_asked(project, request)), why)
 
@@ -55,7 +57,7 @@ def _refuse_missing(project: Project, step: Step) -> None:
             raise UserError(f"{step.name} reads {item.path}, which is not built yet", hint=f"run: engine build {item.producer}")
 
 
-def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str | None]:
+def tokens_step(project: Project, spec: "Spec", task: str) -> tuple[Step | None, str | None]:
     """The step that tokenizes the task for this spec; None and the reason if its tokens cannot be shown."""
     if spec.experiment.training is None:
         return None, f"{spec.path} trains nothing: there are no tokens to show"
@@ -77,7 +79,8 @@ def _tokens(project: Project, spec: Spec, task: str) -> tuple[Step | None, str |
     return found[0], None
 
 
-def _request(step: Step) -> dict[str, Any]:
+def tokens_request(step: Step) -> dict[str, Any]:
+    """What a process of `stages` needs to tokenize rows as STEP does."""
     inputs = {role: item.path for role, item in step.inputs.items() if role not in ("train", "validation")}
     return {"name": step.name, "parameters": recipe_of(step.parameters), "inputs": inputs}
 

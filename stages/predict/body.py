@@ -1,6 +1,7 @@
 """Body of predict: models answer test rows, and optionally the likelihood of the references is measured."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stages.chat.questions import Policies, Questions
@@ -25,16 +26,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     model = load(job.inputs["model"])
     if "vocabulary" in job.inputs:
         extend(model, job.inputs["vocabulary"])
-    template = job.inputs.get("chat_template")
-    asking = Questions(
-        parameters.format,
-        tokenizer.encoder,
-        template,
-        parameters.boundary,
-        parameters.encoder_decoder,
-        parameters.markers,
-        Policies(parameters.unrendered, parameters.control_tokens_in_text, parameters.strip_reasoning),
-    )
+    asking = questions(parameters, tokenizer, job.inputs.get("chat_template"))
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before generation starts, so that errors show up early.
     split = "validation" if job.group("validation") else "test"
@@ -50,6 +42,19 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     return metrics
 
 
+def questions(parameters: Parameters, tokenizer: TextTokenizer, template: Path | None) -> Questions:
+    """Turns rows into prompts as PARAMETERS say; TEMPLATE is the file with the chat template, if the format names one."""
+    return Questions(
+        parameters.format,
+        tokenizer.encoder,
+        template,
+        parameters.boundary,
+        parameters.encoder_decoder,
+        parameters.markers,
+        Policies(parameters.unrendered, parameters.control_tokens_in_text, parameters.strip_reasoning),
+    )
+
+
 def _metrics(exam: Exam, predictions: Sequence[Prediction]) -> Metrics:
     return {**exam.counts(), "tokens": sum(prediction.tokens for prediction in predictions)}
 
@@ -62,7 +67,7 @@ def _answer_all(
     answers = _answers(model, ends, questions, parameters, task) if task in parameters.tasks else [None] * len(questions)
     measured = _losses(model, questions, task) if parameters.likelihood or task in parameters.held_out else {}
     return [
-        _prediction(task, question, ids, tokenizer, asking, ends, measured.get(number))
+        prediction(task, question, ids, tokenizer, asking, ends, measured.get(number))
         for number, (question, ids) in enumerate(zip(questions, answers, strict=True))
     ]
 
@@ -96,7 +101,7 @@ def _losses(model: Any, questions: Sequence[Question], task: str) -> Mapping[int
         return dict(zip(numbers, losses(model, sources, targets, bar.update), strict=True))
 
 
-def _prediction(
+def prediction(
     task: str,
     question: Question,
     ids: list[int] | None,
@@ -105,6 +110,10 @@ def _prediction(
     ends: Sequence[int],
     measured: tuple[float, int] | None,
 ) -> Prediction:
+    """The prediction for QUESTION from the token ids of its answer, None if none was generated.
+
+    ENDS are the ids of the end tokens, MEASURED is the summed loss of the reference (nats) and its number of tokens, if measured.
+    """
     loss, loss_tokens = (round(measured[0], LOSS_DIGITS), measured[1]) if measured else (None, 0)
     if ids is None:
         return Prediction(task, question.id, question.prompt, question.reference, None, None, 0, loss, loss_tokens, question.references)

@@ -88,10 +88,7 @@ class Reader:
             tokens = self.asking.control_tokens(row)
             exam.control_tokens += tokens
             exam.control_token_rows += tokens > 0
-            try:
-                question = self._question(task, row)
-            except LeftOut as reason:
-                question = str(reason)
+            question = self._question(task, row)
             if isinstance(question, str):
                 exam.left_out[question] += 1
             elif fitting := self._fit(task, question):
@@ -108,8 +105,19 @@ class Reader:
         exam.limit(self.parameters.rows)
         return exam
 
+    def question(self, task: str, row: Row) -> Question | str:
+        """ROW as a question that fits the model, or the reason for leaving it out; raises UserError if the policies refuse it."""
+        question = self._question(task, row)
+        return question if isinstance(question, str) else self._fit(task, question) or "over length"
+
     def _question(self, task: str, row: Row) -> Question | str:
-        """The row as a question, or the reason for leaving it out."""
+        """The row as a question of any length, or the reason for leaving it out."""
+        try:
+            return self._rendered(task, row)
+        except LeftOut as reason:
+            return str(reason)
+
+    def _rendered(self, task: str, row: Row) -> Question | str:
         if not row.is_well_formed():
             return "lone surrogate"
         (input_ids,) = self.asking.ids([row])
