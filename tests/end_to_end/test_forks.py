@@ -39,7 +39,7 @@ folder = "exam"
 """On top of `base` and `gguf`: every kind of step that computes with a model."""
 
 STATE = """
-import ctypes, json, os, resource, signal, socket, sys, warnings
+import ctypes, json, os, resource, signal, socket, sys
 from pathlib import Path
 from stages.models.folders import prepare_process
 
@@ -57,8 +57,9 @@ def run(parameters, job):
         "environment": dict(os.environ), "cwd": os.getcwd(), "umask": os.umask(0o77), "group": os.getpgrp(), "session": os.getsid(0),
         "files": open_files, "signals": signals, "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "dies with parent": dies.value,
-        "arguments": sys.argv, "path": sys.path, "main": sys.modules["__main__"].__file__, "finders": [type(finder).__name__ for finder in sys.meta_path],
-        "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering], "warnings": repr(warnings.filters), "nice": os.nice(0),
+        "arguments": sys.argv, "path": sys.path, "main": sys.modules["__main__"].__file__,
+        "first finder": type(sys.meta_path[0]).__name__,
+        "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering], "nice": os.nice(0),
         "limits": [resource.getrlimit(number) for number in range(16)], "cores": sorted(os.sched_getaffinity(0)),
         "threads": [torch.get_num_threads(), torch.get_num_interop_threads()], "instructions": torch.backends.cpu.get_cpu_capability(),
         "seed": torch.initial_seed(), "random": torch.rand(3).tolist(), "denormals": (torch.tensor([1e-40]) * 1).item() > 0,
