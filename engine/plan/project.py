@@ -1,7 +1,7 @@
 """A workspace: its specs, graph, identities, compiled files and plan."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,13 @@ from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes, memo_path
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import Environment
-from engine.plan.compiled_memo import Outline, SpecName, State, recall_edited, remember, writer
+from engine.plan.compiled_memo import CachedStep, Outline, SpecName, State, recall_edited, remember, writer
 from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
 from engine.plan.recompile import Parts, merged, parts_of
 
 if TYPE_CHECKING:
     from engine.compile.compiler import Compiled
+    from engine.identity.text import Identities
     from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
 
@@ -31,6 +32,20 @@ class Selection:
     title: str
     experiments: tuple[str, ...]
     graph: Graph
+
+
+_ALONE = 16
+"""How many specs are compiled one by one, for steps that a cached plan needs whole, before all are."""
+
+
+@dataclass
+class _Alone:
+    """What was compiled without the other specs."""
+
+    parts: Parts | None = None
+    asked: set[str] = field(default_factory=set)
+    steps: dict[str, Step] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Project:
         """The steps and their identities: cached as far as specs, code and versions are unchanged, and compiled where they are not."""
         if self.pins is not None:
             return self._compiled_outline()
-        found = recall_edited(self._memo, self._state, lambda name: self._whole[name])
+        found = recall_edited(self._memo, self._state, self._step)
         outline = found[0] if found and not found[1] else (found and self._recompiled_outline(*found)) or self._compiled_outline()
         self.hashes.save()
         return outline
@@ -164,34 +179,80 @@ class Project:
 
     def _recompiled_outline(self, before: Outline, changed: Sequence[str]) -> Outline | None:
         """As `_compiled_outline`, from what was compiled BEFORE some files of specs CHANGED; None if all specs must be compiled."""
-        from engine.compile.compiler import compile_each
-        from engine.identity.text import Identities
-        from engine.spec.load import load_each
-
         parts = Parts.load(self._parts_memo, [*writer(), before.state])
         if parts is None or not parts.is_worth(affected := parts.affected(changed)):
             return None
-        while affected:
-            wanted = {parts.specs[name].path for name in affected}
-            paths = [path for path in self.workspace.spec_paths() if self.workspace.display(path) in wanted]
-            specs, problems = load_each(paths, self.root)
-            compiled = compile_each(specs, root=self.root)
-            if problems or compiled.contributions is None:
-                return None
-            names = {(spec.name, spec.stem, spec.path) for spec in specs}
-            if names != {(name, spec.stem, spec.path) for name, spec in parts.specs.items() if spec.path in wanted}:
-                return None
-            looked_up = {name for added in compiled.contributions.values() for name in added.looked_up}
-            more = looked_up & parts.specs.keys() - compiled.contributions.keys()
-            more |= parts.heirs({name: added.steps for name, added in compiled.contributions.items()})
-            if not more:
-                break
-            affected = compiled.contributions.keys() | more
-        if self._problems(specs, compiled):
+        found = self._compiled_alone(parts, affected)
+        if found is None or self._problems(*found):
             return None
-        identities = Identities(CODE_ROOT, self.environment).texts(self._fitting(compiled))
+        specs, compiled = found
+        identities = self._identities.texts(self._fitting(compiled))
         both = merged(parts, before.graph, parts_of(specs, compiled, identities), compiled)
-        return self._outline_of(*both) if both else None
+        if both is None:
+            return None
+        self._alone.parts = both[0]
+        self._alone.identities.update(identities)
+        return self._outline_of(*both)
+
+    def _compiled_alone(self, parts: Parts, experiments: set[str]) -> "tuple[tuple[Spec, ...], Compiled] | None":
+        """EXPERIMENTS compiled with those that they look up or leave steps to; None if that is not enough."""
+        from engine.compile.compiler import compile_each
+        from engine.spec.load import load_each
+
+        while not parts.renamed:
+            wanted = {parts.specs[name].path for name in experiments}
+            specs, problems = load_each((p for p in self.workspace.spec_paths() if self.workspace.display(p) in wanted), self.root)
+            names = {(spec.name, spec.stem, spec.path) for spec in specs}
+            if problems or names != {(name, spec.stem, spec.path) for name, spec in parts.specs.items() if spec.path in wanted}:
+                return None
+            compiled = compile_each(specs, root=self.root)
+            if compiled.contributions is None:
+                return None
+            more = parts.others_needed(compiled.contributions)
+            if not more:
+                return specs, compiled
+            experiments = compiled.contributions.keys() | more
+        return None
+
+    @cached_property
+    def _alone(self) -> _Alone:
+        return _Alone()
+
+    def _step(self, name: str) -> Step:
+        """Step NAME with its parameters: of its spec alone, as long as few are asked for."""
+        alone = self._alone
+        if name in alone.steps:
+            return alone.steps[name]
+        if "_compilation" not in vars(self) and len(alone.asked) < _ALONE:
+            alone.parts = alone.parts or Parts.load(self._parts_memo, [*writer(), self.outline.state])
+            if (
+                alone.parts
+                and not alone.parts.renamed
+                and (found := self._compiled_alone(alone.parts, {owner := alone.parts.owners[name]}))
+            ):
+                alone.asked.add(owner)
+                owned = {experiment.name for experiment in found[0]}
+                alone.steps |= {step.name: step for step in found[1].steps if alone.parts.owners[step.name] in owned}
+                return alone.steps[name]
+        return self._whole[name]
+
+    def identity(self, name: str) -> str:
+        """The text of the identity file of step NAME."""
+        if "identities" in vars(self):
+            return self.identities[name]
+        if name not in self._alone.identities:
+            step = self.graph[name]
+            whole = self._step(name) if isinstance(step, CachedStep) else step
+            if "_compilation" in vars(self):
+                return self.identities[name]
+            self._alone.identities[name] = self._identities.text(whole)
+        return self._alone.identities[name]
+
+    @cached_property
+    def _identities(self) -> "Identities":
+        from engine.identity.text import Identities
+
+        return Identities(CODE_ROOT, self.environment)
 
     def _outline_of(self, parts: Parts, graph: Graph) -> Outline:
         """The outline that PARTS and the steps of GRAPH make; cached for the next run."""
@@ -276,9 +337,7 @@ class Project:
     @cached_property
     def identities(self) -> dict[str, str]:
         """The text of every step's identity file, by step name."""
-        from engine.identity.text import Identities
-
-        return Identities(CODE_ROOT, self.environment).texts(self._whole)
+        return self._identities.texts(self._whole)
 
     @cached_property
     def compiled(self) -> dict[str, str]:
@@ -418,7 +477,7 @@ class _Texts(Mapping[str, str]):
     project: Project
 
     def __getitem__(self, name: str) -> str:
-        return self.project.identities[name]
+        return self.project.identity(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.project.outline.digests)

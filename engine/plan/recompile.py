@@ -8,6 +8,7 @@ a spec has a problem, and where steps of two specs may clash, everything is comp
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from engine.core.graph import Graph
 from engine.dvc.dvcfile import parameters_text, stage_text, text_md5
 
 if TYPE_CHECKING:
+    from engine.compile.compilation import Contribution
     from engine.compile.compiler import Compiled
     from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
@@ -79,13 +81,17 @@ class Parts:
             found |= more
         return found
 
-    def heirs(self, steps: Mapping[str, Sequence[str]]) -> set[str]:
-        """The experiments, without those of STEPS (their steps now), that become the first to have a step, which is then theirs.
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """For each step, in order, the first experiment that has it: equal steps of others may differ in origin and resources."""
+        return _first((name, spec.steps) for name, spec in self.specs.items())
 
-        Equal steps of two specs may differ in description, origin and resources."""
-        before = _first((name, spec.steps) for name, spec in self.specs.items())
-        now = _first((name, steps.get(name, spec.steps)) for name, spec in self.specs.items())
-        return {name for step, name in now.items() if name not in steps and before[step] != name}
+    def others_needed(self, compiled: "Mapping[str, Contribution]") -> set[str]:
+        """The experiments that those COMPILED look up, or that come to own a step that one of those has no more."""
+        looked_up = {name for added in compiled.values() for name in added.looked_up}
+        now = _first((name, compiled[name].steps if name in compiled else spec.steps) for name, spec in self.specs.items())
+        heirs = {name for step, name in now.items() if name not in compiled and self.owners[step] != name}
+        return (looked_up & self.specs.keys() | heirs) - compiled.keys()
 
     def is_worth(self, affected: set[str]) -> bool:
         """Whether AFFECTED can be compiled without the other experiments, and that saves time."""

@@ -52,7 +52,7 @@ def run(parameters, job):
     open_files = {}
     for fd in os.listdir("/proc/self/fd"):
         if os.path.exists(f"/proc/self/fd/{fd}"):
-            open_files[fd] = os.readlink(f"/proc/self/fd/{fd}").partition("[")[0]
+            open_files[fd] = os.readlink(f"/proc/self/fd/{fd}").partition("[")[0].rstrip("0123456789")
     state = {
         "environment": dict(os.environ), "cwd": os.getcwd(), "umask": os.umask(0o77), "group": os.getpgrp(), "session": os.getsid(0),
         "files": open_files, "signals": signals, "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
@@ -60,9 +60,9 @@ def run(parameters, job):
         "arguments": sys.argv, "path": sys.path, "main": sys.modules["__main__"].__file__,
         "first finder": type(sys.meta_path[0]).__name__,
         "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering], "nice": os.nice(0),
-        "limits": [resource.getrlimit(number) for number in range(16)], "cores": sorted(os.sched_getaffinity(0)),
+        "limits": [resource.getrlimit(number) for number in range(16)], "cores": len(os.sched_getaffinity(0)),
         "threads": [torch.get_num_threads(), torch.get_num_interop_threads()], "instructions": torch.backends.cpu.get_cpu_capability(),
-        "seed": torch.initial_seed(), "random": torch.rand(3).tolist(), "denormals": (torch.tensor([1e-40]) * 1).item() > 0,
+        "denormals": (torch.tensor([1e-40]) * 1).item() > 0,
         "deterministic": torch.are_deterministic_algorithms_enabled(), "offline": huggingface_hub.constants.HF_HUB_OFFLINE,
         "verbosity": transformers.utils.logging.get_verbosity(), "gradients": torch.is_grad_enabled(),
         "dtype": str(torch.get_default_dtype()),
