@@ -51,6 +51,12 @@ class Outline:
     """Expected md5 of each path that `resolve` writes."""
     state: str
     """Digest of everything that this was compiled from."""
+    common: str
+    """Digest of that part of it which is not the files of specs."""
+    resources: Mapping[str, str]
+    """md5 of each step's resources file, by step name."""
+    device_memory: Mapping[str, float]
+    """The memory in GB that the specs state of their devices, by training step."""
     warnings: tuple[Problem, ...] = ()
     """Values in the specs that are valid but look like mistakes."""
     loggers: Mapping[str, Location | None] = field(default_factory=dict)
@@ -136,6 +142,10 @@ class State:
         """The files and folders that every compilation depends on."""
         return ("pyproject.toml", *LOCKS, str(self.code / "engine"), str(self.code / "stages"))
 
+    def common(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """STATE without the files of specs."""
+        return {**state, "files": {name: state["files"][name] for name in self.always()}}
+
     def settled(self, state: Mapping[str, Any]) -> bool:
         """Whether no file of STATE changed since this process started, so that what was compiled matches the files on disk."""
         root = self.hashes.root
@@ -170,7 +180,7 @@ def _pydantic() -> list[int]:
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Cache OUTLINE, which was compiled from STATE, at PATH."""
     value = {"by": writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
-    value["asked"] = outline.versions
+    value |= {"asked": outline.versions, "common": outline.common, "device_memory": outline.device_memory}
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
     value |= {
         "warnings": [[one.what, place(one.where), one.hint, one.severity] for one in outline.warnings],
@@ -198,12 +208,25 @@ def recall_edited(path: Path, state: State, whole: Callable[[str], Step]) -> tup
     if not set(changed) <= {*found["files"]} - {*state.always()}:
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
-    graph, digests = _unpacked(found, whole)
+    graph, digests, resources = _unpacked(found, whole)
     warnings = tuple(Problem(what, location(where), hint, severity) for what, where, hint, severity in found["warnings"])
     loggers = {name: location(where) for name, where in found["loggers"].items()}
-    files, pipeline, resolved = tuple(found["files"]), found["pipeline"], found["resolved"]
-    of = digest(canonical(before))
-    return Outline(specs, files, graph, digests, pipeline, resolved, of, warnings, loggers, found["asked"]), changed
+    outline = Outline(
+        specs,
+        tuple(found["files"]),
+        graph,
+        digests,
+        found["pipeline"],
+        found["resolved"],
+        digest(canonical(before)),
+        found["common"],
+        resources,
+        found["device_memory"],
+        warnings,
+        loggers,
+        found["asked"],
+    )
+    return outline, changed
 
 
 def _packed(outline: Outline) -> dict[str, Any]:
@@ -214,6 +237,7 @@ def _packed(outline: Outline) -> dict[str, Any]:
         [
             *(step.name, step.kind_name, bool(step.plots), step.description, place(step.origin)),
             *({role: inputs[item.path, item.producer, item.where] for role, item in step.inputs.items()}, outline.digests[step.name]),
+            outline.resources[step.name],
         ]
         for step in outline.graph
     ]
@@ -221,11 +245,11 @@ def _packed(outline: Outline) -> dict[str, Any]:
 
 
 @without_collection
-def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[Graph, dict[str, str]]:
+def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[Graph, dict[str, str], dict[str, str]]:
     inputs = [Input(path, producer, location(where)) for path, producer, where in found["inputs"]]
-    steps, digests = [], {}
-    for name, kind, plots, description, origin, reads, identity in found["steps"]:
+    steps, digests, resources = [], {}, {}
+    for name, kind, plots, description, origin, reads, identity, resource in found["steps"]:
         by_role = {role: inputs[number] for role, number in reads.items()}
         steps.append(CachedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=location(origin)))
-        digests[name] = identity
-    return Graph(steps, found["aliases"]), digests
+        digests[name], resources[name] = identity, resource
+    return Graph(steps, found["aliases"]), digests, resources

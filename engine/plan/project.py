@@ -274,6 +274,11 @@ class Project:
             pipeline=dvcfile.text_md5(dvcfile.joined_pipeline({name: step.stage for name, step in parts.steps.items()})),
             resolved=self._to_resolve(parts),
             state=digest(canonical(state)),
+            common=digest(canonical(self._state.common(state))),
+            resources={name: step.resources for name, step in parts.steps.items()},
+            device_memory={
+                graph[f"train-{name}"].name: spec.device_memory for name, spec in parts.specs.items() if spec.device_memory is not None
+            },
             warnings=tuple(dict.fromkeys(warning for spec in parts.specs.values() for warning in spec.warnings)),
             loggers=loggers,
             versions=versions,

@@ -43,6 +43,8 @@ class SpecParts:
     """The experiments that were looked up while it was compiled."""
     configurations: tuple[str, ...]
     """The configuration of its model, if that is a folder."""
+    device_memory: float | None
+    """The memory of its device in GB, if stated."""
     warnings: tuple[Problem, ...]
     loggers: Mapping[str, Location]
 
@@ -122,10 +124,10 @@ def _packed(spec: SpecParts) -> list[Any]:
 
 
 def _unpacked(path: str, stem: str, *values: Any) -> SpecParts:
-    targets, files, steps, looked_up, configurations, warnings, loggers = values
+    targets, files, steps, looked_up, configurations, device_memory, warnings, loggers = values
     lists = (tuple(targets), tuple(files), tuple(steps), tuple(looked_up), tuple(configurations))
     problems = tuple(Problem(what, location(where), hint, severity) for what, where, hint, severity in warnings)
-    return SpecParts(path, stem, *lists, problems, {name: Location(*where) for name, where in loggers.items()})
+    return SpecParts(path, stem, *lists, device_memory, problems, {name: Location(*where) for name, where in loggers.items()})
 
 
 def place(where: Location | None) -> list[Any] | None:
@@ -166,6 +168,7 @@ def parts_of(specs: "Iterable[Spec]", compiled: "Compiled", identities: Mapping[
             steps=added.steps if added else (),
             looked_up=tuple(sorted(added.looked_up)) if added else (),
             configurations=(f"{model.path}/config.json",) if isinstance(model, LocalModel) else (),
+            device_memory=spec.experiment.resources.device_memory,
             warnings=tuple(advice([spec])),
             loggers=loggers([spec]),
         )

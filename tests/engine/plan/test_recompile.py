@@ -13,6 +13,7 @@ from engine.core.workspace import Workspace
 from engine.identity.text import resources_text
 from engine.plan import compiled_memo
 from engine.plan.compiled_memo import CachedStep
+from engine.plan.cost_memo import costs_of
 from engine.plan.project import Project
 
 COMMON = """
@@ -102,8 +103,9 @@ def everything(found: Project) -> dict[str, object] | str:
         for step in outline.graph
     ]
     values = [(step.parameters, resources_text(step), step.locate(("seed",))) for step in outline.graph]
+    costs = vars(costs_of(found, found.plan(), found.store()))
     plain = {key: value for key, value in vars(outline).items() if key != "graph"}
-    return plain | {"steps": steps, "values": values, "aliases": dict(outline.graph.aliases), "compiled": found.compiled}
+    return plain | {"steps": steps, "values": values, "aliases": dict(outline.graph.aliases), "compiled": found.compiled, "costs": costs}
 
 
 def fully(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object] | str:
@@ -171,7 +173,8 @@ def rewritten(root: Path, draw: Draw) -> None:
             '[training]\nmethod = { kind = "qlora", r = 2 }',
             '[model]\nname = "other"\n[training]\nlearning_rate = 3.0',
             '[tokenization]\nname = "chat"\nmask = "full"\n[resources]\nnumerics = "native"\nthreads = 3',
-            '[resources]\nreport_to = ["mlflow"]',
+            '[resources]\nreport_to = ["mlflow"]\ngradient_checkpointing = true',
+            "[resources]\ndevice_memory = 0.001",
             '[merge]\n[training]\nmethod = { kind = "lora", r = 1 }',
             '[tasks.a]\nprompts = ["Tell {{ word }}:"]',
             '[tasks.c]\nsource = { kind = "jsonl", path = "data/a.jsonl" }\nprompts = ["C {{ word }}"]\n'
