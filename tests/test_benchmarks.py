@@ -35,6 +35,15 @@ def test_quick_plan_speed_prints_its_rows_as_the_last_line():
 
 
 @pytest.mark.long
+def test_quick_step_start_starts_a_step_in_both_ways():
+    content = quick("step_start")
+    process, fork = content["starts"]
+    assert (process["way"], fork["way"]) == ("process", "fork")
+    assert 0 < fork["processor_s"] < process["processor_s"] and content["server_bytes"] > fork["private_bytes"] > 0
+    assert content["machine"]
+
+
+@pytest.mark.long
 def test_quick_build_overhead_runs_every_step_and_prints_its_rows():
     rows = quick("build_overhead", "--jobs", "2")["rows"]
     assert [(row["steps"], row["jobs"]) for row in rows] == [(11, 2), (30, 2)]

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
+from engine.build.forks import Fork, Forks
 from engine.core.graph import Step
 from engine.dvc.dvcfile import TEMPORARY
 from stages.process.parent import PARENT, named
@@ -47,7 +49,7 @@ class Executor(Protocol):
 @dataclass
 class _Process:
     step: Step
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     started: float
     log: Path | None
 
@@ -57,13 +59,14 @@ class _Process:
 
 @dataclass
 class Local:
-    """Processes on this machine: at most JOBS at once, of which at most SLOTS[slot] use a slot."""
+    """Processes on this machine: at most JOBS at once, of which at most SLOTS[slot] use a slot; those that FORKS can start are forks."""
 
     root: Path
     environment: Mapping[str, str]
     jobs: int = 1
     slots: Mapping[str, int] = field(default_factory=dict)
     command: Callable[[Step], list[str]] = lambda step: ours("stages", step.kind_name, step.name)
+    forks: Forks | None = None
     _running: list[_Process] = field(default_factory=list)
 
     def free(self, step: Step) -> bool:
@@ -77,7 +80,7 @@ class Local:
         output = log.open("wb") if log else None
         environment = {**self.environment, PARENT: named()}
         try:
-            process = subprocess.Popen(
+            process = (self.forks and self.forks.start(step, output)) or subprocess.Popen(
                 self.command(step), cwd=self.root, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
         finally:
@@ -114,15 +117,12 @@ class Local:
         ended, self._running = self._running, []
         return [p.finished() for p in ended]
 
+    def __enter__(self) -> Self:
+        return self
 
-def sequential(root: Path, environment: Mapping[str, str]) -> Local:
-    """One step at a time, in this terminal."""
-    return Local(root, environment)
-
-
-def parallel(root: Path, environment: Mapping[str, str], jobs: int, devices: int = 1) -> Local:
-    """Up to JOBS steps at once, of which at most DEVICES use a device."""
-    return Local(root, environment, jobs, {"device": devices})
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.forks:
+            self.forks.close()
 
 
 def cores() -> int:

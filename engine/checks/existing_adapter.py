@@ -159,10 +159,11 @@ def _other_layers(step: Step, method: LowRank, shapes: Shapes, model: Model, sho
 def _unlike_base(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     model = step.inputs.get("model")
     producer = graph[model.producer] if model and model.producer else None
-    if producer is None or not isinstance(producer.parameters, fetch.Parameters):
+    if producer is None:
         return
-    ours = producer.parameters
     for folder, where in _existing(step, graph, root):
+        if not isinstance(ours := producer.parameters, fetch.Parameters):
+            return
         config = read_adapter_config(folder) or {}
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not isinstance(name, str) or name.count("/") != 1 or name.startswith((".", "/")):

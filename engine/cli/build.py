@@ -15,11 +15,15 @@ def build(
     pull: Annotated[
         bool, typer.Option("--pull", help="Restore the results that DVC's remote has of other runs, and run the rest.")
     ] = False,
+    no_fork: Annotated[
+        bool, typer.Option("--no-fork", help="Start each step as a new process, rather than fork one that has imported the libraries.")
+    ] = False,
 ) -> None:
     """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
     from engine.build import executors
     from engine.build.driver import BuildPreempted, dvc_environment
     from engine.build.driver import build as run
+    from engine.build.forks import forks
     from engine.build.pulling import Puller
     from engine.cli import render
     from engine.cli.build_view import View
@@ -29,12 +33,14 @@ def build(
     project = load_project()
     selected = project.select(targets or [])
     ready(project.root)
-    if jobs > 1:
-        executor = executors.parallel(project.root, dvc_environment(), jobs, devices)
-    else:
-        executor = executors.sequential(project.root, dvc_environment())
+    environment = dvc_environment()
+    server = None if no_fork else forks(project.root, environment, selected.graph)
     try:
-        with Remote(project.root) as remote, View(len(selected.graph), live=jobs > 1) as view:
+        with (
+            Remote(project.root) as remote,
+            View(len(selected.graph), live=jobs > 1) as view,
+            executors.Local(project.root, environment, jobs, {"device": devices}, forks=server) as executor,
+        ):
             puller = Puller(project.store(), remote, render.warn) if pull else None
             run(project, selected.graph, executor, view, puller)
     except KeyboardInterrupt:

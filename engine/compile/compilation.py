@@ -1,6 +1,6 @@
 """What all sections share: the steps of a compilation, models before and after a training, and the conversion of sections to parameters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,21 +100,66 @@ TaskOf = Callable[["Spec", str], Step]
 """The split step of a spec's task."""
 
 
+EVERY = "*"
+"""Among the names that a spec refers to: it has looked at all specs; no name of an experiment."""
+
+
+class Specs(Mapping[str, "Spec"]):
+    """Specs by the names of their experiments; notes which names are looked up, those of specs that are missing too."""
+
+    def __init__(self, specs: "Iterable[Spec]") -> None:
+        self._by_name = {spec.name: spec for spec in specs}
+        self.all = tuple(self._by_name.values())
+        self.looked_up: set[str] = set()
+
+    def __getitem__(self, name: str) -> "Spec":
+        self.looked_up.add(name)
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self.looked_up.add(EVERY)
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What compiling one spec added: its steps, in order, also those that other specs have too, and the experiments that it looked up."""
+
+    steps: tuple[str, ...]
+    looked_up: frozenset[str]
+
+
 @dataclass
 class Compilation:
     """Collects steps by name; steps with the same name must be equal."""
 
-    specs: "Mapping[str, Spec]"
+    specs: Specs
     root: Path | None = None
     """The workspace, to read the configurations of local models; None: none is read."""
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[tuple[str, str], Step] = field(default_factory=dict)
-    """The split step of each task, by names of experiment and task."""
+    """The split step of each task of the specs that are being compiled, by names of experiment and task."""
     per_point: "dict[str, tuple[str, Spec]]" = field(default_factory=dict)
     """The steps that sharing renames: for each, its name without a sweep, and its spec."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The final names of these steps, once known."""
+    contributions: dict[str, Contribution] = field(default_factory=dict)
+    """By the name of the experiment."""
+    _put: dict[str, None] = field(default_factory=dict)
+
+    def contribute(self, spec: "Spec", add: Callable[[], object]) -> None:
+        """Note what ADD, which compiles SPEC, adds and looks up; that depends on no spec but SPEC and those that it looks up."""
+        self.tasks.clear()
+        self._put.clear()
+        self.specs.looked_up.clear()
+        try:
+            add()
+        finally:
+            self.contributions[spec.name] = Contribution(tuple(self._put), frozenset(self.specs.looked_up))
 
     def meant(self, name: str, known: Iterable[str]) -> str | None:
         """A hint for an unknown experiment NAME, from the KNOWN ones; for the name of a sweep, the hint names a point."""
@@ -141,6 +186,7 @@ class Compilation:
 
     def put(self, step: Step) -> Step:
         """Add STEP under its name; a different step with that name is a problem. Returns the step with this name."""
+        self._put[step.name] = None
         known = self.steps.setdefault(step.name, step)
         if known is not step and (difference := _difference(known, step)):
             self.problems.append(_clash(known, step, difference))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from engine.checks.bin_length import bin_tokens, unpackable
@@ -10,7 +11,7 @@ from engine.checks.continued_adapter import not_continued
 from engine.checks.existing_adapter import read_adapter_config
 from engine.checks.template_fields import unknown_fields
 from engine.compile.benchmarks import add_benchmarks
-from engine.compile.compilation import Base, Compilation, Locate, Subject, chat_template, encoder_decoder
+from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
 from engine.compile.evaluation import add_evaluation
@@ -48,6 +49,8 @@ class Compiled:
     steps: tuple[Step, ...]
     problems: list[Problem]
     aliases: Mapping[str, str]
+    contributions: Mapping[str, Contribution] | None
+    """What each experiment added; None if steps of sweeps were renamed, which depends on all specs."""
 
     def graph(self) -> Graph:
         """The steps as a graph; call it only if there are no problems."""
@@ -60,20 +63,21 @@ def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = 
 
     If SPECS are not the WHOLE workspace, a spec that refers to a missing one is not a problem. The configurations of models in folders
     of the workspace ROOT are read."""
-    first = Compilation({spec.name: spec for spec in specs}, root)
+    first = Compilation(Specs(specs), root)
     compilation = _compiled(first, whole)
     if compilation.per_point:
         # Only now is it known which steps of a sweep are equal, which determines what predictions are needed.
         compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
     shared = share(compilation)
-    return Compiled(shared.steps, list(dict.fromkeys([*compilation.problems, *shared.problems])), shared.aliases)
+    problems = list(dict.fromkeys([*compilation.problems, *shared.problems]))
+    return Compiled(shared.steps, problems, shared.aliases, None if compilation.per_point else compilation.contributions)
 
 
 def _compiled(compilation: Compilation, whole: bool) -> Compilation:
     """Add the steps and problems of all specs to COMPILATION; the points of a sweep are compiled separately."""
-    for spec in compilation.specs.values():
+    for spec in compilation.specs.all:
         try:
-            _experiment(compilation, spec)
+            compilation.contribute(spec, partial(_experiment, compilation, spec))
         except UserError as error:
             compilation.problems += error.problems if whole else ()
     return compilation

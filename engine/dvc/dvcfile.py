@@ -86,8 +86,18 @@ def resolved_entry() -> Entry:
 
 def pipeline_text(graph: Graph) -> str:
     """The text of `dvc.yaml`: wiring without values, so that editing a value does not change it."""
-    stages = {RESOLVE: _resolve_stage()} | {step.name: _stage(step) for step in _in_order(graph)}
-    return generated_text({"params": [PARAMS], "stages": _literal(stages)}).decode()
+    return joined_pipeline({step.name: stage_text(step) for step in graph})
+
+
+def joined_pipeline(stages: Mapping[str, str]) -> str:
+    """The text of `dvc.yaml` with the texts of STAGES by name; sorted, so that a new spec moves no lines."""
+    head = HEADER + _dump({"params": [PARAMS], "stages": {RESOLVE: _resolve_stage()}})
+    return head + "".join(stages[name] for name in sorted(stages))
+
+
+def stage_text(step: Step) -> str:
+    """The part of `dvc.yaml` for STEP."""
+    return _dump({"stages": _literal({step.name: _stage(step)})}).removeprefix("stages:\n")
 
 
 def generated_text(content: Mapping[str, Any]) -> bytes:
@@ -102,11 +112,6 @@ def _literal(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_literal(key): _literal(item) for key, item in value.items()}
     return [_literal(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _in_order(graph: Graph) -> list[Step]:
-    """Steps sorted by name, so that the order of specs and tasks does not matter and a new spec moves no lines."""
-    return sorted(graph, key=lambda step: step.name)
 
 
 def _resolve_stage() -> dict[str, Any]:
@@ -149,8 +154,17 @@ def changed_sections(old: str, new: str) -> set[str]:
 
 def params_text(graph: Graph) -> str:
     """The text of `params.yaml`: recipe and resources of every step, for readers, `dvc params diff` and `dvc exp show`."""
-    values = {step.name: _params(step) for step in _in_order(graph)}
-    return HEADER + _dump(values)
+    return joined_params({step.name: parameters_text(step) for step in graph})
+
+
+def joined_params(parameters: Mapping[str, str]) -> str:
+    """The text of `params.yaml` with the texts of the PARAMETERS of steps, by name."""
+    return HEADER + ("".join(parameters[name] for name in sorted(parameters)) or _dump({}))
+
+
+def parameters_text(step: Step) -> str:
+    """The part of `params.yaml` for STEP."""
+    return _dump({step.name: _params(step)})
 
 
 def _params(step: Step) -> dict[str, Any]:

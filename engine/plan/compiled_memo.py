@@ -15,6 +15,7 @@ from engine.core.gc_pause import without_collection
 from engine.core.graph import PLOTS, Graph, Input, Step
 from engine.dvc.hashing import Hashes
 from engine.identity.environment import LOCKS
+from engine.plan.recompile import location, place
 
 if TYPE_CHECKING:
     from engine.core.part import Kind, Part
@@ -50,6 +51,12 @@ class Outline:
     """Expected md5 of each path that `resolve` writes."""
     state: str
     """Digest of everything that this was compiled from."""
+    common: str
+    """Digest of that part of it which is not the files of specs."""
+    resources: Mapping[str, str]
+    """md5 of each step's resources file, by step name."""
+    device_memory: Mapping[str, float]
+    """The memory in GB that the specs state of their devices, by training step."""
     warnings: tuple[Problem, ...] = ()
     """Values in the specs that are valid but look like mistakes."""
     loggers: Mapping[str, Location | None] = field(default_factory=dict)
@@ -117,7 +124,7 @@ class State:
 
     def of(self, files: Iterable[str], inputs: Iterable[str], packages: Iterable[str]) -> dict[str, Any]:
         """The state as JSON values: hashes of FILES and the code, paths of specs, stamps of INPUTS, versions of the unlocked PACKAGES."""
-        read = (*files, *self._always())
+        read = (*files, *self.always())
         return {
             "versions": [sys.version, str(self.code), _pydantic()],
             "specs": [str(path) for path in self.specs],
@@ -131,8 +138,13 @@ class State:
         path = self.hashes.root / name
         return entry.md5 if path.is_dir() and (entry := self.hashes.entry(name)) else memo.stamp_of(path)
 
-    def _always(self) -> tuple[str, ...]:
+    def always(self) -> tuple[str, ...]:
+        """The files and folders that every compilation depends on."""
         return ("pyproject.toml", *LOCKS, str(self.code / "engine"), str(self.code / "stages"))
+
+    def common(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """STATE without the files of specs."""
+        return {**state, "files": {name: state["files"][name] for name in self.always()}}
 
     def settled(self, state: Mapping[str, Any]) -> bool:
         """Whether no file of STATE changed since this process started, so that what was compiled matches the files on disk."""
@@ -153,7 +165,7 @@ def _files(path: Path, suffix: str) -> Iterator[Path]:
     yield from path.rglob(f"*{suffix}") if path.is_dir() else ()
 
 
-def _writer() -> list[int]:
+def writer() -> list[int]:
     """A stamp of this module: only the version that wrote a cache can read it."""
     return memo.stamp(Path(__file__).stat())
 
@@ -167,60 +179,77 @@ def _pydantic() -> list[int]:
 
 def remember(path: Path, outline: Outline, state: Mapping[str, Any]) -> None:
     """Cache OUTLINE, which was compiled from STATE, at PATH."""
-    value = {"by": _writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
-    value["asked"] = outline.versions
+    value = {"by": writer(), "state": state, "pipeline": outline.pipeline, "resolved": outline.resolved, "files": outline.files}
+    value |= {"asked": outline.versions, "common": outline.common, "device_memory": outline.device_memory}
     specs = [[spec.path, spec.experiment, spec.targets, spec.stem] for spec in outline.specs]
     value |= {
-        "warnings": [[one.what, _place(one.where), one.hint, one.severity] for one in outline.warnings],
-        "loggers": {name: _place(where) for name, where in outline.loggers.items()},
+        "warnings": [[one.what, place(one.where), one.hint, one.severity] for one in outline.warnings],
+        "loggers": {name: place(where) for name, where in outline.loggers.items()},
     }
     memo.save(path, value | {"specs": specs, "aliases": outline.graph.aliases, **_packed(outline)})
 
 
 def recall(path: Path, state: State, whole: Callable[[str], Step]) -> Outline | None:
     """The outline cached at PATH; None if anything it was compiled from has changed. WHOLE returns a step with its parameters."""
+    found = recall_edited(path, state, whole)
+    return found[0] if found and not found[1] else None
+
+
+def recall_edited(path: Path, state: State, whole: Callable[[str], Step]) -> tuple[Outline, tuple[str, ...]] | None:
+    """The outline cached at PATH, and the files of specs that have changed since; None if anything else has changed."""
     found = memo.load(path)
-    if not found or found.get("by") != _writer():
+    if not found or found.get("by") != writer():
         return None
     before = found["state"]
-    if state.of(found["files"], before["inputs"], before["packages"]) != before:
+    now = state.of(found["files"], before["inputs"], before["packages"])
+    if {**now, "files": None} != {**before, "files": None}:
+        return None
+    changed = tuple(name for name, md5 in now["files"].items() if before["files"][name] != md5)
+    if not set(changed) <= {*found["files"]} - {*state.always()}:
         return None
     specs = tuple(SpecName(spec, experiment, tuple(targets), stem) for spec, experiment, targets, stem in found["specs"])
-    graph, digests = _unpacked(found, whole)
-    warnings = tuple(Problem(what, _location(where), hint, severity) for what, where, hint, severity in found["warnings"])
-    loggers = {name: _location(where) for name, where in found["loggers"].items()}
-    files, pipeline, resolved = tuple(found["files"]), found["pipeline"], found["resolved"]
-    return Outline(specs, files, graph, digests, pipeline, resolved, digest(canonical(before)), warnings, loggers, found["asked"])
+    graph, digests, resources = _unpacked(found, whole)
+    warnings = tuple(Problem(what, location(where), hint, severity) for what, where, hint, severity in found["warnings"])
+    loggers = {name: location(where) for name, where in found["loggers"].items()}
+    outline = Outline(
+        specs,
+        tuple(found["files"]),
+        graph,
+        digests,
+        found["pipeline"],
+        found["resolved"],
+        digest(canonical(before)),
+        found["common"],
+        resources,
+        found["device_memory"],
+        warnings,
+        loggers,
+        found["asked"],
+    )
+    return outline, changed
 
 
 def _packed(outline: Outline) -> dict[str, Any]:
     """The steps as compact JSON values; an input of several steps is stored once."""
     places = {(item.path, item.producer, item.where) for step in outline.graph for item in step.inputs.values()}
-    inputs = {place: number for number, place in enumerate(places)}
+    inputs = {item: number for number, item in enumerate(places)}
     steps = [
         [
-            *(step.name, step.kind_name, bool(step.plots), step.description, _place(step.origin)),
+            *(step.name, step.kind_name, bool(step.plots), step.description, place(step.origin)),
             *({role: inputs[item.path, item.producer, item.where] for role, item in step.inputs.items()}, outline.digests[step.name]),
+            outline.resources[step.name],
         ]
         for step in outline.graph
     ]
-    return {"inputs": [[path, producer, _place(where)] for path, producer, where in inputs], "steps": steps}
+    return {"inputs": [[path, producer, place(where)] for path, producer, where in inputs], "steps": steps}
 
 
 @without_collection
-def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[Graph, dict[str, str]]:
-    inputs = [Input(path, producer, _location(where)) for path, producer, where in found["inputs"]]
-    steps, digests = [], {}
-    for name, kind, plots, description, origin, reads, identity in found["steps"]:
+def _unpacked(found: Mapping[str, Any], whole: Callable[[str], Step]) -> tuple[Graph, dict[str, str], dict[str, str]]:
+    inputs = [Input(path, producer, location(where)) for path, producer, where in found["inputs"]]
+    steps, digests, resources = [], {}, {}
+    for name, kind, plots, description, origin, reads, identity, resource in found["steps"]:
         by_role = {role: inputs[number] for role, number in reads.items()}
-        steps.append(CachedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=_location(origin)))
-        digests[name] = identity
-    return Graph(steps, found["aliases"]), digests
-
-
-def _place(where: Location | None) -> list[Any] | None:
-    return [where.file, where.line, where.column, where.source, where.length] if where else None
-
-
-def _location(value: Sequence[Any] | None) -> Location | None:
-    return Location(*value) if value else None
+        steps.append(CachedStep(name, kind, plots, whole, inputs=by_role, description=description, origin=location(origin)))
+        digests[name], resources[name] = identity, resource
+    return Graph(steps, found["aliases"]), digests, resources

@@ -1,4 +1,4 @@
-"""Caches the costs of a plan until anything that they were computed from changes; a hit reads neither records nor models."""
+"""Caches what each step of a plan costs, until anything that it follows from changes; a hit reads neither records nor models."""
 
 import os
 from collections.abc import Mapping
@@ -51,37 +51,58 @@ def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
     """The costs of PLAN, which was made with STORE."""
     path = memo.memo_path(project.root, "costs")
     found = memo.load(path)
-    key = _key(project, plan, store)
-    if found and found.get("key") == key and all(_md5(store.entry(name)) == md5 for name, md5 in found["seen"].items()):
+    key, of = _key(project, store), _steps(project, plan)
+    if not found or found.get("key") != key or any(_md5(store.entry(name)) != md5 for name, md5 in found["seen"].items()):
+        found = {"of": {}, "seen": {}, "steps": {}, "shortages": (), "unchecked": ()}
+    if found["of"] == of:
         return Costs(found["steps"], tuple(found["shortages"]), tuple(found["unchecked"]))
     traced = Traced(store.root, store.hashes)
-    costs = _looked_up(project, plan, traced)
+    costs = _looked_up(project, plan, traced, {name: found["steps"][name] for name in _unchanged(project, found["of"], of)})
     store.hashes.save()
     if any(known.get("asking") for known in costs.steps.values()):
         return costs  # requests to chat teachers depend on sources and cached answers, which are not traced
-    seen = {name: _md5(entry) for name, entry in traced.seen.items()}
-    memo.save(path, {"key": key, "seen": seen, "steps": costs.steps, "shortages": costs.shortages, "unchecked": costs.unchecked})
+    seen = found["seen"] | {name: _md5(entry) for name, entry in traced.seen.items()}
+    memo.save(path, {"key": key, "of": of, "seen": seen, "steps": costs.steps, "shortages": costs.shortages, "unchecked": costs.unchecked})
     return costs
 
 
-def _key(project: Project, plan: Plan, store: Disk) -> str:
-    """Everything that the costs depend on besides the traced files: specs and code, decisions, records, and this machine."""
-    decided = [[decision.name, decision.action] for decision in plan.decisions]
-    return digest(canonical([project.outline.state, decided, _md5(store.entry(dvcfile.LOCK)), list(os.uname()), os.cpu_count()]))
+def _key(project: Project, store: Disk) -> str:
+    """What all costs depend on besides the traced files: code, versions, the inputs of the workspace, records, and this machine."""
+    return digest(canonical([project.outline.common, _md5(store.entry(dvcfile.LOCK)), list(os.uname()), os.cpu_count()]))
+
+
+def _steps(project: Project, plan: Plan) -> dict[str, list[Any]]:
+    """What the cost of each step depends on besides that of the steps before it: its decision, recipe, wiring, resources and device."""
+    outline = project.outline
+    named = ((d.name, d.action.value) for d in plan.decisions)
+    return {
+        name: [action, outline.digests.get(name), outline.resources.get(name), outline.device_memory.get(name)] for name, action in named
+    }
+
+
+def _unchanged(project: Project, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The steps whose cost is as it was: neither they nor any step before them has changed."""
+    changed = {name for name, of in now.items() if before.get(name) != of}
+    for step in project.graph:
+        if any(producer in changed or producer not in now for producer in step.producers):
+            changed.add(step.name)
+    limited = project.outline.device_memory
+    # Shortages of memory are told from estimates, which are not cached.
+    return [name for name, (action, *_) in now.items() if name not in changed and not (name in limited and action != Action.KEEP.value)]
 
 
 def _md5(entry: Entry | None) -> str | None:
     return entry.md5 if entry else None
 
 
-def _looked_up(project: Project, plan: Plan, store: Disk) -> Costs:
-    from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked, with_requests
+def _looked_up(project: Project, plan: Plan, store: Disk, known: Mapping[str, Known]) -> Costs:
+    """The costs of PLAN, of which those of KNOWN steps need not be looked up."""
+    from engine.plan.step_estimates import Facts, facts_of, shortages, unchecked, with_requests
 
-    graph = project.graph
-    facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph}
+    graph, limits = project.graph, project.outline.device_memory
+    facts = {d.name: facts_of(graph[d.name], plan, graph, store) for d in plan.decisions if d.name in graph and d.name not in known}
     facts = with_requests(facts, plan, graph, project.root)
-    limits = device_limits(project.specs, graph)
-    steps = {decision.name: facts.get(decision.name, Facts()).as_data() for decision in plan.decisions}
+    steps = {d.name: known[d.name] if d.name in known else facts.get(d.name, Facts()).as_data() for d in plan.decisions}
     return Costs(steps, tuple(shortages(plan, facts, limits)), tuple(unchecked(plan, facts, limits)))
 
 

@@ -1,7 +1,7 @@
 """A workspace: its specs, graph, identities, compiled files and plan."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,13 @@ from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes, memo_path
 from engine.identity.behaviours import Behaviours
 from engine.identity.environment import Environment
-from engine.plan.compiled_memo import Outline, SpecName, State, recall, remember
+from engine.plan.compiled_memo import CachedStep, Outline, SpecName, State, recall_edited, remember, writer
 from engine.plan.decide import Decision, Plan, make_plan, plan_resolve
+from engine.plan.recompile import Parts, merged, parts_of
 
 if TYPE_CHECKING:
+    from engine.compile.compiler import Compiled
+    from engine.identity.text import Identities
     from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
 
@@ -29,6 +32,20 @@ class Selection:
     title: str
     experiments: tuple[str, ...]
     graph: Graph
+
+
+_ALONE = 16
+"""How many specs are compiled one by one, for steps that a cached plan needs whole, before all are."""
+
+
+@dataclass
+class _Alone:
+    """What was compiled without the other specs."""
+
+    parts: Parts | None = None
+    asked: set[str] = field(default_factory=set)
+    steps: dict[str, Step] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,10 +76,11 @@ class Project:
 
     @cached_property
     def outline(self) -> Outline:
-        """The steps and their identities: cached if specs, code and versions are unchanged, else compiled."""
+        """The steps and their identities: cached as far as specs, code and versions are unchanged, and compiled where they are not."""
         if self.pins is not None:
             return self._compiled_outline()
-        outline = recall(self._memo, self._state, lambda name: self._whole[name]) or self._compiled_outline()
+        found = recall_edited(self._memo, self._state, self._step)
+        outline = found[0] if found and not found[1] else (found and self._recompiled_outline(*found)) or self._compiled_outline()
         self.hashes.save()
         return outline
 
@@ -71,33 +89,39 @@ class Project:
         """The graph of all specs; raises UserError if a file that a step reads is missing."""
         return self.outline.graph
 
-    @cached_property
+    @property
     def _whole(self) -> Graph:
         """The graph with every step's parameters."""
-        from engine.checks.existing_adapter import adapter_problems
-        from engine.checks.missing_files import missing_inputs
-        from engine.checks.model_fit import misfits
-        from engine.compile.benchmarks import benchmark_problems
+        return self._compilation[1]
+
+    @cached_property
+    def _compilation(self) -> "tuple[Compiled, Graph]":
         from engine.compile.compiler import compile_each
 
         specs, problems = self._loaded
         compiled = compile_each(specs, whole=not problems, root=self.root)
-        steps, found = compiled.steps, compiled.problems
-        missing = missing_inputs(steps, self.root)
-        unreadable = [] if missing else [*self._models_without_config(), *self._broken_template_files(steps)]
-        if problems := [*problems, *found, *missing, *unreadable, *benchmark_problems(specs, self.root)]:
+        if problems := [*problems, *self._problems(specs, compiled)]:
             raise UserError(dict.fromkeys(problems))
+        return compiled, self._fitting(compiled)
+
+    def _problems(self, specs: "Sequence[Spec]", compiled: "Compiled") -> list[Problem]:
+        """The problems of COMPILED SPECS and of the files that they name."""
+        from engine.checks.missing_files import missing_inputs
+        from engine.compile.benchmarks import benchmark_problems
+
+        missing = missing_inputs(compiled.steps, self.root)
+        unreadable = [] if missing else [*self._models_without_config(specs), *self._broken_template_files(compiled.steps)]
+        return [*compiled.problems, *missing, *unreadable, *benchmark_problems(specs, self.root)]
+
+    def _fitting(self, compiled: "Compiled") -> Graph:
+        """The graph of COMPILED; raises UserError if a method does not fit its model."""
+        from engine.checks.existing_adapter import adapter_problems
+        from engine.checks.model_fit import misfits
+
         graph = compiled.graph()
         if problems := [*misfits(graph, self.root), *adapter_problems(graph, self.root)]:
             raise UserError(problems)
         return graph
-
-    def _local_models(self) -> "Iterator[tuple[Spec, str]]":
-        from engine.spec.sections import LocalModel
-
-        for spec in self._loaded[0]:
-            if isinstance(model := spec.experiment.model, LocalModel):
-                yield spec, model.path
 
     def _broken_template_files(self, steps: Iterable[Step]) -> Iterator[Problem]:
         from engine.spec.references import template_error
@@ -121,17 +145,24 @@ class Project:
                 except UserError as error:
                     yield from error.problems
 
-    def _models_without_config(self) -> list[Problem]:
+    def _models_without_config(self, specs: "Iterable[Spec]") -> list[Problem]:
+        from engine.spec.sections import LocalModel
+
         hint = "expected a folder in the from_pretrained layout: config.json, tokenizer.json and safetensors weights"
+        models = [(spec, spec.experiment.model.path) for spec in specs if isinstance(spec.experiment.model, LocalModel)]
         return [
             Problem(f"not a model folder: {path} has no config.json", spec.where("model", "path"), hint)
-            for spec, path in self._local_models()
+            for spec, path in models
             if not (self.root / path / "config.json").exists()
         ]
 
     @property
     def _memo(self) -> Path:
         return memo_path(self.root, "outline")
+
+    @property
+    def _parts_memo(self) -> Path:
+        return memo_path(self.root, "parts")
 
     @cached_property
     def hashes(self) -> Hashes:
@@ -144,46 +175,135 @@ class Project:
 
     def _compiled_outline(self) -> Outline:
         """Compile the specs, and cache the outline for the next run."""
-        from engine.checks.existing_adapter import unlike_bases
-        from engine.compile.compiler import targets
-        from engine.spec.warnings import advice, loggers
+        compiled, graph = self._compilation
+        return self._outline_of(parts_of(self.specs, compiled, self.identities), graph)
 
-        graph = self._whole
-        digests = {name: dvcfile.text_md5(text) for name, text in self.identities.items()}
-        files = tuple(dict.fromkeys(file for spec in self.specs for file in spec.files))
+    def _recompiled_outline(self, before: Outline, changed: Sequence[str]) -> Outline | None:
+        """As `_compiled_outline`, from what was compiled BEFORE some files of specs CHANGED; None if all specs must be compiled."""
+        parts = Parts.load(self._parts_memo, [*writer(), before.state])
+        if parts is None or not parts.is_worth(affected := parts.affected(changed)):
+            return None
+        found = self._compiled_alone(parts, affected)
+        if found is None or self._problems(*found):
+            return None
+        specs, compiled = found
+        identities = self._identities.texts(self._fitting(compiled))
+        both = merged(parts, before.graph, parts_of(specs, compiled, identities), compiled)
+        if both is None:
+            return None
+        self._alone.parts = both[0]
+        self._alone.identities.update(identities)
+        return self._outline_of(*both)
+
+    def _compiled_alone(self, parts: Parts, experiments: set[str]) -> "tuple[tuple[Spec, ...], Compiled] | None":
+        """EXPERIMENTS compiled with those that they look up or leave steps to; None if that is not enough."""
+        from engine.compile.compiler import compile_each
+        from engine.spec.load import load_each
+
+        while not parts.renamed:
+            wanted = {parts.specs[name].path for name in experiments}
+            specs, problems = load_each((p for p in self.workspace.spec_paths() if self.workspace.display(p) in wanted), self.root)
+            names = {(spec.name, spec.stem, spec.path) for spec in specs}
+            if problems or names != {(name, spec.stem, spec.path) for name, spec in parts.specs.items() if spec.path in wanted}:
+                return None
+            compiled = compile_each(specs, root=self.root)
+            if compiled.contributions is None:
+                return None
+            more = parts.others_needed(compiled.contributions)
+            if not more:
+                return specs, compiled
+            experiments = compiled.contributions.keys() | more
+        return None
+
+    @cached_property
+    def _alone(self) -> _Alone:
+        return _Alone()
+
+    def _step(self, name: str) -> Step:
+        """Step NAME with its parameters: of its spec alone, as long as few are asked for."""
+        alone = self._alone
+        if name in alone.steps:
+            return alone.steps[name]
+        if "_compilation" not in vars(self) and len(alone.asked) < _ALONE:
+            alone.parts = alone.parts or Parts.load(self._parts_memo, [*writer(), self.outline.state])
+            if (
+                alone.parts
+                and not alone.parts.renamed
+                and (found := self._compiled_alone(alone.parts, {owner := alone.parts.owners[name]}))
+            ):
+                alone.asked.add(owner)
+                owned = {experiment.name for experiment in found[0]}
+                alone.steps |= {step.name: step for step in found[1].steps if alone.parts.owners[step.name] in owned}
+                return alone.steps[name]
+        return self._whole[name]
+
+    def identity(self, name: str) -> str:
+        """The text of the identity file of step NAME."""
+        if "identities" in vars(self):
+            return self.identities[name]
+        if name not in self._alone.identities:
+            step = self.graph[name]
+            whole = self._step(name) if isinstance(step, CachedStep) else step
+            if "_compilation" in vars(self):
+                return self.identities[name]
+            self._alone.identities[name] = self._identities.text(whole)
+        return self._alone.identities[name]
+
+    @cached_property
+    def _identities(self) -> "Identities":
+        from engine.identity.text import Identities
+
+        return Identities(CODE_ROOT, self.environment)
+
+    def _outline_of(self, parts: Parts, graph: Graph) -> Outline:
+        """The outline that PARTS and the steps of GRAPH make; cached for the next run."""
+        from engine.checks.existing_adapter import unlike_bases
+
+        packages = dict.fromkeys(package for step in parts.steps.values() for package in step.packages)
+        versions = {package: self.environment.version(package) for package in packages}
+        unlocked = versions.keys() & self.environment.unlocked.keys()
+        files = tuple(dict.fromkeys(file for spec in parts.specs.values() for file in spec.files))
         read = {item.path for step in graph for item in step.inputs.values() if item.producer is None}
-        read |= {f"{path}/config.json" for _, path in self._local_models()}
-        state = self._state.of(files, sorted(read), sorted(self.environment.unlocked))
-        names = tuple(SpecName(spec.path, spec.name, targets(spec), spec.stem) for spec in self.specs)
-        pipeline = dvcfile.text_md5(dvcfile.pipeline_text(graph))
-        resolved, warnings = self._to_resolve(graph, digests), (*advice(self.specs), *unlike_bases(graph, self.root))
+        read |= {path for spec in parts.specs.values() for path in spec.configurations}
+        state = self._state.of(files, sorted(read), sorted(unlocked))
+        loggers: dict[str, Location | None] = {}
+        for spec in parts.specs.values():
+            loggers = {**spec.loggers, **loggers}
         outline = Outline(
-            names,
-            files,
-            graph,
-            digests,
-            pipeline,
-            resolved,
-            digest(canonical(state)),
-            warnings,
-            loggers(self.specs),
-            self.environment.asked,
+            specs=tuple(SpecName(spec.path, name, spec.targets, spec.stem) for name, spec in parts.specs.items()),
+            files=files,
+            graph=graph,
+            digests={name: step.identity for name, step in parts.steps.items()},
+            pipeline=dvcfile.text_md5(dvcfile.joined_pipeline({name: step.stage for name, step in parts.steps.items()})),
+            resolved=self._to_resolve(parts),
+            state=digest(canonical(state)),
+            common=digest(canonical(self._state.common(state))),
+            resources={name: step.resources for name, step in parts.steps.items()},
+            device_memory={
+                graph[training].name: spec.device_memory
+                for name, spec in parts.specs.items()
+                if spec.device_memory is not None and (training := f"train-{name}") in graph
+            },
+            warnings=tuple(
+                dict.fromkeys((*(one for spec in parts.specs.values() for one in spec.warnings), *unlike_bases(graph, self.root)))
+            ),
+            loggers=loggers,
+            versions=versions,
         )
         if self.pins is None and self._state.settled(state):
             remember(self._memo, outline, state)
+            parts.save(self._parts_memo, [*writer(), outline.state])
         return outline
 
     @staticmethod
-    def _to_resolve(graph: Graph, digests: Mapping[str, str]) -> dict[str, str]:
+    def _to_resolve(parts: Parts) -> dict[str, str]:
         """Expected md5 of each path that `resolve` writes."""
-        from engine.identity.text import resources_text
-
-        resources = {f"{step.name}.json": dvcfile.text_md5(resources_text(step)) for step in graph}
+        steps = parts.steps
         return {
             dvcfile.RESOLVED: dvcfile.resolved_entry().md5,
-            dvcfile.IDENTITIES: dvcfile.tree_md5({f"{name}.json": md5 for name, md5 in digests.items()}),
-            dvcfile.RESOURCES: dvcfile.tree_md5(resources),
-            dvcfile.PARAMS: dvcfile.text_md5(dvcfile.params_text(graph)),
+            dvcfile.IDENTITIES: dvcfile.tree_md5({f"{name}.json": step.identity for name, step in steps.items()}),
+            dvcfile.RESOURCES: dvcfile.tree_md5({f"{name}.json": step.resources for name, step in steps.items()}),
+            dvcfile.PARAMS: dvcfile.text_md5(dvcfile.joined_params({name: step.parameters for name, step in steps.items()})),
         }
 
     def chosen(self, paths: Iterable[Path]) -> "tuple[Spec, ...]":
@@ -229,9 +349,7 @@ class Project:
     @cached_property
     def identities(self) -> dict[str, str]:
         """The text of every step's identity file, by step name."""
-        from engine.identity.text import Identities
-
-        return Identities(CODE_ROOT, self.environment).texts(self._whole)
+        return self._identities.texts(self._whole)
 
     @cached_property
     def compiled(self) -> dict[str, str]:
@@ -371,7 +489,7 @@ class _Texts(Mapping[str, str]):
     project: Project
 
     def __getitem__(self, name: str) -> str:
-        return self.project.identities[name]
+        return self.project.identity(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.project.outline.digests)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of
-from engine.spec.sections import Spec
 from stages import evaluate, generate, mix, predict, split, tokenize, train
 
 
@@ -80,12 +79,6 @@ def _cost(estimate: Estimate) -> tuple[str, ...]:
     total = f"{'' if matter.exact_model else 'at most '}{_rounded(estimate.parameters)}"
     memory = f"~{gigabytes(estimate.memory.total)}{'' if matter.measured_length else ' at max_length'}"
     return f"{_rounded(estimate.trainable)} trainable of {total}", memory
-
-
-def device_limits(specs: Iterable[Spec], graph: Graph) -> dict[str, float]:
-    """The device memory in GB that the specs state, by training step."""
-    stated = {spec.name: spec.experiment.resources.device_memory for spec in specs}
-    return {graph[f"{train.KIND.name}-{name}"].name: limit for name, limit in stated.items() if limit is not None}
 
 
 def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:

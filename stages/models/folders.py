@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stages.models.quantisation import Quantisation
     from stages.tokens.encoder import Encoder
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -32,6 +32,16 @@ _ENVIRONMENT = {
     # cuBLAS is deterministic only with a workspace of fixed size: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
+"""Environment variables of a process that computes with models."""
+
+ENVIRONMENT_WITHOUT_GPU = {
+    # deepspeed, which accelerate imports if installed, would print its detected accelerator to stdout, which is for data.
+    "DS_ACCELERATOR": "cpu",
+    # bitsandbytes, which peft imports, would compile its optimizers if a C++ compiler is installed: different bits on
+    # different machines, and seconds of imports in every process.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+"""More of them, for a process that sees no GPU."""
 
 # Versions change with every release, not with the model.
 _UNSTABLE_KEYS = ("transformers_version", "_name_or_path")
@@ -62,17 +72,13 @@ def prepare_process(threads: int | None = None, parts: int | None = None) -> Non
     Under portable numerics THREADS is the number of cores that it may use, and work is divided into PARTS (default: by model size, see
     `load_model`). Must be called before transformers is imported, which reads the environment.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+    os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
     keep_quiet()
     import torch
     from transformers.utils import logging
 
     if not torch.cuda.is_available():
-        # deepspeed, which accelerate imports if installed, would print its detected accelerator to stdout, which is for data.
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        # bitsandbytes, which peft imports, would compile its optimizers if a C++ compiler is installed: different bits on
-        # different machines, and seconds of imports in every process.
-        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT_WITHOUT_GPU.items()})
         numerics.confine(threads)
         torch.set_num_threads(parts or numerics.divide(threads))
     else:

@@ -70,7 +70,13 @@ class Here:
 
     stop = wait
 
-executors.sequential = lambda root, environment: Here()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+executors.Local = lambda *_, **__: Here()
 main()
 """
 

@@ -14,10 +14,12 @@ from engine.cli.main import app
 from engine.cli.render import _time
 from engine.compile.compiler import compile_graph
 from engine.core.graph import Graph
+from engine.core.workspace import Workspace
 from engine.dvc.run_records import RunRecord
 from engine.estimate.training import Estimate, gigabytes
 from engine.plan.decide import Action, Decision, Plan
-from engine.plan.step_estimates import Facts, device_limits, facts_of, shortages, unchecked
+from engine.plan.project import Project
+from engine.plan.step_estimates import Facts, facts_of, shortages, unchecked
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
 from tests.support.memory_store import MemoryStore, statement
@@ -271,8 +273,9 @@ def test_a_device_without_memory_is_a_located_error(engine):
     assert isinstance(done.exception, UserError) and "device_memory" in str(done.exception) and "specs/base.toml" in str(done.exception)
 
 
-def test_limits_are_those_of_each_spec(tmp_path):
-    (tmp_path / "a.toml").write_text(f"{BASE}\n[resources]\ndevice_memory = 24\n")
-    (tmp_path / "b.toml").write_text(BASE.replace('"base"', '"other"'))
-    specs = load_specs([tmp_path / "a.toml", tmp_path / "b.toml"], tmp_path)
-    assert device_limits(specs, compile_graph(specs)) == {"train-base": 24.0}
+def test_limits_are_those_of_each_spec(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs/a.toml").write_text(f"{BASE}\n[resources]\ndevice_memory = 24\n")
+    (tmp_path / "specs/b.toml").write_text(BASE.replace('"base"', '"other"'))
+    assert Project(Workspace.at(tmp_path)).outline.device_memory == {"train-base": 24.0}
