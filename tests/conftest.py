@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,30 @@ def pytest_configure(config: pytest.Config) -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         os.environ.setdefault("MPLCONFIGDIR", str(base / "matplotlib"))  # its list of fonts takes seconds to make
         os.environ["XDG_CACHE_HOME"] = config.stash[_CACHE] = tempfile.mkdtemp(prefix="adapterbuild-tests-")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Take back what the tests of a module have left in the environment: code of ours that runs in this process sets variables for
+    libraries, such as those that keep the hub offline, and processes that later tests start would inherit them."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        for name in os.environ.keys() | _ENVIRONMENT.keys():
+            if name.startswith("PYTEST_"):
+                continue
+            if name in _ENVIRONMENT:
+                os.environ[name] = _ENVIRONMENT[name]
+            else:
+                del os.environ[name]
+    return result
+
+
+def pytest_sessionstart() -> None:
+    _ENVIRONMENT.update(os.environ)
+
+
+_ENVIRONMENT: dict[str, str] = {}
+"""The environment as the tests find it."""
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
