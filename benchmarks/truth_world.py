@@ -51,6 +51,7 @@ KIND_MODULES: dict[str, tuple[str, ...]] = {
         "stages/chat/formats/plain.py",
         "stages/tokens/losslessness.py",
         "stages/rows/rows.py",
+        "stages/rows/text.py",
         "stages/tokens/python_tokenizers.py",
         "stages/tokens/files.py",
         "stages/rows/turns.py",

@@ -29,14 +29,19 @@ CASES = [("engine build -j 2", 1), *(pytest.param(name, 3, marks=pytest.mark.lon
 """Commands, and how often each signal is sent to one."""
 
 
+SERVER = b"engine.entry.fork_server"
+
+
 def steps_alive(root: Path) -> list[int]:
-    """Processes that run a step of this workspace."""
+    """Processes that run a step of this workspace: with a command of their own, or forks of a build's fork server."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"stages" in command and (entry / "cwd").resolve() == root:
+                parent = Path("/proc", (entry / "stat").read_text().rpartition(") ")[2].split()[1])
+                is_fork = SERVER in command and SERVER in (parent / "cmdline").read_bytes()
+                if (b"stages" in command or is_fork) and (entry / "cwd").resolve() == root:
                     found.append(int(entry.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # it ended while we looked
