@@ -193,13 +193,13 @@ def test_whoever_is_killed_no_process_lives_on_and_the_next_build_completes(quic
     (place.root / "wait").touch()
     command = [sys.executable, "-m", "engine", "build", STEP]
     process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert wait_until((place.root / "pid").exists, 60) and is_fork(place)
+    assert wait_until((place.root / "pid").exists, 240) and is_fork(place)
     time.sleep(0.1)  # both files are written
     pids = {"build": process.pid, "group": -process.pid}
     pids |= {"step": int((place.root / "pid").read_text()), "server": int((place.root / "parent.pid").read_text())}
     os.kill(pids[whom], number) if whom != "group" else os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    assert wait_until(lambda: not alive(place)), alive(place)
+    _, errors = process.communicate(timeout=240)
+    assert wait_until(lambda: not alive(place), 60), alive(place)
     status, said = {"build": (-9, ""), "group": (130, "interrupted"), "step": (1, "exit status -9"), "server": (1, f"{STEP} failed")}[whom]
     if (whom, number) == ("build", signal.SIGTERM):
         status, said = 130, "interrupted"
