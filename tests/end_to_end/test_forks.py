@@ -192,7 +192,15 @@ def test_whoever_is_killed_no_process_lives_on_and_the_next_build_completes(quic
     place = quick_place
     (place.root / "wait").touch()
     command = [sys.executable, "-m", "engine", "build", STEP]
-    process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=place.root,
+        env=dvc_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so do the tests there
+    )
     assert wait_until((place.root / "pid").exists, 240) and is_fork(place)
     time.sleep(0.1)  # both files are written
     pids = {"build": process.pid, "group": -process.pid}
