@@ -44,7 +44,7 @@ real-model: .venv/real-model
 experiments: setup
 	@python -m benchmarks.experiments
 
-# Fine-tunes SmolLM2-135M-Instruct (specs/examples/smollm2): about 20 minutes on two idle cores; stopped, it goes on where it was.
+# Fine-tunes SmolLM2-135M-Instruct (specs/examples/smollm2); stopped, it goes on where it was.
 real: real-model
 	@python -m benchmarks.experiments smollm2
 
