@@ -488,7 +488,7 @@ def test_the_documentation_names_every_word_that_is_known():
         "cut off": End.CUT_OFF,
         "refused": End.REFUSED,
         "tool call": End.CALL,
-        "failed, tried again": End.FAILED,
+        "failed, retried": End.FAILED,
     }
     for kind, end in kinds.items():
         assert set(re.findall(r"`([a-z_]+)`", rows[kind])) == set(reply.WORDS[end].split()), kind
