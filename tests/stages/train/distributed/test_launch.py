@@ -78,7 +78,7 @@ def test_hosts_that_nobody_names_are_refused(tmp_path):
     ("values", "what", "hint"),
     [
         ({"devices": 4096}, "resources.devices is 4096", "or less"),
-        ({"zero": Zero(stage=3, offload_optimizer="nvme", path="/no/such/disk")}, "/no/such/disk, which is not a folder", "offloaded"),
+        ({"zero": Zero(stage=3, offload_optimizer="nvme", path="/no/such/disk")}, "/no/such/disk, which is not a folder", "offload to cpu"),
         ({"report_to": ("wandb",)}, "wandb, which is not installed", "pip install wandb"),
         ({"precision": "float16"}, "float16 needs a GPU", "bfloat16"),
     ],
