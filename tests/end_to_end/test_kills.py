@@ -85,7 +85,7 @@ def test_killed_at_random_moments(name: str, rounds: int, light_place: Place):
     for count in range(1, rounds * len(SIGNALS) + 1):
         place.edit("specs/parts/common.toml", f"Say {count - 1} ", f"Say {count} ")
         process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(0.1, 0.9) * undisturbed)
+        time.sleep(draw.uniform(0.05, 0.6) * undisturbed)  # a machine that is less busy by now is faster
         if draw.random() < 0.3 and (alive := steps_alive(place.root)):
             os.kill(alive[0], signal.SIGKILL)  # the step itself
             killed += 1
