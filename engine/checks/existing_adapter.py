@@ -13,7 +13,7 @@ from engine.estimate.methods import targets
 from engine.estimate.models import Model, model_of
 from engine.spec.notation import toml
 from stages import fetch, train
-from stages.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, no_adapter_weights
+from stages.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapter_weights
 from stages.models.folders import read_adapter_config as read
 from stages.train.methods.base import TrainingMethod
 from stages.train.methods.lora import LowRank
@@ -62,13 +62,10 @@ def _problems(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
         shown = folder.relative_to(root) if folder.is_relative_to(root) else folder
         try:
             config = read(folder)
-            shapes = _shapes(folder / ADAPTER_WEIGHTS) if (folder / ADAPTER_WEIGHTS).is_file() else None
+            require_adapter_weights(folder)
+            shapes = _shapes(folder / ADAPTER_WEIGHTS)
         except UserError as error:
             yield Problem(error.problems[0].what.replace(str(folder), str(shown)), where, error.problems[0].hint)
-            continue
-        if shapes is None:
-            what, _, hint = no_adapter_weights(shown, pickled=(folder / "adapter_model.bin").is_file())
-            yield Problem(what, where, hint)
             continue
         model = model_of(model_configuration(step, graph, root) or {})
         if model and (found := next(_misfits(model, config, shapes), None)):
@@ -159,11 +156,11 @@ def _other_layers(step: Step, method: LowRank, shapes: Shapes, model: Model, sho
 def _unlike_base(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
     model = step.inputs.get("model")
     producer = graph[model.producer] if model and model.producer else None
-    if producer is None:
+    if producer is None or producer.kind is not fetch.KIND:
         return
     for folder, where in _existing(step, graph, root):
-        if not isinstance(ours := producer.parameters, fetch.Parameters):
-            return
+        ours = producer.parameters
+        assert isinstance(ours, fetch.Parameters)
         config = read_adapter_config(folder) or {}
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
         if not isinstance(name, str) or name.count("/") != 1 or name.startswith((".", "/")):

@@ -74,14 +74,11 @@ def _asked(
     model: "Model", task: str, question: str | None, system: str | None
 ) -> Iterator[tuple[Mapping[str, Any], tuple[str, int | None]]]:
     """The rows to answer, each with its place: QUESTION, else the rows on stdin, else the whole of stdin as one question."""
-    from engine.rows.answers import identity_of
+    from engine.rows.answers import question_row
 
-    def of(text: str) -> dict[str, Any]:
-        given = model.systems.get(task) if system is None else system
-        return {"id": identity_of(text), "group": "", "prompt": text} | ({"system": given} if given else {})
-
+    given = model.systems.get(task) if system is None else system
     if question is not None:
-        yield of(question), ("question", None)
+        yield question_row(question, given), ("question", None)
         return
     if sys.stdin.isatty():
         raise UserError("no question", hint="give it as an argument, or rows on stdin: engine ask EXPERIMENT < rows.jsonl")
@@ -90,7 +87,7 @@ def _asked(
         text = (first + sys.stdin.read()).rstrip("\n")
         if not text:
             raise UserError("no question: stdin is empty")
-        yield of(text), ("question", None)
+        yield question_row(text, given), ("question", None)
         return
     for number, line in enumerate((first, *sys.stdin), 1):
         if line.strip():

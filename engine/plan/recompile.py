@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 _LARGEST_SHARE = 0.5
 """The share of the specs above which compiling all of them takes hardly longer."""
 
-_EVERY = "*"
-"""Stands among the names that a spec looked up for all of them (engine.compile.compilation.EVERY)."""
-
 
 @dataclass(frozen=True)
 class SpecParts:
@@ -77,9 +74,11 @@ class Parts:
 
     def affected(self, files: Iterable[str]) -> set[str]:
         """The experiments whose specs read one of FILES, and those that look up one of these, in any number of steps."""
+        from engine.compile.compilation import EVERY  # imports pydantic, which a plan from the cache does not need
+
         changed = set(files)
         found = {name for name, spec in self.specs.items() if changed & set(spec.files)}
-        while more := {name for name, spec in self.specs.items() if name not in found and {*found, _EVERY} & set(spec.looked_up)}:
+        while more := {name for name, spec in self.specs.items() if name not in found and {*found, EVERY} & set(spec.looked_up)}:
             found |= more
         return found
 

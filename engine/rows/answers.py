@@ -21,7 +21,7 @@ from engine.rows.preview import tokens_request, tokens_step
 from stages import predict
 from stages.chat.formats.chat import Chat
 from stages.chat.formats.plain import Plain
-from stages.models.folders import ADAPTER_CONFIG
+from stages.models.folders import ADAPTER_CONFIG, json_object
 from stages.process.parent import PARENT, named
 from stages.process.starting import ours
 from stages.tokens.encoder import CONFIG, TEMPLATE
@@ -110,7 +110,7 @@ def of_folder(target: str) -> Model:
     if (folder / ADAPTER_CONFIG).is_file():
         inputs = {"model": _base(folder), "adapter": folder}
     template = next((path for path in (folder, inputs["model"]) if _has_template(path)), None)
-    config = _object(inputs["model"] / "config.json")
+    config = json_object(inputs["model"] / "config.json")
     text = (template / TEMPLATE).read_text("utf-8") if template and (template / TEMPLATE).is_file() else None
     parameters = predict.Parameters(
         tasks={ANSWER: predict.TaskPrediction(max_new_tokens=TOKENS)},
@@ -129,7 +129,7 @@ def of_folder(target: str) -> Model:
 
 def _base(folder: Path) -> Path:
     """The folder of the base that the adapter in FOLDER names."""
-    name = _object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    name = json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     for found in (folder / str(name), Path(str(name))):
         if name and (found / "config.json").is_file():
             return found.absolute()
@@ -138,16 +138,12 @@ def _base(folder: Path) -> Path:
 
 
 def _has_template(folder: Path) -> bool:
-    return (folder / TEMPLATE).is_file() or bool(_object(folder / CONFIG).get("chat_template"))
+    return (folder / TEMPLATE).is_file() or bool(json_object(folder / CONFIG).get("chat_template"))
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """The object in the JSON file PATH; empty if there is none."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def question_row(text: str, system: str | None) -> dict[str, Any]:
+    """The question TEXT as a row of a task, with the prompt SYSTEM if it is not empty."""
+    return {"id": identity_of(text), "group": "", "prompt": text} | ({"system": system} if system else {})
 
 
 def identity_of(text: str) -> str:

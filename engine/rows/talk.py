@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import UserError, did_you_mean
-from engine.rows.answers import Answerer, Model, identity_of
+from engine.rows.answers import Answerer, Model, identity_of, question_row
 
 Message = Mapping[str, Any]
 COMMANDS = {
@@ -58,20 +58,22 @@ class Talk:
 
     def _row(self, model: Model, text: str) -> dict[str, Any]:
         """The question TEXT to MODEL, as a row of a task."""
-        system, before, ids = self.system_of(model), self.said[model.name], {"id": identity_of(text), "group": ""}
-        if not before:
-            return {**ids, "prompt": text} | ({"system": system} if system else {})
-        first = [{"role": "system", "content": system}] if system else []
+        if not self.said[model.name]:
+            return question_row(text, self.system_of(model))
         # The last answer of a row is its reference, which a question does not have.
-        return {**ids, "messages": [*first, *before, {"role": "user", "content": text}, {"role": "assistant", "content": ""}]}
+        messages = [*self._messages(model), {"role": "user", "content": text}, {"role": "assistant", "content": ""}]
+        return {"id": identity_of(text), "group": "", "messages": messages}
+
+    def _messages(self, model: Model) -> list[Message]:
+        """The conversation of MODEL so far, after its system prompt."""
+        system = self.system_of(model)
+        return [*([{"role": "system", "content": system}] if system else []), *self.said[model.name]]
 
     def conversations(self) -> Iterator[dict[str, Any]]:
         """The conversation of every active model that has one, as a row: `messages` and `model`."""
         for model in self.active:
-            if messages := self.said[model.name]:
-                system = self.system_of(model)
-                first = [{"role": "system", "content": system}] if system else []
-                yield {"messages": [*first, *messages], "model": model.name}
+            if self.said[model.name]:
+                yield {"messages": self._messages(model), "model": model.name}
 
     def command(self, line: str) -> str:
         """Run the command LINE, which begins with a slash; returns what to print. Raises UserError for an unknown command or name."""

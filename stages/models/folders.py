@@ -174,8 +174,7 @@ def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
     from safetensors import SafetensorError
 
     read_adapter_config(folder)
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise UserError(*no_adapter_weights(folder, (folder / "adapter_model.bin").is_file()))
+    require_adapter_weights(folder)
     try:
         if isinstance(model, PeftModel):
             adapted = model
@@ -205,18 +204,20 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def no_adapter_weights(folder: Path, pickled: bool) -> tuple[str, None, str]:
-    """The message and the hint for an adapter in FOLDER without safetensors weights; PICKLED: it has weights in a pickle."""
+def require_adapter_weights(folder: Path) -> None:
+    """Raise UserError if the adapter in FOLDER has no safetensors weights; weights in a pickle are none."""
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        return
     what = f"{folder} contains no adapter weights: {ADAPTER_WEIGHTS} is missing"
-    if not pickled:
-        return what, None, _ADAPTER_HINT
+    if not (folder / "adapter_model.bin").is_file():
+        raise UserError(what, hint=_ADAPTER_HINT)
     convert = (
         "import torch; from safetensors.torch import save_file; "
         "save_file({k: v.contiguous() for k, v in torch.load('adapter_model.bin', weights_only=True).items()}, "
         f"'{ADAPTER_WEIGHTS}', {{'format': 'pt'}})"
     )
     hint = f'adapter_model.bin is a pickle, which may run code and is never loaded; convert it there: python -c "{convert}"'
-    return what, None, hint
+    raise UserError(what, hint=hint)
 
 
 def load_updates(model: Any, folder: Path) -> None:
@@ -337,13 +338,13 @@ def load_tokenizer(folder: Path) -> TextTokenizer:
     from stages.tokens.encoder import FAST, Encoder
 
     files = _tokenizer_files(folder)
-    if FAST not in files and "tokenizer_class" not in _json(folder / "tokenizer_config.json"):
+    if FAST not in files and "tokenizer_class" not in json_object(folder / "tokenizer_config.json"):
         raise UserError(f"{folder} contains no tokenizer: {FAST} is missing", hint=_TOKENIZER_HINT)
     return TextTokenizer(Encoder.open(files))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The object in PATH; empty if there is no file."""
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in the JSON file PATH; empty if there is no such file, or no object in it."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
