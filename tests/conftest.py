@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from benchmarks.common import REAL_MODEL
 from tests.support.avx512 import force
-from tests.support.real_model import REAL_MODEL
 
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)

@@ -142,7 +142,8 @@ def judge(
             incomparable.append(name)
         elif golden["left"] != outcome.left:
             suspects = edited & {*golden["units"], *outcome.units}
-            for unit in suspects & set(cause) | suspects - shown if suspects & set(cause) else suspects:
+            named = suspects & set(cause)
+            for unit in named | (suspects - shown) if named else suspects:
                 changed.setdefault(unit, []).append(name)
     for name in incomparable:
         # Nobody knows what these would leave: one unit at least of each gets a new revision, so that users' steps like it run again; those

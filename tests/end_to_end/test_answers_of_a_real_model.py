@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks.common import REAL_MODEL
 from tests.end_to_end.conftest import Place
-from tests.support.real_model import REAL_MODEL
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

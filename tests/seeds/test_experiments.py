@@ -36,7 +36,7 @@ def test_without_its_data_an_experiment_is_skipped_and_says_so(tmp_path, monkeyp
 
 
 def test_without_the_real_model_an_experiment_on_it_is_skipped_and_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "MODEL", tmp_path / "no.gguf")
+    monkeypatch.setattr(experiments, "REAL_MODEL", tmp_path / "no.gguf")
     monkeypatch.setattr(experiments, "DATA", tmp_path)
     for data in EXPERIMENTS["smollm2"].data:
         (tmp_path / data).mkdir()

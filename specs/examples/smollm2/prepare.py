@@ -9,6 +9,8 @@ FOLDER holds `ner/wikigold.conll.txt`, `sentence_polarity/rt-polarity.pos` and `
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 Row = dict[str, str]
@@ -17,21 +19,14 @@ Row = dict[str, str]
 def sentences(conll: str) -> Iterator[list[tuple[str, str]]]:
     """The sentences of a CoNLL file (one word and its tag per line, sentences separated by blank lines)."""
     for block in conll.split("\n\n"):
-        words = [tuple(line.split()) for line in block.splitlines() if line.strip()]
-        if words:
-            yield [(word, tag) for word, tag in words]
+        if lines := [line.split() for line in block.splitlines() if line.strip()]:
+            yield [(word, tag) for word, tag in lines]
 
 
 def persons(sentence: list[tuple[str, str]]) -> list[str]:
     """The names of persons, each a run of words tagged I-PER."""
-    names: list[str] = []
-    before = ""
-    for word, tag in sentence:
-        if tag == "I-PER":
-            names += [word] if before != tag else []
-            names[-1] += f" {word}" if before == tag else ""
-        before = tag
-    return names
+    runs = groupby(sentence, key=itemgetter(1))
+    return [" ".join(word for word, _ in run) for tag, run in runs if tag == "I-PER"]
 
 
 def person(folder: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from engine.core.errors import UserError
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
 
-PART = """
+MODEL_AND_TASKS = """
 [model]
 path = "model"
 name = "tiny"
@@ -22,10 +22,11 @@ teacher = { kind = "gold", column = "text" }
 source = { kind = "synthetic", generator = "reports", rows = 9, seed = 2 }
 prompts = ["Tell {{ text }}"]
 teacher = { kind = "gold", column = "text" }
-
+"""
+PART = f"""{MODEL_AND_TASKS}
 [tasks.prose]
-source = { kind = "synthetic", generator = "reports", rows = 9, seed = 3 }
-teacher = { kind = "gold", column = "text" }
+source = {{ kind = "synthetic", generator = "reports", rows = 9, seed = 3 }}
+teacher = {{ kind = "gold", column = "text" }}
 
 [training]
 method = "lora"

@@ -7,22 +7,7 @@ from engine.core.errors import UserError
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
 from engine.spec.load import load_specs
-
-PART = """
-[model]
-path = "model"
-name = "tiny"
-
-[tasks.a]
-source = { kind = "synthetic", generator = "reports", rows = 9 }
-prompts = ["Say {{ text }}"]
-teacher = { kind = "gold", column = "text" }
-
-[tasks.b]
-source = { kind = "synthetic", generator = "reports", rows = 9, seed = 2 }
-prompts = ["Tell {{ text }}"]
-teacher = { kind = "gold", column = "text" }
-"""
+from tests.engine.compile.test_evaluation import MODEL_AND_TASKS
 
 TRAINED = '[training]\nmethod = "lora"\n[mixture]\ntasks = ["a"]\n'
 
@@ -37,7 +22,7 @@ def workspace(tmp_path):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "model" / name).write_text("{}")
     (tmp_path / "specs/parts").mkdir(parents=True)
-    (tmp_path / "specs/parts/common.toml").write_text(PART)
+    (tmp_path / "specs/parts/common.toml").write_text(MODEL_AND_TASKS)
 
     def make(**specs):
         for name, more in specs.items():

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 
+from benchmarks.common import REAL_MODEL
 from engine.core.errors import UserError
 from stages.dequantise import Parameters
 from stages.dequantise.body import run
 from stages.dequantise.pre_tokenizers import set_rules
 from stages.process.job import Job
 from tests.support.gguf_files import TEMPLATE, TEXTS, tiny_model, tiny_tokenizer, write_gguf
-from tests.support.real_model import REAL_MODEL
 
 SHARED = Path(__file__).parents[4] / "shared/tokenizers"
 DIGITS = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])

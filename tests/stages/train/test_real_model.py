@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.common import REAL_MODEL
 from engine.core.errors import UserError
 from stages.dequantise import Parameters as Dequantise
 from stages.dequantise.body import run as dequantise
@@ -27,7 +28,6 @@ from stages.train.methods import Full, Ia3, Lora, PromptTuning, Qlora
 from tests.stages.initialize.tiny import contents, make_job, write_lines
 from tests.stages.train.groups import ended, forked
 from tests.stages.train.tiny import settings, write_order
-from tests.support.real_model import REAL_MODEL
 
 pytestmark = [pytest.mark.real, pytest.mark.forks]
 
