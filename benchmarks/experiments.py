@@ -84,6 +84,20 @@ EXPERIMENTS = {
             data=("instruction_induction",),
             real=True,
         ),
+        Experiment(
+            "falcon-180b-dolly-real",
+            SEEDS / "falcon-180b-dolly/real",
+            SEEDS / "falcon-180b-dolly/published",
+            data=("self_instruct",),
+            real=True,
+        ),
+        Experiment(
+            "flan-t5-methods-real",
+            SEEDS / "flan-t5-methods/real",
+            SEEDS / "flan-t5-methods/published",
+            data=("mts_dialog", "wikitext2"),
+            real=True,
+        ),
         Experiment("smollm2", ROOT / "specs/examples/smollm2", data=("instruction_induction", "ner", "sentence_polarity"), real=True),
     )
 }

@@ -30,16 +30,19 @@ class Workspace:
         """The metrics of a step."""
         return json.loads((self.folder / f"metrics/{step}.json").read_text("utf-8"))
 
-    def value(self, experiment: str, task: str, metric: str) -> float:
-        """One value of an evaluation."""
-        return float(self.metrics(f"evaluate-{experiment}")[task][metric])
+    def value(self, experiment: str, task: str, metric: str, model: str = "") -> float:
+        """One value of an evaluation: of the experiment, or of a MODEL that it is compared with."""
+        return float(self._score(experiment, task, metric, model)["value"])
 
-    def interval(self, experiment: str, task: str, metric: str) -> str:
+    def interval(self, experiment: str, task: str, metric: str, model: str = "") -> str:
         """The value with its interval of 95 %."""
-        scores = json.loads((self.folder / f"artifacts/evaluate-{experiment}/scores.json").read_text("utf-8"))
-        own = next(iter(scores["models"].values()))  # then those that it is compared with
-        one = own[task][metric]
+        one = self._score(experiment, task, metric, model)
         return f"{one['value']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+
+    def _score(self, experiment: str, task: str, metric: str, model: str) -> Any:
+        models = json.loads((self.folder / f"artifacts/evaluate-{experiment}/scores.json").read_text("utf-8"))["models"]
+        own = next(iter(models))  # then those that it is compared with
+        return models[model or own][task][metric]
 
     def real(self, experiment: str, task: str, metric: str, other: str) -> bool:
         """Whether the experiment is above another model on the same rows, by the evaluation's own test."""
@@ -98,16 +101,16 @@ REAL_TASKS = ("person", "polarity", "passive")
 def smollm2(folder: Path) -> list[Outcome]:
     """SmolLM2-135M-Instruct: three single-task adapters, and one for all three tasks."""
     here = Workspace(folder)
-    names = ("base", *REAL_TASKS, "multitask")
+    names = (*REAL_TASKS, "multitask")
     match = {name: {task: here.value(name, task, "exact_match") for task in REAL_TASKS} for name in names}
-    base, multitask = match["base"].values(), match["multitask"]
+    base, multitask = [here.value("multitask", task, "exact_match", "base") for task in REAL_TASKS], match["multitask"]
     own, others = [match[task][task] for task in REAL_TASKS], [match[a][b] for a in REAL_TASKS for b in REAL_TASKS if a != b]
 
     def around(name: str, task: str) -> str:
         return here.interval(name, task, "exact_match")
 
     return [
-        Outcome("the model as it was published does none of the tasks", f"exact {_each(list(base))}", max(base) <= 0.3),
+        Outcome("the model as it was published does none of the tasks", f"exact {_each(base)}", max(base) <= 0.3),
         Outcome(
             "a single-task adapter does its own task",
             "exact " + ", ".join(around(task, task) for task in REAL_TASKS),
@@ -124,12 +127,20 @@ def smollm2(folder: Path) -> list[Outcome]:
 
 def falcon_180b_dolly(folder: Path) -> list[Outcome]:
     """LoRA with ZeRO-3, packed rows, adapter alone and merged."""
-    here = Workspace(folder)
-    before, after = (here.value(name, "dolly", "perplexity") for name in ("base-tiny", "adapter-tiny"))
-    mixed, merged, trained = (here.metrics(f"{kind}-adapter-tiny") for kind in ("mix", "merge", "train"))
-    adapter, whole = here.size("train-adapter-tiny"), here.size("merge-adapter-tiny")
+    return _dolly(Workspace(folder), "adapter-tiny")
+
+
+def falcon_180b_dolly_real(folder: Path) -> list[Outcome]:
+    """The same on SmolLM2-135M-Instruct."""
+    return _dolly(Workspace(folder), "adapter-real")
+
+
+def _dolly(here: Workspace, name: str) -> list[Outcome]:
+    before, after = (here.value(name, "dolly", "perplexity", model) for model in ("base", ""))
+    mixed, merged, trained = (here.metrics(f"{kind}-{name}") for kind in ("mix", "merge", "train"))
+    adapter, whole = here.size(f"train-{name}"), here.size(f"merge-{name}")
     share = trained["trainable_parameters"] / trained["parameters"]
-    told = " → ".join(here.interval(name, "dolly", "perplexity") for name in ("base-tiny", "adapter-tiny"))
+    told = " → ".join(here.interval(name, "dolly", "perplexity", model) for model in ("base", ""))
     packed, apart = mixed["packing_efficiency"], merged["logit_difference"]
     return [
         Outcome("instructions are learned", f"perplexity {told}", after < before),
@@ -256,6 +267,67 @@ def _forgotten(here: Workspace) -> Iterator[Outcome]:
     yield Outcome("the multi-task model forgets little", f"topics named {named['multitask']:.2f}", named["multitask"] > full + 0.2)
 
 
+def flan_t5_methods_real(folder: Path) -> list[Outcome]:
+    """SmolLM2-135M-Instruct: methods and ranks on summaries of dialogues, and what each forgets."""
+    here = Workspace(folder)
+    names = ("full", "multitask", "prompt", *(f"lora-{rank}" for rank in RANKS))
+    specs = {name: f"{name}-real" if "lora" not in name else name.replace("lora-", "lora-real-") for name in names}
+    rouge = {name: here.value(spec, "summary", "rouge1") for name, spec in specs.items()}
+    base = here.value("full-real", "summary", "rouge1", "base")
+    enough = next(r for r in RANKS if rouge[f"lora-{r}"] >= max(rouge[f"lora-{rank}"] for rank in RANKS) - 0.03)
+    gain = (rouge["lora-8"] - base) / (rouge["full"] - base)
+    topic = {name: here.value(specs[name], "topic", "exact_match") for name in ("full", "lora-8", "multitask")}
+    before = here.value("full-real", "topic", "exact_match", "base")
+    surprise = {name: here.value(specs[name], "paragraphs", "perplexity") for name in ("full", "lora-8", "prompt", "multitask")}
+    text = here.interval("full-real", "paragraphs", "perplexity", "base")
+    trained = {name: here.metrics(f"train-{specs[name]}")["trainable_parameters"] for name in ("full", "lora-8", "prompt")}
+
+    def around(name: str) -> str:
+        return here.interval(specs[name], "summary", "rouge1")
+
+    def above(name: str) -> bool:
+        return here.real(specs[name], "summary", "rouge1", "base")
+
+    return [
+        Outcome(
+            "full fine-tuning is above the base",
+            f"ROUGE-1 {around('full')}, base {here.interval('full-real', 'summary', 'rouge1', 'base')}",
+            above("full"),
+        ),
+        Outcome("LoRA is above it too", f"ROUGE-1 {around('lora-8')} at r = 8", above("lora-8")),
+        Outcome("LoRA gains nearly as much", f"{gain:.0%} of the gain at r = 8", gain > 0.9, needed=False),
+        Outcome("prompt tuning is above the base", f"ROUGE-1 {around('prompt')}", above("prompt"), needed=False),
+        Outcome(
+            "quality saturates at a small rank",
+            ", ".join(f"{r}: {rouge[f'lora-{r}']:.2f}" for r in RANKS) + f"; within 0.03 of the best from r = {enough}",
+            enough <= 16,
+        ),
+        Outcome(
+            "few parameters are trained",
+            ", ".join(f"{name} {count:,}" for name, count in trained.items()),
+            trained["prompt"] < trained["lora-8"] < trained["full"] / 2,
+        ),
+        Outcome(
+            "single-task full fine-tuning forgets the other task",
+            f"topics named {before:.2f} before, {topic['full']:.2f} after",
+            topic["full"] < before,
+            needed=False,
+        ),
+        Outcome(
+            "the multi-task model learns it",
+            f"topics named {topic['multitask']:.2f}",
+            topic["multitask"] > topic["full"] + 0.2,
+            needed=False,
+        ),
+        Outcome(
+            "full fine-tuning forgets more of its language than LoRA",
+            f"perplexity on paragraphs {text} before, " + ", ".join(f"{name} {value:.1f}" for name, value in surprise.items()),
+            surprise["full"] > surprise["lora-8"],
+            needed=False,
+        ),
+    ]
+
+
 def _each(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
 
@@ -264,8 +336,10 @@ OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {
     "bloom-560m-chat": bloom_560m_chat,
     "bloom-560m-chat-real": bloom_560m_chat_real,
     "falcon-180b-dolly": falcon_180b_dolly,
+    "falcon-180b-dolly-real": falcon_180b_dolly_real,
     "falcon-7b-summaries": falcon_7b_summaries,
     "flan-t5-methods": flan_t5_methods,
+    "flan-t5-methods-real": flan_t5_methods_real,
     "smollm2": smollm2,
 }
 """By the experiment's name."""
