@@ -27,9 +27,11 @@ from typing import Any
 from benchmarks.common import machine, table
 from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
 from engine.build.driver import build, dvc_environment
-from engine.build.executors import Finished, Local
+from engine.build.executors.base import Finished
+from engine.build.executors.local import Local
 from engine.core.graph import Step
 from engine.core.workspace import Workspace
+from engine.dvc.dvcfile import Entry
 from engine.plan.project import Project
 
 SIZES = (100, 1_000)
@@ -51,10 +53,10 @@ class Timed(Local):
     since: float = 0.0
     seconds: float = 0.0
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, read: Mapping[str, Entry]) -> None:
         """Start a process, and the clock with the first."""
         self.since = self.since if self._running else time.perf_counter()
-        super().start(step)
+        super().start(step, read)
 
     def wait(self) -> list[Finished]:
         """Wait until at least one step has ended; the time since then is the build's."""
@@ -78,7 +80,7 @@ class Written(Fabricator):
     def command(self, step: Step) -> list[str]:
         """A process that writes the outputs of STEP; Python without site-packages, so that it is short."""
         self.texts = {}
-        self.start(step)
+        self.start(step, {})
         return [sys.executable, "-I", "-S", "-c", WRITE, json.dumps(self.texts)]
 
 

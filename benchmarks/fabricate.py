@@ -11,15 +11,15 @@ if __name__ == "__main__":
     del sys.path[0]
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.build.driver import build
-from engine.build.executors import Finished
+from engine.build.executors.base import Finished
 from engine.core.graph import Step
 from engine.core.workspace import Workspace
-from engine.dvc.dvcfile import text_md5
+from engine.dvc.dvcfile import Entry, text_md5
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.plan.decide import Decision
@@ -120,7 +120,7 @@ class Fabricator:
         """There is always room."""
         return True
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, read: Mapping[str, Entry]) -> None:
         """Write the outputs of STEP."""
         for name in self.files[step.name]:
             self._write(f"{step.artifact}/{name}", f"{name} of {step.name}\n")

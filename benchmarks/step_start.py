@@ -43,7 +43,7 @@ def run(parameters, job):
 _STARTS = """
 import json, os, sys, time
 from pathlib import Path
-from engine.build.executors import Local
+from engine.build.executors.local import Local
 from engine.build.forks import Forks
 from engine.core.workspace import Workspace
 from engine.plan.project import Project
@@ -58,7 +58,7 @@ for way, forks in (("process", None), ("fork", Forks(project.root, environment, 
     with Local(project.root, environment, jobs=2, forks=forks) as executor:
         for number in range(int(sys.argv[1]) + 1):
             asked = time.time()
-            executor.start(step)
+            executor.start(step, {})
             (finished,) = executor.wait()
             assert finished.status == 0, finished.log.read_text()
             started, processor = map(float, Path("started").read_text().split())

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.build.executors import Executor, Finished
+from engine.build.executors.base import Executor, Finished
 from engine.build.machine import refuse_impossible
 from engine.build.pulling import Puller, pull_all
 from engine.core.errors import UserError
@@ -28,6 +28,10 @@ from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
 from engine.plan.takeover import take_over
 from stages.process.job import PREEMPTED
+
+
+class BuildDetached(Exception):
+    """Steps were submitted and go on without this build."""
 
 
 class BuildPreempted(UserError):
@@ -63,13 +67,17 @@ def dvc_environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
-def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None) -> None:
-    """Compile, resolve, and build GRAPH; raises UserError naming the failed steps, after recording the finished ones."""
+def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None, here: bool = True) -> None:
+    """Compile, resolve, and build GRAPH; raises UserError naming the failed steps, after recording the finished ones.
+
+    HERE says whether the executor runs the steps on this machine, which must then meet what they need.
+    """
     check_repository(project.root)
     if puller:
         # First, since restored steps need nothing of this machine.
         pull_all(project, graph, puller)
-    refuse_impossible(project, graph)
+    if here:
+        refuse_impossible(project, graph)
     with build_lock(project.root), _interrupted_by_sigterm():
         project.write_compiled()
         store = project.store()
@@ -145,6 +153,9 @@ class _Build:
                 running += self._start_all()
             if not running:
                 break
+            if self.executor.detaches and not self.failed:
+                names = ", ".join(name for name in self.read if name in self.unsettled)
+                raise BuildDetached(f"left running: {names}; the next engine build takes them up")
             ended = self.executor.wait()
             running -= len(ended)
             self.record(ended)
@@ -175,15 +186,18 @@ class _Build:
                 # DVC restored the result; the run cache has the record of its run.
                 replace_with(self.recorder.root / step.run_record, ran.text().encode())
         elif decision.action is Action.RESTORE:
-            needs = self._read_now(step)
-            run = self.planner.earlier_run(step, needs, self.store.record(step.name))
-            assert run
-            self.recorder.restore(step, run, needs)
-            for path in step.outputs:
-                self.store.fresh(path)
-            self._renew(step, run)
+            self._restore(step, self._read_now(step))
         assert decision.action is not Action.MAYBE, f"{step.name} is undecided although all its inputs are known"
         self._settle(step)
+
+    def _restore(self, step: Step, needs: Mapping[str, Entry]) -> None:
+        """Check out the outputs of the earlier run of STEP on NEEDS for which it was decided to be restored."""
+        run = self.planner.earlier_run(step, needs, self.store.record(step.name))
+        assert run
+        self.recorder.restore(step, run, needs)
+        for path in step.outputs:
+            self.store.fresh(path)
+        self._renew(step, run)
 
     def _renew(self, step: Step, record: Record) -> None:
         """Record the result of RECORD under the current identity, if it was recorded under another text of an equivalent one."""
@@ -211,7 +225,7 @@ class _Build:
             step = self.graph.steps[heappop(min(heaps))]
             self._drop_damaged(step)
             self.read[step.name] = self._read_now(step)
-            self.executor.start(step)
+            self.executor.start(step, self.read[step.name])
             self.view.started(step)
             started += 1
         self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
@@ -258,7 +272,14 @@ class _Build:
                 self.view.moved(step)
                 self.failed.append(finished)
                 continue
-            self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
+            if not finished.elsewhere:
+                self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
+            elif self.planner.decide(step).action is Action.RESTORE:
+                self._restore(step, self.read[step.name])
+            else:
+                raise UserError(
+                    f"{finished.elsewhere} has run {step.name}, but the cache lacks its outputs", hint="run the same command again"
+                )
             self._settle(step)
         self.recorder.flush()
 

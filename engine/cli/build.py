@@ -4,49 +4,80 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import INTERRUPTED, PREEMPTED, Targets, app, load_project, ready
+from engine.cli.app import INTERRUPTED, PREEMPTED, SOMETHING_TO_DO, Targets, app, load_project, ready
 
 
 @app.command()
 def build(
     targets: Targets = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once.", metavar="N")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once; default: 1, and 50 on a cluster.", metavar="N")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Run at most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
     pull: Annotated[
         bool, typer.Option("--pull", help="Restore the results that DVC's remote has of other runs, and run the rest.")
+    ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the steps run: local, slurm, ray, or a plug-in; default: [tool.adapterbuild.executor] on.", metavar="EXECUTOR"
+        ),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="On a cluster: end when everything that can start is submitted; the next build goes on.")
     ] = False,
     no_fork: Annotated[
         bool, typer.Option("--no-fork", help="Start each step as a new process, rather than fork one that has imported the libraries.")
     ] = False,
 ) -> None:
     """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
-    from engine.build import executors
-    from engine.build.driver import BuildPreempted, dvc_environment
+    from engine.build.driver import BuildDetached, BuildPreempted, dvc_environment
     from engine.build.driver import build as run
+    from engine.build.executors.base import Executor
+    from engine.build.executors.cluster import cluster
+    from engine.build.executors.distributed import distributed
+    from engine.build.executors.local import Local
     from engine.build.forks import forks
     from engine.build.pulling import Puller
+    from engine.build.settings import executor_settings
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
+    from engine.core.errors import UserError
     from engine.dvc.remote import Remote
 
     project = load_project()
     selected = project.select(targets or [])
     ready(project.root)
     environment = dvc_environment()
-    server = None if no_fork else forks(project.root, environment, selected.graph)
+    settings = executor_settings(project.root, tuple(sorted({step.kind_name for step in project.graph})))
+    where = on or settings.on
+    if detach and where == "local":
+        raise UserError("--detach is for clusters: steps of a local build end with it", hint="add --on slurm")
+
+    def executor_of(remote: Remote) -> Executor:
+        if where == "local":
+            server = None if no_fork else forks(project.root, environment, selected.graph)
+            return Local(project.root, environment, jobs or 1, {"device": devices}, forks=server)
+        there = cluster(where, settings.rest if where == settings.on else {})
+        return distributed(project, selected.graph, there, remote, settings, jobs or settings.jobs or 50, render.warn, detach)
+
     try:
         with (
             Remote(project.root) as remote,
-            View(len(selected.graph), live=jobs > 1) as view,
-            executors.Local(project.root, environment, jobs, {"device": devices}, forks=server) as executor,
+            executor_of(remote) as executor,
+            View(len(selected.graph), live=where != "local" or (jobs or 1) > 1) as view,
         ):
-            puller = Puller(project.store(), remote, render.warn) if pull else None
-            run(project, selected.graph, executor, view, puller)
+            # What somebody else has built is restored before anything is submitted.
+            puller = Puller(project.store(), remote, render.warn) if pull or where != "local" else None
+            run(project, selected.graph, executor, view, puller, here=where == "local")
     except KeyboardInterrupt:
         # typer would exit without a message.
         render.note("interrupted: finished steps are kept; run the same command to resume")
         raise typer.Exit(INTERRUPTED) from None
+    except BuildDetached as left:
+        render.note(str(left))
+        raise typer.Exit(SOMETHING_TO_DO) from None
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from engine.build.executors import Finished
+from engine.build.executors.base import Finished
 from engine.cli import render
 from engine.core.graph import Step
 from engine.plan.decide import Action, Decision

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 # isort: off
-from engine.cli import setup, specs, plan, build, results  # noqa: F401 - each adds its commands to the app
+from engine.cli import setup, specs, plan, build, work, results  # noqa: F401 - each adds its commands to the app
 from engine.cli import artifacts, graph, history, inspect, lock, pin, preview, report, sweep, talk  # noqa: F401
 
 # isort: on

@@ -54,9 +54,10 @@ def _files(root: Path) -> Iterator[Path]:
     yield from (root / ".dvc" / "config", root / ".dvc" / "config.local")
 
 
-def remote_folder(root: Path) -> Path | None:
-    """DVC's default remote, if it is a local folder without `version_aware` or `worktree`; else None."""
-    default, urls = None, {}
+def default_remote(root: Path) -> dict[str, str]:
+    """The settings of DVC's default remote, `url` among them, that of a folder as an absolute path; empty if there is none."""
+    default: str | None = None
+    remotes: dict[str, dict[str, str]] = {}
     for path in _files(root):
         parser = _parsed(path, "remote")
         if parser is None:
@@ -64,11 +65,20 @@ def remote_folder(root: Path) -> Path | None:
         default = parser.get("core", "remote", fallback=default)
         for section in parser.sections():
             name = section.strip("'").removeprefix("remote ").strip('"')
-            if section.strip("'").startswith("remote ") and (url := parser.get(section, "url", fallback=None)):
-                plain = re.match(r"\w+://", url) is None and not {"version_aware", "worktree"} & set(parser.options(section))
-                urls[name] = path.parent / Path(url).expanduser() if plain else None
-    found = urls.get(default.strip("'\"")) if default else None
-    return Path(os.path.normpath(found)) if found and found.is_dir() else None
+            if section.strip("'").startswith("remote "):
+                found = {key: value.strip("'\"") for key, value in parser.items(section) if value}
+                if "url" in found and re.match(r"\w+://", found["url"]) is None:
+                    found["url"] = os.path.normpath(path.parent / Path(found["url"]).expanduser())
+                remotes[name] = remotes.get(name, {}) | found
+    return remotes.get(default.strip("'\""), {}) if default else {}
+
+
+def remote_folder(root: Path) -> Path | None:
+    """DVC's default remote, if it is a local folder without `version_aware` or `worktree`; else None."""
+    settings = default_remote(root)
+    url = settings.get("url", "://")
+    plain = "://" not in url and not {"version_aware", "worktree"} & settings.keys()
+    return Path(url) if plain and Path(url).is_dir() else None
 
 
 def _given(path: Path) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Recorder:
         """Add the outputs of a step that has just run to the cache, and the run to the run cache; READ: its dependencies by path."""
         tracked = (step.metrics, step.plots)
         record = Record(dvcfile.command(step), dict(read), {path: self.keep(path, link=path not in tracked) for path in step.outputs})
-        self._write_run(record)
+        self.write_run(record)
         self._unwritten[step.name] = record
         return record
 
@@ -54,7 +54,7 @@ class Recorder:
         self._bring(step, run)
         for path, entry in run.outputs.items():
             # As in DVC: files that git tracks are never links into the cache.
-            self._check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
+            self.check_out(path, entry, ("copy",) if path in tracked else self.settings.links)
             # As in DVC: if outputs are links, files that git tracks keep the user's default permissions.
             if not entry.is_folder and not (path in tracked and self.settings.links[0] in ("hardlink", "symlink")):
                 self._open_to_group(self.root / path)
@@ -64,7 +64,7 @@ class Recorder:
         else:
             remove(self.root / step.run_record)
         record = Record(dvcfile.command(step), dict(read), run.outputs)
-        self._write_run(record)
+        self.write_run(record)
         self._unwritten[step.name] = record
         return record
 
@@ -90,7 +90,7 @@ class Recorder:
             target = self.cache / dvcfile.object_path(md5)
             if (found := self.hashes.entry(path)) and found.md5 == md5:
                 target.unlink(missing_ok=True)
-                self._keep(self.root / path, md5)
+                self.keep_file(self.root / path, md5)
                 continue
             data = data or (self.cache / dvcfile.object_path(run.outputs[step.provenance].md5)).read_bytes()
             make_folder(target.parent, self.settings)
@@ -104,7 +104,7 @@ class Recorder:
         if source is None or not source.exists():
             return False
         (self.cache / dvcfile.object_path(md5)).unlink(missing_ok=True)
-        self._keep(source, md5.removesuffix(".dir"), name=md5)
+        self.keep_file(source, md5.removesuffix(".dir"), name=md5)
         return True
 
     @cached_property
@@ -137,20 +137,23 @@ class Recorder:
         entry = self.hashes.entry(path)
         assert entry, f"{path} does not exist"
         if not entry.is_folder:
-            self._keep(self.root / path, entry.md5, link)
+            self.keep_file(self.root / path, entry.md5, link)
             self._open_to_group(self.root / path)
             return entry
         listing = self.hashes.listing(path)
         for name, md5 in listing.items():
-            self._keep(self.root / path / name, md5, link)
+            self.keep_file(self.root / path / name, md5, link)
         target = self.cache / dvcfile.object_path(entry.md5)
         if not target.exists():
             make_folder(target.parent, self.settings)
             replace_with(target, dvcfile.tree_bytes(listing), dvcfile.OBJECT_MODE)
         return entry
 
-    def _keep(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
-        """Copy FILE into the cache atomically; the object gets its name only once it is complete and its hash is verified."""
+    def keep_file(self, file: Path, md5: str, link: bool = False, name: str = "") -> None:
+        """Copy FILE into the cache atomically; the object gets its name only once it is complete and its hash is verified.
+
+        Raises UserError if the content is not MD5: the file changed meanwhile.
+        """
         target = self.cache / dvcfile.object_path(name or md5)
         if not target.exists():
             make_folder(target.parent, self.settings)
@@ -167,7 +170,8 @@ class Recorder:
             place(target, aside, self.settings.links)
             aside.replace(file)
 
-    def _write_run(self, record: Record) -> None:
+    def write_run(self, record: Record) -> None:
+        """Add RECORD to the run cache."""
         folder = self.cache / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
         path = folder / dvcfile.run_value(record)
         make_folder(folder, self.settings)
@@ -177,7 +181,7 @@ class Recorder:
         else:
             replace_with(path, dvcfile.run_text(record).encode(), self.settings.file_mode)
 
-    def _check_out(self, path: str, entry: Entry, links: Sequence[str]) -> None:
+    def check_out(self, path: str, entry: Entry, links: Sequence[str]) -> None:
         """Replace PATH by ENTRY from the cache: written to a temporary path, then renamed."""
         target = self.root / path
         temporary = target.with_name(f".{target.name}.restored")

@@ -1,4 +1,4 @@
-"""DVC's default remote: copies objects and entries of the run cache from it into the cache of the workspace.
+"""DVC's default remote: copies objects and entries of the run cache between it and the cache of the workspace, and small texts.
 
 A subprocess (this module) talks to the remote: DVC and its file systems take a second to import, and a hanging request can be abandoned.
 Requests and answers are JSON values, one per line; during a transfer the process sends signs of progress.
@@ -9,10 +9,12 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -65,14 +67,36 @@ class Remote:
         Raises Unreadable if there is no remote, or if it fails or does not answer in time.
         """
         wanted = list(md5s)
-        return not wanted or self._ask({"objects": wanted})
+        return not wanted or bool(self._ask({"objects": wanted}))
 
     def pull_runs(self, folder: str) -> bool:
         """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable."""
-        return self._ask({"folder": folder})
+        return bool(self._ask({"folder": folder}))
 
-    def _ask(self, request: dict[str, Any]) -> bool:
-        """The answer to REQUEST: whether the cache now has everything that was requested."""
+    def push(self, md5s: Iterable[str]) -> int:
+        """Copy objects of the cache that the remote lacks to it, a folder's listing after its files; returns the bytes sent.
+
+        Raises Unreadable as `pull` does, and if the cache lacks an object.
+        """
+        wanted = list(md5s)
+        return int(self._ask({"push": wanted})) if wanted else 0
+
+    def push_runs(self, folder: str) -> None:
+        """Copy the entries of one FOLDER of the run cache (relative to the cache) that the remote lacks to it. Raises Unreadable."""
+        self._ask({"push_folder": folder})
+
+    def write(self, name: str, text: str) -> None:
+        """Write TEXT under NAME below `adapterbuild/` in the remote, replacing what is there. Raises Unreadable."""
+        self._ask({"write": name, "text": text})
+
+    def texts(self, names: Iterable[str]) -> dict[str, str]:
+        """The texts under those of NAMES that the remote has. Raises Unreadable."""
+        wanted = list(names)
+        found: dict[str, str] = self._ask({"texts": wanted}) if wanted else {}
+        return found
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        """The answer to REQUEST."""
         if self.failed:
             raise Unreadable(self.failed)
         try:
@@ -82,7 +106,7 @@ class Remote:
             self.close()
             raise
 
-    def _answer(self, request: dict[str, Any]) -> bool:
+    def _answer(self, request: dict[str, Any]) -> Any:
         process = self._process = self._process or self._started()
         assert process.stdin and process.stdout
         try:
@@ -93,8 +117,8 @@ class Remote:
         for answer in self._answers(process.stdout.fileno()):
             if "error" in answer:
                 raise Unreadable(answer["error"])
-            if "whole" in answer:
-                return bool(answer["whole"])
+            if "answer" in answer:
+                return answer["answer"]
         raise Unreadable("the process that asks it has ended")
 
     def _answers(self, pipe: int) -> Iterator[dict[str, Any]]:
@@ -148,7 +172,7 @@ def main(root: Path) -> int:
     for line in sys.stdin:
         try:
             asking = asking or _Asking(root, signs)
-            answer: dict[str, Any] = {"whole": asking.answer(json.loads(line))}
+            answer: dict[str, Any] = {"answer": asking.answer(json.loads(line))}
         except Exception as error:
             # File systems of remotes raise arbitrary exceptions.
             said = error.problems[0].what if isinstance(error, UserError) else " ".join(str(error).split())
@@ -182,20 +206,83 @@ class _Asking:
 
         repo = Repo(str(root))
         # The run cache is where DVC 2 stored its objects.
-        self._runs = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5-dos2unix")
-        self._objects = repo.cloud.get_remote_odb(None, "build --pull", hash_name="md5")
+        self._runs = repo.cloud.get_remote_odb(None, "build", hash_name="md5-dos2unix")
+        self._objects = repo.cloud.get_remote_odb(None, "build", hash_name="md5")
         self._cache = cache_settings(root)
         self._signs = signs
         fs = self._runs.fs
         if fs.protocol == "local" and not Path(self._runs.path).is_dir():
             raise UserError(f"folder not found: {self._runs.path}")
 
-    def answer(self, request: dict[str, Any]) -> bool:
-        """Whether the remote has everything that is requested, which is then in the cache."""
-        if "folder" in request:
-            return self._folder(request["folder"])
-        # Request all of them: the next request, or another build, finds what has arrived.
-        return not [md5 for md5 in request["objects"] if not self._object(md5)]
+    def answer(self, request: dict[str, Any]) -> Any:
+        """What the method of `Remote` that sent REQUEST returns."""
+        # Other processes write too; some file systems remember what they have listed.
+        self._runs.fs.fs.invalidate_cache()
+        match request:
+            case {"folder": folder}:
+                return self._folder(folder)
+            case {"objects": md5s}:
+                # Request all of them: the next request, or another build, finds what has arrived.
+                return not [md5 for md5 in md5s if not self._object(md5)]
+            case {"push": md5s}:
+                return sum(self._push_object(md5) for md5 in md5s)
+            case {"push_folder": folder}:
+                for path in sorted((self._cache.folder / folder).iterdir()):
+                    self._upload(path, self._runs.fs, self._runs.fs.join(self._runs.path, *folder.split("/"), path.name))
+            case {"write": name, "text": text}:
+                self._write(name, text)
+            case {"texts": names}:
+                return self._texts(names)
+        return None
+
+    def _push_object(self, md5: str) -> int:
+        """Send an object, a folder with all its files, unless the remote has it; the bytes sent."""
+        fs, target, source = self._objects.fs, self._objects.oid_to_path(md5), self._cache.folder / dvcfile.object_path(md5)
+        # The listing comes last, so a remote that has it has all its files.
+        if fs.exists(target):
+            return 0
+        if not source.exists():
+            raise UserError(f"the cache has no object {md5}", hint="run: engine plan")
+        files = dict.fromkeys(dvcfile.parse_tree(source.read_bytes()).values()) if md5.endswith(".dir") else {}
+        return sum(self._push_object(file) for file in files) + self._upload(source, fs, target)
+
+    def _upload(self, source: Path, fs: Any, target: str) -> int:
+        """Copy one file to the remote, unless it is there, under its name only once it is whole; the bytes sent."""
+        if fs.exists(target):
+            return 0
+        fs.makedirs(fs.parent(target))
+        if fs.protocol in ("local", "ssh", "sftp"):
+            aside = fs.join(fs.parent(target), f".{fs.name(target)}.{socket.gethostname()}.{os.getpid()}")
+            fs.put_file(str(source), aside, callback=_arriving(self._signs))
+            fs.mv(aside, target)
+        else:
+            fs.put_file(str(source), target, callback=_arriving(self._signs))
+        return source.stat().st_size
+
+    def _name(self, name: str) -> str:
+        path: str = self._runs.fs.join(self._runs.path, "adapterbuild", *name.split("/"))
+        return path
+
+    def _write(self, name: str, text: str) -> None:
+        fs, target = self._runs.fs, self._name(name)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(text.encode())
+            file.flush()
+            aside = f"{target}.{socket.gethostname()}.{os.getpid()}"
+            fs.makedirs(fs.parent(target))
+            if fs.protocol == "local":
+                fs.put_file(file.name, aside)
+                Path(aside).replace(target)
+            else:
+                fs.put_file(file.name, target)
+
+    def _texts(self, names: Sequence[str]) -> dict[str, str]:
+        """The texts under NAMES that exist; a missing one costs one request."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError), self._runs.fs.open(self._name(name), "rb") as file:
+                found[name] = file.read().decode()
+        return found
 
     def _folder(self, inside: str) -> bool:
         """The entries of one folder of the run cache."""
@@ -230,25 +317,28 @@ class _Asking:
 
     def _copy(self, fs: Any, source: str, target: Path, mode: int, md5: str | None) -> None:
         """Copy one file to a temporary name, then move it into place; a file whose content does not match its md5 is discarded."""
-        from fsspec.callbacks import Callback  # type: ignore[import-untyped]
-
-        signs = self._signs
-
-        class Arriving(Callback):  # type: ignore[misc]
-            def call(self, *_: Any, **__: Any) -> None:
-                signs.arriving()
-
         if target.exists():
             return
         make_folder(target.parent, self._cache)
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            fs.get_file(source, str(aside), callback=Arriving())
+            fs.get_file(source, str(aside), callback=_arriving(self._signs))
             if md5 is None or file_md5(aside) == md5:
                 aside.chmod(mode)
                 aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _arriving(signs: _Signs) -> Any:
+    """A callback of fsspec that shows that a transfer goes on."""
+    from fsspec.callbacks import Callback  # type: ignore[import-untyped]
+
+    class Arriving(Callback):  # type: ignore[misc]
+        def call(self, *_: Any, **__: Any) -> None:
+            signs.arriving()
+
+    return Arriving()
 
 
 if __name__ == "__main__":

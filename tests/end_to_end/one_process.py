@@ -43,10 +43,10 @@ def build_in_one_process(place: Place) -> None:
 
 _BUILD = """
 import sys, time
-from engine.build import executors
+from engine.build.executors import local
 from engine.cli.main import main
 from engine.core.errors import UserError
-from engine.build.executors import Finished
+from engine.build.executors.base import Finished
 from stages.runner import run_step
 
 class Here:
@@ -55,7 +55,7 @@ class Here:
     def free(self, step):
         return not self.ended
 
-    def start(self, step):
+    def start(self, step, read):
         begun, status = time.monotonic(), 0
         try:
             run_step(step.kind_name, step.name)
@@ -76,7 +76,7 @@ class Here:
     def __exit__(self, *_):
         pass
 
-executors.Local = lambda *_, **__: Here()
+local.Local = lambda *_, **__: Here()
 main()
 """
 

@@ -4,6 +4,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 
 from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
 from engine.build.driver import build
-from engine.build.executors import Finished
+from engine.build.executors.base import Finished
 from engine.cli.build_view import View
 from engine.core.errors import UserError
 from engine.core.graph import Step
 from engine.core.workspace import Workspace
+from engine.dvc.dvcfile import Entry
 from engine.plan.decide import Action
 from engine.plan.project import Project
 from tests.engine.plan import test_decide as toys
@@ -36,7 +38,7 @@ class Room(Fabricator):
         same = sum(other.kind.slot == step.kind.slot for other in self.running)
         return len(self.running) < self.jobs and (step.kind.slot == "cpu" or same < 1)
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, read: Mapping[str, Entry]) -> None:
         assert self.free(step) and step.name not in self.started and set(step.producers) <= self.done
         self.running.append(step)
         self.started.append(step.name)
@@ -45,7 +47,7 @@ class Room(Fabricator):
         ended = self.draw.sample(self.running, self.draw.randint(1, len(self.running)))
         self.running = [step for step in self.running if step not in ended]
         for step in ended:
-            super().start(step)
+            super().start(step, read)
         self.ended.clear()
         self.done |= {step.name for step in ended}
         return [Finished(step, int(step.name == self.fails), 0.0) for step in ended]

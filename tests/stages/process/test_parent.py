@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
-from engine.build.executors import Local
+from engine.build.executors.local import Local
 from engine.core.errors import Location
 from engine.core.graph import Step
 from engine.core.part import Kind, Part
@@ -77,6 +77,6 @@ def test_a_step_whose_parent_has_ended_says_so_and_does_nothing(tmp_path: Path):
 def test_a_build_names_itself_to_its_steps(tmp_path: Path):
     say = [sys.executable, "-c", f"import os; print(os.environ['{PARENT}'])"]
     executor = Local(tmp_path, dvc_environment(), jobs=2, command=lambda step: say)
-    executor.start(Step("x", Kind("say", "Say.", Part), Part(), {}, "Say.", Location("specs/x.toml", 1)))
+    executor.start(Step("x", Kind("say", "Say.", Part), Part(), {}, "Say.", Location("specs/x.toml", 1)), {})
     (finished,) = executor.wait()
     assert finished.log and finished.log.read_text() == f"{named()}\n"

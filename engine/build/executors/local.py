@@ -1,4 +1,4 @@
-"""Executors: run steps one at a time in this terminal, or several in parallel on this machine."""
+"""Runs steps on this machine: one at a time in this terminal, or several in parallel."""
 
 import os
 import signal
@@ -8,42 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from engine.build.executors.base import Finished
 from engine.build.forks import Fork, Forks
 from engine.core.graph import Step
-from engine.dvc.dvcfile import TEMPORARY
+from engine.dvc.dvcfile import TEMPORARY, Entry
 from stages.process.parent import PARENT, named
 from stages.process.starting import ours
 
 _POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A step whose process has ended, with its exit status and the seconds it took."""
-
-    step: Step
-    status: int
-    seconds: float
-    log: Path | None = None
-
-
-class Executor(Protocol):
-    """Starts steps and reports which have ended; it decides and records nothing."""
-
-    def free(self, step: Step) -> bool:
-        """Whether STEP could start now."""
-
-    def start(self, step: Step) -> None:
-        """Start STEP, for which a slot is free."""
-
-    def wait(self) -> list[Finished]:
-        """Wait until at least one step has ended; returns all that have."""
-
-    def stop(self) -> list[Finished]:
-        """End all running steps, first with SIGTERM; returns all that have ended."""
 
 
 @dataclass
@@ -67,6 +42,7 @@ class Local:
     slots: Mapping[str, int] = field(default_factory=dict)
     command: Callable[[Step], list[str]] = lambda step: ours("stages", step.kind_name, step.name)
     forks: Forks | None = None
+    detaches: bool = False
     _running: list[_Process] = field(default_factory=list)
 
     def free(self, step: Step) -> bool:
@@ -74,7 +50,7 @@ class Local:
         same = sum(p.step.kind.slot == step.kind.slot for p in self._running)
         return len(self._running) < self.jobs and same < self.slots.get(step.kind.slot, self.jobs)
 
-    def start(self, step: Step) -> None:
+    def start(self, step: Step, read: Mapping[str, Entry]) -> None:
         """Start a process that ends when this one does, however this one ends (see stages.process.parent)."""
         log = self._log(step)
         output = log.open("wb") if log else None

@@ -1,0 +1,82 @@
+"""What a cluster is to a build: a scheduler that runs a command somewhere and says what became of it.
+
+An executor of another package is a class with these methods whose entry point in the group `adapterbuild.executors` has its name; it is
+called with the table `[tool.adapterbuild.executor]` of the workspace.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from engine.core.errors import UserError, did_you_mean
+
+GROUP = "adapterbuild.executors"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a step needs of a node."""
+
+    cores: int = 1
+    devices: int = 0
+    """Number of GPUs."""
+    memory: int = 0
+    """Bytes of main memory; 0: the scheduler's default."""
+    minutes: int = 0
+    """Longest wall time; 0: the scheduler's default."""
+
+
+class Unreachable(Exception):
+    """The scheduler does not answer now, which may pass; the text says why."""
+
+
+class Cluster(Protocol):
+    """A scheduler. Every method may raise Unreachable."""
+
+    @property
+    def name(self) -> str:
+        """As it is shown, such as `slurm`."""
+
+    def refusal(self, needs: Needs) -> str | None:
+        """Why no node can ever meet NEEDS, such as `no node has 8 GPUs`; None if one can, or if that is not known."""
+
+    def submit(self, label: str, command: Sequence[str], needs: Needs) -> str:
+        """Queue COMMAND, which LABEL names for people; returns the scheduler's id of the job. Raises UserError if it refuses the job."""
+
+    def states(self, ids: Iterable[str]) -> Mapping[str, str]:
+        """What each of IDS does now, such as `queued` or `running on node3`; those that have ended, or are not known, are left out."""
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """End jobs: SIGTERM first, so that a training saves its state."""
+
+    def close(self) -> None:
+        """Let go of the scheduler; jobs stay as they are."""
+
+
+def cluster(name: str, settings: Mapping[str, Any]) -> Cluster:
+    """The cluster NAME with its SETTINGS; raises UserError for an unknown name, and for settings that it does not take."""
+    if name == "slurm":
+        from engine.build.executors.slurm import Slurm
+
+        return Slurm.of(settings)
+    if name == "ray":
+        from engine.build.executors.ray_cluster import Ray
+
+        return Ray.of(settings)
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        raise UserError(f"unknown executor '{name}'", hint=did_you_mean(name, ["local", "slurm", "ray", *found]))
+    made: Cluster = found[name].load()(settings)
+    return made
+
+
+def checked(settings: Mapping[str, Any], executor: str, known: Mapping[str, type]) -> dict[str, Any]:
+    """SETTINGS of an executor, each of the type in KNOWN; raises UserError for others."""
+    for key, value in settings.items():
+        where = f"[tool.adapterbuild.executor] {key}"
+        if key not in known:
+            raise UserError(f"{where} is not a setting of the executor {executor}", hint=did_you_mean(key, list(known)))
+        if not isinstance(value, known[key]):
+            raise UserError(f"{where} must be of type {known[key].__name__}, got {value!r}")
+    return dict(settings)

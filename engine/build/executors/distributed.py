@@ -1,0 +1,271 @@
+"""Runs steps as sealed jobs on a cluster: content and results pass through the store, and the cluster only runs `engine work`."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from engine.build.executors.base import Finished
+from engine.build.executors.cluster import Cluster, Needs, Unreachable
+from engine.build.settings import ExecutorSettings
+from engine.core.errors import UserError
+from engine.core.graph import Graph, Step
+from engine.dvc.config import default_remote
+from engine.dvc.dvcfile import TEMPORARY, Entry, parse_record
+from engine.dvc.recording import Recorder
+from engine.dvc.remote import Remote
+from engine.dvc.run_records import folder_of
+from engine.dvc.writing import replace_with
+from engine.jobs.sealed import Ended, SealedJob, attempt_of, ended, ended_path, seal
+from engine.jobs.store import Store
+from engine.jobs.worker import StoreAddress
+from engine.plan.project import Project
+from engine.plan.training_inputs import estimate_of
+from stages.process.job import PREEMPTED
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+"""Attempts at one step that nodes lost or preempted; after that it counts as failed."""
+_GONE_SECONDS = 15.0
+"""How long the end of a job that the scheduler no longer knows may take to be seen in the store."""
+_POLL_SECONDS = 0.5
+_SLOWEST_POLL = 5.0
+_LIBRARIES = 2_000_000_000
+"""Bytes of main memory of a training's process before the model comes, on a machine that has the libraries in no cache."""
+_OPTIONS = ("endpointurl", "region", "profile", "port", "user", "allow_anonymous_login", "ssl_verify", "timeout")
+"""The settings of a DVC remote that a worker is told: where the store is. Credentials are looked for on the node, as DVC does."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An attempt that the scheduler has, as it is noted in the workspace for a build that is started again."""
+
+    executor: str
+    id: str
+    attempt: str
+    number: int
+    began: float
+    """Seconds since the epoch."""
+
+
+@dataclass
+class _Running:
+    step: Step
+    job: SealedJob
+    needs: Needs
+    submitted: Submitted
+    gone: float | None = None
+    """When the scheduler was first seen not to know the job."""
+    state: str = "submitted"
+
+
+@dataclass
+class Distributed:
+    """At most JOBS jobs of a cluster at once."""
+
+    root: Path
+    cluster: Cluster
+    address: StoreAddress
+    store: Store
+    recorder: Recorder
+    jobs: int
+    needs: Callable[[Step], Needs]
+    say: Callable[[str], None]
+    command: Sequence[str] = ("engine",)
+    """How the nodes start this program."""
+    detaches: bool = False
+    """Whether jobs go on when the build stops."""
+    _running: list[_Running] = field(default_factory=list)
+    _refused: dict[Needs, str | None] = field(default_factory=dict)
+    _told: bool = False
+
+    @cached_property
+    def _notes(self) -> Path:
+        folder = self.root / TEMPORARY / "adapterbuild" / "jobs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def free(self, step: Step) -> bool:
+        """Whether fewer than JOBS jobs are in the cluster."""
+        return len(self._running) < self.jobs
+
+    def start(self, step: Step, read: Mapping[str, Entry]) -> None:
+        """Send what STEP reads and its job to the store, and submit it; or take up the job that an earlier build has submitted."""
+        job, needs = SealedJob.of(step, self.root, read), self.needs(step)
+        if earlier := self._earlier(job):
+            self._running.append(_Running(step, job, needs, earlier))
+            return
+        self.refuse(step, needs)
+        for path in job.inputs:
+            if not Path(path).is_absolute():
+                # Data that no step made, and folders inside of artifacts, are in no cache yet.
+                self.recorder.keep(path, link=False)
+        seal(job, self.store)
+        self._running.append(_Running(step, job, needs, self._submit(step, job, needs, 1)))
+
+    def refuse(self, step: Step, needs: Needs) -> None:
+        """Raise UserError if no node can meet what STEP needs."""
+        if needs not in self._refused:
+            self._refused[needs] = self._patiently(lambda: self.cluster.refusal(needs))
+        if reason := self._refused[needs]:
+            hint = "change needs in [tool.adapterbuild.executor] of pyproject.toml, or build it here: --on local"
+            raise UserError(f"{step.name} cannot run on {self.cluster.name}: {reason}", step.origin, hint)
+
+    def _earlier(self, job: SealedJob) -> Submitted | None:
+        """The attempt of an earlier build, if it has ended, or if the scheduler still has it."""
+        note = self._notes / f"{job.key}.json"
+        if not note.exists():
+            return None
+        try:
+            found = Submitted(**json.loads(note.read_text("utf-8")))
+        except (ValueError, TypeError):
+            return None
+        if found.executor != self.cluster.name:
+            return None
+        done = self.store.texts([ended_path(job.key, found.attempt)])
+        if done:
+            # A failure is tried anew; a success only has to be fetched.
+            return found if ended(next(iter(done.values()))).status == 0 else None
+        return found if found.id in self._patiently(lambda: self.cluster.states([found.id])) else None
+
+    def _submit(self, step: Step, job: SealedJob, needs: Needs, number: int) -> Submitted:
+        attempt = attempt_of(job, number, f"{time.time()} {os.getpid()}")
+        options = [part for name, value in self.address.options.items() for part in ("--store-option", f"{name}={value}")]
+        command = [*self.command, "work", job.key, "--store", self.address.url, *options, "--attempt", attempt]
+        number_there = self._patiently(lambda: self.cluster.submit(f"ab-{step.name}", command, needs))
+        found = Submitted(self.cluster.name, number_there, attempt, number, time.time())
+        replace_with(self._notes / f"{job.key}.json", json.dumps(asdict(found)).encode())
+        return found
+
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """The answer of the scheduler, which may be away for a while."""
+        began = time.monotonic()
+        while True:
+            try:
+                answer = request()
+            except Unreachable as error:
+                if time.monotonic() - began > self.store.patience:
+                    raise UserError(f"{self.cluster.name} has not answered for {self.store.patience:.0f} s: {error}") from None
+                if not self._told:
+                    self.say(f"{self.cluster.name} does not answer: {error}; waiting")
+                    self._told = True
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._told = False
+                return answer
+
+    def wait(self) -> list[Finished]:
+        """Wait until at least one job has ended; returns all that have, with their outputs in the cache."""
+        pause = _POLL_SECONDS
+        while True:
+            if found := self._ended():
+                return found
+            time.sleep(pause)
+            pause = min(1.2 * pause, _SLOWEST_POLL)
+
+    def _ended(self) -> list[Finished]:
+        names = {ended_path(each.job.key, each.submitted.attempt): each for each in self._running}
+        ends = {name: ended(text) for name, text in self.store.texts(names).items()}
+        found = [finished for name, end in ends.items() if (finished := self._finished(names[name], end))]
+        open_ones = [each for each in self._running if ended_path(each.job.key, each.submitted.attempt) not in ends]
+        states = self._patiently(lambda: self.cluster.states([each.submitted.id for each in open_ones])) if open_ones else {}
+        for each in open_ones:
+            each.state = states.get(each.submitted.id, "gone")
+            if each.state != "gone":
+                each.gone = None
+            elif each.gone is None:
+                each.gone = time.monotonic()
+            elif time.monotonic() - each.gone > _GONE_SECONDS and (lost := self._again(each, "its node was lost")):
+                found.append(lost)
+        self._running = [each for each in self._running if each.step not in [finished.step for finished in found]]
+        return found
+
+    def _finished(self, running: _Running, end: Ended) -> Finished | None:
+        """What the build is told of a job that has ended; None if it was submitted again."""
+        step, job = running.step, running.job
+        if end.status == PREEMPTED:
+            return self._again(running, f"{end.host} preempted it")
+        if end.status == 0 and not self._fetch(job):
+            return self._again(running, f"{end.host} has run it, but the store lacks its outputs")
+        log = self.root / TEMPORARY / "adapterbuild" / f"{step.name}.log"
+        replace_with(log, end.log.encode())
+        return Finished(step, end.status, end.seconds, log, end.host)
+
+    def _fetch(self, job: SealedJob) -> bool:
+        """Bring the outputs and records of a run of JOB into the cache; returns whether the store has them whole."""
+        if not self.store.pull_runs(job.run_folder):
+            return False
+        for path in sorted((self.recorder.cache / job.run_folder).iterdir()):
+            outputs = parse_record(path.read_bytes()).outputs
+            artifact, statement = (outputs[f"artifacts/{job.step}{end}"] for end in ("", ".provenance.json"))
+            if self.store.pull([artifact.md5, statement.md5]):
+                self.store.pull_runs(folder_of(job.step, statement.md5))
+                return True
+        return False
+
+    def _again(self, running: _Running, why: str) -> Finished | None:
+        """Submit the step again; the end of it, as preempted, if it has been tried often enough."""
+        number = running.submitted.number
+        if number >= _ATTEMPTS:
+            self.say(f"{running.step.name}: {why}; given up after {number} attempts")
+            return Finished(running.step, 1, time.time() - running.submitted.began)
+        self.say(f"{running.step.name}: {why}; submitted again, from its last checkpoint in the store")
+        running.submitted = self._submit(running.step, running.job, running.needs, number + 1)
+        running.gone = None
+        return None
+
+    def stop(self) -> list[Finished]:
+        """Cancel all jobs, unless the build is to be detached from them; a training's checkpoints stay in the store."""
+        if self._running and not self.detaches:
+            self._patiently(lambda: self.cluster.cancel([each.submitted.id for each in self._running]))
+        self._running = []
+        return []
+
+    def __enter__(self) -> "Distributed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.close()
+
+
+def known_needs(step: Step, project: Project, graph: Graph) -> Needs:
+    """What the spec and the estimate say that STEP needs: threads as cores, and the memory of a training without GPUs."""
+    from stages import train
+
+    memory = 0
+    if step.kind is train.KIND:
+        estimate = estimate_of(step, graph, project.plan(graph), project.store())
+        memory = estimate.memory.total + _LIBRARIES if estimate else 0
+    return Needs(cores=getattr(step.parameters, "threads", None) or 1, memory=memory)
+
+
+def distributed(
+    project: Project,
+    graph: Graph,
+    cluster: Cluster,
+    remote: Remote,
+    settings: ExecutorSettings,
+    jobs: int,
+    say: Callable[[str], None],
+    detach: bool = False,
+) -> Distributed:
+    """The executor of a build of GRAPH on CLUSTER, with DVC's default remote as the store; raises UserError if there is none."""
+    found = default_remote(project.root)
+    if "url" not in found:
+        hint = "for example: dvc remote add --default store /shared/folder (or s3://bucket/path)"
+        raise UserError("jobs of a cluster need a store, and this workspace has no default DVC remote", hint=hint)
+    options = {key: value for key, value in found.items() if key in _OPTIONS}
+    store = Store(remote, say)
+    recorder = Recorder(project.root, project.hashes)
+
+    def needs(step: Step) -> Needs:
+        return settings.needs_of(step.kind_name, known_needs(step, project, graph))
+
+    return Distributed(
+        project.root, cluster, StoreAddress(found["url"], options), store, recorder, jobs, needs, say, settings.command, detach
+    )

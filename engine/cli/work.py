@@ -1,0 +1,55 @@
+"""The command that runs one sealed job: work."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import app
+
+
+@app.command()
+def work(
+    job: Annotated[str, typer.Argument(help="The job's key, which the build that sealed it gives.", metavar="JOB")],
+    store: Annotated[str, typer.Option(help="The store: a folder, or a URL of DVC's remotes such as s3://bucket/path.", metavar="URL")],
+    store_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An option of the store as DVC names it, such as endpointurl=http://host:9000; no secrets.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    attempt: Annotated[str, typer.Option(help="Names this attempt for the build that waits for it.", metavar="NAME")] = "by-hand",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for content that several jobs on this machine read; default: ~/.cache/adapterbuild/jobs.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Run in this empty folder and keep it; default: a temporary one, removed.")] = None,
+) -> None:
+    """Run one sealed job of a build on this machine, with its content from the store; `engine build --on` starts this on nodes.
+
+    Exit codes: 0: built, and its record is in the store; 1: failed; 75: stopped, and its checkpoints are in the store.
+    """
+    from engine.cli.render import error
+    from engine.core.errors import UserError
+    from engine.jobs.worker import StoreAddress, Worker
+
+    try:
+        options = dict(option.split("=", 1) for option in store_option or ())
+    except ValueError:
+        raise typer.BadParameter("must be NAME=VALUE", param_hint="--store-option") from None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    made = folder or Path(tempfile.mkdtemp(prefix=f"adapterbuild-{job[:12]}-"))
+    try:
+        made.mkdir(parents=True, exist_ok=True)
+        if any(made.iterdir()):
+            raise UserError(f"{made} is not empty", hint="name another --folder")
+        status = Worker(StoreAddress(store, options), attempt, (cache or home / "adapterbuild" / "jobs").resolve()).run(job, made.resolve())
+    except UserError as problem:
+        error(problem)
+        status = 1
+    finally:
+        if folder is None:
+            shutil.rmtree(made, ignore_errors=True)
+    raise typer.Exit(status)
