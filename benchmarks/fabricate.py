@@ -115,6 +115,8 @@ class Fabricator:
     files: dict[str, set[str]]
     """The files of each artifact, by the step's name."""
     ended: list[Finished] = field(default_factory=list)
+    detaches: bool = False
+    keeps_going: bool = False
 
     def free(self, step: Step) -> bool:
         """There is always room."""

@@ -144,16 +144,16 @@ class _Build:
         self.decidable = [place for place, step in enumerate(self.graph) if not step.producers]
 
     def go(self) -> None:
-        """Settle every step; after a failure, start no more, and wait for those that run."""
+        """Settle every step; after a failure, start no more unless the executor keeps going, and wait for those that run."""
         running = 0
         while True:
-            if not self.failed:
+            if not self.failed or self.executor.keeps_going:
                 while self.decidable:
                     self._decide(self.graph.steps[heappop(self.decidable)])
                 running += self._start_all()
             if not running:
                 break
-            if self.executor.detaches and not self.failed:
+            if self.executor.detaches:
                 names = ", ".join(name for name in self.read if name in self.unsettled)
                 raise BuildDetached(f"left running: {names}; the next engine build takes them up")
             ended = self.executor.wait()

@@ -22,6 +22,8 @@ class ExecutorSettings:
     jobs: int | None = None
     command: tuple[str, ...] = ("engine",)
     """How a node starts this program."""
+    lost_after: float = 15.0
+    """Seconds that the end of a job may take to be seen in the store, once the scheduler no longer knows the job."""
     needs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By kind of step, and `default`: cores, devices, memory in bytes, minutes."""
     rest: Mapping[str, Any] = field(default_factory=dict)
@@ -43,17 +45,20 @@ def executor_settings(root: Path, kinds: tuple[str, ...]) -> ExecutorSettings:
         raise UserError(f"cannot read {_FILE}: {error}", Location(_FILE)) from None
     rest = dict(given)
     on, jobs, command, needs = rest.pop("on", "local"), rest.pop("jobs", None), rest.pop("command", "engine"), rest.pop("needs", {})
+    lost_after = rest.pop("lost_after", ExecutorSettings.lost_after)
     if not isinstance(on, str):
         raise _wrong("on", "the name of an executor", on)
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise _wrong("jobs", "a number above zero", jobs)
+    if not isinstance(lost_after, int | float) or isinstance(lost_after, bool) or lost_after < 0:
+        raise _wrong("lost_after", "a number of seconds", lost_after)
     words = [command] if isinstance(command, str) else command
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise _wrong("command", 'a program, or a list of words such as ["/opt/venv/bin/engine"]', command)
     if not isinstance(needs, dict):
         raise _wrong("needs", "a table", needs)
     found = {kind: _needs(kind, value, kinds) for kind, value in needs.items()}
-    return ExecutorSettings(on, jobs, tuple(words), found, rest)
+    return ExecutorSettings(on, jobs, tuple(words), float(lost_after), found, rest)
 
 
 def _needs(kind: str, given: Any, kinds: tuple[str, ...]) -> dict[str, int]:

@@ -51,6 +51,7 @@ from stages.runner import run_step
 
 class Here:
     ended = []
+    detaches = keeps_going = False
 
     def free(self, step):
         return not self.ended

@@ -1,5 +1,6 @@
 """A Slurm cluster of several nodes on this machine: munged, slurmctld and a slurmd for each node, with files and ports of their own."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -90,7 +91,10 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
         )
         munge = self.folder / "munge"
-        files = [f"--{name}={munge / value}" for name, value in {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}.items()]
+        files = [
+            f"--{name}={munge / value}"
+            for name, value in {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}.items()
+        ]
         self._run("munged", ["munged", "--foreground", "--force", *files])
         self._until(lambda: (munge / "socket").exists(), "munged")
         self.start_controller()
@@ -108,26 +112,20 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
     def kill(self, name: str) -> None:
         """SIGKILL to a daemon, and for a node to everything that it has started."""
         process = self.processes.pop(name)
-        for child in self._below(process.pid) if name.startswith("n") else []:
-            os.kill(child, signal.SIGKILL)
         process.kill()
         process.wait()
+        for child in self._jobs_of(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
-    def _below(self, pid: int) -> list[int]:
-        """Processes of a node's jobs: slurmstepd leaves slurmd, so they are found by the node's name in their environment."""
-        name = next(name for name, process in [*self.processes.items(), ("", None)] if process is None or process.pid == pid)
+    def _jobs_of(self, node: str) -> list[int]:
+        """Processes of a node's jobs, which are no children of its slurmd, by the environment that Slurm gives them."""
         found = []
         for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    environment = (entry / "environ").read_bytes().split(b"\0")
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                ours = str(self.folder).encode()
-                if f"SLURMD_NODENAME={name}".encode() in environment and any(ours in each for each in environment) or (
-                    command.startswith(b"slurmstepd") and False
-                ):
+            with contextlib.suppress(OSError):
+                environment = (entry / "environ").read_bytes().split(b"\0") if entry.name.isdecimal() else []
+                ours = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
+                if f"SLURMD_NODENAME={node}".encode() in environment and ours in environment:
                     found.append(int(entry.name))
         return found
 

@@ -35,6 +35,10 @@ class Executor(Protocol):
         """Wait until at least one step has ended; returns all that have."""
 
     @property
+    def keeps_going(self) -> bool:
+        """Whether a failed step leaves those to run that do not depend on it."""
+
+    @property
     def detaches(self) -> bool:
         """Whether the build ends, and leaves the running steps to go on, when no further step can start."""
 

@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 _ATTEMPTS = 5
 """Attempts at one step that nodes lost or preempted; after that it counts as failed."""
-_GONE_SECONDS = 15.0
-"""How long the end of a job that the scheduler no longer knows may take to be seen in the store."""
 _POLL_SECONDS = 0.5
 _SLOWEST_POLL = 5.0
 _LIBRARIES = 2_000_000_000
@@ -79,6 +77,9 @@ class Distributed:
     command: Sequence[str] = ("engine",)
     """How the nodes start this program."""
     detaches: bool = False
+    keeps_going: bool = True
+    lost_after: float = 15.0
+    """Seconds after which a job that the scheduler no longer knows, and whose end is not in the store, counts as lost."""
     """Whether jobs go on when the build stops."""
     _running: list[_Running] = field(default_factory=list)
     _refused: dict[Needs, str | None] = field(default_factory=dict)
@@ -180,7 +181,7 @@ class Distributed:
                 each.gone = None
             elif each.gone is None:
                 each.gone = time.monotonic()
-            elif time.monotonic() - each.gone > _GONE_SECONDS and (lost := self._again(each, "its node was lost")):
+            elif time.monotonic() - each.gone > self.lost_after and (lost := self._again(each, "its node was lost")):
                 found.append(lost)
         self._running = [each for each in self._running if each.step not in [finished.step for finished in found]]
         return found
@@ -267,5 +268,15 @@ def distributed(
         return settings.needs_of(step.kind_name, known_needs(step, project, graph))
 
     return Distributed(
-        project.root, cluster, StoreAddress(found["url"], options), store, recorder, jobs, needs, say, settings.command, detach
+        project.root,
+        cluster,
+        StoreAddress(found["url"], options),
+        store,
+        recorder,
+        jobs,
+        needs,
+        say,
+        settings.command,
+        detach,
+        lost_after=settings.lost_after,
     )

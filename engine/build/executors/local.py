@@ -43,6 +43,7 @@ class Local:
     command: Callable[[Step], list[str]] = lambda step: ours("stages", step.kind_name, step.name)
     forks: Forks | None = None
     detaches: bool = False
+    keeps_going: bool = False
     _running: list[_Process] = field(default_factory=list)
 
     def free(self, step: Step) -> bool:

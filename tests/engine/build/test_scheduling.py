@@ -47,7 +47,7 @@ class Room(Fabricator):
         ended = self.draw.sample(self.running, self.draw.randint(1, len(self.running)))
         self.running = [step for step in self.running if step not in ended]
         for step in ended:
-            super().start(step, read)
+            super().start(step, {})
         self.ended.clear()
         self.done |= {step.name for step in ended}
         return [Finished(step, int(step.name == self.fails), 0.0) for step in ended]

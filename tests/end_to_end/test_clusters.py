@@ -1,0 +1,375 @@
+"""Builds on a cluster: the same results as here, whatever dies; the cluster's nodes know nothing but the store.
+
+Most run on a cluster of plain processes, a plug-in as others may write one (tests.support.processes): steps that need no torch, generate
+and split. Slurm and Ray are real ones with three nodes each.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.build.driver import dvc_environment
+from tests.end_to_end.conftest import COMMON, Place, spec, told
+from tests.support import processes, slurm
+
+ENGINE = str(Path(sys.executable).with_name("engine"))
+LIGHT = ("generate-a", "generate-b", "split-a", "split-b")
+SPLITS = ("split-a", "split-b")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Two experiments, of which nothing is built, in a workspace without code: not to be changed."""
+    place = Place(tmp_path_factory.mktemp("clusters") / "ws")
+    place.root.mkdir()
+    place.run("engine", "init", ".")
+    (place.root / "specs/first.toml").unlink()
+    place.write("data/a.jsonl", "".join(json.dumps({"word": f"w{n}"}) + "\n" for n in range(40)))
+    place.write("data/b.jsonl", "".join(json.dumps({"word": f"w{n}", "double": f"w{n} w{n}"}) + "\n" for n in range(40)))
+    place.write("specs/parts/common.toml", COMMON)
+    place.write("specs/one.toml", spec("one", "a"))
+    place.write("specs/two.toml", spec("two", "a", "b"))
+    place.run("engine", "compile")
+    place.commit("specs")
+    return place
+
+
+@pytest.fixture(scope="module")
+def here(template: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The splits, built on this machine: not to be changed."""
+    place = template.copy_to(tmp_path_factory.mktemp("here") / "ws")
+    place.run("engine", "build", *SPLITS)
+    return place
+
+
+@pytest.fixture
+def place(template: Place, tmp_path: Path) -> Place:
+    """A workspace with a folder as its store, which builds on the cluster of processes."""
+    place = template.copy_to(tmp_path / "ws")
+    (tmp_path / "store").mkdir()
+    place.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    settings(place)
+    return place
+
+
+def cluster_of(place: Place) -> Path:
+    return place.root.parent / "cluster"
+
+
+def settings(place: Place, **more: object) -> None:
+    values = {"on": "processes", "command": ENGINE, "lost_after": 0.5, "folder": str(cluster_of(place)), **more}
+    place.write("pyproject.toml", "[tool.adapterbuild.executor]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in values.items()))
+
+
+def toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+def environment(place: Place) -> dict[str, str]:
+    folder = cluster_of(place)
+    site = folder / processes.SITE
+    return dvc_environment() | {"PYTHONPATH": str(site if site.exists() else processes.install(folder))}
+
+
+def start(place: Place, *command: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [ENGINE, *command], cwd=place.root, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def build(place: Place, *targets: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [ENGINE, "build", *(targets or SPLITS)], cwd=place.root, env=environment(place), capture_output=True, text=True, check=False
+    )
+
+
+def records(place: Place) -> str:
+    """What `dvc.lock` says of steps; its head is the same everywhere."""
+    return (place.root / "dvc.lock").read_text()
+
+
+def jobs(place: Place) -> list[str]:
+    """The step of each submitted job, in order."""
+    return [each["label"].removeprefix("ab-") for each in processes.submissions(cluster_of(place))]
+
+
+def test_a_build_on_a_cluster_records_what_a_build_here_records(place: Place, here: Place):
+    done = build(place)
+    assert done.returncode == 0, done.stderr
+    assert records(place) == records(here) and sorted(jobs(place)) == sorted(LIGHT)
+    for name in LIGHT:
+        for path in (f"metrics/{name}.json", f"artifacts/{name}.provenance.json"):
+            assert (place.root / path).read_bytes() == (here.root / path).read_bytes()
+    assert set(place.plan(*SPLITS).values()) == {"keep"}
+
+
+def test_what_a_cluster_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
+    build(place)
+    place.commit("built")
+    root = place.root.with_name("clone")
+    place.git("clone", "--quiet", str(place.root), str(root))
+    shutil.copy(place.root / ".dvc/config", root / ".dvc/config")
+    clone = Place(root)
+    (root / "dvc.lock").unlink()
+    done = build(clone)
+    assert done.returncode == 0 and done.stderr.count("restored") == len(LIGHT), done.stderr
+    assert len(jobs(place)) == len(LIGHT)
+
+
+@pytest.mark.long
+def test_workers_that_are_killed_leave_nothing_that_counts(place: Place, here: Place):
+    settings(place, kills=4)
+    done = build(place)
+    assert done.returncode == 0, done.stderr
+    assert records(place) == records(here)
+    assert len(jobs(place)) >= 2 * len(LIGHT), "the kills came too late"
+
+
+@pytest.mark.long
+def test_a_step_that_is_lost_again_and_again_fails_and_the_others_go_on(place: Place):
+    settings(place, environment={"PATH": "/nonexistent"}, command=["/bin/sh", "-c", 'case "$*" in *) kill -9 $$;; esac', "sh"])
+    done = build(place)
+    assert done.returncode == 1 and "generate-a: its node was lost; given up after 5 attempts" in done.stderr
+    assert "generate-a, generate-b failed" in done.stderr or "generate-b, generate-a failed" in done.stderr
+
+
+@pytest.mark.long
+def test_a_failed_step_stops_only_what_depends_on_it(place: Place):
+    place.edit("specs/parts/common.toml", 'column = "double" }', 'column = "nothing" }')
+    done = build(place)
+    assert done.returncode == 1 and "generate-b failed" in done.stderr and "nothing" in done.stderr
+    assert set(place.plan(*SPLITS).items()) >= {("split-a", "keep"), ("generate-a", "keep"), ("generate-b", "run")}
+
+
+def test_a_killed_build_finds_its_jobs_when_it_is_started_again(place: Place, here: Place):
+    # The first attempts take long enough to be met by the second build.
+    settings(place, first=["/bin/sh", "-c", 'sleep 3; exec "$@"', "sh"])
+    first = start(place, "build", *SPLITS)
+    deadline = time.monotonic() + 60
+    while len(jobs(place)) < 2:
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    assert build(place).returncode == 0 and records(place) == records(here)
+    assert sorted(jobs(place)) == sorted(LIGHT)
+
+
+@pytest.mark.long
+def test_a_detached_build_leaves_its_jobs_to_the_next(place: Place, here: Place):
+    while (done := build(place, *SPLITS, "--detach")).returncode == 2:
+        assert "left running" in done.stderr
+        for each in processes.submissions(cluster_of(place)):
+            processes.wait_for(each["pid"])
+    assert done.returncode == 0 and records(place) == records(here)
+    assert sorted(jobs(place)) == sorted(LIGHT)
+
+
+@pytest.mark.long
+def test_an_interrupted_build_ends_its_jobs(place: Place):
+    settings(place, first=["/bin/sh", "-c", 'sleep 60; exec "$@"', "sh"])
+    first = start(place, "build", *SPLITS)
+    deadline = time.monotonic() + 60
+    while len(jobs(place)) < 2:
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+    for each in processes.submissions(cluster_of(place)):
+        processes.wait_for(each["pid"], 20)
+
+
+@pytest.mark.long
+def test_two_builds_at_once_come_to_the_same(place: Place, here: Place):
+    other = place.copy_to(place.root.with_name("other"))
+    both = [start(each, "build", *SPLITS) for each in (place, other)]
+    for each in both:
+        _, said = each.communicate(timeout=300)
+        assert each.returncode == 0, said
+    assert records(place) == records(other) == records(here)
+
+
+@pytest.mark.long
+def test_a_store_that_is_away_for_a_while_costs_only_time(place: Place, here: Place):
+    store, away = place.root.with_name("store"), place.root.with_name("away")
+    first = start(place, "build", *SPLITS)
+    deadline = time.monotonic() + 60
+    while not jobs(place):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.05)
+    store.rename(away)
+    time.sleep(4)
+    # What a worker has written into a folder of its own making meanwhile is no store.
+    shutil.rmtree(store, ignore_errors=True)
+    away.rename(store)
+    _, said = first.communicate(timeout=300)
+    assert first.returncode == 0, said
+    assert records(place) == records(here)
+
+
+@pytest.mark.long
+def test_a_node_with_another_version_of_a_package_refuses_the_step(place: Place):
+    site = place.root.parent / "other"
+    (site / "jinja2-99.0.dist-info").mkdir(parents=True)
+    (site / "jinja2-99.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: jinja2\nVersion: 99.0\n")
+    settings(place, environment={"PYTHONPATH": str(site)})
+    done = build(place)
+    assert done.returncode == 1 and "99.0 is installed, the lock says" in done.stderr, done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of a few kilobytes needs root")
+def test_a_full_disk_on_a_node_fails_the_step_and_names_it(place: Place, tmp_path: Path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "none", small], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        settings(place, environment={"TMPDIR": str(small)})
+        done = build(place)
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
+    assert done.returncode == 1 and "space" in done.stderr and "generate-a" in done.stderr, done.stderr
+
+
+def test_needs_that_no_node_meets_are_refused_before_anything_is_submitted(place: Place):
+    settings(place, needs={"generate": {"cores": 65}})
+    done = build(place)
+    assert done.returncode == 1 and not jobs(place)
+    assert re.search(r"generate-\w cannot run on processes: no node has 64 cores", done.stderr), done.stderr
+
+
+@pytest.mark.long
+def test_needs_are_those_of_the_settings(place: Place):
+    settings(place, needs={"default": {"minutes": 5}, "split": {"cores": 3, "memory": "2GB"}})
+    assert build(place).returncode == 0
+    told_needs = {each["label"]: each["needs"] for each in processes.submissions(cluster_of(place))}
+    assert told_needs["ab-split-a"] == {"cores": 3, "devices": 0, "memory": 2_000_000_000, "minutes": 5}
+    assert told_needs["ab-generate-a"] == {"cores": 1, "devices": 0, "memory": 0, "minutes": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("on = 3", "on must be the name of an executor, got 3"),
+        ("jobs = 0", "jobs must be a number above zero, got 0"),
+        ('on = "slrum"', "unknown executor 'slrum'"),
+        ("needs = { trian = { cores = 1 } }", "needs.trian: unknown kind of step"),
+        ('needs = { train = { memory = "lots" } }', "needs.train.memory must be a size such as \"16GB\", got 'lots'"),
+        ("needs = { train = { gpus = 1 } }", "needs.train.gpus is not a need"),
+        ("command = []", "command must be a program"),
+    ],
+)
+def test_settings_that_mean_nothing_are_named(place: Place, text: str, said: str):
+    place.write("pyproject.toml", f"[tool.adapterbuild.executor]\n{text}\n")
+    done = build(place)
+    assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+def test_a_cluster_without_a_store_is_an_error_with_the_way_out(template: Place, tmp_path: Path):
+    place = template.copy_to(tmp_path / "ws")
+    settings(place)
+    done = build(place)
+    assert done.returncode == 1 and "dvc remote add --default" in done.stderr
+
+
+def test_secrets_are_not_for_the_command_line(tmp_path: Path):
+    done = subprocess.run(
+        [ENGINE, "work", "0" * 64, "--store", "s3://bucket", "--store-option", "secret_access_key=x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "secret_access_key is a secret" in done.stderr
+
+
+def test_a_job_that_was_edited_in_the_store_is_refused(place: Place):
+    settings(place, command=["/bin/true"])
+    first = start(place, "build", "generate-a")
+    deadline = time.monotonic() + 60
+    store = place.root.with_name("store")
+    while not (found := list(store.glob("adapterbuild/jobs/*/*.json"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    content = json.loads(found[0].read_text())
+    found[0].write_text(json.dumps(content | {"identity": content["identity"].replace("word", "other")}))
+    done = subprocess.run([ENGINE, "work", found[0].stem, "--store", str(store)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "it was edited" in done.stderr
+
+
+@pytest.fixture
+def real_slurm(tmp_path_factory: pytest.TempPathFactory):
+    """A Slurm cluster of three nodes."""
+    if reason := slurm.obstacle():
+        pytest.skip(reason)
+    cluster = slurm.SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.mark.long
+def test_slurm_builds_what_was_built_here(place: Place, built: Place, real_slurm: slurm.SlurmCluster):
+    place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\njobs = 6\ncommand = "{ENGINE}"\n')
+    done = subprocess.run(
+        [ENGINE, "build"], cwd=place.root, env=dvc_environment() | real_slurm.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + real_slurm.logs()
+    for name in ("train-one", "train-two", "evaluate-two"):
+        path = f"artifacts/{name}.provenance.json"
+        assert told(place.root / path).digest == told(built.root / path).digest
+
+
+@pytest.mark.long
+def test_slurm_may_lose_a_node_and_its_controller(place: Place, here: Place, real_slurm: slurm.SlurmCluster):
+    place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\ncommand = "{ENGINE}"\nlost_after = 1\n')
+    environment = dvc_environment() | real_slurm.environment
+    first = subprocess.Popen([ENGINE, "build", *SPLITS], cwd=place.root, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while "RUNNING" not in (queue := real_slurm.command("squeue", "--noheader", "--format=%T %N")):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.05)
+    node = re.search(r"RUNNING (n\d)", queue)[1]
+    real_slurm.kill(node)
+    real_slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    real_slurm.kill("slurmctld")
+    time.sleep(1)
+    real_slurm.start_controller()
+    _, said = first.communicate(timeout=300)
+    assert first.returncode == 0, said + real_slurm.logs()
+    assert records(place) == records(here)
+
+
+@pytest.mark.long
+def test_ray_builds_what_was_built_here(place: Place, here: Place):
+    pytest.importorskip("ray", reason="ray is not installed")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "ray"\ncommand = "{ENGINE}"\naddress = "{cluster.address}"\n')
+        done = build(place)
+        assert done.returncode == 0, done.stderr
+        assert records(place) == records(here)
+        place.edit("pyproject.toml", "address", "needs = { default = { devices = 8 } }\naddress")
+        place.edit("specs/parts/common.toml", "validation = 0.1", "validation = 0.2")
+        refused = build(place)
+        assert refused.returncode == 1 and "no node of the Ray cluster has 1 CPU, 8 GPU" in refused.stderr
+    finally:
+        cluster.shutdown()

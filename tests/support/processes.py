@@ -1,0 +1,88 @@
+"""A cluster that is processes of this machine, as a plug-in: it kills, and remembers what was submitted."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SITE = "site"
+"""The folder, inside the cluster's, that puts the plug-in on a Python's path."""
+
+
+def install(folder: Path) -> Path:
+    """Make the plug-in known to a Python whose path has the folder that is returned."""
+    site = folder / SITE
+    information = site / "processes-1.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: processes\nVersion: 1\n")
+    (information / "entry_points.txt").write_text("[adapterbuild.executors]\nprocesses = processes_plugin:Processes\n")
+    (site / "processes_plugin.py").write_text(Path(__file__).read_text())
+    return site
+
+
+class Processes:
+    """Each job is a process in a session of its own, which outlives the build; `kills`: so many attempts of each job get SIGKILL."""
+
+    name = "processes"
+
+    def __init__(self, settings):
+        self.folder = Path(settings["folder"])
+        self.kills = settings.get("kills", 0)
+        self.environment = os.environ | settings.get("environment", {})
+        self.first = settings.get("first", [])  # words before the command of the first attempt at each job
+        (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
+
+    def refusal(self, needs):
+        return "no node has 64 cores" if needs.cores > 64 else None
+
+    def submit(self, label, command, needs):
+        earlier = [each for each in submissions(self.folder) if each["label"] == label]
+        words = [*(self.first if not earlier else []), *command]
+        log = (self.folder / f"{label}.log").open("ab")
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True)
+        with (self.folder / "submitted.jsonl").open("a") as file:
+            file.write(json.dumps({"label": label, "pid": process.pid, "needs": needs.__dict__}) + "\n")
+        if len(earlier) < self.kills:
+            # Sooner for each next attempt, so that every part of a job is met: its start, its step, its uploads.
+            code = f"import os, time; time.sleep({2.0 / (1 + len(earlier))}); os.killpg({process.pid}, 9)"
+            subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
+        return str(process.pid)
+
+    def states(self, ids):
+        return {number: f"running as process {number}" for number in ids if alive(int(number))}
+
+    def cancel(self, ids):
+        for number in ids:
+            if alive(int(number)):
+                os.killpg(int(number), signal.SIGTERM)
+
+    def close(self):
+        pass
+
+
+def submissions(folder):
+    """What was submitted so far."""
+    path = folder / "submitted.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_for(pid, seconds=60.0):
+    """Wait until a process has ended."""
+    deadline = time.monotonic() + seconds
+    while alive(pid):
+        assert time.monotonic() < deadline, f"process {pid} goes on"
+        time.sleep(0.1)
