@@ -224,6 +224,7 @@ def _record(run: Run, statement: str, started: datetime, measured: Mapping[str, 
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         machine={
             "python": platform.python_version(),
+            "host": platform.node(),
             "platform": platform.platform(),
             "cores": os.cpu_count(),
             "numerics": numerics.description(),

@@ -11,7 +11,7 @@ from engine.dvc import dvcfile
 from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.remote import PATIENCE, Remote, Unreadable
-from engine.dvc.run_records import folder_of
+from engine.dvc.run_records import RunRecord, folder_of
 from engine.plan.decide import Action, Planner
 from engine.plan.project import Project
 
@@ -23,6 +23,8 @@ class Puller:
     store: Disk
     remote: Remote
     warn: Callable[[str], None]
+    download: bool = True
+    """Whether results are pulled; False: the store is told what the remote offers, and only listings and statements are pulled."""
     _asked: set[str] = field(default_factory=set)
 
     def bring(self, step: Step, planner: Planner, action: Action) -> bool:
@@ -40,7 +42,8 @@ class Puller:
             if outputs and self.store.run_record(step.name, outputs[step.provenance].md5) is None:
                 self.remote.pull_runs(folder_of(step.name, outputs[step.provenance].md5))
         except Unreadable as error:
-            hint = f"building here instead; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
+            instead = "building here instead" if self.download else "planning without it"
+            hint = f"{instead}; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
             self.warn(f"DVC's remote cannot be read: {error}; {hint}")
         return False
 
@@ -54,11 +57,23 @@ class Puller:
             if run is None or set(run.outputs) != set(step.outputs):
                 continue
             # Files that git tracks are in no remote: the statement contains them.
-            entries = [run.outputs[path] for path in (step.artifact, step.provenance)]
-            if self.remote.pull(entry.md5 for entry in entries):
-                self.remote.pull_runs(folder_of(step.name, run.outputs[step.provenance].md5))
+            artifact, statement = (run.outputs[path] for path in (step.artifact, step.provenance))
+            whole = self.remote.pull([statement.md5]) and (self.remote.pull if self.download else self.remote.has)([artifact.md5])
+            if whole:
+                self.remote.pull_runs(folder_of(step.name, statement.md5))
+                if not self.download and not self.store.holds(artifact):
+                    self.store.offered[artifact.md5] = _told(self.store.run_record(step.name, statement.md5), artifact)
                 return True
         return False
+
+
+def _told(ran: RunRecord | None, artifact: Entry) -> str:
+    """What the plan says of a result that the remote has."""
+    size = f", {artifact.size / 1e6:,.1f} MB to download"
+    if ran is None:
+        return size
+    host = ran.machine.get("host")
+    return f", built {f'on {host} ' if host else ''}at {ran.finished}{size}"
 
 
 def pull_all(project: Project, graph: Graph, puller: Puller) -> int:

@@ -1,4 +1,4 @@
-"""The command that runs the plan: build."""
+"""The commands that run the plan and share what came of it: build, push."""
 
 from typing import Annotated
 
@@ -83,3 +83,23 @@ def build(
         raise typer.Exit(PREEMPTED) from None
     if selected.experiments:
         print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)
+
+
+@app.command()
+def push(targets: Targets = None) -> None:
+    """Send what is built to DVC's default remote, where others' `engine build --pull` and `engine plan --remote` find it."""
+    from engine.build.pushing import push as send
+    from engine.cli import render
+    from engine.dvc.remote import Remote
+
+    project = load_project()
+    selected = project.select(targets or [])
+
+    def told(step: str, size: int) -> None:
+        render.step_line("pushed", step, f"{size / 1e6:,.1f} MB" if size else "the remote has it")
+
+    with Remote(project.root) as remote:
+        done = send(selected.graph, project.store(), remote, told)
+    render.note(f"{done.steps} steps in the remote, {done.sent / 1e6:,.1f} MB sent")
+    if done.unbuilt:
+        render.warn(f"not built, so not pushed: {', '.join(done.unbuilt[:5])}{' …' if len(done.unbuilt) > 5 else ''}")

@@ -17,13 +17,19 @@ def plan(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a training does not fit the device memory stated in its spec.")
     ] = False,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Ask DVC's remote too what others have built; copies records and listings into the cache.")
+    ] = False,
     dvc: Annotated[
         bool, typer.Option("--dvc", help="Show what plain `dvc repro` would do; it finds fewer earlier results than `engine build`.")
     ] = False,
 ) -> None:
     """Show what would run, why, and at what cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
+    from engine.build.pulling import Puller, pull_all
     from engine.cli import render
+    from engine.core.errors import UserError
     from engine.dvc import conflicts
+    from engine.dvc.remote import Remote
     from engine.plan.cost_memo import costs_of
     from engine.plan.why import acceptable
     from engine.setup.versions import drift
@@ -31,6 +37,11 @@ def plan(
     project = load_project()
     selected = project.select(targets or [])
     store = project.store()
+    if remote:
+        if dvc:
+            raise UserError("--remote and --dvc exclude each other: `dvc repro` asks no remote for runs", hint="leave one out")
+        with Remote(project.root) as there:
+            pull_all(project, selected.graph, Puller(store, there, render.warn, download=False))
     decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
     render.warnings(drift(project))

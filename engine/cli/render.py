@@ -189,7 +189,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{max(rest, 1)} s"
 
 
-_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "failed": "bold red", "stopped": "yellow"}
+_STEP_STYLES = {"run": "bold yellow", "done": "green", "restored": "cyan", "pushed": "green", "failed": "bold red", "stopped": "yellow"}
 
 
 def step_line(word: str, name: str, remark: str) -> None:

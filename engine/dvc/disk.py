@@ -26,6 +26,8 @@ class Disk:
 
     root: Path
     hashes: Hashes
+    offered: dict[str, str] = field(default_factory=dict)
+    """Artifacts, by md5, that DVC's remote was found to have, each with what is known of the run that made it."""
     _entries: dict[str, Entry | None] = field(default_factory=dict)
     _records: dict[str, Record] = field(default_factory=dict)
     """The recorded runs read so far, by step."""
@@ -139,7 +141,7 @@ class Disk:
 
     def obtainable(self, entry: Entry) -> bool:
         """As `holds_intact`, but DVC's remote counts too if it is a folder."""
-        if self.holds_intact(entry):
+        if entry.md5 in self.offered or self.holds_intact(entry):
             return True
         if self.remote is None:
             return False

@@ -69,6 +69,11 @@ class Remote:
         wanted = list(md5s)
         return not wanted or bool(self._ask({"objects": wanted}))
 
+    def has(self, md5s: Iterable[str]) -> bool:
+        """Whether the remote or the cache has these objects, folders with all their files; copies only listings. Raises Unreadable."""
+        wanted = list(md5s)
+        return not wanted or bool(self._ask({"has": wanted}))
+
     def pull_runs(self, folder: str) -> bool:
         """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable."""
         return bool(self._ask({"folder": folder}))
@@ -224,16 +229,35 @@ class _Asking:
             case {"objects": md5s}:
                 # Request all of them: the next request, or another build, finds what has arrived.
                 return not [md5 for md5 in md5s if not self._object(md5)]
+            case {"has": md5s}:
+                return self._has(md5s)
             case {"push": md5s}:
                 return sum(self._push_object(md5) for md5 in md5s)
             case {"push_folder": folder}:
-                for path in sorted((self._cache.folder / folder).iterdir()):
+                # Runs of earlier releases may have left no record of their own.
+                found = self._cache.folder / folder
+                for path in sorted(found.iterdir()) if found.is_dir() else ():
                     self._upload(path, self._runs.fs, self._runs.fs.join(self._runs.path, *folder.split("/"), path.name))
             case {"write": name, "text": text}:
                 self._write(name, text)
             case {"texts": names}:
                 return self._texts(names)
         return None
+
+    def _has(self, md5s: Sequence[str]) -> bool:
+        wanted = set(md5s)
+        for listing in [md5 for md5 in md5s if md5.endswith(".dir")]:
+            target = self._cache.folder / dvcfile.object_path(listing)
+            try:
+                self._copy(self._objects.fs, self._objects.oid_to_path(listing), target, dvcfile.OBJECT_MODE, listing.removesuffix(".dir"))
+            except FileNotFoundError:
+                return False
+            if not target.exists():
+                return False
+            wanted |= set(dvcfile.parse_tree(target.read_bytes()).values())
+        unknown = [md5 for md5 in sorted(wanted) if not (self._cache.folder / dvcfile.object_path(md5)).exists()]
+        # DVC asks for many at once.
+        return len(list(self._objects.oids_exist(unknown))) == len(unknown)
 
     def _push_object(self, md5: str) -> int:
         """Send an object, a folder with all its files, unless the remote has it; the bytes sent."""

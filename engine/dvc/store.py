@@ -25,6 +25,10 @@ class Store(Protocol):
     def runs_with(self, path: str, md5: str) -> bool:
         """Whether the run cache has any run that read this content at this path."""
 
+    @property
+    def offered(self) -> Mapping[str, str]:
+        """Artifacts, by md5, that DVC's remote was found to have, each with what is known of the run that made it."""
+
     def holds(self, entry: Entry) -> bool:
         """Whether the cache has this content, for a folder including all its files."""
 

@@ -38,7 +38,7 @@ class Reason:
     """One reason for a decision: its cause, its subject, and the old and new values if there are any."""
 
     cause: str
-    """never-built, recipe, wiring, code, revision, environment, input, upstream, output, command, cached"""
+    """never-built, recipe, wiring, code, revision, environment, input, upstream, output, command, cached, remote"""
     subject: str
     old: Any = None
     new: Any = None
@@ -71,6 +71,7 @@ _SENTENCES = {
     "command": "command changed",
     "specs": "{subject} {new}",
     "cached": "the cache has the result of an earlier run",
+    "remote": "DVC's remote has the result{new}",
     "perhaps-cached": "the cache has an earlier run of this recipe",
 }
 
@@ -166,7 +167,9 @@ class Planner:
             reasons = lost
         if run := self.earlier_run(step, needs, record):
             same = record is not None and run.outputs == record.outputs and run.dependencies == record.dependencies
-            return self._outcome(step, Action.RESTORE, reasons if same else (*reasons, Reason("cached", step.name)), run.outputs)
+            offer = self.store.offered.get(run.outputs[step.artifact].md5)
+            found = (Reason("remote", step.name, new=offer),) if offer is not None else () if same else (Reason("cached", step.name),)
+            return self._outcome(step, Action.RESTORE, (*reasons, *found), run.outputs)
         return self._outcome(step, Action.RUN, reasons, None)
 
     def earlier_run(self, step: Step, needs: Mapping[str, Entry], record: Record | None) -> Record | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
-from tests.end_to_end.conftest import COMMON, Place, spec, told
+from tests.end_to_end.conftest import COMMON, ROOT, Place, spec, told
 from tests.support import processes, slurm
 
 ENGINE = str(Path(sys.executable).with_name("engine"))
@@ -373,3 +373,117 @@ def test_ray_builds_what_was_built_here(place: Place, here: Place):
         assert refused.returncode == 1 and "no node of the Ray cluster has 1 CPU, 8 GPU" in refused.stderr
     finally:
         cluster.shutdown()
+
+
+def test_what_was_pushed_is_planned_as_restored_with_its_size_and_downloaded_by_the_build(template: Place, here: Place, tmp_path: Path):
+    ours = here.copy_to(tmp_path / "ours")
+    (tmp_path / "store").mkdir()
+    clone = template.copy_to(tmp_path / "clone")
+    for each in (ours, clone):
+        each.run("dvc", "remote", "add", "--default", "store", f"file://{tmp_path / 'store'}")
+    ours.run("engine", "push", "split-a")
+    said = clone.run("engine", "plan", "--remote", *SPLITS, check=False).stdout
+    assert re.search(r"restore +split-a +.*DVC's remote has the result, built on \S+ at \d{4}-.*, \d+\.\d MB to download", said), said
+    assert "run      split-b" in said
+    assert not (clone.root / "artifacts/split-a").exists()
+    assert clone.plan(*SPLITS)["split-a"] == "run", "a plan without --remote knows of no remote"
+    assert "restored split-a" in clone.run("engine", "build", "--pull", "split-a").stderr
+    again = ours.run("engine", "push", "split-a").stderr
+    assert "0.0 MB sent" in again and again.count("the remote has it") == 2
+
+
+def test_pushing_what_is_not_built_says_so(template: Place, tmp_path: Path):
+    place = template.copy_to(tmp_path / "ws")
+    (tmp_path / "store").mkdir()
+    place.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
+    assert "not built, so not pushed: generate-a, split-a" in place.run("engine", "push", "split-a").stderr
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "docs/how-to" / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch):
+    """The address of a server of S3's protocol on loopback, with the bucket of the page."""
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
+    server = pytest.importorskip("moto.server", reason="moto's server is not installed").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    import boto3
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    # The nodes find the server, as the credentials, in their environment.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="our-models")
+    yield url
+    server.stop()
+
+
+@pytest.mark.long
+def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: Path, bucket: str, real_slurm: slurm.SlurmCluster):
+    place = Place(tmp_path / "ws")
+    place.root.mkdir()
+    place.run("engine", "init", ".")
+    (place.root / "specs/first.toml").rename(place.root / "specs/hello.toml")
+    environment = dvc_environment() | real_slurm.environment
+    environment["PATH"] = f"{Path(ENGINE).parent}{os.pathsep}{environment['PATH']}"
+    (settings_block, *_) = blocks("many-machines.md", "toml")
+    typed = []
+    for text in blocks("many-machines.md", "sh"):
+        for line in text.splitlines():
+            command = line.partition("#")[0].strip()
+            if command.startswith("pip "):
+                continue
+            command = command.replace("split-hello", first_split(place))
+            if command == "engine build":
+                place.write("pyproject.toml", settings_block.replace("/shared/venv/bin/engine", ENGINE))
+            done = subprocess.run(command, shell=True, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+            allowed = (0, 2) if "plan" in command or "--detach" in command else (0,)
+            assert done.returncode in allowed, f"{command}\n{done.stdout}{done.stderr}{real_slurm.logs()}"
+            typed.append(command.partition(" ")[2])
+    assert {"build", "build --detach", "build --on local"} <= set(typed)
+    assert set(place.plan().values()) == {"keep"}
+
+
+def first_split(place: Place) -> str:
+    return next(name for name in place.plan() if name.startswith("split-"))
+
+
+@pytest.mark.long
+def test_the_example_of_an_executor_builds_over_ssh(place: Place, here: Place, tmp_path: Path):
+    daemon = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if daemon is None or os.geteuid() != 0:
+        pytest.skip("needs sshd (Debian's package openssh-server) and root")
+    (source, *_) = blocks("write-an-executor.md", "python")
+    site = processes.install(cluster_of(place))
+    (site / "ssh_example.py").write_text(source)
+    entry = site / "processes-1.dist-info/entry_points.txt"
+    entry.write_text(entry.read_text() + "ssh = ssh_example:Ssh\n")
+    (port,) = slurm.free_ports(1)
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
+    shutil.copy(tmp_path / "user.pub", tmp_path / "authorized")
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\n"
+        f"AuthorizedKeysFile {tmp_path}/authorized\nStrictModes no\nUsePAM no\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([daemon, "-D", "-e", "-f", tmp_path / "sshd_config"], stderr=(tmp_path / "sshd.log").open("wb"))
+    options = ["-p", str(port), "-i", str(tmp_path / "user"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    values = {"on": "ssh", "command": ENGINE, "hosts": {"127.0.0.1": 2}, "options": options, "lost_after": 1}
+    place.write("pyproject.toml", "[tool.adapterbuild.executor]\n" + "".join(f"{key} = {quoted(value)}\n" for key, value in values.items()))
+    try:
+        done = build(place)
+    finally:
+        server.terminate()
+        server.wait()
+    assert done.returncode == 0, done.stderr + (tmp_path / "sshd.log").read_text()
+    assert records(place) == records(here)
+
+
+def quoted(value: object) -> str:
+    """As `toml`, with keys in quotes: a host's name has dots."""
+    return "{ " + ", ".join(f'"{key}" = {item}' for key, item in value.items()) + " }" if isinstance(value, dict) else toml(value)

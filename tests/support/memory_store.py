@@ -31,6 +31,7 @@ class MemoryStore:
     objects: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     run_records: dict[tuple[str, str], RunRecord] = field(default_factory=dict)
+    offered: dict[str, str] = field(default_factory=dict)
 
     def entry(self, path: str) -> Entry | None:
         return self.entries.get(path)
