@@ -4,11 +4,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from engine.build.executors.cluster import Needs
+from engine.build.executors.cluster import Cluster, Needs
 from engine.core.errors import Location, UserError, did_you_mean
+
+GROUP = "adapterbuild.executors"
+"""The group of entry points of executors in other packages."""
 
 _FILE = "pyproject.toml"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -84,3 +88,20 @@ def _needs(kind: str, given: Any, kinds: tuple[str, ...]) -> dict[str, int]:
 
 def _wrong(key: str, form: str, got: Any) -> UserError:
     return UserError(f"[tool.adapterbuild.executor] {key} must be {form}, got {got!r}", Location(_FILE))
+
+
+def cluster(name: str, settings: Mapping[str, Any]) -> Cluster:
+    """The cluster NAME with its SETTINGS; raises UserError for an unknown name, and for settings that it does not take."""
+    if name == "slurm":
+        from engine.build.executors.slurm import Slurm
+
+        return Slurm.of(settings)
+    if name == "ray":
+        from engine.build.executors.ray_cluster import Ray
+
+        return Ray.of(settings)
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        raise UserError(f"unknown executor '{name}'", hint=did_you_mean(name, ["local", "slurm", "ray", *found]))
+    made: Cluster = found[name].load()(settings)
+    return made

@@ -34,12 +34,11 @@ def build(
     from engine.build.driver import BuildDetached, BuildPreempted, dvc_environment
     from engine.build.driver import build as run
     from engine.build.executors.base import Executor
-    from engine.build.executors.cluster import cluster
     from engine.build.executors.distributed import distributed
     from engine.build.executors.local import Local
     from engine.build.forks import forks
     from engine.build.pulling import Puller
-    from engine.build.settings import executor_settings
+    from engine.build.settings import cluster, executor_settings
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results

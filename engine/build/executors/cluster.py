@@ -6,12 +6,9 @@ called with the table `[tool.adapterbuild.executor]` of the workspace.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from engine.core.errors import UserError, did_you_mean
-
-GROUP = "adapterbuild.executors"
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,6 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Let go of the scheduler; jobs stay as they are."""
-
-
-def cluster(name: str, settings: Mapping[str, Any]) -> Cluster:
-    """The cluster NAME with its SETTINGS; raises UserError for an unknown name, and for settings that it does not take."""
-    if name == "slurm":
-        from engine.build.executors.slurm import Slurm
-
-        return Slurm.of(settings)
-    if name == "ray":
-        from engine.build.executors.ray_cluster import Ray
-
-        return Ray.of(settings)
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in found:
-        raise UserError(f"unknown executor '{name}'", hint=did_you_mean(name, ["local", "slurm", "ray", *found]))
-    made: Cluster = found[name].load()(settings)
-    return made
 
 
 def checked(settings: Mapping[str, Any], executor: str, known: Mapping[str, type]) -> dict[str, Any]:
