@@ -14,7 +14,7 @@ from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.part import Name, Part
 from engine.spec.foreign import foreign_hint, key_of
 from engine.spec.notation import described, dotted
-from engine.spec.places import other_places
+from engine.spec.places import deeper_places, other_places
 from engine.spec.positions import Key
 from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Shape, Table
 from engine.spec.tree import Node
@@ -164,6 +164,8 @@ def _unknown_key(found: _Found) -> Problem:
 
 def _strange(found: _Found, key: str, known: Iterable[str]) -> str | None:
     """A hint for a key of another trainer, or for a key of ours in the wrong table."""
+    if deeper := deeper_places(key, found.path[:-1], found.root):
+        return f"'{key}' belongs in another table: {' or '.join(deeper)}"
     section, _, name = (key_of(key) or "").rpartition(".")
     if section == dotted(found.path[:-1]) and name in known:
         return f"did you mean '{name}'?"
