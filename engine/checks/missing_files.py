@@ -16,6 +16,8 @@ from stages.generate.selection import Files
 _PAGE = "README.md"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 """An owner or a repository name on the Hugging Face hub."""
+_HUB_ADDRESS = re.compile(r"(?:(?:https?:/+)?(?:www\.)?(?:huggingface\.co|hf\.co)/+|hf:/+)([\w.-]+/[\w.-]+)(?:[/@?#].*)?", re.IGNORECASE)
+"""The address of a repository there; a path in a step's inputs has single slashes."""
 _SORTS = {"model": "model", "teacher": "model", "adapter": "adapter", "tasks": "folder"}
 """What an input is, by its role (of `adapter/<name>`, the first part); a file if it is not listed."""
 _FROM_HUB = {
@@ -90,8 +92,10 @@ def _hint(root: Path, item: Input, sort: str) -> str:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     near = get_close_matches(PurePosixPath(item.path).name, names, n=1)
     page = _page(root, item)
-    if sort in _FROM_HUB and not near and _looks_like_hub_id(root, item.path):
-        return f"'{item.path}' looks like a hub id; for {_FROM_HUB[sort].format(item.path)}"
+    if sort in _FROM_HUB and not near and (name := _hub_id(root, item.path)):
+        return (
+            f"'{item.path}' looks like {'a hub id' if name == item.path else 'an address of the hub'}; for {_FROM_HUB[sort].format(name)}"
+        )
     parts = [
         *(f"did you mean '{PurePosixPath(item.path).with_name(name)}'?" for name in near),
         *([f"see {page};"] if page and not near else []),
@@ -100,10 +104,12 @@ def _hint(root: Path, item: Input, sort: str) -> str:
     return " ".join(parts)
 
 
-def _looks_like_hub_id(root: Path, path: str) -> bool:
-    """Whether the PATH of a missing model has the form owner/name, and the workspace has no folder with the owner's name."""
+def _hub_id(root: Path, path: str) -> str | None:
+    """The hub id in the PATH of a missing model: an address of the hub, or owner/name if the workspace has no such owner's folder."""
+    if address := _HUB_ADDRESS.fullmatch(path):
+        return address[1]
     owner, _, name = path.partition("/")
-    return bool(_HUB_NAME.fullmatch(owner) and _HUB_NAME.fullmatch(name)) and not (root / owner).exists()
+    return path if _HUB_NAME.fullmatch(owner) and _HUB_NAME.fullmatch(name) and not (root / owner).exists() else None
 
 
 def _page(root: Path, item: Input) -> str | None:

@@ -12,7 +12,7 @@ from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK
 from engine.setup.versions import first_lock
 
-GITIGNORE = ("/artifacts/", "/report/", "__pycache__/")
+GITIGNORE = ("/artifacts/", "/report/", "/.adapterbuild/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
 
 

@@ -14,7 +14,7 @@ from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.part import Name, Part
 from engine.spec.foreign import foreign_hint, key_of
 from engine.spec.notation import described, dotted
-from engine.spec.places import other_places
+from engine.spec.places import deeper_places, other_places
 from engine.spec.positions import Key
 from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Shape, Table
 from engine.spec.tree import Node
@@ -23,8 +23,9 @@ _KNOWN_TYPES = set(get_args(ErrorType)) - {"value_error", "assertion_error"}
 """The error types of pydantic itself; all others are rules of a section, which have their own messages."""
 _NAME_PATTERN = next(item.pattern for info in get_args(Name)[1:] for item in info.metadata if hasattr(item, "pattern"))
 _NAME_RULE = "a name consists of lower-case letters and digits, separated by '-' or '_'"
+_COMMIT_HASH = r"^[0-9a-f]{40}$"
 _FORMS = {
-    r"^[0-9a-f]{40}$": "be a full commit hash (40 hex digits)",
+    _COMMIT_HASH: "be a full commit hash (40 hex digits)",
     r"^[\w.-]+(/[\w.-]+)?$": "be a hub id, such as 'owner/name'",
     r"^[\w.-]+$": "be a file name without a folder",
     r"\.gguf$": "be a file that ends in .gguf",
@@ -164,6 +165,8 @@ def _unknown_key(found: _Found) -> Problem:
 
 def _strange(found: _Found, key: str, known: Iterable[str]) -> str | None:
     """A hint for a key of another trainer, or for a key of ours in the wrong table."""
+    if deeper := deeper_places(key, found.path[:-1], found.root):
+        return f"'{key}' belongs in another table: {' or '.join(deeper)}"
     section, _, name = (key_of(key) or "").rpartition(".")
     if section == dotted(found.path[:-1]) and name in known:
         return f"did you mean '{name}'?"
@@ -262,7 +265,8 @@ def _bad_pattern(found: _Found) -> Problem:
     text = str(found.error["input"])
     if found.error["ctx"]["pattern"] != _NAME_PATTERN:
         form = _FORMS.get(pattern := found.error["ctx"]["pattern"], f"match the pattern {pattern}")
-        return found.problem(f"{found.name} must {form}, got '{text}'", found.hint)
+        hint = "set the commit that a branch or tag names now with: engine pin" if pattern == _COMMIT_HASH else found.hint
+        return found.problem(f"{found.name} must {form}, got '{text}'", hint)
     fitting = "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split())
     hint = f"{_NAME_RULE}, such as '{fitting}'" if fitting else _NAME_RULE
     return Problem(f"invalid name '{text}'", _key_or_value(found), hint)

@@ -7,6 +7,10 @@ import socket
 import sys
 from pathlib import Path
 
+DECIDES_NO_BYTES = True
+"""Not part of a step's identity: what ends its process early does not affect results."""
+
+
 PARENT = "ADAPTERBUILD_PARENT"
 """Environment variable with the parent's identity (see `named`); each process in the chain sets its own."""
 

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+DECIDES_NO_BYTES = True
+"""Not part of a step's identity: what is shown of its progress does not affect results."""
+
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0

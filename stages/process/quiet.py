@@ -4,6 +4,9 @@ import logging
 import sys
 import warnings
 
+DECIDES_NO_BYTES = True
+"""Not part of a step's identity: what libraries print does not affect results."""
+
 
 def keep_quiet() -> None:
     """Hide warnings, and log records below ERROR of every library without its own handler.

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from engine.identity.code import OBSERVES
 from tests.end_to_end.conftest import Place, actions, spec
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,16 @@ def test_a_new_spec_shares_data_and_tokens_and_needs_a_compile(place: Place):
 def test_a_resource_reruns_nothing(place: Place):
     place.edit("specs/parts/common.toml", "threads = 1", "threads = 2")
     assert place.repro_as_planned() == set()
+
+
+def test_edits_of_what_starts_logs_and_watches_steps_rerun_nothing(place: Place):
+    watching = [path for path in (place.root / "stages").rglob("*.py") if OBSERVES in path.read_bytes()]
+    assert len(watching) > 10
+    for path in watching:
+        path.write_text(path.read_text() + "\nANOTHER = 1\n")
+    assert set(place.plan().values()) == {"keep"}
+    place.edit("stages/train/loop/loss.py", "import torch\n", "import torch\n\nANOTHER = 1\n")
+    assert {name for name, action in place.plan().items() if action == "run"} - {"resolve"} == {"train-one", "train-two"}
 
 
 def test_new_rows_rerun_their_task_and_move_no_row_between_splits(place: Place):

@@ -1,5 +1,6 @@
 """Progress of a running training, reported by the first process: the line on stderr, and the live metrics."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,12 +8,59 @@ from pathlib import Path
 
 import torch
 
+from stages.process.progress import Progress, progress
 from stages.train.logging.loggers import Live, utilization
-from stages.train.loop.record import Clock, Point, ProgressLine
+from stages.train.loop.record import Point
 from stages.train.memory.peak import peak_memory
 
 DECIDES_NO_BYTES = True
 """Not part of a step's identity: processes and their supervision do not affect results."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Speed of a training since it was started or resumed."""
+
+    tokens_per_second: float
+    supervised_tokens_per_second: float
+    seconds_left: float
+
+
+class Clock:
+    """Measures the speed of a training from step START on; padding does not count."""
+
+    def __init__(self, tokens: Sequence[int], supervised: Sequence[int], start: int) -> None:
+        self._tokens, self._supervised, self._start = tokens, supervised, start
+        self._started = time.monotonic()
+
+    def pace(self, step: int) -> Pace:
+        """The pace after STEP steps."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        tokens, supervised = (sum(counts[self._start : step]) / seconds for counts in (self._tokens, self._supervised))
+        return Pace(tokens, supervised, seconds / max(1, step - self._start) * (len(self._tokens) - step))
+
+
+class ProgressLine:
+    """The progress line of a training on stderr."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self._progress: Progress[None] = progress(steps, "train", "steps")
+        self._progress.skip(done)
+
+    def add(self, point: Point, pace: Pace) -> None:
+        """Report one more step."""
+        rates = f"learning rate {point.learning_rate:.2e}, {pace.tokens_per_second:.0f} tokens/s"
+        self._progress.update(1, f"loss {point.loss:.4f}, {rates}, {_duration(pace.seconds_left)} left")
+
+    def close(self) -> None:
+        """Print the final state."""
+        self._progress.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass

@@ -123,6 +123,11 @@ class MLflow:
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         if "MLFLOW_TRACKING_URI" not in os.environ and find_spec("sqlalchemy") is None:
             os.environ["MLFLOW_TRACKING_URI"] = Path(STORE).absolute().as_uri()
+            ignore = Path(STORE).parent / ".gitignore"
+            if not ignore.exists():
+                # Runs hold times and machines, and are not for git, whatever the workspace's own .gitignore says.
+                ignore.parent.mkdir(exist_ok=True)
+                ignore.write_text("*\n", "utf-8")
         mlflow = importlib.import_module("mlflow")
         self._client = mlflow.MlflowClient()
         self._resumed = run is not None

@@ -4,6 +4,9 @@ import time
 
 from stages.train import Checkpoints
 
+DECIDES_NO_BYTES = True
+"""Not part of a step's identity: when a training saves itself does not affect results."""
+
 
 class Due:
     """Tracks whether a checkpoint is due, by steps and by minutes since the last one."""

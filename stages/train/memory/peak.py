@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 
+DECIDES_NO_BYTES = True
+"""Not part of a step's identity: the memory of a training does not affect results."""
+
+
 _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory")
 """Messages of torch's out-of-memory errors, which on the CPU are plain RuntimeErrors."""
 

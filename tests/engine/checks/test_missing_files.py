@@ -1,6 +1,6 @@
 """A file that is not there: what may be meant, and the page that tells where it comes from."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -157,6 +157,14 @@ def test_a_path_that_looks_like_a_hub_id_is_told_of_id(root: Path, path: str, ro
     assert said.startswith(f"'{path}' looks like a hub id") and f'id = "{path}"' in said and "revision" in said
     (root / path).parent.mkdir()
     assert "hub" not in model_hint(root, path, role), "a folder of the workspace has this name"
+
+
+@pytest.mark.parametrize("start", ["https://huggingface.co/", "http://hf.co/", "huggingface.co/", "https://www.huggingface.co/", "hf://"])
+@pytest.mark.parametrize("end", ["", "/", "/tree/main", "/blob/main/config.json"])
+def test_an_address_of_the_hub_is_told_of_the_id_in_it(root: Path, start: str, end: str):
+    path = str(PurePosixPath(f"{start}Qwen/Qwen2.5-0.5B{end}"))
+    said = model_hint(root, path)
+    assert "looks like a" in said and 'id = "Qwen/Qwen2.5-0.5B"' in said and "revision" in said
 
 
 @pytest.mark.parametrize("path", ["models", "/models/tiny", "models/deep/tiny", "./models/tiny", "../models/tiny"])

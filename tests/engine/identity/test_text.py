@@ -166,14 +166,24 @@ def test_a_behaviour_edit_in_a_helper_moves_only_the_steps_that_reach_it(tmp_pat
     assert before["a"] != after["a"] and before["b"] == after["b"]
 
 
-@pytest.mark.parametrize("name", ["logging/loggers", "logging/observer", "distributed/launch", "distributed/hosts", "distributed/torchrun"])
-def test_what_starts_logs_and_watches_a_training_is_no_part_of_its_identity(name: str, tmp_path: Path):
-    shutil.copytree(ROOT / "stages", tmp_path / "stages")
-    before = Code(tmp_path).closure(["stages.train.body"])
-    path = tmp_path / f"stages/train/{name}.py"
-    path.write_text(path.read_text() + "\nANOTHER = 1\n")
-    assert Code(tmp_path).closure(["stages.train.body"]) == before and f"stages.train.{name.replace('/', '.')}" not in before
-    assert "stages.train.loop.loss" in before
+WATCHING = {
+    *("process.starting", "process.parent", "process.progress", "process.quiet"),
+    *("train.distributed.launch", "train.distributed.hosts", "train.distributed.torchrun"),
+    *("train.logging.loggers", "train.logging.observer", "train.logging.services", "train.loop.timing", "train.memory.peak"),
+}
+"""What starts, logs and watches steps."""
+
+
+def test_what_starts_logs_and_watches_steps_is_no_part_of_any_identity(tmp_path: Path):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    modules = [".".join(path.relative_to(tmp_path).with_suffix("").parts) for path in (tmp_path / "stages").rglob("*.py")]
+    before = {module: Code(tmp_path).closure([module]) for module in modules}
+    for name in WATCHING:
+        path = tmp_path / f"stages/{name.replace('.', '/')}.py"
+        path.write_text(path.read_text() + "\nANOTHER = 1\n")
+    assert {module: Code(tmp_path).closure([module]) for module in modules} == before
+    assert not {f"stages.{name}" for name in WATCHING} & {found for closure in before.values() for found in closure}
+    assert {"stages.train.loop.loss", "stages.process.numerics"} <= before["stages.train.body"].keys()
 
 
 def test_code_that_is_no_python_is_a_located_error(tmp_path):

@@ -215,7 +215,7 @@ MISTAKES = {
         'id = "a/b"\nrevision = "main"',
         "model.revision must be a full commit hash (40 hex digits), got 'main'",
         '"main"',
-        "40 hex digits",
+        "engine pin",
     ),
     "a rule of a section": ("64", "65", "hidden_size (65) must be divisible by heads (4)", '{ kind = "llama", hidden_size = 65 }', None),
     "unknown task of the mixture": (

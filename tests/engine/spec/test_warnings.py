@@ -108,6 +108,6 @@ def test_a_build_refuses_a_logger_that_is_not_installed_before_any_step(tmp_path
     assert not (tmp_path / "ws/artifacts/generate-topic").exists()
 
 
-def test_a_new_workspace_keeps_the_report_out_of_git(tmp_path):
+def test_a_new_workspace_keeps_reports_and_what_loggers_write_out_of_git(tmp_path):
     assert engine(tmp_path, "init", "ws").returncode == 0
-    assert "/report/" in (tmp_path / "ws/.gitignore").read_text().splitlines()
+    assert {"/report/", "/.adapterbuild/"} <= set((tmp_path / "ws/.gitignore").read_text().splitlines())

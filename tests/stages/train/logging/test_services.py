@@ -200,6 +200,10 @@ def test_mlflow_itself_takes_everything_without_being_set_up(tmp_path, falcon, m
         assert errors.count("warning: mlflow") == 1
         return
     assert "warning" not in errors
+    if store is None:
+        subprocess.run(["git", "init", "--quiet"], check=True)
+        untracked = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        assert "artifacts/" in untracked and ".adapterbuild" not in untracked
     report(tmp_path / "artifacts/live", "train-x", "sha256:12", {"train_loss": 0.25})
     code = """
 import json, sys, mlflow

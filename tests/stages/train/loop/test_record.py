@@ -1,10 +1,10 @@
-"""The curve is thinned evenly, the final loss is the mean of the last tenth, and the pace counts what was done here."""
+"""The curve is thinned evenly, and the final loss is the mean of the last tenth."""
 
 import itertools
 
 import pytest
 
-from stages.train.loop.record import POINTS, Clock, Point, final_loss, write_curve
+from stages.train.loop.record import POINTS, Point, final_loss, write_curve
 
 
 def curve(steps):
@@ -25,12 +25,3 @@ def test_curve_keeps_first_and_last_step_and_at_most_so_many(tmp_path, steps):
 def test_final_loss_is_the_mean_of_the_last_tenth():
     assert final_loss(curve(40)) == (37 + 38 + 39 + 40) / 4
     assert final_loss(curve(3)) == 3
-
-
-def test_the_pace_counts_from_the_step_that_was_resumed_at_and_no_padding():
-    clock = Clock([10] * 8, [4] * 8, 4)
-    clock._started -= 2.0
-    pace = clock.pace(6)
-    assert pace.tokens_per_second == pytest.approx(20 / 2, rel=0.05)
-    assert pace.supervised_tokens_per_second == pytest.approx(8 / 2, rel=0.05)
-    assert pace.seconds_left == pytest.approx(2.0, rel=0.05)
