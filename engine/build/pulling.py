@@ -69,11 +69,11 @@ class Puller:
 
 def _told(ran: RunRecord | None, artifact: Entry) -> str:
     """What the plan says of a result that the remote has."""
-    size = f", {artifact.size / 1e6:,.1f} MB to download"
+    size = f"; {f'{artifact.size / 1e6:,.1f} MB' if artifact.size >= 1e5 else f'{artifact.size / 1e3:.1f} KB'} to download"
     if ran is None:
         return size
     host = ran.machine.get("host")
-    return f", built {f'on {host} ' if host else ''}at {ran.finished}{size}"
+    return f", built {f'by {host} ' if host else ''}on {ran.finished[:10]}{size}"
 
 
 def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
