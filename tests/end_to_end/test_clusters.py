@@ -382,13 +382,13 @@ def test_what_was_pushed_is_planned_as_restored_with_its_size_and_downloaded_by_
     for each in (ours, clone):
         each.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
     ours.run("engine", "push", "split-a")
+    assert clone.plan(*SPLITS)["split-a"] == "run", "a plan without --remote knows of no remote"
     said = clone.run("engine", "plan", "--remote", *SPLITS, check=False).stdout
     assert re.search(
         r"restore +split-a +never built\n.*DVC's remote has the result, built by \S+ on \d{4}-\d\d-\d\d; \d+\.\d KB to download", said
     ), said
     assert "run      split-b" in said
     assert not (clone.root / "artifacts/split-a").exists()
-    assert clone.plan(*SPLITS)["split-a"] == "run", "a plan without --remote knows of no remote"
     assert "restored split-a" in clone.run("engine", "build", "--pull", "split-a").stderr
     again = ours.run("engine", "push", "split-a").stderr
     assert "0.0 MB sent" in again and again.count("the remote has it") == 2
