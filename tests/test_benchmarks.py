@@ -134,3 +134,9 @@ def test_quick_numerics_gives_one_portable_digest_each():
     for row in found["rows"]:
         assert row["portable_s"] > 0 and row["native_s"] > 0 and row["ratio"] == pytest.approx(row["portable_s"] / row["native_s"])
         assert len(row["portable_digests"]) == 1 and row["portable_parts"] == 2
+
+
+def test_quick_machines_loses_no_record_and_runs_nothing_in_a_second_clone():
+    found = quick("machines")
+    assert found["overhead"]["second_clone_runs"] == found["clone"]["second_clone_runs"] == 0
+    assert found["simulation"]["records_lost"] == 0 and found["simulation"]["ratio"] >= 1
