@@ -49,7 +49,9 @@ def ask(
     answered, interrupted = True, False
     with Answerer(root, [model]) as answerer:
         for row, where in asked:
-            for event in answerer.ask(model, chosen, row, where, max_new_tokens=max_new_tokens, stream=not json and sys.stdout.isatty()):
+            for event in answerer.ask(
+                model, chosen, row, where, max_new_tokens=max_new_tokens, stream="text" if sys.stdout.isatty() and not json else None
+            ):
                 answered &= _print(event, json)
                 interrupted |= event.get("interrupted", False)
             if interrupted:

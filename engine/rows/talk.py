@@ -44,7 +44,7 @@ class Talk:
         """Let every active model answer TEXT; an answer that was interrupted stays in the conversation as far as it came."""
         for model in self.active:
             row = self._row(model, text)
-            for event in self._events(model, row, stream=True):
+            for event in self._events(model, row, stream="text"):
                 self.show(model, event)
                 if event["event"] == "answer":
                     self.said[model.name] += [{"role": "user", "content": text}, {"role": "assistant", "content": event["answer"]}]
