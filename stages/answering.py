@@ -14,7 +14,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from engine.core.errors import Location, UserError
+from engine.core.errors import Location, Problem, UserError
 from engine.core.part import with_tuples
 from stages.chat.formats.plain import Plain
 from stages.predict import Parameters, TaskPrediction
@@ -185,13 +185,15 @@ class Answering:
                 found = self._prepared(entrant, question)
             except UserError as error:
                 text = "\n\n".join(str(problem) for problem in error.problems)
-                self._tell(question, event="error", text=text, too_long=isinstance(error, TooLong))
+                briefly = error.briefly if isinstance(error, TooLong) else "; ".join(problem.what for problem in error.problems)
+                self._tell(question, event="error", text=text, briefly=briefly, too_long=isinstance(error, TooLong))
             else:
                 if isinstance(found, Answer):
                     asked.append(found)
                 else:
                     self._tell(question, event="left_out", model=entrant.name, **found)
         self._generate(entrant, asked, questions[0].get("sampling") or {})
+        self.interruption.cancelled.difference_update(question.get("number") for question in questions)
 
     def _tell(self, question: Mapping[str, Any], **event: Any) -> None:
         self.say(event | ({"number": question["number"]} if "number" in question else {}))
@@ -300,6 +302,10 @@ def _as_row(row: Row, answer: str) -> dict[str, Any]:
 class TooLong(UserError):
     """The prompt leaves no room for the answer in the model's context."""
 
+    def __init__(self, problems: Iterable[Problem], tokens: int, limit: int, longest: int) -> None:
+        super().__init__(problems)
+        self.briefly = f"the prompt has {tokens} tokens and the answer up to {limit}, but the model has a context of {longest}"
+
 
 def _rendered(
     entrant: Entrant, asking: Any, task: str, row: Row, limit: int, longest: int | None, ids: Sequence[int] | None
@@ -310,21 +316,24 @@ def _rendered(
     """
     from stages.predict.exam import Question, Reader
 
-    room = None if longest is None else longest - (0 if entrant.parameters.encoder_decoder else limit)
+    def refuse(problems: Iterable[Problem], tokens: int) -> None:
+        shared = 0 if entrant.parameters.encoder_decoder else limit
+        if longest is not None and tokens + shared > longest:
+            raise TooLong(problems, tokens, limit, longest)
+
     if ids is not None:
+        if not ids:
+            raise UserError("a prompt needs at least one token")
         if unknown := [one for one in ids if not 0 <= one < entrant.tokenizer.encoder.size()]:
-            raise UserError(f"{unknown[0]} is no token id of this model")
-        if not ids or (room is not None and len(ids) > room):
-            what = f"this prompt has {len(ids)} tokens, but the model has room for 1 to {room} before an answer of {limit}"
-            raise TooLong(what) if ids else UserError("a model needs at least one token to continue")
+            raise UserError(f"{unknown[0]} is not a token id of this model")
+        refuse([Problem("the prompt is too long")], len(ids))
         return Question(row.id, "", None, list(ids), [])
     # But for the likelihood of references, which a question does not have.
     changes = {"tasks": {task: TaskPrediction(max_new_tokens=limit)}, "likelihood": False, "held_out": ()}
     try:
         return Reader(entrant.parameters.model_copy(update=changes), asking, longest).question(task, row)
     except UserError as error:
-        if room is not None and _length(asking, row) > room:
-            raise TooLong(error.problems) from None
+        refuse(error.problems, _length(asking, row))
         raise
 
 

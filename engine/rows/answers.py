@@ -1,6 +1,5 @@
 """Answers of built models to single questions, from a process of `stages` that loads them once."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,12 +17,12 @@ from engine.identity.text import recipe_of
 from engine.plan.project import Project
 from engine.rows.inspection import spec_of
 from engine.rows.preview import tokens_request, tokens_step
+from engine.rows.questions import COMMAND, opening
 from stages import predict
 from stages.chat.formats.chat import Chat
 from stages.chat.formats.plain import Plain
 from stages.models.folders import ADAPTER_CONFIG, json_object
 from stages.process.parent import PARENT, named
-from stages.process.starting import ours
 from stages.tokens.encoder import CONFIG, TEMPLATE
 
 if TYPE_CHECKING:
@@ -139,25 +138,6 @@ def _base(folder: Path) -> Path:
 
 def _has_template(folder: Path) -> bool:
     return (folder / TEMPLATE).is_file() or bool(json_object(folder / CONFIG).get("chat_template"))
-
-
-COMMAND = ours("stages.answering")
-"""The process that answers."""
-
-
-def opening(models: Sequence[Model]) -> dict[str, Any]:
-    """What the process that answers is told first."""
-    return {"numerics": models[0].numerics, "threads": models[0].threads, "models": [model.request for model in models]}
-
-
-def question_row(text: str, system: str | None) -> dict[str, Any]:
-    """The question TEXT as a row of a task, with the prompt SYSTEM if it is not empty."""
-    return {"id": identity_of(text), "group": "", "prompt": text} | ({"system": system} if system else {})
-
-
-def identity_of(text: str) -> str:
-    """The id of a question that has none: sampled answers are drawn by it."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import UserError, did_you_mean
-from engine.rows.answers import Answerer, Model, identity_of, question_row
+from engine.rows.answers import Answerer, Model
+from engine.rows.questions import identity_of, question_row
 
 Message = Mapping[str, Any]
 COMMANDS = {
