@@ -5,19 +5,21 @@ Results with intervals, data with licences where their sources tell them, other 
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.plan.decide import Action
-from engine.plan.project import Project
-from engine.publishing.source import Source
 from engine.results.table import number
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
+    from engine.publishing.source import Source
 
 CARD = "README.md"
 _OLLAMA = ("gemma", "gemma2", "llama", "mistral")
 """Types of models whose safetensors adapters Ollama reads: https://docs.ollama.com/import"""
 
 
-def text(project: Project, source: Source, target: str | None, licences: Mapping[tuple[str, str], str]) -> str:
+def text(project: "Project", source: "Source", target: str | None, licences: Mapping[tuple[str, str], str]) -> str:
     """The card of SOURCE; TARGET is its name on the hub, LICENCES are those of hub repositories, by kind (`model`, `dataset`) and id."""
     own = source.folder / CARD
     before = own.read_text("utf-8").rstrip("\n") if own.is_file() else "\n".join(_head(source))
@@ -25,7 +27,7 @@ def text(project: Project, source: Source, target: str | None, licences: Mapping
     return "\n\n".join([before, *("\n".join(lines) for section in sections if (lines := list(section)))]) + "\n"
 
 
-def _head(source: Source) -> Iterator[str]:
+def _head(source: "Source") -> Iterator[str]:
     """A card for what is no training's result."""
     library = ["library_name: transformers"] if source.is_model else []
     yield from ("---", *library, "tags:", "- adapterbuild", f"- {source.step.kind_name}", "---")
@@ -37,7 +39,7 @@ def _head(source: Source) -> Iterator[str]:
     yield "```"
 
 
-def _results(project: Project, source: Source) -> Iterator[str]:
+def _results(project: "Project", source: "Source") -> Iterator[str]:
     """The scores of its experiment's evaluation, if that was of this very result."""
     if source.spec is None:
         return
@@ -61,7 +63,7 @@ def _interval(found: Mapping[str, Any]) -> str:
     return f"{number(found['low'])} to {number(found['high'])} ({found.get('interval', '')})" if found.get("low") is not None else ""
 
 
-def _data(project: Project, source: Source, licences: Mapping[tuple[str, str], str]) -> Iterator[str]:
+def _data(project: "Project", source: "Source", licences: Mapping[tuple[str, str], str]) -> Iterator[str]:
     """The tasks that it was trained on, with their sources."""
     if source.spec is None or source.spec.experiment.mixture is None:
         return
@@ -82,7 +84,7 @@ def _data(project: Project, source: Source, licences: Mapping[tuple[str, str], s
         yield f"\nThe base `{base}` has the licence `{licences['model', base]}`."
 
 
-def _loading(source: Source, target: str | None) -> Iterator[str]:
+def _loading(source: "Source", target: str | None) -> Iterator[str]:
     """The commands of other programs that load it."""
     here, config = target or ".", source.adapter
     base = str(config.get("base_model_name_or_path") or "BASE")
@@ -106,7 +108,7 @@ def _loading(source: Source, target: str | None) -> Iterator[str]:
         )
 
 
-def _rebuilding(source: Source) -> Iterator[str]:
+def _rebuilding(source: "Source") -> Iterator[str]:
     yield "## Build it again\n"
     commit = source.ran.git_commit if source.ran else None
     spec = source.spec.path if source.spec else (source.ran.spec or "").partition(":")[0] if source.ran else ""

@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.digests import short
 from engine.core.errors import UserError
 from engine.dvc.writing import replace_with
-from engine.plan.project import Project
 from engine.publishing.card import CARD, text
 from engine.publishing.destinations import SUMS, Change, Destination, Hub, licence_of, parse_sums, sha256
-from engine.publishing.source import Source
 from stages.generate.sources.hub import COMMIT
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
+    from engine.publishing.source import Source
 
 STATEMENT = "provenance.json"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -48,7 +50,7 @@ def hub_base(named: str | None) -> tuple[str, str] | None:
     return name, revision
 
 
-def complete(project: Project, source: Source, target: str | None) -> dict[str, Path]:
+def complete(project: "Project", source: "Source", target: str | None) -> dict[str, Path]:
     """Add card, statement and checksums to the folder of SOURCE; all its files, by path."""
     folder = source.folder
     (folder / CARD).write_text(text(project, source, target, dict(_licences(source))), "utf-8")
@@ -59,7 +61,7 @@ def complete(project: Project, source: Source, target: str | None) -> dict[str, 
     return {**files, SUMS: folder / SUMS}
 
 
-def _licences(source: Source) -> Iterator[tuple[tuple[str, str], str]]:
+def _licences(source: "Source") -> Iterator[tuple[tuple[str, str], str]]:
     """The licences that the hub states for the base and the data sets of SOURCE."""
     asked: list[tuple[str, Any, Any]] = [("model", source.adapter.get("base_model_name_or_path"), source.adapter.get("revision"))]
     if source.spec and source.spec.experiment.mixture:
@@ -89,7 +91,7 @@ def plan(files: Mapping[str, Path], destination: Destination, replace: bool) -> 
     return found
 
 
-def write(source: Source, items: list[Item], destination: Destination) -> str | None:
+def write(source: "Source", items: list[Item], destination: Destination) -> str | None:
     """Write what has changed; the revision that has it, if there are revisions. If nothing has changed, nothing is written."""
     changed = {item.path: item.file for item in items if item.change != "keep"}
     if not changed:
@@ -97,7 +99,7 @@ def write(source: Source, items: list[Item], destination: Destination) -> str | 
     return destination.write(changed, f"{source.step.name} {short(source.told.digest)}")
 
 
-def write_back(project: Project, source: Source, repository: str, revision: str) -> Path | None:
+def write_back(project: "Project", source: "Source", repository: str, revision: str) -> Path | None:
     """Write the part of a spec with which `[model]` names what was published; None for what a spec cannot name."""
     config = source.adapter
     if config:

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.artifacts.addresses import of_steps, only
 from engine.artifacts.bases import base_of
@@ -13,9 +14,11 @@ from engine.core.graph import Step
 from engine.dvc.remote import Remote
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance, parse
-from engine.plan.project import Project
-from engine.spec.sections import Spec
 from stages.models.folders import ADAPTER_CONFIG, json_object
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
+    from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Source:
     told: Provenance
     statement: bytes
     ran: RunRecord | None
-    spec: Spec | None
+    spec: "Spec | None"
     """The experiment whose result it is."""
 
     @property
@@ -44,7 +47,7 @@ class Source:
         return (self.folder / "config.json").is_file() and not self.adapter
 
 
-def step_of(project: Project, target: str) -> tuple[Step, Spec | None]:
+def step_of(project: "Project", target: str) -> "tuple[Step, Spec | None]":
     """The step whose result TARGET names, and its experiment: a step, or the experiment whose model it makes, by name, spec or address."""
     if target in {step.name for step in project.graph}:
         step = project.graph[target]
@@ -60,14 +63,14 @@ def step_of(project: Project, target: str) -> tuple[Step, Spec | None]:
     raise UserError(f"unknown experiment, step or content address: {target}", hint=did_you_mean(target, known))
 
 
-def _result(project: Project, spec: Spec) -> str | None:
+def _result(project: "Project", spec: "Spec") -> str | None:
     """The step that makes the model of SPEC; None if none of its own does."""
     inputs = project.graph[f"predict-{spec.name}"].inputs
     producer = (inputs.get("adapter") or inputs["model"]).producer
     return producer if producer and producer.endswith(f"-{spec.name}") else None
 
 
-def gather(project: Project, target: str, folder: Path, on_hub: bool, published: tuple[str, str] | None) -> Source:
+def gather(project: "Project", target: str, folder: Path, on_hub: bool, published: tuple[str, str] | None) -> Source:
     """Write the result of the step that TARGET names to FOLDER, with all that it needs.
 
     ON_HUB: it goes to the hub, where an adapter names its base, which must be there too; PUBLISHED is its id and revision if it did not
