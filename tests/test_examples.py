@@ -382,6 +382,7 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert files_with(KEY, place.root) == []
 
 
+@pytest.mark.long
 def test_distil(tmp_path: Path):
     """The whole circle: a model of the workspace teaches another through the server."""
     place = workspace("distil", tmp_path / "workspace")

@@ -248,6 +248,7 @@ def test_a_key_is_needed_a_queue_has_an_end_and_a_client_that_goes_away_frees_it
             assert server.health() == {"status": "ok", "in_flight": 0, "answered": before + 1}, "the others were given up"
 
 
+@pytest.mark.long
 def test_ctrl_c_finishes_requests_in_flight_and_a_second_one_ends_at_once(talking, tmp_path):
     folder = str(talking.root / "base")
     with serving(talking.root, tmp_path / "once", folder) as server:
