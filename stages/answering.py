@@ -2,41 +2,44 @@
 
 A process that loads models once and answers until its input ends. Both directions are lines of JSON. The first line in has `numerics`,
 `threads` and `models`; each model has a `name`, the `parameters` of predict, its `inputs` by role, and optionally a request for `tokenize`.
-Then each line in is one question, and lines out follow: `text` while an answer is generated, then one `answer`, `left_out` or `error`.
-SIGINT ends the answer that is being generated, and nothing else.
+It is answered by a `loading` event for each model, and `ready`.
+
+Each further line in is `{"ask": [question, ...]}`: questions to one model, with one sampling, that are generated as one batch. Lines out
+follow: `text` while an answer is generated, one `answer`, `left_out`, `error` or `failed` for each question as soon as it is complete, and
+`done`. A question with a `number` has it in its events. The line `{"cancel": number}` ends one answer, without an event; SIGINT ends
+all answers that are being generated, and nothing else.
 """
 
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
-from engine.core.errors import Location, UserError
+from engine.core.errors import Location, Problem, UserError
 from engine.core.part import with_tuples
+from stages.chat.formats.plain import Plain
 from stages.predict import Parameters, TaskPrediction
+from stages.predict.decoding import Decoding, Greedy, Sample
 from stages.preview import tokens_of
 from stages.process import numerics
 from stages.process.job import Job
 from stages.process.parent import die_with_parent
 from stages.process.quiet import keep_quiet
 from stages.rows.rows import Row, parse_row
+from stages.streaming import Answer, Enough, Interruption, Watcher
 
-_UNFINISHED = "\ufffd"
-"""What a tokenizer decodes the first bytes of a character to."""
+if TYPE_CHECKING:
+    from stages.predict.exam import Question
 
 Say = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass
-class Interruption:
-    """Whether the user has ended the answer that is being generated."""
-
-    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,37 @@ class Entrant:
         return questions(self.parameters, self.tokenizer, self.inputs.get("chat_template"))
 
     @cached_property
+    def continuing(self) -> Any:
+        """What turns a text into a prompt as it stands: without format or markers, control tokens included."""
+        from stages.predict.body import questions
+
+        changes = {"format": Plain(), "markers": None, "unrendered": "allow", "control_tokens_in_text": "control"}
+        return questions(self.parameters.model_copy(update=changes), self.tokenizer, None)
+
+    @cached_property
+    def reasoning_end(self) -> str:
+        """The text that ends the reasoning of an answer; empty if the format has none."""
+        renderer = self.parameters.format.renderer(self.tokenizer.encoder, self.inputs.get("chat_template"))
+        presentation = getattr(renderer, "presentation", None)
+        return presentation.reasoning_end if presentation else ""
+
+    @cached_property
     def ends(self) -> tuple[int, ...]:
         """Ids of the end tokens."""
         from stages.predict.entrants import adapter_folders
 
         found: tuple[int, ...] = self.asking.ends(self.inputs["model"], *adapter_folders(self.job, ""))
         return found
+
+    def decoding(self, sampling: Mapping[str, Any]) -> Decoding:
+        """The experiment's decoding, with what a question sets otherwise: `temperature`, `top_p`, `top_k`, `seed`."""
+        own = self.parameters.decoding
+        set_here = {name: value for name, value in sampling.items() if value is not None}
+        before = own.model_dump(exclude={"kind"}) if isinstance(own, Sample) else {"temperature": 0}
+        values = before | set_here
+        if not values["temperature"]:
+            return Greedy()
+        return Sample(**values | ({"top_p": None} if values.get("top_p") == 1 else {}))
 
 
 @dataclass
@@ -95,13 +123,18 @@ class Models:
     bases: dict[tuple[Path, Path | None], Any] = field(default_factory=dict)
     on: dict[tuple[Path, Path | None], tuple[Path, Any]] = field(default_factory=dict)
     """The adapter that is on a base, and the base with it."""
+    parts: dict[tuple[Path, Path | None], int] = field(default_factory=dict)
+    """The number of parts into which the work of a base is divided: it decides bits, and follows from the size of each."""
 
     def of(self, entrant: Entrant) -> Any:
         """The model of ENTRANT; another adapter on the same base is taken off first."""
+        import torch
+
         from stages.models.folders import load_adapter
         from stages.predict.entrants import take_off
 
         base, adapter = self._base(entrant), entrant.inputs.get("adapter")
+        torch.set_num_threads(self.parts[entrant.base])
         there = self.on.get(entrant.base)
         if there and there[0] != adapter:
             self.bases[entrant.base] = base = take_off(self.on.pop(entrant.base)[1])
@@ -113,6 +146,8 @@ class Models:
         return there[1]
 
     def _base(self, entrant: Entrant) -> Any:
+        import torch
+
         from stages.models.added_tokens import extend
         from stages.predict.entrants import load
 
@@ -120,61 +155,129 @@ class Models:
             model = load(entrant.inputs["model"])
             if "vocabulary" in entrant.inputs:
                 extend(model, entrant.inputs["vocabulary"])
-            self.bases[entrant.base] = model
+            self.bases[entrant.base], self.parts[entrant.base] = model, torch.get_num_threads()
         return self.bases[entrant.base]
 
 
 @dataclass
 class Answering:
-    """Answers questions, one after the other."""
+    """Answers questions, one batch after the other."""
 
     entrants: Mapping[str, Entrant]
     say: Say
     interruption: Interruption
     models: Models = field(default_factory=Models)
 
-    def answer(self, question: Mapping[str, Any]) -> None:
-        """Say the answer to QUESTION: `model`, `task`, `row`, `where` (file and line); optional are `stream`, `raw`, `max_new_tokens`."""
-        entrant, task = self.entrants[question["model"]], str(question["task"])
-        row = parse_row(question["row"], Location(*question["where"]), unanswered=True)
-        found = self._answer(entrant, task, row, question)
-        self.say({"event": "left_out" if "left_out" in found else "answer", "model": entrant.name, "id": row.id, **found})
+    def answer(self, questions: Sequence[Mapping[str, Any]]) -> None:
+        """Say the answers to QUESTIONS, all to one model and with one `sampling`.
 
-    def _answer(self, entrant: Entrant, task: str, row: Row, question: Mapping[str, Any]) -> dict[str, Any]:
+        A question has `model`, `task`, `row` and `where` (file and line). Optional are `max_new_tokens`, `sampling` (see
+        `Entrant.decoding`), `plain` (the prompt is continued as it stands), `ids` (the prompt as token ids, in place of the row's), `raw`,
+        and `number`, `stop`, `stream` and `logprobs` (the number of alternatives), for which see `Answer`.
+        """
+        self.interruption.asked = False
+        entrant = self.entrants[questions[0]["model"]]
+        asked = []
+        for question in questions:
+            if question.get("number") in self.interruption.cancelled:
+                continue
+            try:
+                found = self._prepared(entrant, question)
+            except UserError as error:
+                text = "\n\n".join(str(problem) for problem in error.problems)
+                briefly = error.briefly if isinstance(error, TooLong) else "; ".join(problem.what for problem in error.problems)
+                self._tell(question, event="error", text=text, briefly=briefly, too_long=isinstance(error, TooLong))
+            else:
+                if isinstance(found, Answer):
+                    asked.append(found)
+                else:
+                    self._tell(question, event="left_out", model=entrant.name, **found)
+        self._generate(entrant, asked, questions[0].get("sampling") or {})
+        self.interruption.cancelled.difference_update(question.get("number") for question in questions)
+
+    def _tell(self, question: Mapping[str, Any], **event: Any) -> None:
+        self.say(event | ({"number": question["number"]} if "number" in question else {}))
+
+    def _prepared(self, entrant: Entrant, question: Mapping[str, Any]) -> Answer | dict[str, Any]:
+        """The answer to QUESTION, of which nothing is generated yet; `left_out` and `id` if the row is not asked."""
         from stages.models.folders import longest_sequence
-        from stages.predict.body import prediction
         from stages.predict.entrants import virtual_tokens
-        from stages.predict.exam import Reader
-        from stages.predict.generation import generate
 
+        task, plain = str(question["task"]), bool(question.get("plain"))
+        row = parse_row(question["row"], Location(*question["where"]), unanswered=True)
         asked = entrant.parameters.tasks.get(task)
         limit = question.get("max_new_tokens") or (asked.max_new_tokens if asked else TaskPrediction().max_new_tokens)
-        # As in the predict step, but for the likelihood of references, which a question does not have.
-        parameters = entrant.parameters.model_copy(
-            update={"tasks": {task: TaskPrediction(max_new_tokens=limit)}, "likelihood": False, "held_out": ()}
-        )
-        model = self.models.of(entrant)
-        reader = Reader(parameters, entrant.asking, longest_sequence(model.config, virtual_tokens(entrant.job)))
-        rendered = reader.question(task, row)
+        asking = entrant.continuing if plain else entrant.asking
+        longest = longest_sequence(self.models.of(entrant).config, virtual_tokens(entrant.job))
+        rendered = _rendered(entrant, asking, task, row, limit, longest, question.get("ids"))
         if isinstance(rendered, str):
-            return {"left_out": rendered}
-        watcher = Watcher(entrant, len(rendered.input_ids), self.say if question.get("stream") else None, self.interruption)
-        self.interruption.asked = False
+            return {"id": row.id, "left_out": rendered}
+        return Answer(
+            rendered,
+            entrant.tokenizer.encoder,
+            asking,
+            entrant.ends,
+            limit,
+            say=lambda event: self._tell(question, **event),
+            complete=lambda answer: self._complete(entrant, task, row, question, answer),
+            number=question.get("number"),
+            stop=tuple(question.get("stop") or ()),
+            stream=question.get("stream"),
+            reasoning_end="" if plain else entrant.reasoning_end,
+            alternatives=question.get("logprobs"),
+        )
+
+    def _generate(self, entrant: Entrant, asked: Sequence[Answer], sampling: Mapping[str, Any]) -> None:
+        """Generate the answers ASKED in one batch; where memory does not suffice, in two."""
+        import torch
+
+        from stages.predict.generation import generate
+
+        asked = [answer for answer in asked if not answer.is_complete]
+        if not asked:
+            return
+        model, decoding = self.models.of(entrant), entrant.decoding(sampling)
+
+        def processors(numbers: Sequence[int]) -> list[Any]:
+            batch = [asked[number] for number in numbers]
+            # The ids of an encoder-decoder begin with its start token, and do not contain the prompt.
+            first = 1 if entrant.parameters.encoder_decoder else max(len(answer.question.input_ids) for answer in batch)
+            watcher = Watcher(batch, first, self.interruption)
+            return [watcher.record, *decoding.processors([answer.question.id for answer in batch]), watcher]
+
+        prompts, limit = [answer.question.input_ids for answer in asked], max(answer.limit for answer in asked)
         try:
-            (ids,) = generate(
-                model,
-                [rendered.input_ids],
-                entrant.ends,
-                limit,
-                1,
-                processors=lambda numbers: [*parameters.decoding.processors([rendered.id for _ in numbers]), watcher],
-            )
-        except Interrupted:
-            ids = watcher.ids
-        made = prediction(task, rendered, ids, entrant.tokenizer, entrant.asking, entrant.ends, None)
-        watcher.finish(ids)
-        found = asdict(made) | {"interrupted": self.interruption.asked}
-        return found | ({"raw": self._raw(entrant, row, rendered.input_ids, ids)} if question.get("raw") else {})
+            made = generate(model, prompts, entrant.ends, limit, len(asked), processors=processors)
+        except Enough:
+            # Rows that may not be padded are several batches, of which only one may have ended.
+            self._generate(entrant, asked, sampling)
+            return
+        except torch.OutOfMemoryError:
+            if len(asked) == 1:
+                raise
+            torch.cuda.empty_cache()
+            half = len(asked) // 2
+            self._generate(entrant, asked[:half], sampling)
+            self._generate(entrant, asked[half:], sampling)
+            return
+        for answer, ids in zip(asked, made, strict=True):
+            answer.read(ids[: answer.limit])
+
+    def _complete(self, entrant: Entrant, task: str, row: Row, question: Mapping[str, Any], answer: Answer) -> None:
+        """Say that ANSWER to QUESTION is complete."""
+        from stages.predict.body import prediction
+
+        made = prediction(task, answer.question, answer.ids, entrant.tokenizer, answer.asking, entrant.ends, None)
+        if answer.stopped is not None:
+            reasoning, said = answer.asking.split(answer.stopped)
+            made = replace(made, answer=said, reasoning=reasoning or None, finish_reason="stop")
+        answer.tell(answer.text() if answer.stream == "text" else made.answer or "")
+        found = {"event": "answer", "model": entrant.name, **asdict(made), "interrupted": answer.interrupted}
+        if "number" in question:
+            found |= {"prompt_tokens": len(answer.question.input_ids), **answer.new_logprobs()}
+        if question.get("raw"):
+            found |= {"raw": self._raw(entrant, row, answer.question.input_ids, answer.ids)}
+        answer.say(found)
 
     def _raw(self, entrant: Entrant, row: Row, prompt: Sequence[int], answer: Sequence[int]) -> dict[str, Any]:
         """The tokens that the model read and generated, and those that a training would see for this row with this answer."""
@@ -196,39 +299,50 @@ def _as_row(row: Row, answer: str) -> dict[str, Any]:
     return {"messages": [*row.question, {"role": "assistant", "content": answer}]} | ({"tools": list(row.tools)} if row.tools else {})
 
 
-class Interrupted(Exception):
-    """The user ended the answer."""
+class TooLong(UserError):
+    """The prompt leaves no room for the answer in the model's context."""
+
+    def __init__(self, problems: Iterable[Problem], tokens: int, limit: int, longest: int) -> None:
+        super().__init__(problems)
+        self.briefly = f"the prompt has {tokens} tokens and the answer up to {limit}, but the model has a context of {longest}"
 
 
-class Watcher:
-    """A logits processor that changes nothing: says the text as it grows, and ends the generation when the user asks for it."""
+def _rendered(
+    entrant: Entrant, asking: Any, task: str, row: Row, limit: int, longest: int | None, ids: Sequence[int] | None
+) -> "Question | str":
+    """ROW, or a prompt of IDS, as a question that leaves room for LIMIT tokens, or the reason for leaving it out, as in the predict step.
 
-    def __init__(self, entrant: Entrant, prompt: int, say: Say | None, interruption: Interruption) -> None:
-        self._decode, self._ends = entrant.tokenizer.encoder.decode, entrant.ends
-        # The ids of an encoder-decoder begin with its start token, and do not contain the prompt.
-        self._first = 1 if entrant.parameters.encoder_decoder else prompt
-        self._say, self._interruption, self._said = say, interruption, ""
-        self.ids: list[int] = []
+    Raises UserError where the spec refuses the row; TooLong if it does not fit the LONGEST sequence.
+    """
+    from stages.predict.exam import Question, Reader
 
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """SCORES [1, vocabulary] as they are; INPUT_IDS [1, length] are the ids so far."""
-        self.ids = [int(one) for one in input_ids[0, self._first :]]
-        self._tell(self.ids)
-        if self._interruption.asked:
-            raise Interrupted
-        return scores
+    def refuse(problems: Iterable[Problem], tokens: int) -> None:
+        shared = 0 if entrant.parameters.encoder_decoder else limit
+        if longest is not None and tokens + shared > longest:
+            raise TooLong(problems, tokens, limit, longest)
 
-    def finish(self, ids: Sequence[int]) -> None:
-        """Say the end of the text of IDS."""
-        self._tell([one for one in ids if one not in self._ends], whole=True)
+    if ids is not None:
+        if not ids:
+            raise UserError("a prompt needs at least one token")
+        if unknown := [one for one in ids if not 0 <= one < entrant.tokenizer.encoder.size()]:
+            raise UserError(f"{unknown[0]} is not a token id of this model")
+        refuse([Problem("the prompt is too long")], len(ids))
+        return Question(row.id, "", None, list(ids), [])
+    # But for the likelihood of references, which a question does not have.
+    changes = {"tasks": {task: TaskPrediction(max_new_tokens=limit)}, "likelihood": False, "held_out": ()}
+    try:
+        return Reader(entrant.parameters.model_copy(update=changes), asking, longest).question(task, row)
+    except UserError as error:
+        refuse(error.problems, _length(asking, row))
+        raise
 
-    def _tell(self, ids: Sequence[int], whole: bool = False) -> None:
-        if self._say is None or not ids:
-            return
-        (text,) = self._decode([list(ids)])
-        if text.startswith(self._said) and text != self._said and (whole or not text.endswith(_UNFINISHED)):
-            self._say({"event": "text", "text": text[len(self._said) :]})
-            self._said = text
+
+def _length(asking: Any, row: Row) -> int:
+    """The number of tokens in the prompt of ROW; 0 if it cannot be rendered."""
+    try:
+        return len(asking.ids([row])[0])
+    except UserError:
+        return 0
 
 
 def serve(lines: Iterator[str], say: Say, interruption: Interruption) -> None:
@@ -241,13 +355,32 @@ def serve(lines: Iterator[str], say: Say, interruption: Interruption) -> None:
     prepare_process(request["threads"])
     answering = Answering(entrants, say, interruption)
     for entrant in entrants.values():
+        say({"event": "loading", "model": entrant.name})
         answering.models.of(entrant)
+        # What a spec and its files cannot give is an error now, not at the first question.
+        _ = entrant.asking, entrant.ends
     say({"event": "ready"})
-    for line in lines:
+    # Lines are read while answers are generated: one of them may cancel an answer.
+    batches: SimpleQueue[list[dict[str, Any]] | None] = SimpleQueue()
+    Thread(target=_sort, args=(lines, batches, interruption), daemon=True).start()
+    while (questions := batches.get()) is not None:
         try:
-            answering.answer(json.loads(line))
-        except UserError as error:
-            say({"event": "error", "text": "\n\n".join(str(problem) for problem in error.problems)})
+            answering.answer(questions)
+        except Exception as error:
+            traceback.print_exc()
+            say({"event": "failed", "text": f"{type(error).__name__}: {error}"})
+        say({"event": "done"})
+
+
+def _sort(lines: Iterator[str], batches: "SimpleQueue[list[dict[str, Any]] | None]", interruption: Interruption) -> None:
+    """Hand on each batch of questions in LINES, and take note of cancelled ones."""
+    for line in lines:
+        said = json.loads(line)
+        if "cancel" in said:
+            interruption.cancelled.add(said["cancel"])
+        else:
+            batches.put(said["ask"])
+    batches.put(None)
 
 
 def main() -> int:

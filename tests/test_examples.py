@@ -20,6 +20,8 @@ from stages.tokens.encoder import Encoder
 from stages.tokens.files import Tokens
 from tests.end_to_end.conftest import Place
 from tests.end_to_end.one_process import build_in_one_process
+from tests.end_to_end.serving import serving
+from tests.end_to_end.talkers import piped
 from tests.end_to_end.test_chat_teacher import KEY, asking, files_with
 from tests.stages.generate.chat_server import running
 
@@ -378,6 +380,40 @@ def test_chat_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         place.run("engine", "build", "generate-headline")
         assert server.received() == asked and made_rows(place, "headline") == rows
     assert files_with(KEY, place.root) == []
+
+
+@pytest.mark.long
+def test_distil(tmp_path: Path):
+    """The whole circle: a model of the workspace teaches another through the server."""
+    place = workspace("distil", tmp_path / "workspace")
+    for path in place.root.glob("specs/*.toml"):
+        # The teacher must learn where an answer ends: one that does not end teaches nothing.
+        smaller = {r"rows = \d{4}": "rows = 120", r"hidden_size = \d+, layers = \d": "hidden_size = 48, layers = 1"}
+        smaller |= {r"rows = 32 \}": "rows = 16 }", r"steps         = \d+": "steps = 60", r"learning_rate = .*": "learning_rate = 1e-2"}
+        text = path.read_text("utf-8")
+        for pattern, replacement in smaller.items():
+            text, count = re.subn(pattern, replacement, text)
+            assert count == 1, pattern
+        path.write_text(text.replace("validation = 0.05, test = 0.05", "validation = 0.1, test = 0.1"), "utf-8")
+    place.run("engine", "build", "evaluate-teacher")
+    with serving(place.root, tmp_path / "log", "teacher") as server:
+        student = place.root / "specs/student.toml"
+        student.write_text(student.read_text("utf-8").replace("http://127.0.0.1:8000/v1", server.url), "utf-8")
+        facts = asking(place, "generate-guessed")
+        assert (facts["requests"], facts["rows_cached"], server.health()["answered"]) == (120, 0, 0)
+        place.run("engine", "build", "evaluate-student")
+        assert server.health()["answered"] == 120
+    counts = json.loads((place.root / "metrics/generate-guessed.json").read_text("utf-8"))
+    rows = made_rows(place, "guessed")
+    assert counts["rows_out"] == len(rows) == 120 - sum(counts["left_out"].values()) > 60
+    # What the teacher said to the student is what it says when it is asked, byte for byte.
+    questions = "".join(json.dumps({"id": row["id"], "prompt": row["prompt"]}) + "\n" for row in rows)
+    said = {
+        row["id"]: row["answer"] for row in map(json.loads, piped(place, "ask", "teacher", "--json", given=questions).stdout.splitlines())
+    }
+    assert said == {row["id"]: row["completion"] for row in rows} and len(set(said.values())) > 1
+    # The server is gone, and nothing is left to ask.
+    assert set(place.plan("evaluate-student").values()) == {"keep"} and asking(place, "generate-guessed") is None
 
 
 def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOCK = list(lock.pins((ROOT / lock.LOCK).read_text("utf-8")))
 DEVICES = list(lock.pins((ROOT / lock.DEVICES).read_text("utf-8")))
 EXTRAS = PROJECT["optional-dependencies"]
-ASKED = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["eval"], *EXTRAS["serving"]]]
+ASKED = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["eval"], *EXTRAS["serve"]]]
 
 
 def version(name: str) -> str:

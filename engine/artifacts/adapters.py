@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.artifacts.addresses import PROVENANCE, provenance_of
 from engine.core.errors import UserError
@@ -17,7 +17,9 @@ from engine.identity.provenance import Provenance
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
 from engine.results.table import digest_of, number, scores_of
-from engine.spec.sections import Spec
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 _TRAININGS = f"{ARTIFACTS}/train-"
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
@@ -85,7 +87,7 @@ class Training:
     """md5 of its provenance file."""
 
 
-def adapters(specs: Iterable[Spec], graph: Graph, store: Store, plan: Plan) -> tuple[Adapter, ...]:
+def adapters(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> tuple[Adapter, ...]:
     """The adapter of every spec that trains one, built or not."""
     found = []
     for spec in specs:

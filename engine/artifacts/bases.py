@@ -29,10 +29,14 @@ class Base:
     read: Read
     made: Provenance | None
     """The provenance of the base; None for a folder that no step made, and if the step's record is lost."""
+    published: tuple[str, str] | None = None
+    """Id and revision under which it was published, for a base that does not come from the hub."""
 
     @property
     def hub(self) -> tuple[str, str] | None:
         """Id and revision of a model of the hub; None for any other."""
+        if self.published:
+            return self.published
         return (self.made.recipe["id"], self.made.recipe["revision"]) if self.made and self.made.kind == "fetch" else None
 
     @property

@@ -31,11 +31,12 @@ class Fetched:
     loadable: Loadable
 
 
-def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto") -> Fetched:
+def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto", published: tuple[str, str] | None = None) -> Fetched:
     """Write the artifact of the training whose content address starts with TARGET to FOLDER, so that it loads without other files.
 
-    BASE says how its base is included; a model card is in the folder, statement and run record are next to it. Raises UserError if the
-    address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
+    BASE says how its base is included, PUBLISHED is its id and revision on the hub if it did not come from there. A model card is in the
+    folder, statement and run record are next to it. Raises UserError if the address is unknown or ambiguous, or if neither the cache nor
+    the remote has all of the content.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
@@ -51,7 +52,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "au
                     f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
                 )
                 raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
-            loadable = complete(root, store, remote, provenance, temporary, folder, base)
+            loadable = complete(root, store, remote, provenance, temporary, folder, base, published)
             remove(folder)
             temporary.rename(folder)
         finally:

@@ -16,7 +16,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -48,15 +48,25 @@ class Loadable:
     """Why it provides no base; None if it does."""
 
 
-def complete(root: Path, store: Disk, remote: Remote, told: Provenance, folder: Path, target: Path, choice: Choice = "auto") -> Loadable:
+def complete(
+    root: Path,
+    store: Disk,
+    remote: Remote,
+    told: Provenance,
+    folder: Path,
+    target: Path,
+    choice: Choice = "auto",
+    published: tuple[str, str] | None = None,
+) -> Loadable:
     """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will move to TARGET.
 
-    Raises UserError if the base cannot be provided as in CHOICE.
+    PUBLISHED is the id and revision of the base on the hub, if it is there without having come from there. Raises UserError if the base
+    cannot be provided as in CHOICE.
     """
     if not (folder / CONFIG).is_file():
         (folder / CARD).write_text(card(told, None, Way.WHOLE, {}), "utf-8")
         return Loadable("none (whole model)")
-    base = base_of(root, store, remote, told)
+    base = replace(base_of(root, store, remote, told), published=published)
     way, said = _provide(root, store, remote, told, base, folder, target, choice)
     config = json.loads((folder / CONFIG).read_text("utf-8")) | said
     if said:

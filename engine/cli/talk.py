@@ -43,13 +43,15 @@ def ask(
     """Ask a built model, as its evaluation does; the answer to a row is the one that its predict step gives."""
     from engine.rows.answers import Answerer
 
-    (model,), root = _models([target])
+    (model,), root = models_of([target])
     chosen = model.task(task)
     asked = _asked(model, chosen, question, system)
     answered, interrupted = True, False
     with Answerer(root, [model]) as answerer:
         for row, where in asked:
-            for event in answerer.ask(model, chosen, row, where, max_new_tokens=max_new_tokens, stream=not json and sys.stdout.isatty()):
+            for event in answerer.ask(
+                model, chosen, row, where, max_new_tokens=max_new_tokens, stream="text" if sys.stdout.isatty() and not json else None
+            ):
                 answered &= _print(event, json)
                 interrupted |= event.get("interrupted", False)
             if interrupted:
@@ -58,7 +60,7 @@ def ask(
         raise typer.Exit(MISTAKE)
 
 
-def _models(targets: Sequence[str]) -> "tuple[list[Model], Path]":
+def models_of(targets: Sequence[str]) -> "tuple[list[Model], Path]":
     """The models that TARGETS name, and the folder in which the process that answers runs."""
     from engine.rows.answers import is_folder, of_experiment, of_folder
 
@@ -74,7 +76,7 @@ def _asked(
     model: "Model", task: str, question: str | None, system: str | None
 ) -> Iterator[tuple[Mapping[str, Any], tuple[str, int | None]]]:
     """The rows to answer, each with its place: QUESTION, else the rows on stdin, else the whole of stdin as one question."""
-    from engine.rows.answers import question_row
+    from engine.rows.questions import question_row
 
     given = model.systems.get(task) if system is None else system
     if question is not None:
@@ -96,7 +98,7 @@ def _asked(
 
 def _row(line: str, number: int) -> dict[str, Any]:
     from engine.core.errors import Location
-    from engine.rows.answers import identity_of
+    from engine.rows.questions import identity_of
 
     try:
         row = jsonlib.loads(line)
@@ -140,7 +142,7 @@ def chat(
     from engine.rows.answers import Answerer
     from engine.rows.talk import Talk
 
-    models, root = _models([target, *(others or [])])
+    models, root = models_of([target, *(others or [])])
     for model in models:
         model.task(task)
     render.note(f"loading {', '.join(model.name for model in models)} …")

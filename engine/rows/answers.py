@@ -1,6 +1,5 @@
 """Answers of built models to single questions, from a process of `stages` that loads them once."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,12 +17,12 @@ from engine.identity.text import recipe_of
 from engine.plan.project import Project
 from engine.rows.inspection import spec_of
 from engine.rows.preview import tokens_request, tokens_step
+from engine.rows.questions import COMMAND, opening
 from stages import predict
 from stages.chat.formats.chat import Chat
 from stages.chat.formats.plain import Plain
 from stages.models.folders import ADAPTER_CONFIG, json_object
 from stages.process.parent import PARENT, named
-from stages.process.starting import ours
 from stages.tokens.encoder import CONFIG, TEMPLATE
 
 if TYPE_CHECKING:
@@ -141,16 +140,6 @@ def _has_template(folder: Path) -> bool:
     return (folder / TEMPLATE).is_file() or bool(json_object(folder / CONFIG).get("chat_template"))
 
 
-def question_row(text: str, system: str | None) -> dict[str, Any]:
-    """The question TEXT as a row of a task, with the prompt SYSTEM if it is not empty."""
-    return {"id": identity_of(text), "group": "", "prompt": text} | ({"system": system} if system else {})
-
-
-def identity_of(text: str) -> str:
-    """The id of a question that has none: sampled answers are drawn by it."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 @dataclass
 class Answerer:
     """The process that answers, with MODELS loaded; to be used in a `with` statement."""
@@ -163,7 +152,7 @@ class Answerer:
     def __enter__(self) -> "Answerer":
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            ours("stages.answering"),
+            COMMAND,
             cwd=self.root,
             env=os.environ | {PARENT: named()},
             stdin=subprocess.PIPE,
@@ -174,11 +163,10 @@ class Answerer:
             # ^C in a terminal goes to its whole group: it shall end an answer, not the process.
             process_group=0,
         )
-        first = self.models[0]
-        threads = first.threads
-        self._write({"numerics": first.numerics, "threads": threads, "models": [model.request for model in self.models]})
+        self._write(opening(self.models))
         try:
-            self._read()
+            while self._read()["event"] != "ready":
+                pass
         except BaseException:
             self._end()
             raise
@@ -188,16 +176,17 @@ class Answerer:
         self._end()
 
     def ask(self, model: Model, task: str, row: Mapping[str, Any], where: tuple[str, int | None], **more: Any) -> Iterator[dict[str, Any]]:
-        """Every event of the answer of MODEL to ROW; the last one is `answer`, `left_out` or `error`.
+        """Every event of the answer of MODEL to ROW: `text`, and at last `answer`, `left_out` or `error`.
 
         Until then ^C ends the answer; pressed again, it raises KeyboardInterrupt.
         """
-        self._write({"model": model.name, "task": task, "row": row, "where": where, **more})
+        self._write({"ask": [{"model": model.name, "task": task, "row": row, "where": where, **more}]})
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
-            event: dict[str, Any] = {"event": "text"}
-            while event["event"] == "text":
-                yield (event := self._read())
+            while (event := self._read())["event"] != "done":
+                if event["event"] == "failed":
+                    raise RuntimeError(f"the process that answers failed: {event['text']}")
+                yield event
         finally:
             signal.signal(signal.SIGINT, before)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import UserError, did_you_mean
-from engine.rows.answers import Answerer, Model, identity_of, question_row
+from engine.rows.answers import Answerer, Model
+from engine.rows.questions import identity_of, question_row
 
 Message = Mapping[str, Any]
 COMMANDS = {
@@ -44,7 +45,7 @@ class Talk:
         """Let every active model answer TEXT; an answer that was interrupted stays in the conversation as far as it came."""
         for model in self.active:
             row = self._row(model, text)
-            for event in self._events(model, row, stream=True):
+            for event in self._events(model, row, stream="text"):
                 self.show(model, event)
                 if event["event"] == "answer":
                     self.said[model.name] += [{"role": "user", "content": text}, {"role": "assistant", "content": event["answer"]}]

@@ -194,6 +194,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="session")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The workspace of tests.end_to_end.talkers, shared by the tests of a process: whoever writes there cleans up."""
+    from tests.end_to_end.talkers import make_talkers
+
+    return make_talkers(tmp_path_factory.mktemp("talking"))
+
+
+@pytest.fixture(scope="session")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The workspace of tests.end_to_end.light, with nothing built: not to be changed."""
     from tests.end_to_end.light import lighten

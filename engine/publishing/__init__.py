@@ -1,0 +1,1 @@
+"""Publishes what a step made, in a folder or on the Hugging Face hub, with everything that is known about it."""
