@@ -142,10 +142,10 @@ class Answering:
 
     def _answer(self, entrant: Entrant, task: str, row: Row, question: Mapping[str, Any]) -> dict[str, Any]:
         from stages.models.folders import longest_sequence
+        from stages.models.generation import generate
         from stages.predict.body import prediction
         from stages.predict.entrants import virtual_tokens
         from stages.predict.exam import Reader
-        from stages.predict.generation import generate
 
         asked = entrant.parameters.tasks.get(task)
         limit = question.get("max_new_tokens") or (asked.max_new_tokens if asked else TaskPrediction().max_new_tokens)
