@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from engine.checks.existing_adapter import read_adapter_config
-from engine.compile.compilation import Compilation, Subject, TaskOf, encoder_decoder, locate_below, narrow
-from engine.compile.evaluation import add_predictions
-from engine.compile.merge import add_merge
+from engine.compile.compilation import Compilation, Subject, encoder_decoder, locate_below, narrow
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.identity.environment import find
@@ -14,13 +12,18 @@ from engine.spec.sections import Merge
 from stages import export, predict
 from stages.export.formats import ExportFormat
 from stages.export.formats.base import Adapter
+from stages.merge import Merging
 from stages.train.methods.lora import LowRank
 
 _MORE = ("use_dora", "modules_to_save")
 
 
-def add_exports(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> None:
-    """Add one step for each format in the `[export]` of SUBJECT's spec, and the merge that they need; nothing without that section."""
+def add_exports(c: Compilation, subject: Subject, asked: Step, merged: Callable[[Merging], Step | None]) -> None:
+    """Add one step for each format in the `[export]` of SUBJECT's spec; nothing without that section.
+
+    ASKED is the predict step of its evaluation. MERGED adds the step that merges as a section says, and is called if a format needs it; it
+    returns None if that section has problems.
+    """
     spec = subject.spec
     section = spec.experiment.export
     if section is None:
@@ -30,14 +33,10 @@ def add_exports(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: C
         what = "encoder-decoder models cannot be exported: an export is asked as a causal model"
         c.problems += found or [Problem(what, spec.where("export"), "remove [export]; [merge] writes their weights")]
         return
-    merged = None
-    if any(_needs_merge(subject, into) for into in section.formats):
-        merged = add_merge(c, subject, task_of, subject_of, spec.experiment.merge or Merge())
-        if merged is None:
-            return
-    asked = add_predictions(c, subject, task_of)
+    weights = merged(spec.experiment.merge or Merge()) if any(_needs_merge(subject, into) for into in section.formats) else None
     for number, into in enumerate(section.formats):
-        c.add(_step(subject, number, into, merged, asked), spec)
+        if weights or not _needs_merge(subject, into):
+            c.add(_step(subject, number, into, weights, asked), spec)
 
 
 def _step(subject: Subject, number: int, into: ExportFormat, merged: Step | None, asked: Step) -> Step:

@@ -5,9 +5,10 @@ from typing import Any
 
 from stages.chat.questions import Policies, Questions
 from stages.export import Parameters
-from stages.export.asked import Asked, Asker, ask
+from stages.export.asked import Asked
+from stages.export.asking import Asker, ask
+from stages.export.comparing import check
 from stages.export.material import Material
-from stages.export.rules import check
 from stages.models.folders import count_parameters, load_adapter, load_model, load_tokenizer, longest_sequence, prepare_process
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress

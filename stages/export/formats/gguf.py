@@ -37,4 +37,4 @@ class Gguf(Exporting):
         """Write the file, and start a server of llama.cpp with it."""
         from stages.export.writers.gguf import exported
 
-        return exported(self, material)
+        return exported(material, self.type)

@@ -50,4 +50,4 @@ class GgufLora(Exporting):
         """Write both files, and start a server of llama.cpp with them."""
         from stages.export.writers.gguf_lora import exported
 
-        return exported(self, material)
+        return exported(material, self.base)

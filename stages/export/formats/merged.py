@@ -35,4 +35,4 @@ class Merged(Exporting):
         """Write the folder, and load it with transformers."""
         from stages.export.writers.merged import exported
 
-        return exported(self, material)
+        return exported(material, self.dtype, self.max_shard_size)

@@ -56,4 +56,4 @@ class Vllm(Exporting):
         """Write the folders and the command line, and load them with transformers and peft."""
         from stages.export.writers.vllm import exported
 
-        return exported(self, material)
+        return exported(material, self.dtype, self.max_lora_rank)

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from stages.export.formats.gguf_lora import GgufLora
 from stages.export.gguf.vocabulary import vocabulary_of
 from stages.export.gguf.writing import write_adapter, write_model
 from stages.export.material import Material
@@ -21,11 +20,11 @@ BASE, ADAPTER = "base.gguf", "adapter.gguf"
 
 
 @contextmanager
-def exported(into: GgufLora, material: Material) -> Iterator[LlamaCpp]:
-    """Write `base.gguf`, `adapter.gguf` and `Modelfile`, and serve both files together."""
+def exported(material: Material, kind: str) -> Iterator[LlamaCpp]:
+    """Write `base.gguf` with weights of the type KIND, `adapter.gguf` and `Modelfile`, and serve both files together."""
     assert material.adapter
     vocabulary = vocabulary_of(material.encoder, material.ends, material.taught.template, material.adds_bos)
-    write_model(material.weights, material.output / BASE, into.base, vocabulary)
+    write_model(material.weights, material.output / BASE, kind, vocabulary)
     with TemporaryDirectory(dir=material.output) as folder:
         _scaled(material.adapter, Path(folder))
         write_adapter(Path(folder), material.weights, material.output / ADAPTER)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from engine.core.errors import UserError
-from stages.export.formats.merged import Merged
 from stages.export.material import Material
 from stages.export.runtimes.transformers import Transformers
 from stages.models.folders import load_model, save_model
@@ -16,19 +15,19 @@ from stages.models.layers import linear_layers
 
 
 @contextmanager
-def exported(into: Merged, material: Material) -> Iterator[Transformers]:
-    """Write the folder, and load it as any program does."""
-    if into.dtype == "nf4":
-        save_model(_in_four_bits(material.weights), material.output, into.max_shard_size)
+def exported(material: Material, dtype: Any, max_shard_size: str) -> Iterator[Transformers]:
+    """Write the folder with weights of DTYPE in files of MAX_SHARD_SIZE, and load it as any program does."""
+    if dtype == "nf4":
+        save_model(_in_four_bits(material.weights), material.output, max_shard_size)
     else:
-        save_model(load_model(material.weights, dtype=into.dtype), material.output, into.max_shard_size)
+        save_model(load_model(material.weights, dtype=dtype), material.output, max_shard_size)
     material.serving.write(material.output)
-    yield Transformers(material.output, _loaded(material.output, into), material.weights)
+    yield Transformers(material.output, _loaded(material.output, dtype), material.weights)
 
 
-def _loaded(folder: Path, into: Merged) -> Any:
-    if into.dtype != "nf4":
-        return load_model(folder, dtype=into.dtype)
+def _loaded(folder: Path, dtype: Any) -> Any:
+    if dtype != "nf4":
+        return load_model(folder, dtype=dtype)
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
