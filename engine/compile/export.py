@@ -7,7 +7,7 @@ from engine.checks.existing_adapter import read_adapter_config
 from engine.compile.compilation import Compilation, Subject, encoder_decoder, locate_below, narrow
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
-from engine.identity.environment import find
+from engine.identity.environment import Environment, find
 from engine.spec.sections import Merge
 from stages import export, predict
 from stages.export.formats import ExportFormat
@@ -92,7 +92,9 @@ def _reference(subject: Subject, weights: Input | None) -> dict[str, Input]:
 def _problems(c: Compilation, subject: Subject, number: int, into: ExportFormat) -> Iterator[Problem]:
     """Why the model of SUBJECT cannot be exported as INTO."""
     where = subject.spec.where("export", "formats", number)
-    missing = [name for name in into.packages if find(name) is None]
+    # Where a lock lists them, others may have built the export; the step itself refuses to run without them.
+    lock = Environment(c.root) if c.root else None
+    missing = [name for name in into.packages if find(name) is None and not (lock and lock.lists(name))]
     if missing:
         what = f"the format {into.label} needs packages that are not installed: {', '.join(missing)}"
         yield Problem(what, where, f"pip install 'adapterbuild[{into.extra}]'")

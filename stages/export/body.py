@@ -13,10 +13,24 @@ from stages.models.folders import count_parameters, load_adapter, load_model, lo
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
 
+_SPARE = 8
+"""Tokens that a runtime may need beyond a question and its answer."""
+
 
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write the export; raises UserError if it is not the trained model, with the row that shows it."""
     prepare_process(parameters.threads)
+    material, asked, size = asked_model(parameters, job)
+    with parameters.into.exported(material) as runtime:
+        found = check(material, runtime, asked, parameters.into.limits)
+    return {"parameters": size, "bytes": _bytes(job.output), "asked_through": runtime.name, **found}
+
+
+def asked_model(parameters: Parameters, job: Job) -> tuple[Material, list[Asked], int]:
+    """What the export is made of, what the trained model says to the held-out rows, and its number of weights.
+
+    Only one model is in memory at a time: the trained one is gone afterwards.
+    """
     weights, adapter = job.inputs.get("weights", job.inputs["model"]), job.inputs.get("adapter")
     tokenizer = job.inputs.get("vocabulary", job.inputs["model"])
     encoder = load_tokenizer(tokenizer).encoder
@@ -27,10 +41,6 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     asker = Asker(parameters, asking, encoder, template, longest_sequence(model.config))
     questions = asker.questions(job.group("test"))
     ends = asking.ends(job.inputs["model"], *([adapter] if adapter else []))
-    size = count_parameters(model)
-    asked = _ask(model, questions, ends)
-    # Only one model is in memory at a time.
-    del model
     material = Material(
         job.output,
         weights,
@@ -41,12 +51,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         parameters.format,
         ends,
         questions,
-        max(len(question.prompt) + question.max_new_tokens for question in questions) + 8,
+        max(len(question.prompt) + question.max_new_tokens for question in questions) + _SPARE,
         parameters.threads,
     )
-    with parameters.into.exported(material) as runtime:
-        found = check(material, runtime, asked, parameters.into.limits)
-    return {"parameters": size, "bytes": _bytes(job.output), "asked_through": runtime.name, **found}
+    return material, _ask(model, questions, ends), count_parameters(model)
 
 
 def _trained(job: Job, vocabulary: Path) -> Any:

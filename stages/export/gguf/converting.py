@@ -78,6 +78,12 @@ def _model(request: dict[str, Any]) -> None:
             self.gguf_writer.add_token_types([*vocabulary["types"], *(gguf.TokenType.UNUSED for _ in missing)])
             self.gguf_writer.add_token_merges(vocabulary["merges"])
 
+        def modify_tensors(self, data_torch: Any, name: str, bid: int | None) -> Any:
+            yield from super().modify_tensors(data_torch, name, bid)
+            if name == "gpt_neox.embed_in.weight" and self.hparams.get("tie_word_embeddings"):
+                # llama.cpp has no GPT-NeoX with tied embeddings.
+                yield "output.weight", data_torch
+
         def prepare_metadata(self, vocab_only: bool) -> None:
             super().prepare_metadata(vocab_only)
             for values in self.gguf_writer.kv_data:

@@ -34,11 +34,13 @@ def rewrite(
     source: Path,
     target: Path,
     values: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
-    tensors: Callable[[str, Any, Any], Tensor | None] = lambda name, data, kind: (data, kind),
+    tensors: Callable[[str, Any, Any], Tensor] = lambda name, data, kind: (data, kind),
+    added: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write TARGET: the file SOURCE with what VALUES makes of its header values, and TENSORS of each tensor (None: it is left out).
+    """Write TARGET: the file SOURCE with what VALUES makes of its header values, and TENSORS of each tensor.
 
-    TENSORS gets the name, the data and the type of a tensor. A value that is new must be a text, a truth value or a whole number.
+    TENSORS gets the name, the data and the type of a tensor. ADDED are unquantised tensors by name. A value that is new must be a text, a
+    truth value or a whole number.
     """
     from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
@@ -52,9 +54,10 @@ def rewrite(
         types = old[key].types if key in old else [_type_of(value)]
         writer.add_key_value(key, value, types[0], types[-1] if types[0] is GGUFValueType.ARRAY else None)
     for tensor in reader.tensors:
-        made = tensors(tensor.name, tensor.data, tensor.tensor_type)
-        if made is not None:
-            writer.add_tensor(tensor.name, made[0], raw_dtype=made[1])
+        data, kind = tensors(tensor.name, tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, data, raw_dtype=kind)
+    for name, data in (added or {}).items():
+        writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -107,6 +107,13 @@ class LlamaCpp:
 _HINT = "it may not support this model; export merged weights"
 
 
+def _reason(log: str) -> str:
+    """The first error in llama.cpp's LOG, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line.partition(" E ")[2].strip() for line in lines if " E " in line]
+    return (errors or lines[-1:] or ["it gave no reason"])[0]
+
+
 def _message(said: str) -> str:
     try:
         return str(json.loads(said)["error"]["message"])
@@ -132,9 +139,7 @@ def llama_cpp(file: Path, adapter: Path | None, trained: Path, context: int, thr
             if not address:
                 process.wait()
                 log.seek(0)
-                lines = [line for line in log.read().splitlines() if line.strip()]
-                said = lines[-1].strip() if lines else "it gave no reason"
-                raise UserError(f"llama.cpp cannot run {file.name}: {said}", hint=_HINT)
+                raise UserError(f"llama.cpp cannot run {file.name}: {_reason(log.read())}", hint=_HINT)
             yield LlamaCpp(file, address, trained)
         finally:
             process.kill()

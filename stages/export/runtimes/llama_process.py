@@ -19,7 +19,8 @@ def main() -> None:
     parameters.n_parallel, parameters.cache_prompt, parameters.warmup = 1, False, False
     parameters.cache_ram_mib, parameters.n_gpu_layers, parameters.fit_params = 0, 0, False
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = request["threads"]
-    parameters.verbosity = 0
+    # Errors only.
+    parameters.verbosity = 1
     if request["adapter"]:
         parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(request["adapter"], 1.0)]
     # Named, since the server ends when nothing refers to it.

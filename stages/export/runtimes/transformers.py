@@ -33,7 +33,6 @@ class Transformers:
         self._model = model
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
-
         self._folder, self._trained = folder, trained
 
     @property
@@ -54,8 +53,8 @@ class Transformers:
         return found if isinstance(found, str) else None
 
     def read_text(self, text: str) -> list[int]:
-        """The ids that the tokenizer makes of TEXT."""
-        return list(self._tokenizer(text)["input_ids"])
+        """The ids that the tokenizer makes of TEXT: without tokens around it where a chat template writes them, as chats are read."""
+        return list(self._tokenizer(text, add_special_tokens=self.template is None)["input_ids"])
 
     def read_chat(self, chat: Chat) -> list[int]:
         """The ids that the tokenizer makes of CHAT."""
