@@ -6,6 +6,7 @@ no Modelfile. Syntax: https://github.com/ollama/ollama/blob/main/docs/modelfile.
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,6 @@ def _template(material: Material) -> str | None:
 
 def _of_plain(plain: Plain) -> str:
     """The Go template of a plain format."""
-    import re
-
     around = {}
     for name in ("system", "prompt"):
         around[name] = re.split(r"\{\{\s*" + name + r"\s*\}\}", getattr(plain, name))
@@ -120,11 +119,15 @@ def _texts(material: Material) -> Texts | None:
     before_system, rest = with_system.split(_SYSTEM)
     after_system_and_user = rest[: rest.rindex(_USER)]
     before_user = _common_end(head, after_answer_and_user, after_system_and_user)
+    if before_user.startswith(after_user):
+        # What ends every message would else stand before each question.
+        before_user = before_user[len(after_user) :]
     without_system = head.removesuffix(before_user)
+    start = _common_end(before_system[::-1], without_system[::-1])[::-1]
     return Texts(
-        "",
-        without_system,
-        (before_system, after_system_and_user.removesuffix(before_user)),
+        start,
+        without_system.removeprefix(start),
+        (before_system.removeprefix(start), after_system_and_user.removesuffix(before_user)),
         (before_user, after_user),
         (before_answer, after_answer_and_user.removesuffix(before_user)),
         prompt,

@@ -10,7 +10,8 @@ from stages.export.material import Material
 from stages.export.rules.base import Differs
 from stages.export.runtimes.base import TOP, Runtime
 
-DIGITS = 3
+DIGITS, LEAST = 3, 1e-9
+"""Significant digits of a divergence, and what is no divergence but rounding."""
 
 
 def check(material: Material, runtime: Runtime, asked: Sequence[Asked], limits: Limits) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def check(material: Material, runtime: Runtime, asked: Sequence[Asked], limits: 
         what = f"the probabilities of the {place} token of {row} diverge by {worst:.3g} nats, more than {limits.divergence:g}"
         hint = "that is more than its precision explains: use a format of more bits, or set max_divergence of this format"
         raise Differs(what, hint)
-    return {"divergence": float(f"{worst:.{DIGITS}g}"), "max_divergence": limits.divergence}
+    return {"divergence": float(f"{worst:.{DIGITS}g}") if worst > LEAST else 0.0, "max_divergence": limits.divergence}
 
 
 def divergence(reference: Mapping[int, float], found: Mapping[int, float]) -> float:

@@ -124,12 +124,9 @@ def test_q4_k_m_is_mixed_as_llama_cpp_mixes_it(model, tuned, tmp_path):
 def test_the_modelfile_renders_as_the_chat_template(file):
     lines = (file[1] / "Modelfile").read_text().splitlines()
     assert lines[0] == "FROM ./model.gguf" and 'PARAMETER stop "<|endoftext|>"' in lines
-    role = '{{ "[%s]\\n" }}{{ .Content }}{{ "<|endoftext|>\\n" }}'
-    cases = " else ".join(f'if eq .Role "{name}" }}}}{role % name}{{{{' for name in ("system", "user", "assistant")).replace(
-        "{{ else", "{{ else"
-    )
-    start = '{{ if not .System }}{{ "<s>" }}{{ end }}'
-    wanted = 'TEMPLATE """' + start + "{{ range .Messages }}{{ " + cases + ' end }}{{ end }}{{ "[assistant]\\n" }}"""'
+    ends = '{{ .Content }}{{ "<|endoftext|>\\n" }}{{'
+    cases = " else ".join(f'if eq .Role "{role}" }}}}{{{{ "[{role}]\\n" }}}}{ends}' for role in ("system", "user", "assistant"))
+    wanted = 'TEMPLATE """{{ "<s>" }}{{ range .Messages }}{{ ' + cases + ' end }}{{ end }}{{ "[assistant]\\n" }}"""'
     assert next(line for line in lines if line.startswith("TEMPLATE")) == wanted
 
 
