@@ -37,7 +37,7 @@ class Limits:
 LIMITS = {
     "float32": Limits(1e-5, 0.9),
     "float16": Limits(1e-3, 0.75),
-    "bfloat16": Limits(0.1, 0.0),
+    "bfloat16": Limits(0.02, 0.5),
     "q8_0": Limits(0.1, 0.0),
     "q4_k_m": Limits(1.0, 0.0),
     "nf4": Limits(2.5, 0.0),
