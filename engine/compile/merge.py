@@ -11,13 +11,15 @@ from stages.train.methods import Method
 from stages.train.methods.lora import LowRank
 
 
-def add_merge(c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject]) -> Step | None:
-    """Add the step that merges adapters into the weights of SUBJECT's base; None if its spec has no `[merge]` or has problems.
+def add_merge(
+    c: Compilation, subject: Subject, task_of: TaskOf, subject_of: Callable[[str], Subject], section: merge.Merging | None = None
+) -> Step | None:
+    """Add the step that merges adapters into the weights of SUBJECT's base, by SECTION (default: the spec's `[merge]`).
 
-    Raises UserError for an unknown experiment.
+    None if there is no section, or if it has problems. Raises UserError for an unknown experiment.
     """
     spec = subject.spec
-    section = spec.experiment.merge
+    section = section or spec.experiment.merge
     if section is None:
         return None
     adapters = section.adapters or {subject.stem: 1.0}

@@ -40,6 +40,10 @@ class Environment:
         own = parse_lock(self.root) if self.pins is None else self.pins
         return _required(self.root) | {normal(name): version for name, version in own.items()}
 
+    def lists(self, package: str) -> bool:
+        """Whether a lock of the workspace lists PACKAGE, so that identities can be computed where it is not installed."""
+        return normal(package) in self._locked
+
     def version(self, package: str) -> str:
         """The version that identities record, without a local label, so that `2.13.0` is the same for all builds of a package."""
         if package not in self.asked:

@@ -14,8 +14,8 @@ from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
-from engine.plan.training_inputs import estimate_of
-from stages import evaluate, generate, mix, predict, split, tokenize, train
+from engine.plan.training_inputs import estimate_of, parameters_of
+from stages import evaluate, export, generate, mix, predict, split, tokenize, train
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
         metrics = store.metrics(step.metrics)
         return Facts(_sizes(step, metrics), seconds, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
-    sizes = _expected(step, graph, store)
+    sizes = _expected_export(step, graph, plan, store) if step.kind is export.KIND else _expected(step, graph, store)
     if estimate is None:
         return Facts(sizes, seconds)
     return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
@@ -117,7 +117,16 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         return (f"{sum(_answers(metrics)):,} predictions",)
     if step.kind is evaluate.KIND:
         return (f"{sum(isinstance(v, float) for part in metrics.values() if isinstance(part, dict) for v in part.values()):,} values",)
+    if step.kind is export.KIND:
+        return (gigabytes(metrics["bytes"]), f"{metrics['equal_answers']:.0%} of {metrics['rows']:,} answers equal")
     return _counted(metrics, "parameters", "parameters")
+
+
+def _expected_export(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[str, ...]:
+    """The approximate size of an export's files, if its model is available."""
+    assert isinstance(step.parameters, export.Parameters)
+    parameters = parameters_of(step.inputs["model"], graph, plan, store)
+    return (f"~{gigabytes(parameters * step.parameters.into.bits / 8)} on disk",) if parameters else ()
 
 
 def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:

@@ -6,6 +6,7 @@ from typing import Any
 from engine.core.graph import Graph, Input, Step
 from engine.dvc.store import Store
 from engine.estimate.configurations import configuration
+from engine.estimate.models import model_of
 from engine.estimate.training import Estimate, Matter, estimate
 from engine.plan.decide import Action, Plan
 from stages import dequantise, fetch, initialize, mix, tokenize, train
@@ -43,6 +44,13 @@ def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mappi
         return _read(producer.artifact, store) if _kept(producer, plan) else None
     # A trained model has the sizes of its base.
     return _config(producer.inputs["model"], graph, plan, store) if "model" in producer.inputs else None
+
+
+def parameters_of(model: Input, graph: Graph, plan: Plan, store: Store) -> int | None:
+    """Number of parameters of the model in a folder, without an adapter; None if it is not available yet or its architecture is unknown."""
+    found = _config(model, graph, plan, store)
+    described = model_of(found[0]) if found else None
+    return described.parameters if described else None
 
 
 def _read(folder: str, store: Store) -> tuple[Mapping[str, Any], bool] | None:

@@ -28,11 +28,41 @@ def sections(data: ReportData) -> list[Section]:
         Section("loss", "Loss curves", _losses(data)),
         Section("scores", "Metrics", _scores(data)),
         *_sweeps(data, _metrics(data)),
+        *_exports(data),
         Section("heat-map", "Across tasks", _across(data)),
         Section("answers", "Sample predictions", _answers(data)),
         Section("cost", "Cost", _cost(data)),
         Section("rebuild", "Reproduce", _rebuild(data)),
     ]
+
+
+_EXPORTED = (
+    "step",
+    "asked through",
+    "bytes",
+    "divergence",
+    "limit",
+    "answers equal",
+    "answers that stop",
+    "in training",
+    "content address",
+)
+
+
+def _exports(data: ReportData) -> list[Section]:
+    """What was exported, and by how much it differs from the trained model; no section without exports."""
+    nodes = data.of("export")
+    if not nodes:
+        return []
+    rows = []
+    for node in nodes:
+        found = node.metrics
+        numbers = ["–" if (value := found.get(key)) is None else f"{value:.3g}" for key in ("divergence", "max_divergence")]
+        counts = [_count(found.get(key)) for key in ("stopped", "stopped_in_training")]
+        equal = _percent(found.get("equal_answers"))
+        rows.append([node.name, str(found.get("asked_through", "–")), _count(found.get("bytes")), *numbers, equal, *counts, _digest(node)])
+    told = "Exports and the trained model (divergence: the largest Kullback-Leibler divergence of an answer's first or next token, in nats)"
+    return [Section("exports", "Exports", [Table(told, _EXPORTED, rows)])]
 
 
 def _missing(what: str, command: str = "engine build") -> Remark:

@@ -14,7 +14,7 @@ from engine.spec.judge import Judge
 from engine.spec.positions import Key
 from engine.spec.sweep import MOST_POINTS, Point
 from engine.spec.tree import Node
-from stages import benchmark, evaluate, generate, merge, predict, tokenize, train
+from stages import benchmark, evaluate, export, generate, merge, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
@@ -325,6 +325,10 @@ class Merge(merge.Merging):
     """Adapters to merge into the weights of their base."""
 
 
+class Export(export.Export):
+    """The forms in which the trained model leaves the project, each asked the rows of the evaluation."""
+
+
 class Sweep(Part):
     """Fields with several values; every combination is a point, built as a separate experiment."""
 
@@ -381,6 +385,7 @@ class Experiment(Part):
     evaluation: Evaluation = recipe(Evaluation(), "How the model is evaluated.")
     benchmarks: Benchmarks | None = recipe(None, "Benchmarks for the trained model: tasks of lm-evaluation-harness, or your own.")
     merge: Merge | None = recipe(None, "Adapters to merge into the weights of their base.")
+    export: Export | None = recipe(None, "Formats in which the trained model is exported; each export is asked held-out rows.")
     sweep: Sweep | Literal[False] = recipe(False, "Fields with several values; false cancels the sweep of an extended spec.")
     resources: Resources = resource(Resources(), "How the steps run.")
 

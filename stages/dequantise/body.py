@@ -1,7 +1,7 @@
 """Body of dequantise: writes weights, configuration, tokenizer and chat template of one GGUF file as a `from_pretrained` folder.
 
 transformers reads the weights. It pre-tokenizes for every byte-pair tokenizer as GPT-2 does, whatever `tokenizer.ggml.pre` says, so the
-rule is set here (stages.dequantise.pre_tokenizers). Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+rule is set here (stages.tokens.pre_tokenizers). Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import struct
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import Location, UserError
 from stages.dequantise import Parameters
-from stages.dequantise.pre_tokenizers import set_rules
 from stages.models.folders import auto_class, count_parameters, prepare_process, save_model, write_json
 from stages.process.job import Job, Metrics
+from stages.tokens.pre_tokenizers import set_rules
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -28,3 +28,16 @@ def _stretched(length: int, rotary: object) -> int:
         return length
     first = rotary.get("original_max_position_embeddings")
     return max(length, int(factor * (first if isinstance(first, int) else length)))
+
+
+def rotary(config: dict[str, Any]) -> dict[str, Any]:
+    """Kind, factor and base frequency of the rotary positions in a model's config.json; empty if it has none."""
+    settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    theta = settings.get("rope_theta", config.get("rope_theta"))
+    kind = settings.get("rope_type", settings.get("type", "default"))
+    if not settings and theta is None:
+        return {}
+    found: dict[str, Any] = {"kind": kind}
+    if kind != "default" and isinstance(settings.get("factor"), int | float):
+        found["factor"] = float(settings["factor"])
+    return found | ({} if theta is None else {"base frequency": float(theta)})

@@ -75,7 +75,7 @@ def _answer_all(
 def _answers(
     model: Any, stops: Sequence[int], questions: Sequence[Question], parameters: Parameters, task: str
 ) -> Sequence[list[int] | None]:
-    from stages.predict.generation import generate
+    from stages.models.generation import generate
 
     bar: Progress[None] = progress(len(questions), f"predict {task}")
     with bar:

@@ -11,6 +11,7 @@ from engine.core.part import Part, is_resource
 from engine.identity.behaviours import FILE, Behaviours, Unit, Versions, closure_digest, module_of, unit_of
 from engine.identity.code import Code
 from engine.identity.environment import installed
+from stages.export.formats.base import Exporting
 from stages.kinds import KINDS
 from tests.behaviours.suite import Outcome
 
@@ -36,17 +37,23 @@ def part_classes() -> list[type[Part]]:
     return list(found)
 
 
+def _optional(part: type[Part]) -> tuple[str, ...]:
+    """The packages that PART needs beyond a plain installation, with which the golden suite builds: its code counts as it is written."""
+    return part.packages if issubclass(part, Exporting) else ()
+
+
 def closures(code_root: Path) -> dict[str, dict[str, str]]:
     """Every unit that an identity can name, with the digests of the modules of its closure."""
     code = Code(code_root)
-    modules = {*(f"stages.{kind}.body" for kind in KINDS), *(part.__module__ for part in part_classes())}
+    modules = {*(f"stages.{kind}.body" for kind in KINDS), *(part.__module__ for part in part_classes() if not _optional(part))}
     found = {unit_of(module): code.closure([module]) for module in sorted(modules)}
     return {unit: closure for unit, closure in found.items() if closure and module_of(unit) in closure}
 
 
 def packages() -> dict[str, str]:
-    """The installed version of every package that an identity can name."""
-    names = {name for kind in KINDS.values() for name in kind.environment} | {name for part in part_classes() for name in part.environment}
+    """The installed version of every package that an identity can name, of a plain installation."""
+    parts = [part for part in part_classes() if not _optional(part)]
+    names = {name for kind in KINDS.values() for name in kind.environment} | {name for part in parts for name in part.environment}
     return {name: installed(name) for name in sorted(names)}
 
 

@@ -15,8 +15,8 @@ from benchmarks.common import REAL_MODEL
 from engine.core.errors import UserError
 from stages.dequantise import Parameters
 from stages.dequantise.body import run
-from stages.dequantise.pre_tokenizers import set_rules
 from stages.process.job import Job
+from stages.tokens.pre_tokenizers import set_rules
 from tests.support.gguf_files import TEMPLATE, TEXTS, tiny_model, tiny_tokenizer, write_gguf
 
 SHARED = Path(__file__).parents[4] / "shared/tokenizers"

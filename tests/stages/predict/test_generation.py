@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stages.models.folders import load_model, load_tokenizer
-from stages.predict.generation import generate
+from stages.models.generation import generate
 from stages.train.methods import PrefixTuning, PromptTuning
 from tests.stages.initialize.tiny import ARCHITECTURES, make_model
 

