@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,18 +232,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON value as the last line of stdout")
     parser.add_argument("--quick", action="store_true", help="small graphs")
     chosen = parser.parse_args()
-    content = {
-        "overhead": overhead(*((15, 10) if chosen.quick else (1_000, 50))),
-        "clone": overhead(*((15, 10) if chosen.quick else (40, 50))),
-        "simulation": simulation(*((39, 5, 1) if chosen.quick else (10_000, 500, 1))),
-        "machine": machine(),
+    measures: dict[str, Callable[[], dict[str, Any]]] = {
+        "overhead": lambda: overhead(*((15, 10) if chosen.quick else (1_000, 50))),
+        "clone": lambda: overhead(*((15, 10) if chosen.quick else (40, 50))),
+        "simulation": lambda: simulation(*((39, 5, 1) if chosen.quick else (10_000, 500, 1))),
     }
-    for name in ("overhead", "clone", "simulation"):
-        found = content[name]
-        assert isinstance(found, dict)
-        print(
-            f"{name}\n{table(list(found), [[f'{value:,.3f}' if isinstance(value, float) else f'{value:,}' for value in found.values()]])}"
-        )
+    content: dict[str, Any] = {"machine": machine()}
+    for name, measure in measures.items():
+        found = content[name] = measure()
+        values = [f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" for value in found.values()]
+        print(f"{name}\n{table(list(found), [values])}", flush=True)
     if chosen.json:
         print(json.dumps(content))
 
