@@ -18,9 +18,13 @@ al., 2021, appendix D), IA3 3e-3 (Liu et al., 2022), prefix tuning 5e-5 to 1e-2 
 2021). The ranges are wider, for the small models of tests and tutorials."""
 
 
+STARTING_RATES: Mapping[str, float] = {"full": 2e-5, "ia3": 3e-3, "prefix_tuning": 1e-2, "prompt_tuning": 3e-2}
+"""Where to start with methods for which the default rate, that of LoRA, is not made; docs/reference/defaults.md has the sources."""
+
+
 def advice(specs: Iterable[Spec]) -> list[Problem]:
     """A warning for each probable mistake in SPECS, without duplicates."""
-    return list(dict.fromkeys(warning for spec in specs for warning in (*_frozen_noise(spec), *_odd_rate(spec))))
+    return list(dict.fromkeys(warning for spec in specs for warning in (*_frozen_noise(spec), *_odd_rate(spec), *_rate_of_another_method(spec))))
 
 
 def _frozen_noise(spec: Spec) -> Iterator[Problem]:
@@ -41,6 +45,17 @@ def _odd_rate(spec: Spec) -> Iterator[Problem]:
         what = f"learning_rate = {training.learning_rate:g} is far {'above' if training.learning_rate > high else 'below'} the usual range"
         where = spec.where("training", "learning_rate")
         yield Problem(what, where, f"usual range for {training.method.kind}: {low:g} to {high:g}", "warning")
+
+
+def _rate_of_another_method(spec: Spec) -> Iterator[Problem]:
+    """The default rate is LoRA's: ten times too high for all weights of a pretrained model, and far too low for learned prompts."""
+    training, model = spec.experiment.training, spec.experiment.model
+    if training is None or isinstance(model, ScratchModel) or "learning_rate" in training.model_fields_set:
+        return
+    kind = training.method.kind
+    if kind in STARTING_RATES:
+        what = f"learning_rate is not set, and its default, {training.learning_rate:g}, is meant for LoRA, not for {kind}"
+        yield Problem(what, spec.where("training", "method"), f"set training.learning_rate; start with {STARTING_RATES[kind]:g}", "warning")
 
 
 def loggers(specs: Iterable[Spec]) -> dict[str, Location]:

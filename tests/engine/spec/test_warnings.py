@@ -62,6 +62,16 @@ def test_a_learning_rate_outside_of_the_usual_range_of_its_method_is_told(told, 
         assert word in found[0].what and f"usual range for {method}: {low:g} to {high:g}" == found[0].hint
 
 
+@pytest.mark.parametrize("method", sorted(USUAL_RATES))
+def test_a_rate_that_is_not_set_is_told_where_the_default_is_made_for_another_method(told, method):
+    found = told(spec('"full"'), further(f'"{method}"'))
+    if method in ("lora", "qlora"):
+        assert found == []
+    else:
+        (warning,) = found
+        assert "is meant for LoRA" in warning.what and marked(warning) == f'"{method}"' and "start with" in warning.hint
+
+
 def test_a_learning_rate_of_three_is_told(told):
     (warning,) = told(spec('"full"') + "learning_rate = 3\n")
     assert str(warning).startswith("warning: learning_rate = 3 is far above the usual range\n")
