@@ -1,0 +1,88 @@
+"""The command that turns experiments of other tools into specs: import."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.app import Json, Settings, app
+
+
+@app.command(name="import")
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…", help="Configurations of axolotl, LLaMA-Factory (with its dataset_info.json) or TRL.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder of the specs, in the workspace.")] = Path(
+        "specs"
+    ),
+    tool: Annotated[
+        str | None, typer.Option("--from", metavar="TOOL", help="axolotl, llamafactory or trl; recognised by the keys if not given.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the experiment. Default: the file's.")] = None,
+    devices: Annotated[
+        int, typer.Option("--devices", metavar="N", min=1, help="Devices of a training, which the configurations do not say.")
+    ] = 1,
+    nearest: Annotated[bool, typer.Option("--nearest", help="Use the nearest thing that works for what cannot be honoured.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the specs and the table of keys; write nothing.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every key of the tool, not only those that the files set.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite specs of the same name.")] = False,
+    json: Json = False,
+) -> None:
+    """Turn configurations of axolotl, LLaMA-Factory and TRL into specs, and say what became of each key."""
+    from engine.cli import render
+    from engine.core.errors import UserError, did_you_mean
+    from engine.core.workspace import Workspace
+    from engine.dvc.writing import replace_with
+    from engine.importing.importing import CALLED, TOOLS, import_files
+
+    if tool is not None and tool not in TOOLS:
+        raise UserError(f"--from names no known tool: {tool}", hint=did_you_mean(tool, TOOLS))
+    root = Workspace.at(Settings.workspace).root
+    found = import_files(files, root, output, tool, devices, nearest, name)
+    there = [path for path in found.files if (root / path).exists()]
+    if there and not (force or dry_run):
+        raise UserError(f"{there[0]} exists already", hint="give another --name or --output, or overwrite it: --force")
+    if not dry_run:
+        for path, text in found.files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            replace_with(root / path, text.encode())
+    if json:
+        render.as_json({"files": dict(found.files) if dry_run else [*found.files], "imports": [one.as_data() for one in found.specs]})
+        return
+    for number, one in enumerate(found.specs):
+        if number:
+            render.lines([("", "")])
+        entries = one.entries if every else one.told
+        rows = [
+            (
+                entry.key,
+                entry.given if entry.given is not None else "–",
+                f"{entry.fate}{', differs' if entry.differs else ''}",
+                _meaning(entry),
+            )
+            for entry in entries
+        ]
+        render.table(f"{one.name} ({CALLED[one.tool]}) → {one.spec}", ("key", "value", "", "in the spec, or why"), rows)
+        render.warnings(one.warnings)
+    if dry_run:
+        for path, text in found.files.items():
+            render.lines([(f"── {path}", ""), *((line, "") for line in text.splitlines()), ("", "")])
+        render.note("nothing was written")
+        return
+    render.note(f"written: {', '.join(found.files)}")
+    shown = " ".join(one.spec for one in found.specs)
+    if any(one.unpinned for one in found.specs):
+        render.note(f"next: engine pin {shown} (the commits that revisions of the hub name now), then engine plan {shown}")
+    else:
+        render.note(f"next: engine plan {shown}")
+
+
+def _meaning(entry: object) -> str:
+    from engine.importing.reading import Entry
+
+    assert isinstance(entry, Entry)
+    return "; ".join(part for part in (", ".join(entry.ours), entry.why) if part)
