@@ -212,14 +212,10 @@ PLUGINS_REFUSED: Mapping[str, Refusal] = {
     "expert_parallel_size": Refusal("experts on different devices", "resources.zero", off=(1,), nearest=True),
 }
 """Keys of plugins that ask for what a spec cannot say; all others of plugins change the speed only, or belong to one of these."""
-_PLUGINS = {
-    "cut_cross_entropy": ("cut_cross_entropy",),
-    "liger": (
-        *("liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_swiglu", "liger_glu_activation"),
-        *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "liger_use_token_scaling"),
-    ),
-}
-
+_LIGER = (
+    *("liger_rope", "liger_rms_norm", "liger_rms_norm_gated", "liger_layer_norm", "liger_swiglu", "liger_glu_activation"),
+    *("liger_cross_entropy", "liger_fused_linear_cross_entropy", "liger_use_token_scaling"),
+)
 HANDLED = frozenset(
     (
         *("base_model", "model_revision", "revision_of_model", "lora_model_dir", "datasets", "test_datasets", "pretraining_dataset"),
@@ -277,16 +273,16 @@ def _put_plugins(reading: Reading, plugins: tuple[str, ...]) -> None:
     known = listed(TOOL, "plugin_keys")
     loaded = " ".join(plugins).lower()
     both = Reading(reading.draft, reading.node, known, reading.nearest)
-    liger = next((key for key in _PLUGINS["liger"] if reading.given(key) and reading.get(key)), None)
+    liger = next((key for key in _LIGER if reading.given(key) and reading.get(key)), None)
     if liger and "liger" in loaded:
         reading.draft.set("resources.kernels", "liger", [liger])
     for key in sorted(known):
         family = key.split("_")[0]
-        if reading.given(key) and not loaded and key in PLUGINS_REFUSED | dict.fromkeys(sum(_PLUGINS.values(), ())):
+        if reading.given(key) and not loaded and (key in PLUGINS_REFUSED or key in _LIGER or key == "cut_cross_entropy"):
             both.ignored(key, "its plugin is not in `plugins`", ())
         elif key in PLUGINS_REFUSED:
             both.refusals({key: PLUGINS_REFUSED[key]})
-        elif key in _PLUGINS["liger"] and reading.given(key):
+        elif key in _LIGER and reading.given(key):
             both.taken(key, ours="resources.kernels")
         else:
             both.none(key, why=_SPEED if family in ("liger", "cut", "use", "moe", "dsv4", "gemma4", "nvfp4", "expert") else _OFF)
@@ -711,7 +707,7 @@ def _put_tokens(reading: Reading) -> None:
         inner.none("unk_token", why="the tokenizer's own")
         for key in ("bos_token", "eos_token"):
             if inner.given(key):
-                why = "rows begin and end with the tokens of the tokenizer or the template; if it has another one, change its tokenizer_config.json"
+                why = "rows begin and end with the tokens of the tokenizer or the template; another one goes into tokenizer_config.json"
                 inner.taken(key, ours="tokenization", why=why, differs=True)
             else:
                 inner.same(key, why="the tokenizer's own")
@@ -739,13 +735,14 @@ def _put_splits(reading: Reading, request: Request, tasks: list[str], node: Node
         else:
             why = "which rows are held out follows from their content here, and from a random order there" if size else ""
             reading.put((*split, "validation"), float(size), "val_set_size", why=why, differs=bool(size))
-        reading.draft.set((*split, "test"), 0.0, ["there is no test set"])
     if tests is None:
+        common.put_unseen_rows(reading.draft, tasks)
         reading.same("test_datasets", why="none")
         return
     same_length = isinstance(tests.content, tuple) and len(tests.content) == len(tasks)
     if not same_length:
         feature = f"{len(tests.content) if isinstance(tests.content, tuple) else 'other'} test data sets for {len(tasks)} data sets"
+        common.put_unseen_rows(reading.draft, tasks)
         reading.refuse("test_datasets", feature, "as many as data sets, in the same order: tasks.<name>.split.test_source", nearest=True)
         return
     reading.taken("test_datasets", ours="tasks.<name>.split.test_source")
@@ -753,7 +750,6 @@ def _put_splits(reading: Reading, request: Request, tasks: list[str], node: Node
         inner = reading.inside(dataset, listed(TOOL, "dataset_keys"), f"test_datasets[{number}]")
         split = ("tasks", task, "split")
         put_rows(inner, request, (*split, "test_source"), _SOURCE_KEYS)
-        reading.draft.drop((*split, "test"))
         theirs = node.content[number]
         for key in dataset.content:
             same = theirs.child(key) is not None and theirs.child(key).plain() == dataset.content[key].plain()

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.importing.documents import Document
 from engine.importing.reading import Draft, Reading
-from engine.spec.sections import HUB_ID
+from engine.spec.hub_names import HUB_ID
 
 UNPINNED = "main"
 """What stands for the commit that a file does not name; `engine pin` replaces it."""
@@ -167,7 +167,7 @@ def put_schedule(reading: Reading, key: str, default: str, options: str, floor: 
 
 
 def put_warmup(reading: Reading, steps: str, ratio: str, default: float, name: str) -> None:
-    """The warm-up of the schedule that the tool calls NAME, under the keys STEPS (a number, or in transformers 5 also a share) and RATIO."""
+    """The warm-up of the schedule NAME, under the keys STEPS (a number, or in transformers 5 also a share) and RATIO."""
     number, share = reading.number(steps), reading.number(ratio)
     if number and share:
         reading.conflict(steps, ratio, hint="keep one of them")
@@ -301,6 +301,20 @@ def put_target_modules(reading: Reading, key: str, everything: bool, names: Iter
         reading.put("training.method.target_modules", "all-linear", key)
     elif found:
         reading.put("training.method.target_modules", found, key)
+
+
+def put_unseen_rows(draft: Draft, tasks: Iterable[str]) -> None:
+    """Rows for the evaluation, which reads rows that were not trained on: the validation rows, or a few that are held out."""
+    for task in tasks:
+        split = ("tasks", task, "split")
+        if any(path[:4] == (*split, "test_source") for path in draft.settings):
+            continue
+        if draft.value((*split, "validation")) or draft.value((*split, "max_validation")):
+            draft.set((*split, "test"), 0.0, ["there is no test set"])
+            draft.set("evaluation.split", "validation", ["there is no test set"])
+        else:
+            why = "the tool trains on every row; a few are held out here, since the evaluation reads rows that were not trained on"
+            draft.set((*split, "test"), 0.05, ["there is no test set"], why)
 
 
 def settle(draft: Draft) -> None:

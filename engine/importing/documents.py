@@ -142,9 +142,9 @@ def _aliases(text: str, builder: _Builder) -> Iterator[Problem]:
         for event in yaml.parse(text, yaml.SafeLoader):
             anchor = getattr(event, "anchor", None)
             if isinstance(event, yaml.AliasEvent):
-                what = f"*{anchor} stands for the value at line {anchors.get(anchor, 0)}; the spec has the value itself"
+                what = f"*{anchor} stands for the value at line {anchors.get(str(anchor), 0)}; the spec has the value itself"
                 yield Problem(what, builder.location(event.start_mark, event.end_mark), None, "warning")
             elif anchor:
-                anchors[anchor] = event.start_mark.line + 1
+                anchors[anchor] = builder.location(event.start_mark, event.end_mark).line or 0
     except yaml.YAMLError:
         return

@@ -147,8 +147,8 @@ TURNS: Mapping[str, tuple[str, str, str]] = {
     ),
     "phi": ("<|system|>\n{s}<|end|>\n", "<|user|>\n{i}<|end|>{x}<|assistant|>", "<|user|>\n{i}<|end|>\n<|assistant|>\n"),
 }
-"""axolotl's styles of single-turn prompts: the system prompt (`{s}`), a turn with an input, and one without; `{i}` is the instruction, `{x}`
-the input."""
+"""axolotl's styles of single-turn prompts: the system prompt (`{s}`), a turn with an input, and one without; `{i}` is the
+instruction, `{x}` the input."""
 TEXTS_IN_PROMPTS = {"chatml": ("<|im_start|>", "<|im_end|>"), "phi": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")}
 """Control tokens that a style writes into prompts."""
 

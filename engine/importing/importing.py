@@ -14,7 +14,9 @@ from engine.importing.documents import Document
 from engine.importing.reading import Draft, Entry, Setting, finished
 from engine.importing.schemas import names, version
 from engine.importing.writing import spec_text, unit_of
+from engine.spec import tree
 from engine.spec.load import load_spec
+from engine.spec.notation import dotted
 from engine.spec.positions import Key
 from engine.spec.sections import Experiment
 
@@ -92,11 +94,10 @@ def import_files(
     """The specs of the configurations at PATHS; a dataset_info.json among them belongs to each.
 
     ROOT: the workspace; OUTPUT: the folder of the specs; TOOL: None to recognise it by its keys; DEVICES: on how many a configuration was
-    run, which it does not say; NEAREST: whether the nearest thing that works replaces what cannot be honoured; NAME: that of the experiment.
+    run, which it does not say; NEAREST: whether the nearest thing that works replaces what cannot be honoured; NAME: the experiment's.
     Raises UserError with every problem of every file.
     """
-    shown = lambda path: _shown(path, root)  # noqa: E731
-    read = [documents.read(path, shown(path)) for path in paths]
+    read = [documents.read(path, _shown(path, root)) for path in paths]
     tables = [one for one in read if llamafactory.looks_like(one.root)]
     configurations = [one for one in read if one not in tables]
     if not configurations:
@@ -105,7 +106,8 @@ def import_files(
         raise UserError(
             "--name names one experiment, and there are several configurations", hint="leave it out: they are named after their files"
         )
-    drafts, problems = [], []
+    drafts = list[tuple[Document, Draft]]()
+    problems = list[Problem]()
     for one in configurations:
         request = Request(root, (one, *tables), devices, nearest, name)
         try:
@@ -150,8 +152,12 @@ def _without_defaults(draft: Draft, document: Document, root: Path) -> tuple[Dra
         try:
             experiment = load_spec(spec, Path(folder)).experiment
         except UserError as error:
+            places = {node.key.line: dotted(path) for path, node in tree.read(spec, spec.name).walk() if not isinstance(path[-1], int)}
             where = Location(document.name)
-            raise UserError([Problem(p.what, _origin(p, draft) or where, p.hint) for p in error.problems]) from None
+            found = [
+                Problem(p.what, _origin(places.get(p.where.line if p.where else None), draft) or where, p.hint) for p in error.problems
+            ]
+            raise UserError(found) from None
     kept, same = dict[Key, Setting](), set[str]()
     for path, setting in draft.settings.items():
         if path[-1] != "kind" and _is_default(experiment, path) and not setting.remark:
@@ -171,12 +177,9 @@ def _without_defaults(draft: Draft, document: Document, root: Path) -> tuple[Dra
     return draft, experiment
 
 
-def _origin(problem: Problem, draft: Draft) -> Location | None:
-    """The place in the configuration of the key that a problem of the spec names first."""
-    for entry in draft.entries.values():
-        if entry.where and any(ours and problem.what.startswith(ours) for ours in entry.ours):
-            return entry.where
-    return None
+def _origin(path: str | None, draft: Draft) -> Location | None:
+    """The place in the configuration of the key that the key PATH of the spec comes from; None if it is not set there."""
+    return next((entry.where for entry in draft.entries.values() if entry.where and path in entry.ours), None)
 
 
 def _is_default(experiment: Experiment, path: Key) -> bool:
@@ -207,9 +210,7 @@ def _written(checked: Sequence[tuple[Document, Draft, Experiment]], root: Path, 
         label = "-".join(dict.fromkeys(str(unit[-1]) for unit in units))[:40].strip("-")
         name = next(n for n in (label, *(f"{label}-{i}" for i in range(2, 99))) if f"{shown}/parts/{n}.toml" not in files)
         parts[group] = f"parts/{name}.toml"
-        header = [
-            f"Shared by {', '.join(checked[number][1].settings[('experiment', 'name')].value for number in group)}; imported by engine import."
-        ]
+        header = [f"Shared by {', '.join(checked[number][2].experiment.name for number in group)}; imported by engine import."]
         files[f"{shown}/{parts[group]}"] = spec_text(checked[group[0]][1], settings, header)
     specs = []
     for number, (document, draft, experiment) in enumerate(checked):

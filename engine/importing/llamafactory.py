@@ -1,7 +1,7 @@
 """LLaMA-Factory's configurations, with its dataset_info.json: what each key means in a spec.
 
-Facts are those of LLaMA-Factory 0.9.6 (github.com/hiyouga/LLaMA-Factory): src/llamafactory/hparams for names and defaults, `data/parser.py`,
-`data/converter.py` and `data/processor` for what becomes of rows, and transformers' training arguments.
+Facts are those of LLaMA-Factory 0.9.6 (github.com/hiyouga/LLaMA-Factory): src/llamafactory/hparams for names and defaults,
+`data/parser.py`, `data/converter.py` and `data/processor` for what becomes of rows, and transformers' training arguments.
 """
 
 from collections.abc import Mapping
@@ -154,13 +154,13 @@ def read(request: Request) -> Draft:
             return draft
     if not reading.flag("do_train") and any(map(reading.given, ("export_dir", "infer_backend", "do_predict"))):
         key = next(k for k in ("export_dir", "infer_backend", "do_predict") if reading.given(k))
-        what = {"export_dir": "an export of merged weights", "infer_backend": "a configuration for chats and servers"}
-        hint = {"export_dir": "a spec with [model] adapter and [merge]", "infer_backend": "engine chat MODEL"}
-        said = what.get(key, "an evaluation without a training")
+        whats = {"export_dir": "an export of merged weights", "infer_backend": "a configuration for chats and servers"}
+        hints = {"export_dir": "a spec with [model] adapter and [merge]", "infer_backend": "engine chat MODEL"}
+        said = whats.get(key, "an evaluation without a training")
         problem = Problem(
             f"{key}: {said} cannot be honoured",
             reading.node.content[key].key,
-            hint.get(key, "a spec with [model] adapter and [evaluation]"),
+            hints.get(key, "a spec with [model] adapter and [evaluation]"),
         )
         draft.problems.append(problem)
         return draft
@@ -269,6 +269,7 @@ def _put_data(reading: Reading, request: Request, stage: str) -> None:
     reading.draft.set("mixture.tasks", tuple(tasks), ["dataset"])
     _put_mixture(reading, tasks)
     _put_splits(reading, request, tasks, wanted, held, info)
+    common.put_unseen_rows(reading.draft, tasks)
     _put_formats(reading, stage)
 
 
@@ -373,7 +374,8 @@ def _put_alpaca(reading: Reading, columns: Reading | None, task: tuple[str, str]
     if asked and query:
         first, second = (_name(c, source, reading, columns, k) for k, c in (("prompt", asked), ("query", query)))
         missing = f"{second} is defined and {second}"
-        text = f"{{% if {first} %}}{{{{ {first} }}}}{{% if {missing} %}}\n{{% endif %}}{{% endif %}}{{% if {missing} %}}{{{{ {second} }}}}{{% endif %}}"
+        line, rest = f"{{% if {missing} %}}\n{{% endif %}}", f"{{% if {missing} %}}{{{{ {second} }}}}{{% endif %}}"
+        text = f"{{% if {first} %}}{{{{ {first} }}}}{line}{{% endif %}}{rest}"
     else:
         text = "".join(parts)
     keys = [f"{reading.prefix}columns"] if columns else [f"{reading.prefix}formatting (alpaca)"]
@@ -496,7 +498,6 @@ def _put_splits(
         else:
             why = "which rows are held out follows from their content here, and from a random order there" if size else ""
             reading.put((*split, "validation"), float(size), "val_size", why=why, differs=bool(size))
-        reading.draft.set((*split, "test"), 0.0, ["there is no test set"])
     reading.same("val_size", why="no rows are held out")
     if not held:
         reading.same("eval_dataset", why="none")
@@ -513,7 +514,6 @@ def _put_splits(
                 continue
             inner = reading.inside(node, listed(TOOL, "dataset_keys"), f"{info.path.name}: {name}")
             _put_source(inner, request, ("tasks", task, "split", "test_source"), info.path.parent)
-            reading.draft.drop(("tasks", task, "split", "test"))
             for key in ("formatting", "columns", "tags", "ranking", "num_samples"):
                 inner.same(key, why="as in the data set")
             inner.rest()

@@ -1,4 +1,4 @@
-"""Reads the keys of a configuration of another tool: each gets exactly one entry in the account, and what it means becomes a setting of a spec."""
+"""Reads the keys of a configuration of another tool: each gets exactly one entry in the account, and its meaning becomes a setting."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,9 +200,11 @@ class Reading:
 
     def put(self, path: str | Key, value: Any, *keys: str, why: str = "", differs: bool = False) -> None:
         """Set the key at PATH of the spec to VALUE, which follows from KEYS of the file or their defaults."""
-        self.draft.set(path, value, [self._source(key) for key in self._telling(keys)], why if differs else "")
-        for key in keys:
+        telling = self._telling(keys)
+        self.draft.set(path, value, [self._source(key) for key in telling], why if differs else "")
+        for key in telling:
             self._enter(key, "taken over", (dotted(_path(path)),), why, differs)
+        self.same(*(key for key in keys if key not in telling), why=f"{telling[0]} says it" if self.given(telling[0]) else "not set")
 
     def taken(self, *keys: str, ours: str, why: str = "", differs: bool = False) -> None:
         """Note that KEYS are taken over as OURS, a key or table of the spec that is set elsewhere."""
@@ -280,7 +282,7 @@ class Reading:
         self.draft.problems.append(self._stranger(key, f"'{self.prefix}{key}' {what}", near, "error", hint))
 
     def _stranger(self, key: str, what: str, near: Iterable[str], severity: str, hint: str | None = None) -> Problem:
-        alike = get_close_matches(key, sorted(near), n=1, cutoff=0.75)
+        alike = get_close_matches(key, sorted(near), n=1, cutoff=0.85)
         return Problem(what, self.node.content[key].key, f"did you mean '{alike[0]}'?" if alike else hint, severity)
 
     def rest(self) -> None:

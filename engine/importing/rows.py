@@ -1,11 +1,13 @@
 """Where the rows of a data set are: files here, or a data set on the hub, in the words of a spec."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.importing.common import UNPINNED, Request, slug
 from engine.importing.reading import Reading
+from engine.spec.hub_names import HUB_ID
 from engine.spec.positions import Key
 
 _KINDS = {"json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv", "tsv": "csv", "parquet": "parquet", "txt": "text"}
@@ -40,6 +42,20 @@ def put_rows(reading: Reading, request: Request, source: Key, keys: Mapping[str,
         _put_files(reading, request, source, keys, local, builder)
     else:
         _put_hub(reading, source, keys, given, files)
+
+
+def first_row(request: Request, source: Mapping[str, object]) -> Mapping[str, object] | None:
+    """The first row of the JSON or JSONL file of SOURCE, the settings of a source; None if it is not here."""
+    path = source.get("path")
+    found = request.found(str(path[0] if isinstance(path, tuple) else path)) if path else None
+    if found is None or found.suffix not in (".json", ".jsonl"):
+        return None
+    with found.open(encoding="utf-8-sig") as file:
+        try:
+            data = json.loads(file.readline()) if source.get("kind") == "jsonl" else json.load(file)[0]
+        except (ValueError, LookupError, TypeError):
+            return None
+    return data if isinstance(data, dict) else None
 
 
 def _inside(here: Path, files: Sequence[str]) -> tuple[str, ...]:
@@ -94,7 +110,7 @@ def _content(path: Path) -> str | None:
 def _put_hub(reading: Reading, source: Key, keys: Mapping[str, str], given: str, files: Sequence[str]) -> None:
     reading.put((*source, "kind"), "hub", keys["path"])
     reading.put((*source, "id"), given, keys["path"])
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given):
+    if not re.fullmatch(HUB_ID, given) and "$" not in given:
         reading.wrong(keys["path"], "a file or folder that is here, or the id of a data set on the hub")
     if files:
         reading.refuse(keys["files"], "some files of a data set on the hub", "download them; source.path takes files and patterns")

@@ -1,7 +1,7 @@
 """Configurations of `trl sft`: what each key means in a spec.
 
-Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `ModelConfig`, `ScriptArguments` and `DatasetMixtureConfig` for names and
-defaults, trl/trainer/sft_trainer.py for what becomes of rows.
+Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `ModelConfig`, `ScriptArguments` and `DatasetMixtureConfig` for
+names and defaults, trl/trainer/sft_trainer.py for what becomes of rows.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from engine.core.errors import Problem
 from engine.importing import common
 from engine.importing.common import Request
 from engine.importing.reading import Draft, Reading, Refusal
-from engine.importing.rows import put_rows, task_name
+from engine.importing.rows import first_row, put_rows, task_name
 from engine.importing.schemas import listed, names, version
 from engine.importing.training_arguments import REFUSED as ARGUMENTS_REFUSED
 from engine.importing.training_arguments import WITHOUT_MEANING as ARGUMENTS_WITHOUT_MEANING
@@ -137,8 +137,7 @@ def _put_data(reading: Reading, request: Request) -> None:
             reading.put((*split, "validation"), float(size), "test_split_size", why=why, differs=True)
         else:
             reading.draft.set((*split, "validation"), 0.0, ["no rows are held out"])
-        if not any(path[:4] == (*split, "test_source") for path in reading.draft.settings):
-            reading.draft.set((*split, "test"), 0.0, ["there is no test set"])
+    common.put_unseen_rows(reading.draft, tasks)
     reading.same("test_split_size", why="no rows are held out")
 
 
@@ -162,31 +161,7 @@ def _put_tokens(reading: Reading, request: Request) -> None:
     why = "TRL cuts off the end, with the end token; ours keeps it" if mode == "keep_start" else ""
     value = "truncate_completion_right" if mode == "keep_start" else "truncate_prompt_left"
     reading.put("tokenization.over_length", value, "truncation_mode", why=why, differs=bool(why))
-    path = reading.get("chat_template_path")
-    file = request.found(str(path)) if path else None
-    reading.draft.set(
-        "tokenization.format.kind",
-        "chat",
-        ["rows with messages"],
-        'rows with a text or a prompt have no template there: for them, kind = "plain"',
-    )
-    if path and (file is None or file.is_dir()):
-        reading.refuse("chat_template_path", "the template of another model", "tokenization.format.template_file: its chat_template.jinja")
-    elif file:
-        reading.put("tokenization.format.template_file", request.shown(file), "chat_template_path")
-    else:
-        reading.same("chat_template_path", why="the tokenizer's own template")
-    completion, assistant = reading.get("completion_only_loss"), reading.flag("assistant_only_loss")
-    if assistant:
-        reading.put("tokenization.mask.kind", "assistant", "assistant_only_loss")
-        reading.same("completion_only_loss", why="assistant_only_loss decides")
-    elif completion is False:
-        reading.put("tokenization.mask.kind", "full", "completion_only_loss")
-        reading.same("assistant_only_loss", why="off")
-    else:
-        why = 'of rows with messages TRL learns every token; for them, mask = "full"'
-        reading.put("tokenization.mask.kind", "completion", "completion_only_loss", why=why, differs=completion is None)
-        reading.same("assistant_only_loss", why="off")
+    _put_format(reading, request)
     strategy = str(reading.get("packing_strategy", "bfd"))
     if reading.flag("packing"):
         reading.put("training.batching.kind", "packed", "packing")
@@ -202,6 +177,36 @@ def _put_tokens(reading: Reading, request: Request) -> None:
         else:
             reading.same("padding_free", why="off")
     reading.none("eval_packing", why="of the validation, which computes the loss")
+
+
+def _put_format(reading: Reading, request: Request) -> None:
+    """Format and mask, which follow from the columns of the rows: messages, prompt and completion, or text."""
+    path = reading.get("chat_template_path")
+    file = request.found(str(path)) if path else None
+    if path and (file is None or file.is_dir()):
+        reading.refuse("chat_template_path", "the template of another model", "tokenization.format.template_file: its chat_template.jinja")
+    elif file:
+        reading.put("tokenization.format.template_file", request.shown(file), "chat_template_path")
+    else:
+        reading.same("chat_template_path", why="the tokenizer's own template")
+    rows = [first_row(request, source) for source in reading.draft.plain().get("tasks", {}).values() for source in [source["source"]]]
+    known = [row for row in rows if row is not None]
+    messages = [row for row in known if "messages" in row or isinstance(row.get("prompt"), list)]
+    completion, assistant = reading.get("completion_only_loss"), reading.flag("assistant_only_loss")
+    told = ["the columns of the first row" if known else "rows with messages"]
+    remark = "" if known else 'for rows with a text, or with a prompt and a completion as texts: kind = "plain"'
+    if known and not messages:
+        reading.draft.set("tokenization.format.kind", "plain", told)
+    else:
+        reading.draft.set("tokenization.format.kind", "chat", told, remark)
+    if assistant:
+        reading.put("tokenization.mask.kind", "assistant", "assistant_only_loss")
+        reading.same("completion_only_loss", why="assistant_only_loss decides")
+        return
+    reading.same("assistant_only_loss", why="off")
+    whole = completion is False or (completion is None and any("messages" in row for row in messages))
+    unsure = "" if known or completion is not None else 'of rows with messages TRL learns every token; for them, mask = "full"'
+    reading.put("tokenization.mask.kind", "full" if whole else "completion", "completion_only_loss", why=unsure, differs=bool(unsure))
 
 
 def _put_method(reading: Reading) -> None:

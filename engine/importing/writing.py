@@ -36,7 +36,7 @@ def spec_text(draft: Draft, settings: Mapping[Key, Setting], header: Iterable[st
 
 
 def _tables(settings: Mapping[Key, Setting]) -> Iterator[tuple[Key, list[tuple[Key, Setting]]]]:
-    """The tables of a file in the order of the reference, each with its settings in the order in which they were made; `kind` comes first."""
+    """The tables of a file in the order of the reference, each with its settings in the order of their making; `kind` comes first."""
     tables: dict[Key, list[tuple[Key, Setting]]] = {}
     for path, setting in settings.items():
         tables.setdefault(path[:-1], []).append((path, setting))

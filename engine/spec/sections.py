@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.core.errors import Location
 from engine.core.part import Name, Part, recipe, resource
+from engine.spec.hub_names import COMMIT_HASH, HUB_ID
 from engine.spec.judge import Judge
 from engine.spec.positions import Key
 from engine.spec.sweep import MOST_POINTS, Point
@@ -50,7 +51,6 @@ class ScratchModel(Part):
     seed: int = recipe(0, "Seed of the weight initialization.", ge=0, lt=2**63)
 
 
-HUB_ID, COMMIT_HASH = r"^[\w.-]+(/[\w.-]+)?$", r"^[0-9a-f]{40}$"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 TokenizerFiles = Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...], Field(min_length=1), AfterValidator(_with_config)]

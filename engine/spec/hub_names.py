@@ -1,0 +1,3 @@
+"""Forms of names on the Hugging Face hub."""
+
+HUB_ID, COMMIT_HASH = r"^[\w.-]+(/[\w.-]+)?$", r"^[0-9a-f]{40}$"
