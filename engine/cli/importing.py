@@ -1,11 +1,16 @@
 """The command that turns experiments of other tools into specs: import."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.app import Json, Settings, app
+from engine.cli.app import Json, Settings, app, load_project
+
+if TYPE_CHECKING:
+    from engine.importing.importing import Import
+    from engine.importing.reading import Entry
 
 
 @app.command(name="import")
@@ -29,6 +34,14 @@ def import_(
     nearest: Annotated[bool, typer.Option("--nearest", help="Use the nearest thing that works for what cannot be honoured.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the specs and the table of keys; write nothing.")] = False,
     every: Annotated[bool, typer.Option("--all", help="List every key of the tool, not only those that the files set.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Compare what the tool and the spec learn of the rows; an existing spec is kept.")
+    ] = False,
+    rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=0, help="With --explain: rows shown token by token.")] = 2,
+    python: Annotated[
+        str | None,
+        typer.Option("--with-python", metavar="PATH", help="With --explain: a Python with the tool, whose own code labels."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite specs of the same name.")] = False,
     json: Json = False,
 ) -> None:
@@ -36,20 +49,20 @@ def import_(
     from engine.cli import render
     from engine.core.errors import UserError, did_you_mean
     from engine.core.workspace import Workspace
-    from engine.dvc.writing import replace_with
     from engine.importing.importing import CALLED, TOOLS, import_files
 
     if tool is not None and tool not in TOOLS:
         raise UserError(f"--from names no known tool: {tool}", hint=did_you_mean(tool, TOOLS))
     root = Workspace.at(Settings.workspace).root
     found = import_files(files, root, output, tool, devices, nearest, name)
+    if explain:
+        _explain(found, root, rows, python, json)
+        return
     there = [path for path in found.files if (root / path).exists()]
     if there and not (force or dry_run):
         raise UserError(f"{there[0]} exists already", hint="give another --name or --output, or overwrite it: --force")
     if not dry_run:
-        for path, text in found.files.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            replace_with(root / path, text.encode())
+        _write(found.files, root)
     if json:
         render.as_json({"files": dict(found.files) if dry_run else [*found.files], "imports": [one.as_data() for one in found.specs]})
         return
@@ -57,7 +70,7 @@ def import_(
         if number:
             render.lines([("", "")])
         entries = one.entries if every else one.told
-        rows = [
+        listed = [
             (
                 entry.key,
                 entry.given if entry.given is not None else "–",
@@ -66,7 +79,7 @@ def import_(
             )
             for entry in entries
         ]
-        render.table(f"{one.name} ({CALLED[one.tool]}) → {one.spec}", ("key", "value", "", "in the spec, or why"), rows)
+        render.table(f"{one.name} ({CALLED[one.tool]}) → {one.spec}", ("key", "value", "", "in the spec, or why"), listed)
         render.warnings(one.warnings)
     if dry_run:
         for path, text in found.files.items():
@@ -81,8 +94,31 @@ def import_(
         render.note(f"next: engine plan {shown}")
 
 
-def _meaning(entry: object) -> str:
-    from engine.importing.reading import Entry
+def _write(files: "Mapping[str, str]", root: Path) -> None:
+    from engine.dvc.writing import replace_with
 
-    assert isinstance(entry, Entry)
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        replace_with(root / path, text.encode())
+
+
+def _explain(found: "Import", root: Path, rows: int, python: str | None, json: bool) -> None:
+    """Compare each task of each spec; specs that are not there yet are written first."""
+    from engine.cli import render, render_comparison
+    from engine.rows.comparison import compare
+
+    _write({path: text for path, text in found.files.items() if not (root / path).exists()}, root)
+    project = load_project()
+    answers = []
+    for one in found.specs:
+        spec, *_ = project.chosen([root / one.spec])
+        for task, theirs in one.theirs.items():
+            answers.append({"spec": one.spec, "tool": one.tool, **compare(project, spec, task, theirs, rows, python)})
+            if not json:
+                render_comparison.comparison(answers[-1])
+    if json:
+        render.as_json(answers)
+
+
+def _meaning(entry: "Entry") -> str:
     return "; ".join(part for part in (", ".join(entry.ours), entry.why) if part)

@@ -39,10 +39,10 @@ def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
         for note_of in row.get("notes", ()):
             yield Text.assemble(("note: ", "bold yellow"), note_of)
         yield Text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
-        yield _tokens(row["tokens"], colour)
+        yield tokens(row["tokens"], colour)
         for further in row.get("more_tokens", ()):
             yield Text(f"tokens of another row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
-            yield _tokens(further, colour)
+            yield tokens(further, colour)
     yield Text("")
 
 
@@ -69,9 +69,10 @@ def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
         yield Text.assemble(("completion: ", "magenta"), ("written by the teacher when the step runs; a preview sends no requests", "dim"))
 
 
-def _tokens(tokens: Iterable[Mapping[str, Any]], colour: bool) -> Text:
+def tokens(given: Iterable[Mapping[str, Any]], colour: bool) -> Text:
+    """Tokens with the supervised ones coloured, or between brackets."""
     text, inside = Text(), False
-    for token in tokens:
+    for token in given:
         if not colour and token["supervised"] != inside:
             inside = token["supervised"]
             text.append("⟦" if inside else "⟧")

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.errors import Problem
-from engine.importing import common, formats
+from engine.importing import common
 from engine.importing.common import Request
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import put_rows, task_name
 from engine.importing.schemas import listed, names, version
 from engine.spec.tree import Node
+from stages.foreign import formats
 
 TOOL = "axolotl"
 
@@ -346,6 +347,7 @@ def _put_data(reading: Reading, request: Request) -> None:
         inner = reading.inside(dataset, listed(TOOL, "dataset_keys"), f"{key}[{number}]")
         sorts.append(_sort(dataset))
         tasks.append(_put_dataset(inner, request, sorts[-1], tasks))
+        reading.draft.datasets[tasks[-1]] = dataset.plain()
     reading.draft.set("mixture.tasks", tuple(tasks), [str(key)])
     _put_formats(reading, node, sorts, str(key))
     _put_splits(reading, request, tasks, node)

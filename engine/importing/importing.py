@@ -11,6 +11,7 @@ from engine.core.part import Part
 from engine.importing import axolotl, documents, llamafactory, trl
 from engine.importing.common import UNPINNED, Request
 from engine.importing.documents import Document
+from engine.importing.names import keep_apart
 from engine.importing.reading import Draft, Entry, Setting, finished
 from engine.importing.schemas import names, version
 from engine.importing.writing import spec_text, unit_of
@@ -48,6 +49,8 @@ class Imported:
     experiment: Experiment
     unpinned: bool
     """Whether the spec names revisions of the hub that may move."""
+    theirs: Mapping[str, Mapping[str, Any]]
+    """For each task, what labels its rows as the tool does: `tool`, `config` and `dataset`."""
 
     @property
     def told(self) -> tuple[Entry, ...]:
@@ -116,6 +119,7 @@ def import_files(
             problems += error.problems
     if problems:
         raise UserError(dict.fromkeys(problems))
+    keep_apart([draft for _, draft in drafts], [root / path for path in root.glob("specs/**/*.toml")])
     checked = [(one, *_without_defaults(draft, one, root)) for one, draft in drafts]
     return _written(checked, root, output)
 
@@ -225,7 +229,9 @@ def _written(checked: Sequence[tuple[Document, Draft, Experiment]], root: Path, 
         files[path] = text
         warnings = (*document.notes, *draft.warnings)
         entries = tuple(draft.entries.values())
-        specs.append(Imported(document.name, draft.tool, path, text, entries, warnings, experiment, unpinned))
+        config = document.root.plain()
+        theirs = {task: {"tool": draft.tool, "config": config, "dataset": entry} for task, entry in draft.datasets.items()}
+        specs.append(Imported(document.name, draft.tool, path, text, entries, warnings, experiment, unpinned, theirs))
     return Import(tuple(specs), dict(sorted(files.items(), key=lambda item: "/parts/" not in item[0])))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Problem, did_you_mean
-from engine.importing import common, documents, formats
+from engine.importing import common, documents
 from engine.importing.common import Request
 from engine.importing.documents import Document
 from engine.importing.reading import Draft, Reading, Refusal
@@ -19,6 +19,7 @@ from engine.importing.training_arguments import REFUSED as ARGUMENTS_REFUSED
 from engine.importing.training_arguments import WITHOUT_MEANING as ARGUMENTS_WITHOUT_MEANING
 from engine.importing.training_arguments import put_arguments
 from engine.spec.tree import Node
+from stages.foreign import formats
 
 TOOL = "llamafactory"
 
@@ -266,6 +267,7 @@ def _put_data(reading: Reading, request: Request, stage: str) -> None:
             continue
         if name in wanted:
             tasks.append(_put_dataset(reading, request, node, name, tasks, stage, folder, info))
+            reading.draft.datasets[tasks[-1]] = node.plain()
     reading.draft.set("mixture.tasks", tuple(tasks), ["dataset"])
     _put_mixture(reading, tasks)
     _put_splits(reading, request, tasks, wanted, held, info)

@@ -73,6 +73,8 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
     """Errors: nothing is written."""
     warnings: list[Problem] = field(default_factory=list)
+    datasets: dict[str, Any] = field(default_factory=dict)
+    """The tool's own entry of each task's data set."""
 
     def set(self, path: str | Key, value: Any, sources: Iterable[str] = (), remark: str = "") -> None:
         """Set the key at PATH of the spec, dotted or as a tuple."""

@@ -128,6 +128,7 @@ def _put_data(reading: Reading, request: Request) -> None:
     else:
         reading.draft.problems.append(Problem("no data set", reading.node.key, "dataset_name, or datasets"))
         reading.none("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", why="there is no data set")
+    reading.draft.datasets |= {task: {} for task in tasks}
     reading.draft.set("mixture.tasks", tuple(tasks), ["datasets" if several else "dataset_name"])
     size = reading.number("test_split_size")
     for task in tasks:

@@ -1,0 +1,95 @@
+"""The written rules of other tools give the labels that their own code gave: axolotl 0.18.0 and LLaMA-Factory 0.9.6, recorded once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from stages.foreign import axolotl, llamafactory, trl
+from stages.foreign.labels import Dropped, Labelled, Made, NoRule, Oddities, difference, end_is_learned
+
+HERE = Path(__file__).parent
+RECORDED: list[dict[str, Any]] = json.loads((HERE / "recorded.json").read_text("utf-8"))
+LABEL = {"axolotl": axolotl.label, "llamafactory": llamafactory.label}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(HERE / "tokenizer")
+
+
+def as_recorded(made: Made) -> list[list[list[int]]] | None:
+    if isinstance(made, Dropped):
+        return None
+    return [[row.ids, [one if learned else -100 for one, learned in zip(row.ids, row.learned, strict=True)]] for row in made]
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: f"{case['tool']}: {case['name']}")
+def test_the_rules_give_the_labels_of_the_tools_own_code(case, tokenizer):
+    for row, answer in zip(case["rows"], case["answers"], strict=True):
+        assert as_recorded(LABEL[case["tool"]](row, case["config"], case["dataset"], tokenizer)) == answer
+
+
+def test_recordings_cover_rows_that_are_dropped_and_split_and_those_without_anything_learned():
+    answers = [answer for case in RECORDED for answer in case["answers"]]
+    assert None in answers and any(answer and len(answer) > 1 for answer in answers)
+    assert any(answer and all(label == -100 for _, labels in answer for label in labels) for answer in answers)
+
+
+def test_a_cut_answer_of_llamafactory_has_no_learned_end(tokenizer):
+    row = {"instruction": "Count.", "input": "", "output": "One, two. " * 60}
+    (made,) = llamafactory.label(row, {"cutoff_len": 64, "template": "chatml"}, {}, tokenizer)
+    assert made.cut and len(made.ids) == 64
+    assert not end_is_learned(made, [tokenizer.convert_tokens_to_ids("<|im_end|>")])
+
+
+def test_trl_learns_every_token_of_messages_and_only_the_completion_of_a_pair(tokenizer):
+    pair = {"prompt": "2 + 2 =", "completion": " 4"}
+    (made,) = trl.label(pair, {}, {}, tokenizer)
+    asked = len(tokenizer("2 + 2 =")["input_ids"])
+    assert made.learned == [False] * asked + [True] * (len(made.ids) - asked) and made.ids[-1] == tokenizer.eos_token_id
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    (made,) = trl.label({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, {}, {}, tokenizer)
+    assert all(made.learned)
+    (cut,) = trl.label(pair, {"max_length": 4}, {}, tokenizer)
+    assert cut.cut and len(cut.ids) == 4
+
+
+def test_a_template_that_is_not_written_down_is_named(tokenizer):
+    with pytest.raises(NoRule, match="template cohere is not written out"):
+        llamafactory.label({"instruction": "a", "output": "b"}, {"template": "cohere"}, {}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        ([Labelled([1, 2, 3], [False, True, True])], [Labelled([1, 2, 3], [False, True, True])], ""),
+        ([Labelled([1, 2, 3], [False, True, True])], [Labelled([1, 2, 3], [False, True, False])], 'learned only there: "3"'),
+        ([Labelled([1, 2], [False, True])], [Labelled([1, 2, 3], [False, True, True])], 'more tokens at the end here: "3" (learned)'),
+        ([Labelled([1, 9, 3], [False, True, True])], [Labelled([1, 2, 3], [False] * 3)], 'other tokens from 1 on: "9 3" there, "2 3" here'),
+        (Dropped("too long"), [Labelled([1], [True])], "left out there (too long)"),
+        (Dropped("too long"), Dropped("empty"), ""),
+        ([Labelled([1], [True])] * 2, [Labelled([1], [True])], "2 rows there, 1 here"),
+    ],
+)
+def test_a_difference_is_said_in_words_that_rows_share(theirs, ours, said):
+    assert difference(theirs, ours, lambda ids: " ".join(map(str, ids))) == said
+
+
+def test_what_is_seldom_meant_is_counted():
+    found = Oddities()
+    found.add([Labelled([1, 1, 5, 9], [False, False, True, True])], [9], 1)
+    found.add([Labelled([1, 5, 6], [False, True, True], cut=True)], [9], 1)
+    found.add([Labelled([1, 5, 6], [False] * 3)], [9], 1)
+    found.add(Dropped("longer"), [9], 1)
+    assert found.as_data() == {
+        "rows": 4,
+        "dropped": 1,
+        "cut": 1,
+        "nothing_learned": 1,
+        "end_not_learned": 1,
+        "bos_doubled": 1,
+        "reasons": {"longer": 1},
+    }
