@@ -61,7 +61,7 @@ def compare(request: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         said = None
         if theirs is not None:
             counts["theirs"].add(theirs[number], [*ends], tokenizer.bos_token_id)
-            said = difference(theirs[number], mine, text)
+            said = difference(theirs[number], mine, text, [*ends])
             differences[said] += 1
         if number < request["shown"]:
             pair = {"ours": _pieces(mine, tokenizer), "theirs": _pieces(theirs[number], tokenizer) if theirs is not None else None}

@@ -8,6 +8,8 @@ from rich.text import Text
 from engine.cli import render, render_preview
 
 CALLED = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL"}
+_MOST = 12
+"""Kinds of differences that are shown."""
 _COUNTS = {
     "dropped": "left out",
     "cut": "cut",
@@ -40,7 +42,7 @@ def comparison(found: Mapping[str, Any]) -> None:
         render.note(f"{tool}'s side is not shown: {found['without_rules']}; its own code shows it: --with-python PATH")
     elif found["compared"]:
         title = f"{found['task']}: {found['compared']:,} rows, learned by {tool} and by {found['spec']}"
-        render.table(title, ("rows", "difference"), [(f"{n:,}", text or "none") for text, n in found["differences"].items()])
+        render.table(title, ("rows", "difference"), _differences(found["differences"]))
     sides = [side for side in ("theirs", "ours") if side in found["counts"]]
     counts = [
         (words, *(f"{found['counts'][side][key]:,}" for side in sides), _reasons(found, sides) if key == "dropped" else "")
@@ -49,6 +51,13 @@ def comparison(found: Mapping[str, Any]) -> None:
     render.table(
         f"of {found['counts']['ours']['rows']:,} rows", ("rows", *({"theirs": tool, "ours": "spec"}[s] for s in sides), ""), counts
     )
+
+
+def _differences(found: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The most frequent differences, with the number of rows of each; the others in one line."""
+    listed = [(f"{n:,}", text or "none") for text, n in found.items()]
+    rest = [*found.values()][_MOST:]
+    return [*listed[:_MOST], *([(f"{sum(rest):,}", f"{len(rest)} further kinds")] if rest else [])]
 
 
 def _reasons(found: Mapping[str, Any], sides: list[str]) -> str:

@@ -74,8 +74,11 @@ def end_is_learned(row: Labelled, ends: Sequence[int]) -> bool:
     return any(token in ends for token in last)
 
 
-def difference(theirs: Made, ours: Made, text: Any) -> str:
-    """How two versions of a row differ, in words that equal ones share; empty if they do not. TEXT: tokens as text."""
+def difference(theirs: Made, ours: Made, text: Any, ends: Sequence[int] = ()) -> str:
+    """How two versions of a row differ, in words that equal ones share; empty if they do not.
+
+    TEXT: tokens as text; ENDS: the tokens that end an answer.
+    """
     if isinstance(theirs, Dropped) or isinstance(ours, Dropped):
         if isinstance(theirs, Dropped) and isinstance(ours, Dropped):
             return ""
@@ -90,6 +93,8 @@ def difference(theirs: Made, ours: Made, text: Any) -> str:
             if found := "; ".join(part for part in parts if part):
                 return found
             continue
+        if one.cut or other.cut:
+            return _cut_differently(one, other, ends)
         shorter = min(len(one.ids), len(other.ids))
         place = next((n for n in range(shorter) if one.ids[n] != other.ids[n]), shorter)
         if place == shorter:
@@ -102,6 +107,14 @@ def difference(theirs: Made, ours: Made, text: Any) -> str:
         there, here = (_quoted(text(row.ids[place : place + 3])) for row in (one, other))
         return f"other tokens from {place} on: {there} there, {here} here"
     return ""
+
+
+def _cut_differently(one: Labelled, other: Labelled, ends: Sequence[int]) -> str:
+    """How two rows differ of which one is cut at least: there (ONE) and here (OTHER)."""
+    sides = {"there": one, "here": other}
+    endless = [side for side, row in sides.items() if any(row.learned) and not end_is_learned(row, ends)]
+    where = " and ".join(side for side, row in sides.items() if row.cut)
+    return f"cut {where}" + (f"; {' and '.join(endless)} the answer has lost its end" if endless else "")
 
 
 def _runs(row: Labelled, chosen: Sequence[bool], text: Any) -> str:

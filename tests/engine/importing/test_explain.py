@@ -24,7 +24,7 @@ lora_target_linear: true
 datasets:
   - path: data/pairs.json
     type: alpaca
-sequence_len: 150
+sequence_len: 400
 micro_batch_size: 1
 learning_rate: 1e-4
 bf16: false

@@ -69,13 +69,18 @@ def test_a_template_that_is_not_written_down_is_named(tokenizer):
         ([Labelled([1, 2, 3], [False, True, True])], [Labelled([1, 2, 3], [False, True, False])], 'learned only there: "3"'),
         ([Labelled([1, 2], [False, True])], [Labelled([1, 2, 3], [False, True, True])], 'more tokens at the end here: "3" (learned)'),
         ([Labelled([1, 9, 3], [False, True, True])], [Labelled([1, 2, 3], [False] * 3)], 'other tokens from 1 on: "9 3" there, "2 3" here'),
+        (
+            [Labelled([1, 2, 3], [False, True, True], True)],
+            [Labelled([1, 2, 9], [False, True, True], True)],
+            "cut there and here; there the answer has lost its end",
+        ),
         (Dropped("too long"), [Labelled([1], [True])], "left out there (too long)"),
         (Dropped("too long"), Dropped("empty"), ""),
         ([Labelled([1], [True])] * 2, [Labelled([1], [True])], "2 rows there, 1 here"),
     ],
 )
 def test_a_difference_is_said_in_words_that_rows_share(theirs, ours, said):
-    assert difference(theirs, ours, lambda ids: " ".join(map(str, ids))) == said
+    assert difference(theirs, ours, lambda ids: " ".join(map(str, ids)), [9]) == said
 
 
 def test_what_is_seldom_meant_is_counted():
