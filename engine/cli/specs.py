@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import Json, Specs, app, load_project, ready
-from engine.core.errors import UserError
+from engine.core.errors import UserError, did_you_mean
 
 
 @app.command()
@@ -46,6 +46,10 @@ def show(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec of the workspace.")],
     json: Json = False,
     deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Show the DeepSpeed configuration of its training instead.")] = False,
+    tool: Annotated[
+        str | None,
+        typer.Option("--as", metavar="TOOL", help="Show the nearest configuration of axolotl, llamafactory or trl instead."),
+    ] = None,
 ) -> None:
     """Show the resolved spec: every value, and the file and line that it comes from."""
     from engine.cli import render
@@ -57,6 +61,13 @@ def show(
 
         # Resources cannot be swept: all points have the same configuration.
         render.as_json(configuration(chosen[0]))
+        return
+    if tool is not None:
+        from engine.importing.exporting import EXPORTERS, export
+
+        if tool not in EXPORTERS:
+            raise UserError(f"--as names no known tool: {tool}", hint=did_you_mean(tool, EXPORTERS))
+        sys.stdout.write(export(chosen[0], tool))
         return
     values = explain_all(chosen)
     if json:
