@@ -94,6 +94,37 @@ def import_(
         render.note(f"next: engine plan {shown}")
 
 
+@app.command()
+def adopt(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The spec with the model, the tasks and the evaluation of the adapter.")],
+    adapter: Annotated[Path, typer.Option("--adapter", metavar="DIR", help="The adapter's folder, as peft saves it.")],
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Its name. Default: SPEC's and -adopted.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a spec of the same name.")] = False,
+    json: Json = False,
+) -> None:
+    """Take over an adapter that was trained elsewhere: it is copied, stated as not reproducible here, and becomes an experiment."""
+    from engine.cli import render
+    from engine.core.errors import UserError
+    from engine.importing.adopting import adopt as adopted
+
+    project = load_project()
+    chosen, *_ = project.chosen([spec])
+    found = adopted(chosen, adapter, name)
+    if (project.root / found.spec).exists() and not force:
+        raise UserError(f"{found.spec} exists already", hint="give another --name, or overwrite it: --force")
+    found.write(project.root)
+    try:
+        load_project().select([found.spec])
+    except UserError:
+        (project.root / found.spec).unlink()  # a spec that does not fit would stop every command of the workspace
+        raise
+    if json:
+        render.as_json({"experiment": found.name, "spec": found.spec, "adapter": found.folder, "digest": found.digest})
+        return
+    render.note(f"{found.digest}: {found.folder}, stated in {found.folder}.adopted.json; its experiment is {found.spec}")
+    render.note(f"next: engine build {found.name}")
+
+
 def _write(files: "Mapping[str, str]", root: Path) -> None:
     from engine.dvc.writing import replace_with
 

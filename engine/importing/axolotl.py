@@ -351,6 +351,7 @@ def _put_data(reading: Reading, request: Request) -> None:
     reading.draft.set("mixture.tasks", tuple(tasks), [str(key)])
     _put_formats(reading, node, sorts, str(key))
     _put_splits(reading, request, tasks, node)
+    common.put_text_evaluation(reading.draft, [task for task, sort in zip(tasks, sorts, strict=True) if sort == "text"], tasks)
     if reading.flag("shuffle_merged_datasets", True):
         reading.same("shuffle_merged_datasets", why="a mixture is shuffled")
     else:

@@ -317,6 +317,34 @@ def put_unseen_rows(draft: Draft, tasks: Iterable[str]) -> None:
             draft.set((*split, "test"), 0.05, ["there is no test set"], why)
 
 
+_BEGINNING = 200
+"""Characters of a text that are asked to be continued."""
+
+
+def put_text_evaluation(draft: Draft, texts: Iterable[str], tasks: Iterable[str]) -> None:
+    """What is evaluated if some TASKS are TEXTS, which ask nothing: their loss, and if there are no others, how they are continued."""
+    names = [*texts]
+    if not names:
+        return
+    others = [task for task in tasks if task not in names]
+    draft.set("evaluation.held_out", tuple(names), ["texts ask nothing: their loss is measured"])
+    if not others:
+        name = names[0]
+        task = ("tasks", f"{name}-continued"[:60])
+        for path, setting in [*draft.settings.items()]:
+            if path[:2] == ("tasks", name) and path[2] in ("source", "split"):
+                draft.settings[(*task, *path[2:])] = setting
+        told = [f"the evaluation asks for the rest of a text after its first {_BEGINNING} characters"]
+        draft.set((*task, "source", "where"), f"text | length > {_BEGINNING}", told)
+        draft.set((*task, "source", "columns", "rest"), f"text[{_BEGINNING}:]", told)
+        draft.set((*task, "prompts"), (f"{{{{ text[:{_BEGINNING}] }}}}",), told)
+        draft.set((*task, "teacher"), {"kind": "gold", "column": "rest"}, told)
+        for each in (name, task[1]):
+            draft.set(("tasks", each, "split", "group_by"), "text", ["a text and its beginning are in one split"])
+        others = [task[1]]
+    draft.set("evaluation.tasks", tuple(others), ["tasks that ask something"])
+
+
 def settle(draft: Draft) -> None:
     """Take back settings that a spec does not allow together, each with a note in the account."""
     kind = draft.value("training.optimizer.kind")

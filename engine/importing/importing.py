@@ -152,7 +152,7 @@ def _without_defaults(draft: Draft, document: Document, root: Path) -> tuple[Dra
     }
     with TemporaryDirectory() as folder:
         spec = Path(folder) / "imported.toml"
-        spec.write_text(spec_text(draft, pinned, ()), "utf-8")
+        spec.write_text(spec_text(pinned, ()), "utf-8")
         try:
             experiment = load_spec(spec, Path(folder)).experiment
         except UserError as error:
@@ -215,7 +215,7 @@ def _written(checked: Sequence[tuple[Document, Draft, Experiment]], root: Path, 
         name = next(n for n in (label, *(f"{label}-{i}" for i in range(2, 99))) if f"{shown}/parts/{n}.toml" not in files)
         parts[group] = f"parts/{name}.toml"
         header = [f"Shared by {', '.join(checked[number][2].experiment.name for number in group)}; imported by engine import."]
-        files[f"{shown}/{parts[group]}"] = spec_text(checked[group[0]][1], settings, header)
+        files[f"{shown}/{parts[group]}"] = spec_text(settings, header)
     specs = []
     for number, (document, draft, experiment) in enumerate(checked):
         extends = [parts[group] for group in shared if number in group]
@@ -225,7 +225,7 @@ def _written(checked: Sequence[tuple[Document, Draft, Experiment]], root: Path, 
         path = f"{shown}/{experiment.experiment.name}.toml"
         if path in files:
             raise UserError(f"two configurations become {path}", Location(document.name), "import them one by one, with --name")
-        text = spec_text(draft, own, _header(document, draft, unpinned), extends)
+        text = spec_text(own, _header(document, draft, unpinned), extends)
         files[path] = text
         warnings = (*document.notes, *draft.warnings)
         entries = tuple(draft.entries.values())

@@ -272,6 +272,7 @@ def _put_data(reading: Reading, request: Request, stage: str) -> None:
     _put_mixture(reading, tasks)
     _put_splits(reading, request, tasks, wanted, held, info)
     common.put_unseen_rows(reading.draft, tasks)
+    common.put_text_evaluation(reading.draft, tasks if stage == "pt" else (), tasks)
     _put_formats(reading, stage)
 
 

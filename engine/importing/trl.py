@@ -192,6 +192,9 @@ def _put_format(reading: Reading, request: Request) -> None:
         reading.same("chat_template_path", why="the tokenizer's own template")
     rows = [first_row(request, source) for source in reading.draft.plain().get("tasks", {}).values() for source in [source["source"]]]
     known = [row for row in rows if row is not None]
+    tasks = [*reading.draft.plain().get("tasks", {})]
+    texts = [task for task, row in zip(tasks, rows, strict=True) if row and not {"messages", "prompt"} & row.keys()]
+    common.put_text_evaluation(reading.draft, texts, tasks)
     messages = [row for row in known if "messages" in row or isinstance(row.get("prompt"), list)]
     completion, assistant = reading.get("completion_only_loss"), reading.flag("assistant_only_loss")
     told = ["the columns of the first row" if known else "rows with messages"]

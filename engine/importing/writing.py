@@ -3,11 +3,11 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
-from engine.importing.reading import Draft, Setting
+from engine.importing.reading import Setting
 from engine.spec.notation import dotted, toml
 from engine.spec.positions import Key
 
-_SECTIONS = ("experiment", "model", "tasks", "tokenization", "mixture", "training", "evaluation", "resources")
+_SECTIONS = ("experiment", "model", "tasks", "tokenization", "mixture", "training", "evaluation", "benchmarks", "merge", "resources")
 _WIDTH = 100
 _UNIT = {"tasks": 2}
 """How many keys name a table that files may share; of others, one."""
@@ -18,7 +18,7 @@ def unit_of(path: Key) -> Key:
     return path[: _UNIT.get(str(path[0]), 1)]
 
 
-def spec_text(draft: Draft, settings: Mapping[Key, Setting], header: Iterable[str], extends: Iterable[str] = ()) -> str:
+def spec_text(settings: Mapping[Key, Setting], header: Iterable[str], extends: Iterable[str] = ()) -> str:
     """The text of a TOML file with SETTINGS, below comments with the lines of HEADER."""
     lines = [f"# {line}".rstrip() for line in header]
     if parts := tuple(extends):

@@ -1,63 +1,16 @@
 """`engine import --explain`: what the tool learns of the rows and what the spec learns, on rows and a tokenizer that are here."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from engine.cli.render_comparison import comparison
 from stages.foreign.labels import Oddities
+from tests.engine.importing.conftest import AXOLOTL
 from tests.support import commands
 
 ROOT = Path(__file__).parents[3]
-TOKENIZER = ROOT / "tests/stages/foreign/tokenizer"
-
-AXOLOTL = """\
-base_model: models/tiny
-adapter: lora
-lora_r: 4
-lora_alpha: 8
-lora_target_linear: true
-datasets:
-  - path: data/pairs.json
-    type: alpaca
-sequence_len: 400
-micro_batch_size: 1
-learning_rate: 1e-4
-bf16: false
-"""
-FACTORY = """\
-model_name_or_path: models/tiny
-stage: sft
-do_train: true
-finetuning_type: full
-dataset: pairs
-template: chatml
-cutoff_len: 60
-learning_rate: 1.0e-5
-"""
-ROWS = [
-    {"instruction": "Name a river.", "input": "", "output": "The Loire."},
-    {"instruction": "Translate.", "input": "Brot", "output": "Bread."},
-    {"instruction": "Count.", "input": "", "output": "One, two, three, four. " * 9},
-]
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    for folder in ("data", "specs", "models"):
-        (tmp_path / folder).mkdir()
-    shutil.copytree(TOKENIZER, tmp_path / "models/tiny")
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 330}
-    (tmp_path / "models/tiny/config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 512, **sizes}), "utf-8")
-    (tmp_path / "data/pairs.json").write_text(json.dumps(ROWS), "utf-8")
-    (tmp_path / "data/dataset_info.json").write_text('{"pairs": {"file_name": "pairs.json"}}', "utf-8")
-    (tmp_path / "axolotl.yml").write_text(AXOLOTL, "utf-8")
-    (tmp_path / "factory.yaml").write_text(FACTORY, "utf-8")
-    return tmp_path
 
 
 def explain(here: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`engine show --as`: the nearest configuration of another tool, whose keys are that tool's own, and which imports as the same experiment."""
+"""`engine show --as`: the nearest configuration of another tool: its keys are that tool's own, and it imports as the same experiment."""
 
 import shutil
 from pathlib import Path
