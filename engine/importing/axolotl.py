@@ -257,7 +257,7 @@ def read(request: Request) -> Draft:
     _put_data(reading, request)
     _put_method(reading, request)
     _put_training(reading, request)
-    _put_resources(reading, request, plugins)
+    _put_resources(reading, request)
     common.put_seed(reading, "seed", 42)
     reading.without_meaning(WITHOUT_MEANING)
     reading.refusals(REFUSED)
@@ -334,8 +334,6 @@ def _put_data(reading: Reading, request: Request) -> None:
     if node is None or not isinstance(node.content, tuple) or not node.content:
         reading.draft.problems.append(Problem("no data set", reading.node.key, "datasets lists what the model is trained on"))
         _skip_data(reading)
-        return
-    if reading.draft.problems is None:
         return
     reading.taken(str(key), ours="tasks")
     tasks: list[str] = []
@@ -579,13 +577,15 @@ def _put_roles(reading: Reading) -> None:
         reading.refuse("roles", f"roles named {shown}", "rename the roles in the rows: user, assistant, system, tool")
     else:
         reading.same("roles", why="these names of roles are known")
-    learned = {_KNOWN_ROLES.get(role, role) for role in reading.names("roles_to_train")} or {"assistant"}
-    if reading.given("roles_to_train") and not reading.names("roles_to_train"):
-        learned = set()
+    learned = {_KNOWN_ROLES.get(role, role) for role in reading.names("roles_to_train")}
+    if "roles_to_train" not in reading.node.content:
+        learned = {"assistant"}
     if learned == {"assistant"}:
         reading.taken("roles_to_train", ours="tokenization.mask", why="the assistant's turns")
+    elif _learns_the_last(reading):
+        reading.taken("roles_to_train", ours="tokenization.mask", why="no role and no end: the last answer")
     elif not learned:
-        reading.taken("roles_to_train", ours="tokenization.mask", why="no role: with train_on_eos unset, the last answer only")
+        reading.refuse("roles_to_train", "training on no turn at all", "roles_to_train: [assistant]")
     else:
         feature = f"training on turns of {', '.join(sorted(learned))}"
         reading.refuse("roles_to_train", feature, 'tokenization.mask = "assistant", or "full"', nearest=True)
@@ -599,6 +599,11 @@ def _put_roles(reading: Reading) -> None:
                 value, value
             )
             reading.refuse(key, what, "each supervised answer with its end token", nearest=True)
+
+
+def _learns_the_last(reading: Reading) -> bool:
+    """Whether a data set of conversations names no role and no end to learn: then axolotl learns all after the last question."""
+    return all(key in reading.node.content and not reading.get(key) for key in ("roles_to_train", "train_on_eos"))
 
 
 def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str) -> None:
@@ -618,7 +623,7 @@ def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str) -> No
         else:
             reading.same("train_on_inputs", why="the roles to train decide")
             reading.draft.set("tokenization.mask.kind", "assistant", [f"{key}[{chats[0]}].roles_to_train"])
-            if inner.given("roles_to_train") is False and inner.node.child("roles_to_train") is not None:
+            if _learns_the_last(inner):
                 reading.draft.set("tokenization.mask.turns", "last", [f"{key}[{chats[0]}].roles_to_train"])
     else:
         for name in ("chat_template", "chat_template_jinja", "chat_template_kwargs", "default_system_message"):
@@ -656,9 +661,8 @@ def _put_template(reading: Reading, node: Node, chats: list[int], key: str) -> N
         for each in ("chat_template", "chat_template_jinja"):
             inner.taken(each, ours="tokenization.format") if own else inner.same(each, why="the one of the configuration")
     if len(given) > 1:
-        (first, _), (inner, which) = list(given.values())[:2]
+        inner, which = list(given.values())[1]
         inner.refuse(which, "several chat templates in one training", "an experiment for each, the second from the first's model")
-        del first
     (name, jinja), (where, which) = next(iter(given.items()))
     reading.draft.set("tokenization.format.kind", "chat", [f"{key}[{chats[0]}].type"])
     for each in ("chat_template", "chat_template_jinja"):
@@ -941,7 +945,7 @@ def _put_batching(reading: Reading) -> None:
 
 def _put_validation(reading: Reading) -> None:
     """Validations during the training."""
-    strategy = reading.one_of("eval_strategy", "evaluation_strategy")
+    reading.one_of("eval_strategy", "evaluation_strategy")
     every, per_epoch = reading.number("eval_steps"), reading.number("evals_per_epoch")
     if every and per_epoch:
         reading.conflict("eval_steps", "evals_per_epoch", hint="keep one of them")
@@ -961,7 +965,6 @@ def _put_validation(reading: Reading) -> None:
             reading.none(key, why="there are no validation rows")
         else:
             reading.same(key, why="one validation at the end, and one every so many steps if that is set")
-    del strategy
     patience = reading.integer("early_stopping_patience")
     if patience:
         reading.put("training.validation.patience", patience, "early_stopping_patience")
@@ -983,7 +986,7 @@ _ATTENTIONS = {
 }
 
 
-def _put_resources(reading: Reading, request: Request, plugins: tuple[str, ...]) -> None:
+def _put_resources(reading: Reading, request: Request) -> None:
     chosen = reading.get("attn_implementation")
     flags = [key for key in _ATTENTIONS if reading.flag(key)]
     if chosen and flags and _ATTENTIONS[flags[0]] != chosen:
@@ -1014,7 +1017,6 @@ def _put_resources(reading: Reading, request: Request, plugins: tuple[str, ...])
         reading.same("eval_batch_size", why="not set")
     common.put_zero(reading, request, "deepspeed")
     _put_fsdp(reading)
-    del plugins
 
 
 def _put_fsdp(reading: Reading) -> None:

@@ -85,6 +85,8 @@ def difference(theirs: Made, ours: Made, text: Any, ends: Sequence[int] = ()) ->
         return f"left out there ({theirs.why})" if isinstance(theirs, Dropped) else f"left out here ({ours.why})"  # type: ignore[union-attr]
     if len(theirs) != len(ours):
         return f"{len(theirs)} rows there, {len(ours)} here"
+    if len(theirs) > 1 and any(one.ids != other.ids for one, other in zip(theirs, ours, strict=True)):
+        return f"{len(theirs)} pieces, which begin elsewhere"
     for one, other in zip(theirs, ours, strict=True):
         if one.ids == other.ids:
             more = _runs(one, [a and not b for a, b in zip(one.learned, other.learned, strict=True)], text)

@@ -291,6 +291,13 @@ def test_a_key_of_axolotl_means_this(change, path, value, imported, write):
     assert at(tomllib.loads(text), path) == value
 
 
+def test_axolotl_without_roles_and_ends_to_learn_learns_the_last_answer(imported, write):
+    dataset = "{path: a/b, type: chat_template, roles_to_train: [], train_on_eos: null}"
+    given = f"base_model: a/b\ndatasets: [{dataset}]\nsequence_len: 64\nmicro_batch_size: 1\nlearning_rate: 1e-5\n"
+    (text,) = imported(write(given)).files.values()
+    assert tomllib.loads(text)["tokenization"]["mask"] == {"kind": "assistant", "turns": "last"}
+
+
 @pytest.mark.parametrize(
     ("dataset", "feature"),
     [
@@ -298,6 +305,7 @@ def test_a_key_of_axolotl_means_this(change, path, value, imported, write):
         ("{path: a/b, type: input_output}", "segments with a label each"),
         ("{path: a/b, type: chat_template, train_on_eos: none}", "answers without a supervised end"),
         ("{path: a/b, type: chat_template, roles_to_train: [user]}", "training on turns of user"),
+        ("{path: a/b, type: chat_template, roles_to_train: null}", "training on no turn at all"),
         (
             "{path: a/b, type: chat_template, message_property_mappings: {role: who, content: c}}",
             "messages with role: who, content: c",

@@ -77,6 +77,7 @@ def test_a_template_that_is_not_written_down_is_named(tokenizer):
         (Dropped("too long"), [Labelled([1], [True])], "left out there (too long)"),
         (Dropped("too long"), Dropped("empty"), ""),
         ([Labelled([1], [True])] * 2, [Labelled([1], [True])], "2 rows there, 1 here"),
+        ([Labelled([1], [True])] * 2, [Labelled([2], [True])] * 2, "2 pieces, which begin elsewhere"),
     ],
 )
 def test_a_difference_is_said_in_words_that_rows_share(theirs, ours, said):
