@@ -164,7 +164,8 @@ def _without_defaults(draft: Draft, document: Document, root: Path) -> tuple[Dra
             raise UserError(found) from None
     kept, same = dict[Key, Setting](), set[str]()
     for path, setting in draft.settings.items():
-        if path[-1] != "kind" and _is_default(experiment, path) and not setting.remark:
+        # A learning rate is always written: the default of a spec is made for LoRA.
+        if path[-1] not in ("kind", "learning_rate") and _is_default(experiment, path) and not setting.remark:
             same.add(".".join(map(str, path)))
         else:
             kept[path] = setting
