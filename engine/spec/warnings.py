@@ -24,7 +24,8 @@ STARTING_RATES: Mapping[str, float] = {"full": 2e-5, "ia3": 3e-3, "prefix_tuning
 
 def advice(specs: Iterable[Spec]) -> list[Problem]:
     """A warning for each probable mistake in SPECS, without duplicates."""
-    return list(dict.fromkeys(warning for spec in specs for warning in (*_frozen_noise(spec), *_odd_rate(spec), *_rate_of_another_method(spec))))
+    checks = (_frozen_noise, _odd_rate, _rate_of_another_method)
+    return list(dict.fromkeys(warning for spec in specs for check in checks for warning in check(spec)))
 
 
 def _frozen_noise(spec: Spec) -> Iterator[Problem]:
