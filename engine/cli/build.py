@@ -11,7 +11,7 @@ from engine.cli.app import INTERRUPTED, PREEMPTED, SOMETHING_TO_DO, Targets, app
 def build(
     targets: Targets = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once; default: 1, and 50 on a cluster.", metavar="N")
+        int | None, typer.Option("--jobs", "-j", min=1, help="Run at most N steps at once. Default: 1, on a cluster 50.", metavar="N")
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Run at most N device steps at once (train, predict, evaluate).", metavar="N")] = 1,
     pull: Annotated[

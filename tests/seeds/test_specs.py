@@ -77,7 +77,7 @@ def test_a_model_whose_commit_is_not_known_says_so_at_its_line():
     with pytest.raises(UserError) as caught:
         _ = Project(Workspace.at(SEEDS / "falcon-180b-dolly/published")).specs
     (problem,) = caught.value.problems
-    assert problem.where.file == "specs/adapter.toml" and "revision" in problem.what and "40 hex digits" in problem.hint
+    assert problem.where.file == "specs/adapter.toml" and "40 hex digits" in problem.what and "engine pin" in problem.hint
 
 
 def test_the_published_count_of_low_rank_parameters():
