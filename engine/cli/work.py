@@ -1,8 +1,7 @@
 """The command that runs one sealed job: work."""
 
+import contextlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +22,14 @@ def work(
     ] = None,
     attempt: Annotated[str, typer.Option(help="Names this attempt for the build that waits for it.", metavar="NAME")] = "by-hand",
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for content that several jobs on this machine read; default: ~/.cache/adapterbuild/jobs.")
+        Path | None,
+        typer.Option(
+            help="Folder for content that jobs on this machine share, unless the store is a folder; default: ~/.cache/adapterbuild/jobs."
+        ),
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Run in this empty folder and keep it; default: a temporary one, removed.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Run in this empty folder and keep it; default: a temporary one, which is removed.")
+    ] = None,
 ) -> None:
     """Run one sealed job of a build on this machine, with its content from the store; `engine build --on` starts this on nodes.
 
@@ -33,6 +37,7 @@ def work(
     """
     from engine.cli.render import error
     from engine.core.errors import UserError
+    from engine.jobs.folders import own_folder
     from engine.jobs.worker import StoreAddress, Worker
 
     try:
@@ -40,16 +45,14 @@ def work(
     except ValueError:
         raise typer.BadParameter("must be NAME=VALUE", param_hint="--store-option") from None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    made = folder or Path(tempfile.mkdtemp(prefix=f"adapterbuild-{job[:12]}-"))
     try:
-        made.mkdir(parents=True, exist_ok=True)
-        if any(made.iterdir()):
-            raise UserError(f"{made} is not empty", hint="name another --folder")
-        status = Worker(StoreAddress(store, options), attempt, (cache or home / "adapterbuild" / "jobs").resolve()).run(job, made.resolve())
+        worker = Worker(StoreAddress(store, options), attempt, (cache or home / "adapterbuild" / "jobs").resolve())
+        with contextlib.nullcontext(folder) if folder else own_folder() as made:
+            made.mkdir(parents=True, exist_ok=True)
+            if any(made.iterdir()):
+                raise UserError(f"{made} is not empty", hint="name another --folder")
+            status = worker.run(job, made.resolve())
     except UserError as problem:
         error(problem)
         status = 1
-    finally:
-        if folder is None:
-            shutil.rmtree(made, ignore_errors=True)
     raise typer.Exit(status)

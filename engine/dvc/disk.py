@@ -146,7 +146,10 @@ class Disk:
         if self.remote is None:
             return False
         data = self.obtain(entry.md5)
-        files = dvcfile.parse_tree(data) if data and entry.is_folder else {}
+        try:
+            files = dvcfile.parse_tree(data) if data and entry.is_folder else {}
+        except ValueError:
+            return False
         return data is not None and all(
             any(self._intact(f"{folder}/{dvcfile.object_path(md5)}") for folder in (self.cache, self.remote))
             for md5 in {entry.md5, *files.values()}
@@ -168,7 +171,11 @@ class Disk:
         if entry.is_folder and entry.md5 in self.hashes.trees:
             # The listing of a folder hashed before has this md5, so it equals the object in the cache.
             self._trees[entry.md5] = self.hashes.trees[entry.md5]
-        files = self.tree(entry.md5) if entry.is_folder else {}
+        try:
+            files = self.tree(entry.md5) if entry.is_folder else {}
+        except ValueError:
+            # Its md5 is right, but DVC has not written it.
+            return False
         return files is not None and all(test(f"{self.cache}/{dvcfile.object_path(md5)}") for md5 in set(files.values()))
 
     def damaged(self, entry: Entry) -> list[Path]:

@@ -59,7 +59,12 @@ class Record:
 
 def command(step: Step) -> str:
     """The command that DVC runs for STEP; `-P` and the package name keep modules in the workspace from shadowing others."""
-    return f"python -P -m adapterbuild stages {step.kind_name} {step.name}"
+    return command_of(step.kind_name, step.name)
+
+
+def command_of(kind: str, step: str) -> str:
+    """The command that DVC runs for the step of this name and KIND."""
+    return f"python -P -m adapterbuild stages {kind} {step}"
 
 
 def commands(step: Step) -> tuple[str, ...]:
@@ -231,11 +236,14 @@ def parse_record(text: str | bytes) -> Record:
 
 def _record(stage: Mapping[str, Any]) -> Record:
     def entries(key: str) -> dict[str, Entry]:
-        return {
+        found = {
             item["path"]: Entry(item["md5"], item.get("isexec", False), item.get("size", 0), item.get("nfiles"))
             for item in stage.get(key) or ()
             if "md5" in item
         }
+        if wrong := [entry.md5 for entry in found.values() if not is_object(entry.md5)]:
+            raise ValueError(f"not an md5: {wrong[0]!r}")
+        return found
 
     return Record(stage["cmd"], entries("deps"), entries("outs"))
 
@@ -394,8 +402,30 @@ def tree_md5(files: Mapping[str, str]) -> str:
 
 
 def parse_tree(data: bytes) -> dict[str, str]:
-    """The files in a folder's listing, as path inside the folder to md5."""
-    return {item["relpath"]: item["md5"] for item in json.loads(data)}
+    """The files in a folder's listing, as path inside the folder to md5; raises ValueError for others, and for paths that leave it."""
+    try:
+        found = {item["relpath"]: item["md5"] for item in json.loads(data)}
+        # Whoever can write to a remote can write listings.
+        wrong = [path for path, md5 in found.items() if not is_inside(path) or not is_object(md5)]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the listing of a folder: {error!r}") from None
+    if wrong:
+        raise ValueError(f"not a file of a folder: {wrong[0]!r} with the content {found[wrong[0]]!r}")
+    return found
+
+
+_INSIDE = re.compile(r"(?:(?!\.\.?(?:/|\Z))[^/\0]+/)*(?!\.\.?\Z)[^/\0]+")
+_OBJECT = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path in DVC's form (`/` between names) names something below the folder that it is relative to."""
+    return _INSIDE.fullmatch(path) is not None
+
+
+def is_object(md5: str) -> bool:
+    """Whether MD5 can be the name of an object: that of a file, or with `.dir` that of a listing."""
+    return _OBJECT.fullmatch(md5) is not None
 
 
 def inside_tree(files: Mapping[str, str], path: str) -> str | None:

@@ -14,7 +14,7 @@ from engine.dvc.config import cache_settings, remote_folder
 from engine.dvc.dvcfile import Entry, Record
 from engine.dvc.hashing import Hashes
 from engine.dvc.locks import dvc_lock
-from engine.dvc.writing import Cache, copy, file_md5, is_link, make_folder, place, remove, replace_with
+from engine.dvc.writing import Cache, aside, copy, file_md5, is_link, make_folder, place, remove, replace_with
 from engine.identity.provenance import beside_in
 
 
@@ -157,18 +157,20 @@ class Recorder:
         target = self.cache / dvcfile.object_path(name or md5)
         if not target.exists():
             make_folder(target.parent, self.settings)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            copy(file, temporary)
-            if file_md5(temporary) != md5:
-                temporary.unlink()
-                raise UserError(f"{file} changed while it was being recorded", hint="run the same command again")
-            temporary.chmod(dvcfile.OBJECT_MODE)
-            temporary.replace(target)
+            temporary = aside(target)
+            try:
+                copy(file, temporary)
+                if file_md5(temporary) != md5:
+                    raise UserError(f"{file} changed while it was being recorded", hint="run the same command again")
+                temporary.chmod(dvcfile.OBJECT_MODE)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
         if link and self.settings.links[0] in ("hardlink", "symlink") and not is_link(file, target):
             # Store the result on disk only once: the file in the workspace becomes a link to the object.
-            aside = file.with_name(f".{file.name}.{os.getpid()}")
-            place(target, aside, self.settings.links)
-            aside.replace(file)
+            link_aside = aside(file)
+            place(target, link_aside, self.settings.links)
+            link_aside.replace(file)
 
     def write_run(self, record: Record) -> None:
         """Add RECORD to the run cache."""

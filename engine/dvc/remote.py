@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any, Self
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
-from engine.dvc.writing import file_md5, make_folder
+from engine.dvc.writing import aside, file_md5, make_folder
 from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
 
@@ -100,6 +99,19 @@ class Remote:
         found: dict[str, str] = self._ask({"texts": wanted}) if wanted else {}
         return found
 
+    def put(self, file: Path, name: str) -> int:
+        """Copy FILE to NAME below `adapterbuild/` in the remote, unless there is one; returns the bytes sent. Raises Unreadable."""
+        return int(self._ask({"put": str(file), "as": name}))
+
+    def get(self, name: str, file: Path) -> bool:
+        """Copy NAME below `adapterbuild/` in the remote to FILE; returns whether there is one. Raises Unreadable."""
+        return bool(self._ask({"get": name, "to": str(file)}))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove those of NAMES below `adapterbuild/` in the remote that exist. Raises Unreadable."""
+        if wanted := list(names):
+            self._ask({"remove": wanted})
+
     def _ask(self, request: dict[str, Any]) -> Any:
         """The answer to REQUEST."""
         if self.failed:
@@ -108,6 +120,10 @@ class Remote:
             return self._answer(request)
         except Unreadable as error:
             self.failed = str(error)
+            self.close()
+            raise
+        except BaseException:
+            # ^C: the next request must not get the answer of this one.
             self.close()
             raise
 
@@ -242,6 +258,18 @@ class _Asking:
                 self._write(name, text)
             case {"texts": names}:
                 return self._texts(names)
+            case {"put": path, "as": name}:
+                return self._upload(Path(path), self._runs.fs, self._name(name))
+            case {"get": name, "to": path}:
+                try:
+                    self._runs.fs.get_file(self._name(name), path, callback=_arriving(self._signs))
+                except FileNotFoundError:
+                    return False
+                return True
+            case {"remove": names}:
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        self._runs.fs.remove(self._name(name))
         return None
 
     def _has(self, md5s: Sequence[str]) -> bool:
@@ -252,9 +280,9 @@ class _Asking:
                 self._copy(self._objects.fs, self._objects.oid_to_path(listing), target, dvcfile.OBJECT_MODE, listing.removesuffix(".dir"))
             except FileNotFoundError:
                 return False
-            if not target.exists():
+            if (files := _listed(target)) is None:
                 return False
-            wanted |= set(dvcfile.parse_tree(target.read_bytes()).values())
+            wanted |= files
         unknown = [md5 for md5 in sorted(wanted) if not (self._cache.folder / dvcfile.object_path(md5)).exists()]
         # DVC asks for many at once.
         return len(list(self._objects.oids_exist(unknown))) == len(unknown)
@@ -276,9 +304,9 @@ class _Asking:
             return 0
         fs.makedirs(fs.parent(target))
         if fs.protocol in ("local", "ssh", "sftp"):
-            aside = fs.join(fs.parent(target), f".{fs.name(target)}.{socket.gethostname()}.{os.getpid()}")
-            fs.put_file(str(source), aside, callback=_arriving(self._signs))
-            fs.mv(aside, target)
+            there = fs.join(fs.parent(target), aside(Path(fs.name(target))).name)
+            fs.put_file(str(source), there, callback=_arriving(self._signs))
+            fs.mv(there, target)
         else:
             fs.put_file(str(source), target, callback=_arriving(self._signs))
         return source.stat().st_size
@@ -292,11 +320,11 @@ class _Asking:
         with tempfile.NamedTemporaryFile() as file:
             file.write(text.encode())
             file.flush()
-            aside = f"{target}.{socket.gethostname()}.{os.getpid()}"
+            there = fs.join(fs.parent(target), aside(Path(fs.name(target))).name)
             fs.makedirs(fs.parent(target))
             if fs.protocol == "local":
-                fs.put_file(file.name, aside)
-                Path(aside).replace(target)
+                fs.put_file(file.name, there)
+                Path(there).replace(target)
             else:
                 fs.put_file(file.name, target)
 
@@ -325,6 +353,8 @@ class _Asking:
 
     def _object(self, md5: str) -> bool:
         target = self._cache.folder / dvcfile.object_path(md5)
+        if not dvcfile.is_object(md5):
+            raise UserError(f"'{md5}' is not the md5 of an object")
         whole = target.exists() and file_md5(target) == md5.removesuffix(".dir")
         if not whole:
             target.unlink(missing_ok=True)
@@ -334,24 +364,30 @@ class _Asking:
                 return False
         if not md5.endswith(".dir"):
             return target.exists()
-        if not target.exists():
-            return False
-        files = dict.fromkeys(dvcfile.parse_tree(target.read_bytes()).values())
-        return not [file for file in files if not self._object(file)]
+        files = _listed(target)
+        return files is not None and not [file for file in sorted(files) if not self._object(file)]
 
     def _copy(self, fs: Any, source: str, target: Path, mode: int, md5: str | None) -> None:
         """Copy one file to a temporary name, then move it into place; a file whose content does not match its md5 is discarded."""
         if target.exists():
             return
         make_folder(target.parent, self._cache)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        arriving = aside(target)
         try:
-            fs.get_file(source, str(aside), callback=_arriving(self._signs))
-            if md5 is None or file_md5(aside) == md5:
-                aside.chmod(mode)
-                aside.replace(target)
+            fs.get_file(source, str(arriving), callback=_arriving(self._signs))
+            if md5 is None or file_md5(arriving) == md5:
+                arriving.chmod(mode)
+                arriving.replace(target)
         finally:
-            aside.unlink(missing_ok=True)
+            arriving.unlink(missing_ok=True)
+
+
+def _listed(listing: Path) -> set[str] | None:
+    """The md5s in a folder's listing; None if it is missing, or is none although its md5 is right: somebody else has written it."""
+    try:
+        return set(dvcfile.parse_tree(listing.read_bytes()).values())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _arriving(signs: _Signs) -> Any:

@@ -101,10 +101,15 @@ def make_folder(folder: Path, cache: Cache) -> None:
         folder.chmod(cache.folder_mode)
 
 
+def aside(path: Path) -> Path:
+    """A name beside PATH for what becomes PATH once it is whole; no other process, on whichever machine, has the same."""
+    return path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
+
+
 def replace_with(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a file atomically; if the disk is full, the old file remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = aside(path)
     try:
         temporary.write_bytes(data)
         if mode is not None:

@@ -1,6 +1,8 @@
 """A sealed job: everything that a machine without the specs, the repository and the data needs to run one step."""
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,12 +10,15 @@ from pathlib import Path
 
 from engine.core.digests import digest
 from engine.core.errors import UserError
-from engine.core.graph import Step
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
 from engine.jobs.store import Store
 
 FORMAT = 1
+
+_WORD = re.compile(r"[a-z0-9][\w.+-]*", re.ASCII)
+"""What names of steps and kinds are, as parts of paths and of command lines."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class SealedJob:
 
 
 def parse(text: str) -> SealedJob:
-    """The job in TEXT; raises UserError if it is none of this format."""
+    """The job in TEXT; raises UserError if it is none of this format, or if one of its paths would leave the job's folder."""
     try:
         content = json.loads(text)
         if content.pop("format") != FORMAT:
@@ -71,9 +76,31 @@ def parse(text: str) -> SealedJob:
                 "the job was sealed by another version of adapterbuild", hint="install the version of the build on this machine"
             )
         reads = {path: Entry(*entry) for path, entry in content.pop("reads").items()}
-        return SealedJob(**content | {"reads": reads, "outputs": tuple(content["outputs"])})
+        job = SealedJob(**content | {"reads": reads, "outputs": tuple(content["outputs"])})
+        _check(job)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a sealed job: {error}") from None
+    return job
+
+
+def _check(job: SealedJob) -> None:
+    """Raise ValueError, KeyError or TypeError if JOB is none that a build has sealed: a worker writes and reads only what a step may."""
+    if not _WORD.fullmatch(job.step) or not _WORD.fullmatch(job.kind) or job.command != dvcfile.command_of(job.kind, job.step):
+        raise ValueError(f"the command of the step {job.step!r} cannot be {job.command!r}")
+    for path, entry in job.reads.items():
+        # Files outside of the workspace have absolute paths; a worker compares them, and writes none.
+        if not Path(path).is_absolute() and (not dvcfile.is_inside(path) or path.split("/")[0] == ".dvc"):
+            raise ValueError(f"it reads {path!r}")
+        if not dvcfile.is_object(entry.md5):
+            raise ValueError(f"{path!r} has the content {entry.md5!r}")
+    made = {f"{ARTIFACTS}/{job.step}", f"{ARTIFACTS}/{job.step}.provenance.json", f"{METRICS}/{job.step}.json"}
+    if not made <= set(job.outputs) <= made | {f"{PLOTS}/{job.step}.csv"}:
+        raise ValueError(f"the step {job.step!r} cannot make {', '.join(map(repr, job.outputs))}")
+    for path in (f"{dvcfile.IDENTITIES}/{job.step}.json", *json.loads(job.identity)["inputs"].values()):
+        if path not in job.reads:
+            raise ValueError(f"its identity names {path!r}, which it does not read")
+    if not isinstance(json.loads(job.resources), dict):
+        raise TypeError("its resources are no table")
 
 
 def path_of(key: str) -> str:
@@ -88,6 +115,10 @@ def ended_path(key: str, attempt: str) -> str:
 
 def read(store: Store, key: str) -> SealedJob:
     """The job KEY from the store; raises UserError if the store lacks it, or holds something else under its name."""
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise UserError(
+            f"'{key}' is not the key of a job", hint="keys are the names of the files in .dvc/tmp/adapterbuild/jobs, 64 hex digits"
+        )
     texts = store.texts([path_of(key)])
     if not texts:
         raise UserError(f"the store has no job {key}", hint="the build that sealed it names the store")
@@ -106,6 +137,15 @@ def seal(job: SealedJob, store: Store) -> int:
     return sent
 
 
+def parsed_runs(folder: Path) -> list[Record]:
+    """The runs in a FOLDER of the run cache, which others have written; what is none is left out."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with contextlib.suppress(ValueError):
+            found.append(dvcfile.parse_record(path.read_bytes()))
+    return found
+
+
 @dataclass(frozen=True)
 class Ended:
     """How an attempt at a job ended, as the worker tells it."""
@@ -122,9 +162,13 @@ class Ended:
         return json.dumps(self.__dict__) + "\n"
 
 
-def ended(text: str) -> Ended:
-    """How an attempt ended."""
-    return Ended(**json.loads(text))
+def ended(text: str) -> Ended | None:
+    """How an attempt ended; None if TEXT does not say so, for instance since it has not arrived whole."""
+    try:
+        found = Ended(**json.loads(text))
+        return found if isinstance(found.status, int) and isinstance(found.log, str) else None
+    except (ValueError, TypeError):
+        return None
 
 
 def attempt_of(job: SealedJob, number: int, salt: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from engine.core.errors import UserError
@@ -64,3 +65,16 @@ class Store:
         """See Remote."""
         wanted = list(names)
         return self._try(lambda: self.remote.texts(wanted))
+
+    def get(self, name: str, file: Path) -> bool:
+        """See Remote."""
+        return self._try(lambda: self.remote.get(name, file))
+
+    def put(self, file: Path, name: str) -> int:
+        """See Remote."""
+        return self._try(lambda: self.remote.put(file, name))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See Remote."""
+        wanted = list(names)
+        self._try(lambda: self.remote.remove(wanted))

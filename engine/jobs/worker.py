@@ -7,6 +7,7 @@ record, which is written when everything else is there, or none.
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from engine.core.digests import scratch_name
 from engine.core.errors import UserError, no_room
@@ -29,9 +30,10 @@ from engine.dvc.hashing import Hashes
 from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote, Unreadable
 from engine.dvc.run_records import folder_of
-from engine.dvc.writing import file_md5, replace_with
-from engine.jobs.sealed import Ended, SealedJob, ended_path, read
+from engine.dvc.writing import file_md5, place, replace_with
+from engine.jobs.sealed import Ended, SealedJob, ended_path, parsed_runs, read
 from engine.jobs.store import PATIENCE_SECONDS, Store
+from stages.process.job import PREEMPTED
 from stages.process.parent import PARENT, named
 from stages.process.starting import ours
 
@@ -62,6 +64,11 @@ class StoreAddress:
             if any(name.endswith(secret) for secret in _SECRETS):
                 what = f"store option {name} is a secret, and would stand in the process list"
                 raise UserError(what, hint="set it in the environment or in the user's configuration of the worker's machine")
+        if re.match(r"\w+://[^/@]*:[^/@]*@", self.url):
+            what = "the store's URL has a password, which would stand in the process list"
+            raise UserError(what, hint="set it in the user's configuration of each machine: dvc remote modify --global")
+        if any(character in text for text in (self.url, *self.options, *self.options.values()) for character in '\n\r"'):
+            raise UserError("the store's URL and options must be one line each, without quotes")
 
     @property
     def folder(self) -> Path | None:
@@ -70,7 +77,8 @@ class StoreAddress:
 
     def config(self) -> str:
         """DVC's configuration of a workspace that has this store as its remote."""
-        options = "".join(f"    {name} = {value}\n" for name, value in {"url": self.url, **self.options}.items())
+        # In quotes, `,` and `#` are part of a path.
+        options = "".join(f'    {name} = "{value}"\n' for name, value in {"url": self.url, **self.options}.items())
         return f"[core]\n    no_scm = true\n    remote = store\n['remote \"store\"']\n{options}"
 
 
@@ -86,19 +94,23 @@ class Worker:
     """Seconds for which a store that fails is tried again."""
 
     def run(self, key: str, root: Path) -> int:
-        """Run the job KEY in the empty folder ROOT; returns the exit status of its step, or 1 where it could not begin."""
+        """Run the job KEY in the empty folder ROOT; returns the exit status of its step, 1 where it could not begin, and 75 where this
+        process was asked to stop: by SIGTERM or ^C, which a training answers by saving its state."""
+        if not re.fullmatch(r"[\w-]{1,40}", self.attempt):
+            raise UserError(f"an attempt has a name of letters, digits and '-', got '{self.attempt}'")
         began = time.monotonic()
-        with Log() as log:
+        with Log() as log, StopRequest() as stop:
             try:
                 _make_workspace(root, self.address, self.cache)
                 with Remote(root) as remote:
                     store = Store(remote, log.say, self.patience)
                     try:
-                        status = self._run(key, root, store, log)
+                        status = self._run(key, root, store, log, stop)
+                    except Stopped:
+                        log.say("stopped before its step began")
+                        status = PREEMPTED
                     except OSError as error:
-                        if (full := no_room(error)) is None:
-                            raise
-                        log.say(str(full))
+                        log.say(str(no_room(error) or f"{type(error).__name__}: {error}"))
                         status = 1
                     except UserError as error:
                         log.say(str(error))
@@ -111,20 +123,25 @@ class Worker:
                 log.say(str(error))
                 return 1
 
-    def _run(self, key: str, root: Path, store: Store, log: "Log") -> int:
-        job = read(store, key)
-        hashes = Hashes(root)
-        recorder = Recorder(root, hashes)
-        _bring_inputs(job, store, recorder)
-        scratch = root / ARTIFACTS / "scratch" / _scratch(job)
-        checkpoints = Checkpoints(job, scratch, recorder)
-        if steps := checkpoints.restore(store):
-            log.say(f"checkpoints of an earlier attempt: {', '.join(steps)}")
+    def _run(self, key: str, root: Path, store: Store, log: "Log", stop: "StopRequest") -> int:
+        with stop.at_once():
+            job = read(store, key)
+            hashes = Hashes(root)
+            recorder = Recorder(root, hashes)
+            if _is_done(job, store, recorder.cache):
+                log.say(f"the store has the result of {job.step}: nothing to run")
+                return 0
+            _bring_inputs(job, store, recorder)
+            scratch = root / ARTIFACTS / "scratch" / _scratch(job)
+            checkpoints = Checkpoints(job, scratch, root / dvcfile.TEMPORARY / "checkpoints")
+            if steps := checkpoints.restore(store):
+                log.say(f"checkpoints of an earlier attempt: {', '.join(steps)}")
         with checkpoints.kept_in_store(root):
-            status = _step(job, root, log)
+            status = _step(job, root, log, stop)
         if status:
             checkpoints.save(store)
-            return status
+            # A step that cannot save its state, or could not yet, ends with a status of its own.
+            return PREEMPTED if stop.asked else status
         record = Record(job.command, job.reads, {path: recorder.keep(path, link=False) for path in job.outputs})
         statement = record.outputs[f"{ARTIFACTS}/{job.step}.provenance.json"].md5
         # Files that git tracks need not be in a store: the statement contains them.
@@ -132,7 +149,17 @@ class Worker:
         store.push_runs(folder_of(job.step, statement))
         recorder.write_run(record)
         store.push_runs(job.run_folder)
+        checkpoints.remove(store)
         return 0
+
+
+def _is_done(job: SealedJob, store: Store, cache: Path) -> bool:
+    """Whether the store has a whole run of JOB: of another build, or of an attempt whose end did not reach the one that waits."""
+    if not store.pull_runs(job.run_folder):
+        return False
+    needed = (f"{ARTIFACTS}/{job.step}", f"{ARTIFACTS}/{job.step}.provenance.json")
+    runs = [run.outputs for run in parsed_runs(cache / job.run_folder)]
+    return any(store.pull(run[path].md5 for path in needed) for run in runs if set(run) == set(job.outputs))
 
 
 def _make_workspace(root: Path, address: StoreAddress, cache: Path) -> None:
@@ -145,7 +172,7 @@ def _make_workspace(root: Path, address: StoreAddress, cache: Path) -> None:
         )
     (root / dvcfile.TEMPORARY).mkdir(parents=True)
     # Links: the step reads its inputs where they are, and content that several jobs read is on this disk once.
-    text = f"{address.config()}[cache]\n    dir = {objects}\n    type = reflink,symlink,copy\n"
+    text = f'{address.config()}[cache]\n    dir = "{objects}"\n    type = reflink,symlink,copy\n'
     (root / ".dvc" / "config").write_text(text, "utf-8")
 
 
@@ -164,7 +191,8 @@ def _bring_inputs(job: SealedJob, store: Store, recorder: Recorder) -> None:
         if not store.pull([entry.md5]):
             raise UserError(f"the store lacks {path} ({entry.md5})", hint="start the build again: it sends what is missing")
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        recorder.check_out(path, entry, recorder.settings.links)
+        # The mode of a link would be that of the object, which everybody reads.
+        recorder.check_out(path, entry, ("copy",) if entry.executable else recorder.settings.links)
         if entry.executable:
             (root / path).chmod(0o755)
 
@@ -176,8 +204,8 @@ def _scratch(job: SealedJob) -> str:
     return scratch_name(job.step, job.identity, {path: job.reads[path].md5 for path in paths})
 
 
-def _step(job: SealedJob, root: Path, log: "Log") -> int:
-    """Run the step's process; SIGTERM reaches it, so that a training saves its state. Returns its exit status."""
+def _step(job: SealedJob, root: Path, log: "Log", stop: "StopRequest") -> int:
+    """Run the step's process; a request to stop reaches it as SIGTERM. Returns its exit status."""
     environment = os.environ | {PARENT: named(), "DVC_NO_ANALYTICS": "1"}
     process = subprocess.Popen(
         ours("stages", job.kind, job.step),
@@ -188,24 +216,61 @@ def _step(job: SealedJob, root: Path, log: "Log") -> int:
         stderr=subprocess.STDOUT,
     )
     assert process.stdout
-    with _handing_on(process):
+    with stop.handed_to(process):
         log.follow(process.stdout)
         return process.wait()
 
 
-@contextlib.contextmanager
-def _handing_on(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Send SIGTERM and SIGINT on to PROCESS as SIGTERM."""
+class Stopped(BaseException):
+    """This process was asked to stop while nothing would be lost by it."""
 
-    def hand_on(*_: object) -> None:
-        process.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+class StopRequest:
+    """SIGTERM and SIGINT to a worker: before its step, they end it; then they are handed on; after, the step's results are sent first."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at_once = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+        if self._at_once:
+            self._at_once = False
+            raise Stopped
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Context in which a request raises Stopped."""
+        self._at_once = True
+        try:
+            if self.asked:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
+
+    @contextlib.contextmanager
+    def handed_to(self, process: "subprocess.Popen[bytes]") -> Iterator[None]:
+        """Context in which a request reaches PROCESS, one that came since it was started too."""
+        self._process = process
+        try:
+            if self.asked:
+                process.send_signal(signal.SIGTERM)
+            yield
+        finally:
+            self._process = None
 
 
 class Log:
@@ -243,42 +308,70 @@ class Log:
 
 @dataclass
 class Checkpoints:
-    """What a step keeps in its scratch folder, in the store too, so that another machine can go on."""
+    """What a step keeps in its scratch folder, in the store too, so that another machine can go on.
+
+    They are beside the store's content, not in it, so that they can be removed: those of a training would soon outweigh its results.
+    """
 
     job: SealedJob
     folder: Path
-    recorder: Recorder
+    aside: Path
+    """A folder on the same disk, for files that are being sent."""
     _sent: dict[str, str] = field(default_factory=dict)
 
     @property
-    def _name(self) -> str:
-        return f"checkpoints/{self.job.key[:2]}/{self.job.key}.json"
+    def _place(self) -> str:
+        return f"checkpoints/{self.job.key[:2]}/{self.job.key}"
+
+    @property
+    def _list(self) -> str:
+        return f"{self._place}.json"
 
     def restore(self, store: Store) -> list[str]:
-        """Put the files of the last attempt back; returns their names. What is not whole in the store is left out."""
-        texts = store.texts([self._name])
-        files: dict[str, str] = json.loads(texts[self._name]) if texts else {}
-        if not files or not store.pull(files.values()):
-            return []
+        """Put the files of the last attempt back; returns their names. Where one is not whole in the store, none is put back."""
+        texts = store.texts([self._list])
+        files = _checkpoint_files(texts.get(self._list, ""))
+        self.aside.mkdir(parents=True, exist_ok=True)
+        for md5 in set(files.values()):
+            copy = self.aside / md5
+            if not store.get(f"{self._place}/{md5}", copy) or file_md5(copy) != md5:
+                return []
         for name, md5 in files.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.recorder.cache / dvcfile.object_path(md5), self.folder / name)
+            shutil.copyfile(self.aside / md5, self.folder / name)
         self._sent = files
+        shutil.rmtree(self.aside)
         return sorted(files)
 
     def save(self, store: Store | Remote) -> None:
-        """Send what has changed; a file that is being written waits for the next time."""
+        """Send what has changed, and remove what it replaces; a file that is being written waits for the next time."""
         files: dict[str, str] = {}
+        self.aside.mkdir(parents=True, exist_ok=True)
         # A training writes its best weights before the checkpoint that counts on them, so they are read after it.
         for path in sorted(self._files(), key=lambda path: (not path.name.startswith("step-"), path)):
-            with contextlib.suppress(FileNotFoundError, UserError):
-                md5 = file_md5(path)
-                self.recorder.keep_file(path, md5)
+            copy = self.aside / "sent"
+            copy.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                # The step may replace or remove the file while it is sent.
+                place(path, copy, ("hardlink", "copy"))
+                md5 = file_md5(copy)
+                if md5 not in self._sent.values():
+                    store.put(copy, f"{self._place}/{md5}")
+                    if file_md5(copy) != md5:
+                        store.remove([f"{self._place}/{md5}"])
+                        continue
                 files[str(path.relative_to(self.folder))] = md5
         if files and files != self._sent:
-            store.push(files.values())
-            store.write(self._name, json.dumps(files))
+            store.write(self._list, json.dumps(files))
+            replaced = set(self._sent.values()) - set(files.values())
             self._sent = files
+            store.remove(f"{self._place}/{md5}" for md5 in replaced)
+
+    def remove(self, store: Store) -> None:
+        """Remove them from the store: the step is done."""
+        # First the list, which counts on the files.
+        store.remove([self._list])
+        store.remove(f"{self._place}/{md5}" for md5 in set(self._sent.values()))
 
     def _files(self) -> list[Path]:
         found = self.folder.rglob("*") if self.folder.is_dir() else []
@@ -293,6 +386,8 @@ class Checkpoints:
             with Remote(root) as remote:
                 while not ended.wait(_CHECKPOINT_SECONDS):
                     with contextlib.suppress(Unreadable, OSError):
+                        # It may have failed the last time.
+                        remote.failed = ""
                         self.save(remote)
 
         thread = threading.Thread(target=send, daemon=True)
@@ -302,3 +397,13 @@ class Checkpoints:
         finally:
             ended.set()
             thread.join()
+
+
+def _checkpoint_files(text: str) -> dict[str, str]:
+    """The files of a list of checkpoints; none if it is no such list: what cannot be trusted is computed again."""
+    try:
+        found = json.loads(text or "{}")
+        whole = all(dvcfile.is_inside(name) and dvcfile.is_object(md5) and not md5.endswith(".dir") for name, md5 in found.items())
+    except (ValueError, TypeError, AttributeError):
+        return {}
+    return found if whole else {}

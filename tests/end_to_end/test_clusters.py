@@ -17,10 +17,18 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
+from engine.build.executors.cluster import Needs
+from engine.build.executors.slurm import Slurm
 from tests.end_to_end.conftest import COMMON, ROOT, Place, spec, told
 from tests.support import processes, slurm
 
 ENGINE = str(Path(sys.executable).with_name("engine"))
+LONG = """
+[training]
+method = "full"
+steps = 1500
+global_batch = { rows = 2 }
+"""
 LIGHT = ("generate-a", "generate-b", "split-a", "split-b")
 SPLITS = ("split-a", "split-b")
 
@@ -111,6 +119,62 @@ def test_a_build_on_a_cluster_records_what_a_build_here_records(place: Place, he
         for path in (f"metrics/{name}.json", f"artifacts/{name}.provenance.json"):
             assert (place.root / path).read_bytes() == (here.root / path).read_bytes()
     assert set(place.plan(*SPLITS).values()) == {"keep"}
+    store = place.root.with_name("store")
+    assert not left_behind(store) and not list((place.root / ".dvc/tmp/adapterbuild/jobs").iterdir())
+    (job,) = [path.stem for path in store.glob("adapterbuild/jobs/*/*.json") if json.loads(path.read_text())["step"] == "split-a"]
+    again = subprocess.run([ENGINE, "work", job, "--store", str(store)], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "the store has the result of split-a: nothing to run" in again.stderr, again.stderr
+
+
+def left_behind(store: Path) -> list[Path]:
+    """What the store keeps of attempts and trainings that go on."""
+    return [path for name in ("ended", "checkpoints") for path in (store / "adapterbuild" / name).rglob("*") if path.is_file()]
+
+
+@pytest.mark.long
+def test_a_training_that_is_stopped_goes_on_on_another_machine_with_the_same_bits(place: Place, tmp_path: Path):
+    place.write("specs/long.toml", spec("long", "a", more=LONG))
+    undisturbed = place.copy_to(tmp_path / "undisturbed")
+    undisturbed.run("engine", "build", "--on", "local", "train-long")
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    settings(place, environment={"TMPDIR": str(machine)})
+    first = start(place, "build", "train-long")
+    deadline = time.monotonic() + 200
+    while not (begun := list(machine.glob("*/folder/artifacts/live/train-long/metrics.json"))):
+        assert time.monotonic() < deadline and first.poll() is None, first.communicate()[1]
+        time.sleep(0.05)
+    (worker,) = [each["pid"] for each in processes.submissions(cluster_of(place)) if each["label"] == "ab-train-long"]
+    # A scheduler signals every process of the job.
+    os.killpg(worker, signal.SIGTERM)
+    _, said = first.communicate(timeout=400)
+    assert first.returncode == 0 and "preempted it; submitted again" in said, said
+    assert not begun[0].exists() and jobs(place).count("train-long") == 2
+    assert re.search(r"checkpoints of an earlier attempt: checkpoints/step-\d+", (cluster_of(place) / "ab-train-long.log").read_text())
+    path = "artifacts/train-long.provenance.json"
+    assert (place.root / path).read_bytes() == (undisturbed.root / path).read_bytes()
+    assert not left_behind(place.root.with_name("store"))
+
+
+@pytest.mark.long
+def test_an_executable_input_is_one_on_the_node_and_its_object_stays_as_it_is(place: Place):
+    (place.root / "data/b.jsonl").chmod(0o755)
+    there = place.copy_to(place.root.with_name("there"))
+    there.run("engine", "build", "--on", "local", "generate-b")
+    assert build(place, "generate-b").returncode == 0
+    assert records(place) == records(there) and "isexec: true" in records(place)
+    objects = [
+        path
+        for path in place.root.with_name("store").glob("files/md5/*/*")
+        if path.read_bytes() == (place.root / "data/b.jsonl").read_bytes()
+    ]
+    assert [path.stat().st_mode & 0o111 for path in objects] == [0]
+
+
+def test_a_training_on_several_nodes_is_refused_before_anything_is_submitted_for_it(place: Place):
+    place.write("specs/wide.toml", spec("wide", "a", more="\n[resources]\nnodes = 2\n"))
+    done = build(place, "train-wide")
+    assert done.returncode == 1 and "train-wide trains on 2 nodes, and a job of processes has one" in done.stderr, done.stderr
 
 
 def test_what_a_cluster_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
@@ -332,6 +396,33 @@ def test_slurm_builds_what_was_built_here(place: Place, built: Place, real_slurm
     for name in ("train-one", "train-two", "evaluate-two"):
         path = f"artifacts/{name}.provenance.json"
         assert told(place.root / path).digest == told(built.root / path).digest
+
+
+@pytest.mark.long
+def test_slurm_cancels_what_runs_and_what_waits_whatever_has_ended(real_slurm: slurm.SlurmCluster, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", real_slurm.environment["SLURM_CONF"])
+    scheduler = Slurm.of({})
+    code = "import pathlib, signal, sys; file = pathlib.Path(sys.argv[1]); file.touch(); signal.sigwait([15]); file.write_text('told')"
+    block = (
+        "import signal, os, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    file = tmp_path / "file"
+    ended = scheduler.submit("ended", ["true"], Needs())
+    until(lambda: not scheduler.states([ended]))
+    running = scheduler.submit("running", [sys.executable, "-c", block, "-c", code, str(file)], Needs())
+    until(file.exists)
+    waiting = scheduler.submit("waiting", ["sleep", "60"], Needs())
+    real_slurm.command("scontrol", "hold", waiting)
+    scheduler.cancel([ended, running, waiting, "99999"])
+    until(lambda: not scheduler.states([running, waiting]))
+    assert file.read_text() == "told"
+
+
+def until(holds, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.long

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -13,14 +13,14 @@ from engine.build.executors.base import Finished
 from engine.build.executors.cluster import Cluster, Needs, Unreachable
 from engine.build.settings import ExecutorSettings
 from engine.core.errors import UserError
-from engine.core.graph import Graph, Step
+from engine.core.graph import ARTIFACTS, Graph, Step
 from engine.dvc.config import default_remote
-from engine.dvc.dvcfile import TEMPORARY, Entry, parse_record
+from engine.dvc.dvcfile import TEMPORARY, Entry
 from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote
 from engine.dvc.run_records import folder_of
 from engine.dvc.writing import replace_with
-from engine.jobs.sealed import Ended, SealedJob, attempt_of, ended, ended_path, seal
+from engine.jobs.sealed import Ended, SealedJob, attempt_of, ended, ended_path, parsed_runs, seal
 from engine.jobs.store import Store
 from engine.jobs.worker import StoreAddress
 from engine.plan.project import Project
@@ -77,10 +77,10 @@ class Distributed:
     command: Sequence[str] = ("engine",)
     """How the nodes start this program."""
     detaches: bool = False
+    """Whether jobs go on when the build stops."""
     keeps_going: bool = True
     lost_after: float = 15.0
     """Seconds after which a job that the scheduler no longer knows, and whose end is not in the store, counts as lost."""
-    """Whether jobs go on when the build stops."""
     _running: list[_Running] = field(default_factory=list)
     _refused: dict[Needs, str | None] = field(default_factory=dict)
     _told: bool = False
@@ -111,6 +111,9 @@ class Distributed:
 
     def refuse(self, step: Step, needs: Needs) -> None:
         """Raise UserError if no node can meet what STEP needs."""
+        if (nodes := getattr(step.parameters, "nodes", 1)) > 1:
+            hint = "set resources.nodes = 1 and resources.devices, or run the build inside of an allocation: --on local"
+            raise UserError(f"{step.name} trains on {nodes} nodes, and a job of {self.cluster.name} has one", step.origin, hint)
         if needs not in self._refused:
             self._refused[needs] = self._patiently(lambda: self.cluster.refusal(needs))
         if reason := self._refused[needs]:
@@ -119,7 +122,7 @@ class Distributed:
 
     def _earlier(self, job: SealedJob) -> Submitted | None:
         """The attempt of an earlier build, if it has ended, or if the scheduler still has it."""
-        note = self._notes / f"{job.key}.json"
+        note = self._note(job)
         if not note.exists():
             return None
         try:
@@ -128,11 +131,13 @@ class Distributed:
             return None
         if found.executor != self.cluster.name:
             return None
-        done = self.store.texts([ended_path(job.key, found.attempt)])
-        if done:
+        # The scheduler first: a job that ends in between has written its end by then.
+        known = found.id in self._patiently(lambda: self.cluster.states([found.id]))
+        texts = self.store.texts([ended_path(job.key, found.attempt)])
+        if end := ended("".join(texts.values())):
             # A failure is tried anew; a success only has to be fetched.
-            return found if ended(next(iter(done.values()))).status == 0 else None
-        return found if found.id in self._patiently(lambda: self.cluster.states([found.id])) else None
+            return found if end.status == 0 else None
+        return found if known else None
 
     def _submit(self, step: Step, job: SealedJob, needs: Needs, number: int) -> Submitted:
         attempt = attempt_of(job, number, f"{time.time()} {os.getpid()}")
@@ -140,8 +145,11 @@ class Distributed:
         command = [*self.command, "work", job.key, "--store", self.address.url, *options, "--attempt", attempt]
         number_there = self._patiently(lambda: self.cluster.submit(f"ab-{step.name}", command, needs))
         found = Submitted(self.cluster.name, number_there, attempt, number, time.time())
-        replace_with(self._notes / f"{job.key}.json", json.dumps(asdict(found)).encode())
+        replace_with(self._note(job), json.dumps(asdict(found)).encode())
         return found
+
+    def _note(self, job: SealedJob) -> Path:
+        return self._notes / f"{job.key}.json"
 
     def _patiently(self, request: Callable[[], T]) -> T:
         """The answer of the scheduler, which may be away for a while."""
@@ -171,9 +179,11 @@ class Distributed:
 
     def _ended(self) -> list[Finished]:
         names = {ended_path(each.job.key, each.submitted.attempt): each for each in self._running}
-        ends = {name: ended(text) for name, text in self.store.texts(names).items()}
+        ends = {name: end for name, text in self.store.texts(names).items() if (end := ended(text))}
         found = [finished for name, end in ends.items() if (finished := self._finished(names[name], end))]
-        open_ones = [each for each in self._running if ended_path(each.job.key, each.submitted.attempt) not in ends]
+        # What has ended is fetched, or submitted again under another name.
+        self.store.remove(ends)
+        open_ones = [each for name, each in names.items() if name not in ends]
         states = self._patiently(lambda: self.cluster.states([each.submitted.id for each in open_ones])) if open_ones else {}
         for each in open_ones:
             each.state = states.get(each.submitted.id, "gone")
@@ -195,23 +205,29 @@ class Distributed:
             return self._again(running, f"{end.host} has run it, but the store lacks its outputs")
         log = self.root / TEMPORARY / "adapterbuild" / f"{step.name}.log"
         replace_with(log, end.log.encode())
+        if end.status == 0:
+            # That of a failed step stays: it names the job for `engine work`.
+            self._note(job).unlink(missing_ok=True)
         return Finished(step, end.status, end.seconds, log, end.host)
 
     def _fetch(self, job: SealedJob) -> bool:
         """Bring the outputs and records of a run of JOB into the cache; returns whether the store has them whole."""
         if not self.store.pull_runs(job.run_folder):
             return False
-        for path in sorted((self.recorder.cache / job.run_folder).iterdir()):
-            outputs = parse_record(path.read_bytes()).outputs
-            artifact, statement = (outputs[f"artifacts/{job.step}{end}"] for end in ("", ".provenance.json"))
+        for run in parsed_runs(self.recorder.cache / job.run_folder):
+            if set(run.outputs) != set(job.outputs):
+                continue
+            artifact, statement = (run.outputs[f"{ARTIFACTS}/{job.step}{end}"] for end in ("", ".provenance.json"))
             if self.store.pull([artifact.md5, statement.md5]):
                 self.store.pull_runs(folder_of(job.step, statement.md5))
                 return True
         return False
 
     def _again(self, running: _Running, why: str) -> Finished | None:
-        """Submit the step again; the end of it, as preempted, if it has been tried often enough."""
+        """Submit the step again; the end of it, as failed, if it has been tried often enough."""
         number = running.submitted.number
+        # Schedulers requeue what they have preempted: one attempt is enough.
+        self._cancel([running])
         if number >= _ATTEMPTS:
             self.say(f"{running.step.name}: {why}; given up after {number} attempts")
             return Finished(running.step, 1, time.time() - running.submitted.began)
@@ -223,9 +239,17 @@ class Distributed:
     def stop(self) -> list[Finished]:
         """Cancel all jobs, unless the build is to be detached from them; a training's checkpoints stay in the store."""
         if self._running and not self.detaches:
-            self._patiently(lambda: self.cluster.cancel([each.submitted.id for each in self._running]))
+            self._cancel(self._running)
         self._running = []
         return []
+
+    def _cancel(self, running: Sequence[_Running]) -> None:
+        ids = [each.submitted.id for each in running]
+        try:
+            self._patiently(lambda: self.cluster.cancel(ids))
+        except UserError as error:
+            # Why the build stops, or a step is submitted again, matters more.
+            self.say(f"{self.cluster.name} has not cancelled {', '.join(ids)}: {error.problems[0].what}")
 
     def __enter__(self) -> "Distributed":
         return self
@@ -234,15 +258,19 @@ class Distributed:
         self.cluster.close()
 
 
-def known_needs(step: Step, project: Project, graph: Graph) -> Needs:
-    """What the spec and the estimate say that STEP needs: threads as cores, and the memory of a training without GPUs."""
+def known_needs(step: Step, project: Project, graph: Graph, devices: int = 0) -> Needs:
+    """What the spec and the estimate say that STEP needs where each of its processes gets a GPU (DEVICES > 0), or none does.
+
+    Cores are threads; a training without GPUs needs the memory of its estimate for each of its processes.
+    """
     from stages import train
 
-    memory = 0
-    if step.kind is train.KIND:
-        estimate = estimate_of(step, graph, project.plan(graph), project.store())
-        memory = estimate.memory.total + _LIBRARIES if estimate else 0
-    return Needs(cores=getattr(step.parameters, "threads", None) or 1, memory=memory)
+    processes, memory = 1, 0
+    if isinstance(step.parameters, train.Parameters):
+        processes = step.parameters.devices
+        estimate = None if devices else estimate_of(step, graph, project.plan(graph), project.store())
+        memory = processes * (estimate.memory.total + _LIBRARIES) if estimate else 0
+    return Needs(cores=processes * (getattr(step.parameters, "threads", None) or 1), memory=memory)
 
 
 def distributed(
@@ -265,7 +293,10 @@ def distributed(
     recorder = Recorder(project.root, project.hashes)
 
     def needs(step: Step) -> Needs:
-        return settings.needs_of(step.kind_name, known_needs(step, project, graph))
+        devices = settings.needs_of(step.kind_name, Needs()).devices
+        needs = settings.needs_of(step.kind_name, known_needs(step, project, graph, devices))
+        # The spec says how many processes there are; the settings, that each has a GPU.
+        return replace(needs, devices=max(devices, getattr(step.parameters, "devices", 1)) if devices else 0)
 
     return Distributed(
         project.root,

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,19 +66,26 @@ def _risen(curve: Sequence[Point]) -> tuple[float, float] | None:
     return (first, last) if last > _RISE * first else None
 
 
+_ONE_REQUEST = 2.0
+"""Seconds within which several signals are one request: a terminal or a scheduler signals all processes, and the parent hands it on."""
+
+
 class StopRequest:
     """Whether the training was asked to stop: by SIGTERM, ^C, or a file that the step's process writes."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self._signalled, self._file = False, file
+        self._signalled: float | None = None
+        self._file = file
 
     def __bool__(self) -> bool:
-        return self._signalled or (self._file is not None and self._file.exists())
+        return self._signalled is not None or (self._file is not None and self._file.exists())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
-            raise KeyboardInterrupt  # the second signal stops at once
-        self._signalled = True
+        now = time.monotonic()
+        if self._signalled is None:
+            self._signalled = now
+        elif now - self._signalled > _ONE_REQUEST:
+            raise KeyboardInterrupt  # the second request stops at once
 
     @contextmanager
     def listening(self) -> Iterator[None]:
