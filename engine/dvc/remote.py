@@ -185,6 +185,9 @@ def main(root: Path) -> int:
     """Answer requests from stdin until it ends."""
     # A request may block forever.
     die_with_parent(signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A terminal or a scheduler signals all processes; the one that asks decides, and may have something to save.
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Keep what libraries print out of the answers.
     os.dup2(2, 1)

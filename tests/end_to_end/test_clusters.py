@@ -26,7 +26,7 @@ ENGINE = str(Path(sys.executable).with_name("engine"))
 LONG = """
 [training]
 method = "full"
-steps = 1500
+steps = 600
 global_batch = { rows = 2 }
 """
 LIGHT = ("generate-a", "generate-b", "split-a", "split-b")
