@@ -230,3 +230,13 @@ def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective, loss_
     assert found.keys() == wanted.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path, llama):
+    one = weights(pairs_job(tmp_path / "one", llama))
+    two = weights(pairs_job(tmp_path / "two", llama), devices=2)
+    assert difference(one, two) < 1e-4
+    with (tmp_path / "two/job/plot.csv").open() as two_file, (tmp_path / "one/job/plot.csv").open() as one_file:
+        for ours, theirs in zip(csv.DictReader(two_file), csv.DictReader(one_file), strict=True):
+            assert float(ours["margin"]) == pytest.approx(float(theirs["margin"]), abs=1e-4)
