@@ -23,8 +23,9 @@ from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
 from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
-from stages import dequantise, fetch, generate, initialize, mix, rescale, split, tokenize, train, vocabulary
+from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
 from stages.rescale.configuration import Unscalable, scaled
+from stages.tokenize.pairs import unfit_for_pairs
 from stages.train.methods.saved import saved_method
 from stages.train.zero import as_zero
 
@@ -294,21 +295,49 @@ def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
     return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
 
 
-def _tokens(c: Compilation, spec: Spec, base: Base, task: str) -> Step:
+def _tokens(c: Compilation, spec: Spec, base: Base, task: str, on_pairs: bool) -> Step:
+    """Add the step that tokenizes a task; ON_PAIRS: both answers of its pairs."""
     rows = _task(c, spec, task)
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
     reads |= chat_template(spec)
-    name = "-".join(part for part in ("tokenize", task, base.name, section.name) if part)
+    name = "-".join(part for part in ("tokenize", task, "pairs" if on_pairs else None, base.name, section.name) if part)
     python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
-    pairs = encoder_decoder(spec, base)
-    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=pairs)
+    translates = encoder_decoder(spec, base)
+    if on_pairs and (wrong := unfit_for_pairs(section.model_copy(update={"encoder_decoder": translates}))):
+        raise UserError(wrong[1], spec.where("tokenization", wrong[0]), wrong[2])
+    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=translates, pairs=on_pairs)
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
         spec,
     )
+
+
+def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task: str, tokens: Step) -> Step:
+    """Add the step that computes the log-probabilities of a task's answers under the model that TRAINING starts from.
+
+    It depends on nothing else of the training, so that all values of beta, and all learning rates, share it.
+    """
+    model, section = spec.experiment.model, spec.experiment.tokenization
+    half = training.precision if training.precision in ("bfloat16", "float16") else "float32"
+    quantisation = training.method.quantisation
+    parameters = reference.Parameters(
+        precision=training.precision,
+        dtype=half if training.method.makes_adapter else "float32",
+        quantisation=quantisation,
+        attention=spec.experiment.resources.attention,
+        threads=spec.experiment.resources.threads,
+    )
+    reads = {**base.reads(), **{split: tokens.output(f"{split}.safetensors") for split in ("train", "validation")}}
+    whose = base.named(model.experiment if isinstance(model, TrainedModel) else base.name)
+    bits = f"{quantisation.bits}bit" if quantisation else None
+    precision = training.precision if training.precision != "float32" else None
+    name = "-".join(part for part in ("reference", whose, task, section.name, bits, precision) if part)
+    locate = _locate(spec, ("training",), quantisation=("training", "method"), dtype=("training", "precision"))
+    where = spec.where("training", "objective")
+    return c.add(Step(name, reference.KIND, parameters, reads, f"Log-probabilities of {task} under {whose}.", where, locate), spec)
 
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step], training: Training, mixture: Mixture) -> Step:
@@ -342,10 +371,12 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     assert mixture, "a training has a mixture"
     name = spec.stem
     c.problems += [*unpackable(spec, training), *long_rows(spec, base.context)]
-    tokens = {task: _tokens(c, spec, base, task) for task in mixture.tasks}
+    tokens = {task: _tokens(c, spec, base, task, training.objective.on_pairs) for task in mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
+    if training.objective.needs_reference:
+        reads |= {f"reference/{task}": _reference(c, spec, base, training, task, step).output() for task, step in tokens.items()}
     # All tasks of a spec have the same format.
     reads["format"] = tokens[min(tokens)].output("format.json")
     resources = experiment.resources

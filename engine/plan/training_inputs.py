@@ -67,13 +67,15 @@ def _from_scratch(step: Step, plan: Plan, store: Store) -> tuple[Mapping[str, An
 
 
 def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int, bool]:
-    """Length in tokens of the longest training row, and whether it was measured; else it is max_length."""
+    """Length in tokens of the longest training row (at most, of a pair), and whether it was measured; else it is max_length."""
     assert tokens.producer is not None
     step = graph[tokens.producer]
     parameters = step.parameters
     assert step.kind is tokenize.KIND and isinstance(parameters, tokenize.Parameters)
     longest = _counted(step, plan, store).get("longest")
-    return (longest, True) if isinstance(longest, int) and longest else (parameters.max_length, False)
+    # A pair takes the place of a row: both of its answers are computed together.
+    answers = 2 if parameters.pairs else 1
+    return (answers * longest, True) if isinstance(longest, int) and longest else (answers * parameters.max_length, False)
 
 
 def _supervised(tokens: Input, graph: Graph, plan: Plan, store: Store) -> float:

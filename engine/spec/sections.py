@@ -356,7 +356,9 @@ class Resources(Part):
     )
     checkpoints: train.Checkpoints = resource(train.Checkpoints(), "How often a training writes a checkpoint.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Loggers for live metrics, in addition to DVCLive.")
-    stop_on_divergence: bool = resource(True, "Stop a training whose loss has risen far above its initial value.")
+    stop_on_divergence: bool = resource(
+        True, "Stop a training whose loss has risen far above its initial value, or that unlearns the chosen answers of its pairs."
+    )
     stop_without_progress: int = resource(
         1000, "Stop a training whose loss is still flat this many optimizer steps after the warm-up; 0: never.", ge=0
     )

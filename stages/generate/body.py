@@ -145,12 +145,25 @@ class Generation:
         reason = answer.left_out or _unfit(draft, "".join((completion, *answer.references)))
         completion = self.parameters.answer_prefix + completion
         texts = Texts(draft.own, completion)
+        rejected = self._rejected(draft)
+        if reason is None and rejected is not None and not rejected["content"].strip() and "tool_calls" not in rejected:
+            reason = "empty rejected answer"
         if reason is None and not draft.subject.is_fixed:
             reason = self.cleaner.after_asking(draft.id, texts)
+            if reason is None and rejected is not None:
+                reason = self.cleaner.of_rejected(draft.id, Texts(draft.own, rejected["content"]))
         if reason:
             return reason
         self._count(draft.prompt.template, draft.own if draft.messages else draft.prompt.prompt, completion)
         return self._finished(draft, completion, [self.parameters.answer_prefix + one for one in answer.references])
+
+    def _rejected(self, draft: Draft) -> dict[str, Any] | None:
+        """The message of the rejected answer, if the row is a pair."""
+        given = draft.subject.rejected
+        if given is None:
+            return None
+        content = str(given["content"] or "")
+        return {**given, "content": content if draft.messages is not None or not content else self.parameters.answer_prefix + content}
 
     def _finished(self, draft: Draft, completion: str, references: list[str]) -> Row:
         subject, row = draft.subject, draft.subject.row
@@ -161,11 +174,13 @@ class Generation:
             made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
         if draft.messages is not None:
             made |= {"messages": draft.messages} | ({"tools": row["tools"]} if row.get("tools") else {})
+            made |= {"rejected": rejected} if (rejected := self._rejected(draft)) else {}
             parse_row(made, subject.where)  # errors in the order of roles are located in the source
             return made
         system = {"system": draft.prompt.system} if draft.prompt.system else {}
         several = {"references": references} if references else {}
-        return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion, **several}
+        pair = {"rejected": rejected["content"]} if (rejected := self._rejected(draft)) else {}
+        return {**made, **system, "prompt": draft.prompt.prompt, "completion": completion, **several, **pair}
 
     def _id(self, content: str) -> str:
         """The first digits of the content hash; for repeated rows, of a hash of content and repetition number."""

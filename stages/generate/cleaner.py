@@ -45,6 +45,11 @@ class Cleaner:
         """The first reason of the other rules."""
         return self._first(identity, texts, prompts=False)
 
+    def of_rejected(self, identity: str, texts: Texts) -> str | None:
+        """The first reason of the rules that judge a row alone about the rejected answer of a pair; it is not compared with other rows."""
+        chosen = (asked for asked in self._asked if asked.rule.of != "prompt" and not asked.rule.compares_rows)
+        return next((f"rejected answer: {reason}" for asked in chosen if (reason := asked.reason(identity, texts))), None)
+
     def _first(self, identity: str, texts: Texts, prompts: bool) -> str | None:
         chosen = (asked for asked in self._asked if (asked.rule.of == "prompt") == prompts)
         return next((reason for asked in chosen if (reason := asked.reason(identity, texts))), None)

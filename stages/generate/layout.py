@@ -31,6 +31,9 @@ _PAIRS = (
     ("query", "response"),
     ("input", "output"),
 )
+PREFERENCE = "preference"
+"""The layout of pairs: one prompt with a chosen and a rejected answer."""
+_SIDES = ("chosen", "rejected")
 _MADE = frozenset(("messages", "tools", "system", "prompt", "completion"))
 _SYSTEM = ("system", "system_prompt", "system_message")
 _TEXT_KEYS = ("content", "value", "text")
@@ -45,35 +48,43 @@ _SHOWN = 400
 class Layout(Part):
     """The layout of the conversations in a source's rows."""
 
-    kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "tree", "text"] = recipe(
+    kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "preference", "tree", "text"] = recipe(
         "auto",
         "`messages` (OpenAI: role, content), `conversations` (ShareGPT: from, value), `instruction` (Alpaca, Dolly), "
-        "`prompt_completion` (also question and answer), `tree` (nested replies: the best-ranked one at each level), "
+        "`prompt_completion` (also question and answer), `preference` (a prompt or conversation with a `chosen` and a `rejected` answer), "
+        "`tree` (nested replies: the best-ranked one at each level), "
         "`text`; `auto` recognises each row by its columns.",
     )
 
     def normalised(self, row: Row, where: Location, ignored: Counter[str] | None = None) -> tuple[str, Row]:
         """The name of the row's layout, and ROW with the normalised columns added.
 
-        These are `messages` and `tools`; for one prompt with one completion also `system`, `prompt` and `completion`. Unknown keys of
-        messages are counted in IGNORED. Raises UserError, which shows the row, if the layout is not recognised.
+        These are `messages` and `tools`; for one prompt with one completion also `system`, `prompt` and `completion`; for a pair also
+        `rejected`, the message that stands in place of the last one. Unknown keys of messages are counted in IGNORED. Raises UserError,
+        which shows the row, if the layout is not recognised.
         """
         name = _recognised(row) if self.kind == "auto" else self.kind
         if name is None:
             raise _unrecognised(row, where, self.kind)
+        unread: Counter[str] = Counter() if ignored is None else ignored
+        kept = {key: row[key] for key in row if key not in _MADE}
+        if name == PREFERENCE:
+            chosen, rejected = _pair_of_answers(row, where, unread)
+            return name, {**kept, **_columns(chosen, row, where), "rejected": rejected}
         given = _READ[name](row, where)
         if given is None:
             raise _unrecognised(row, where, name)
-        unread: Counter[str] = Counter() if ignored is None else ignored
         conversation = [_message(item, where, unread) for item in given]
         if name != "text":
             conversation = _with_system(conversation, row, where)
-        return name, {**{key: row[key] for key in row if key not in _MADE}, **_columns(conversation, row, where)}
+        return name, {**kept, **_columns(conversation, row, where)}
 
 
 def _recognised(row: Row) -> str | None:
     if isinstance(row.get("messages"), list):
         return "messages"
+    if all(side in row for side in _SIDES) and not any(answer in row for _, answer in _PAIRS):
+        return PREFERENCE
     if isinstance(row.get("conversations", row.get("conversation")), list):
         return "conversations"
     if isinstance(row.get("replies"), list) or isinstance(row.get("prompt"), dict):
@@ -293,6 +304,60 @@ def _prompt_completion(row: Row, where: Location) -> list[Message] | None:
             before = [*_history(row, where), {"role": "user", "content": asked}] if isinstance(asked, str) else asked
             return [*before, *([{"role": "assistant", "content": said}] if isinstance(said, str) else said)]
     return None
+
+
+def _pair_of_answers(row: Row, where: Location, ignored: Counter[str]) -> tuple[list[Message], Message]:
+    """The conversation with the chosen answer, and the rejected answer as the message to stand in place of its last one.
+
+    Raises UserError if a side is missing, is no answer, begins otherwise than the other, or says the same.
+    """
+    sides = []
+    for name in _SIDES:
+        given = [_message(item, where, ignored) for item in _side(row, name, where)]
+        if not given or given[-1]["role"] != "assistant":
+            raise UserError(f"'{name}' of this pair does not end with an answer", where, "its last message must be of the assistant")
+        sides.append(_with_system(given, row, where))
+    chosen, rejected = sides
+    if chosen[:-1] != rejected[:-1]:
+        number = next((n for n, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other), 0)
+        what = f"chosen and rejected of this pair answer different prompts: they differ from messages[{number}] on"
+        raise UserError(what, where, "both must be answers, of one message each, to the same conversation")
+    if chosen[-1] == rejected[-1]:
+        hint = 'leave such rows out: where = "chosen != rejected", in the source'
+        raise UserError("chosen and rejected of this pair are equal, so that neither is better", where, hint)
+    return chosen, rejected[-1]
+
+
+def _side(row: Row, name: str, where: Location) -> list[Any]:
+    """One side of a pair as messages: what was asked, and the answer called NAME; raises UserError if there is no such answer."""
+    said = row.get(name)
+    if said is None or said == "" or said == []:
+        raise UserError(f"this pair has no {name} answer", where, "a pair needs both `chosen` and `rejected`")
+    answer = [{"role": "assistant", "content": said}] if isinstance(said, str) else [said] if isinstance(said, dict) else said
+    if not isinstance(answer, list):
+        raise UserError(f"'{name}' of this pair must be text, a message or messages, got {type_name(said)}", where)
+    first = answer[0] if isinstance(answer[0], dict) else {}
+    if ROLES.get(str(first.get("role", first.get("from")))) != "assistant":
+        return answer  # a whole conversation
+    asked = _asked(row, where)
+    if asked is None:
+        hint = "put the prompt under `prompt`, as text or messages, or write both sides as whole conversations"
+        raise UserError("this pair has two answers but no prompt", where, hint)
+    return [*asked, *answer]
+
+
+def _asked(row: Row, where: Location) -> list[Any] | None:
+    """The messages before the answers of a pair; None if there are none."""
+    for key in ("conversations", "conversation", "messages", "prompt"):
+        if isinstance(given := row.get(key), list):
+            return given
+    question = next((row[key] for key in ("prompt", "question", "query", "instruction") if isinstance(row.get(key), str)), None)
+    context = row.get("input", row.get("context")) if "instruction" in row else None
+    if question is None:
+        return None
+    if isinstance(context, str) and context.strip():
+        question = f"{question}\n\n{context}"
+    return [*_history(row, where), {"role": "user", "content": question}]
 
 
 def _pair(question: str, answer: str, row: Row, where: Location) -> list[Message]:

@@ -2,11 +2,12 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.core.errors import Location, UserError, did_you_mean
 from stages.generate import Parameters
+from stages.generate.layout import PREFERENCE
 from stages.generate.selecting import Selected
 from stages.generate.selection import Located, Row
 from stages.process.hashing import canonical, content_hash
@@ -31,6 +32,8 @@ class Subject:
     group: str
     split: str | None
     """The split that the source assigns; None if the hash of the group decides."""
+    rejected: Mapping[str, object] | None = None
+    """The message of the rejected answer, if the row is a pair."""
 
     @property
     def is_fixed(self) -> bool:
@@ -87,11 +90,15 @@ class Subjects:
         return rows if self._silent else progress(rows, name)
 
     def _subject(self, row: Row, where: Location, split: str | None) -> Subject:
+        used, rejected = self.used, None
         if self.parameters.layout:
             name, row = self.parameters.layout.normalised(row, where, self.ignored_keys)
             self.layouts[name] += 1
-        content = self._hash(row, self.used)
-        return Subject(where, row, content, self._group(row, content, where), split)
+            if name == PREFERENCE:
+                rejected = row["rejected"]
+                used = used | {"rejected"}
+        content = self._hash(row, used)
+        return Subject(where, row, content, self._group(row, content, where), split, rejected)  # type: ignore[arg-type]
 
     def _hash(self, row: Row, columns: frozenset[str]) -> str:
         """Hash of those of COLUMNS that the row has; of all its columns if it has none of them."""

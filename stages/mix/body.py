@@ -20,19 +20,20 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `order.safetensors` and `tasks.json`, the task names by number.
 
     Tensors: `task` int16 [rows], `row` int32 [rows]; if packed, `bins` int64 [bins + 1]: bin i contains rows bins[i]:bins[i + 1] of the
-    order.
+    order. The two answers of a pair are neighbours, and if not packed, each pair is a bin.
     """
     paths = job.group("tokens")
     tokens = {task: Tokens.open(paths[task]) for task in sorted(paths)}
     _refuse_unusable(tokens, parameters.bin_tokens)
     phases = parameters.sampler.phases({task: _size(rows) for task, rows in tokens.items()})
-    mixture = Mixing(tokens, phases, parameters).order()
+    units = Mixing(tokens, phases, parameters).order()
+    mixture = with_both_answers(units) if _are_pairs(tokens) else units
     tensors = {"task": mixture.task, "row": mixture.row} | ({} if mixture.bins is None else {"bins": mixture.bins})
     save_file(tensors, job.output / "order.safetensors")
     (job.output / "tasks.json").write_text(json.dumps(list(tokens), indent=1) + "\n", "utf-8")
-    epochs = len(mixture) / sum(sum(phase.values()) for phase in phases)
-    metrics = {"rows": len(mixture), "epochs": round(epochs, 6), "tasks": shares(tokens, mixture)}
-    return metrics | (_packing(metrics, mixture.bins, parameters.bin_tokens or 1) if mixture.bins is not None else {})
+    epochs = len(units) / sum(sum(phase.values()) for phase in phases)
+    metrics = {"rows": len(units), "epochs": round(epochs, 6), "tasks": shares(tokens, mixture)}
+    return metrics | (_packing(metrics, units.bins, parameters.bin_tokens or 1) if units.bins is not None else {})
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,21 @@ def joined(parts: Sequence[Order]) -> Order:
     return Order(task, row, np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64))
 
 
+def with_both_answers(pairs: Order) -> Order:
+    """The rows of PAIRS, whose row numbers are those of pairs: the chosen answer of each, then the rejected one."""
+    row = np.repeat(pairs.row * 2, 2)
+    row[1::2] += 1
+    bins = np.arange(len(pairs) + 1, dtype=np.int64) if pairs.bins is None else pairs.bins
+    return Order(np.repeat(pairs.task, 2), row, bins * 2)
+
+
 class Mixing:
     """Orders the rows of TOKENS by PHASES (rows by task), epoch after epoch, until the training is long enough."""
 
     def __init__(self, tokens: Mapping[str, Tokens], phases: Sequence[Mapping[str, int]], parameters: Parameters) -> None:
         self.tokens, self.phases, self.parameters = tokens, phases, parameters
         self.streams = [Stream(task, rows.units, parameters.seed, rows.conversations) for task, rows in tokens.items()]
-        self.lengths = [rows.lengths for rows in tokens.values()]
+        self.lengths = [_unit_lengths(rows) for rows in tokens.values()]
         assert len(tokens) <= np.iinfo(np.int16).max and max(len(rows) for rows in tokens.values()) <= np.iinfo(np.int32).max
 
     def order(self) -> Order:
@@ -199,10 +208,27 @@ def shares(tokens: Mapping[str, Tokens], order: Order) -> Metrics:
 
 def _amounts(tokens: Tokens, rows: Array) -> dict[str, int]:
     used = np.bincount(rows, minlength=len(tokens))
-    return {"rows": len(rows), "tokens": int(used @ tokens.lengths), "supervised_tokens": int(used @ tokens.supervised_lengths)}
+    units = len(rows) // 2 if tokens.are_pairs else len(rows)
+    return {"rows": units, "tokens": int(used @ tokens.lengths), "supervised_tokens": int(used @ tokens.supervised_lengths)}
+
+
+def _are_pairs(tokens: Mapping[str, Tokens]) -> bool:
+    """Whether the rows of all tasks are pairs; raises UserError if only some are."""
+    paired = {task: rows.are_pairs for task, rows in tokens.items()}
+    if len(set(paired.values())) > 1:
+        one, other = (next(task for task, found in paired.items() if found == kind) for kind in (True, False))
+        raise UserError(f"the rows of task '{one}' are pairs, and those of '{other}' are not", hint="train on one sort of rows")
+    return any(paired.values())
+
+
+def _unit_lengths(tokens: Tokens) -> Array:
+    """Tokens of each row, or of both answers of each pair, int64."""
+    return tokens.lengths.reshape(-1, 2).sum(1) if tokens.are_pairs else tokens.lengths
 
 
 def _size(tokens: Tokens) -> Size:
+    if tokens.are_pairs:
+        return Size(tokens.units, int(tokens.lengths.sum()), int(tokens.supervised_lengths.sum()))
     whole = Size(len(tokens), int(tokens.lengths.sum()), int(tokens.supervised_lengths.sum()))
     return whole if tokens.conversations is None else whole.scaled(tokens.units)
 
@@ -218,6 +244,8 @@ def _refuse_unusable(tokens: Mapping[str, Tokens], capacity: int | None) -> None
         if not len(rows):
             hint = "see left_out in the metrics of its split and tokenize steps; or remove it from the mixture"
             raise UserError(f"task '{task}' has no rows to train on", hint=hint)
-        if capacity is not None and (longest := int(rows.lengths.max())) > capacity:
-            hint = f"set training.batching.length to at least {longest}, or tokenization.max_length to at most {capacity}"
-            raise UserError(f"a row of task '{task}' has {longest} tokens, more than a bin of {capacity}", hint=hint)
+        if capacity is not None and (longest := int(_unit_lengths(rows).max())) > capacity:
+            what = "a pair" if rows.are_pairs else "a row"
+            lower = f"tokenization.max_length to at most {capacity // 2 if rows.are_pairs else capacity}"
+            hint = f"set training.batching.length to at least {longest}, or {lower}"
+            raise UserError(f"{what} of task '{task}' has {longest} tokens, more than a bin of {capacity}", hint=hint)

@@ -1,10 +1,10 @@
 """Rows of a task, read with located errors: prompt and completion, or the messages of a conversation.
 
-The two forms, one JSON object per line:
+The two forms, one JSON object per line; a pair has a second, worse answer under `rejected`:
  1. `id`, `group`, `prompt`, `completion` and, if the task has one, `system`; `references` if several answers are correct, the first of
-    which is `completion`;
+    which is `completion`; `rejected` is text;
  2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and other keys of chat templates, such as `tool_calls`) and
-    optionally `tools`. The last assistant message is the reference of an evaluation.
+    optionally `tools`. The last assistant message is the reference of an evaluation; `rejected` is a message to stand in its place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +42,15 @@ class Row:
     """Whether the row has an answer to learn from or compare with."""
     part_of: str | None = None
     """Id of the conversation that was unrolled into several rows, including this one."""
+    rejected: str | Message | None = None
+    """The worse answer to the same prompt: text, or a message if the row is a conversation; None if the row is not a pair."""
+
+    def with_rejected(self) -> "Row":
+        """The row with its rejected answer in place of the chosen one."""
+        assert self.rejected is not None
+        if isinstance(self.rejected, str):
+            return replace(self, completion=self.rejected, references=(), rejected=None)
+        return replace(self, messages=(*self.messages[:-1], self.rejected), rejected=None)
 
     def conversation(self) -> tuple[Message, ...]:
         """The messages of the row, in either form."""
@@ -77,7 +86,7 @@ class Row:
 
     @property
     def characters(self) -> int:
-        """Approximate length of the row, in characters."""
+        """Approximate length of the row, in characters, without a rejected answer."""
         return len(self.prompt) + len(self.completion) + sum(len(str(message["content"])) for message in self.messages)
 
     def is_well_formed(self) -> bool:
@@ -104,10 +113,11 @@ def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = Fals
     if "messages" not in found:
         if unanswered and found.get("completion") is None:
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
-        return Row(where, identity, group, *_pair(found, where), references=_references(found, where))
+        return Row(where, identity, group, *_pair(found, where), references=_references(found, where), rejected=_rejected(found, where))
     if clash := next((key for key in ("prompt", "completion", "system", "references") if key in found), None):
         raise UserError(f"this row has both messages and {clash}", where, "a row has either messages, or prompt and completion")
-    return Row(where, identity, group, messages=_messages(found["messages"], where), tools=_tools(found.get("tools"), where))
+    messages, tools = _messages(found["messages"], where), _tools(found.get("tools"), where)
+    return Row(where, identity, group, messages=messages, tools=tools, rejected=_rejected(found, where))
 
 
 def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | None]:
@@ -128,6 +138,22 @@ def _references(found: Mapping[str, Any], where: Location) -> tuple[str, ...]:
     if found["completion"] not in given:
         raise UserError("this row's completion is not among its references", where, "the completion must be the first reference")
     return tuple(given)
+
+
+def _rejected(found: Mapping[str, Any], where: Location) -> str | Message | None:
+    """The rejected answer of a pair, in the form of the row: text, or an assistant message."""
+    given = found.get("rejected")
+    if given is None:
+        return None
+    if "messages" not in found:
+        if not isinstance(given, str):
+            raise UserError(f"this row's rejected answer must be text, got {type_name(given)}", where, "as its completion is text")
+        return given
+    if not isinstance(given, Mapping) or given.get("role") != "assistant" or found["messages"][-1]["role"] != "assistant":
+        what = "this row's rejected answer must be an assistant message, to stand in place of the last one"
+        raise UserError(what, where, 'such as {"role": "assistant", "content": "..."}')
+    _check_message(given, len(found["messages"]) - 1, where)
+    return given
 
 
 def without_reasoning(row: Row) -> tuple[Row, int]:

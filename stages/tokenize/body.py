@@ -10,6 +10,7 @@ from stages.process.progress import progress
 from stages.process.read_ahead import ahead
 from stages.rows.rows import Row, read_rows
 from stages.tokenize import Parameters
+from stages.tokenize.paired import PairTokenization
 from stages.tokenize.tokenization import Tokenization
 from stages.tokens.encoder import Encoder
 from stages.tokens.files import TokenWriter
@@ -31,7 +32,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     metrics: Metrics = {}
     for split in SPLITS:
         rows = progress(read_rows(job.inputs[split]), f"{job.name} {split}")
-        tokenization = Tokenization(parameters, encoder, job.inputs.get("chat_template"))
+        tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, job.inputs.get("chat_template"))
         metrics[split] = write(tokenization, rows, job.output / f"{split}.safetensors")
     Taught.by(tokenization.renderer).write(job.output / TAUGHT)
     if not metrics["train"]["rows_out"]:
@@ -59,7 +60,8 @@ def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metric
         # Pipelined: one batch is encoded while the next is read and the previous one is checked and written.
         for batch in ahead(tokenization.encoded, map(tokenization.rendered, batches(rows))):
             for ids, supervised, lengths, sources in tokenization.arrays(batch):
-                writer.write_rows(ids, supervised, lengths, sources, tokenization.take_conversations())
+                conversations, marks = tokenization.take_conversations(), tokenization.marks(len(lengths))
+                writer.write_rows(ids, supervised, lengths, sources, conversations, marks)
     return tokenization.counts.metrics()
 
 

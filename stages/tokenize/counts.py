@@ -34,6 +34,8 @@ class Counts:
     unrolled: int = 0
     """Conversations unrolled into one row per supervised turn."""
     unrolled_rows: int = 0
+    pairs: int = 0
+    """Pairs of answers; all other numbers count each answer as a row."""
     conversations: int = 0
     """Units of an epoch, if an unrolled conversation counts as one."""
     control_token_rows: int = 0
@@ -67,6 +69,7 @@ class Counts:
         gone = sum(self.left_out_tokens.values()) + self.truncated_tokens
         assert self.tokens_in + self.added_tokens == self.tokens + gone
         special = {
+            "pairs": self.pairs,
             "conversations": self.conversations,
             "unrolled": {"conversations": self.unrolled, "rows": self.unrolled_rows} if self.unrolled else None,
             "control_tokens_in_text": {"rows": self.control_token_rows, "tokens": self.control_tokens} if self.control_tokens else None,

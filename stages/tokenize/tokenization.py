@@ -109,6 +109,10 @@ class Tokenization:
             turns.append(turn)
         return rendered._replace(turns=tuple(turns))
 
+    def marks(self, rows: int) -> Array | None:
+        """For the ROWS rows yielded last, 1 for chosen and 0 for rejected answers, uint8 [rows]; None if rows are not pairs."""
+        return None
+
     def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
         """The tokens of rendered rows; does not change the object, so it may run in another thread."""
         if not rows:

@@ -2,7 +2,8 @@
 
 Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int64 [rows + 1]; row i is at offsets[i]:offsets[i + 1].
 For encoder-decoder models also `source_lengths` int32 [rows]: the first tokens of a row are the encoder's input, the others the
-decoder's labels. If an unrolled conversation counts once per epoch, `conversations` int32 [rows] numbers the conversations.
+decoder's labels. If an unrolled conversation counts once per epoch, `conversations` int32 [rows] numbers the conversations. In a file of
+pairs, `chosen` uint8 [rows] is 1 for chosen and 0 for rejected answers: row 2i is the chosen answer of pair i, row 2i + 1 the rejected one.
 """
 
 import json
@@ -20,7 +21,8 @@ from engine.core.errors import Location, UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "supervised": "U8"}
+_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "chosen": "U8", "supervised": "U8"}
+_OPTIONAL = ("source_lengths", "conversations", "chosen")
 _COPIED_BYTES = 1 << 20
 _SUMMED_ROWS = 4096
 
@@ -53,6 +55,7 @@ class Tokens:
         offsets: Array,
         source_lengths: Array | None = None,
         conversations: Array | None = None,
+        chosen: Array | None = None,
     ) -> None:
         assert len(input_ids) == len(supervised) == offsets[-1]
         assert source_lengths is None or len(source_lengths) == len(offsets) - 1
@@ -60,6 +63,9 @@ class Tokens:
         assert conversations is None or len(conversations) == len(offsets) - 1
         self.conversations = conversations
         """Conversation of each row, int32 [rows], rows of one conversation adjacent; None if each row counts separately."""
+        assert chosen is None or (len(chosen) == len(offsets) - 1 and chosen[::2].all() and not chosen[1::2].any())
+        self.chosen = chosen
+        """1 for chosen and 0 for rejected answers, alternating, uint8 [rows]; None if rows are not pairs."""
         self.source_lengths = source_lengths
         """Tokens of the encoder's input of each row, int32 [rows]; None for a causal model."""
 
@@ -86,8 +92,15 @@ class Tokens:
 
     @property
     def units(self) -> int:
-        """Rows per epoch: one per conversation, or all."""
+        """Rows per epoch: one per conversation, all, or the number of pairs."""
+        if self.are_pairs:
+            return len(self) // 2
         return len(self) if self.conversations is None else int(self.conversations[-1]) + 1 if len(self) else 0
+
+    @property
+    def are_pairs(self) -> bool:
+        """Whether rows are the answers of pairs."""
+        return self.chosen is not None
 
     def row(self, index: int) -> tuple[Array, Array]:
         """Token ids (int32 [tokens]) and supervision mask (uint8 [tokens]) of a row, both views of the file."""
@@ -118,7 +131,7 @@ class TokenWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows = self._tokens = self._sources = self._numbered = 0
+        self._rows = self._tokens = self._sources = self._numbered = self._marked = 0
         # Unnamed files next to the result: no cleanup after a crash, and the same disk. In the order of safetensors (wider dtypes
         # first, then names), whose readers require aligned tensors.
         self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
@@ -136,10 +149,11 @@ class TokenWriter:
         lengths: Array,
         source_lengths: Array | None = None,
         conversations: Array | None = None,
+        chosen: Array | None = None,
     ) -> None:
         """Add rows, concatenated; LENGTHS [rows] are the tokens of each, none of them 0.
 
-        Sources must be given for all rows or none, and so must CONVERSATIONS.
+        Sources must be given for all rows or none, and so must CONVERSATIONS and CHOSEN.
         """
         if not len(lengths):
             return
@@ -153,6 +167,11 @@ class TokenWriter:
             assert len(conversations) == len(lengths)
             self._add("conversations", conversations)
             self._numbered += len(lengths)
+        assert self._marked == (self._rows if chosen is not None else 0)
+        if chosen is not None:
+            assert len(chosen) == len(lengths)
+            self._add("chosen", chosen)
+            self._marked += len(lengths)
         self._rows += len(lengths)
         self._tokens += len(input_ids)
 
@@ -179,8 +198,8 @@ class TokenWriter:
     def _finish(self) -> None:
         """Concatenate the columns into one file; the library's writer would need them in memory."""
         counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "supervised": self._tokens}
-        counts |= {"source_lengths": self._sources, "conversations": self._numbered}
-        used = [name for name in _COLUMNS if name not in ("source_lengths", "conversations") or counts[name]]
+        counts |= {"source_lengths": self._sources, "conversations": self._numbered, "chosen": self._marked}
+        used = [name for name in _COLUMNS if name not in _OPTIONAL or counts[name]]
         entries, end = {}, 0
         for name in used:
             start, end = end, end + counts[name] * np.dtype(_DTYPES[_COLUMNS[name]]).itemsize

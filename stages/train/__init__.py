@@ -6,6 +6,8 @@ from engine.core.part import Kind, Part, named, recipe, resource
 from stages.models.attention import Attention
 from stages.train.batching import Batching, Padded
 from stages.train.methods import Method
+from stages.train.objectives import Objective
+from stages.train.objectives.supervised import Supervised
 from stages.train.optimizers import Optimizer
 from stages.train.optimizers.adamw import AdamW
 from stages.train.zero import Zero
@@ -14,7 +16,7 @@ from stages.train.zero import Zero
 class GlobalBatch(Part):
     """The global batch: rows per optimizer step, over all devices and accumulation steps."""
 
-    rows: int = recipe(32, "Rows per optimizer step; bins if batching is packed.", gt=0)
+    rows: int = recipe(32, "Rows per optimizer step; bins if batching is packed; pairs if the objective is on pairs of answers.", gt=0)
     tokens: int | None = recipe(None, "Instead of rows: as many rows as fit in this many tokens, at least one.", gt=0)
 
 
@@ -39,6 +41,7 @@ class Training(Part):
     """How a model is trained, as written in a spec."""
 
     method: Method = recipe(description="Which weights are trained.")
+    objective: Objective = recipe(Supervised(), "What is minimised: the cross entropy of supervised tokens, or a loss on pairs of answers.")
     global_batch: GlobalBatch = recipe(GlobalBatch(), "Size of the global batch.")
     learning_rate: float = recipe(2e-4, "Peak learning rate.", gt=0)
     schedule: Annotated[Schedule, named] = recipe(Schedule(), "Learning rate schedule.")
@@ -74,7 +77,9 @@ class Parameters(Training):
     zero: Zero = resource(Zero(), "ZeRO: what the devices partition.")
     checkpoints: Checkpoints = resource(Checkpoints(), "When checkpoints are written.")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = resource((), "Destinations of live metrics, in addition to DVCLive.")
-    stop_on_divergence: bool = resource(True, "Stop if the loss rises far above its initial value.")
+    stop_on_divergence: bool = resource(
+        True, "Stop if the loss rises far above its initial value, or if the chosen answers of pairs are unlearnt."
+    )
     stop_without_progress: int = resource(1000, "Stop if the loss has not fallen this many steps after the warm-up; 0: never.", ge=0)
     attention: Attention = resource("auto", "Attention implementation.")
     gradient_checkpointing: bool = resource(False, "Keep only the inputs of layers, and recompute activations in the backward pass.")

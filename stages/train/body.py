@@ -28,7 +28,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     # Child processes are confined to their own cores and must not inherit this process's.
     prepare_process(None if launch.is_needed(parameters) else parameters.threads)
     from stages.train.distributed.processes import put
-    from stages.train.loop.record import write_curve
+    from stages.train.loop.record import MEASURES, write_curve
     from stages.train.loop.refusals import refuse_impossible
     from stages.train.loop.training import default_device
     from stages.train.memory.peak import held_memory
@@ -49,7 +49,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     parameters.method.save(model, job.output)
     serving.write(job.output)
     if job.plot:
-        write_curve(result.curve, job.plot)
+        write_curve(result.curve, job.plot, MEASURES if parameters.objective.on_pairs else ())
     metrics = _metrics(parameters, model, rows, result)
     speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
     return metrics | {"_measured": speed | _memory(model, rows, result, before)}
@@ -107,4 +107,17 @@ def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any) -> Metr
         "train_loss": round(final_loss(result.curve), DIGITS),
         "validation_loss": {task: round(loss, DIGITS) for task, loss in result.validation_loss.items()},
         **({"best_step": result.best_step} if result.best_step is not None else {}),
+        **(_pairs(seen, result) if parameters.objective.on_pairs else {}),
     }
+
+
+def _pairs(seen: int, result: Any) -> Metrics:
+    """What the objective measured: of the training's last tenth of steps, as its loss, and of the held-out pairs by task."""
+    last = [point.measured() for point in result.curve[-max(1, len(result.curve) // 10) :]]
+    means = {name: sum(point[name] for point in last) / len(last) for name in last[0]}
+    held_out = {task: _rounded(found) for task, found in sorted(result.validation_measures.items())}
+    return {"pairs": seen // 2, "train": _rounded(means), "validation": held_out}
+
+
+def _rounded(measures: dict[str, float]) -> Metrics:
+    return {name: round(value, DIGITS) for name, value in measures.items()}

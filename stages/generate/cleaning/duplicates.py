@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
@@ -14,6 +14,7 @@ class Duplicates(Rule):
     """Of rows with the same text only the first stays."""
 
     kind: Literal["duplicates"] = "duplicates"
+    compares_rows: ClassVar[bool] = True
     ignore_case_and_punctuation: bool = recipe(False, "Whether texts that differ only in case and punctuation are duplicates.")
 
     def check(self, files: FilesOf) -> Check:

@@ -1,6 +1,6 @@
 """Near-deduplication by MinHash and locality-sensitive hashing (Broder, 1997)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
@@ -11,6 +11,7 @@ class NearDuplicates(Rule):
     """Of rows with nearly the same text only the first stays, by the estimated Jaccard similarity of their word n-grams."""
 
     kind: Literal["near_duplicates"] = "near_duplicates"
+    compares_rows: ClassVar[bool] = True
     environment = ("datasketch", "numpy", "regex")
     threshold: float = recipe(0.8, "Texts with at least this Jaccard similarity are duplicates.", ge=0.1, le=0.9)
     ngram: int = recipe(3, "Words per n-gram; a shorter text is a single n-gram.", gt=0)

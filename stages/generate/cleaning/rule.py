@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.core.part import Part, recipe
 
@@ -35,6 +35,8 @@ FilesOf = Callable[[str], tuple[Path, ...]]
 class Rule(Part):
     """A cleaning rule; rules about the prompt apply before the teacher answers."""
 
+    compares_rows: ClassVar[bool] = False
+    """Whether the rule compares a row with others."""
     of: Literal["prompt", "completion", "row"] = recipe("row", "The text to check: the prompt, the completion, or both together.")
 
     def check(self, files: FilesOf) -> Check:

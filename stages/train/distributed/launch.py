@@ -164,5 +164,5 @@ def _read_result(folder: Path) -> "Result":
     from stages.train.loop.training import Result
 
     values = json.loads((folder / "result.json").read_text("utf-8"))
-    curve = [Point(**point) for point in values.pop("curve")]
+    curve = [Point(**{**point, "measures": tuple(point["measures"])}) for point in values.pop("curve")]
     return Result(curve, weights=load_file(folder / "result.safetensors"), **values)

@@ -112,6 +112,7 @@ class Watcher:
             "tokens_per_second": pace.tokens_per_second,
             "supervised_tokens_per_second": pace.supervised_tokens_per_second,
             "memory_bytes": float(peak_memory(self.device)),
+            **point.measured(),
         }
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         if (share := utilization(pace.tokens_per_second, self.parameters, self.devices, name)) is not None:

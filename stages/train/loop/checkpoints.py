@@ -26,11 +26,13 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 @dataclass(frozen=True)
 class Validated:
-    """Validation loss after STEP steps, overall and by task, in nats per supervised token."""
+    """Validation loss after STEP steps, overall and by task, in nats per supervised token, or of the objective on pairs."""
 
     step: int
     loss: float
     tasks: dict[str, float]
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the objective measures, by task; empty for supervised training."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Progress:
     position: int = 0
     """Rows of the mixture's order consumed so far."""
     curve: list[list[float]] = field(default_factory=list)
-    """Loss, learning rate and norm of the gradient of each step."""
+    """Loss, learning rate and norm of the gradient of each step, and what the objective measures."""
     validations: list[Validated] = field(default_factory=list)
     micro_rows: int | None = None
     """Micro-batch size, in rows, found to fit into memory."""

@@ -23,21 +23,31 @@ class Row(NamedTuple):
 class Rows:
     """The rows of a training, in order."""
 
-    def __init__(self, tokens: Sequence[Tokens], task: Array, row: Array, bins: Array | None = None) -> None:
+    def __init__(
+        self, tokens: Sequence[Tokens], task: Array, row: Array, bins: Array | None = None, logps: Sequence[Array] | None = None
+    ) -> None:
         assert len(task) == len(row) and (bins is None or bins[-1] == len(row))
         self._tokens, self._task, self._row = tokens, task, row
         self.bins = bins
-        """Offsets of the bins of a packed mixture, int64 [bins + 1]; None if not packed."""
+        """Offsets of the bins of a packed mixture, or of pairs, int64 [bins + 1]; None if each row is a unit of its own."""
+        self.reference = None if logps is None else self._gather(logps).astype(np.float32)
+        """Log-probability of each row's answer under the reference model, in nats, float32 [rows]; None without a reference."""
 
     @classmethod
-    def open(cls, order: Path, tokens: Mapping[str, Path]) -> "Rows":
-        """The rows of the mixture in the folder ORDER, from the token file of each task."""
+    def open(cls, order: Path, tokens: Mapping[str, Path], logps: Mapping[str, Array] | None = None) -> "Rows":
+        """The rows of the mixture in the folder ORDER, from the token file of each task, with the reference's LOGPS of each task."""
         names = json.loads((order / "tasks.json").read_text("utf-8"))
-        return cls([Tokens.open(tokens[name]) for name in names], **memory_map(order / "order.safetensors"))
+        found = [Tokens.open(tokens[name]) for name in names]
+        return cls(found, **memory_map(order / "order.safetensors"), logps=[logps[name] for name in names] if logps else None)
 
     @classmethod
-    def all_of(cls, tokens: Tokens) -> "Rows":
-        """All rows of one token file, by ascending length, to reduce padding."""
+    def all_of(cls, tokens: Tokens, logps: Array | None = None) -> "Rows":
+        """All rows of one token file, by ascending length, to reduce padding; the two answers of a pair stay together."""
+        given = None if logps is None else [logps]
+        if tokens.are_pairs:
+            pair = np.argsort(tokens.lengths.reshape(-1, 2).max(1), kind="stable")
+            row = np.stack([2 * pair, 2 * pair + 1], 1).reshape(-1)
+            return cls([tokens], np.zeros(len(row), np.int16), row, np.arange(0, len(row) + 1, 2), given)
         row = np.argsort(tokens.lengths, kind="stable")
         return cls([tokens], np.zeros(len(row), np.int16), row)
 
@@ -62,6 +72,11 @@ class Rows:
         return self._gather([tokens.supervised_lengths - tokens.supervised[tokens.offsets[:-1]] for tokens in self._tokens])
 
     @property
+    def are_pairs_of_answers(self) -> bool:
+        """Whether rows are the chosen and rejected answers of pairs."""
+        return any(tokens.are_pairs for tokens in self._tokens)
+
+    @property
     def are_pairs(self) -> bool:
         """Whether rows have separate inputs and labels, for an encoder-decoder model."""
         return any(tokens.source_lengths is not None for tokens in self._tokens)
@@ -81,7 +96,7 @@ class Rows:
         return max((int(tokens.input_ids.max()) for tokens in self._tokens if len(tokens)), default=-1)
 
     def _gather(self, values: Sequence[Array]) -> Array:
-        gathered = np.zeros(len(self), np.int64)
+        gathered = np.zeros(len(self), values[0].dtype if values else np.int64)
         for number, of_task in enumerate(values):
             chosen = self._task == number
             gathered[chosen] = of_task[self._row[chosen]]
@@ -122,6 +137,13 @@ def refuse_other_pairs(rows: Rows, encoder_decoder: bool) -> None:
         sort, other = ("an encoder-decoder", "a causal") if encoder_decoder else ("a causal", "an encoder-decoder")
         hint = f"set tokenization.encoder_decoder = {str(encoder_decoder).lower()}"
         raise UserError(f"the model is {sort} model, but its rows are tokenized for {other} one", hint=hint)
+
+
+def refuse_single_answers(rows: Rows, on_pairs: bool) -> None:
+    """Raise UserError if the objective is on pairs of answers and the rows are not, or vice versa."""
+    if len(rows) and rows.are_pairs_of_answers != on_pairs:
+        sort, other = ("pairs of answers", "single answers") if on_pairs else ("single answers", "pairs of answers")
+        raise UserError(f"the objective is on {sort}, but the rows are tokenized as {other}", hint="build the tokenize step again")
 
 
 def refuse_unsupervised(rows: Rows, batches: Sequence[range]) -> None:

@@ -1,4 +1,4 @@
-"""Reasons to stop a training early: NaN or infinite values, divergence, no progress, and signals."""
+"""Reasons to stop a training early: NaN or infinite values, divergence, unlearnt answers, no progress, and signals."""
 
 import math
 import signal
@@ -17,6 +17,8 @@ WINDOW = 20
 _RISE = 1.5
 _FALL = 0.005
 """Minimum relative decrease of the mean loss that counts as progress."""
+_UNLEARNT = 2.0
+"""Fall of the mean log-probability of chosen answers, in nats per token, from which on they are being unlearnt."""
 _LOWER = "decrease training.learning_rate, increase schedule.warmup_ratio, or decrease max_grad_norm"
 _NO_PROGRESS = (
     "increase training.learning_rate, train more of the model (r, target_modules), or check the training rows (engine inspect); "
@@ -38,6 +40,11 @@ def refuse_bad_course(curve: Sequence[Point], stop_on_divergence: bool, patience
         first, last = risen
         what = f"the loss has risen from {first:.4g} to {last:.4g} by step {point.step}: the training diverges ({_KEPT})"
         raise UserError(what, hint=f"{_LOWER}; resources.stop_on_divergence = false disables this check")
+    if stop_on_divergence and len(curve) >= 2 * WINDOW and (unlearnt := _unlearnt(curve)):
+        first, last = unlearnt
+        what = f"the chosen answers have become far less likely: from {first:.4g} to {last:.4g} nats per token by step {point.step}"
+        hint = "raise training.objective.beta, decrease training.learning_rate, or train for fewer steps"
+        raise UserError(f"{what} ({_KEPT})", hint=f"{hint}; resources.stop_on_divergence = false disables this check")
     if patience and (flat := _flat(curve, patience)):
         what = f"the loss has not decreased: {flat[0]:.4g} at first, {flat[1]:.4g} by step {point.step} ({_KEPT})"
         raise UserError(what, hint=_NO_PROGRESS)
@@ -64,6 +71,20 @@ def _risen(curve: Sequence[Point]) -> tuple[float, float] | None:
     """Mean loss of the first and of the last steps if the latter is far higher; else None."""
     first, last = (sum(point.loss for point in part) / WINDOW for part in (curve[:WINDOW], curve[-WINDOW:]))
     return (first, last) if last > _RISE * first else None
+
+
+def _unlearnt(curve: Sequence[Point]) -> tuple[float, float] | None:
+    """Mean log-probability per token of the chosen answers in the first and the last steps if it has fallen far; else None.
+
+    Losses on pairs compare answers only: they may fall while both answers become ever less likely, and the model writes neither.
+    """
+    if not curve[-1].measures:
+        return None
+    first, last = (
+        sum(point["chosen_logp"] for point in part) / sum(point["chosen_tokens"] for point in part)
+        for part in ([point.measured() for point in points] for points in (curve[:WINDOW], curve[-WINDOW:]))
+    )
+    return (first, last) if first - last > _UNLEARNT else None
 
 
 _ONE_REQUEST = 2.0

@@ -5,6 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+MEASURES = (
+    *("accuracy", "margin", "chosen_reward", "rejected_reward"),
+    *("chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens"),
+)
+"""What is measured of pairs, as means over them: the share whose chosen answer has the higher reward, the difference of both rewards, both
+rewards, log-probabilities (nats) and lengths (tokens) of both answers."""
+
 POINTS = 200
 """Approximate maximum number of points of the loss curve."""
 
@@ -17,6 +24,12 @@ class Point:
     loss: float
     learning_rate: float
     grad_norm: float
+    measures: tuple[float, ...] = ()
+    """The values of MEASURES; empty for supervised training."""
+
+    def measured(self) -> dict[str, float]:
+        """What the objective measures, by name; empty for supervised training."""
+        return dict(zip(MEASURES, self.measures, strict=True)) if self.measures else {}
 
 
 def final_loss(curve: Sequence[Point]) -> float:
@@ -25,11 +38,14 @@ def final_loss(curve: Sequence[Point]) -> float:
     return sum(point.loss for point in last) / len(last)
 
 
-def write_curve(curve: Sequence[Point], path: Path) -> None:
-    """Write about 200 evenly spaced points of CURVE as CSV, including the first and the last step."""
+def write_curve(curve: Sequence[Point], path: Path, measures: Sequence[str] = ()) -> None:
+    """Write about 200 evenly spaced points of CURVE as CSV, including the first and the last step; MEASURES are the names of theirs."""
     stride = (len(curve) - 1) / (POINTS - 1)
     kept = curve if len(curve) <= POINTS else [curve[round(stride * number)] for number in range(POINTS)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["step", "loss", "learning_rate", "grad_norm"])
-        writer.writerows([point.step, *(f"{value:.6g}" for value in (point.loss, point.learning_rate, point.grad_norm))] for point in kept)
+        writer.writerow(["step", "loss", "learning_rate", "grad_norm", *measures])
+        writer.writerows(
+            [point.step, *(f"{value:.6g}" for value in (point.loss, point.learning_rate, point.grad_norm, *point.measures))]
+            for point in kept
+        )

@@ -18,6 +18,7 @@ from stages.train.loop.dropout import RowKeys
 from stages.train.loop.guards import StopRequest, refuse_bad_course
 from stages.train.loop.loss import token_loss
 from stages.train.loop.precision import autocast
+from stages.train.loop.preference import Preference
 from stages.train.loop.record import Point
 from stages.train.loop.schedule import factor
 from stages.train.loop.timing import Due
@@ -39,6 +40,8 @@ class Trainer:
     validator: Validator
     watcher: Watcher
     stop: StopRequest
+    preference: Preference | None = None
+    """The objective on pairs of answers; None for supervised training."""
     batches: list[range] = field(init=False)
     supervised: list[int] = field(init=False)
     """Supervised tokens of each global batch."""
@@ -58,7 +61,9 @@ class Trainer:
         self.progress = checkpoint.progress
         if self.parameters.micro_batch is not None:
             self.progress.micro_rows = self.parameters.micro_batch
-        self.curve = [Point(number, *values) for number, values in enumerate(self.progress.curve, 1)]
+        self.curve = [
+            Point(number, loss, rate, norm, tuple(measures)) for number, (loss, rate, norm, *measures) in enumerate(self.progress.curve, 1)
+        ]
 
     def run(self) -> None:
         """Run the remaining steps; raises UserError if the training fails, Preempted if it was asked to stop."""
@@ -71,12 +76,13 @@ class Trainer:
         """One step, with validation, checkpoint and checks."""
         step = self.progress.step
         rate = self.parameters.learning_rate * factor(self.parameters.schedule, step, len(self.batches))
-        loss = self._gradient(step)
+        loss, *measured = self._gradient(step)
         norm = self.processes.step(rate)
         # The first process's clock decides when to stop or save: all must do so at the same step.
         first = self.processes.share.index == 0
-        loss, stop, save = self.processes.sums([loss, float(bool(self.stop)), float(first and due.now(step + 1))])
-        self._note(Point(step + 1, loss, rate, norm))
+        wishes = [float(bool(self.stop)), float(first and due.now(step + 1))]
+        loss, stop, save, *measured = self.processes.sums([loss, *wishes, *measured])
+        self._note(Point(step + 1, loss, rate, norm, tuple(measured)))
         if self.validator.due(step + 1, len(self.batches)):
             self._validate(step + 1)
         if stop or (save and step + 1 < len(self.batches)):
@@ -88,7 +94,7 @@ class Trainer:
     def _note(self, point: Point) -> None:
         self.curve.append(point)
         refuse_bad_course(self.curve, self.parameters.stop_on_divergence, self.parameters.stop_without_progress)
-        self.progress.curve.append([point.loss, point.learning_rate, point.grad_norm])
+        self.progress.curve.append([point.loss, point.learning_rate, point.grad_norm, *point.measures])
         self.progress.step, self.progress.position = point.step, self.batches[point.step - 1].stop
         self.watcher.add(point)
 
@@ -107,8 +113,11 @@ class Trainer:
         if self.processes.share.index == 0:
             self.checkpoints.save(self.progress, weights, states)
 
-    def _gradient(self, step: int) -> float:
-        """Compute the gradient of a global batch, halving the micro-batch if memory is short; returns this process's part of the loss."""
+    def _gradient(self, step: int) -> list[float]:
+        """Compute the gradient of a global batch, halving the micro-batch if memory is short.
+
+        Returns this process's part of the loss, and of what the objective measures.
+        """
         while True:
             try:
                 return self._micro_batches(step)
@@ -126,25 +135,31 @@ class Trainer:
     def _share_rows(self, step: int) -> int:
         return self.maker.largest(self.batches[step], self.processes.share)
 
-    def _micro_batches(self, step: int) -> float:
+    def _micro_batches(self, step: int) -> list[float]:
         # Random draws, such as noise on embeddings, are the same after a restart.
         torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
         self.processes.model.train()
         parts = self.maker.micro_batches(self.batches[step], self.processes.share, Bound(self.progress.micro_rows))
         # Losses are summed on the device, so that it need not wait between micro-batches.
-        return float(sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1)))
+        total: torch.Tensor = sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1))
+        return [float(value) for value in total.tolist()]
 
     def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
-        """Accumulate the gradient of a micro-batch; returns its part of the loss."""
+        """Accumulate the gradient of a micro-batch; returns its part of the loss, followed by those of the objective's measures."""
         batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
         self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
         with autocast(self.parameters, batch.labels.device.type):
             outputs = self.processes.forward({**batch.inputs, "use_cache": False})
-        loss = token_loss(outputs, batch.labels, self.supervised[step])
+        measured = torch.empty(0, device=batch.labels.device)
+        if self.preference is None:
+            loss = token_loss(outputs, batch.labels, self.supervised[step])
+        else:
+            totals = self.preference.totals(self.batches[step])
+            loss, measured = self.preference.part(outputs, batch.labels, positions, totals)
         # Free the logits, often the largest tensor, to make room for their gradient.
         del outputs
         self.processes.backward(loss, last)
-        return loss.detach()
+        return torch.cat([loss.detach()[None], measured])
 
 
 class OutOfMemory(Exception):

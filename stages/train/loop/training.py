@@ -1,7 +1,7 @@
 """The work of every process of a training: load rows, prepare the model, resume from the last checkpoint, train, validate."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,21 @@ from stages.train.logging.observer import Watcher
 from stages.train.loop.acceleration import open_model, speed_up
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Checkpoints, refuse_no_space
-from stages.train.loop.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_unsupervised
+from stages.train.loop.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_single_answers, refuse_unsupervised
 from stages.train.loop.division import Bound, Share
 from stages.train.loop.dropout import install
 from stages.train.loop.guards import StopRequest
 from stages.train.loop.isolation import PADDED, isolate
 from stages.train.loop.noise import add_noise
 from stages.train.loop.precision import autocast, scales_loss
+from stages.train.loop.preference import Preference
 from stages.train.loop.record import Point
+from stages.train.loop.references import reference_logps
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validator
 from stages.train.memory.peak import Meter, forget_peak, peak_memory
 from stages.train.methods.saved import refuse_other
+from stages.train.objectives.base import PairObjective
 
 STOP = "stop"
 """File in the scratch folder with which the step's process asks the others to stop."""
@@ -54,6 +57,8 @@ class Result:
     """Maximum micro-batch in rows; None: the whole share of a global batch."""
     weights: dict[str, torch.Tensor] | None = None
     """The resulting weights by name, if they are not those of the model."""
+    validation_measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the objective measures of the held-out pairs, by task."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,13 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     """Training rows, and validation rows by task (if any); raises UserError for rows that do not fit the model."""
     from stages.tokens.files import Tokens
 
-    rows = Rows.open(job.inputs["order"], job.group("tokens"))
-    opened = {task: Rows.all_of(Tokens.open(path)) for task, path in sorted(job.group("validation").items())}
+    logps = reference_logps(job) if parameters.objective.needs_reference else {}
+    rows = Rows.open(job.inputs["order"], job.group("tokens"), logps.get("train"))
+    opened = {
+        task: Rows.all_of(Tokens.open(path), logps["validation"][task] if logps else None)
+        for task, path in sorted(job.group("validation").items())
+    }
+    refuse_single_answers(rows, parameters.objective.on_pairs)
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
     refuse_other_pairs(rows, bool(config.is_encoder_decoder))
     longest = longest_sequence(config, parameters.method.virtual_tokens)
@@ -127,6 +137,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
     parameters_count = count_parameters(matter.model)
     processes = _processes(matter.model, parameters, share)
     section = parameters.validation
+    objective = parameters.objective if isinstance(parameters.objective, PairObjective) else None
     trainer = Trainer(
         processes,
         matter.rows,
@@ -134,9 +145,10 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
         parameters,
         keys,
         checkpoints,
-        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start),
+        Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start, objective),
         Watcher((), (), parameters_count, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
         StopRequest(job.scratch / STOP),
+        Preference(objective, matter.rows) if objective else None,
     )
     lengths = matter.rows.lengths()
     trainer.watcher.tokens = [int(lengths[batch.start : batch.stop].sum()) for batch in trainer.batches]
@@ -167,7 +179,8 @@ def _result(trainer: Trainer, model_is_whole: bool, device: torch.device, meter:
         weights = trainer.processes.weights()
     losses = best or (validations[-1] if validations else trainer.validator.ask(len(trainer.curve), trainer.progress.micro_rows))
     step = best.step if best else None
-    return Result(trainer.curve, losses.tasks, step, peak_memory(device), needed, trainer.progress.micro_rows, weights)
+    peak, micro_rows = peak_memory(device), trainer.progress.micro_rows
+    return Result(trainer.curve, losses.tasks, step, peak, needed, micro_rows, weights, losses.measures)
 
 
 def default_device(number: int = 0) -> torch.device:

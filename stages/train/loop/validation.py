@@ -15,6 +15,9 @@ from stages.train.loop.checkpoints import Validated
 from stages.train.loop.data import Rows
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
+from stages.train.loop.preference import Preference
+from stages.train.loop.record import MEASURES
+from stages.train.objectives.base import PairObjective
 
 _ROWS = 32
 
@@ -30,6 +33,8 @@ class Validator:
     """Precision of the model."""
     decoder_start: int | None = None
     """Decoder start token of an encoder-decoder."""
+    objective: PairObjective | None = None
+    """The objective on pairs of answers; None for supervised training."""
 
     @property
     def keeps_best(self) -> bool:
@@ -48,11 +53,41 @@ class Validator:
         return len(losses) - 1 - losses.index(min(losses)) >= self.section.patience
 
     def ask(self, step: int, micro_rows: int | None) -> Validated:
-        """Cross entropy in nats per supervised token after STEP steps, overall and by task, without dropout."""
+        """Cross entropy in nats per supervised token after STEP steps, overall and by task, without dropout.
+
+        With an objective on pairs: its loss, averaged over the pairs, with what it measures.
+        """
+        if self.objective is not None:
+            return self._ask_pairs(step, micro_rows, self.objective)
         totals = self.processes.sums([self._total(rows, micro_rows) for rows in self.tasks.values()])
         counts = [int(rows.supervised().sum()) for rows in self.tasks.values()]
         tasks = {task: total / count for task, total, count in zip(self.tasks, totals, counts, strict=True)}
         return Validated(step, sum(totals) / max(1, sum(counts)), tasks)
+
+    def _ask_pairs(self, step: int, micro_rows: int | None, objective: PairObjective) -> Validated:
+        found = {task: self._pairs(Preference(objective, rows), rows, micro_rows) for task, rows in self.tasks.items()}
+        sums = self.processes.sums([value for values in found.values() for value in values])
+        width = 1 + len(MEASURES)
+        by_task = {task: sums[number * width : (number + 1) * width] for number, task in enumerate(found)}
+        losses = {task: values[0] for task, values in by_task.items()}
+        measures = {task: dict(zip(MEASURES, values[1:], strict=True)) for task, values in by_task.items()}
+        whole = sum(losses[task] * len(rows) for task, rows in self.tasks.items()) / max(1, sum(map(len, self.tasks.values())))
+        return Validated(step, whole, losses, measures)
+
+    def _pairs(self, preference: Preference, rows: Rows, micro_rows: int | None) -> list[float]:
+        """This process's part of the loss of the pairs of ROWS and of what is measured of them."""
+        self.processes.model.eval()
+        every = range(len(rows))
+        totals = preference.totals(every)
+        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
+        found = torch.zeros(1 + len(MEASURES), dtype=torch.float64)
+        with torch.no_grad(), self.autocast():
+            for positions in maker.micro_batches(every, self.processes.share):
+                batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
+                outputs = self.processes.forward({**batch.inputs, "use_cache": False})
+                loss, measured = preference.part(outputs, batch.labels, positions, totals)
+                found += torch.cat([loss[None], measured]).double().cpu()
+        return [float(value) for value in found.tolist()]
 
     def _total(self, rows: Rows, micro_rows: int | None) -> float:
         """Summed loss (nats) over this process's share of ROWS."""

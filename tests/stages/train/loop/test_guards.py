@@ -112,3 +112,15 @@ def test_a_file_asks_to_stop_too(tmp_path):
     assert not asked
     (tmp_path / "stop").touch()
     assert asked
+
+
+def test_chosen_answers_that_are_unlearnt_stop_the_training_although_its_loss_falls():
+    def pairs(step, logp):
+        return Point(step, 0.7 - step / 1000, 1e-3, 1.0, (1.0, 1.0, -1.0, -2.0, logp, logp - 5.0, 4.0, 8.0))
+
+    fallen = [pairs(step, -4.0) for step in range(1, 21)] + [pairs(step, -12.4) for step in range(21, 41)]
+    with pytest.raises(UserError, match=r"far less likely: from -1 to -3\.1 nats per token by step 40") as caught:
+        refuse_bad_course(fallen, True)
+    assert "objective.beta" in caught.value.problems[0].hint
+    refuse_bad_course(fallen, False)
+    refuse_bad_course([pairs(step, -4.0 - step / 10) for step in range(1, 41)], True)

@@ -1,0 +1,13 @@
+"""Objectives: what a training minimises; one member per file."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from engine.core.part import named
+from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.orpo import Orpo
+from stages.train.objectives.simpo import Simpo
+from stages.train.objectives.supervised import Supervised
+
+Objective = Annotated[Dpo | Orpo | Simpo | Supervised, Field(discriminator="kind"), named]

@@ -1,0 +1,56 @@
+"""The how-to of preferences: every command of the page is run, and a model that rambles learns to be brief."""
+
+import csv
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.end_to_end.conftest import ROOT, Place
+
+PAGE = (ROOT / "docs/how-to/preferences.md").read_text("utf-8")
+COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """The example, after all commands of the page, and what they said."""
+    root = tmp_path_factory.mktemp("preferences")
+    shutil.copytree(ROOT / "specs/examples/preferences", root, dirs_exist_ok=True)
+    place, said = Place(root), {}
+    enter, *commands = (line.partition("#")[0].split() for line in COMMANDS)
+    assert enter == ["cd", "specs/examples/preferences"]
+    for command in commands:
+        said[" ".join(command)] = place.run(*command, check=command[:2] != ["engine", "plan"])
+    return place, said
+
+
+def metrics(place, step):
+    return json.loads((place.root / f"metrics/{step}.json").read_text())
+
+
+def test_the_page_has_what_it_takes_from_a_supervised_model_to_a_preferred_one(followed):
+    place, said = followed
+    assert "reference-sft-brief" in said["engine plan"].stdout
+    assert said["engine plan"].stdout.count("reference-") == 1, "one reference for three values of beta"
+    assert said["engine build"].returncode == 0
+    before, after = (metrics(place, f"evaluate-{name}")["brief"] for name in ("sft", "brief-beta_1_0"))
+    assert after["length"] < before["length"] / 4
+    assert after["exact_match"] > before["exact_match"] + 0.5
+
+
+def test_rewards_are_recorded_for_every_step_and_for_held_out_pairs(followed):
+    place, _ = followed
+    with (place.root / "plots/train-brief-beta_1_0.csv").open() as file:
+        first, *_, last = csv.DictReader(file)
+    assert float(first["loss"]) == pytest.approx(0.693147, abs=1e-5) and float(last["margin"]) > 1
+    held_out = metrics(place, "train-brief-beta_1_0")["validation"]["brief"]
+    assert held_out["accuracy"] > 0.9 and held_out["margin"] > 1
+
+
+def test_a_second_build_has_nothing_to_do(followed):
+    place, _ = followed
+    assert set(place.plan().values()) == {"keep"}

@@ -1,0 +1,127 @@
+"""Pairs of answers: the shapes in which data sets hold them become one form; sides that cannot be compared are located."""
+
+import json
+
+import pytest
+
+from engine.core.errors import Location, UserError
+from stages.generate import Parameters
+from stages.generate.body import run
+from stages.generate.cleaning.duplicates import Duplicates
+from stages.generate.cleaning.length import Length
+from stages.generate.layout import Layout
+from stages.generate.sources.jsonl import Jsonl
+from stages.generate.teachers.gold import Gold
+from stages.process.job import Job
+from stages.rows.rows import read_rows
+
+WHERE = Location("rows.jsonl", 3)
+ASK, GOOD, BAD = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}, {"role": "assistant", "content": "B"}
+SYSTEM = {"role": "system", "content": "S"}
+
+
+def normalised(row, kind="auto"):
+    return Layout(kind=kind).normalised(row, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"prompt": "Q", "chosen": "A", "rejected": "B"}, [ASK, GOOD]),
+        ({"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD]}, [ASK, GOOD]),
+        ({"prompt": [SYSTEM, ASK], "chosen": "A", "rejected": "B"}, [SYSTEM, ASK, GOOD]),
+        ({"chosen": [ASK, GOOD], "rejected": [ASK, BAD]}, [ASK, GOOD]),
+        ({"prompt": "Q", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}, [ASK, GOOD]),
+        ({"instruction": "Q", "input": "", "chosen": "A", "rejected": "B", "system": "S"}, [SYSTEM, ASK, GOOD]),
+        ({"instruction": "Q", "input": "C", "chosen": "A", "rejected": "B"}, [{"role": "user", "content": "Q\n\nC"}, GOOD]),
+        (
+            {
+                "conversations": [{"from": "human", "value": "Q"}],
+                "chosen": {"from": "gpt", "value": "A"},
+                "rejected": {"from": "gpt", "value": "B"},
+            },
+            [ASK, GOOD],
+        ),
+        ({"question": "Q", "chosen": "A", "rejected": "B", "history": [["Q", "A"]]}, [ASK, GOOD, ASK, GOOD]),
+    ],
+    ids=["texts", "messages", "system", "conversations", "ultrafeedback", "alpaca", "alpaca-input", "share-gpt", "history"],
+)
+def test_every_shape_becomes_a_conversation_with_the_chosen_answer_and_a_rejected_one(row, messages):
+    name, found = normalised(row)
+    assert name == "preference" and found["messages"] == messages and found["rejected"] == BAD
+
+
+def test_a_row_with_an_answer_of_its_own_is_a_pair_only_on_request():
+    row = {"prompt": "Q", "completion": "A", "chosen": "A", "rejected": "B"}
+    assert normalised(row)[0] == "prompt_completion"
+    assert normalised(row, "preference")[1]["rejected"] == BAD
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"prompt": "Q", "chosen": "A", "rejected": None}, "this pair has no rejected answer"),
+        ({"prompt": "Q", "chosen": "", "rejected": "B"}, "this pair has no chosen answer"),
+        ({"chosen": "A", "rejected": "B"}, "this pair has two answers but no prompt"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "A"}, "chosen and rejected of this pair are equal"),
+        (
+            {"chosen": [ASK, GOOD], "rejected": [{"role": "user", "content": "Else"}, BAD]},
+            r"answer different prompts: they differ from messages\[0\] on",
+        ),
+        ({"chosen": [ASK, GOOD, ASK, GOOD], "rejected": [ASK, BAD]}, r"answer different prompts: they differ from messages\[1\] on"),
+        ({"chosen": [ASK, GOOD, ASK], "rejected": [ASK, BAD]}, "'chosen' of this pair does not end with an answer"),
+        ({"prompt": "Q", "chosen": 3, "rejected": "B"}, "'chosen' of this pair must be text, a message or messages"),
+    ],
+)
+def test_sides_that_cannot_be_compared_are_located(row, what):
+    with pytest.raises(UserError, match=what) as caught:
+        normalised(row)
+    assert caught.value.problems[0].where == WHERE
+
+
+def generate(folder, rows, **values):
+    """Metrics and rows of a task with these source rows."""
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "out").mkdir()
+    parameters = Parameters(**({"source": Jsonl(path="data.jsonl"), "layout": Layout(kind="preference")} | values))
+    metrics = run(parameters, Job("generate-x", {"source": folder / "data.jsonl"}, folder / "out", None, folder))
+    return metrics, list(read_rows(folder / "out/rows.jsonl"))
+
+
+def test_both_answers_of_a_prompt_are_one_row_and_equal_prompts_one_group(tmp_path):
+    rows = [
+        {"prompt": "Q", "chosen": "A", "rejected": "B"},
+        {"prompt": "Q", "chosen": "A", "rejected": "C"},
+        {"prompt": [SYSTEM, ASK, GOOD, ASK], "chosen": "A", "rejected": "B"},
+    ]
+    metrics, (first, second, third) = generate(tmp_path, rows)
+    assert metrics["layouts"] == {"preference": 3}
+    assert (first.prompt, first.completion, first.rejected) == ("Q", "A", "B")
+    assert first.group == second.group and first.id != second.id, "both answers decide the id, the prompt decides the split"
+    assert third.rejected == BAD and third.with_rejected().messages[-1] == BAD
+    assert third.with_rejected().messages[:-1] == third.messages[:-1]
+
+
+def test_the_rules_of_cleaning_hold_for_both_answers(tmp_path):
+    rows = [
+        {"prompt": "one", "chosen": "A", "rejected": "B"},
+        {"prompt": "two", "chosen": "B", "rejected": "B " * 9},
+        {"prompt": "three", "chosen": "A " * 9, "rejected": "B"},
+        {"prompt": "four", "chosen": "C", "rejected": "  "},
+        {"prompt": "one", "chosen": "A", "rejected": "C"},
+    ]
+    rules = (Length(of="completion", max_words=5), Duplicates(of="completion"))
+    metrics, found = generate(tmp_path, rows, cleaning=rules)
+    assert [row.prompt for row in found] == ["one"]
+    assert metrics["left_out"] == {
+        "duplicate": 1,
+        "empty rejected answer": 1,
+        "more than 5 words": 1,
+        "rejected answer: more than 5 words": 1,
+    }
+
+
+def test_a_prefix_and_a_prompt_of_the_task_stand_before_both_answers(tmp_path):
+    rows = [{"prompt": "Q", "chosen": "A", "rejected": "B"}]
+    _, (row,) = generate(tmp_path, rows, answer_prefix=" ", teacher=Gold(column="chosen"), prompts=("Say: {{ prompt }}",))
+    assert (row.prompt, row.completion, row.rejected) == ("Say: Q", " A", " B")
