@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from engine.publishing.source import Source
 
 CARD = "README.md"
+BASE, ADAPTER, MODELFILE, SERVE = "base.gguf", "adapter.gguf", "Modelfile", "serve.sh"
+"""Files of exports."""
 _OLLAMA = ("gemma", "gemma2", "llama", "mistral")
 """Types of models whose safetensors adapters Ollama reads: https://docs.ollama.com/import"""
 
@@ -23,16 +25,26 @@ def text(project: "Project", source: "Source", target: str | None, licences: Map
     """The card of SOURCE; TARGET is its name on the hub, LICENCES are those of hub repositories, by kind (`model`, `dataset`) and id."""
     own = source.folder / CARD
     before = own.read_text("utf-8").rstrip("\n") if own.is_file() else "\n".join(_head(source))
-    sections = (_results(project, source), _data(project, source, licences), _loading(source, target), _rebuilding(source))
+    sections = (
+        _compared(project, source) if source.is_export else _results(project, source),
+        _data(project, source, licences),
+        _loading(source, target),
+        _rebuilding(source),
+    )
     return "\n\n".join([before, *("\n".join(lines) for section in sections if (lines := list(section)))]) + "\n"
 
 
 def _head(source: "Source") -> Iterator[str]:
     """A card for what is no training's result."""
     library = ["library_name: transformers"] if source.is_model else []
-    yield from ("---", *library, "tags:", "- adapterbuild", f"- {source.step.kind_name}", "---")
+    base = source.hub_base
+    named = [f"base_model: {base[0]}"] if base else []
+    yield from ("---", *library, *named, "tags:", "- adapterbuild", f"- {source.step.kind_name}", "---")
     yield f"# {source.step.name}\n"
     yield f"Made by adapterbuild, step `{source.step.kind_name}`. Content address: `{source.told.digest}`.\n"
+    if source.is_export and source.spec:
+        at = f"; its base is `{base[0]}` at revision `{base[1]}`" if base else ""
+        yield f"The model of the experiment `{source.spec.name}`{at}.\n"
     yield "## How it was made\n"
     yield "```json"
     yield json.dumps(dict(source.told.recipe), indent=1, sort_keys=True, ensure_ascii=False)
@@ -57,6 +69,19 @@ def _results(project: "Project", source: "Source") -> Iterator[str]:
         yield "## Results\n"
         yield "On held-out rows; intervals of 95 %.\n"
         yield from ("| task | metric | value | interval | rows |", "|---|---|---|---|---|", *lines)
+
+
+def _compared(project: "Project", source: "Source") -> Iterator[str]:
+    """What the step measured when it asked the export and the trained model the same rows."""
+    if project.plan()[source.step.name].action is not Action.KEEP:
+        return
+    found = project.store().metrics(source.step.metrics)
+    if "divergence" in found:
+        yield "## Compared with the trained model\n"
+        yield f"Both were asked {found['rows']} held-out rows, the export through {found['asked_through']}.\n"
+        yield from ("| | measured | limit |", "|---|---|---|")
+        yield f"| divergence of the next token (nats), largest | {found['divergence']:.3g} | at most {found['max_divergence']:g} |"
+        yield f"| greedy answers that are equal | {found['equal_answers']:.0%} | at least {found['min_equal_answers']:.0%} |"
 
 
 def _interval(found: Mapping[str, Any]) -> str:
@@ -94,18 +119,25 @@ def _loading(source: "Source", target: str | None) -> Iterator[str]:
         yield from ("```sh", f"vllm serve {base} --enable-lora{rank} --lora-modules {source.name}={here}", "```\n")
         yield f"Ollama reads adapters of {', '.join(_OLLAMA)} models, with the same base as below it; in this folder:\n"
         yield from ("```sh", f"printf 'FROM {base}\\nADAPTER .\\n' > Modelfile", f"ollama create {source.name}", "```")
+    elif (source.folder / SERVE).is_file():
+        yield "## With vLLM\n"
+        yield "It serves the model as `model`, and takes further options of vLLM:\n"
+        yield from ("```sh", *_download(source, target), f"sh {SERVE}", "```")
     elif source.is_model:
         yield "## With vLLM\n"
         yield from ("```sh", f"vllm serve {here}", "```")
     elif files := sorted(path.name for path in source.folder.glob("*.gguf")):
-        yield "## With llama.cpp and Ollama\n"
-        yield from (
-            "```sh",
-            f"llama-server -m {files[0]}",
-            f"printf 'FROM ./{files[0]}\\n' > Modelfile",
-            f"ollama create {source.name}",
-            "```",
-        )
+        # Ollama needs the template and the end tokens of a Modelfile: without one, it would send prompts as the training did not.
+        ollama = (source.folder / MODELFILE).is_file()
+        yield f"## With llama.cpp{' and Ollama' if ollama else ''}\n"
+        model, lora = (BASE, f" --lora {ADAPTER}") if ADAPTER in files else (files[0], "")
+        create = [f"ollama create {source.name} -f {MODELFILE}"] if ollama else []
+        yield from ("```sh", *_download(source, target), f"llama-server -m {model}{lora}", *create, "```")
+
+
+def _download(source: "Source", target: str | None) -> list[str]:
+    """The command before those that read files of a folder, which a repository of the hub is not."""
+    return [f"hf download {target} --local-dir {source.name} && cd {source.name}"] if target else []
 
 
 def _rebuilding(source: "Source") -> Iterator[str]:

@@ -72,6 +72,8 @@ class Folder:
 
     def write(self, files: Mapping[str, Path], message: str) -> str | None:
         """See Destination; each file is written aside and renamed."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--to must be a folder or USER/NAME, and {self.path} is a file")
         for name, file in files.items():
             there = self.path / name
             there.parent.mkdir(parents=True, exist_ok=True)

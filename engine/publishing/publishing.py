@@ -63,7 +63,7 @@ def complete(project: "Project", source: "Source", target: str | None) -> dict[s
 
 def _licences(source: "Source") -> Iterator[tuple[tuple[str, str], str]]:
     """The licences that the hub states for the base and the data sets of SOURCE."""
-    asked: list[tuple[str, Any, Any]] = [("model", source.adapter.get("base_model_name_or_path"), source.adapter.get("revision"))]
+    asked: list[tuple[str, Any, Any]] = [("model", *base)] if (base := source.hub_base) else []
     if source.spec and source.spec.experiment.mixture:
         origins = [source.spec.experiment.tasks[task].source for task in source.spec.experiment.mixture.tasks]
         asked += [("dataset", origin.id, origin.revision) for origin in origins if origin.kind == "hub"]

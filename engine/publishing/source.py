@@ -1,6 +1,7 @@
 """What is published: the folder that a step made, completed so that it loads without other files, and its origin."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +35,28 @@ class Source:
     statement: bytes
     ran: RunRecord | None
     spec: "Spec | None"
-    """The experiment whose result it is."""
+    """The experiment whose model it is, or of whose model it is an export."""
 
     @property
     def adapter(self) -> dict[str, object]:
         """The configuration of an adapter; empty for anything else."""
         return json_object(self.folder / ADAPTER_CONFIG)
+
+    @property
+    def hub_base(self) -> tuple[str, str] | None:
+        """Id and revision of the model of the hub that it comes from; None for any other."""
+        from engine.spec.sections import HubModel
+
+        named: Mapping[str, object] = self.adapter
+        if named.get("base_model_name_or_path") and named.get("revision"):
+            return str(named["base_model_name_or_path"]), str(named["revision"])
+        model = self.spec.experiment.model if self.spec else None
+        return (model.id, model.revision) if isinstance(model, HubModel) else None
+
+    @property
+    def is_export(self) -> bool:
+        """Whether it is the model of its experiment in another form."""
+        return self.step.kind_name == "export"
 
     @property
     def is_model(self) -> bool:
@@ -51,7 +68,7 @@ def step_of(project: "Project", target: str) -> "tuple[Step, Spec | None]":
     """The step whose result TARGET names, and its experiment: a step, or the experiment whose model it makes, by name, spec or address."""
     if target in {step.name for step in project.graph}:
         step = project.graph[target]
-        return step, next((spec for spec in project.specs if _result(project, spec) == step.name), None)
+        return step, next((spec for spec in project.specs if step.name in (_result(project, spec), *_exports(spec))), None)
     by_step = {name: spec for spec in project.specs if (name := _result(project, spec))}
     named = next((name for name, spec in by_step.items() if target in (spec.name, spec.path)), None)
     addresses = of_steps(project.root, (project.graph[name] for name in by_step))
@@ -59,7 +76,7 @@ def step_of(project: "Project", target: str) -> "tuple[Step, Spec | None]":
         return project.graph[found], by_step[found]
     if any(target in (spec.name, spec.path) for spec in project.specs):
         raise UserError(f"{target} makes no model: it evaluates one that exists")
-    known = [*(spec.name for spec in project.specs), *(short(address) for address in addresses.values())]
+    known = [*(spec.name for spec in project.specs), *(short(address) for address in addresses.values()), *(s.name for s in project.graph)]
     raise UserError(f"unknown experiment, step or content address: {target}", hint=did_you_mean(target, known))
 
 
@@ -68,6 +85,12 @@ def _result(project: "Project", spec: "Spec") -> str | None:
     inputs = project.graph[f"predict-{spec.name}"].inputs
     producer = (inputs.get("adapter") or inputs["model"]).producer
     return producer if producer and producer.endswith(f"-{spec.name}") else None
+
+
+def _exports(spec: "Spec") -> list[str]:
+    """The steps that export the model of SPEC."""
+    section = spec.experiment.export
+    return [f"export-{spec.stem}-{into.label}" for into in section.formats] if section else []
 
 
 def gather(project: "Project", target: str, folder: Path, on_hub: bool, published: tuple[str, str] | None) -> Source:
@@ -81,7 +104,8 @@ def gather(project: "Project", target: str, folder: Path, on_hub: bool, publishe
     statement = beside.read_bytes() if beside.is_file() else b""
     if (told := parse(statement)) is None:
         raise UserError(f"not built: {step.artifact}", hint=f"run: engine build {step.name}")
-    name, made = spec.name if spec else step.name, project.root / step.artifact
+    # An export has a name of its own: it may be published beside the model.
+    name, made = spec.name if spec and step.kind_name != "export" else step.name, project.root / step.artifact
     if not made.is_dir():
         raise UserError(f"not built, or not a folder: {step.artifact}", hint=f"run: engine build {step.name}")
     source = Source(name, step, folder, told, statement, store.ran(step), spec)

@@ -37,11 +37,12 @@ threads = 1
 rows = 2
 formats = [%s]
 """
+LORA = '{ kind = "gguf_lora", min_equal_answers = 0 }'
 FORMATS = ['{ kind = "merged", dtype = "bfloat16", min_equal_answers = 0 }', '{ kind = "vllm", min_equal_answers = 0 }']
 
 
 def test_the_commands_of_the_page(place: Place):
-    formats = [*FORMATS, *(['{ kind = "gguf", min_equal_answers = 0 }'] if find_spec("xllamacpp") else [])]
+    formats = [*FORMATS, *(['{ kind = "gguf", min_equal_answers = 0 }', LORA] if find_spec("xllamacpp") else [])]
     place.write("specs/tiny.toml", SPEC % ", ".join(formats))
     commands = [line.split("$ ")[1].split() for line in PAGE.splitlines() if line.startswith("    $ engine ")]
     assert [command[1] for command in commands] == ["plan", "build", "verify"]
@@ -51,7 +52,8 @@ def test_the_commands_of_the_page(place: Place):
     build_recorded(place)
     assert "of 2 answers equal" in place.run(*commands[0]).stdout
     assert "export-tiny-merged-bfloat16 matches its provenance" in place.run(*commands[2]).stderr
-    for name in ("merged-bfloat16", "vllm", *(["gguf-q8_0"] if len(formats) > 2 else [])):
+    names = ("merged-bfloat16", "vllm", *(["gguf-q8_0", "gguf-lora"] if len(formats) > 2 else []))
+    for name in names:
         metrics = json.loads((place.root / f"metrics/export-tiny-{name}.json").read_text())
         assert metrics["rows"] == 2 and metrics["divergence"] <= metrics["max_divergence"]
         statement = json.loads((place.root / f"artifacts/export-tiny-{name}.provenance.json").read_text())
@@ -59,3 +61,27 @@ def test_the_commands_of_the_page(place: Place):
     place.run("engine", "report")
     assert re.search(r"^\| export-tiny-vllm \| +transformers", (place.root / "report/report.md").read_text(), re.MULTILINE)
     assert set(place.plan().values()) == {"keep"}
+    for name in names:
+        card_says_how_it_runs(place, name)
+    refused = place.run("engine", "publish", "export-tiny-vlm", "--to", "x", check=False)
+    assert refused.returncode == 1 and "did you mean 'export-tiny-vllm'?" in refused.stderr
+    refused = place.run("engine", "publish", "export-tiny-vllm", "--to", "data/a.jsonl", check=False)
+    assert refused.returncode == 1 and "--to must be a folder or USER/NAME, and data/a.jsonl is a file" in refused.stderr
+
+
+RUN = {
+    "merged-bfloat16": "vllm serve .",
+    "vllm": "sh serve.sh",
+    "gguf-q8_0": "llama-server -m model.gguf",
+    "gguf-lora": "llama-server -m base.gguf --lora adapter.gguf",
+}
+
+
+def card_says_how_it_runs(place: Place, name: str) -> None:
+    """A published export tells of which experiment it is, what was compared, and commands that leave its own files as they are."""
+    target = place.root / "out" / name
+    place.run("engine", "publish", f"export-tiny-{name}", "--to", str(target))
+    card = (target / "README.md").read_text()
+    for text in ("The model of the experiment `tiny`", "| greedy answers that are equal |", "Spec `specs/tiny.toml`", f"\n{RUN[name]}\n"):
+        assert text in card, card
+    assert ("ollama create" in card) == (target / "Modelfile").exists() and "> Modelfile" not in card

@@ -129,6 +129,8 @@ def test_an_export_is_published_as_it_was_asked(place: Place, tmp_path: Path):
         if not name.startswith(".") and name not in ("README.md", "provenance.json", "SHA256SUMS"):
             (tmp_path / name).write_bytes(data)
     assert folder_digest(tmp_path) == said["digest"] == address(place.root / f"artifacts/{step}.provenance.json")
+    card = files["README.md"].decode()
+    assert "hf download me/letters-gguf" in card and "ollama create" in card and "The model of the experiment `letters`" in card
     sums = dict(reversed(line.split("  ")) for line in files["SHA256SUMS"].decode().splitlines())
     assert sums["model.gguf"] == hashlib.sha256(files["model.gguf"]).hexdigest()
     assert (place.root / "artifacts" / step / "Modelfile").read_bytes() == files["Modelfile"]
