@@ -47,7 +47,8 @@ def _sizes(step: Step, graph: Graph, store: Store) -> dict[str, Size]:
         rows, tokens, supervised = (int(train.get(key) or 0) for key in ("rows_out", "tokens", "supervised_tokens"))
         if not (rows and tokens and supervised):
             return {}
-        size = Size(rows, tokens, supervised)
+        # A pair of answers is one row of a mixture, and two rows of tokens.
+        size = Size(int(train.get("pairs") or rows), tokens, supervised)
         # If a conversation of several rows counts once, an epoch has as many rows as conversations.
         counted = train.get("conversations")
         found[role.removeprefix("tokens/")] = size.scaled(counted) if isinstance(counted, int) and counted else size

@@ -15,7 +15,7 @@ from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of, parameters_of
-from stages import evaluate, export, generate, mix, predict, split, tokenize, train
+from stages import evaluate, export, generate, mix, predict, reference, split, tokenize, train
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if step.kind is tokenize.KIND:
         tokens = sum(part.get("tokens", 0) for part in metrics.values() if isinstance(part, dict))
         return (f"{tokens:,} tokens",)
+    if step.kind is reference.KIND:
+        return (f"{sum(part['pairs'] for part in metrics.values() if isinstance(part, dict)):,} pairs",)
     if step.kind is train.KIND:
         return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
     if step.kind is predict.KIND:

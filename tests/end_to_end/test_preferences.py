@@ -54,3 +54,9 @@ def test_rewards_are_recorded_for_every_step_and_for_held_out_pairs(followed):
 def test_a_second_build_has_nothing_to_do(followed):
     place, _ = followed
     assert set(place.plan().values()) == {"keep"}
+    shown = place.run("engine", "plan", check=False).stdout
+    pairs = metrics(place, "tokenize-brief-pairs-tiny")
+    assert f"{pairs['train']['pairs'] + pairs['validation']['pairs']:,} pairs" in shown
+    place.edit("specs/brief.toml", "seed        = 1", "seed        = 2")
+    assert f"{pairs['train']['pairs']:,} rows per epoch" in place.run("engine", "plan", check=False).stdout
+    assert place.plan()["reference-sft-brief"] == "keep", "another seed of the training is no other reference"
