@@ -25,7 +25,7 @@ def old(place: Place) -> Place:
         record = store.record(step.name)
         before = Record(dvcfile.commands(step)[-1], record.dependencies, record.outputs)
         assert before.command != record.command
-        recorder._write_run(before)
+        recorder.write_run(before)
         recorder.note(step.name, before)
     recorder.flush()
     return place
