@@ -59,7 +59,6 @@ class _Running:
     submitted: Submitted
     gone: float | None = None
     """When the scheduler was first seen not to know the job."""
-    state: str = "submitted"
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Distributed:
     detaches: bool = False
     """Whether jobs go on when the build stops."""
     keeps_going: bool = True
-    lost_after: float = 15.0
+    lost_after: float = ExecutorSettings.lost_after
     """Seconds after which a job that the scheduler no longer knows, and whose end is not in the store, counts as lost."""
     _running: list[_Running] = field(default_factory=list)
     _refused: dict[Needs, str | None] = field(default_factory=dict)
@@ -186,8 +185,7 @@ class Distributed:
         open_ones = [each for name, each in names.items() if name not in ends]
         states = self._patiently(lambda: self.cluster.states([each.submitted.id for each in open_ones])) if open_ones else {}
         for each in open_ones:
-            each.state = states.get(each.submitted.id, "gone")
-            if each.state != "gone":
+            if each.submitted.id in states:
                 each.gone = None
             elif each.gone is None:
                 each.gone = time.monotonic()
