@@ -81,6 +81,25 @@ MERGED = (
     .replace('"METHOD"', '"qlora"')
     .replace('[tokenization]\nname = "marked"\nspecial_tokens = ["<new>"]\n', "")
 )
+PREFERRED = """extends = ["parts/common.toml"]
+[experiment]
+name = "preferred"
+[model]
+experiment = "base"
+[tasks.pairs]
+source = { kind = "jsonl", path = "data/pairs.jsonl" }
+layout = "preference"
+split = { validation = 0.2, test = 0.2 }
+max_new_tokens = 3
+[mixture]
+tasks = ["pairs"]
+[training]
+method = { kind = "lora", r = 2 }
+objective = "dpo"
+steps = 2
+global_batch = { rows = 4 }
+"""
+EXPORT = '[export]\nrows = 1\nformats = [{ kind = "merged", dtype = "float32" }]\n'
 MORE = '[merge]\n[benchmarks]\ntasks = ["which_word"]\nfolder = "own"\n'
 TASK = """
 task: which_word
@@ -105,12 +124,14 @@ def built(root: Path, threads: int, environment: dict[str, str], backwards: bool
     """The content address of every step of the chain, by name; files are written BACKWARDS, so that folders list them otherwise."""
     files = {
         "data/a.jsonl": "".join(json.dumps({"word": f"w{n}"}) + "\n" for n in range(60)),
+        "data/pairs.jsonl": "".join(json.dumps({"prompt": f"w{n}", "chosen": f"n{n}", "rejected": f"n{n} n{n}"}) + "\n" for n in range(30)),
         "own/words.jsonl": "".join(json.dumps({"word": f"w{n}", "label": n % 2}) + "\n" for n in range(6)),
         "own/which.yaml": TASK,
         "specs/parts/common.toml": PARTS.replace("THREADS", str(threads)),
         "specs/base.toml": BASE,
         "specs/tuned.toml": TUNED.replace("METHOD", "lora"),
-        "specs/merged.toml": MERGED + MORE,
+        "specs/merged.toml": MERGED + EXPORT + MORE,
+        "specs/preferred.toml": PREFERRED,
         "specs/unpacked.toml": UNPACKED,
     }
     for name, text in reversed(files.items()) if backwards else files.items():
