@@ -13,10 +13,10 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from engine.core.errors import Location, UserError
+from stages.rows.sandbox import BoundedEnvironment, failing_line
 from stages.rows.text import ascii_surrogates
 
 # Two private-use characters mark where `{% generation %}` begins and ends; offsets in rendered blocks, which transformers uses, are
@@ -29,8 +29,10 @@ class ChatTemplate:
 
     def __init__(self, source: str, name: str, variables: Mapping[str, Any], today: str | None) -> None:
         self.name = name
+        self._lines = source.splitlines()
         self._variables = dict(variables)
-        self._template = _compile(_environment(today), source, name)
+        self._environment = _environment(today)
+        self._template = _compile(self._environment, source, name)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], where: Location, prompt: bool = False
@@ -40,16 +42,19 @@ class ChatTemplate:
         Raises UserError, located at WHERE, if the template raises.
         """
         values = {**self._variables, "messages": [dict(message) for message in messages], "add_generation_prompt": prompt}
+        self._environment.begin()
         try:
             return self._template.render(**values, tools=list(tools) or None, documents=None)
         except UserError as error:
             raise UserError(error.problems[0].what, where, error.problems[0].hint) from None
         except Exception as error:  # a template can raise anything: raise_exception, a missing key, `1 / 0`
             what = f"{self.name} fails on this row: {ascii_surrogates(str(error)) or type(error).__name__}"
-            raise UserError(what, where, "fix the row or the template") from None
+            line = failing_line(error)
+            shown = f"; line {line} of the template is {ascii_surrogates(repr(self._lines[line - 1].strip()))}" if line else ""
+            raise UserError(what, where, f"fix the row or the template{shown}") from None
 
 
-def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str) -> jinja2.Template:
+def _compile(environment: BoundedEnvironment, source: str, name: str) -> jinja2.Template:
     try:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -58,9 +63,9 @@ def _compile(environment: ImmutableSandboxedEnvironment, source: str, name: str)
         raise UserError(f"{name} is not a valid chat template: {error.message}", Location(name, error.lineno, None, line)) from None
 
 
-def _environment(today: str | None) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = _tojson
+def _environment(today: str | None) -> BoundedEnvironment:
+    extensions = [_Generation, loopcontrols]
+    environment = BoundedEnvironment(filters={"tojson": _tojson}, trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.globals |= {"raise_exception": _raise, "strftime_now": _clock(today), "namespace": _Namespace}
     # Nondeterministic globals.
     del environment.filters["random"], environment.globals["lipsum"]

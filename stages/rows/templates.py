@@ -7,9 +7,9 @@ from functools import cache
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.core.errors import Location, UserError, did_you_mean
+from stages.rows.sandbox import BoundedEnvironment, failing_line
 from stages.rows.text import ascii_surrogates
 
 Row = Mapping[str, object]
@@ -88,6 +88,7 @@ def _names(node: nodes.Node) -> Iterator[nodes.Name]:
 
 
 def _evaluated(compute: Callable[[], object], asked: Template | Expression, row: Row, where: Location) -> object:
+    _environment().begin()
     try:
         return compute()
     except UndefinedError as error:
@@ -95,10 +96,14 @@ def _evaluated(compute: Callable[[], object], asked: Template | Expression, row:
     except Exception as error:  # expressions can raise anything: `{{ 1 / 0 }}`, `{{ text + 1 }}`
         verb = "rendered" if isinstance(asked, Template) else "computed"
         what = f"{asked.name} cannot be {verb} for this row: {ascii_surrogates(str(error)) or type(error).__name__}"
-        raise UserError(what, where, _shown(asked)) from None
+        raise UserError(what, where, _shown(asked, error)) from None
 
 
-def _shown(asked: Template | Expression) -> str:
+def _shown(asked: Template | Expression, error: Exception) -> str:
+    """The expression or template, or of one with several lines that in which ERROR was raised."""
+    lines, line = asked.source.splitlines(), failing_line(error)
+    if isinstance(asked, Template) and len(lines) > 1 and line is not None:
+        return f"line {line} of the template is {ascii_surrogates(repr(lines[line - 1].strip()))}"
     sort = "template" if isinstance(asked, Template) else "expression"
     return f"the {sort} is {ascii_surrogates(repr(asked.source))}"
 
@@ -110,10 +115,8 @@ def _defined(value: object) -> object:
 
 
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_printable
-    )
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(_printable, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     # Jinja's nondeterministic globals and filters.
     del environment.filters["random"]
     del environment.globals["lipsum"]
@@ -149,5 +152,5 @@ def _broken(error: TemplateSyntaxError, source: str, name: str, sort: str) -> Us
 def _unknown(error: UndefinedError, asked: Template | Expression, row: Row, where: Location) -> UserError:
     found = _UNKNOWN_FIELD.fullmatch(error.message or "")
     if not found:
-        return UserError(f"{asked.name} uses a value that is undefined in this row: {error.message}", where, _shown(asked))
+        return UserError(f"{asked.name} uses a value that is undefined in this row: {error.message}", where, _shown(asked, error))
     return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))
