@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -9,12 +10,13 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
-from engine.core.errors import Problem, UserError
+from engine.core.errors import Problem, UserError, visible
 from engine.plan.cost_memo import Costs, Known, expected_seconds
 from engine.plan.decide import Action, Decision, Plan, Reason
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 # A pipe or a file has no width: its lines are not wrapped.
 _UNBOUNDED = 10_000
@@ -47,16 +49,21 @@ def out() -> "Console":
     return _console(False)
 
 
+def text(*spans: str | Span, style: str = "") -> "Text":
+    """SPANS one after another, as a terminal may show them."""
+    from rich.text import Text
+
+    return Text.assemble(*(visible(span) if isinstance(span, str) else (visible(span[0]), span[1]) for span in spans), style=style)
+
+
 def _print(lines: Iterable[Line], stderr: bool = False) -> None:
     """Write lines; without colours, rich is not imported, which takes longer than a plan."""
     stream = sys.stderr if stderr else sys.stdout
     if not _shows_styles(stream):
-        stream.writelines("".join(text for text, _ in line) + "\n" for line in lines)
+        stream.writelines("".join(visible(span) for span, _ in line) + "\n" for line in lines)
         return
-    from rich.text import Text
-
     for line in lines:
-        _console(stderr).print(Text.assemble(*line), soft_wrap=True)
+        _console(stderr).print(text(*line), soft_wrap=True)
 
 
 def error(problem: UserError) -> None:
@@ -77,14 +84,14 @@ def _problems(found: Iterable[Problem]) -> None:
             _print([[(line, style)]], stderr=True)
 
 
-def note(text: str) -> None:
+def note(said: str) -> None:
     """Print an informational line to stderr."""
-    _print([[(text, "dim")]], stderr=True)
+    _print([[(said, "dim")]], stderr=True)
 
 
-def warn(text: str) -> None:
+def warn(said: str) -> None:
     """Print a warning to stderr."""
-    _print([[(f"warning: {text}", "bold yellow")]], stderr=True)
+    _print([[(f"warning: {said}", "bold yellow")]], stderr=True)
 
 
 def as_json(value: Any) -> None:
@@ -197,9 +204,9 @@ def step_line(word: str, name: str, remark: str) -> None:
     _print([[(f"{word:<9}", _STEP_STYLES[word]), (name, ""), (f"   {remark}", "dim")]], stderr=True)
 
 
-def plain(text: str) -> None:
-    """Print another program's output unchanged to stderr."""
-    _print([[(line, "")] for line in text.splitlines()], stderr=True)
+def plain(output: str) -> None:
+    """Print another program's output to stderr."""
+    _print([[(line, "")] for line in output.splitlines()], stderr=True)
 
 
 class LiveStatus:
@@ -226,14 +233,52 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], cap
     from rich.markup import escape
     from rich.table import Table
 
-    rows = [tuple(row) for row in rows]
+    rows = [tuple(map(visible, row)) for row in rows]
     view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        numeric = all(row[number].replace(".", "", 1).replace(",", "").isdigit() or row[number] in ("", "–") for row in rows)
+        numeric = all(_NUMBER.fullmatch(row[number]) for row in rows)
         view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold")
     for row in rows:
         view.add_row(*(escape(cell) for cell in row))
     _console(False).print(view)
+
+
+_NUMBER = re.compile(r"([+-]?[\d.,]+|< [\d.]+|\[[^]]*\])?( \[[^]]*\])?( [*~ ])?|–")
+"""A number with its interval and mark, an interval, or nothing."""
+
+
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a table fits into the terminal; anything fits where there is none."""
+    widths = (max(map(len, column)) for column in zip(columns, *rows, strict=True))
+    return not sys.stdout.isatty() or sum(width + 2 for width in widths) + 2 <= shutil.get_terminal_size().columns
+
+
+def sentence(said: str) -> None:
+    """Print a sentence of an answer to stdout."""
+    _print([[(said, "bold")]])
+
+
+def as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows to stdout as CSV with a header."""
+    import csv
+
+    csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+
+
+def as_markdown(said: Iterable[str], tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]], str | None]]) -> None:
+    """Print sentences, then tables with title and legend, to stdout in Markdown."""
+
+    def escaped(cell: str) -> str:
+        return re.sub(r"([\\`*_|<>~])", r"\\\1", visible(cell))
+
+    def row(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(map(escaped, cells))} |"
+
+    lines = [*said]
+    for title, columns, rows, legend in tables:
+        lines += ["", f"### {title}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
+        lines += ["", escaped(legend)] if legend else []
+    sys.stdout.write("\n".join(lines).strip() + "\n")
 
 
 def lines(items: Iterable[tuple[str, str]]) -> None:

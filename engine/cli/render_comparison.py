@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.text import Text
-
 from engine.cli import render, render_preview
 
 CALLED = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL"}
@@ -24,19 +22,19 @@ def comparison(found: Mapping[str, Any]) -> None:
     console, tool = render.out(), CALLED[found["tool"]]
     colour = console.color_system is not None
     for row in found["rows"]:
-        console.print(Text(f"── {row['where']}", style="bold"), soft_wrap=True)
+        console.print(render.text(f"── {row['where']}", style="bold"), soft_wrap=True)
         for side, name in (("theirs", tool), ("ours", "spec")):
             made = row[side]
             if made is None:
                 continue
             for piece in made if not isinstance(made, str) else ():
                 learned = sum(token["supervised"] for token in piece)
-                console.print(Text(f"{name}: {len(piece)} tokens, {learned} learned", style="magenta"), soft_wrap=True)
+                console.print(render.text(f"{name}: {len(piece)} tokens, {learned} learned", style="magenta"), soft_wrap=True)
                 console.print(render_preview.tokens(piece, colour), soft_wrap=True)
             if isinstance(made, str):
-                console.print(Text.assemble((f"{name}: ", "magenta"), ("left out: ", "bold yellow"), made), soft_wrap=True)
+                console.print(render.text((f"{name}: ", "magenta"), ("left out: ", "bold yellow"), made), soft_wrap=True)
         if row["difference"] is not None:
-            console.print(Text.assemble(("difference: ", "bold"), row["difference"] or "none"), soft_wrap=True)
+            console.print(render.text(("difference: ", "bold"), row["difference"] or "none"), soft_wrap=True)
         console.print("")
     if found["without_rules"]:
         render.note(f"{tool}'s side is not shown: {found['without_rules']}; its own code shows it: --with-python PATH")

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.text import Text
 
-from engine.cli.render import note, out
+from engine.cli.render import note, out, text
+from engine.core.errors import visible
 from engine.rows.preview import Preview
 
 _SHOWN = 300
@@ -26,24 +27,24 @@ def preview(found: Preview) -> None:
 
 
 def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
-    yield Text(f"── {row['where']}  id {row['id']}  group {row['group'][:12]}", style=_HEAD)
+    yield text(f"── {row['where']}  id {row['id']}  group {row['group'][:12]}", style=_HEAD)
     for name, value in row["source"].items():
-        yield Text.assemble((f"{name}: ", "cyan"), _short(value))
+        yield text((f"{name}: ", "cyan"), _short(value))
     if row["left_out"]:
-        yield Text.assemble(("left out: ", "bold yellow"), row["left_out"])
+        yield text(("left out: ", "bold yellow"), row["left_out"])
     yield from _texts(row)
     if "no_tokens" in row:
-        yield Text.assemble(("left out of training: ", "bold yellow"), row["no_tokens"])
+        yield text(("left out of training: ", "bold yellow"), row["no_tokens"])
     if "tokens" in row:
         learned = sum(token["supervised"] for token in row["tokens"])
         for note_of in row.get("notes", ()):
-            yield Text.assemble(("note: ", "bold yellow"), note_of)
-        yield Text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
+            yield text(("note: ", "bold yellow"), note_of)
+        yield text(f"tokens: {len(row['tokens'])}, {learned} supervised", style=_HEAD)
         yield tokens(row["tokens"], colour)
         for further in row.get("more_tokens", ()):
-            yield Text(f"tokens of another row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
+            yield text(f"tokens of another row: {len(further)}, {sum(token['supervised'] for token in further)} supervised", style=_HEAD)
             yield tokens(further, colour)
-    yield Text("")
+    yield text("")
 
 
 def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
@@ -53,34 +54,34 @@ def _texts(row: Mapping[str, Any]) -> Iterable[Text]:
         for message in made["messages"]:
             calls = f" {json.dumps(message['tool_calls'], ensure_ascii=False)}" if message.get("tool_calls") else ""
             if reasoning := message.get("reasoning_content"):
-                yield Text.assemble((f"{message['role']}, reasoning: ", "magenta"), reasoning)
+                yield text((f"{message['role']}, reasoning: ", "magenta"), reasoning)
             unsupervised = " (not supervised: train = false)" if message.get("train") is False else ""
-            yield Text.assemble((f"{message['role']}{unsupervised}: ", "magenta"), f"{message['content'] or ''}{calls}")
+            yield text((f"{message['role']}{unsupervised}: ", "magenta"), f"{message['content'] or ''}{calls}")
         return
     system, prompt = made.get("system", row["system"]), made.get("prompt", row["prompt"])
     if system:
-        yield Text.assemble(("system: ", "magenta"), system)
-    yield Text.assemble((f"prompt (template {row['template']}): ", "magenta"), prompt)
+        yield text(("system: ", "magenta"), system)
+    yield text((f"prompt (template {row['template']}): ", "magenta"), prompt)
     if row["asked"] not in (prompt, ""):
-        yield Text.assemble(("request to the teacher: ", "magenta"), row["asked"])
+        yield text(("request to the teacher: ", "magenta"), row["asked"])
     if made:
-        yield Text.assemble(("completion: ", "magenta"), made["completion"])
+        yield text(("completion: ", "magenta"), made["completion"])
     elif not row["left_out"]:
-        yield Text.assemble(("completion: ", "magenta"), ("written by the teacher when the step runs; a preview sends no requests", "dim"))
+        yield text(("completion: ", "magenta"), ("written by the teacher when the step runs; a preview sends no requests", "dim"))
 
 
 def tokens(given: Iterable[Mapping[str, Any]], colour: bool) -> Text:
     """Tokens with the supervised ones coloured, or between brackets."""
-    text, inside = Text(), False
+    line, inside = Text(), False
     for token in given:
         if not colour and token["supervised"] != inside:
             inside = token["supervised"]
-            text.append("⟦" if inside else "⟧")
-        text.append(token["text"].replace("\n", "⏎").replace("\t", "⇥"), style=_SUPERVISED if token["supervised"] else _OTHER)
-        text.append("|", style="dim")
-    return text.append("⟧") if inside and not colour else text
+            line.append("⟦" if inside else "⟧")
+        line.append(visible(token["text"]).replace("\n", "⏎").replace("\t", "⇥"), style=_SUPERVISED if token["supervised"] else _OTHER)
+        line.append("|", style="dim")
+    return line.append("⟧") if inside and not colour else line
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli.app import INTERRUPTED, MISTAKE, Json, app, load_project
-from engine.core.errors import UserError
+from engine.core.errors import UserError, visible
 
 if TYPE_CHECKING:
     from engine.rows.answers import Model
@@ -116,12 +116,12 @@ def _print(event: Mapping[str, Any], json: bool) -> bool:
         sys.stdout.flush()
         return True
     if event["event"] == "error":
-        print(event["text"], file=sys.stderr)
+        print(visible(event["text"]), file=sys.stderr)
         return False
     if json:
         print(jsonlib.dumps({name: value for name, value in event.items() if name != "event"}, ensure_ascii=False), flush=True)
     elif event["event"] == "left_out":
-        print(f"error: {event['id'] or 'this row'} is left out: {event['left_out']}", file=sys.stderr)
+        print(f"error: {event['id'] or 'this row'} is left out: {visible(event['left_out'])}", file=sys.stderr)
     else:
         print("" if sys.stdout.isatty() else event["answer"], flush=True)
     return bool(event["event"] != "left_out")
@@ -177,9 +177,9 @@ class _Screen:
                 self._write((f" {_DIM}({said}){_PLAIN}" if self.colours else f" ({said})") if said else "")
                 self._write("\n")
             case "left_out":
-                self._write(f"(no answer: {event['left_out']})\n")
+                self._write(f"(no answer: {visible(event['left_out'])})\n")
             case _:
-                self._write(f"{event['text']}\n")
+                self._write(f"{visible(event['text'])}\n")
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -187,10 +187,8 @@ class _Screen:
 
 
 def _shown(text: str) -> str:
-    """TEXT of a model as a terminal may show it: its control characters, which could move the cursor or more, as escapes."""
-    if not sys.stdout.isatty():
-        return text
-    return "".join(one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    """TEXT of a model as it is for a program, and as a terminal may print it for a terminal."""
+    return visible(text) if sys.stdout.isatty() else text
 
 
 def _line() -> str | None:
@@ -213,7 +211,7 @@ def _turn(talk: "Talk", line: str) -> None:
         return
     try:
         if line.startswith("/"):
-            print(talk.command(line))
+            print(visible(talk.command(line)))
         else:
             talk.ask(line)
     except UserError as error:

@@ -1,9 +1,18 @@
 """Errors that the user can fix: what is wrong, where, and how to fix it."""
 
 import errno
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys rather than shows: controls other than tab and newline, and those that reorder text."""
+
+
+def visible(text: str) -> str:
+    """TEXT, which may come from data, as a terminal may print it: characters that it would obey are written as escapes, such as `\\x1b`."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Problem:
             lines += self._excerpt(self.where)
         if self.hint:
             lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     @staticmethod
     def _excerpt(where: Location) -> list[str]:
