@@ -1,11 +1,24 @@
 """The command that shows metrics: results."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from engine.cli.app import Json, Specs, app, load_project
 from engine.core.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
+    from engine.results.table import Result
+    from engine.spec.sections import Spec
+
+
+class _Table(NamedTuple):
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    legend: str | None = None
 
 
 @app.command()
@@ -14,48 +27,90 @@ def results(
     metric: Annotated[
         str | None, typer.Option(metavar="METRIC", help="The metric to show. Default: the first.", show_default=False)
     ] = None,
-    intervals: Annotated[bool, typer.Option("--intervals", help="Show each value with its confidence interval.")] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Order by a task, best first, or by experiment or method. Default: by trained tasks.", show_default=False
+        ),
+    ] = None,
+    intervals: Annotated[
+        bool | None,
+        typer.Option(
+            "--intervals/--no-intervals", help="Show each value with its confidence interval. Default: if the terminal is wide enough."
+        ),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all values with intervals as CSV, one per line.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown, for a pull request.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the metrics of experiments on tasks and, for compared experiments, which differences are significant."""
+    """Show the metrics of experiments on tasks: which is best, how sure that is, and which differences are significant."""
     from engine.cli import render
-    from engine.results.table import as_data
+    from engine.results.table import as_data, value_rows
     from engine.results.table import results as collect
 
+    if csv + markdown + json > 1:
+        raise UserError("--csv, --markdown and --json exclude each other", hint="give one of them")
     project = load_project()
     chosen = project.chosen(specs or [])
+    if not (csv or json):
+        print_results(project, chosen, metric, intervals, sort, markdown)
+        return
+    found = collect(chosen, project.graph, project.store(), project.plan())
     if json:
-        render.as_json(as_data(collect(chosen, project.graph, project.store(), project.plan())))
+        render.as_json(as_data(found))
     else:
-        print_results(project, chosen, metric, intervals)
+        render.as_csv(*value_rows(found, metric))
 
 
-def print_results(project: Any, specs: Any, metric: str | None, intervals: bool = False) -> None:
-    """Print the tables of SPECS: the values of one metric, points of sweeps, benchmarks, and differences."""
+def print_results(
+    project: "Project",
+    specs: "Sequence[Spec]",
+    metric: str | None,
+    intervals: bool | None = None,
+    sort: str | None = None,
+    markdown: bool = False,
+) -> None:
+    """Print the results of SPECS: what they say in sentences, then tables: values of one metric, points of sweeps, benchmarks, differences.
+
+    INTERVALS shows each value with its interval; None: if the terminal is wide enough.
+    """
     from engine.cli import render
-    from engine.results.sweeps import sweep_table, sweeps
-    from engine.results.table import (
-        BENCHMARK_COLUMNS,
-        COMPARISON_COLUMNS,
-        benchmark_table,
-        chosen_metric,
-        comparison_table,
-        ignored_text,
-        score_table,
-    )
+    from engine.results.ranking import headline
+    from engine.results.table import chosen_metric, ignored_text
     from engine.results.table import results as collect
 
-    store, plan = project.store(), project.plan()
-    found = collect(specs, project.graph, store, plan)
+    found = collect(specs, project.graph, project.store(), project.plan())
     if not found:
         raise UserError("nothing has been evaluated yet", hint="run: engine build")
     shown = chosen_metric(found, metric)
-    render.table(f"{shown} on held-out rows", *score_table(found, shown, intervals))
-    for line in ignored_text(found):
-        render.note(line)
-    for sweep in sweeps(specs, found, project.graph, store, plan):
-        render.table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown))
+    said = [*headline(found, shown), *ignored_text(found)]
+    tables = list(_tables(project, specs, found, shown, intervals, sort))
+    if markdown:
+        render.as_markdown(said, tables)
+        return
+    for line in said:
+        render.sentence(line)
+    for table in tables:
+        render.table(*table)
+
+
+def _tables(
+    project: "Project", specs: "Sequence[Spec]", found: "Sequence[Result]", shown: str, intervals: bool | None, sort: str | None
+) -> Iterator[_Table]:
+    from engine.cli import render
+    from engine.results.ranking import STANDING_LEGEND
+    from engine.results.sweeps import sweep_table, sweeps
+    from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, comparison_table, score_table
+
+    columns, rows = score_table(found, shown, intervals is not False, sort)
+    if intervals is None and not render.fits(columns, rows):
+        columns, rows = score_table(found, shown, sort=sort)
+    ranked = any(cell.endswith(("*", "~")) for row in rows for cell in row)
+    yield _Table(f"{shown} on held-out rows", columns, rows, STANDING_LEGEND if ranked else None)
+    for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
+        yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown))
     if rows := benchmark_table(found):
-        render.table("benchmarks", BENCHMARK_COLUMNS, rows)
-    if rows := comparison_table(found, shown):
-        render.table(f"differences in {shown} on the same rows", COMPARISON_COLUMNS, rows)
+        yield _Table("benchmarks", BENCHMARK_COLUMNS, rows)
+    columns, rows, legend = comparison_table(found, shown)
+    if rows:
+        yield _Table(f"differences in {shown} on the same rows", columns, rows, legend)

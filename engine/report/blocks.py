@@ -26,6 +26,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Statement:
+    """A sentence that says what the results mean."""
+
+    sort: ClassVar[str] = "statement"
+    text: str
+
+
+@dataclass(frozen=True)
 class Remark:
     """A sentence, such as what is missing and which command builds it."""
 
@@ -58,11 +66,11 @@ class Answers:
     caption: str
     prompt: str
     reference: str
-    answers: Sequence[tuple[str, str]]
-    """Pairs of model and prediction."""
+    answers: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
+    """Pairs of model and prediction, in pieces, each with whether it differs from the reference."""
 
 
-Block = Table | Picture | Remark | Commands | TokenRow | Answers
+Block = Table | Picture | Statement | Remark | Commands | TokenRow | Answers
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,5 @@ class Section:
     anchor: str
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
+    """Whether the page shows the blocks only when a reader opens them."""

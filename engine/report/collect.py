@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from engine.core.graph import Graph
@@ -114,6 +115,14 @@ def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
             if name.startswith(wanted) and row[name]:
                 found.setdefault(name, []).append((float(row["step"]), float(row[name])))
     return found
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """POINTS, each with the mean of its neighbours: of a thirtieth of all points before it and after it."""
+    reach = len(points) // 30
+    values = [value for _, value in points]
+    windows = [values[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
+    return [(step, fmean(window)) for (step, _), window in zip(points, windows, strict=True)]
 
 
 def scores(root: Path, node: Node) -> list[dict[str, str]]:

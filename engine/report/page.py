@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.core.errors import UserError
+from engine.core.errors import UserError, visible
 from engine.report.blocks import Picture, Section, Table
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
@@ -28,7 +28,12 @@ def _render(template: str, escapes: bool, title: str, sections: Sequence[Section
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        loader=PackageLoader("engine.report", "."), autoescape=escapes, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("engine.report", "."),
+        autoescape=escapes,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"numeric": _numeric, "cell": _cell, "fenced": _fenced, "bold": _bold}
     return environment.get_template(template).render(title=title, sections=sections, **helpers).rstrip("\n") + "\n"
@@ -40,7 +45,7 @@ def _numeric(table: Table) -> list[bool]:
 
 
 def _is_number(text: str) -> bool:
-    return re.match(r"^[+-]?[<\s]*[\d.,]+( ?%| [GMK]iB| \[.*\])?$|^–$", text) is not None
+    return re.match(r"^[+-]?[<\s]*[\d.,]+( ?%| [GMK]iB| \[.*\])?( [*~ ])?$|^\[.*\]$|^–$", text) is not None
 
 
 def _cell(text: str) -> str:

@@ -121,16 +121,20 @@ def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour:
     axes.text(place[0] + width / 2, place[1], name, ha="center", va="center", fontsize=8, color=_INK, zorder=3)
 
 
-def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Loss against optimizer step, one line for each of FOUND."""
-    figure, axes = _figure(5.6, 3.0)
+def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: bool = False) -> str:
+    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if all losses are positive."""
+    figure, axes = _figure(7.6 if log else 5.6, 3.0)
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
         axes.plot(*zip(*points, strict=True), label=label, color=_LINES[number % len(_LINES)], linewidth=1.4, **style)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if log and all(value > 0 for points in found.values() for _, value in points):
+        axes.set_yscale("log")
     axes.grid(alpha=0.25)
-    if len(found) > 1:
+    if log:
+        axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+    elif len(found) > 1:
         axes.legend(fontsize=8, labelcolor=_INK)
     return _svg(figure, name)
 

@@ -1,39 +1,57 @@
 """The sections of the report, one function each; each names what is not built yet and the command that builds it."""
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 from engine.core.digests import short
 from engine.estimate.training import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
-from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Table, TokenRow
-from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, token_rows
+from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Statement, Table, TokenRow
+from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, smoothed, token_rows
+from engine.results.ranking import STANDING_LEGEND, headline
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
-from engine.results.table import BENCHMARK_COLUMNS, COMPARISON_COLUMNS, benchmark_table, chosen_metric, comparison_table, score_table
+from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, chosen_metric, comparison_table, ignored_text, score_table
 
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def sections(data: ReportData) -> list[Section]:
-    """All sections of the report, ordered from data to cost."""
+    """All sections of the report: what came out, then why, then what it takes to check it."""
     return [
-        Section("built", "What was built", _built(data)),
-        Section("graph", "Step graph", _graph(data)),
-        Section("funnel", "Data funnel", _funnel(data)),
-        Section("mixture", "Mixture", _mixture(data)),
-        Section("tokens", "Tokens and labels", _tokens(data)),
-        Section("loss", "Loss curves", _losses(data)),
+        Section("summary", "Summary", _summary(data)),
+        Section("answers", "Sample predictions", _answers(data)),
         Section("scores", "Metrics", _scores(data)),
         *_sweeps(data, _metrics(data)),
         *_exports(data),
-        Section("heat-map", "Across tasks", _across(data)),
-        Section("answers", "Sample predictions", _answers(data)),
+        Section("loss", "Loss curves", _losses(data)),
+        Section("funnel", "Data funnel", _funnel(data)),
+        Section("mixture", "Mixture", _mixture(data)),
+        Section("tokens", "Tokens and labels", _tokens(data)),
         Section("cost", "Cost", _cost(data)),
         Section("rebuild", "Reproduce", _rebuild(data)),
+        Section("experiments", "Experiments", _experiments(data)),
+        Section("graph", "Step graph", _graph(data), folded=True),
+        Section("steps", "Steps", _steps(data), folded=True),
     ]
+
+
+def _summary(data: ReportData) -> list[Block]:
+    """The results in words, the main metric of every model on every task, and what is out of date."""
+    blocks: list[Block] = []
+    if main := next(iter(_metrics(data)), None):
+        blocks += [Statement(line) for line in headline(data.results, main)]
+        blocks += _across(data, main)
+    if waiting := [node.name for node in data.nodes.values() if node.action != "keep"]:
+        named = ", ".join(waiting[:10]) + (", …" if len(waiting) > 10 else "")
+        blocks.append(
+            Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}. To bring them up to date, run: engine build")
+        )
+    return blocks or [Remark("Nothing has been evaluated yet.")]
 
 
 _EXPORTED = (
@@ -69,8 +87,8 @@ def _missing(what: str, command: str = "engine build") -> Remark:
     return Remark(f"Not built yet: {what}. Run: {command}")
 
 
-def _built(data: ReportData) -> list[Block]:
-    """Experiments with their content addresses, then every step with its own."""
+def _experiments(data: ReportData) -> list[Block]:
+    """Every experiment with its size and content address."""
     rows = []
     for one in data.experiments:
         node = data.nodes.get(one.step)
@@ -78,16 +96,16 @@ def _built(data: ReportData) -> list[Block]:
         sizes = [_count(metrics.get(key)) for key in ("trainable_parameters", "parameters")]
         rows.append([one.name, ", ".join(one.tasks), one.method, *sizes, _state(node), one.spec, _digest(node, whole=True)])
     columns = ("experiment", "trained on", "method", "trainable", "parameters", "state", "spec", "content address")
-    blocks: list[Block] = [Table("Experiments", columns, rows)]
-    waiting = [node for node in data.nodes.values() if node.action != "keep"]
-    if waiting:
-        named = ", ".join(node.name for node in waiting[:10]) + (", …" if len(waiting) > 10 else "")
-        blocks.append(Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}."))
-    steps = [
+    return [Table("Experiments", columns, rows)] if rows else [Remark("There are no experiments.")]
+
+
+def _steps(data: ReportData) -> list[Block]:
+    """Every step with its content address and identity."""
+    rows = [
         [node.name, node.kind, node.action, _digest(node), short(node.provenance.identity) if node.provenance else "–"]
         for node in data.nodes.values()
     ]
-    return [*blocks, Table("Steps", ("step", "kind", "plan", "content address", "identity"), steps)]
+    return [Table("Steps", ("step", "kind", "plan", "content address", "identity"), rows)] if rows else [Remark("There are no steps.")]
 
 
 def _digest(node: Node | None, whole: bool = False) -> str:
@@ -207,19 +225,29 @@ def _token_rows(data: ReportData, node: Node) -> list[Block]:
     return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
 
 
+_CURVES_SHOWN = 12
+"""Trainings with a picture of their own; of more, only the picture of all is drawn, so that the page stays small."""
+
+
 def _losses(data: ReportData) -> list[Block]:
+    """The training losses of all experiments in one picture, then each with its validation losses."""
+    found = {node.name: losses(data.root, node) for node in data.of("train")}
+    curves = {name.removeprefix("train-"): one["loss"] for name, one in found.items() if "loss" in one}
     blocks: list[Block] = []
-    for node in data.of("train"):
-        found = losses(data.root, node)
-        if not found:
-            blocks.append(_missing(f"loss curve of {node.name}", f"engine build {node.name}"))
-            continue
-        values = node.metrics.get("validation_loss", {})
-        last = (
-            ", ".join(f"{task} {_number(value, 3)}" for task, value in values.items()) if isinstance(values, dict) else _number(values, 3)
+    if len(curves) > 1:
+        caption = f"Training loss of {len(curves)} experiments, smoothed, on a logarithmic axis"
+        blocks.append(
+            Picture("loss-all", caption, pictures.curves("loss-all", {name: smoothed(one) for name, one in curves.items()}, log=True))
         )
-        caption = f"{node.name}: {_count(node.metrics.get('steps'))} optimizer steps; final validation loss: {last or '–'}"
-        blocks.append(Picture(f"loss-{node.name}", caption, pictures.curves(f"loss-{node.name}", found)))
+    for node in data.of("train"):
+        if not found[node.name]:
+            blocks.append(_missing(f"loss curve of {node.name}", f"engine build {node.name}"))
+        elif len(curves) <= _CURVES_SHOWN:
+            values = node.metrics.get("validation_loss", {})
+            by_task = values if isinstance(values, dict) else {"": values}
+            last = ", ".join(f"{task} {_number(value, 3)}".strip() for task, value in by_task.items())
+            caption = f"{node.name}: {_count(node.metrics.get('steps'))} optimizer steps; final validation loss: {last or '–'}"
+            blocks.append(Picture(f"loss-{node.name}", caption, pictures.curves(f"loss-{node.name}", found[node.name])))
     return blocks or [Remark("No model is trained.")]
 
 
@@ -232,11 +260,17 @@ def _metrics(data: ReportData) -> list[str]:
 
 
 def _scores(data: ReportData) -> list[Block]:
-    names, blocks = _metrics(data), []
+    names = _metrics(data)
+    blocks: list[Block] = []
     for name in names:
-        blocks.append(Table(f"{name} on held-out rows [interval]", *score_table(data.results, name, intervals=True)))
-        if compared := comparison_table(data.results, name):
-            blocks.append(Table(f"Differences in {name} on the same rows", COMPARISON_COLUMNS, compared))
+        columns, rows = score_table(data.results, name, intervals=True)
+        blocks.append(Table(f"{name} on held-out rows [interval]", columns, rows))
+        if any(cell.endswith((" *", " ~")) for row in rows for cell in row):
+            blocks.append(Remark(STANDING_LEGEND))
+        columns, rows, legend = comparison_table(data.results, name)
+        if rows:
+            blocks += [Table(f"Differences in {name} on the same rows", columns, rows), Remark(legend)]
+    blocks += map(Remark, ignored_text(data.results))
     if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))
     done = {result.experiment for result in data.results}
@@ -268,23 +302,20 @@ def _sweep(sweep: Sweep, main: str) -> list[Block]:
     return blocks
 
 
-def _across(data: ReportData) -> list[Block]:
-    """Every model on every task by the main metric: experiments, then the models they were compared with."""
-    names = _metrics(data)
-    if not names:
-        return [_missing("metrics")]
-    rows = {r.experiment: {task: float(v[names[0]]) for task, v in r.scores.items() if names[0] in v} for r in data.results}
+def _across(data: ReportData, metric: str) -> list[Block]:
+    """METRIC of every model on every task: experiments, then the models they were compared with."""
+    rows = {r.experiment: {task: float(v[metric]) for task, v in r.scores.items() if metric in v} for r in data.results}
     for node in data.of("evaluate"):
         for one in scores(data.root, node):
             if one["score"] == f"{one['task']} {one['metric']}":
                 continue  # the model's own value, which is among the results
             # Two experiments may have different bases; any other name is the same model in all of them.
             model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
-            if one["metric"] == names[0] and one["value"]:
+            if one["metric"] == metric and one["value"]:
                 rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
-    caption = f"{names[0]} of models (rows) on the test rows of tasks (columns)"
-    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else [_missing(f"values of {names[0]}")]
+    caption = f"{metric} of models (rows) on the held-out rows of tasks (columns)"
+    return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else []
 
 
 def _answers(data: ReportData) -> list[Block]:
@@ -303,6 +334,8 @@ def _answers(data: ReportData) -> list[Block]:
     for task, paths in files.items():
         found = _side_by_side(data, task, paths)
         blocks += found or [_missing(f"predictions on {task}")]
+    if any(isinstance(block, Answers) for block in blocks):
+        blocks.insert(0, Remark("Words of an answer that its reference does not have there are marked."))
     return blocks or [Remark("No experiment is evaluated.")]
 
 
@@ -325,8 +358,18 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str]) -> list
     blocks: list[Block] = []
     for key, said in shown.items():
         references = said.get("references") or [str(said.get("reference") or "")]
-        blocks.append(Answers(f"{task}, row {key}", str(said.get("prompt") or ""), "\n".join(references), answers[key]))
+        marked = [(model, _differing(references[0], answer)) for model, answer in answers[key]]
+        blocks.append(Answers(f"{task}, row {key}", str(said.get("prompt") or ""), "\n".join(references), marked))
     return blocks
+
+
+def _differing(reference: str, answer: str) -> list[tuple[str, bool]]:
+    """ANSWER in pieces, each with whether it differs from REFERENCE."""
+    if not reference:
+        return [(answer, False)]
+    wanted, given = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (reference, answer))
+    pieces = SequenceMatcher(None, wanted, given, autojunk=False).get_opcodes()
+    return [(text, kind != "equal") for kind, _, _, start, end in pieces if (text := "".join(given[start:end]))]
 
 
 _COST_COLUMNS = (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.core.errors import UserError, did_you_mean
 from engine.core.part import NAME_PATTERN
 from engine.plan.project import Project, write_text
+from engine.results.ranking import LOWER_IS_BETTER, WITHOUT_BETTER
 from engine.results.sweeps import SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
 from engine.results.table import results
 from engine.spec.notation import dotted, toml
@@ -22,9 +23,6 @@ from engine.spec.notation import dotted, toml
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
 
-LOWER_IS_BETTER = {VALIDATION_LOSS, "loss", "perplexity", "runaway_rate"}
-WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
-"""Metrics of which neither higher nor lower values are better in general."""
 DIGITS = 6
 
 

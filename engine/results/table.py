@@ -10,6 +10,7 @@ from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
+from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings
 
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
@@ -32,6 +33,8 @@ class Result:
     """Whether the scores are up to date with specs, code and data."""
     split: str = "test"
     """The split that was evaluated."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """How differences are tested: `confidence`, `correction`, and further settings; empty without comparisons."""
     benchmarks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """The values of published benchmarks by task and metric; empty if none was run."""
     benchmarks_current: bool = True
@@ -51,13 +54,14 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
             current = plan[evaluation.name].action is Action.KEEP
             folder = evaluation.artifact
             intervals = store.metrics(f"{folder}/scores.json").get("models", {}).get(spec.stem, {})
-            compared = tuple(store.metrics(f"{folder}/comparisons.json").get("comparisons", ()))
+            comparisons = store.metrics(f"{folder}/comparisons.json")
+            compared, tested = tuple(comparisons.get("comparisons", ())), comparisons.get("method", {})
             split = experiment.evaluation.split
             taken = graph[f"benchmark-{name}"] if experiment.benchmarks else None
             values = scores_of(taken, store) if taken else {}
             fresh = taken is None or plan[taken.name].action is Action.KEEP
             tasks = experiment.mixture.tasks if experiment.mixture else ()
-            found.append(Result(name, tasks, method_name(spec), digest, scores, intervals, compared, current, split, values, fresh))
+            found.append(Result(name, tasks, method_name(spec), digest, scores, intervals, compared, current, split, tested, values, fresh))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 
@@ -86,19 +90,24 @@ def scores_of(step: Step, store: Store) -> dict[str, Any]:
     return {task: values for task, values in store.metrics(step.metrics).items() if isinstance(values, dict)}
 
 
-def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -> tuple[list[str], list[list[str]]]:
+def score_table(
+    found: Sequence[Result], metric: str, intervals: bool = False, sort: str | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Columns and rows: METRIC of every experiment on every task, and `stops`: the share of answers that end with an end token.
 
-    If any experiment is evaluated on validation rows, a column names the split: values of different splits are not comparable.
+    Values are marked with their standing. If any experiment is evaluated on validation rows, a column names the split: values of
+    different splits are not comparable. SORT orders rows by a task, the best value first, or by `experiment` or `method`; raises
+    UserError for any other name.
     """
     tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
+    ranks = {task: standings(found, metric, task) for task in tasks}
     mixed = any(result.split != "test" for result in found)
     state = ["state"] if _any_stale(found) else []
     columns = ["experiment", "trained on", "method", "digest", *(["split"] if mixed else []), *tasks, "stops", *state]
     rows = []
-    for result in found:
+    for result in _sorted(found, metric, tasks, sort):
         ended = [scores["eos_rate"] for scores in result.scores.values() if "eos_rate" in scores]
-        cells = [_score(result, task, metric, intervals) for task in tasks]
+        cells = [_score(result, task, metric, intervals, ranks[task]) for task in tasks]
         trained_on = ", ".join(result.tasks) or "–"
         address = short(result.digest) if result.digest else "–"
         state = ["current" if result.current else "stale"] if _any_stale(found) else []
@@ -108,10 +117,41 @@ def score_table(found: Sequence[Result], metric: str, intervals: bool = False) -
     return columns, rows
 
 
-def _score(result: Result, task: str, metric: str, with_interval: bool) -> str:
+def _sorted(found: Sequence[Result], metric: str, tasks: Sequence[str], by: str | None) -> Sequence[Result]:
+    if by is None:
+        return found
+    if by in ("experiment", "method"):
+        return sorted(found, key=lambda result: getattr(result, by))
+    if by not in tasks:
+        known = ("experiment", "method", *tasks)
+        raise UserError(
+            f"the table of {metric} has no column '{by}' to sort by", hint=did_you_mean(by, known) or f"known: {', '.join(known)}"
+        )
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    return sorted(found, key=lambda result: sign * result.scores.get(by, {}).get(metric, -sign * float("inf")))
+
+
+def _score(result: Result, task: str, metric: str, with_interval: bool, ranks: Mapping[str, Standing]) -> str:
     value = number(result.scores.get(task, {}).get(metric))
     around = result.intervals.get(task, {}).get(metric)
-    return f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
+    shown = f"{value} [{number(around['low'])}, {number(around['high'])}]" if with_interval and around else value
+    return f"{shown} {ranks[result.experiment].value}" if result.experiment in ranks else shown
+
+
+def value_rows(found: Iterable[Result], metric: str | None) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of every value, or of those of METRIC, with its interval: one value per row, unrounded, for programs."""
+    columns = ["experiment", "trained_on", "method", "digest", "task", "split", "metric", "value", "low", "high", "rows", "current"]
+    rows = []
+    for result in found:
+        for task, scores in result.scores.items():
+            for name, value in scores.items():
+                if isinstance(value, float) and metric in (None, name):
+                    around = result.intervals.get(task, {}).get(name, {})
+                    ends = [str(around.get(end, "")) for end in ("low", "high")]
+                    whose = [result.experiment, " ".join(result.tasks), result.method, result.digest or ""]
+                    count, current = str(scores.get("rows", "")), str(result.current).lower()
+                    rows.append([*whose, task, result.split, name, str(value), *ends, count, current])
+    return columns, rows
 
 
 def ignored_text(found: Iterable[Result]) -> list[str]:
@@ -141,31 +181,30 @@ def benchmark_table(found: Iterable[Result]) -> list[list[str]]:
     return rows
 
 
-COMPARISON_COLUMNS = (
-    "experiment",
-    "task",
-    "trained on it",
-    "compared with",
-    "value",
-    "baseline",
-    "difference",
-    "interval",
-    "p",
-    "significant",
-)
-
-
-def comparison_table(found: Sequence[Result], metric: str) -> list[list[str]]:
-    """METRIC of every experiment against every model that it is compared with, and which differences are significant."""
+def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], list[list[str]], str]:
+    """Columns, rows and legend: METRIC of every experiment against every model that it is compared with, and what is significant."""
+    corrections = {str(result.statistics.get("correction", "")) for result in found if result.comparisons}
+    confidences = {float(result.statistics["confidence"]) for result in found if "confidence" in result.statistics}
+    corrected = _CORRECTED.get(next(iter(corrections), ""), "p (corrected)") if len(corrections) == 1 else "p (corrected)"
+    columns = ["experiment", "task", "trained on it", "compared with", "value", "baseline", "difference", "interval", "p", corrected]
     rows = []
     for result in found:
         for one in result.comparisons:
             if one["metric"] == metric:
                 interval = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
-                values = [number(one["value"]), number(one["other_value"]), f"{one['difference']:+.2f}", interval, _p(one["p_corrected"])]
+                values = [number(one["value"]), number(one["other_value"]), f"{one['difference']:+.2f}", interval]
                 trained_on, significant = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
-                rows.append([result.experiment, one["task"], trained_on, one["other"], *values, significant])
-    return rows
+                chances = [_p(one["p"]), _p(one["p_corrected"])]
+                rows.append([result.experiment, one["task"], trained_on, one["other"], *values, *chances, significant])
+    level = f"{1 - confidences.pop():.2g}" if len(confidences) == 1 else "1 - confidence"
+    legend = (
+        f"interval and p: of this difference alone; {corrected}: corrected for all comparisons of an experiment by this metric; "
+        f"significant: {corrected} < {level}"
+    )
+    return [*columns, "significant"], rows, legend
+
+
+_CORRECTED = {"holm": "p (Holm)", "benjamini_hochberg": "p (Benjamini-Hochberg)", "none": "p (uncorrected)"}
 
 
 def _p(value: float) -> str:
@@ -190,8 +229,3 @@ def digest_of(step: Step, store: Store) -> str | None:
         return None
     found = from_statement(store.metrics(step.provenance))
     return found.digest if found else None
-
-
-def number(value: float | None) -> str:
-    """A score as tables show it."""
-    return "–" if value is None else f"{value:.2f}"

@@ -15,7 +15,7 @@ from engine.core.errors import UserError
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
-from engine.report.blocks import Remark, Section, Table, TokenRow
+from engine.report.blocks import Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import Node, ReportData, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
@@ -24,7 +24,7 @@ from stages.tokens.files import TokenWriter
 
 ROOT = Path(__file__).parents[3]
 TITLES = (
-    "What was built|Step graph|Data funnel|Mixture|Tokens and labels|Loss curves|Metrics|Across tasks|Sample predictions|Cost|Reproduce"
+    "Summary|Sample predictions|Metrics|Loss curves|Data funnel|Mixture|Tokens and labels|Cost|Reproduce|Experiments|Step graph|Steps"
 ).split("|")
 MEMORY = {"memory_before_bytes": 2**20, "training_memory_bytes": 3 * 2**20}
 EVIL = "<script>alert('1')</script> | `x` $a_1$"
@@ -107,7 +107,7 @@ def matter(tmp_path: Path) -> ReportData:
         ),
     ]
     comparison = {"task": "a", "metric": "exact_match", "other": "base", "value": 0.75, "other_value": 0.25, "difference": 0.5}
-    comparison |= {"low": 0.25, "high": 0.75, "p_corrected": 0.031, "real": True, "trained_on": True}
+    comparison |= {"low": 0.25, "high": 0.75, "p": 0.031, "p_corrected": 0.031, "real": True, "trained_on": True}
     around = {"a": {"exact_match": {"value": 0.75, "low": 0.5, "high": 1.0}}}
     result = Result("one", ("a",), "lora", "sha256:" + "ab" * 32, {"a": {"exact_match": 0.75, "rows": 4}}, around, (comparison,), True)
     return ReportData(
@@ -161,7 +161,7 @@ def test_the_numbers_of_the_road(matter: ReportData):
         "2.00 MiB",
         "1.50",
     )
-    assert cells(matter, "What was built", 1)[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "What was built")
+    assert cells(matter, "Steps")[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "Summary")
 
 
 def test_supervised_tokens_are_marked(matter: ReportData):
@@ -186,6 +186,30 @@ def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: Repo
     assert "split" not in score_table([tested], "exact_match")[0]
 
 
+def test_words_that_differ_from_the_reference_are_marked(matter: ReportData):
+    (matter.root / "one.jsonl").write_text(
+        json.dumps({"id": "r1", "prompt": "Say", "reference": "yes, all of it", "answer": "yes, none of it"})
+    )
+    page, twin = html("Report", sections(matter)), markdown("Report", sections(matter))
+    assert '<span>yes, </span><mark class="differs">none</mark><span> of it</span>' in page and "yes, <b>none</b> of it" in twin
+
+
+def test_what_a_terminal_would_obey_is_shown(matter: ReportData):
+    (matter.root / "one.jsonl").write_text(json.dumps({"id": "r1", "prompt": "\x1b[2J", "reference": "a", "answer": "\x1b]0;b\x07"}))
+    for text in (html("Report", sections(matter)), markdown("Report", sections(matter))):
+        assert "\x1b" not in text and "\x07" not in text and r"x1b[2J" in text
+
+
+def test_of_many_trainings_one_picture_shows_all(matter: ReportData):
+    more = {f"train-{n}": replace(matter.nodes["train-one"], name=f"train-{n}") for n in range(20)}
+    (section,) = [one for one in sections(replace(matter, nodes={**matter.nodes, **more})) if one.title == "Loss curves"]
+    assert [block.name for block in section.blocks if isinstance(block, Picture)] == ["loss-all"]
+    (section,) = [
+        one for one in sections(replace(matter, nodes={**matter.nodes, "train-two": more["train-0"]})) if one.title == "Loss curves"
+    ]
+    assert len(section.blocks) == 3
+
+
 def test_values_are_escaped(matter: ReportData):
     found = sections(replace(matter, experiments=[replace(matter.experiments[0], name=EVIL)]))
     page, twin = html(EVIL, found), markdown(EVIL, found)
@@ -205,7 +229,7 @@ def test_a_page_stands_alone(matter: ReportData):
 
 def test_the_same_values_give_the_same_bytes(matter: ReportData, tmp_path: Path):
     first, second = (write(tmp_path / name, "Report", sections(matter)) for name in ("one", "two"))
-    assert [path.name for path in first] == ["report.html", "report.md", "graph.svg", "loss-train-one.svg", "heat-map.svg"]
+    assert [path.name for path in first] == ["report.html", "report.md", "heat-map.svg", "loss-train-one.svg", "graph.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     for path in first[2:]:
         ElementTree.fromstring(path.read_text())
@@ -215,7 +239,7 @@ def test_the_same_values_give_the_same_bytes(matter: ReportData, tmp_path: Path)
 def test_pictures_that_are_no_longer_there_are_removed(matter: ReportData, tmp_path: Path):
     write(tmp_path / "out", "Report", sections(matter))
     write(tmp_path / "out", "Report", sections(matter)[:1])
-    assert not list((tmp_path / "out/pictures").iterdir())
+    assert [path.name for path in (tmp_path / "out/pictures").iterdir()] == ["heat-map.svg"]
 
 
 def test_what_is_missing_is_said(tmp_path: Path, matter: ReportData):
@@ -223,9 +247,9 @@ def test_what_is_missing_is_said(tmp_path: Path, matter: ReportData):
     nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
     empty = ReportData(tmp_path / "empty", nodes, matter.experiments)
     html("Report", sections(empty)), markdown("Report", sections(empty))
-    for title in ("Mixture", "Tokens and labels", "Loss curves", "Metrics", "Across tasks", "Sample predictions", "Cost"):
+    for title in ("Mixture", "Tokens and labels", "Loss curves", "Metrics", "Sample predictions", "Cost"):
         assert "Run: engine build" in remarks(empty, title), title
-    assert cells(empty, "What was built")[0]["state"] == "not built"
+    assert cells(empty, "Experiments")[0]["state"] == "not built"
     assert "No run record names a commit" in remarks(empty, "Reproduce")
 
 
@@ -235,8 +259,12 @@ def test_no_steps_at_all(tmp_path: Path):
     assert "There are no steps." in html("Report", found)
 
 
+def reproduced(matter: ReportData) -> str:
+    return markdown("Report", [one for one in sections(matter) if one.title == "Reproduce"])
+
+
 def test_the_commands_build_the_specs_at_their_commit(matter: ReportData):
-    twin = markdown("Report", sections(matter)[-1:])
+    twin = reproduced(matter)
     lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
     lines.append("engine verify train-one")
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
@@ -244,7 +272,7 @@ def test_the_commands_build_the_specs_at_their_commit(matter: ReportData):
 
 def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: ReportData):
     (matter.root / "requirements-devices.lock").touch()
-    assert "git checkout c0ffee\nmake setup\nengine check" in markdown("Report", sections(matter)[-1:])
+    assert "git checkout c0ffee\nmake setup\nengine check" in reproduced(matter)
 
 
 def test_a_large_graph_is_drawn_by_kind():
@@ -268,7 +296,7 @@ def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: ReportData)
         ({**matter.nodes, "evaluate-two": replace(matter.nodes["evaluate-one"], name="evaluate-two")}, ["one, two", "base of one, two"]),
     ):
         (section,) = [one for one in sections(replace(matter, nodes=nodes)) if one.title == "Sample predictions"]
-        assert [model for model, _ in section.blocks[0].answers] == names
+        assert [model for model, _ in section.blocks[1].answers] == names
 
 
 def test_markdown_cells():

@@ -1,0 +1,106 @@
+"""Which experiments are best on which tasks, how sure that is, and the same in sentences."""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.results.table import Result
+
+LOWER_IS_BETTER = {"validation_loss", "loss", "perplexity", "runaway_rate"}
+WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
+"""Metrics of which neither higher nor lower values are better in general."""
+
+
+class Standing(Enum):
+    """How an experiment's value on a task stands to the best value on it; the values are the marks in tables."""
+
+    BEST = "*"
+    UNCLEAR = "~"
+    """Lower than the best, but not clearly: the comparison of the two is not significant or, without one, their intervals overlap."""
+    WORSE = " "
+
+
+STANDING_LEGEND = "* best on the task; ~ not clearly worse: no significant difference from the best, or overlapping intervals"
+
+
+def standings(found: "Sequence[Result]", metric: str, task: str) -> dict[str, Standing]:
+    """The standing of each experiment that has METRIC on TASK, by name.
+
+    Empty if nothing can be ranked: a metric without a better direction, fewer than two experiments, or values of different splits.
+    """
+    measured = [result for result in found if isinstance(result.scores.get(task, {}).get(metric), float)]
+    if metric in WITHOUT_BETTER or len(measured) < 2 or len({result.split for result in measured}) > 1:
+        return {}
+    choose = min if metric in LOWER_IS_BETTER else max
+    top = choose(result.scores[task][metric] for result in measured)
+    best = [result for result in measured if result.scores[task][metric] == top]
+    return {
+        result.experiment: Standing.BEST
+        if result in best
+        else Standing.UNCLEAR
+        if any(_unclear(result, other, metric, task) for other in best)
+        else Standing.WORSE
+        for result in measured
+    }
+
+
+def _unclear(one: "Result", other: "Result", metric: str, task: str) -> bool:
+    for result, name in ((one, other.experiment), (other, one.experiment)):
+        for compared in result.comparisons:
+            if (compared["task"], compared["metric"], compared["other"]) == (task, metric, name):
+                return not compared["real"]
+    around = [result.intervals.get(task, {}).get(metric) for result in (one, other)]
+    if around[0] is None or around[1] is None:
+        return False
+    return bool(max(around[0]["low"], around[1]["low"]) <= min(around[0]["high"], around[1]["high"]))
+
+
+def headline(found: "Sequence[Result]", metric: str) -> list[str]:
+    """What METRIC says, in sentences: which experiments are best, and how far those trained on one task get on the others."""
+    tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if isinstance(scores.get(metric), float)))
+    ranks = {task: standings(found, metric, task) for task in tasks}
+    best = {
+        result.experiment: [task for task in tasks if ranks[task].get(result.experiment) is Standing.BEST]
+        for result in found
+        if any(ranks.values())
+    }
+    said = []
+    everywhere = [name for name, on in best.items() if len(on) == len(tasks)]
+    if everywhere:
+        where = f"each of the {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
+        said.append(f"Best on {where}: {_and(everywhere)} ({metric} {_range(found, metric, everywhere, tasks)}).")
+    else:
+        for task in tasks:
+            if names := [name for name, on in best.items() if task in on]:
+                rest = [name for name, standing in ranks[task].items() if standing is Standing.UNCLEAR]
+                unclear = f"; not clearly worse: {_and(rest)}" if rest else ""
+                said.append(f"Best on {task}: {_and(names)} ({metric} {_range(found, metric, names, [task])}){unclear}.")
+    alone = [(result, task) for result in found if len(result.tasks) == 1 for task in tasks if task not in result.tasks]
+    elsewhere = [(result.scores[task][metric], result.experiment, task) for result, task in alone if metric in result.scores.get(task, {})]
+    if elsewhere and metric not in WITHOUT_BETTER:
+        value, name, task = (min if metric in LOWER_IS_BETTER else max)(elsewhere, key=lambda one: one[0])
+        said.append(f"Experiments trained on one task reach at best {number(value)} on any other ({name} on {task}).")
+    if stale := [result.experiment for result in found if not result.current]:
+        said.append(f"Out of date: {_and(stale)}.")
+    return said
+
+
+def _range(found: "Sequence[Result]", metric: str, names: Sequence[str], tasks: Sequence[str]) -> str:
+    """The value, or the lowest and highest values, of NAMES on TASKS; a single value with its interval."""
+    chosen = [(result, task) for result in found if result.experiment in names for task in tasks]
+    values = sorted({number(result.scores[task][metric]) for result, task in chosen}, key=float)
+    around = {tuple(number(result.intervals.get(task, {}).get(metric, {}).get(end)) for end in ("low", "high")) for result, task in chosen}
+    if len(values) > 1:
+        return f"{values[0]} to {values[-1]}"
+    (low, high), *others = around
+    return values[0] if others or "–" in (low, high) else f"{values[0]} [{low}, {high}]"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def number(value: float | None) -> str:
+    """A score as tables show it."""
+    return "–" if value is None else f"{value:.2f}"

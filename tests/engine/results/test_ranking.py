@@ -1,0 +1,85 @@
+"""Which experiment is best, how sure that is, and the same in sentences."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.results.ranking import Standing, headline, standings
+from engine.results.table import Result, comparison_table, score_table, value_rows
+
+TASKS = ("a", "b")
+
+
+def result(name: str, tasks: Sequence[str] = TASKS, comparisons: tuple = (), metric: str = "exact_match", **values: tuple) -> Result:
+    """An experiment with a value, low and high for each task."""
+    scores = {task: {metric: value, "rows": 10} for task, (value, _, _) in values.items()}
+    around = {task: {metric: {"value": value, "low": low, "high": high}} for task, (value, low, high) in values.items()}
+    statistics = {"confidence": 0.95, "correction": "holm"} if comparisons else {}
+    return Result(name, tuple(tasks), "lora", None, scores, around, comparisons, True, statistics=statistics)
+
+
+def compared(task: str, other: str, real: bool, p: float = 0.02) -> dict:
+    values = {"value": 0.5, "other_value": 0.6, "difference": -0.1, "low": -0.2, "high": -0.01, "p": p, "p_corrected": min(1.0, 40 * p)}
+    return {"task": task, "metric": "exact_match", "other": other, "real": real, "trained_on": True, **values}
+
+
+def test_overlapping_intervals_leave_open_which_is_better():
+    found = [result("one", a=(0.9, 0.8, 1.0)), result("two", a=(0.85, 0.75, 0.95)), result("three", a=(0.5, 0.4, 0.6))]
+    assert standings(found, "exact_match", "a") == {"one": Standing.BEST, "two": Standing.UNCLEAR, "three": Standing.WORSE}
+
+
+def test_a_paired_comparison_decides_before_intervals_do():
+    best = result("one", a=(0.9, 0.8, 1.0))
+    for real, expected in ((True, Standing.WORSE), (False, Standing.UNCLEAR)):
+        for overlapping in ((0.85, 0.75, 0.95), (0.5, 0.4, 0.6)):
+            other = result("two", comparisons=(compared("a", "one", real),), a=overlapping)
+            assert standings([best, other], "exact_match", "a")["two"] is expected
+
+
+def test_of_perplexity_the_lowest_is_best_and_of_length_none():
+    found = [result("one", metric="perplexity", a=(9.0, 8.0, 10.0)), result("two", metric="perplexity", a=(3.0, 2.0, 4.0))]
+    assert standings(found, "perplexity", "a") == {"one": Standing.WORSE, "two": Standing.BEST}
+    assert [row[0] for row in score_table(found, "perplexity", sort="a")[1]] == ["two", "one"]
+    assert standings([result("one", metric="length", a=(9.0, 8.0, 10.0))] * 2, "length", "a") == {}
+
+
+def test_an_interval_without_zero_beside_a_large_p_is_explained():
+    columns, rows, legend = comparison_table([result("one", comparisons=(compared("a", "base", False),), a=(0.5, 0.4, 0.6))], "exact_match")
+    row = dict(zip(columns, rows[0], strict=True))
+    assert (row["interval"], row["p"], row["p (Holm)"], row["significant"]) == ("[-0.20, -0.01]", "0.020", "0.800", "no")
+    assert "p (Holm): corrected for all comparisons of an experiment by this metric" in legend and "p (Holm) < 0.05" in legend
+
+
+def test_the_headline_names_the_best_and_what_single_tasks_do_elsewhere():
+    found = [
+        result("person", ("a",), a=(0.9, 0.8, 1.0), b=(0.0, 0.0, 0.1)),
+        result("both", a=(0.95, 0.9, 1.0), b=(0.8, 0.7, 0.9)),
+    ]
+    assert headline(found, "exact_match") == [
+        "Best on each of the 2 tasks: both (exact_match 0.80 to 0.95).",
+        "Experiments trained on one task reach at best 0.00 on any other (person on b).",
+    ]
+    assert headline(found[:1], "exact_match")[0].startswith("Experiments trained on one task")
+    split = [found[0], result("both", a=(0.5, 0.4, 0.6), b=(0.8, 0.7, 0.9))]
+    assert headline(split, "exact_match")[:2] == [
+        "Best on a: person (exact_match 0.90 [0.80, 1.00]).",
+        "Best on b: both (exact_match 0.80 [0.70, 0.90]).",
+    ]
+
+
+VALUES = st.tuples(st.floats(0, 1), st.floats(0, 0.2)).map(lambda one: (one[0], one[0] - one[1], one[0] + one[1]))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(TASKS), VALUES), min_size=1, max_size=5), st.sampled_from(["exact_match", "perplexity"]))
+def test_every_ranked_task_has_a_best_and_tables_lose_no_value(values: list[dict], metric: str):
+    found = [result(f"e{n}", metric=metric, **one) for n, one in enumerate(values)]
+    for task in TASKS:
+        ranks = standings(found, metric, task)
+        measured = [one.experiment for one in found if task in one.scores]
+        assert set(ranks) == (set(measured) if len(measured) > 1 else set())
+        assert not ranks or Standing.BEST in ranks.values()
+    columns, rows = score_table(found, metric, intervals=True)
+    assert sum("[" in cell for row in rows for cell in row) == sum(map(len, values))
+    assert len(value_rows(found, None)[1]) == sum(map(len, values)) and headline(found, metric) is not None
+    assert all(len(row) == len(columns) for row in rows)
