@@ -21,7 +21,7 @@ def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fold
 
 @app.command()
 def doctor(json: Json = False) -> None:
-    """Check the setup of a workspace: git, DVC, the merge driver, dvc.lock, the cache. Exit code 1 if a check fails."""
+    """Check this machine and the workspace: versions, devices, git, DVC, its remote, the cache. Exit code 1 if a check fails."""
     from engine.cli import render
     from engine.setup.doctor import COLUMNS, examine
 

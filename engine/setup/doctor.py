@@ -1,21 +1,32 @@
-"""Checks the setup of a workspace without loading a spec: git, DVC, the merge driver, `dvc.lock` and the cache."""
+"""Checks this machine and the setup of a workspace, without loading a spec or importing torch."""
 
 import os
+import platform
+import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engine.build.machine import devices_here, has_gpu
 from engine.core.errors import UserError
 from engine.dvc import conflicts, dvcfile, git
-from engine.dvc.config import cache_settings
-from engine.identity.environment import LOCKS
+from engine.dvc.config import cache_settings, default_remote
+from engine.dvc.remote import Remote, Unreadable
+from engine.identity.environment import LOCKS, Environment, find, way_out
+from engine.setup.versions import relevant_packages
+from stages.process import numerics
 
 COLUMNS = ("check", "passed", "detail")
 TESTED_DVC = "3.67"
 """The minor version of DVC whose files and caches `engine.dvc.dvcfile` and `engine.dvc.recording` write."""
+ROOM = 2**30
+"""Bytes of free disk space below which a build is likely to fail."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,14 @@ def examine(root: Path) -> list[Finding]:
 
 
 def _findings(root: Path) -> Iterator[Finding]:
+    yield Finding("Python", sys.version_info >= (3, 11), f"{platform.python_version()} ({sys.executable})")
+    yield _torch()
+    obstacle = numerics.obstacle()
+    yield Finding("portable numerics", True, obstacle or "AVX2: the same recipe gives the same bytes as on other processors of this maker")
+    yield from _packages(root)
     repository = git.has_repository(root)
     yield Finding("git repository", repository, "found" if repository else "not found: run git init")
+    yield _author(root)
     inside = (root / ".dvc").is_dir()
     yield Finding("DVC repository", inside, ".dvc" if inside else f"not found: run engine init {root}")
     yield _version()
@@ -53,6 +70,7 @@ def _findings(root: Path) -> Iterator[Finding]:
         yield _readable(root, name)
     if inside:
         yield from _cache(root)
+        yield _remote(root)
 
 
 def _version() -> Finding:
@@ -61,6 +79,50 @@ def _version() -> Finding:
     except PackageNotFoundError:
         return Finding("DVC version", False, "DVC is not installed")
     return Finding("DVC version", found.startswith(f"{TESTED_DVC}."), f"{found}; tested with {TESTED_DVC}")
+
+
+def _torch() -> Finding:
+    found = find("torch")
+    if found is None:
+        return Finding("torch", True, 'not installed: this machine plans, and builds no models; to build: pip install "adapterbuild"')
+    count = devices_here()
+    devices = f"{count or 'some'} {'GPU' if has_gpu() else 'CPU core'}{'' if count == 1 else 's'}"
+    return Finding("torch", True, f"{found}, {devices}")
+
+
+def _packages(root: Path) -> Iterator[Finding]:
+    """Whether the installed versions of packages that affect results are those of the lock; nothing without a lock."""
+    locked = Environment(root)
+    wanted = {name: locked.version(name) for name in relevant_packages() if locked.lists(name)}
+    differing = {name: version for name, version in wanted.items() if find(name) not in (None, version)}
+    if wanted:
+        shown = ", ".join(f"{name} {find(name)} (locked: {version})" for name, version in list(differing.items())[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        detail = f"{shown}{more}: {way_out(root, differing)}" if differing else f"as locked: {len(wanted)} packages that affect results"
+        yield Finding("installed versions", not differing, detail)
+
+
+def _author(root: Path) -> Finding:
+    """Whether git knows who commits; a build records commits but makes none."""
+    command = ["git", "-C", str(root), "var", "GIT_AUTHOR_IDENT"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Finding("git identity", True, done.stdout.rpartition(">")[0] + ">")
+    hint = 'unknown, so that `git commit` fails: run git config --global user.name "…" and git config --global user.email "…"'
+    return Finding("git identity", False, hint)
+
+
+def _remote(root: Path) -> Finding:
+    """Whether DVC's default remote answers within the timeout of remotes."""
+    url = re.sub(r"//[^@/]*@", "//", default_remote(root).get("url", ""))
+    if not url:
+        return Finding("DVC remote", True, "none: results stay on this machine; to share them: dvc remote add --default NAME URL")
+    try:
+        with Remote(root) as remote:
+            remote.texts(["doctor"])
+    except (Unreadable, UserError) as error:
+        return Finding("DVC remote", False, f"{url} cannot be read: {str(error).splitlines()[0]}")
+    return Finding("DVC remote", True, f"{url} answers")
 
 
 def _lock(root: Path) -> Finding:
@@ -104,3 +166,6 @@ def _cache(root: Path) -> Iterator[Finding]:
     writable = os.access(there, os.W_OK)
     shared = ", shared with the group" if cache.shared else ""
     yield Finding("cache", writable, f"{cache.folder} ({', '.join(cache.links)}{shared})" + ("" if writable else ": not writable"))
+    free = shutil.disk_usage(there).free
+    hint = "" if free >= ROOM else ": free disk space, for example with engine gc"
+    yield Finding("disk space of the cache", free >= ROOM, f"{free / 1e9:,.1f} GB free{hint}")
