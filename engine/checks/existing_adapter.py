@@ -15,8 +15,7 @@ from engine.spec.notation import toml
 from stages import fetch, train
 from stages.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapter_weights
 from stages.models.folders import read_adapter_config as read
-from stages.train.methods.base import TrainingMethod
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank, TrainingMethod
 from stages.train.methods.saved import differences, saved_method
 
 Shapes = Mapping[str, tuple[int, ...]]

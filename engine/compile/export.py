@@ -13,7 +13,7 @@ from stages import export, predict
 from stages.export.formats import ExportFormat
 from stages.export.formats.base import Adapter
 from stages.merge import Merging
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank
 
 _MORE = ("use_dora", "modules_to_save")
 

@@ -8,7 +8,7 @@ from engine.core.graph import Step
 from engine.spec.sections import Spec
 from stages import merge
 from stages.train.methods import Method
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank
 
 
 def add_merge(
