@@ -12,7 +12,8 @@ from stages.models.positions import ENDLESS, positions
 from stages.rescale.scalings import Scaling
 
 if TYPE_CHECKING:
-    from engine.spec.sections import ScratchModel, Spec
+    from engine.spec.models import ScratchModel
+    from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)

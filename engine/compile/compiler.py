@@ -22,7 +22,8 @@ from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
-from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
+from engine.spec.models import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
 from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_pairs

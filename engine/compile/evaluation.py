@@ -7,7 +7,7 @@ loads their common base once.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.checks.context_length import long_answer
 from engine.compile.compilation import Base, Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
@@ -16,10 +16,13 @@ from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from engine.spec.sections import Spec, TrainedModel
+from engine.spec.models import TrainedModel
 from stages import evaluate, predict
 from stages.chat.markers import Markers
 from stages.tokenize.masks import Delimited
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies for over-long rows that also apply to prompts without a completion; with any other policy, a prompt that is too long is an
@@ -73,12 +76,12 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     )
 
 
-def _role(spec: Spec, task: str) -> str:
+def _role(spec: "Spec", task: str) -> str:
     """The role of a task's rows in a predict step."""
     return f"{spec.experiment.evaluation.split}/{task}"
 
 
-def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
+def _step(spec: "Spec", name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
     locate = locate_below(
         spec,
         ("evaluation",),
@@ -95,7 +98,7 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
     return Step(name, predict.KIND, parameters, {**reads, **chat_template(spec)}, description, spec.where("evaluation"), locate)
 
 
-def _tasks(spec: Spec) -> tuple[str, ...]:
+def _tasks(spec: "Spec") -> tuple[str, ...]:
     return spec.experiment.evaluated_tasks
 
 

@@ -14,7 +14,7 @@ from engine.core.errors import Location, Problem, UserError
 from engine.spec.positions import Key, Span, positions
 
 _MODEL_KEYS = ("architecture", "path", "id", "gguf", "experiment")
-"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.sections` checks them."""
+"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.models` checks them."""
 _ADAPTER = ("model", "adapter")
 """A folder or a table: a commit must not go over to another id."""
 
