@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from engine.checks.bin_length import bin_tokens, unpackable
-from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch, read_config
+from engine.checks.configurations import read_adapter_config, read_config
+from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch
 from engine.checks.continued_adapter import not_continued
-from engine.checks.existing_adapter import read_adapter_config
 from engine.checks.template_fields import unknown_fields
 from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder

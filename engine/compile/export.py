@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine.checks.existing_adapter import read_adapter_config
+from engine.checks.configurations import read_adapter_config
 from engine.compile.compilation import Compilation, Subject, encoder_decoder, locate_below, narrow
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
