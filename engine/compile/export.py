@@ -8,7 +8,6 @@ from engine.compile.compilation import Compilation, Subject, encoder_decoder, lo
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.identity.environment import Environment, find
-from engine.spec.sections import Merge
 from stages import export, predict
 from stages.export.formats import ExportFormat
 from stages.export.formats.base import Adapter
@@ -33,7 +32,7 @@ def add_exports(c: Compilation, subject: Subject, asked: Step, merged: Callable[
         what = "encoder-decoder models cannot be exported: an export is asked as a causal model"
         c.problems += found or [Problem(what, spec.where("export"), "remove [export]; [merge] writes their weights")]
         return
-    weights = merged(spec.experiment.merge or Merge()) if any(_needs_merge(subject, into) for into in section.formats) else None
+    weights = merged(spec.experiment.merge or Merging()) if any(_needs_merge(subject, into) for into in section.formats) else None
     for number, into in enumerate(section.formats):
         if weights or not _needs_merge(subject, into):
             c.add(_step(subject, number, into, weights, asked), spec)
