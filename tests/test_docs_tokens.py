@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from engine.compile.compiler import compile_graph
 from engine.core.part import Part, with_tuples
 from engine.spec.load import load_specs
-from engine.spec.sections import Mixture, Model, Spec, Task, Tokenization, Training
+from engine.spec.models import Model
+from engine.spec.sections import Mixture, Spec, Task, Tokenization, Training
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("formats-and-masks", "mix-and-pack", "generate-with-a-chat-api")

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.core.errors import UserError
 from engine.core.graph import Step
 from engine.dvc.dvcfile import Record
-from engine.dvc.store import Store
 from engine.identity.provenance import Provenance, parse
+
+if TYPE_CHECKING:
+    from engine.dvc.store import Store
 
 SHORTEST = 6
 """The minimum number of digits of an address; fewer are taken for a mistyped name."""
@@ -40,7 +43,7 @@ def of_steps(root: Path, steps: Iterable[Step]) -> dict[str, str]:
     return {name: statement.digest for name, statement in statements.items() if statement}
 
 
-def provenance_of(run: Record, store: Store) -> Provenance | None:
+def provenance_of(run: Record, store: "Store") -> Provenance | None:
     """The provenance of a recorded run; None if the cache lacks it or holds a damaged file."""
     for path, entry in run.outputs.items():
         if path.endswith(PROVENANCE) and (data := store.read(entry.md5)) is not None:

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.artifacts.bases import Base
 from engine.identity.provenance import Provenance
+
+if TYPE_CHECKING:
+    from engine.artifacts.bases import Base
 
 CARD = "README.md"
 
@@ -28,12 +30,12 @@ class Way(Enum):
     UNNAMED = "not included: it was not available"
 
 
-def card(told: Provenance, base: Base | None, way: Way, config: Mapping[str, Any]) -> str:
+def card(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any]) -> str:
     """The card of the artifact of TOLD, whose base is provided in this WAY; CONFIG is its `adapter_config.json`."""
     return "\n".join([*_head(told, base, config), "", *_body(told, base, way, config)]) + "\n"
 
 
-def _head(told: Provenance, base: Base | None, config: Mapping[str, Any]) -> Iterator[str]:
+def _head(told: Provenance, base: "Base | None", config: Mapping[str, Any]) -> Iterator[str]:
     """The metadata for the hub: https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
     yield "---"
     yield f"library_name: {'peft' if base else 'transformers'}"
@@ -48,7 +50,7 @@ def _head(told: Provenance, base: Base | None, config: Mapping[str, Any]) -> Ite
     yield "---"
 
 
-def _body(told: Provenance, base: Base | None, way: Way, config: Mapping[str, Any]) -> Iterator[str]:
+def _body(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any]) -> Iterator[str]:
     yield f"# {told.step}"
     yield ""
     yield f"Trained by adapterbuild; method `{_method(told)}`. Content address: `{told.digest}`."
@@ -72,13 +74,13 @@ def _method(told: Provenance) -> str:
     return str(method["kind"]) if isinstance(method, dict) else str(method)
 
 
-def _base(base: Base) -> str:
+def _base(base: "Base") -> str:
     if base.hub:
         return f"`{base.hub[0]}` at revision `{base.hub[1]}`"
     return f"`{base.name}`" + (f", content address `{base.made.digest}`" if base.made else "")
 
 
-def _loading(base: Base | None, way: Way, config: Mapping[str, Any]) -> Iterator[str]:
+def _loading(base: "Base | None", way: Way, config: Mapping[str, Any]) -> Iterator[str]:
     """The commands that load it, each to be run in this folder."""
     yield "## Loading it"
     yield ""

@@ -1,8 +1,13 @@
 """Checks of a spec's batching: the bin length for the mixture, and models that do not support packed rows."""
 
+from typing import TYPE_CHECKING
+
 from engine.core.errors import Problem
-from engine.spec.sections import Experiment, ScratchModel, Spec, Training
+from engine.spec.models import ScratchModel
 from stages.train.batching import Packed
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Experiment, Spec, Training
 
 _NOT_FLAT = {
     "bloom": "its ALiBi attention does not support row boundaries inside a sequence",
@@ -11,13 +16,13 @@ _NOT_FLAT = {
 """Architectures that do not support several rows in one sequence, and why."""
 
 
-def bin_tokens(experiment: Experiment, training: Training) -> int | None:
+def bin_tokens(experiment: "Experiment", training: "Training") -> int | None:
     """Length of a bin of TRAINING in tokens; None if rows are not packed."""
     batching = training.batching
     return (batching.length or experiment.tokenization.max_length) if isinstance(batching, Packed) else None
 
 
-def unpackable(spec: Spec, training: Training) -> list[Problem]:
+def unpackable(spec: "Spec", training: "Training") -> list[Problem]:
     """A problem if the TRAINING of SPEC puts several rows into one sequence and its model from scratch does not support it.
 
     For other models the training itself checks this before its first step.

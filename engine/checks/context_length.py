@@ -1,18 +1,19 @@
 """Checks of row and prediction lengths against the context length of models, from specs and configurations alone."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.checks.configurations import read_config
 from engine.core.errors import Problem
 from stages.generate.teachers.local import Local
 from stages.models.positions import ENDLESS, positions
 from stages.rescale.scalings import Scaling
 
 if TYPE_CHECKING:
-    from engine.spec.sections import ScratchModel, Spec
+    from engine.spec.models import ScratchModel
+    from engine.spec.sections import Spec
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,6 @@ class Context:
     """The number of positions."""
     remedy: str
     """Part of a hint: how to get a longer context."""
-
-
-def read_config(model: Path) -> Mapping[str, Any] | None:
-    """The content of config.json in a model's folder; None if it is missing or cannot be parsed."""
-    try:
-        values = json.loads((model / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        # The step that loads the model reports the problem.
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def of_scratch(spec: "Spec", model: "ScratchModel") -> Context | None:

@@ -1,11 +1,15 @@
 """Checks whether one experiment can continue training the adapter of another."""
 
+from typing import TYPE_CHECKING
+
 from engine.core.errors import Problem
 from engine.spec.notation import toml
-from engine.spec.sections import Spec
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 
-def not_continued(spec: Spec, other: Spec) -> list[Problem]:
+def not_continued(spec: "Spec", other: "Spec") -> list[Problem]:
     """Why SPEC cannot continue training the adapter of OTHER; empty if it can."""
     method, before = spec.experiment.method, other.experiment.method
     if method is None or before is None:

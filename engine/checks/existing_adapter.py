@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.checks.configurations import read_adapter_config
 from engine.checks.model_fit import model_configuration
 from engine.core.errors import Location, Problem, UserError
 from engine.core.graph import Graph, Step
@@ -15,22 +16,13 @@ from engine.spec.notation import toml
 from stages import fetch, train
 from stages.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, require_adapter_weights
 from stages.models.folders import read_adapter_config as read
-from stages.train.methods.base import TrainingMethod
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank, TrainingMethod
 from stages.train.methods.saved import differences, saved_method
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of tensors, by their names in the file."""
 _PREFIX = "base_model.model."
 _SUFFIXES = (".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".ia3_l")
-
-
-def read_adapter_config(folder: Path) -> Mapping[str, Any] | None:
-    """The configuration of the adapter in FOLDER; None if it is missing or broken, which `adapter_problems` reports."""
-    try:
-        return read(folder)
-    except UserError:
-        return None
 
 
 def adapter_problems(graph: Graph, root: Path) -> list[Problem]:

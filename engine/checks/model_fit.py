@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.checks.context_length import read_config
+from engine.checks.configurations import read_config
 from engine.core.errors import Problem, did_you_mean
 from engine.core.graph import Graph, Step
 from engine.core.part import Part

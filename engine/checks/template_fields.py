@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from typing import TYPE_CHECKING
 
 from engine.core.errors import Problem, did_you_mean
 from engine.spec.references import NAMES, PLAIN_TEMPLATE
-from engine.spec.sections import Spec, Task
 from stages.generate.sources.task import TaskRows
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec, Task
 
 Place = tuple[str | int, ...]
 
 
-def unknown_fields(spec: Spec, name: str) -> Iterator[Problem]:
+def unknown_fields(spec: "Spec", name: str) -> Iterator[Problem]:
     """A problem for each column that task NAME of SPEC uses and its source does not have."""
     task = spec.experiment.tasks[name]
     known = _known_columns(task, spec.experiment.tasks)
@@ -23,7 +26,7 @@ def unknown_fields(spec: Spec, name: str) -> Iterator[Problem]:
             yield Problem(what, spec.where("tasks", name, *place), did_you_mean(field, known))
 
 
-def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | None:
+def _known_columns(task: "Task", tasks: "Mapping[str, Task]") -> frozenset[str] | None:
     """The columns of TASK's source; None if only reading it can tell."""
     source = task.source
     found: tuple[str, ...] | None = source.known_columns()
@@ -32,7 +35,7 @@ def _known_columns(task: Task, tasks: Mapping[str, Task]) -> frozenset[str] | No
     return None if found is None or task.layout else frozenset((*found, *source.columns))
 
 
-def _needed(task: Task) -> Iterator[tuple[Place, str]]:
+def _needed(task: "Task") -> Iterator[tuple[Place, str]]:
     """The columns that the task uses, each with the place in the task that uses it."""
     templates = [(("prompts", index), prompt) for index, prompt in enumerate(task.prompts)]
     for place, template in [*templates, (("system",), task.system)]:

@@ -4,13 +4,16 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, Subject, locate_below, narrow
 from engine.core import memo
 from engine.core.errors import Problem, did_you_mean
 from engine.core.graph import Input, Step
-from engine.spec.sections import Spec
 from stages import benchmark
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 PACKAGE = "lm-eval"
 _LINE = re.compile(rb"""^[ \t-]*["']?(?:task|group|tag)["']?:(.*)|^[ \t]*- (.*)""", re.MULTILINE)
@@ -37,12 +40,12 @@ def add_benchmarks(c: Compilation, subject: Subject) -> Step | None:
     )
 
 
-def benchmark_problems(specs: Iterable[Spec], root: Path) -> list[Problem]:
+def benchmark_problems(specs: "Iterable[Spec]", root: Path) -> list[Problem]:
     """A problem for each benchmark of SPECS that is not defined, so that it is found before any training."""
     return [problem for spec in specs for problem in _problems(spec, root)]
 
 
-def _problems(spec: Spec, root: Path) -> Iterator[Problem]:
+def _problems(spec: "Spec", root: Path) -> Iterator[Problem]:
     section = spec.experiment.benchmarks
     if section is None:
         return

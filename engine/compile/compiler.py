@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from engine.checks.bin_length import bin_tokens, unpackable
-from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch, read_config
+from engine.checks.configurations import read_adapter_config, read_config
+from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch
 from engine.checks.continued_adapter import not_continued
-from engine.checks.existing_adapter import read_adapter_config
 from engine.checks.template_fields import unknown_fields
 from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
@@ -22,7 +22,8 @@ from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
-from engine.spec.sections import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, Mixture, ScratchModel, Spec, TrainedModel, Training
+from engine.spec.models import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
+from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
 from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_pairs

@@ -1,25 +1,32 @@
-"""The steps that evaluate an experiment: predictions of its model, predictions of other models on the same rows, and metrics of all.
+"""The steps that evaluate an experiment: predictions of its model and of others on the same rows, a judge's scores, and metrics of all.
 
 No prediction is made twice: if the evaluation of another experiment predicts the same rows with the same settings, its predictions are
 read. Base models predict one task per step, shared by all experiments. The missing predictions of adapters come from one step, which
 loads their common base once.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from engine.checks.context_length import long_answer
 from engine.compile.compilation import Base, Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
-from engine.compile.judge import Answers, add_judgements, judge_metric
-from engine.core.errors import Problem
+from engine.compile.task_inputs import Makers, needed_by
+from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from engine.spec.sections import Spec, TrainedModel
-from stages import evaluate, predict
+from engine.spec.judge import PROMPT, Judge
+from engine.spec.models import TrainedModel
+from stages import evaluate, generate, predict
 from stages.chat.markers import Markers
+from stages.evaluate.metrics.judge_scores import JudgeScores
+from stages.generate.sources.predictions import COLUMNS, Predictions
 from stages.tokenize.masks import Delimited
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies for over-long rows that also apply to prompts without a completion; with any other policy, a prompt that is too long is an
@@ -27,6 +34,20 @@ error."""
 
 BASE = "base"
 """The name in `compare` of the model that the experiment starts from."""
+
+_ID = "id"
+_CARRIED_FIELD = re.compile(r"""\bfields(?:\.|\[\s*["'])(\w+)""")
+"""A carried column in a judge's template."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A file of predictions: its task, the model's name as used in step names, and the spec whose step produces it."""
+
+    task: str
+    whose: str
+    spec: "Spec"
+    file: Input
 
 
 def _others(subject: Subject) -> tuple[str, ...]:
@@ -44,13 +65,15 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
         answers |= {f"compare/{name}/{task}": one for task, one in found.items()}
     reads = {role: one.file for role, one in answers.items()}
     rows = {task: own.inputs[_role(subject.spec, task)] for task in tasks}
-    reads |= add_judgements(c, subject.spec, {role: one for role, one in answers.items() if one.task in rows}, rows)
+    reads |= _add_judgements(c, subject.spec, {role: one for role, one in answers.items() if one.task in rows}, rows)
+    judge = section.judge
+    judged = [JudgeScores(scores=judge.scores, lowest=judge.lowest, highest=judge.highest)] if judge else []
     parameters = evaluate.Parameters(
         model=subject.stem,
         tasks=tasks,
         held_out=section.held_out,
         trained_on=mixture.tasks if (mixture := subject.spec.experiment.mixture) else (),
-        metrics=(*section.metrics, *([judge_metric(section.judge)] if section.judge else [])),
+        metrics=(*section.metrics, *judged),
         compare=_others(subject),
         statistics=section.statistics,
     )
@@ -73,12 +96,12 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     )
 
 
-def _role(spec: Spec, task: str) -> str:
+def _role(spec: "Spec", task: str) -> str:
     """The role of a task's rows in a predict step."""
     return f"{spec.experiment.evaluation.split}/{task}"
 
 
-def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
+def _step(spec: "Spec", name: str, parameters: predict.Parameters, reads: Mapping[str, Input], description: str) -> Step:
     locate = locate_below(
         spec,
         ("evaluation",),
@@ -95,7 +118,7 @@ def _step(spec: Spec, name: str, parameters: predict.Parameters, reads: Mapping[
     return Step(name, predict.KIND, parameters, {**reads, **chat_template(spec)}, description, spec.where("evaluation"), locate)
 
 
-def _tasks(spec: Spec) -> tuple[str, ...]:
+def _tasks(spec: "Spec") -> tuple[str, ...]:
     return spec.experiment.evaluated_tasks
 
 
@@ -301,3 +324,69 @@ def _unpredictable(subject: Subject, name: str) -> list[Problem]:
     if name not in section.held_out and not subject.base.encoder_decoder:
         found += long_answer(spec, name, subject.base.context)
     return found
+
+
+def _add_judgements(c: Compilation, spec: "Spec", answers: Mapping[str, Answers], rows: Mapping[str, Input]) -> dict[str, Input]:
+    """Add a judge step, a generate step with a chat teacher, for each of ANSWERS (by role), with the ROWS by task.
+
+    Returns the inputs of `evaluate`, by role.
+    """
+    judge = spec.experiment.evaluation.judge
+    if judge is None:
+        return {}
+    c.problems += _unknown_in_judge(spec, judge, {one.task for one in answers.values()})
+    found = {}
+    for role, one in answers.items():
+        step = _judge_step(c, spec, judge, one, rows[one.task])
+        found[f"judge/{role}"] = c.add(step, one.spec).output("rows.jsonl")
+    return found
+
+
+def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, rows: Input) -> Step:
+    parameters = generate.Parameters(
+        source=Predictions(task=answers.task),
+        prompts=(judge.prompt,),
+        system=judge.instruction(),
+        # An empty prediction is scored, too.
+        empty_fields="allow",
+        teacher=judge.requested(),
+        carry=(_ID,),
+    )
+    section = ("evaluation", "judge")
+    inside = locate_below(spec, section)
+
+    def locate(path: tuple[str | int, ...]) -> Location | None:
+        return inside(("prompt", *path[2:]) if path[:1] == ("prompts",) else path)
+
+    reads, wrong = needed_by(spec, parameters, locate, (), _NO_MAKERS)
+    c.problems += wrong
+    reads |= {"source/0": answers.file, "source/1": rows}
+    name = "-".join(part for part in ("judge", answers.whose, answers.task, judge.name) if part)
+    description = f"Judge scores of the predictions of {answers.whose} on {answers.task}."
+    return Step(name, generate.KIND, parameters, reads, description, spec.where(*section), locate)
+
+
+def _never(*asked: object) -> Step:
+    raise AssertionError(f"a judge needs no steps other than predictions: {asked}")
+
+
+_NO_MAKERS = Makers(_never, _never)
+
+
+def _unknown_in_judge(spec: "Spec", judge: Judge, tasks: set[str]) -> Iterator[Problem]:
+    """A problem for each unknown variable in the templates of JUDGE, and for each column that a task does not carry."""
+    from stages.rows.templates import Template
+
+    for key, template in (("prompt", judge.prompt), ("system", judge.system)):
+        if not isinstance(template, str) or template == PROMPT:
+            continue
+        where = spec.where("evaluation", "judge", key)
+        for name in sorted(Template(template, key).fields - set(COLUMNS)):
+            hint = f"{did_you_mean(name, COLUMNS)} (for a column of the task, write fields.{name})"
+            yield Problem(f"unknown variable '{name}' in the judge's {key}", where, hint)
+        for task in sorted(tasks):
+            carried = spec.experiment.tasks[task].carry
+            for name in dict.fromkeys(_CARRIED_FIELD.findall(template)):
+                if name not in carried:
+                    what = f"the judge's {key} uses the column '{name}', which is not in the carry of task '{task}'"
+                    yield Problem(what, where, f'add it: tasks.{task}.carry = ["{name}"]')

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine.checks.existing_adapter import read_adapter_config
+from engine.checks.configurations import read_adapter_config
 from engine.compile.compilation import Compilation, Subject, encoder_decoder, locate_below, narrow
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.identity.environment import Environment, find
-from engine.spec.sections import Merge
 from stages import export, predict
 from stages.export.formats import ExportFormat
 from stages.export.formats.base import Adapter
 from stages.merge import Merging
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank
 
 _MORE = ("use_dora", "modules_to_save")
 
@@ -33,7 +32,7 @@ def add_exports(c: Compilation, subject: Subject, asked: Step, merged: Callable[
         what = "encoder-decoder models cannot be exported: an export is asked as a causal model"
         c.problems += found or [Problem(what, spec.where("export"), "remove [export]; [merge] writes their weights")]
         return
-    weights = merged(spec.experiment.merge or Merge()) if any(_needs_merge(subject, into) for into in section.formats) else None
+    weights = merged(spec.experiment.merge or Merging()) if any(_needs_merge(subject, into) for into in section.formats) else None
     for number, into in enumerate(section.formats):
         if weights or not _needs_merge(subject, into):
             c.add(_step(subject, number, into, weights, asked), spec)

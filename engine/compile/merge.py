@@ -1,14 +1,17 @@
 """The step that merges adapters into their base, and checks whether they can be merged."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, Subject, TaskOf, chat_template, encoder_decoder, locate_below, narrow
 from engine.core.errors import Location, Problem, UserError
 from engine.core.graph import Step
-from engine.spec.sections import Spec
 from stages import merge
 from stages.train.methods import Method
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 
 def add_merge(
@@ -50,14 +53,14 @@ def add_merge(
     return c.add(Step(f"merge-{subject.stem}", merge.KIND, parameters, reads, description, spec.where("merge"), locate), spec)
 
 
-def _where(spec: Spec, name: str) -> Location:
+def _where(spec: "Spec", name: str) -> Location:
     """The location of adapter NAME in SPEC: its line, or `[merge]` if no adapters are listed."""
     section = spec.experiment.merge
     adapters = section.adapters if section else {}
     return spec.where("merge", "adapters", name if name in adapters else spec.stem) if adapters else spec.where("merge")
 
 
-def _refuse_unknown(c: Compilation, spec: Spec) -> None:
+def _refuse_unknown(c: Compilation, spec: "Spec") -> None:
     section = spec.experiment.merge
     unknown = [name for name in (section.adapters if section else ()) if name not in c.specs and name != spec.stem]
     if unknown:
@@ -91,7 +94,7 @@ def _unmergeable(c: Compilation, subject: Subject, other: Subject) -> Iterator[P
         yield Problem(what, where, "an adapter can be merged only into the model on which it was trained")
 
 
-def _uncombinable(spec: Spec, other: Subject) -> Iterator[Problem]:
+def _uncombinable(spec: "Spec", other: Subject) -> Iterator[Problem]:
     """Why the adapter of OTHER cannot be combined with others: it contains more than low-rank updates."""
     method = other.method
     where = _where(spec, other.name)
@@ -108,7 +111,7 @@ def _uncombinable(spec: Spec, other: Subject) -> Iterator[Problem]:
         yield Problem(what, where, "merge it alone, or train it without these")
 
 
-def _unlike(spec: Spec, section: merge.Merging, merged: list[Subject]) -> Iterator[Problem]:
+def _unlike(spec: "Spec", section: merge.Merging, merged: list[Subject]) -> Iterator[Problem]:
     """Differences between adapters that prevent combining them."""
     first, *others = merged
     for other in others:

@@ -7,13 +7,16 @@ sweep; a step that differs gets, as a suffix, the labels of exactly those axes o
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, rewritten
 from engine.core.errors import Problem
 from engine.core.graph import Input, Step
 from engine.identity.text import canonical, recipe_of
-from engine.spec.sections import Spec
 from engine.spec.sweep import Point
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Spec
 
 Group = tuple[str, str]
 """A sweep's file, and the name of a step without the sweep."""
@@ -43,7 +46,7 @@ def share(compilation: Compilation) -> Shared:
 @dataclass
 class _Sharing:
     steps: Mapping[str, Step]
-    per_point: Mapping[str, tuple[str, Spec]]
+    per_point: "Mapping[str, tuple[str, Spec]]"
     found: dict[str, Step] = field(default_factory=dict)
     """Each step with its final name and inputs, by its original name; producers first."""
     cycles: list[Problem] = field(default_factory=list)

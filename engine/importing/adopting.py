@@ -12,8 +12,8 @@ from engine.core.errors import UserError
 from engine.identity.provenance import STATEMENT
 from engine.importing.reading import Setting
 from engine.importing.writing import spec_text
+from engine.spec.models import GgufModel, HubModel, LocalModel
 from engine.spec.positions import Key
-from engine.spec.sections import GgufModel, HubModel, LocalModel
 from engine.spec.tree import Node
 from stages.models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config, require_adapter_weights
 

@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from engine.spec.sections import HubAdapter, HubModel, LocalModel, Training
+from engine.spec.models import HubAdapter, HubModel, LocalModel
+from engine.spec.sections import Training
 from stages.tokenize.masks import Assistant
 
 if TYPE_CHECKING:

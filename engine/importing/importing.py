@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from engine.core.errors import Location, Problem, UserError
@@ -16,9 +15,9 @@ from engine.importing.reading import Draft, Entry, Setting, finished
 from engine.importing.schemas import names, version
 from engine.importing.writing import spec_text, unit_of
 from engine.spec import tree
-from engine.spec.load import load_spec
 from engine.spec.notation import dotted
 from engine.spec.positions import Key
+from engine.spec.problems import validated
 from engine.spec.sections import Experiment
 
 TOOLS: Mapping[str, Callable[[Request], Draft]] = {tool.TOOL: tool.read for tool in (axolotl, llamafactory, trl)}
@@ -150,18 +149,15 @@ def _without_defaults(draft: Draft, document: Document, root: Path) -> tuple[Dra
     pinned = {
         path: replace(s, value="0" * 40) if path[-1] == "revision" and len(str(s.value)) != 40 else s for path, s in draft.settings.items()
     }
-    with TemporaryDirectory() as folder:
-        spec = Path(folder) / "imported.toml"
-        spec.write_text(spec_text(pinned, ()), "utf-8")
-        try:
-            experiment = load_spec(spec, Path(folder)).experiment
-        except UserError as error:
-            places = {node.key.line: dotted(path) for path, node in tree.read(spec, spec.name).walk() if not isinstance(path[-1], int)}
-            where = Location(document.name)
-            found = [
-                Problem(p.what, _origin(places.get(p.where.line if p.where else None), draft) or where, p.hint) for p in error.problems
-            ]
-            raise UserError(found) from None
+    name = "imported.toml"
+    spec = tree.parse(spec_text(pinned, ()), name)
+    try:
+        experiment = validated(spec, (name,), Experiment)
+    except UserError as error:
+        places = {node.key.line: dotted(path) for path, node in spec.walk() if not isinstance(path[-1], int)}
+        where = Location(document.name)
+        found = [Problem(p.what, _origin(places.get(p.where.line if p.where else None), draft) or where, p.hint) for p in error.problems]
+        raise UserError(found) from None
     kept, same = dict[Key, Setting](), set[str]()
     for path, setting in draft.settings.items():
         # A learning rate is always written: the default of a spec is made for LoRA.

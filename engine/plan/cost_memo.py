@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core import memo
 from engine.core.digests import canonical, digest
@@ -12,7 +12,9 @@ from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
 from engine.dvc.run_records import RunRecord
 from engine.plan.decide import Action, Plan
-from engine.plan.project import Project
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
 
 Known = Mapping[str, Any]
 """The facts about a step as plain JSON values; see engine.plan.step_estimates.Facts."""
@@ -47,7 +49,7 @@ class Traced(Disk):
         return super().run_record(step, statement)
 
 
-def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
+def costs_of(project: "Project", plan: Plan, store: Disk) -> Costs:
     """The costs of PLAN, which was made with STORE."""
     path = memo.memo_path(project.root, "costs")
     found = memo.load(path)
@@ -66,12 +68,12 @@ def costs_of(project: Project, plan: Plan, store: Disk) -> Costs:
     return costs
 
 
-def _key(project: Project, store: Disk) -> str:
+def _key(project: "Project", store: Disk) -> str:
     """What all costs depend on besides the traced files: code, versions, the inputs of the workspace, records, and this machine."""
     return digest(canonical([project.outline.common, _md5(store.entry(dvcfile.LOCK)), list(os.uname()), os.cpu_count()]))
 
 
-def _steps(project: Project, plan: Plan) -> dict[str, list[Any]]:
+def _steps(project: "Project", plan: Plan) -> dict[str, list[Any]]:
     """What the cost of each step depends on besides that of the steps before it: its decision, recipe, wiring, resources and device."""
     outline = project.outline
     named = ((d.name, d.action.value) for d in plan.decisions)
@@ -80,7 +82,7 @@ def _steps(project: Project, plan: Plan) -> dict[str, list[Any]]:
     }
 
 
-def _unchanged(project: Project, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _unchanged(project: "Project", before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The steps whose cost is as it was: neither they nor any step before them has changed."""
     changed = {name for name, of in now.items() if before.get(name) != of}
     for step in project.graph:
@@ -95,7 +97,7 @@ def _md5(entry: Entry | None) -> str | None:
     return entry.md5 if entry else None
 
 
-def _looked_up(project: Project, plan: Plan, store: Disk, known: Mapping[str, Known]) -> Costs:
+def _looked_up(project: "Project", plan: Plan, store: Disk, known: Mapping[str, Known]) -> Costs:
     """The costs of PLAN, of which those of KNOWN steps need not be looked up."""
     from engine.plan.step_estimates import Facts, facts_of, shortages, unchecked, with_requests
 

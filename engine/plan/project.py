@@ -146,7 +146,7 @@ class Project:
                     yield from error.problems
 
     def _models_without_config(self, specs: "Iterable[Spec]") -> list[Problem]:
-        from engine.spec.sections import LocalModel
+        from engine.spec.models import LocalModel
 
         hint = "expected a folder in the from_pretrained layout: config.json, tokenizer.json and safetensors weights"
         models = [(spec, spec.experiment.model.path) for spec in specs if isinstance(spec.experiment.model, LocalModel)]

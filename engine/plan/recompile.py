@@ -20,7 +20,8 @@ from engine.dvc.dvcfile import parameters_text, stage_text, text_md5
 if TYPE_CHECKING:
     from engine.compile.compilation import Contribution
     from engine.compile.compiler import Compiled
-    from engine.spec.sections import Model, Spec  # imports pydantic, which a plan from the cache does not need
+    from engine.spec.models import Model  # imports pydantic, which a plan from the cache does not need
+    from engine.spec.sections import Spec  # imports pydantic, which a plan from the cache does not need
 
 _LARGEST_SHARE = 0.5
 """The share of the specs above which compiling all of them takes hardly longer."""
@@ -149,7 +150,7 @@ def _first(specs: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
 
 
 def _configurations(model: "Model") -> Iterator[str]:
-    from engine.spec.sections import LocalModel
+    from engine.spec.models import LocalModel
 
     if isinstance(model, LocalModel):
         yield f"{model.path}/config.json"

@@ -45,7 +45,7 @@ class Source:
     @property
     def hub_base(self) -> tuple[str, str] | None:
         """Id and revision of the model of the hub that it comes from; None for any other."""
-        from engine.spec.sections import HubModel
+        from engine.spec.models import HubModel
 
         named: Mapping[str, object] = self.adapter
         if named.get("base_model_name_or_path") and named.get("revision"):

@@ -6,13 +6,15 @@ Source: https://platform.openai.com/docs/api-reference. Values that would change
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.core.errors import did_you_mean
 from engine.rows.questions import identity_of, question_row
-from engine.serving.served import Choice, Served
+
+if TYPE_CHECKING:
+    from engine.serving.served import Choice, Served
 
 
 class Refused(Exception):
@@ -111,7 +113,7 @@ class CompletionBody(Body):
 class Asked:
     """What a request asks for."""
 
-    served: Served
+    served: "Served"
     name: str
     """The model's name as the request has it."""
     stream: bool
@@ -123,7 +125,7 @@ class Asked:
     """One for each choice, in order, as `stages.answering` takes them."""
 
 
-def chat(body: Any, choice: Choice) -> Asked:
+def chat(body: Any, choice: "Choice") -> Asked:
     """The request of a chat completion; raises Refused."""
     asked = _checked(ChatBody, body)
     served, task = _model(asked, choice)
@@ -138,7 +140,7 @@ def chat(body: Any, choice: Choice) -> Asked:
     return Asked(served, asked.model, bool(asked.stream), usage, bool(tools), bool(asked.logprobs), questions)
 
 
-def completion(body: Any, choice: Choice) -> Asked:
+def completion(body: Any, choice: "Choice") -> Asked:
     """The request of a completion: prompts, texts or token ids, continued as they stand; raises Refused."""
     asked = _checked(CompletionBody, body)
     served, task = _model(asked, choice)
@@ -185,7 +187,7 @@ def _checked(kind: type[_B], body: Any) -> _B:
         raise Refused(400, f"{place}: {first['msg']}", code, str(first["loc"][0])) from None
 
 
-def _model(asked: Body, choice: Choice) -> tuple[Served, str]:
+def _model(asked: Body, choice: "Choice") -> "tuple[Served, str]":
     """The model that a request names, and the task whose system prompt and token limit apply."""
     served = choice.of(asked.model)
     if served is None:
@@ -225,7 +227,7 @@ def _row(messages: list[dict[str, Any]], tools: list[dict[str, Any]], system: st
 
 
 def _questions(
-    asked: Body, served: Served, task: str, rows: Sequence[dict[str, Any]], limit: int | None, more: Mapping[str, Any]
+    asked: Body, served: "Served", task: str, rows: Sequence[dict[str, Any]], limit: int | None, more: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """`n` questions for each of ROWS; the first draws as `engine ask` does, the others have draws of their own."""
     found = []

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.serving.bodies import Asked
+if TYPE_CHECKING:
+    from engine.serving.bodies import Asked
+
 
 Event = Mapping[str, Any]
 
@@ -19,7 +21,7 @@ Event = Mapping[str, Any]
 class Reply:
     """The reply to one request."""
 
-    asked: Asked
+    asked: "Asked"
     is_chat: bool
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))

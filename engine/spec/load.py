@@ -5,22 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from os.path import normpath
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from engine.core.errors import Location, Problem, UserError, did_you_mean
 from engine.core.gc_pause import without_collection
 from engine.core.part import LONGEST_NAME, Part
 from engine.spec import tree
 from engine.spec.notation import described
-from engine.spec.problems import problems
-from engine.spec.references import reference_problems
+from engine.spec.problems import validated
 from engine.spec.sections import Experiment, Spec, Sweep
 from engine.spec.sweep import Point, expanded, resource_problems
 from engine.spec.tree import Node
-
-P = TypeVar("P", bound=Part)
 
 
 def load_spec(path: Path, workspace: Path) -> Spec:
@@ -37,18 +31,18 @@ def _load(file: Path, reader: "_Reader") -> tuple[Spec, ...]:
     name, files = reader.name(file), tuple(reader.documents)
     sweep = document.child("sweep")
     if sweep is None or not isinstance(sweep.content, dict):
-        return (Spec(name, _validated(document, files), document, files),)
+        return (Spec(name, validated(document, files, Experiment), document, files),)
     return _swept(name, document, files)
 
 
 def _swept(name: str, document: Node, files: tuple[str, ...]) -> tuple[Spec, ...]:
     """A spec for each point of the sweep in DOCUMENT; raises UserError with the problems of all points, each once."""
     section = replace(document, content={"sweep": document.content["sweep"]})
-    _valid(section, files, _SweepAlone)
+    validated(section, files, _SweepAlone)
     specs, found = [], dict[tuple[str, Location | None], Problem]()
     for point, laid_over in expanded(document):
         try:
-            spec = Spec(name, _validated(laid_over, files), laid_over, files, point)
+            spec = Spec(name, validated(laid_over, files, Experiment), laid_over, files, point)
             specs.append(spec)
             wrong = [*resource_problems(point, laid_over, spec.experiment)]
         except UserError as error:
@@ -138,30 +132,6 @@ def _same_names(specs: Iterable[Spec]) -> Iterator[Problem]:
                     'set a different experiment.name = "..." in this file',
                 )
             yield Problem(what, where, hint)
-
-
-def _validated(document: Node, files: tuple[str, ...]) -> Experiment:
-    """The experiment that DOCUMENT describes; raises UserError with all problems, ordered by location in FILES."""
-    return _valid(document, files, Experiment)
-
-
-def _valid(document: Node, files: tuple[str, ...], part: type[P]) -> P:
-    data, found, experiment = document.plain(), [], None
-    try:
-        experiment = part.model_validate(data)
-    except ValidationError as error:
-        found = problems(error.errors(), document, part)
-    paths = {path for path, _ in found}
-    found += [(path, problem) for path, problem in reference_problems(document) if path not in paths]
-    if experiment is None or found:
-        raise UserError(sorted((problem for _, problem in found), key=lambda problem: _place(problem, files)))
-    return experiment
-
-
-def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
-    where = problem.where
-    assert where, f"problem without a location: {problem}"
-    return files.index(where.file), where.line or 0, where.column or 0
 
 
 @dataclass(frozen=True)

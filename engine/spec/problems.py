@@ -1,23 +1,27 @@
-"""Turns pydantic's errors into messages, each with the location of the key or value at fault."""
+"""Validates documents; turns pydantic's errors into messages, each with the location of the key or value at fault."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ErrorType
 
-from engine.core.errors import Location, Problem, did_you_mean
+from engine.core.errors import Location, Problem, UserError, did_you_mean
 from engine.core.part import Name, Part
 from engine.spec.foreign import foreign_hint, key_of
 from engine.spec.notation import described, dotted
 from engine.spec.places import deeper_places, other_places
 from engine.spec.positions import Key
+from engine.spec.references import reference_problems
 from engine.spec.shapes import AnyOf, Array, Choice, Family, Map, Shape, Table
 from engine.spec.tree import Node
+
+P = TypeVar("P", bound=Part)
 
 _KNOWN_TYPES = set(get_args(ErrorType)) - {"value_error", "assertion_error"}
 """The error types of pydantic itself; all others are rules of a section, which have their own messages."""
@@ -83,6 +87,26 @@ class _Found:
     def problem(self, what: str, hint: str | None = None) -> Problem:
         """A problem located at the value."""
         return Problem(what, self.node.value, hint)
+
+
+def validated(document: Node, files: tuple[str, ...], part: type[P]) -> P:
+    """What DOCUMENT, read from FILES, describes; raises UserError with all problems, ordered by location in FILES."""
+    found, value = list[tuple[Key, Problem]](), None
+    try:
+        value = part.model_validate(document.plain())
+    except ValidationError as error:
+        found = problems(error.errors(), document, part)
+    paths = {path for path, _ in found}
+    found += [(path, problem) for path, problem in reference_problems(document) if path not in paths]
+    if value is None or found:
+        raise UserError(sorted((problem for _, problem in found), key=lambda problem: _place(problem, files)))
+    return value
+
+
+def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:
+    where = problem.where
+    assert where, f"problem without a location: {problem}"
+    return files.index(where.file), where.line or 0, where.column or 0
 
 
 def problems(errors: Iterable[ErrorDetails], tree: Node, part: type[Part]) -> list[tuple[Key, Problem]]:

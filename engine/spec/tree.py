@@ -14,7 +14,7 @@ from engine.core.errors import Location, Problem, UserError
 from engine.spec.positions import Key, Span, positions
 
 _MODEL_KEYS = ("architecture", "path", "id", "gguf", "experiment")
-"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.sections` checks them."""
+"""The keys that distinguish the ways to specify a model, in the order in which `engine.spec.models` checks them."""
 _ADAPTER = ("model", "adapter")
 """A folder or a table: a commit must not go over to another id."""
 
@@ -64,9 +64,13 @@ class Node:
 def read(path: Path, name: str, extended_at: Location | None = None) -> Node:
     """The document at PATH, called NAME in messages; EXTENDED_AT is the entry of `extends` that names it.
 
-    Raises UserError if it is not valid TOML or contains a value that is not allowed in a spec.
+    Raises UserError if it cannot be read, is not valid TOML or contains a value that is not allowed in a spec.
     """
-    text = _text(path, name, extended_at)
+    return parse(_text(path, name, extended_at), name)
+
+
+def parse(text: str, name: str) -> Node:
+    """The document in TEXT, called NAME in messages; raises UserError if it is not valid TOML or has a value not allowed in a spec."""
     try:
         data = tomllib.loads(text)
         tree = _Builder(name, text).node((), data)

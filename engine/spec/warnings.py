@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.core.errors import Location, Problem
-from engine.spec.sections import ScratchModel, Spec
+from engine.spec.models import ScratchModel
+from engine.spec.sections import Spec
 
 USUAL_RATES: Mapping[str, tuple[float, float]] = {
     "full": (1e-7, 1e-2),

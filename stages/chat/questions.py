@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from engine.core.errors import UserError
 from stages.chat.markers import Markers
 from stages.chat.taught import Taught
-from stages.chat.turn_splitting import Rewritten
+from stages.chat.templates import Rewritten
 from stages.chat.unrendered import refusal, unrendered
 from stages.rows.control_tokens import Breaker, ControlTokens
 from stages.rows.messages import Call

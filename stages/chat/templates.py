@@ -24,6 +24,10 @@ from stages.rows.text import ascii_surrogates
 BEGIN, END = "\U000f0000", "\U000f0001"
 
 
+class Rewritten(UserError):
+    """The template renders an earlier message differently once later ones follow."""
+
+
 class ChatTemplate:
     """A compiled template; raises UserError if it is not valid Jinja."""
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from engine.core.errors import Location, UserError
 from stages.chat.presentation import ANSWERED, ASKED, CALLED, CALLED_LAST, RETURNED, Presentation, probe
 from stages.chat.taught import with_variables
-from stages.chat.templates import BEGIN, END, ChatTemplate
+from stages.chat.templates import BEGIN, END, ChatTemplate, Rewritten
 from stages.rows.messages import Call, calls_in, reasoning_of
-from stages.rows.rows import Message, Row, up_to
+from stages.rows.rows import Message, Row
 from stages.rows.text import shorten
 from stages.rows.turns import Rendered, Turn
 from stages.tokens.ends import end_behind
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 _SPACE = re.compile(r"\s*")
 _RESERVED = re.compile(f"[{BEGIN}{END}]")
-
-
-class Rewritten(UserError):
-    """The template renders an earlier message differently once later ones follow."""
 
 
 class ChatRenderer:
@@ -117,7 +113,7 @@ class ChatRenderer:
 
         Raises UserError, located at the row, if the template fails on it.
         """
-        part = up_to(row, number)
+        part = row.up_to(number)
         try:
             found = self.render(part)
         except Rewritten:

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import Location, UserError
 from stages.rows.messages import REASONING, Message, calls_of, inline_reasoning, reasoning_of, same_json
-from stages.rows.rows import Row
 from stages.rows.turns import BREAK, Rendered
+
+if TYPE_CHECKING:
+    from stages.rows.rows import Row
 
 _DECODER = json.JSONDecoder()
 
@@ -58,7 +60,7 @@ def holds_arguments(text: str, arguments: Mapping[str, Any]) -> bool:
     return Stretch(text).take_arguments(arguments)
 
 
-def unrendered(row: Row, rendered: Rendered, learned: Sequence[bool], render: Callable[[Row], Rendered]) -> list[str]:
+def unrendered(row: "Row", rendered: Rendered, learned: Sequence[bool], render: "Callable[[Row], Rendered]") -> list[str]:
     """Parts of ROW that its rendering omits, as sorted names such as `reasoning` and `tool calls`; empty if it is complete.
 
     A supervised assistant message must appear in its turn with content, reasoning, and name and arguments of each call. An earlier answer
@@ -74,7 +76,7 @@ def unrendered(row: Row, rendered: Rendered, learned: Sequence[bool], render: Ca
     return sorted({*found, *(by_marks or [])})
 
 
-def refusal(row: Row, lacking: Sequence[str], form: str, may_unroll: bool) -> tuple[str, Location, str]:
+def refusal(row: "Row", lacking: Sequence[str], form: str, may_unroll: bool) -> tuple[str, Location, str]:
     """Message, location and hint for ROW, whose rendering omits LACKING; FORM is the format's kind."""
     writer = "the chat template" if form == "chat" else f"the {form} format"
     ways = ['set tokenization.unrendered = "drop" to drop such rows, or "allow" to train on the rest']
@@ -89,7 +91,7 @@ def refusal(row: Row, lacking: Sequence[str], form: str, may_unroll: bool) -> tu
     return f"{writer} omits part of row {row.id}: {', '.join(lacking)}", row.where, "; or ".join(ways)
 
 
-def _stretches(row: Row, rendered: Rendered, learned: Sequence[bool]) -> tuple[str, list[tuple[Message, str | None, bool]]]:
+def _stretches(row: "Row", rendered: Rendered, learned: Sequence[bool]) -> tuple[str, list[tuple[Message, str | None, bool]]]:
     """The text around the answers, and each assistant message with its turn's text (None: in the context) and whether it is supervised."""
     answers = [message for message in row.conversation() if message["role"] == "assistant"]
     texts: list[str | None] = [turn.answer + (turn.end or "") for turn in rendered.turns]
@@ -101,7 +103,7 @@ def _stretches(row: Row, rendered: Rendered, learned: Sequence[bool]) -> tuple[s
     return context, list(zip(answers, texts, learned, strict=True))
 
 
-def _by_text(row: Row, rendered: Rendered, learned: Sequence[bool], shortest: int) -> Iterator[str]:
+def _by_text(row: "Row", rendered: Rendered, learned: Sequence[bool], shortest: int) -> Iterator[str]:
     """Names of parts not found as text; texts shorter than SHORTEST characters are left to the markers."""
     around, answers = _stretches(row, rendered, learned)
     context = Stretch(around)
@@ -127,14 +129,14 @@ _SHORT = 8
 _FIRST_MARK = 0xF0100
 
 
-def _may_stand_by_chance(row: Row) -> bool:
+def _may_stand_by_chance(row: "Row") -> bool:
     messages = row.conversation()
     return any(
         message.get("tool_calls") or reasoning_of(message) or len((message["content"] or "").strip()) < _SHORT for message in messages
     )
 
 
-def _by_marks(row: Row, rendered: Rendered, learned: Sequence[bool], render: Callable[[Row], Rendered]) -> list[str] | None:
+def _by_marks(row: "Row", rendered: Rendered, learned: Sequence[bool], render: "Callable[[Row], Rendered]") -> list[str] | None:
     """Names of parts not found when each text of ROW contains a marker; None if the markers change the rest of the rendering."""
     marks: dict[str, str] = {}
 

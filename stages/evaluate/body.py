@@ -14,7 +14,8 @@ from stages.evaluate.metrics.judge_scores import JudgeScores
 from stages.evaluate.pairing import Pair
 from stages.evaluate.scores import PAIRED_BOOTSTRAP, Difference, Measured, Score, measure
 from stages.process.job import Job, Metrics
-from stages.rows.predictions import Prediction, read_predictions
+from stages.rows.prediction import Prediction
+from stages.rows.predictions import read_predictions
 from stages.statistics.proportions import PAIRED
 from stages.statistics.resampling import CORRECTIONS
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.core.errors import Location, UserError
 from stages.evaluate.metrics.judge_scores import Judged, JudgeScores
 from stages.rows.jsonl import read_objects
-from stages.rows.predictions import Prediction
+from stages.rows.prediction import Prediction
 from stages.rows.strict_json import parse
 
 _HINT = "a file written by the judge's step is needed: build that step again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.core.errors import Location, UserError
-from stages.rows.predictions import Prediction
+from stages.rows.prediction import Prediction
 
 
 @dataclass(frozen=True)

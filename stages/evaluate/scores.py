@@ -13,7 +13,7 @@ from stages.evaluate import Statistics
 from stages.evaluate.metrics import AnyMetric
 from stages.evaluate.metrics.perplexity import Perplexity
 from stages.evaluate.metrics.statistic import Statistic
-from stages.rows.predictions import Prediction
+from stages.rows.prediction import Prediction
 from stages.statistics.proportions import PAIRED, PROPORTION, interval_of_difference, interval_of_proportion
 from stages.statistics.resampling import Array, bootstrap_sums, interval, p_value, permutation_differences
 

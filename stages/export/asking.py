@@ -11,7 +11,7 @@ from stages.chat.questions import LeftOut, Questions
 from stages.export import Parameters
 from stages.export.asked import Asked, Question
 from stages.export.runtimes.base import Chat, Said
-from stages.rows.rows import Row, read_rows, up_to, without_reasoning
+from stages.rows.rows import Row, read_rows, without_reasoning
 from stages.tokens.encoder import Encoder
 
 
@@ -72,7 +72,7 @@ class Asker:
         presentation = getattr(self.parameters.format.renderer(self.encoder, self.template), "presentation", None)
         if presentation is None:
             return None
-        part = up_to(row, _last(row)) if row.messages else row
+        part = row.up_to(_last(row)) if row.messages else row
         return Chat([presentation.present(one, row.where) for one in part.conversation()[:-1]], row.tools)
 
 

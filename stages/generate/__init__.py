@@ -6,12 +6,15 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.core.part import Kind, Part, named, recipe
-from stages.generate.cleaning import CleaningRule
+from stages.generate.cleaning import TextRule
+from stages.generate.cleaning.overlap import Overlap
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.sources import Members, Source
 from stages.generate.sources.predictions import Predictions
 from stages.generate.teachers import Teacher
+
+CleaningRule = Annotated[TextRule | Overlap, Field(discriminator="kind"), named]
 
 
 class Rows(Part):

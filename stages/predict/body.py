@@ -11,7 +11,8 @@ from stages.predict import Parameters
 from stages.predict.exam import Exam, Question, Reader
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
-from stages.rows.predictions import FinishReason, Prediction, write_predictions
+from stages.rows.prediction import FinishReason, Prediction
+from stages.rows.predictions import write_predictions
 
 LOSS_DIGITS = 4
 """Decimal digits of losses; further digits depend on the rows that share a batch."""

@@ -7,10 +7,12 @@ template, and the encoding splits the text there, so that neither part is the to
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from stages.rows.rows import Message, Row
 from stages.rows.turns import BREAK
+
+if TYPE_CHECKING:
+    from stages.rows.rows import Message, Row
 
 ControlTokens = Literal["text", "refuse", "drop", "control"]
 """Policy for control tokens in the text of messages: encode as text, fail, drop the row, or keep as control tokens."""
@@ -24,19 +26,19 @@ class Breaker:
         found = sorted({token for token in tokens if len(token) > 1 and token.strip()}, key=lambda token: (-len(token), token))
         self._pattern = re.compile("|".join(map(re.escape, found))) if found else None
 
-    def found(self, row: Row) -> list[str]:
+    def found(self, row: "Row") -> list[str]:
         """The control tokens in ROW, in order."""
         if self._pattern is None:
             return []
         texts = [row.system or "", row.prompt, *(message["content"] or "" for message in row.messages if message["role"] != "assistant")]
         return [token for text in texts for token in self._pattern.findall(text)]
 
-    def broken(self, row: Row) -> Row:
+    def broken(self, row: "Row") -> "Row":
         """ROW with its control tokens broken."""
         system = row.system if row.system is None else self._break(row.system)
         return replace(row, system=system, prompt=self._break(row.prompt), messages=tuple(map(self._message, row.messages)))
 
-    def _message(self, message: Message) -> Message:
+    def _message(self, message: "Message") -> "Message":
         return message if message["role"] == "assistant" else {**message, "content": self._break(message["content"])}
 
     def _break(self, text: str) -> str:

@@ -59,6 +59,11 @@ class Row:
         system = ({"role": "system", "content": self.system},) if self.system is not None else ()
         return (*system, {"role": "user", "content": self.prompt}, {"role": "assistant", "content": self.completion})
 
+    def up_to(self, number: int) -> "Row":
+        """The row up to message NUMBER of its conversation."""
+        messages = self.conversation()
+        return self if number == len(messages) - 1 else replace(self, messages=messages[: number + 1])
+
     @property
     def question(self) -> tuple[Message, ...]:
         """The messages before the reference."""
@@ -166,12 +171,6 @@ def without_reasoning(row: Row) -> tuple[Row, int]:
             message = {key: value for key, value in message.items() if key not in REASONING} | ({"content": content} if reasoning else {})
         messages.append(message)
     return (replace(row, messages=tuple(messages)), count) if count else (row, 0)
-
-
-def up_to(row: Row, number: int) -> Row:
-    """ROW up to message NUMBER of its conversation."""
-    messages = row.conversation()
-    return row if number == len(messages) - 1 else replace(row, messages=messages[: number + 1])
 
 
 def _messages(found: object, where: Location) -> tuple[Message, ...]:

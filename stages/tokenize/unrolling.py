@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from stages.chat.turn_splitting import Rewritten
-from stages.rows.rows import Row, up_to
+from stages.chat.templates import Rewritten
+from stages.rows.rows import Row
 from stages.rows.turns import Rendered
 from stages.tokenize.masks.assistant import Assistant
 
@@ -46,7 +46,7 @@ def _last_alone(renderer: Any, row: Row) -> Rendered:
 
 def _part(row: Row, number: int) -> Row:
     """ROW up to message NUMBER, with a new id."""
-    part = up_to(row, number)
+    part = row.up_to(number)
     return replace(part, id=f"{row.id}:{number}", part_of=row.id)
 
 

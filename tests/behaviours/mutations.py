@@ -73,7 +73,7 @@ MUTATIONS = (
     _edit("train/loop/dropout", "_wrapped(self.seed * 2 + 1)", "_wrapped(self.seed * 2 + 3)", "train-method-full", "train-method-lora"),
     _edit("train/optimizers/adafactor", "d=self.clip", "d=self.clip * 2", "train-method-adafactor"),
     _edit("train/optimizers/adafactor", "beta2_decay=self.beta2_decay", "beta2_decay=self.beta2_decay / 2", "train-method-adafactor"),
-    _edit("train/methods/lora", "lora_alpha=self.lora_alpha", "lora_alpha=self.lora_alpha + 1", "train-method-lora"),
+    _edit("train/methods/base", "lora_alpha=self.lora_alpha", "lora_alpha=self.lora_alpha + 1", "train-method-lora"),
     _edit("train/methods/ia3", "feedforward_modules=list(inputs)", "feedforward_modules=[]", "train-method-ia3"),
     _edit(
         "models/quantisation",

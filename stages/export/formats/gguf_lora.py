@@ -4,8 +4,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.core.part import recipe
-from stages.export.formats.base import Adapter, Exporting
-from stages.export.formats.gguf import PACKAGES, PRECISIONS
+from stages.export.formats.base import GGUF_PACKAGES, GGUF_PRECISIONS, Adapter, Exporting
 
 if TYPE_CHECKING:
     from stages.export.material import Material
@@ -19,9 +18,9 @@ class GgufLora(Exporting):
 
     kind: Literal["gguf_lora"] = "gguf_lora"
     base: Literal["f16", "bf16", "q8_0"] = recipe("f16", "Type of the base's weights.")
-    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    packages: ClassVar[tuple[str, ...]] = GGUF_PACKAGES
     extra: ClassVar[str] = "gguf"
-    environment: ClassVar[tuple[str, ...]] = PACKAGES
+    environment: ClassVar[tuple[str, ...]] = GGUF_PACKAGES
     of_adapter: ClassVar[bool] = True
 
     @property
@@ -32,7 +31,7 @@ class GgufLora(Exporting):
     @property
     def precision(self) -> str:
         """The type of the base's weights."""
-        return PRECISIONS.get(self.base, self.base)
+        return GGUF_PRECISIONS.get(self.base, self.base)
 
     def refused(self, adapter: Adapter | None) -> tuple[str, str] | None:
         """Only low-rank updates of linear layers are a GGUF LoRA."""

@@ -4,12 +4,15 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiolimiter import AsyncLimiter
 
-from stages.generate.asking.cache import Averages
 from stages.generate.asking.reply import Reply
 from stages.generate.asking.request import Request
+
+if TYPE_CHECKING:
+    from stages.generate.asking.cache import Averages
 
 MINUTE = 60.0
 """Window of rates, in seconds."""
@@ -55,7 +58,7 @@ class Rate:
 class Guess:
     """Estimates tokens of requests from the answers so far."""
 
-    def __init__(self, known: Averages) -> None:
+    def __init__(self, known: "Averages") -> None:
         self._bytes_per_token = known.bytes_per_token or _BYTES_PER_TOKEN
         self._completion_tokens = known.completion_tokens
         self._weight = min(known.answers, 100)

@@ -6,7 +6,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from stages.models.quantisation import Quantisation
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank
 
 
 class Qlora(Quantisation, LowRank):

@@ -7,8 +7,7 @@ from typing import Any
 from engine.core.errors import UserError
 from stages.models.folders import read_adapter_config
 from stages.train.methods import Ia3, Lora, Method, PrefixTuning, PromptTuning
-from stages.train.methods.base import TrainingMethod
-from stages.train.methods.lora import LowRank
+from stages.train.methods.base import LowRank, TrainingMethod
 
 _Saved = type[Lora] | type[Ia3] | type[PromptTuning] | type[PrefixTuning]
 

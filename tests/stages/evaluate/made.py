@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from stages.rows.predictions import Prediction, write_predictions
+from stages.rows.prediction import Prediction
+from stages.rows.predictions import write_predictions
 
 
 def prediction(answer="a", reference="a", ended=True, tokens=1, prompt="prompt", **values):
