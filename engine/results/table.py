@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import floor, log10
 from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import UserError, did_you_mean
@@ -191,8 +192,8 @@ def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], l
     for result in found:
         for one in result.comparisons:
             if one["metric"] == metric:
-                interval = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
-                values = [number(one["value"]), number(one["other_value"]), f"{one['difference']:+.2f}", interval]
+                difference, low, high = (f"{one[key]:+.{_digits(one)}f}" for key in ("difference", "low", "high"))
+                values = [number(one["value"]), number(one["other_value"]), difference, f"[{low}, {high}]"]
                 trained_on, significant = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
                 chances = [_p(one["p"]), _p(one["p_corrected"])]
                 rows.append([result.experiment, one["task"], trained_on, one["other"], *values, *chances, significant])
@@ -205,6 +206,12 @@ def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], l
 
 
 _CORRECTED = {"holm": "p (Holm)", "benjamini_hochberg": "p (Benjamini-Hochberg)", "none": "p (uncorrected)"}
+
+
+def _digits(compared: Mapping[str, Any]) -> int:
+    """Decimals of a difference: two, and more if its interval is narrow."""
+    width = compared["high"] - compared["low"]
+    return min(6, max(2, 1 - floor(log10(width)))) if width > 0 else 2
 
 
 def _p(value: float) -> str:
