@@ -27,7 +27,7 @@ test: setup
 
 suite: setup
 	@python -m pytest --numprocesses 2 --dist worksteal $(if $(CI),,-m "not long")
-	@$(if $(CI),for answer in yes no; do python -m pytest $(QLORA) -k 'qlora or quant or bits or packing' --avx512-bf16 $$answer || exit 1; done)
+	@$(if $(CI),for answer in yes no; do python -m pytest --numprocesses 2 --dist worksteal $(QLORA) -k 'qlora or quant or bits or packing' --avx512-bf16 $$answer || exit 1; done)
 
 # Builds the golden suite with the code as it is, and lists what behaves alike (CHANGE="…": the changelog's line of a new revision;
 # OPTIONS="--cause train.optimizers.adafactor": see OPTIONS=--help).

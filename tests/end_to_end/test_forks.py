@@ -12,31 +12,10 @@ from pathlib import Path
 import pytest
 
 from engine.build.driver import dvc_environment
-from engine.core.digests import folder_digest
-from tests.behaviours.suite import SPECS
 from tests.end_to_end.conftest import Place, make_place
 from tests.end_to_end.test_kills import wait_until
 
 pytestmark = pytest.mark.slow
-
-CHAIN = """
-extends = ["parts/base.toml"]
-
-[experiment]
-name = "chain"
-seed = 8
-
-[training]
-method = { kind = "lora", r = 2, lora_alpha = 4 }
-
-[merge]
-check_rows = 1
-
-[benchmarks]
-tasks  = ["which_word"]
-folder = "exam"
-"""
-"""On top of `base` and `gguf`: every kind of step that computes with a model."""
 
 STATE = """
 import ctypes, json, os, resource, signal, socket, sys
@@ -137,34 +116,6 @@ def alive(place: Place) -> list[str]:
             except OSError:
                 continue  # it ended while we looked
     return found
-
-
-@pytest.mark.long
-def test_forks_and_processes_of_their_own_make_the_same_bytes_with_every_kind_that_needs_a_model(tmp_path: Path):
-    made: list[dict[str, str]] = []
-    for number, options in enumerate(((), ("--no-fork",))):
-        place = Place(tmp_path / str(number))
-        shutil.copytree(SPECS, place.root)
-        for path in (place.root / "specs").glob("*.toml"):
-            if path.stem not in ("base", "gguf"):
-                path.unlink()
-        place.write("specs/chain.toml", CHAIN)
-        place.git("init", "--quiet")
-        place.run("dvc", "init", "--quiet")
-        done = build(place, *options)
-        assert done.returncode == 0, done.stderr
-        assert (place.root / ".dvc/tmp/adapterbuild/fork-server.log").exists() == (not options)
-        folders = ("artifacts", "metrics", "plots")
-        left = [
-            path
-            for folder in folders
-            for path in (place.root / folder).iterdir()
-            if path.name != "live" and not path.name.endswith(".run.json")
-        ]
-        made.append({str(path.relative_to(place.root)): folder_digest(path) if path.is_dir() else path.read_text() for path in left})
-    kinds = {name.removeprefix("artifacts/").partition("-")[0] for name in made[0]}
-    assert {"initialize", "dequantise", "train", "predict", "merge", "benchmark"} <= kinds
-    assert made[0] == made[1]
 
 
 def test_a_fork_is_in_the_state_of_a_process_of_its_own(tmp_path: Path):

@@ -114,14 +114,21 @@ metric_list: [{ metric: acc, aggregation: mean, higher_is_better: true }]
 """
 
 MACHINES = {
-    "one core": (1, {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"}),
-    "as many threads as there are cores": (2, {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}),
-    "more threads than cores": (5, {"PYTHONHASHSEED": "3", "TZ": "America/New_York", "LANG": "de_DE.UTF-8", "OMP_NUM_THREADS": "3"}),
+    "one core": (1, (), {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C"}),
+    "as many threads as there are cores": (2, (), {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}),
+    "more threads than cores, each step a process of its own": (
+        5,
+        ("--no-fork",),
+        {"PYTHONHASHSEED": "3", "TZ": "America/New_York", "LANG": "de_DE.UTF-8", "OMP_NUM_THREADS": "3"},
+    ),
 }
 
 
-def built(root: Path, threads: int, environment: dict[str, str], backwards: bool) -> dict[str, str]:
-    """The content address of every step of the chain, by name; files are written BACKWARDS, so that folders list them otherwise."""
+def built(root: Path, threads: int, options: tuple[str, ...], environment: dict[str, str], backwards: bool) -> dict[str, str]:
+    """The content address of every step of the chain, its metrics and plots, by name; built with OPTIONS.
+
+    Files are written BACKWARDS, so that folders list them otherwise.
+    """
     files = {
         "data/a.jsonl": "".join(json.dumps({"word": f"w{n}"}) + "\n" for n in range(60)),
         "data/pairs.jsonl": "".join(json.dumps({"prompt": f"w{n}", "chosen": f"n{n}", "rejected": f"n{n} n{n}"}) + "\n" for n in range(30)),
@@ -141,7 +148,7 @@ def built(root: Path, threads: int, environment: dict[str, str], backwards: bool
     shutil.copy(ROOT / "tests/behaviours/workspace/models/tiny.Q8_0.gguf", root / "models")
     inherited = {name: value for name, value in dvc_environment().items() if name not in numerics.HANDED_ON}
     more = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache"), **environment}
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], [sys.executable, "-m", "engine", "build"]):
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], [sys.executable, "-m", "engine", "build", *options]):
         done = subprocess.run(command, cwd=root, env=inherited | more, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     statements = [told(path) for path in sorted((root / "artifacts").glob("*.provenance.json"))]
@@ -149,15 +156,17 @@ def built(root: Path, threads: int, environment: dict[str, str], backwards: bool
     assert [record["step"] for record in records] == [statement.step for statement in statements]
     assert {record["machine"]["numerics"]["asked"] for record in records} == {"portable"}
     assert {statement.kind for statement in statements} == KINDS.keys() - {"fetch"}
-    return {statement.step: statement.digest for statement in statements}
+    assert (root / ".dvc/tmp/adapterbuild/fork-server.log").exists() == (not options)
+    measured = [path for folder in ("metrics", "plots") for path in (root / folder).iterdir() if path.is_file()]
+    return {statement.step: statement.digest for statement in statements} | {path.name: path.read_text() for path in measured}
 
 
 def test_a_chain_of_every_kind_gives_the_same_bytes_on_every_machine(tmp_path: Path):
     found = {}
-    for number, (name, (threads, environment)) in enumerate(MACHINES.items()):
+    for number, (name, (threads, options, environment)) in enumerate(MACHINES.items()):
         root = tmp_path / str(number)
         root.mkdir()
-        found[name] = built(root, threads, environment, backwards=number % 2 == 1)
+        found[name] = built(root, threads, options, environment, backwards=number % 2 == 1)
     expected = found.pop("one core")
     for name, addresses in found.items():
         assert addresses == expected, name
