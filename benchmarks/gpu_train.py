@@ -260,6 +260,8 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
     """Speed, memory and losses of one loop."""
     import torch
 
+    from engine.estimate.methods import counts
+    from engine.estimate.models import model_of
     from stages.train.logging.loggers import utilization
     from stages.train.loop.training import default_device
     from stages.train.memory.peak import peak_memory, release
@@ -271,12 +273,14 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
         losses = loops[loop](case, folder)
     speed = case.parameters.global_batch.rows * case.sequence / watch.seconds_per_step()
     device = torch.cuda.get_device_name() if _has_gpu() else "cpu"
+    counted = counts(model_of(case.config.to_dict()), case.parameters.method)
+    trainable = counted.trained if counted else 0
     return {
         **case.names,
         "loop": loop,
         "tokens_per_second": speed,
         "peak_memory_bytes": peak_memory(default_device()) - before,
-        "model_flops_utilization": utilization(speed, _parameters(case.config), 1, device),
+        "model_flops_utilization": utilization(speed, _parameters(case.config), trainable, 1, device),
         "losses": losses,
     }
 

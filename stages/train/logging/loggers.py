@@ -207,7 +207,11 @@ def peak_flops(device: str) -> float | None:
     return next((_PEAK_FLOPS[part] for part in _PEAK_FLOPS if part in device), None)
 
 
-def utilization(tokens_per_second: float, parameters: int, devices: int, device: str) -> float | None:
-    """Model FLOPs utilization: 6 FLOPs per weight and token over the devices' peak (Chowdhery et al., 2022, PaLM, appendix B)."""
+def utilization(tokens_per_second: float, parameters: int, trainable: int, devices: int, device: str) -> float | None:
+    """Model FLOPs utilization (Chowdhery et al., 2022, PaLM, appendix B) of a model of which TRAINABLE of PARAMETERS weights are trained.
+
+    A token costs 2 FLOPs for each weight in the forward pass, 2 for the gradient of its input, and 2 more for its own gradient only if it
+    is trained; recomputed activations do not count. None if the peak of DEVICE is unknown.
+    """
     peak = peak_flops(device)
-    return None if peak is None else 6 * parameters * tokens_per_second / (peak * devices)
+    return None if peak is None else (4 * parameters + 2 * trainable) * tokens_per_second / (peak * devices)

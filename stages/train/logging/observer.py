@@ -72,6 +72,8 @@ class Watcher:
     supervised: Sequence[int]
     parameters: int
     """Number of weights of the whole model."""
+    trainable: int
+    """Number of weights that are trained."""
     devices: int
     device: torch.device
     folder: Path | None
@@ -115,7 +117,7 @@ class Watcher:
             **point.measured(),
         }
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        if (share := utilization(pace.tokens_per_second, self.parameters, self.devices, name)) is not None:
+        if (share := utilization(pace.tokens_per_second, self.parameters, self.trainable, self.devices, name)) is not None:
             values["model_flops_utilization"] = share
         self._live.log(point.step, values, last=point.step == len(self.tokens))
 

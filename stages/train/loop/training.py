@@ -134,7 +134,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
     keys = install(matter.model, parameters.seed)
     if parameters.neftune_noise_alpha:
         add_noise(matter.model, parameters.neftune_noise_alpha, keys, torch.from_numpy(matter.rows.lengths()))
-    parameters_count = count_parameters(matter.model)
+    weights = count_parameters(matter.model), count_parameters(matter.model, trainable=True)
     processes = _processes(matter.model, parameters, share)
     section = parameters.validation
     objective = parameters.objective if isinstance(parameters.objective, PairObjective) else None
@@ -146,7 +146,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
         keys,
         checkpoints,
         Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start, objective),
-        Watcher((), (), parameters_count, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
+        Watcher((), (), *weights, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
         StopRequest(job.scratch / STOP),
         Preference(objective, matter.rows) if objective else None,
     )

@@ -64,5 +64,6 @@ def test_quick_steps_are_thinned_but_first_and_last_are_there():
 
 def test_utilisation_is_six_operations_a_weight_and_token():
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert utilization(989e12 / 6 / 1e9, 10**9, 1, "NVIDIA H100 80GB HBM3") == pytest.approx(1.0)
-    assert utilization(1000.0, 10**9, 1, "cpu") is None
+    assert utilization(989e12 / 6 / 1e9, 10**9, 10**9, 1, "NVIDIA H100 80GB HBM3") == pytest.approx(1.0)
+    assert utilization(989e12 / 4 / 1e9, 10**9, 0, 1, "NVIDIA H100 80GB HBM3") == pytest.approx(1.0), "a frozen base has no gradients"
+    assert utilization(1000.0, 10**9, 10**9, 1, "cpu") is None
