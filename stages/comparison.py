@@ -19,6 +19,7 @@ from engine.core.part import with_tuples
 from stages import generate, tokenize
 from stages.foreign import axolotl, llamafactory, own_code, trl
 from stages.foreign.labels import Dropped, Labelled, Made, NoRule, Oddities, difference
+from stages.generate.selection import Located
 from stages.process.job import Job
 from stages.process.quiet import keep_quiet
 from stages.rows.jsonl import write_rows
@@ -82,17 +83,22 @@ def _rows(request: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, dict[
     parameters = generate.Parameters.model_validate(with_tuples(request["generate"]))
     job = Job(request["name"], {role: Path(path) for role, path in request["inputs"].items()}, folder, None, folder)
     generation = Generation(parameters, job)
-    for subject in islice(generation.subjects.main(), request["rows"]):
+    read: dict[str, dict[str, Any]] = {}
+
+    def recorded() -> Iterator[Located]:
+        for where, row in parameters.source.read(job.files("source")):
+            read[str(where)] = dict(row)
+            yield where, row
+
+    for subject in islice(generation.subjects.main(recorded()), request["rows"]):
+        # The tool reads the rows of the file: without the columns that the source or its layout adds.
+        where, raw = str(subject.where), read.pop(str(subject.where))
         try:
-            draft, made = generation.examine(subject)
+            _, made = generation.examine(subject)
         except UserError as error:
-            yield str(subject.where), dict(subject.row), f"an error: {error.problems[0].what}"
+            yield where, raw, f"an error: {error.problems[0].what}"
             continue
-        yield (
-            str(draft.subject.where),
-            dict(draft.subject.row),
-            made or "its teacher is asked in a build only",
-        )
+        yield where, raw, made or "its teacher is asked in a build only"
 
 
 def _ours(request: Mapping[str, Any], rows: list[dict[str, Any] | str], folder: Path) -> Iterator[Made]:
@@ -100,6 +106,7 @@ def _ours(request: Mapping[str, Any], rows: list[dict[str, Any] | str], folder: 
     from stages.rows.rows import read_rows
     from stages.tokenize.body import write
     from stages.tokenize.counts import Counts
+    from stages.tokenize.paired import PairTokenization
     from stages.tokenize.tokenization import Tokenization
     from stages.tokens.encoder import Encoder
     from stages.tokens.files import Tokens
@@ -109,7 +116,7 @@ def _ours(request: Mapping[str, Any], rows: list[dict[str, Any] | str], folder: 
     parameters = tokenize.Parameters.model_validate(with_tuples(asked["parameters"]))
     encoder = Encoder.open(job.group("tokenizer"))
     given, tokens = folder / "row.jsonl", folder / "row.safetensors"
-    tokenization = Tokenization(parameters, encoder, job.inputs.get("chat_template"))
+    tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, job.inputs.get("chat_template"))
     for row in rows:
         if isinstance(row, str):
             yield Dropped(row)
@@ -146,20 +153,22 @@ def _theirs(request: Mapping[str, Any], rows: list[dict[str, Any]], tokenizer: A
 
 
 def _by_own_code(python: str, request: Mapping[str, Any]) -> list[Made]:
-    if request["tool"] not in ("axolotl", "llamafactory"):
-        raise UserError(
-            f"--with-python: the own code of {request['tool']} cannot be run on single rows",
-            hint="leave the option out: its rules are used",
-        )
     try:
         done = subprocess.run([python, own_code.__file__], input=json.dumps(request), capture_output=True, text=True, check=False)
     except OSError as error:
         raise UserError(f"{python} cannot be run: {error.strerror}", hint="name a Python interpreter") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{request['tool']} in {python} failed: {last}", hint=f"its environment must import {request['tool']}")
+        hint = f"its environment must import {request['tool']}"
+        raise UserError(f"{request['tool']} in {python} failed: {_exception(done.stderr)}", hint=hint)
     answers = json.loads(done.stdout)
     return [_labelled(answer) for answer in answers]
+
+
+def _exception(said: str) -> str:
+    """The exception with which a process ended, on one line: messages such as those of pydantic have several."""
+    lines = [line for line in said.strip().splitlines() if "For further information" not in line]
+    start = next((n for n in range(len(lines) - 1, -1, -1) if lines[n][:1].strip()), 0)
+    return " ".join(line.strip() for line in lines[start:]) or "no message"
 
 
 def _labelled(answer: list[list[list[int]]] | None) -> Made:

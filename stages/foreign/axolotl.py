@@ -26,6 +26,8 @@ _FIELDS = {
 
 def label(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], tokenizer: Any) -> Made:
     """What ROW becomes; CONFIG and DATASET as the file has them, TOKENIZER as transformers loads it."""
+    if config.get("rl"):
+        raise NoRule("the rules of trainings on pairs are not written down here")
     kind = dataset.get("type")
     base = str(kind).partition(":")[0]
     length = int(config.get("sequence_len") or 512)
@@ -82,10 +84,20 @@ def _defined(row: Row, kind: Mapping[str, Any]) -> tuple[str, str]:
 
 def _text(row: Row, dataset: Mapping[str, Any], tokenizer: Any, length: int) -> Made:
     text = str(row[str(dataset.get("field") or dataset.get("text_column") or "text")])
-    ids = _encoded(text, tokenizer, 64 * length, end=True)
-    pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
+    if str(dataset.get("type")) == "pretrain":
+        pieces = _windows(text, tokenizer, length)
+    else:
+        ids = _encoded(text, tokenizer, 64 * length, end=True)
+        pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
     made = [Labelled(piece, [True] * len(piece)) for piece in pieces if len(piece) >= 2]
     return made or Dropped("fewer than two tokens")
+
+
+def _windows(text: str, tokenizer: Any, length: int) -> list[list[int]]:
+    """Pieces of a text that share 256 tokens with the one before (fewer, if they are short), each with an end token."""
+    shared = min(256, (length - 1) // 2)
+    found = tokenizer(text, truncation=True, max_length=length - 1, return_overflowing_tokens=True, stride=shared)["input_ids"]
+    return [[*ids, tokenizer.eos_token_id] for ids in (found if found and isinstance(found[0], list) else [found])]
 
 
 def _conversation(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], tokenizer: Any) -> Labelled:
@@ -100,19 +112,17 @@ def _conversation(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any
         ids: list[int] = tokenizer.apply_chat_template(list(given), tokenize=True, return_dict=False, tools=tools, **options)
         return ids
 
-    roles = dataset.get("roles_to_train", ["assistant"])
-    ends = dataset.get("train_on_eos", "turn")
+    # The schema of axolotl drops keys that are null: they are not set.
+    roles = dataset.get("roles_to_train")
+    roles = ["assistant"] if roles is None else roles
+    ends = dataset.get("train_on_eos") or "turn"
     turn_ends = dataset.get("train_on_eot") or ends
     ids = rendered(turns)
     learned = [False] * len(ids)
-    if not roles and not ends:
-        prompt = {"chat_template": template, "add_generation_prompt": True, "return_dict": False}
-        start = len(tokenizer.apply_chat_template(turns[:-1], tokenize=True, **prompt))
-        return Labelled(ids, [place >= start for place in range(len(ids))])
     eot = config.get("eot_tokens")
     marks = [tokenizer.encode(token, add_special_tokens=False) for token in (eot if eot is not None else [tokenizer.eos_token]) if token]
     kinds = ((turn_ends, {mark[0] for mark in marks if len(mark) == 1}), (ends, {tokenizer.eos_token_id}))
-    named = {_ROLES.get(role, role) for role in roles or ()}
+    named = {_ROLES.get(role, role) for role in roles}
     last: dict[int, int] = {}
     for number, turn in enumerate(turns):
         flag = turn.get("training")

@@ -22,6 +22,8 @@ _BEFORE_ANSWERS = {"mistral"}
 def label(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], tokenizer: Any) -> Made:
     """What ROW becomes; CONFIG as the file has it, DATASET as dataset_info.json has it, TOKENIZER as transformers loads it."""
     length = int(config.get("cutoff_len") or 2048)
+    if config.get("stage") == "dpo":
+        raise NoRule("the rules of trainings on pairs are not written down here")
     if config.get("stage") == "pt":
         return _text(row, config, dataset, tokenizer, length)
     messages, system = _sharegpt(row, dataset) if dataset.get("formatting", "alpaca") != "alpaca" else _alpaca(row, dataset)
@@ -42,7 +44,8 @@ def _text(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], token
     end = "<|end_of_text|>" if config.get("template") == "llama3" else tokenizer.eos_token
     ids = tokenizer(str(row[name]) + end, add_special_tokens=False)["input_ids"]
     if config.get("packing", True) is not False:
-        raise NoRule("texts are joined and cut into blocks of cutoff_len, across rows")
+        # Texts are joined, and the blocks that are cut then know no rows: the texts are compared as they are before.
+        return [Labelled(ids, [True] * len(ids))]
     return [Labelled(ids[:length], [True] * len(ids[:length]), len(ids) > length)]
 
 

@@ -1,4 +1,4 @@
-"""The written rules of other tools give the labels that their own code gave: axolotl 0.18.0 and LLaMA-Factory 0.9.6, recorded once."""
+"""The written rules give the labels of the tools' own code: axolotl 0.18.0, LLaMA-Factory 0.9.5 and TRL 1.16.0, recorded once."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,13 @@ from stages.foreign.labels import Dropped, Labelled, Made, NoRule, Oddities, dif
 
 HERE = Path(__file__).parent
 RECORDED: list[dict[str, Any]] = json.loads((HERE / "recorded.json").read_text("utf-8"))
-LABEL = {"axolotl": axolotl.label, "llamafactory": llamafactory.label}
+LABEL = {"axolotl": axolotl.label, "llamafactory": llamafactory.label, "trl": trl.label}
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>"
+    "{% endgeneration %}{% else %}{{ m['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The chat template of the tokenizer with which TRL was recorded."""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +34,7 @@ def as_recorded(made: Made) -> list[list[list[int]]] | None:
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: f"{case['tool']}: {case['name']}")
 def test_the_rules_give_the_labels_of_the_tools_own_code(case, tokenizer):
+    tokenizer.chat_template = CHAT if case["tool"] == "trl" else None
     for row, answer in zip(case["rows"], case["answers"], strict=True):
         assert as_recorded(LABEL[case["tool"]](row, case["config"], case["dataset"], tokenizer)) == answer
 
@@ -53,8 +60,10 @@ def test_trl_learns_every_token_of_messages_and_only_the_completion_of_a_pair(to
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     (made,) = trl.label({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, {}, {}, tokenizer)
     assert all(made.learned)
-    (cut,) = trl.label(pair, {"max_length": 4}, {}, tokenizer)
-    assert cut.cut and len(cut.ids) == 4
+    asked = len(tokenizer("2 + 2 =")["input_ids"])
+    (cut,) = trl.label(pair, {"max_length": asked + 1}, {}, tokenizer)
+    assert cut.cut and cut.learned == [False] * asked + [True]
+    assert trl.label(pair, {"max_length": asked}, {}, tokenizer) == Dropped("nothing is learned once it is cut")
 
 
 def test_a_template_that_is_not_written_down_is_named(tokenizer):
