@@ -11,6 +11,7 @@ from typing import Any
 from engine.core.errors import Problem
 from engine.importing import common
 from engine.importing.common import Request
+from engine.importing.preferences import put_dpo, put_pairs, put_strength, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -110,10 +111,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
     **dict.fromkeys(("merge_lora", "merge_method"), "add a section [merge] to the spec"),
     **dict.fromkeys(
         (
-            *("trl", "vllm", "dpo_use_weighting", "dpo_label_smoothing", "precompute_ref_log_probs", "dpo_use_liger_kernel"),
-            *("dpo_padding_free", "dpo_loss_type", "dpo_loss_weights", "dpo_beta", "dpo_use_logits_to_keep"),
-            *("dpo_generate_during_eval", "dpo_norm_loss", "rpo_alpha", "orpo_alpha", "simpo_gamma", "cpo_alpha"),
-            *("kto_desirable_weight", "kto_undesirable_weight", "rl_beta", "max_prompt_len", "center_rewards_coefficient"),
+            *("vllm", "kto_desirable_weight", "kto_undesirable_weight", "max_prompt_len", "center_rewards_coefficient"),
             *("dion_lr", "dion_momentum", "dion_rank_fraction", "dion_rank_multiple_of", "qgalore_rank", "qgalore_update_proj_gap"),
             *("qgalore_scale", "qgalore_proj_type", "qgalore_proj_quant", "qgalore_proj_bits", "qgalore_proj_group_size"),
             *("qgalore_cos_threshold", "qgalore_gamma_proj", "qgalore_queue_size", "adam_beta3", "adam_epsilon2", "lisa_step_interval"),
@@ -125,6 +123,10 @@ WITHOUT_MEANING: Mapping[str, str] = {
         ),
         _OFF,
     ),
+    "precompute_ref_log_probs": "a step of its own computes what the reference model says, once",
+    **dict.fromkeys(("dpo_padding_free", "dpo_use_liger_kernel", "dpo_use_logits_to_keep"), _SPEED),
+    "dpo_generate_during_eval": _SAMPLES,
+    "dpo_beta": "axolotl warns of it and goes by rl_beta",
     "loss_watchdog_threshold": "a training whose loss rises far above its first one stops by itself (resources.stop_on_divergence)",
     "loss_watchdog_patience": "a training whose loss rises far above its first one stops by itself (resources.stop_on_divergence)",
     "metric_for_best_model": "the best weights are those of the lowest validation loss",
@@ -135,13 +137,15 @@ WITHOUT_MEANING: Mapping[str, str] = {
 }
 """Keys that have no meaning in a spec, and why."""
 
-_PREFERENCES = "train on the preferred answers with type: chat_template"
+_PREFERENCES = "rl: dpo, orpo or simpo, with pairs of answers"
 _PLAIN_LORA = "leave it out"
 
 REFUSED: Mapping[str, Refusal] = {
-    "rl": Refusal("training on preferences or rewards", _PREFERENCES),
     "reward_model": Refusal("a reward model", _PREFERENCES),
     "process_reward_model": Refusal("a process reward model", _PREFERENCES),
+    "dpo_use_weighting": Refusal("weights of pairs (WPO)", "leave it out", nearest=True),
+    "rpo_alpha": Refusal("rpo_alpha, which axolotl refuses too", "leave it out"),
+    "dpo_norm_loss": Refusal("dpo_norm_loss, which axolotl refuses too", "leave it out"),
     "trainer_cls": Refusal("a trainer of one's own", "the training of a spec is fixed"),
     "processor_type": Refusal("a model of text and images or audio", "a model of text alone"),
     "qat": Refusal("quantization-aware training", 'training.method = "qlora"', nearest=True),
@@ -232,7 +236,8 @@ HANDLED = frozenset(
         *("evaluation_strategy", "early_stopping_patience", "load_best_model_at_end", "save_steps", "gradient_checkpointing"),
         *("torch_compile", "deepspeed", "fsdp", "fsdp_config", "attn_implementation", "xformers_attention", "sdp_attention"),
         *("flex_attention", "flash_attention", "sage_attention", "eager_attention", "use_wandb", "wandb_project", "use_mlflow"),
-        *("use_tensorboard", "plugins"),
+        *("use_tensorboard", "plugins", "rl", "trl", "rl_beta", "dpo_loss_type", "dpo_loss_weights", "dpo_label_smoothing"),
+        *("orpo_alpha", "simpo_gamma", "cpo_alpha"),
     )
 )
 """Keys that this module reads one by one."""
@@ -254,9 +259,11 @@ def read(request: Request) -> Draft:
     else:
         draft.problems.append(Problem("base_model is missing", reading.node.key, "base_model names the model to train"))
         reading.taken("base_model", "model_revision", "revision_of_model", ours="model")
-    _put_data(reading, request)
+    pairs = str(reading.get("rl")) in _ON_PAIRS
+    _put_data(reading, request, pairs)
     _put_method(reading, request)
     _put_training(reading, request)
+    _put_objective(reading)
     _put_resources(reading, request)
     common.put_seed(reading, "seed", 42)
     reading.without_meaning(WITHOUT_MEANING)
@@ -267,6 +274,53 @@ def read(request: Request) -> Draft:
     reading.rest()
     common.settle(draft)
     return draft
+
+
+_ON_PAIRS = ("dpo", "ipo", "orpo", "simpo")
+
+
+def _put_objective(reading: Reading) -> None:
+    """The loss: cross entropy, or one of pairs of answers."""
+    rl = reading.get("rl")
+    keys = ("trl", "rl_beta", "dpo_loss_type", "dpo_loss_weights", "dpo_label_smoothing", "orpo_alpha", "simpo_gamma", "cpo_alpha")
+    if rl not in _ON_PAIRS:
+        reading.same("rl", why="answers are learned") if rl is None else reading.refuse(
+            "rl", f"training on {'judged answers' if rl == 'kto' else 'rewards'} ({rl})", _PREFERENCES
+        )
+        reading.none(*keys, why=_OFF)
+        return
+    reading.taken("rl", ours="training.objective")
+    beta = next((key for key in ("rl_beta", "orpo_alpha") if reading.given(key)), "rl_beta")
+    table = reading.child("trl")
+    inner = reading.inside(table, [*table.content], "trl") if table is not None and isinstance(table.content, dict) else None
+    where, strength = (inner, "beta") if inner and inner.given("beta") else (reading, beta)
+    if rl in ("dpo", "ipo"):
+        losses = reading.names("dpo_loss_type") or ("sigmoid",) if rl == "dpo" else ("ipo",)
+        put_dpo(reading, losses, "dpo_loss_type" if rl == "dpo" else "rl", beta, "dpo_label_smoothing")
+        weights = reading.get("dpo_loss_weights")
+        if rl == "dpo" and weights and set(map(float, weights)) != {1.0}:
+            reading.refuse("dpo_loss_weights", "a weight of the loss", "training.learning_rate", nearest=True)
+    elif rl == "orpo":
+        reading.draft.set("training.objective.kind", "orpo", ["rl"])
+        put_strength(reading, "weight", beta, 0.1)
+    else:
+        reading.draft.set("training.objective.kind", "simpo", ["rl"])
+        put_strength(reading, "beta", beta, 0.1)
+        if not reading.given("simpo_gamma"):
+            reading.wrong("simpo_gamma", "a number: axolotl has no default")
+        reading.put("training.objective.margin", float(reading.number("simpo_gamma", 0.5) or 0.0), "simpo_gamma")
+        if float(reading.number("cpo_alpha", 1.0) or 0.0):
+            feature = "SimPO beside the cross entropy of the chosen answers (cpo_alpha is 1 if it is not set)"
+            reading.refuse("cpo_alpha", feature, "cpo_alpha: 0, or rl: orpo", nearest=True)
+    if where is inner and inner:
+        put_strength(inner, "weight" if rl == "orpo" else "beta", strength, 0.1)
+        inner.none(*(key for key in inner.node.content if key != "beta"), why="of trainings on rewards")
+        reading.taken("trl", ours="training.objective")
+    cut = "axolotl cuts the answers of long pairs; here such pairs are left out"
+    truncates = reading.get("excess_length_strategy") == "truncate"
+    settle_pairs(reading, "axolotl", "excess_length_strategy", cut if truncates else "")
+    reading.none("train_on_inputs", why="of a training on pairs only the answers are learned")
+    reading.none(*(key for key in keys if key not in reading.draft.entries), why=f"not of rl: {rl}")
 
 
 def _put_plugins(reading: Reading, plugins: tuple[str, ...]) -> None:
@@ -305,12 +359,34 @@ _FIELDS: Mapping[str, tuple[Mapping[str, str], str, tuple[str, str]]] = {
 """Types of data sets with one question and one answer: the columns of the prompt, the column of the answer, and the system prompts."""
 _CHAT_TYPES = ("chat_template", "chat_template.default", "sharegpt", "chat_template.load")
 _REWARD_TYPES = ("bradley_terry", "chatml.", "llama3.", "stepwise", "ebft", "rwd.", "zephyr.", "user_defined.", "passthrough", "orpo")
+_PAIR_TYPES: Mapping[str, Mapping[str, str]] = {
+    "default": {
+        "prompt": "prompt if prompt is defined else input if input is defined else question if question is defined else instruction",
+        "input": "none",
+        "chosen": "chosen if chosen is defined else chosen_response",
+        "rejected": "rejected if rejected is defined else rejected_response",
+    },
+    "intel": {"prompt": "question"},
+    "icr": {"prompt": "input"},
+    "prompt_pairs": {},
+    "ultra": {},
+    "argilla_chat": {},
+}
+"""Columns of the pairs of `chatml.` and `llama3.` data sets, by what follows; the last two have whole conversations as answers."""
+_PAIR_CHATS = ("chat_template", "chat_template.default", "chat_template.argilla_chat", "chat_template.argilla")
 
 
-def _sort(dataset: Node) -> str:
-    """The sort of a data set: `chat`, `prompt`, `text`, `defined` or another type's name."""
+def _sort(dataset: Node, pairs: bool) -> str:
+    """The sort of a data set: `chat`, `prompt`, `text`, `defined` or another type's name; of PAIRS, `chat`, `styled` or `plain`."""
     kind = dataset.child("type")
     value = kind.content if kind else None
+    if pairs:
+        style, _, columns = str(value).partition(".")
+        if value in _PAIR_CHATS:
+            return "chat"
+        if value is None or str(value).startswith("passthrough"):
+            return "plain"
+        return "styled" if style in ("chatml", "llama3") and columns in _PAIR_TYPES else str(value)
     if isinstance(value, dict):
         return "defined"
     base = str(value).partition(":")[0]
@@ -321,7 +397,7 @@ def _sort(dataset: Node) -> str:
     return "text" if base in ("completion", "pretrain") else str(value)
 
 
-def _put_data(reading: Reading, request: Request) -> None:
+def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
     """Tasks, tokenization and mixture."""
     key = next((k for k in ("datasets", "pretraining_dataset") if reading.given(k)), None)
     for other in ("datasets", "pretraining_dataset"):
@@ -343,11 +419,11 @@ def _put_data(reading: Reading, request: Request) -> None:
             reading.wrong(str(key), "a list of mappings")
             continue
         inner = reading.inside(dataset, listed(TOOL, "dataset_keys"), f"{key}[{number}]")
-        sorts.append(_sort(dataset))
-        tasks.append(_put_dataset(inner, request, sorts[-1], tasks))
+        sorts.append(_sort(dataset, pairs))
+        tasks.append(_put_dataset(inner, request, sorts[-1], tasks, pairs))
         reading.draft.datasets[tasks[-1]] = dataset.plain()
     reading.draft.set("mixture.tasks", tuple(tasks), [str(key)])
-    _put_formats(reading, node, sorts, str(key))
+    _put_formats(reading, node, sorts, str(key), pairs)
     _put_splits(reading, request, tasks, node)
     common.put_text_evaluation(reading.draft, [task for task, sort in zip(tasks, sorts, strict=True) if sort == "text"], tasks)
     if reading.flag("shuffle_merged_datasets", True):
@@ -391,7 +467,7 @@ _REFUSED_DATASET = {
 }
 
 
-def _put_dataset(reading: Reading, request: Request, sort: str, before: list[str]) -> str:
+def _put_dataset(reading: Reading, request: Request, sort: str, before: list[str], pairs: bool) -> str:
     """The task of one data set; returns its name."""
     name = task_name(str(reading.get("path") or reading.get("type") or "rows"), before)
     task = ("tasks", name)
@@ -399,15 +475,17 @@ def _put_dataset(reading: Reading, request: Request, sort: str, before: list[str
     reading.without_meaning(_IGNORED_DATASET)
     reading.refusals(_REFUSED_DATASET)
     settings = reading.draft.set
-    if sort == "chat":
+    if pairs and sort in ("chat", "styled", "plain"):
+        _put_pairs(reading, task, sort)
+    elif sort == "chat":
         _put_messages(reading, task)
-    else:
+    if pairs or sort != "chat":
         chat_only = (
             *("field_messages", "field_tools", "field_thinking", "template_thinking_key", "message_field_role", "message_field_content"),
             *("message_property_mappings", "message_field_training", "roles_to_train", "train_on_eos", "train_on_eot", "roles"),
             *("drop_system_message", "chat_template", "chat_template_jinja"),
         )
-        reading.none(*chat_only, why="of data sets of type chat_template")
+        reading.none(*(key for key in chat_only if not pairs or sort != "chat" or key not in _PAIR_CHAT_KEYS), why=_NOT_CHAT)
     if sort == "text":
         text = reading.one_of("field", "text_column") or "field"
         column = str(reading.get(text, "text"))
@@ -433,15 +511,41 @@ def _put_dataset(reading: Reading, request: Request, sort: str, before: list[str
             settings("tokenization.control_tokens_in_text", "control", ["type"])
     elif sort == "defined":
         _put_defined(reading, task)
-    elif sort not in ("chat", "text"):
+    elif sort not in ("chat", "text") and not (pairs and sort in ("styled", "plain")):
         _refuse_type(reading, sort)
     for key in [*reading.strangers()]:
         known = sorted(reading.known)
-        if key in listed(TOOL, "other_dataset_keys"):
+        if pairs and key in ("field_chosen", "field_rejected"):
+            reading.taken(key, ours=f"tasks.{name}.source.columns")
+        elif key in listed(TOOL, "other_dataset_keys"):
             reading.none(key, why="of data sets of preferences or steps")
         else:
             reading.ignored(key, f"its schema (version {version(TOOL)}) has no such key here", known)
     return name
+
+
+_NOT_CHAT = "of data sets of type chat_template"
+_PAIR_CHAT_KEYS = (
+    *("field_messages", "message_property_mappings", "message_field_role", "message_field_content", "roles"),
+    *("chat_template", "chat_template_jinja"),
+)
+
+
+def _put_pairs(reading: Reading, task: tuple[str, str], sort: str) -> None:
+    """A data set of pairs: where the prompt and both answers are."""
+    reading.taken("type", ours=f"tasks.{task[1]}.layout")
+    if sort != "chat":
+        columns = _PAIR_TYPES[str(reading.get("type")).partition(".")[2]] if sort == "styled" else {}
+        put_pairs(reading, task, columns, ["type"])
+        return
+    asked = str(reading.get("field_messages", "messages"))
+    columns = {side: str(reading.get(f"field_{side}", side)) for side in ("chosen", "rejected")}
+    keys = ("type", "field_messages", "field_chosen", "field_rejected")
+    whole = str(reading.get("type")).endswith(("argilla_chat", "argilla"))
+    put_pairs(reading, task, columns if whole else {"messages": asked, **columns}, keys)
+    reading.taken("field_messages", ours=f"tasks.{task[1]}.source.columns")
+    _put_message_keys(reading)
+    _put_role_names(reading)
 
 
 _SOURCE_KEYS = {"path": "path", "name": "name", "split": "split", "revision": "revision", "files": "data_files", "type": "ds_type"}
@@ -518,22 +622,7 @@ def _put_messages(reading: Reading, task: tuple[str, str]) -> None:
     else:
         reading.put((*task, "layout", "kind"), "messages", "field_messages")
         reading.put((*task, "source", "columns", "messages"), given, "field_messages")
-    mapping = reading.get("message_property_mappings") or {}
-    if not isinstance(mapping, dict):
-        reading.wrong("message_property_mappings", "a mapping")
-        mapping = {}
-    role = str(mapping.get("role") or reading.get("message_field_role") or "role")
-    content = str(mapping.get("content") or reading.get("message_field_content") or "content")
-    for old, now in (("message_field_role", "role"), ("message_field_content", "content")):
-        if reading.given(old) and mapping.get(now, reading.get(old)) != reading.get(old):
-            reading.conflict(old, "message_property_mappings", hint="keep one of them")
-    keys = ("message_property_mappings", "message_field_role", "message_field_content")
-    unread = [f"{k}: {v}" for k, v in (("role", role), ("content", content)) if v not in (_ROLE_KEYS if k == "role" else _CONTENT_KEYS)]
-    if unread:
-        key = next(k for k in keys if reading.given(k))
-        reading.refuse(key, f"messages with {', '.join(unread)}", "rename the keys of the messages: role or from, content or value")
-    for key in keys:
-        reading.same(key, why="messages have role or from, and content or value")
+    mapping = _put_message_keys(reading)
     thinking = {str(reading.get(key, "reasoning_content")) for key in ("field_thinking",)} | {str(mapping.get("reasoning_content", ""))}
     if thinking <= {"reasoning_content", "thinking", "reasoning", ""}:
         reading.same(
@@ -556,34 +645,45 @@ def _put_messages(reading: Reading, task: tuple[str, str]) -> None:
         reading.refuse("message_field_training", f"a flag named {trained}", "rename it to train")
     _put_roles(reading)
     if reading.flag("drop_system_message"):
-        reading.refuse("drop_system_message", "leaving out the system prompts of the rows", "remove them from the rows", nearest=True)
+        column = formats.column(given)
+        first = f"{column}[0]['{mapping.get('role') or reading.get('message_field_role') or 'role'}']"
+        shown = "conversations" if given == "conversations" else "messages"
+        source = (*task, "source", "columns")
+        reading.put((*source, shown), f"{column}[1:] if {first} == 'system' else {column}", "drop_system_message")
+        reading.put((*source, "system"), "none", "drop_system_message")
     else:
         reading.same("drop_system_message", why="system prompts stay")
 
 
+def _put_message_keys(reading: Reading) -> Mapping[str, Any]:
+    """Under which keys messages have role and content; returns the mapping of their keys."""
+    mapping = reading.get("message_property_mappings") or {}
+    if not isinstance(mapping, dict):
+        reading.wrong("message_property_mappings", "a mapping")
+        mapping = {}
+    role = str(mapping.get("role") or reading.get("message_field_role") or "role")
+    content = str(mapping.get("content") or reading.get("message_field_content") or "content")
+    for old, now in (("message_field_role", "role"), ("message_field_content", "content")):
+        if reading.given(old) and mapping.get(now, reading.get(old)) != reading.get(old):
+            reading.conflict(old, "message_property_mappings", hint="keep one of them")
+    keys = ("message_property_mappings", "message_field_role", "message_field_content")
+    unread = [f"{k}: {v}" for k, v in (("role", role), ("content", content)) if v not in (_ROLE_KEYS if k == "role" else _CONTENT_KEYS)]
+    if unread:
+        key = next(k for k in keys if reading.given(k))
+        reading.refuse(key, f"messages with {', '.join(unread)}", "rename the keys of the messages: role or from, content or value")
+    for key in keys:
+        reading.same(key, why="messages have role or from, and content or value")
+    return mapping
+
+
 def _put_roles(reading: Reading) -> None:
     """Which roles are learned, and which ends of their turns."""
-    roles = reading.get("roles") or {}
-    renamed: dict[str, str] = {}
-    if isinstance(roles, dict):
-        renamed = {str(source): str(target) for target, sources in roles.items() for source in (sources or ())}
-    elif reading.given("roles"):
-        reading.wrong("roles", "a mapping of roles to lists of names")
-    other = {
-        source: target for source, target in renamed.items() if _KNOWN_ROLES.get(source, target if source == target else None) != target
-    }
-    if other:
-        shown = ", ".join(f"{source} for {target}" for source, target in other.items())
-        reading.refuse("roles", f"roles named {shown}", "rename the roles in the rows: user, assistant, system, tool")
-    else:
-        reading.same("roles", why="these names of roles are known")
+    _put_role_names(reading)
     learned = {_KNOWN_ROLES.get(role, role) for role in reading.names("roles_to_train")}
-    if "roles_to_train" not in reading.node.content:
+    if not reading.given("roles_to_train"):
         learned = {"assistant"}
     if learned == {"assistant"}:
         reading.taken("roles_to_train", ours="tokenization.mask", why="the assistant's turns")
-    elif _learns_the_last(reading):
-        reading.taken("roles_to_train", ours="tokenization.mask", why="no role and no end: the last answer")
     elif not learned:
         reading.refuse("roles_to_train", "training on no turn at all", "roles_to_train: [assistant]")
     else:
@@ -601,14 +701,30 @@ def _put_roles(reading: Reading) -> None:
             reading.refuse(key, what, "each supervised answer with its end token", nearest=True)
 
 
-def _learns_the_last(reading: Reading) -> bool:
-    """Whether a data set of conversations names no role and no end to learn: then axolotl learns all after the last question."""
-    return all(key in reading.node.content and not reading.get(key) for key in ("roles_to_train", "train_on_eos"))
+def _put_role_names(reading: Reading) -> None:
+    """How roles are named in the rows."""
+    roles = reading.get("roles") or {}
+    renamed: dict[str, str] = {}
+    if isinstance(roles, dict):
+        renamed = {str(source): str(target) for target, sources in roles.items() for source in (sources or ())}
+    elif reading.given("roles"):
+        reading.wrong("roles", "a mapping of roles to lists of names")
+    other = {
+        source: target for source, target in renamed.items() if _KNOWN_ROLES.get(source, target if source == target else None) != target
+    }
+    if other:
+        shown = ", ".join(f"{source} for {target}" for source, target in other.items())
+        reading.refuse("roles", f"roles named {shown}", "rename the roles in the rows: user, assistant, system, tool")
+    else:
+        reading.same("roles", why="these names of roles are known")
 
 
-def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str) -> None:
+def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str, pairs: bool) -> None:
     """Format, mask and lengths, which all tasks of an experiment share."""
     chats = [n for n, sort in enumerate(sorts) if sort == "chat"]
+    if pairs:
+        _put_format_of_pairs(reading, node, sorts, key)
+        return
     if chats and len(chats) < len(sorts):
         other = next(n for n, sort in enumerate(sorts) if sort != "chat")
         inner = reading.inside(node.content[other], listed(TOOL, "dataset_keys"), f"{key}[{other}]")
@@ -623,8 +739,6 @@ def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str) -> No
         else:
             reading.same("train_on_inputs", why="the roles to train decide")
             reading.draft.set("tokenization.mask.kind", "assistant", [f"{key}[{chats[0]}].roles_to_train"])
-            if _learns_the_last(inner):
-                reading.draft.set("tokenization.mask.turns", "last", [f"{key}[{chats[0]}].roles_to_train"])
     else:
         for name in ("chat_template", "chat_template_jinja", "chat_template_kwargs", "default_system_message"):
             reading.none(name, why="no data set is of type chat_template")
@@ -646,6 +760,31 @@ def _put_formats(reading: Reading, node: Node, sorts: list[str], key: str) -> No
     else:
         reading.same("pretraining_sample_concatenation", why="packed rows do not attend to each other")
     _put_tokens(reading)
+
+
+def _put_format_of_pairs(reading: Reading, node: Node, sorts: list[str], key: str) -> None:
+    """The format of pairs, which all tasks share; mask and lengths follow from the objective."""
+    styles = [_style(node.content[number], sort) for number, sort in enumerate(sorts)]
+    if len(set(styles)) > 1:
+        other = next(n for n, style in enumerate(styles) if style != styles[0])
+        inner = reading.inside(node.content[other], listed(TOOL, "dataset_keys"), f"{key}[{other}]")
+        inner.refuse("type", "pairs of several formats in one training", "an experiment for each, the second from the first's model")
+    if styles[0] == "chat":
+        _put_template(reading, node, [number for number, style in enumerate(styles) if style == "chat"], key)
+    else:
+        for name in ("chat_template", "chat_template_jinja", "chat_template_kwargs", "default_system_message"):
+            reading.none(name, why="the types of the data sets say the format")
+        reading.draft.set("tokenization.format.kind", "plain" if styles[0] == "plain" else "chat", [f"{key}[0].type"])
+        if styles[0] != "plain":
+            reading.draft.set("tokenization.format.template", formats.LLAMA_FACTORY[styles[0]].template(), [f"{key}[0].type"])
+    reading.none("pretraining_sample_concatenation", why="of texts")
+    _put_tokens(reading)
+
+
+def _style(dataset: Node, sort: str) -> str:
+    kind = dataset.child("type")
+    style = str(kind.content).partition(".")[0] if kind and sort == "styled" else sort
+    return style if style in ("chat", "chatml", "llama3") else "plain"
 
 
 def _put_template(reading: Reading, node: Node, chats: list[int], key: str) -> None:
@@ -781,8 +920,7 @@ def _put_method(reading: Reading, request: Request) -> None:
         reading.put(f"{method}.kind", "full", "adapter")
         if four or eight:
             reading.refuse("load_in_4bit" if four else "load_in_8bit", "training of quantised weights in full", "adapter: qlora")
-        else:
-            reading.none("load_in_4bit", "load_in_8bit", why="no adapter is trained")
+        reading.none("load_in_4bit", "load_in_8bit", why="no adapter is trained")
         for key in adapters:
             reading.none(key, why="no adapter is trained")
         if reading.given("lora_model_dir"):
@@ -930,6 +1068,8 @@ def _put_training(reading: Reading, request: Request) -> None:
 
 def _put_batching(reading: Reading) -> None:
     packing = reading.flag("sample_packing")
+    if packing and reading.get("rl"):
+        reading.wrong("sample_packing", f"false for rl: {reading.get('rl')}: axolotl would stop at it")
     if packing:
         reading.put("training.batching.kind", "packed", "sample_packing", why="bins of sequence_len tokens; a batch counts bins")
         reading.none("group_by_length", "batch_flattening", why="rows are packed")

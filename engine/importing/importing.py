@@ -27,7 +27,16 @@ CALLED = {"axolotl": "axolotl", "llamafactory": "LLaMA-Factory", "trl": "TRL"}
 _TELLING = {
     "axolotl": {"base_model", "micro_batch_size", "sequence_len", "datasets"},
     "llamafactory": {"stage", "finetuning_type", "cutoff_len", "template", "do_train", "dataset", "lora_target"},
-    "trl": {"dataset_name", "use_peft", "lora_target_modules", "completion_only_loss", "assistant_only_loss", "dataset_train_split"},
+    "trl": {
+        "dataset_name",
+        "use_peft",
+        "precompute_ref_log_probs",
+        "disable_dropout",
+        "lora_target_modules",
+        "completion_only_loss",
+        "assistant_only_loss",
+        "dataset_train_split",
+    },
 }
 """Keys that only one tool has, and that its configurations usually have."""
 

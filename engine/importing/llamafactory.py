@@ -12,6 +12,7 @@ from engine.core.errors import Problem, did_you_mean
 from engine.importing import common, documents
 from engine.importing.common import Request
 from engine.importing.documents import Document
+from engine.importing.preferences import put_dpo, put_pairs, put_strength, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -81,9 +82,8 @@ WITHOUT_MEANING: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("pref_beta", "pref_ftx", "pref_bco_weight", "pref_loss", "dpo_label_smoothing", "kto_chosen_weight", "kto_rejected_weight"),
-            *("simpo_gamma", "ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target", "ppo_whiten_rewards", "ref_model"),
-            *("ref_model_adapters", "ref_model_quantization_bit", "reward_model", "reward_model_adapters", "ld_alpha"),
+            *("kto_chosen_weight", "kto_rejected_weight", "ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target"),
+            *("ppo_whiten_rewards", "ref_model_quantization_bit", "reward_model", "reward_model_adapters"),
             *("reward_model_quantization_bit", "reward_model_type", "freeze_trainable_layers", "freeze_trainable_modules"),
             *("freeze_extra_modules", "module_dropout", "oft_rank", "oft_block_size", "oft_target", "loraplus_lr_embedding"),
             *("galore_target", "galore_rank", "galore_update_interval", "galore_scale", "galore_proj_type", "galore_layerwise"),
@@ -133,7 +133,17 @@ HANDLED = frozenset(
         *("quantization_type", "double_quantization", "template", "dataset", "eval_dataset", "dataset_dir", "cutoff_len"),
         *("train_on_prompt", "mask_history", "mix_strategy", "interleave_probs", "max_samples", "val_size", "packing", "neat_packing"),
         *("default_system", "enable_thinking", "stage", "finetuning_type", "lora_alpha", "lora_dropout", "lora_rank", "lora_target"),
-        *("use_rslora", "use_dora", "pissa_init", "pissa_iter", "additional_target", "pure_bf16", "early_stopping_steps"),
+        *("pref_beta", "pref_ftx", "pref_bco_weight", "pref_loss", "dpo_label_smoothing", "simpo_gamma", "ld_alpha", "ref_model"),
+        *(
+            "ref_model_adapters",
+            "use_rslora",
+            "use_dora",
+            "pissa_init",
+            "pissa_iter",
+            "additional_target",
+            "pure_bf16",
+            "early_stopping_steps",
+        ),
     )
 )
 """Keys that this module reads one by one; `training_arguments` reads those of transformers."""
@@ -173,6 +183,7 @@ def read(request: Request) -> Draft:
     _put_data(reading, request, stage)
     _put_method(reading)
     _put_rest(reading)
+    _put_objective(reading, stage)
     reading.without_meaning({key: why for key, why in ARGUMENTS_WITHOUT_MEANING.items() if key not in HANDLED})
     reading.without_meaning(dict.fromkeys(listed(TOOL, "megatron_keys"), "of Megatron, which changes how fast the same result is computed"))
     reading.without_meaning(WITHOUT_MEANING)
@@ -219,12 +230,45 @@ def _put_model(reading: Reading, request: Request) -> None:
 
 def _put_stage(reading: Reading) -> str:
     stage = str(reading.get("stage", "sft"))
-    if stage in ("sft", "pt"):
+    if stage == "dpo":
+        reading.taken("stage", ours="training.objective", why="the better one of two answers is learned")
+    elif stage in ("sft", "pt"):
         reading.taken("stage", ours="tokenization.mask", why="answers are learned" if stage == "sft" else "texts are learned")
     else:
-        what = {"rm": "a reward model", "ppo": "training on rewards"}.get(stage, "training on preferences")
-        reading.refuse("stage", f"{what} ({stage})", "stage: sft, with the preferred answers")
+        what = {"rm": "a reward model", "ppo": "training on rewards", "kto": "training on judged answers"}.get(stage, "the stage")
+        reading.refuse("stage", f"{what} ({stage})", "stage: dpo with pairs of answers, or stage: sft with the better ones")
     return stage
+
+
+_PAIR_REFUSED: Mapping[str, Refusal] = {
+    "pref_ftx": Refusal("the cross entropy of the chosen answers beside DPO", "pref_loss: orpo", off=(0, 0.0), nearest=True),
+    "pref_bco_weight": Refusal("BCO beside DPO", "pref_loss: sigmoid alone", off=(0, 0.0), nearest=True),
+    "ld_alpha": Refusal("DPO that weighs tokens beyond the shorter answer less", "every token alike", nearest=True),
+    "ref_model": Refusal("another reference model", "the model that the training starts from", nearest=True),
+    "ref_model_adapters": Refusal("another reference model", "the model that the training starts from", nearest=True),
+}
+
+
+def _put_objective(reading: Reading, stage: str) -> None:
+    """The loss: cross entropy, or one of pairs of answers."""
+    keys = ("pref_loss", "pref_beta", "simpo_gamma", "dpo_label_smoothing")
+    if stage != "dpo":
+        reading.none(*keys, *_PAIR_REFUSED, why=_OFF)
+        return
+    loss = str(reading.get("pref_loss", "sigmoid"))
+    if loss == "orpo":
+        why = "LLaMA-Factory takes the mean of the cross entropies of pairs; ours counts every token alike"
+        reading.put("training.objective.kind", "orpo", "pref_loss", why=why, differs=True)
+        put_strength(reading, "weight", "pref_beta", 0.1)
+    elif loss == "simpo":
+        reading.put("training.objective.kind", "simpo", "pref_loss")
+        put_strength(reading, "beta", "pref_beta", 0.1)
+        reading.put("training.objective.margin", float(reading.number("simpo_gamma", 0.5) or 0.0), "simpo_gamma")
+    else:
+        put_dpo(reading, (loss,), "pref_loss", "pref_beta", "dpo_label_smoothing")
+    settle_pairs(reading, "LLaMA-Factory", "cutoff_len", "LLaMA-Factory cuts questions and answers; here long pairs are left out")
+    reading.refusals(_PAIR_REFUSED)
+    reading.none(*(key for key in keys if key not in reading.draft.entries), why=f"not of pref_loss: {loss}")
 
 
 def _dataset_info(reading: Reading, request: Request) -> Document | None:
@@ -283,8 +327,15 @@ def _put_dataset(
     inner = reading.inside(node, listed(TOOL, "dataset_keys"), f"{info.path.name}: {name}")
     task = ("tasks", task_name(name, before))
     _put_source(inner, request, (*task, "source"), folder)
-    if inner.flag("ranking"):
-        inner.refuse("ranking", "pairs of preferred and rejected answers", "the preferred answers, without ranking")
+    ranking = inner.flag("ranking")
+    if ranking and stage == "dpo":
+        inner.taken("ranking", ours=f"tasks.{task[1]}.layout", why="pairs")
+    elif ranking and stage in ("sft", "pt"):
+        inner.refuse("ranking", f"pairs of answers in stage {stage}, at which LLaMA-Factory stops", "stage: dpo")
+    elif stage == "dpo":
+        inner.refuse("ranking", "answers that are no pairs in stage dpo, at which LLaMA-Factory stops", "ranking: true, or stage: sft")
+    elif ranking:
+        inner.none("ranking", why=f"of the stage {stage}, which is refused")
     else:
         inner.same("ranking", why="no pairs")
     if (samples := inner.integer("num_samples")) is not None:
@@ -300,7 +351,9 @@ def _put_dataset(
     formatting = str(inner.get("formatting", "alpaca"))
     columns = _inner(inner, "columns", "column_keys")
     tags = _inner(inner, "tags", "tag_keys")
-    if formatting == "alpaca":
+    if ranking and columns and formatting in ("alpaca", "sharegpt", "openai"):
+        _put_pairs(inner, columns, tags, task, formatting)
+    elif formatting == "alpaca":
         _put_alpaca(inner, columns, task, stage)
         if tags:
             tags.none(*listed(TOOL, "tag_keys"), why="of data sets with formatting: sharegpt")
@@ -361,9 +414,7 @@ def _put_alpaca(reading: Reading, columns: Reading | None, task: tuple[str, str]
         _refuse_media(columns)
         columns.none("messages", why="of data sets with formatting: sharegpt")
         for key in ("chosen", "rejected", "kto_tag"):
-            columns.refuse(key, "preferences", "the preferred answers, without ranking") if columns.given(key) else columns.same(
-                key, why="none"
-            )
+            columns.refuse(key, "preferences", "ranking: true with stage: dpo") if columns.given(key) else columns.same(key, why="none")
     if stage == "pt":
         _take(columns, "prompt", (*source, "text"), asked or "text", "text")
         reading.draft.set((*task, "layout", "kind"), "text", ["stage"])
@@ -399,6 +450,32 @@ def _put_alpaca(reading: Reading, columns: Reading | None, task: tuple[str, str]
         columns.put((*task, "teacher"), {"kind": "gold", "column": answer}, "response")
     else:
         reading.draft.set((*task, "teacher"), {"kind": "gold", "column": answer}, keys)
+
+
+def _put_pairs(reading: Reading, columns: Reading, tags: Reading | None, task: tuple[str, str], formatting: str) -> None:
+    """Rows with a question or a conversation, and two answers to it."""
+    _refuse_media(columns)
+    given = {key: str(columns.get(key)) for key in ("chosen", "rejected", "system", "tools") if columns.given(key)}
+    if formatting == "alpaca":
+        asked, query = (str(columns.get(key)) if columns.given(key) else None for key in ("prompt", "query"))
+        first, second = (formats.column(name) if name else "none" for name in (asked, query))
+        given["prompt"] = f"({first} or '') ~ ('\\n' if {first} and {second} else '') ~ ({second} or '')" if query else first
+        # The layout itself would join a column `input` behind an empty line.
+        given |= {"input": "none"} if query == "input" else {}
+        if columns.given("history"):
+            given["history"] = str(columns.get("history"))
+        columns.none("messages", "response", why="of data sets with other columns")
+    else:
+        given["conversations"] = str(columns.get("messages", "conversations"))
+        columns.none("prompt", "query", "response", "history", why="of data sets with formatting: alpaca")
+        if tags:
+            _put_tags(tags, formatting)
+    if columns.given("kto_tag"):
+        columns.refuse("kto_tag", "judged single answers", "pairs of answers", nearest=True)
+    put_pairs(reading, task, given, [f"{reading.prefix}columns"])
+    reading.taken("formatting", ours=f"tasks.{task[1]}.layout")
+    for key in columns.known - {"kto_tag"}:
+        columns.taken(key, ours=f"tasks.{task[1]}.source.columns") if columns.given(key) else columns.same(key, why="no such column")
 
 
 def _name(column: str, source: tuple[str, ...], reading: Reading, columns: Reading | None, key: str) -> str:
@@ -452,21 +529,24 @@ def _put_sharegpt(reading: Reading, columns: Reading | None, tags: Reading | Non
         for key in ("prompt", "query", "response", "history"):
             columns.none(key, why="of data sets with formatting: alpaca")
         for key in ("chosen", "rejected", "kto_tag"):
-            columns.refuse(key, "preferences", "the preferred answers, without ranking") if columns.given(key) else columns.same(
-                key, why="none"
-            )
+            columns.refuse(key, "preferences", "ranking: true with stage: dpo") if columns.given(key) else columns.same(key, why="none")
         for key in ("system", "tools"):
             if columns.given(key) and str(columns.get(key)) != key:
                 columns.put((*source, key), str(columns.get(key)), key)
             else:
                 columns.same(key, why=f"the column {key}")
     if tags:
-        for key, (default, known) in _TAGS.items():
-            value = str(tags.get(key, default))
-            if value in known or (formatting == "openai" and value == default):
-                tags.same(key, why="these names are recognised")
-            else:
-                tags.refuse(key, f"messages with {value}", f"rename it in the rows: {', '.join(known)}")
+        _put_tags(tags, formatting)
+
+
+def _put_tags(tags: Reading, formatting: str) -> None:
+    """How messages name their parts and roles."""
+    for key, (default, known) in _TAGS.items():
+        value = str(tags.get(key, default))
+        if value in known or (formatting == "openai" and value == default):
+            tags.same(key, why="these names are recognised")
+        else:
+            tags.refuse(key, f"messages with {value}", f"rename it in the rows: {', '.join(known)}")
 
 
 def _put_mixture(reading: Reading, tasks: list[str]) -> None:
@@ -525,11 +605,13 @@ def _put_splits(
 def _put_formats(reading: Reading, stage: str) -> None:
     """Template, mask and lengths."""
     packing, neat = reading.get("packing"), reading.flag("neat_packing")
-    packed = bool(packing) if packing is not None else stage == "pt" or neat
+    packed = stage != "dpo" and (bool(packing) if packing is not None else stage == "pt" or neat)
     if packed:
         reading.put("training.batching.kind", "packed", "packing", "neat_packing")
         why = "" if neat else "LLaMA-Factory lets packed rows attend to each other without neat_packing; ours never do"
         reading.taken("packing", ours="training.batching", why=why, differs=bool(why))
+    elif stage == "dpo":
+        reading.none("packing", "neat_packing", why="pairs are not packed")
     else:
         reading.same("packing", "neat_packing", why="off")
     why = "LLaMA-Factory cuts question and answer in proportion, with the end token; ours keeps it"
@@ -537,7 +619,7 @@ def _put_formats(reading: Reading, stage: str) -> None:
         reading.draft.set("tokenization.over_length", "drop", ["packing"])
     elif stage == "pt":
         reading.draft.set("tokenization.over_length", "split", ["stage"], "texts are packed and cut into blocks there")
-    else:
+    elif stage != "dpo":
         reading.put("tokenization.over_length", "truncate_completion_right", "cutoff_len", why=why, differs=True)
     name = reading.get("template")
     system = reading.get("default_system")
@@ -569,7 +651,9 @@ def _put_formats(reading: Reading, stage: str) -> None:
         reading.put("tokenization.format.variables", {"enable_thinking": False}, "enable_thinking")
     else:
         reading.same("enable_thinking", why="the template's default")
-    if everything:
+    if stage == "dpo":
+        reading.none("train_on_prompt", "mask_history", why="of a training on pairs only the answers are learned")
+    elif everything:
         reading.put("tokenization.mask.kind", "full", "train_on_prompt")
         reading.same("mask_history", why="everything is learned")
     else:

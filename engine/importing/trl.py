@@ -1,14 +1,16 @@
-"""Configurations of `trl sft`: what each key means in a spec.
+"""Configurations of `trl sft` and `trl dpo`: what each key means in a spec.
 
-Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `ModelConfig`, `ScriptArguments` and `DatasetMixtureConfig` for
-names and defaults, trl/trainer/sft_trainer.py for what becomes of rows.
+Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `DPOConfig`, `ModelConfig`, `ScriptArguments` and
+`DatasetMixtureConfig` for names and defaults, trl/trainer/sft_trainer.py and dpo_trainer.py for what becomes of rows.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from engine.core.errors import Problem
 from engine.importing import common
 from engine.importing.common import Request
+from engine.importing.preferences import put_dpo, put_pairs, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import first_row, put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -18,6 +20,7 @@ from engine.importing.training_arguments import put_arguments
 
 TOOL = "trl"
 
+_OFF = "belongs to a feature that is off"
 _LOADER = "separate steps prepare the rows; there is no data loader to configure"
 
 WITHOUT_MEANING: Mapping[str, str] = {
@@ -30,6 +33,8 @@ WITHOUT_MEANING: Mapping[str, str] = {
     "bnb_4bit_quant_storage": "it changes how fast the same result is computed",
     "lora_task_type": "a model that writes text",
     "env": "variables of the process that trains; set them where the build runs",
+    **dict.fromkeys(("precompute_ref_log_probs", "precompute_ref_batch_size"), "a step of its own computes what the reference says, once"),
+    **dict.fromkeys(("ref_model_mixup_alpha", "ref_model_sync_steps", "discopop_tau", "f_alpha_divergence_coef"), _OFF),
     "router_aux_loss_coef": "of mixtures of experts, whose loss is the cross entropy here",
 }
 """Keys that have no meaning in a spec, and why."""
@@ -37,7 +42,11 @@ WITHOUT_MEANING: Mapping[str, str] = {
 REFUSED: Mapping[str, Refusal] = {
     "model_init_kwargs": Refusal("arguments of from_pretrained", "leave it out", nearest=True),
     "lora_target_parameters": Refusal("updates of bare parameters, such as experts", "leave it out", nearest=True),
-    "loss_type": Refusal("another loss", "the cross entropy", off=("nll",), nearest=True),
+    "loss_weights": Refusal("weights of several losses", "one loss", off=((1.0,), (1,)), nearest=True),
+    "ld_alpha": Refusal("DPO that weighs tokens beyond the shorter answer less", "every token alike", off=(1.0, 1), nearest=True),
+    "f_divergence_type": Refusal("another divergence from the reference", "reverse_kl", off=("reverse_kl",), nearest=True),
+    "use_weighting": Refusal("weights of pairs (WPO)", "leave it out", nearest=True),
+    "sync_ref_model": Refusal("a reference model that follows the training", "a fixed reference", nearest=True),
     "eos_token": Refusal("another end token", "the token that the template writes after an answer", nearest=True),
 }
 """Keys that ask for what a spec cannot say."""
@@ -48,7 +57,8 @@ HANDLED = frozenset(
         *("lora_target_modules", "lora_modules_to_save", "use_rslora", "use_dora", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type"),
         *("use_bnb_nested_quant", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "datasets"),
         *("test_split_size", "chat_template_path", "dataset_text_field", "max_length", "truncation_mode", "packing", "packing_strategy"),
-        *("padding_free", "eval_packing", "completion_only_loss", "assistant_only_loss"),
+        *("padding_free", "eval_packing", "completion_only_loss", "assistant_only_loss", "loss_type", "beta", "label_smoothing"),
+        *("disable_dropout",),
     )
 )
 """Keys that this module reads one by one; `training_arguments` reads those of transformers."""
@@ -57,7 +67,9 @@ HANDLED = frozenset(
 def read(request: Request) -> Draft:
     """The experiment of a TRL configuration; its problems and warnings are in the draft."""
     draft = Draft(TOOL)
-    reading = Reading(draft, request.document.root, names(TOOL), request.nearest)
+    pairs = _is_on_pairs(Reading(draft, request.document.root, names(TOOL)), request)
+    command, others = ("dpo", "sft_keys") if pairs else ("sft", "dpo_keys")
+    reading = Reading(draft, request.document.root, names(TOOL) - listed(TOOL, others), request.nearest)
     common.put_name(reading, request)
     if reading.given("model_name_or_path"):
         common.put_model(reading, request, "model_name_or_path", "model_revision")
@@ -65,24 +77,54 @@ def read(request: Request) -> Draft:
         draft.problems.append(Problem("model_name_or_path is missing", reading.node.key, "it names the model to train"))
         reading.none("model_name_or_path", "model_revision", why="there is no model")
     common.put_epochs(reading, "num_train_epochs", "max_steps", 3.0)
-    put_arguments(reading, request, rate=2e-5, bf16=True, checkpointing=True)
-    _put_data(reading, request)
-    _put_tokens(reading, request)
+    put_arguments(reading, request, rate=1e-6 if pairs else 2e-5, bf16=True, checkpointing=True)
+    _put_data(reading, request, pairs)
     _put_method(reading)
+    if pairs:
+        _put_pairs(reading, request)
+    else:
+        _put_tokens(reading, request)
     common.put_attention(reading, "attn_implementation", str(a) if (a := reading.get("attn_implementation")) else None)
     reading.without_meaning(ARGUMENTS_WITHOUT_MEANING)
-    reading.without_meaning(WITHOUT_MEANING)
+    reading.without_meaning({key: why for key, why in WITHOUT_MEANING.items() if key in reading.known})
     reading.refusals(ARGUMENTS_REFUSED)
-    reading.refusals(REFUSED)
+    reading.refusals({key: refusal for key, refusal in REFUSED.items() if key in reading.known})
     for key in [*reading.strangers()]:
-        newer = f"known keys are those of trl sft {version(TOOL)}; leave out those of other commands and of newer versions"
-        reading.unknown(key, "is no key of trl sft, which would stop at it", reading.known, newer)
+        newer = f"known keys are those of trl {command} {version(TOOL)}; leave out those of other commands and of newer versions"
+        reading.unknown(key, f"is no key of trl {command}, which would stop at it", reading.known, newer)
+    reading.none(*(key for key in listed(TOOL, others) if key not in reading.node.content), why=f"of trl {others.partition('_')[0]}")
     reading.rest()
     common.settle(draft)
     return draft
 
 
-def _put_data(reading: Reading, request: Request) -> None:
+def _is_on_pairs(reading: Reading, request: Request) -> bool:
+    """Whether a configuration is of `trl dpo`: it has a key or a loss of DPO, or its rows, if they are here, are pairs."""
+    if any(key in reading.node.content for key in listed(TOOL, "dpo_keys")):
+        return True
+    loss = reading.child("loss_type")
+    if loss is not None and set(reading.names("loss_type")) - {"nll", "dft", "chunked_nll"}:
+        return True
+    name = str(reading.get("dataset_name") or "")
+    row = first_row(request, {"path": name, "kind": "json" if name.endswith(".json") else "jsonl"})
+    return row is not None and {"chosen", "rejected"} <= row.keys()
+
+
+def _put_pairs(reading: Reading, request: Request) -> None:
+    """Format, lengths and loss of a training on pairs."""
+    reading.put("tokenization.max_length", _length(reading), "max_length")
+    row = next((row for _, row in _first_rows(reading, request) if row), None)
+    texts = row is not None and isinstance(row.get("chosen"), str)
+    remark = "" if row else 'for pairs of texts: kind = "plain"'
+    reading.draft.set("tokenization.format.kind", "plain" if texts else "chat", ["the columns of the first row"], remark)
+    put_dpo(reading, reading.names("loss_type") or ("sigmoid",), "loss_type", "beta", "label_smoothing")
+    without = reading.flag("disable_dropout", True)
+    reading.taken("disable_dropout", ours="training.method.lora_dropout")
+    settle_pairs(reading, "TRL", "truncation_mode", "TRL cuts off the ends of answers; here long pairs are left out", not without)
+    reading.none("padding_free", why="TRL ignores it in a training on pairs")
+
+
+def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
     single = reading.given("dataset_name")
     several = reading.child("datasets")
     if single and several is not None:
@@ -90,10 +132,13 @@ def _put_data(reading: Reading, request: Request) -> None:
     tasks: list[str] = []
     if several is not None and isinstance(several.content, tuple):
         for number, node in enumerate(several.content):
+            if not isinstance(node.content, dict):
+                reading.wrong("datasets", "a list of mappings")
+                continue
             inner = reading.inside(node, listed(TOOL, "dataset_keys"), f"datasets[{number}]")
             name = task_name(str(inner.get("path") or inner.get("name") or "rows"), tasks)
             put_rows(inner, request, ("tasks", name, "source"), {"path": "path", "name": "name", "split": "split", "files": "data_files"})
-            _put_text(reading, name)
+            _put_layout(reading, name, pairs)
             for key, what in (("data_dir", "a folder of a data set"), ("columns", "some columns only"), ("fraction", "a part of the rows")):
                 if not inner.given(key):
                     inner.same(key, why="not set")
@@ -109,13 +154,13 @@ def _put_data(reading: Reading, request: Request) -> None:
             tasks.append(name)
         reading.taken("datasets", ours="tasks")
         for key in ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"):
-            reading.none(key, why="datasets says it") if not (single and key == "dataset_name") else None
+            reading.none(key, why="datasets says it")
     elif single:
         name = task_name(str(reading.get("dataset_name")), tasks)
         put_rows(
             reading, request, ("tasks", name, "source"), {"path": "dataset_name", "name": "dataset_config", "split": "dataset_train_split"}
         )
-        _put_text(reading, name)
+        _put_layout(reading, name, pairs)
         tasks.append(name)
         reading.same("datasets", why="dataset_name says it")
         if reading.given("dataset_test_split") and str(reading.get("eval_strategy", "no")) != "no":
@@ -128,6 +173,8 @@ def _put_data(reading: Reading, request: Request) -> None:
     else:
         reading.draft.problems.append(Problem("no data set", reading.node.key, "dataset_name, or datasets"))
         reading.none("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", why="there is no data set")
+    if not tasks and not pairs:
+        reading.none("dataset_text_field", why="there is no data set")
     reading.draft.datasets |= {task: {} for task in tasks}
     reading.draft.set("mixture.tasks", tuple(tasks), ["datasets" if several else "dataset_name"])
     size = reading.number("test_split_size")
@@ -142,7 +189,10 @@ def _put_data(reading: Reading, request: Request) -> None:
     reading.same("test_split_size", why="no rows are held out")
 
 
-def _put_text(reading: Reading, task: str) -> None:
+def _put_layout(reading: Reading, task: str, pairs: bool) -> None:
+    if pairs:
+        put_pairs(reading, ("tasks", task), {}, ["columns prompt, chosen and rejected"])
+        return
     reading.draft.set(("tasks", task, "layout", "kind"), "auto", ["columns messages, prompt and completion, or text"])
     column = str(reading.get("dataset_text_field", "text"))
     if column != "text":
@@ -151,13 +201,28 @@ def _put_text(reading: Reading, task: str) -> None:
         reading.same("dataset_text_field", why="the column text")
 
 
-def _put_tokens(reading: Reading, request: Request) -> None:
-    """Format, mask and lengths."""
+def _length(reading: Reading) -> int | None:
     length = reading.integer("max_length", 1024)
     if "max_length" in reading.node.content and not reading.given("max_length"):
         reading.refuse("max_length", "rows of any length", "tokenization.max_length", nearest=True)
-        length = 1024
-    reading.put("tokenization.max_length", length, "max_length")
+        return 1024
+    return length
+
+
+def _first_rows(reading: Reading, request: Request) -> list[tuple[str, Mapping[str, object] | None]]:
+    """The first row of each task; None where it is not here."""
+    tasks: Mapping[str, Any] = reading.draft.plain().get("tasks", {})
+    return [(name, first_row(request, task["source"])) for name, task in tasks.items()]
+
+
+def _put_tokens(reading: Reading, request: Request) -> None:
+    """Format, mask and lengths."""
+    loss = str(reading.get("loss_type", "nll"))
+    if loss in ("nll", "chunked_nll"):
+        reading.same("loss_type", why="the cross entropy")
+    else:
+        reading.refuse("loss_type", f"the loss {loss}", "the cross entropy", nearest=True)
+    reading.put("tokenization.max_length", _length(reading), "max_length")
     mode = str(reading.get("truncation_mode", "keep_start"))
     why = "TRL cuts off the end, with the end token; ours keeps it" if mode == "keep_start" else ""
     value = "truncate_completion_right" if mode == "keep_start" else "truncate_prompt_left"
@@ -190,11 +255,10 @@ def _put_format(reading: Reading, request: Request) -> None:
         reading.put("tokenization.format.template_file", request.shown(file), "chat_template_path")
     else:
         reading.same("chat_template_path", why="the tokenizer's own template")
-    rows = [first_row(request, source) for source in reading.draft.plain().get("tasks", {}).values() for source in [source["source"]]]
-    known = [row for row in rows if row is not None]
-    tasks = [*reading.draft.plain().get("tasks", {})]
-    texts = [task for task, row in zip(tasks, rows, strict=True) if row and not {"messages", "prompt"} & row.keys()]
-    common.put_text_evaluation(reading.draft, texts, tasks)
+    rows = _first_rows(reading, request)
+    known = [row for _, row in rows if row is not None]
+    texts = [task for task, row in rows if row and not {"messages", "prompt"} & row.keys()]
+    common.put_text_evaluation(reading.draft, texts, [task for task, _ in rows])
     messages = [row for row in known if "messages" in row or isinstance(row.get("prompt"), list)]
     completion, assistant = reading.get("completion_only_loss"), reading.flag("assistant_only_loss")
     told = ["the columns of the first row" if known else "rows with messages"]

@@ -62,6 +62,6 @@ def test_the_account_as_json_has_every_key_of_the_tool(engine, workspace):
 
 
 def test_what_cannot_be_honoured_ends_with_status_1_and_writes_nothing(engine, workspace):
-    said = engine("import", str(workspace / "preferences.yml"), str(workspace / "chat.yml"), status=1).stderr
-    assert "preferences.yml:2:1" in said and "rl: training on preferences or rewards cannot be honoured" in said
+    said = engine("import", str(workspace / "rewards.yml"), str(workspace / "chat.yml"), status=1).stderr
+    assert "rewards.yml:2:1" in said and "rl: training on judged answers (kto) cannot be honoured" in said
     assert not [*(workspace / "specs").iterdir()]

@@ -94,6 +94,25 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "training.steps": 10,
         "training.schedule.warmup_ratio": 0.1,
     },
+    "pairs.yml": {
+        "tasks.pairs.layout.kind": "preference",
+        "tasks.pairs.source.columns": {"messages": "asked", "chosen": "good", "rejected": "bad"},
+        "tokenization.over_length": "drop",
+        "training.objective": {"kind": "dpo", "beta": 0.3, "label_smoothing": 0.1},
+        "training.method": {"kind": "lora", "r": 8},
+    },
+    "factory-pairs.yaml": {
+        "tasks.judged.layout.kind": "preference",
+        "tasks.judged.source.columns": {"prompt": "q", "chosen": "good", "rejected": "bad"},
+        "tokenization.over_length": "drop",
+        "training.objective": {"kind": "simpo", "margin": 1.5},
+    },
+    "trl-pairs.yaml": {
+        "tasks.pairs.layout.kind": "preference",
+        "training.objective": {"kind": "dpo", "beta": 0.2, "loss": "hinge"},
+        "training.learning_rate": 1e-6,
+        "tokenization.over_length": "drop",
+    },
     "anchors.yml": {"model.id": "someone/small-model", "training.global_batch.rows": 2},
     "misspelled.yml": {"training.global_batch.rows": 1},
 }
@@ -142,7 +161,7 @@ def test_a_prompt_of_alpaca_has_the_input_only_where_a_row_has_one(imported):
 
 
 REFUSED = {
-    "preferences.yml": [("rl: training on preferences", 2), ("datasets[0].type: the data set type chatml.intel", 5)],
+    "rewards.yml": [("rl: training on judged answers (kto)", 2), ("datasets[0].type: the data set type llama3.ultra", 5)],
     "twice.yml": [
         ("fp16 and bf16 (line 5) set the same thing differently", 6),
         ("warmup_ratio and warmup_steps (line 7) set the same thing differently", 8),
@@ -177,7 +196,7 @@ def test_every_refusal_names_the_nearest_thing_that_works(imported):
         imported("factory-refused.yaml")
     whats = " ".join(problem.what for problem in caught.value.problems)
     assert all(problem.hint for problem in caught.value.problems)
-    assert "stage: training on preferences (dpo)" in whats and "judged.ranking" in whats and "training of some layers" in whats
+    assert "stage: training on judged answers (kto)" in whats and "training of some layers" in whats
 
 
 def test_the_nearest_thing_is_used_if_the_user_accepts_it_and_is_told_as_a_warning(imported):
@@ -187,7 +206,7 @@ def test_the_nearest_thing_is_used_if_the_user_accepts_it_and_is_told_as_a_warni
     assert written["optimizer"]["kind"] == "adamw_8bit" and written["epochs"] == 2 and "nearest to optimizer: adamw_torch_4bit" in text
     assert len([w for w in found.specs[0].warnings if "cannot be honoured" in w.what]) == 4
     with pytest.raises(UserError):
-        imported("preferences.yml", nearest=True)
+        imported("rewards.yml", nearest=True)
 
 
 def test_axolotl_ignores_a_misspelled_key_and_the_import_says_so_with_the_nearest_name(imported):
@@ -291,11 +310,20 @@ def test_a_key_of_axolotl_means_this(change, path, value, imported, write):
     assert at(tomllib.loads(text), path) == value
 
 
-def test_axolotl_without_roles_and_ends_to_learn_learns_the_last_answer(imported, write):
-    dataset = "{path: a/b, type: chat_template, roles_to_train: [], train_on_eos: null}"
+def test_keys_of_axolotl_that_are_null_are_not_set(imported, write):
+    dataset = "{path: a/b, type: chat_template, roles_to_train: null, train_on_eos: null}"
     given = f"base_model: a/b\ndatasets: [{dataset}]\nsequence_len: 64\nmicro_batch_size: 1\nlearning_rate: 1e-5\n"
     (text,) = imported(write(given)).files.values()
-    assert tomllib.loads(text)["tokenization"]["mask"] == {"kind": "assistant", "turns": "last"}
+    assert tomllib.loads(text)["tokenization"]["mask"] == {"kind": "assistant"}
+
+
+def test_axolotl_leaves_out_system_prompts_where_it_is_told_to(imported, write):
+    dataset = "{path: a/b, type: chat_template, field_messages: conversations, message_field_role: from, drop_system_message: true}"
+    given = f"base_model: a/b\ndatasets: [{dataset}]\nsequence_len: 64\nmicro_batch_size: 1\nlearning_rate: 1e-5\n"
+    (text,) = imported(write(given)).files.values()
+    columns = tomllib.loads(text)["tasks"]["b"]["source"]["columns"]
+    assert columns["conversations"] == "conversations[1:] if conversations[0]['from'] == 'system' else conversations"
+    assert columns["system"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +333,7 @@ def test_axolotl_without_roles_and_ends_to_learn_learns_the_last_answer(imported
         ("{path: a/b, type: input_output}", "segments with a label each"),
         ("{path: a/b, type: chat_template, train_on_eos: none}", "answers without a supervised end"),
         ("{path: a/b, type: chat_template, roles_to_train: [user]}", "training on turns of user"),
-        ("{path: a/b, type: chat_template, roles_to_train: null}", "training on no turn at all"),
+        ("{path: a/b, type: chat_template, roles_to_train: []}", "training on no turn at all"),
         (
             "{path: a/b, type: chat_template, message_property_mappings: {role: who, content: c}}",
             "messages with role: who, content: c",

@@ -1,0 +1,66 @@
+"""Training on pairs of a chosen and a rejected answer: what the tools' settings of DPO, ORPO and SimPO mean in a spec.
+
+All three tools compute the losses as TRL does (trl/trainer/dpo_trainer.py, trl/experimental/orpo and cpo), with other names for their keys.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from engine.importing.reading import Reading
+
+_LOSSES = ("sigmoid", "hinge", "ipo")
+"""Losses of DPO that a spec has, under the names of TRL."""
+_OBJECTIVE = "training.objective"
+
+
+def put_dpo(reading: Reading, losses: Sequence[str], loss: str, beta: str, smoothing: str) -> None:
+    """The objective dpo with LOSSES, which the key LOSS names; BETA and SMOOTHING: the keys of its strength and of its label smoothing."""
+    (name,) = losses if len(losses) == 1 else (", ".join(losses),)
+    reading.draft.set(f"{_OBJECTIVE}.kind", "dpo", [loss])
+    if name not in _LOSSES:
+        reading.refuse(loss, f"the loss {name} of pairs", f"{', '.join(_LOSSES)}")
+    else:
+        reading.put(f"{_OBJECTIVE}.loss", name, loss)
+    put_strength(reading, "beta", beta, 0.1)
+    share = float(reading.number(smoothing, 0.0) or 0.0)
+    if share and name != "sigmoid":
+        reading.none(smoothing, why="of the loss sigmoid")
+    else:
+        reading.put(f"{_OBJECTIVE}.label_smoothing", share, smoothing)
+
+
+def put_strength(reading: Reading, ours: str, key: str, default: float) -> None:
+    """The field OURS of the objective, a number above 0 under KEY."""
+    value = float(reading.number(key, default) or 0.0)
+    if value <= 0:
+        reading.wrong(key, "above 0")
+        value = default
+    reading.put(f"{_OBJECTIVE}.{ours}", value, key)
+
+
+def put_pairs(reading: Reading, task: tuple[str, str], columns: Mapping[str, str], keys: Sequence[str]) -> None:
+    """The layout of the pairs of TASK; COLUMNS: how the layout's columns follow from those of the rows, as KEYS say."""
+    reading.draft.set((*task, "layout", "kind"), "preference", keys)
+    for name, value in columns.items():
+        if value != name:
+            reading.draft.set((*task, "source", "columns", name), value, keys)
+
+
+def settle_pairs(reading: Reading, tool: str, truncation: str, why: str, dropout: bool = False) -> None:
+    """What holds for every training on pairs: its mask, its lengths and its dropout.
+
+    TRUNCATION: the key that sets what becomes of long pairs; WHY: how this differs from leaving them out, empty if it does not; DROPOUT:
+    whether TOOL keeps the dropout that the configuration sets.
+    """
+    draft = reading.draft
+    draft.set("tokenization.mask.kind", "completion", ["answers of pairs are learned"])
+    reading.put("tokenization.over_length", "drop", truncation, why=why, differs=bool(why))
+    if draft.value("training.method.lora_dropout") and not dropout:
+        off = f"{tool} switches dropout off while it trains on pairs"
+        reading.put("training.method.lora_dropout", 0.0, "lora_dropout", why=off)
+    if draft.value("model.adapter") and draft.value(f"{_OBJECTIVE}.kind") == "dpo":
+        draft.set(
+            "model.adapter",
+            draft.value("model.adapter"),
+            draft.settings[("model", "adapter")].sources,
+            f"{tool} compares with the base without this adapter; here the reference is the model that the training starts from",
+        )
