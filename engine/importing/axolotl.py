@@ -795,7 +795,8 @@ def _put_template(reading: Reading, node: Node, chats: list[int], key: str) -> N
         own = inner.given("chat_template") or inner.given("chat_template_jinja")
         where = inner if own else reading
         name, jinja = where.get("chat_template"), where.get("chat_template_jinja")
-        name = name or ("jinja" if jinja else "tokenizer_default")
+        name = str(name or ("jinja" if jinja else "tokenizer_default"))
+        jinja = None if jinja is None else str(jinja)
         given.setdefault((name, jinja), (where, "chat_template_jinja" if jinja and name == "jinja" else "chat_template"))
         for each in ("chat_template", "chat_template_jinja"):
             inner.taken(each, ours="tokenization.format") if own else inner.same(each, why="the one of the configuration")

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from engine.spec.models import HubAdapter, HubModel, LocalModel
 from engine.spec.sections import Training
 from stages.tokenize.masks import Assistant
+from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.orpo import Orpo
+from stages.train.objectives.simpo import Simpo
 
 if TYPE_CHECKING:
     from engine.spec.sections import Experiment, Spec
@@ -79,15 +82,16 @@ def _axolotl(spec: "Spec") -> str:
     training = _training_of(sheet, e)
     if training is None:
         return sheet.text(spec, "axolotl")
-    _adapter(
-        sheet, training, {"r": "lora_r", "dora": "peft_use_dora", "rslora": "peft_use_rslora", "save": "lora_modules_to_save"}, "axolotl"
-    )
+    _adapter(sheet, training, _AXOLOTL_NAMES, "axolotl")
+    pairs = _objective(sheet, training, "axolotl")
     sheet.raw("datasets:")
     for name in e.mixture.tasks if e.mixture else ():
         task = e.tasks[name]
         path, more = _rows(sheet, task, name)
         sheet.raw(f"  - path: {_yaml(path)}", *(f"    {key}: {_yaml(value)}" for key, value in more.items()))
-        if e.tokenization.format.kind == "chat" and task.layout is not None:
+        if pairs:
+            sheet.raw("    type: chat_template.default" if e.tokenization.format.kind == "chat" else "    type: passthrough.default")
+        elif e.tokenization.format.kind == "chat" and task.layout is not None:
             field = "messages" if task.layout.kind != "conversations" else "conversations"
             sheet.raw("    type: chat_template", f"    field_messages: {field}")
             if field == "conversations":
@@ -110,31 +114,27 @@ def _axolotl(spec: "Spec") -> str:
     _batch(sheet, e, training, "micro_batch_size", "gradient_accumulation_steps")
     _length(sheet, e, training, "num_epochs", "max_steps")
     _optimization(sheet, training, "optimizer", "lr_scheduler", "cosine_min_lr_ratio")
-    sheet.put("bf16", training.precision == "bfloat16")
-    sheet.put("fp16", training.precision == "float16")
-    sheet.put("tf32", training.precision == "tf32")
-    sheet.put("seed", e.experiment.seed)
-    sheet.put("gradient_checkpointing", e.resources.gradient_checkpointing)
-    sheet.put("output_dir", f"outputs/{spec.name}")
-    _mixture(sheet, e)
-    return sheet.text(spec, "axolotl")
+    return _ended(sheet, spec, training, "axolotl")
 
 
 def _llamafactory(spec: "Spec") -> str:
     sheet, e = _Sheet(), spec.experiment
     _model(sheet, e, "model_name_or_path", "model_revision", "adapter_name_or_path")
-    sheet.put("stage", "sft")
-    sheet.put("do_train", True)
     training = _training_of(sheet, e)
+    sheet.put("stage", "dpo" if training and training.objective.on_pairs else "sft")
+    sheet.put("do_train", True)
     if training is None:
         return sheet.text(spec, "LLaMA-Factory")
     _adapter(sheet, training, {"r": "lora_rank", "dora": "use_dora", "rslora": "use_rslora", "save": "additional_target"}, "llamafactory")
+    pairs = _objective(sheet, training, "llamafactory")
     tasks = e.mixture.tasks if e.mixture else ()
     sheet.put("dataset", ",".join(tasks), "define them in dataset_info.json:")
     for name in tasks:
         task = e.tasks[name]
         path, more = _rows(sheet, task, name)
         sort: dict[str, Any] = {"formatting": "sharegpt"} if task.layout else {"columns": {"prompt": "prompt", "response": "completion"}}
+        if pairs:
+            sort |= {"ranking": True, "columns": {name: name for name in ("messages", "chosen", "rejected")}}
         where = {"hf_hub_url": path} if task.layout and task.source.kind == "hub" else {"file_name": path}
         sheet.raw(f"#   {_json({name: where | ({'subset': more['name']} if 'name' in more else {}) | sort})}")
         _held_out(sheet, name, task)
@@ -154,14 +154,8 @@ def _llamafactory(spec: "Spec") -> str:
     _batch(sheet, e, training, "per_device_train_batch_size", "gradient_accumulation_steps")
     _length(sheet, e, training, "num_train_epochs", "max_steps")
     _optimization(sheet, training, "optim", "lr_scheduler_type", None)
-    sheet.put("bf16", training.precision == "bfloat16")
-    sheet.put("fp16", training.precision == "float16")
     _validation(sheet, e, "val_size")
-    sheet.put("seed", e.experiment.seed)
-    sheet.put("disable_gradient_checkpointing", not e.resources.gradient_checkpointing)
-    sheet.put("output_dir", f"saves/{spec.name}")
-    _mixture(sheet, e)
-    return sheet.text(spec, "LLaMA-Factory")
+    return _ended(sheet, spec, training, "LLaMA-Factory")
 
 
 def _trl(spec: "Spec") -> str:
@@ -172,6 +166,7 @@ def _trl(spec: "Spec") -> str:
         return sheet.text(spec, "TRL")
     names = {"r": "lora_r", "dora": "use_dora", "rslora": "use_rslora", "save": "lora_modules_to_save"}
     _adapter(sheet, training, names, "trl")
+    pairs = _objective(sheet, training, "trl")
     sheet.raw("datasets:")
     for name in e.mixture.tasks if e.mixture else ():
         task = e.tasks[name]
@@ -184,27 +179,76 @@ def _trl(spec: "Spec") -> str:
     sheet.put("max_length", e.tokenization.max_length)
     if e.tokenization.over_length not in ("truncate_completion_right", "truncate_prompt_left"):
         sheet.cannot(f"over_length = {e.tokenization.over_length}: it always cuts")
-    sheet.put("truncation_mode", "keep_end" if e.tokenization.over_length == "truncate_prompt_left" else "keep_start")
-    sheet.put("assistant_only_loss", e.tokenization.mask.kind == "assistant")
-    sheet.put("completion_only_loss", e.tokenization.mask.kind == "completion")
-    _template(sheet, e, None)
-    sheet.put("packing", training.batching.kind == "packed")
-    sheet.put("padding_free", training.batching.kind == "padding_free")
+    if pairs:
+        sheet.raw("# for: trl dpo")
+    else:
+        sheet.put("truncation_mode", "keep_end" if e.tokenization.over_length == "truncate_prompt_left" else "keep_start")
+        sheet.put("assistant_only_loss", e.tokenization.mask.kind == "assistant")
+        sheet.put("completion_only_loss", e.tokenization.mask.kind == "completion")
+        sheet.put("packing", training.batching.kind == "packed")
+        sheet.put("padding_free", training.batching.kind == "padding_free")
+        _template(sheet, e, None)
     _batch(sheet, e, training, "per_device_train_batch_size", "gradient_accumulation_steps")
     _length(sheet, e, training, "num_train_epochs", "max_steps")
     _optimization(sheet, training, "optim", "lr_scheduler_type", None)
-    sheet.put("bf16", training.precision == "bfloat16")
-    sheet.put("fp16", training.precision == "float16")
-    sheet.put("tf32", training.precision == "tf32")
-    sheet.put("seed", e.experiment.seed)
-    sheet.put("gradient_checkpointing", e.resources.gradient_checkpointing)
-    sheet.put("output_dir", f"outputs/{spec.name}")
-    _mixture(sheet, e)
-    return sheet.text(spec, "TRL")
+    return _ended(sheet, spec, training, "TRL")
 
 
 EXPORTERS: Mapping[str, Callable[["Spec"], str]] = {"axolotl": _axolotl, "llamafactory": _llamafactory, "trl": _trl}
 """How a spec is written for each tool."""
+
+
+def _ended(sheet: _Sheet, spec: "Spec", training: Training, tool: str) -> str:
+    """The file of TOOL, once the keys are written that all tools have last."""
+    e = spec.experiment
+    for key, precision in (("bf16", "bfloat16"), ("fp16", "float16"), ("tf32", "tf32")):
+        sheet.put(key, training.precision == precision)
+    sheet.put("seed", e.experiment.seed)
+    if tool == "LLaMA-Factory":
+        sheet.put("disable_gradient_checkpointing", not e.resources.gradient_checkpointing)
+    else:
+        sheet.put("gradient_checkpointing", e.resources.gradient_checkpointing)
+    sheet.put("output_dir", f"outputs/{spec.name}")
+    if e.mixture and e.mixture.sampler.kind != "proportional":
+        sheet.cannot(f"mixture.sampler = {e.mixture.sampler.kind}: every row counts once per epoch")
+    sheet.cannot("the evaluation, and the same bytes on other machines")
+    return sheet.text(spec, tool)
+
+
+def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
+    """Write the loss of pairs, if TRAINING has one; returns whether it has."""
+    objective = training.objective
+    found: dict[str, dict[str, Any]]
+    if isinstance(objective, Dpo):
+        found = {
+            "axolotl": {
+                "rl": "dpo",
+                "rl_beta": objective.beta,
+                "dpo_loss_type": (objective.loss,),
+                "dpo_label_smoothing": objective.label_smoothing,
+            },
+            "llamafactory": {"pref_loss": objective.loss, "pref_beta": objective.beta, "dpo_label_smoothing": objective.label_smoothing},
+            "trl": {"loss_type": (objective.loss,), "beta": objective.beta, "label_smoothing": objective.label_smoothing},
+        }
+    elif isinstance(objective, Orpo):
+        found = {
+            "axolotl": {"rl": "orpo", "rl_beta": objective.weight},
+            "llamafactory": {"pref_loss": "orpo", "pref_beta": objective.weight},
+        }
+    elif isinstance(objective, Simpo):
+        strength = {"simpo_gamma": objective.margin}
+        found = {
+            "axolotl": {"rl": "simpo", "rl_beta": objective.beta, **strength, "cpo_alpha": 0.0},
+            "llamafactory": {"pref_loss": "simpo", "pref_beta": objective.beta, **strength},
+        }
+    else:
+        return False
+    for key, value in found.get(tool, {}).items():
+        sheet.put(key, value)
+    if tool not in found:
+        sheet.cannot(f"training.objective = {objective.kind}: trl dpo has no such loss")
+    sheet.cannot("where pairs have their prompts: the columns here are those of a data set with messages, chosen and rejected")
+    return True
 
 
 def _json(value: Any) -> str:
@@ -390,9 +434,3 @@ def _optimization(sheet: _Sheet, training: Training, optimizer: str, scheduler: 
         sheet.put("adam_beta2", training.betas[1])
     if training.neftune_noise_alpha:
         sheet.put("neftune_noise_alpha", training.neftune_noise_alpha)
-
-
-def _mixture(sheet: _Sheet, e: "Experiment") -> None:
-    if e.mixture and e.mixture.sampler.kind != "proportional":
-        sheet.cannot(f"mixture.sampler = {e.mixture.sampler.kind}: every row counts once per epoch")
-    sheet.cannot("the evaluation, and the same bytes on other machines")

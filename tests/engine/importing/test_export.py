@@ -37,7 +37,11 @@ def test_every_key_that_is_written_is_one_of_the_tool(path, tool):
 
 
 @pytest.mark.parametrize(
-    ("name", "tool"), [("chat.yml", "axolotl"), ("factory.yaml", "llamafactory"), ("trl.yaml", "trl"), ("text.yml", "axolotl")]
+    ("name", "tool"),
+    [
+        *(("chat.yml", "axolotl"), ("factory.yaml", "llamafactory"), ("trl.yaml", "trl"), ("text.yml", "axolotl")),
+        *(("pairs.yml", "axolotl"), ("factory-pairs.yaml", "llamafactory"), ("trl-pairs.yaml", "trl")),
+    ],
 )
 def test_an_imported_experiment_is_the_same_after_a_journey_there_and_back(name, tool, workspace):
     def spec(path: Path) -> Path:
@@ -53,12 +57,25 @@ def test_an_imported_experiment_is_the_same_after_a_journey_there_and_back(name,
     (workspace / "back.yml").write_text(export(first, tool), "utf-8")
     if tool == "llamafactory":
         (workspace / "data/dataset_info.json").write_text(
-            '{"pairs": {"file_name": "pairs.json"}, "talks": {"file_name": "pairs.json"}}', "utf-8"
+            '{"pairs": {"file_name": "pairs.json"}, "talks": {"file_name": "pairs.json"}, "judged": {"file_name": "pairs.json", '
+            '"ranking": true, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}}',
+            "utf-8",
         )
     second = load_spec(spec(workspace / "back.yml"), workspace)
     one, other = first.experiment, second.experiment
     assert other.training.method == one.training.method
-    for field in ("global_batch", "learning_rate", "schedule", "optimizer", "betas", "precision", "epochs", "steps", "batching"):
+    for field in (
+        "global_batch",
+        "learning_rate",
+        "schedule",
+        "optimizer",
+        "betas",
+        "precision",
+        "epochs",
+        "steps",
+        "batching",
+        "objective",
+    ):
         assert getattr(other.training, field) == getattr(one.training, field), field
     assert other.tokenization.max_length == one.tokenization.max_length and other.tokenization.mask == one.tokenization.mask
     assert other.model == one.model and other.experiment.seed == one.experiment.seed
