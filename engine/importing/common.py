@@ -303,6 +303,46 @@ def put_target_modules(reading: Reading, key: str, everything: bool, names: Iter
         reading.put("training.method.target_modules", found, key)
 
 
+def put_compute_dtype(draft: Draft) -> None:
+    """The precision in which quantised layers compute: that of the training."""
+    computed = draft.value("training.precision")
+    value = computed if computed in ("bfloat16", "float16") else "float32"
+    draft.set("training.method.compute_dtype", value, ["the precision of the training"])
+
+
+def put_fsdp(reading: Reading) -> None:
+    """FSDP under `fsdp` and `fsdp_config`, which shards what ZeRO partitions."""
+    given, table = reading.get("fsdp"), reading.get("fsdp_config")
+    words = "full_shard" if given is True else "" if isinstance(given, bool) else " ".join(reading.names("fsdp"))
+    if not words and not table:
+        reading.same("fsdp", "fsdp_config", why="no sharding")
+        return
+    key = "fsdp" if words else "fsdp_config"
+    if reading.given("deepspeed"):
+        reading.conflict("deepspeed", "fsdp_config" if table else "fsdp", hint="keep one of them")
+    why = "FSDP shards what this ZeRO stage partitions; no result changes"
+    reading.put("resources.zero.stage", 2 if "shard_grad_op" in words else 3, key, why=why)
+    reading.taken("fsdp", "fsdp_config", ours="resources.zero")
+    table = table if isinstance(table, dict) else {}
+    if "offload" in words or table.get("offload_params") or table.get("fsdp_offload_params"):
+        reading.put("resources.zero.offload_parameters", "cpu", key)
+    if table.get("activation_checkpointing") or table.get("fsdp_activation_checkpointing"):
+        reading.put("resources.gradient_checkpointing", True, "fsdp_config")
+
+
+def put_validation_rows(reading: Reading, key: str, tasks: Iterable[str], tool: str) -> None:
+    """Rows that are held out for the validation: a share of them, or a number, under KEY."""
+    size = reading.number(key, 0.0) or 0.0
+    for task in tasks:
+        split = ("tasks", task, "split")
+        if size >= 1:
+            why = f"at most {int(size)} rows of each task, about 5 in 100; {tool} takes {int(size)} of all rows together"
+            reading.put((*split, "max_validation"), int(size), key, why=why, differs=True)
+        else:
+            why = "which rows are held out follows from their content here, and from a random order there" if size else ""
+            reading.put((*split, "validation"), float(size), key, why=why, differs=bool(size))
+
+
 def put_unseen_rows(draft: Draft, tasks: Iterable[str]) -> None:
     """Rows for the evaluation, which reads rows that were not trained on: the validation rows, or a few that are held out."""
     for task in tasks:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Problem, did_you_mean
-from engine.importing import common, documents
+from engine.importing import common, documents, reasons
 from engine.importing.common import Request
 from engine.importing.documents import Document
 from engine.importing.preferences import put_dpo, put_pairs, put_strength, settle_pairs
@@ -24,12 +24,8 @@ from stages.foreign import formats
 
 TOOL = "llamafactory"
 
-_LOADER = "separate steps prepare the rows; there is no data loader to configure"
-_SPEED = "it changes how fast the same result is computed"
-_OFF = "belongs to a feature that is off"
 _EXPORT = "add a section [merge] to the spec"
 _SERVING = "of inference"
-_TRACKING = "an account at a service; only the logger itself is taken over (resources.report_to)"
 
 WITHOUT_MEANING: Mapping[str, str] = {
     **dict.fromkeys(
@@ -38,7 +34,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
             *("data_shared_file_system", "tokenized_path", "cache_dir", "use_fast_tokenizer", "split_special_tokens", "trust_remote_code"),
             *("hf_hub_token", "ms_hub_token", "om_hub_token", "ignore_pad_token_for_loss"),
         ),
-        _LOADER,
+        reasons.LOADER,
     ),
     **dict.fromkeys(
         (
@@ -47,7 +43,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
             *("master_port", "use_hyper_parallel", "hyper_parallel_args", "hyper_parallel_cp_size", "use_megatron_bridge", "use_mca"),
             *("fp8_backend", "fp8_enable_fsdp_float8_all_gather", "moe_aux_loss_coef", "print_param_status"),
         ),
-        _SPEED,
+        reasons.SPEED,
     ),
     **dict.fromkeys(
         (
@@ -55,7 +51,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
             *("profiler_repeat", "profiler_record_shapes", "profiler_profile_memory", "profiler_with_stack", "profile_modules"),
             *("plot_loss", "include_effective_tokens_per_second", "compute_accuracy"),
         ),
-        "every optimizer step is logged",
+        reasons.LOGGING,
     ),
     **dict.fromkeys(
         (
@@ -78,7 +74,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
             *("use_swanlab", "swanlab_project", "swanlab_workspace", "swanlab_run_name", "swanlab_mode", "swanlab_api_key"),
             *("swanlab_logdir", "swanlab_lark_webhook_url", "swanlab_lark_secret"),
         ),
-        _TRACKING,
+        reasons.TRACKING,
     ),
     **dict.fromkeys(
         (
@@ -96,7 +92,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
             *("video_max_pixels", "video_min_pixels", "video_fps", "video_maxlen", "use_audio_in_video", "audio_sampling_rate"),
             *("freeze_vision_tower", "freeze_multi_modal_projector", "freeze_language_model", "pissa_convert"),
         ),
-        _OFF,
+        reasons.OFF,
     ),
     "resize_vocab": "the embeddings are resized if tokens are added",
     "max_new_tokens": "tasks.<name>.max_new_tokens, of the evaluation",
@@ -253,7 +249,7 @@ def _put_objective(reading: Reading, stage: str) -> None:
     """The loss: cross entropy, or one of pairs of answers."""
     keys = ("pref_loss", "pref_beta", "simpo_gamma", "dpo_label_smoothing")
     if stage != "dpo":
-        reading.none(*keys, *_PAIR_REFUSED, why=_OFF)
+        reading.none(*keys, *_PAIR_REFUSED, why=reasons.OFF)
         return
     loss = str(reading.get("pref_loss", "sigmoid"))
     if loss == "orpo":
@@ -573,14 +569,7 @@ def _put_splits(
     size = reading.number("val_size", 0.0) or 0.0
     if held and size > 1e-6:
         reading.conflict("eval_dataset", "val_size", hint="LLaMA-Factory takes one of them; remove the other")
-    for task in tasks:
-        split = ("tasks", task, "split")
-        if size >= 1:
-            why = f"at most {int(size)} rows of each task; LLaMA-Factory takes {int(size)} of all rows together"
-            reading.put((*split, "max_validation"), int(size), "val_size", why=why, differs=True)
-        else:
-            why = "which rows are held out follows from their content here, and from a random order there" if size else ""
-            reading.put((*split, "validation"), float(size), "val_size", why=why, differs=bool(size))
+    common.put_validation_rows(reading, "val_size", tasks, "LLaMA-Factory")
     reading.same("val_size", why="no rows are held out")
     if not held:
         reading.same("eval_dataset", why="none")
@@ -694,9 +683,7 @@ def _put_method(reading: Reading) -> None:
         if bits == 4:
             reading.put(f"{method}.quant_type", str(reading.get("quantization_type", "nf4")), "quantization_type")
             reading.put(f"{method}.double_quant", reading.flag("double_quantization", True), "double_quantization")
-            computed = reading.draft.value("training.precision")
-            value = computed if computed in ("bfloat16", "float16") else "float32"
-            reading.draft.set(f"{method}.compute_dtype", value, ["the precision of the training"])
+            common.put_compute_dtype(reading.draft)
     elif bits:
         reading.refuse("quantization_bit", f"{bits} bits", "quantization_bit: 4, or 8", nearest=True)
     reading.same("quantization_type", "double_quantization", "quantization_bit", why="no 4 bits")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.errors import Problem
-from engine.importing import common
+from engine.importing import common, reasons
 from engine.importing.common import Request
 from engine.importing.preferences import put_dpo, put_pairs, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
@@ -20,21 +20,21 @@ from engine.importing.training_arguments import put_arguments
 
 TOOL = "trl"
 
-_OFF = "belongs to a feature that is off"
-_LOADER = "separate steps prepare the rows; there is no data loader to configure"
 
 WITHOUT_MEANING: Mapping[str, str] = {
-    **dict.fromkeys(("dataset_num_proc", "dataset_streaming", "streaming", "dataset_kwargs", "pad_to_multiple_of", "pad_token"), _LOADER),
+    **dict.fromkeys(
+        ("dataset_num_proc", "dataset_streaming", "streaming", "dataset_kwargs", "pad_to_multiple_of", "pad_token"), reasons.LOADER
+    ),
     "shuffle_dataset": "a mixture is shuffled",
-    "trust_remote_code": _LOADER,
-    "ignore_bias_buffers": "the step launches its processes itself",
-    "activation_offloading": "it changes how fast the same result is computed",
+    "trust_remote_code": reasons.LOADER,
+    "ignore_bias_buffers": reasons.LAUNCH,
+    "activation_offloading": reasons.SPEED,
     "dtype": "the base is stored in the precision of the training",
-    "bnb_4bit_quant_storage": "it changes how fast the same result is computed",
+    "bnb_4bit_quant_storage": reasons.SPEED,
     "lora_task_type": "a model that writes text",
     "env": "variables of the process that trains; set them where the build runs",
     **dict.fromkeys(("precompute_ref_log_probs", "precompute_ref_batch_size"), "a step of its own computes what the reference says, once"),
-    **dict.fromkeys(("ref_model_mixup_alpha", "ref_model_sync_steps", "discopop_tau", "f_alpha_divergence_coef"), _OFF),
+    **dict.fromkeys(("ref_model_mixup_alpha", "ref_model_sync_steps", "discopop_tau", "f_alpha_divergence_coef"), reasons.OFF),
     "router_aux_loss_coef": "of mixtures of experts, whose loss is the cross entropy here",
 }
 """Keys that have no meaning in a spec, and why."""
@@ -242,7 +242,7 @@ def _put_tokens(reading: Reading, request: Request) -> None:
             reading.put("training.batching.kind", "padding_free", "padding_free")
         else:
             reading.same("padding_free", why="off")
-    reading.none("eval_packing", why="of the validation, which computes the loss")
+    reading.none("eval_packing", why=reasons.EVALUATION)
 
 
 def _put_format(reading: Reading, request: Request) -> None:
@@ -299,10 +299,7 @@ def _put_method(reading: Reading) -> None:
     if four:
         reading.put(f"{method}.quant_type", str(reading.get("bnb_4bit_quant_type", "nf4")), "bnb_4bit_quant_type")
         reading.put(f"{method}.double_quant", reading.flag("use_bnb_nested_quant"), "use_bnb_nested_quant")
-        computed = reading.draft.value("training.precision")
-        reading.draft.set(
-            f"{method}.compute_dtype", computed if computed in ("bfloat16", "float16") else "float32", ["the precision of the training"]
-        )
+        common.put_compute_dtype(reading.draft)
     else:
         reading.none(*quantised, why="no 4 bits")
     reading.put(f"{method}.r", reading.integer("lora_r", 16), "lora_r")
