@@ -153,6 +153,9 @@ def _theirs(request: Mapping[str, Any], rows: list[dict[str, Any]], tokenizer: A
 
 
 def _by_own_code(python: str, request: Mapping[str, Any]) -> list[Made]:
+    if request["tool"] == "axolotl" and request["config"].get("rl"):
+        hint = "leave the option out: the spec's side is shown"
+        raise UserError("--with-python: axolotl prepares pairs of answers only while it trains", hint=hint)
     try:
         done = subprocess.run([python, own_code.__file__], input=json.dumps(request), capture_output=True, text=True, check=False)
     except OSError as error:

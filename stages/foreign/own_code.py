@@ -104,33 +104,42 @@ def llamafactory(request: dict[str, Any]) -> list[Any]:
 
 
 def trl(request: dict[str, Any]) -> list[Any]:
-    """By the preparation of `trl.SFTTrainer`, around a model of one tiny layer; packing cuts each row as it would among others."""
+    """By the preparation of `trl.SFTTrainer` or `trl.DPOTrainer`, around a model of one tiny layer; packing cuts each row by itself."""
     from dataclasses import fields
 
     from datasets import Dataset
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from trl import SFTConfig, SFTTrainer, pack_dataset
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer, pack_dataset
 
+    config = request["config"]
+    pairs, packed = "chosen" in request["rows"][0], config.get("packing")
     tokenizer = AutoTokenizer.from_pretrained(request["tokenizer"], local_files_only=True)
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes))
+    model, reference = (LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)) for _ in range(2))
+    kind, trainer = (DPOConfig, DPOTrainer) if pairs else (SFTConfig, SFTTrainer)
     names = {
         *("max_length", "truncation_mode", "completion_only_loss", "assistant_only_loss", "dataset_text_field", "eos_token", "pad_token"),
         "chat_template_path",
-    } & {field.name for field in fields(SFTConfig)}
-    given = {key: value for key, value in request["config"].items() if key in names}
-    length, packed = given.get("max_length", SFTConfig.max_length), request["config"].get("packing")
+    } & {field.name for field in fields(kind)}
+    given = {key: value for key, value in config.items() if key in names}
+    length = given.get("max_length", kind.max_length)
+    given |= {"max_length": None} if packed else {}
+    given |= {} if pairs else {"shuffle_dataset": False}
+    rows = [{**row, "adapterbuild_row": number} for number, row in enumerate(request["rows"])]
     with TemporaryDirectory() as folder:
-        if packed:
-            given["max_length"] = None
-        arguments = SFTConfig(folder, use_cpu=True, bf16=False, report_to="none", shuffle_dataset=False, **given)
-        rows = [{**row, "adapterbuild_row": number} for number, row in enumerate(request["rows"])]
-        trainer = SFTTrainer(model, arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+        arguments = kind(folder, use_cpu=True, bf16=False, report_to="none", **given)
+        more = {"ref_model": reference} if pairs else {}
+        made = trainer(model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, **more)
     found: list[Any] = [None] * len(rows)
-    for row in trainer.train_dataset:
+    for row in made.train_dataset:
+        if pairs:
+            asked = row["prompt_ids"]
+            sides = [([*asked, *row[key]], [*[-100] * len(asked), *row[key]]) for key in ("chosen_ids", "rejected_ids")]
+            found[row["adapterbuild_row"]] = [(ids[:length], labels[:length]) for ids, labels in sides]
+            continue
         pieces = {key: [row[key]] for key in ("input_ids", "labels")}
         if packed:
-            pieces = pack_dataset(Dataset.from_dict(pieces), length, request["config"].get("packing_strategy", "bfd"))[:]
+            pieces = pack_dataset(Dataset.from_dict(pieces), length, config.get("packing_strategy", "bfd"))[:]
         found[row["adapterbuild_row"]] = [*zip(pieces["input_ids"], pieces["labels"], strict=True)]
     return found
 

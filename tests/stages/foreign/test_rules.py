@@ -1,13 +1,16 @@
 """The written rules give the labels of the tools' own code: axolotl 0.18.0, LLaMA-Factory 0.9.5 and TRL 1.16.0, recorded once."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
-from stages.foreign import axolotl, llamafactory, trl
+from stages.foreign import axolotl, llamafactory, own_code, trl
 from stages.foreign.labels import Dropped, Labelled, Made, NoRule, Oddities, difference, end_is_learned
 
 HERE = Path(__file__).parent
@@ -37,6 +40,33 @@ def test_the_rules_give_the_labels_of_the_tools_own_code(case, tokenizer):
     tokenizer.chat_template = CHAT if case["tool"] == "trl" else None
     for row, answer in zip(case["rows"], case["answers"], strict=True):
         assert as_recorded(LABEL[case["tool"]](row, case["config"], case["dataset"], tokenizer)) == answer
+
+
+def own_code_of_trl(config: dict[str, Any], rows: list[dict[str, Any]]) -> list[Any]:
+    request = {"tool": "trl", "config": config, "dataset": {}, "tokenizer": str(HERE / "tokenizer"), "rows": rows}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, own_code.__file__]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_trl_itself_gives_the_recorded_labels():
+    (case,) = [case for case in RECORDED if (case["tool"], case["name"]) == ("trl", "pairs of texts")]
+    assert own_code_of_trl(case["config"], case["rows"]) == case["answers"]
+
+
+@pytest.mark.slow
+def test_trl_itself_prepares_both_answers_of_a_pair_and_leaves_out_pairs_whose_prompts_fill_the_length(tokenizer):
+    pairs = [
+        {"prompt": "Hi", "chosen": " you", "rejected": " me"},
+        {"prompt": "A long question. " * 9, "chosen": " Yes.", "rejected": " No."},
+    ]
+    (chosen, rejected), left_out = own_code_of_trl({"max_length": 12}, pairs)
+    assert left_out is None
+    for (ids, labels), text in ((chosen, " you"), (rejected, " me")):
+        assert tokenizer.decode([one for one in labels if one != -100]) == text + tokenizer.eos_token
+        assert [one for one, label in zip(ids, labels, strict=True) if label == -100] == tokenizer("Hi")["input_ids"]
 
 
 def test_recordings_cover_rows_that_are_dropped_and_split_and_those_without_anything_learned():
