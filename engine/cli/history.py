@@ -33,6 +33,7 @@ def diff(
     new: Annotated[
         str | None, typer.Argument(metavar="REV2", help="Another revision. Default: the working tree.", show_default=False)
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the comparison in Markdown, for a pull request.")] = False,
     json: Json = False,
 ) -> None:
     """Compare two git revisions without a checkout: steps, recipes field by field, artifacts, adapters and metrics."""
@@ -42,6 +43,10 @@ def diff(
     found = differences_between(load_project(), old, new)
     if json:
         render.as_json(found.as_data())
+        return
+    if markdown:
+        told = [f"{text}   {remark}".rstrip() for text, remark in found.lines()]
+        render.as_markdown(told, ((title, columns, rows, None) for title, columns, rows in found.tables()))
         return
     render.lines(found.lines())
     for title, columns, rows in found.tables():

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.app import MISTAKE, NOTHING_TO_DO, SOMETHING_TO_DO, Json, Targets, app, load_project
+from engine.core.errors import UserError
 
 _NAMED_STEPS = 40
 """An `engine accept` command with more steps is abbreviated."""
@@ -17,6 +18,14 @@ def plan(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if a training does not fit the device memory stated in its spec.")
     ] = False,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="run",
+            help="Exit with 1 if a step would run or may run, and else with 0, for a CI that only restores.",
+            show_default=False,
+        ),
+    ] = None,
     remote: Annotated[
         bool, typer.Option("--remote", help="Ask DVC's remote too what others have built; copies records and listings into the cache.")
     ] = False,
@@ -25,12 +34,14 @@ def plan(
     ] = False,
 ) -> None:
     """Show what would run, why, and at what cost; writes nothing. Exit code: 0 nothing to do, 2 something to do, 1 error."""
+    if fail_on not in (None, "run"):
+        raise UserError(f"--fail-on must be run, got '{fail_on}'")
     from engine.build.pulling import Puller, pull_all
     from engine.cli import render
-    from engine.core.errors import UserError
     from engine.dvc import conflicts
     from engine.dvc.remote import Remote
     from engine.plan.cost_memo import costs_of
+    from engine.plan.decide import Action
     from engine.plan.why import acceptable
     from engine.setup.versions import drift
 
@@ -71,4 +82,11 @@ def plan(
         render.warn(text)
     if strict and costs.shortages:
         raise typer.Exit(MISTAKE)
+    if fail_on:
+        # Without `resolve`, which prepares a clone for DVC and builds nothing.
+        running = [one.name for one in decided.decisions if one.name in selected.graph and one.action in (Action.RUN, Action.MAYBE)]
+        if running:
+            more = f" and {len(running) - 5} more" if len(running) > 5 else ""
+            raise UserError(f"not built: {', '.join(running[:5])}{more}", hint="build and push them, then commit dvc.lock: engine build; engine push")
+        raise typer.Exit(NOTHING_TO_DO)
     raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)

@@ -266,7 +266,7 @@ def as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def as_markdown(said: Iterable[str], tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]], str | None]]) -> None:
-    """Print sentences, then tables with title and legend, to stdout in Markdown."""
+    """Print sentences as a list, then tables with title and legend, to stdout in Markdown."""
 
     def escaped(cell: str) -> str:
         return re.sub(r"([\\`*_|<>~])", r"\\\1", visible(cell))
@@ -274,7 +274,7 @@ def as_markdown(said: Iterable[str], tables: Iterable[tuple[str, Sequence[str], 
     def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(map(escaped, cells))} |"
 
-    lines = [*said]
+    lines = [f"- {escaped(line)}" for line in said]
     for title, columns, rows, legend in tables:
         lines += ["", f"### {title}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
         lines += ["", escaped(legend)] if legend else []

@@ -9,12 +9,18 @@ from engine.cli.app import MISTAKE, Json, Settings, app
 
 
 @app.command()
-def init(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the workspace.")] = Path()) -> None:
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the workspace.")] = Path(),
+    ci: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="Also write the checks of pull requests: github or gitlab.", show_default=False),
+    ] = None,
+) -> None:
     """Create a workspace: git, DVC, ignore files, and a first spec to edit."""
     from engine.cli import render
     from engine.setup.init import init as make
 
-    made = make(directory)
+    made = make(directory, ci)
     render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made)}" if made else ""))
     render.note("next: engine plan" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} plan")
 

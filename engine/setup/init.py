@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from engine.build.driver import dvc_environment
-from engine.core.errors import UserError
+from engine.core.errors import UserError, did_you_mean
 from engine.core.workspace import CODE_ROOT
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK
@@ -16,8 +16,21 @@ GITIGNORE = ("/artifacts/", "/report/", "/.adapterbuild/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
 
 
-def init(folder: Path) -> list[str]:
-    """Make FOLDER a workspace and return the names of new files; existing files are kept."""
+CI_FILES = {"github": ".github/workflows/adapterbuild.yml", "gitlab": ".gitlab-ci.yml"}
+"""Where a code host looks for the file that says what it checks."""
+
+
+def init(folder: Path, ci: str | None = None) -> list[str]:
+    """Make FOLDER a workspace and return the names of new files; existing files are kept.
+
+    CI: also write the checks of pull requests for `github` or `gitlab`; raises UserError for another name, and if there is such a file.
+    """
+    if ci is not None:
+        if ci not in CI_FILES:
+            raise UserError(f"--ci must be github or gitlab, got '{ci}'", hint=did_you_mean(ci, CI_FILES))
+        if (folder / CI_FILES[ci]).exists():
+            hint = f"move it away, or add the commands that `engine init --ci {ci}` writes in an empty folder"
+            raise UserError(f"{CI_FILES[ci]} exists already", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
     inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, check=False)
     if inside.returncode:
@@ -37,6 +50,11 @@ def init(folder: Path) -> list[str]:
         spec.parent.mkdir(exist_ok=True)
         spec.write_text(resources.files("engine.setup").joinpath("first.toml").read_text("utf-8"), "utf-8")
         made.append("specs/first.toml")
+    if ci is not None:
+        checks = folder / CI_FILES[ci]
+        checks.parent.mkdir(parents=True, exist_ok=True)
+        checks.write_text(resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8"), "utf-8")
+        made.append(CI_FILES[ci])
     return made
 
 

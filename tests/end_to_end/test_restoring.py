@@ -5,6 +5,7 @@ The steps that run here, generate and split, need no torch.
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -12,11 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from engine.dvc import dvcfile, run_records
 from engine.dvc.disk import Disk
 from engine.dvc.hashing import Hashes
-from tests.end_to_end.conftest import Place
+from tests.end_to_end.conftest import ROOT, Place
 
 SPLITS = ("split-a", "split-b")
 
@@ -333,6 +335,49 @@ def test_a_build_with_pull_restores_what_a_bucket_has(team: Place, monkeypatch: 
         brought(team, pushed(team, "s3://work/dvc", ("endpointurl", url)))
     finally:
         server.stop()
+
+
+def checks(ci: str) -> list[str]:
+    """The commands of ours among those that `engine init --ci` writes for a code host."""
+    content = yaml.safe_load((ROOT / f"engine/setup/{ci}.yml").read_text("utf-8"))
+    lines = (
+        content["adapterbuild"]["script"] if ci == "gitlab" else [one["run"] for one in content["jobs"]["specs"]["steps"] if "run" in one]
+    )
+    return [line for line in lines if line.startswith("engine ") and not line.startswith("engine diff")]
+
+
+def test_a_code_host_passes_what_is_built_and_pushed_and_refuses_what_is_not(team: Place, tmp_path: Path):
+    assert checks("github") == checks("gitlab") and len(checks("github")) == 3
+    team.run("dvc", "remote", "add", "--default", "far", str(tmp_path / "remote"))
+    (tmp_path / "remote").mkdir()
+    assert "new files: .github/workflows/adapterbuild.yml" in team.run("engine", "init", ".", "--ci", "github").stderr
+    again = team.run("engine", "init", ".", "--ci", "github", check=False)
+    assert again.returncode == 1 and ".github/workflows/adapterbuild.yml exists already" in again.stderr
+    shares(team, "a", "0.3")
+    team.run("engine", "build", *SPLITS)
+
+    def passed(name: str) -> tuple[bool, str]:
+        """Whether a clone of the last commit passes the checks; the trainings of this workspace are never built."""
+        team.commit(name)
+        host = clone(team, name)
+        for command in checks("github"):
+            targets = SPLITS if "plan" in command else ()
+            done = host.run(*command.split(), *targets, check=False)
+            if done.returncode:
+                return False, done.stderr
+        return True, ""
+
+    unpushed = passed("unpushed")[1]
+    assert unpushed.startswith("error: not built: generate-a, split-a, generate-b, split-b\n  hint: build and push them"), unpushed
+    team.run("engine", "push", *SPLITS)
+    assert passed("pushed")[0], passed("why")[1]
+    shares(team, "a", "0.25", of="0.3")
+    refused, why = passed("edited")
+    assert not refused and "error: params.yaml is out of date" in why
+    team.run("engine", "compile")
+    assert "not built: split-a" in passed("compiled")[1]
+    told = team.run("engine", "diff", "HEAD~2", "HEAD", "--markdown").stdout
+    assert re.search(r"^- recipe .*split-a.* 0.3 → 0.25", told, re.MULTILINE), told
 
 
 def test_a_run_whose_objects_a_remote_has_lost_is_run(team: Place, tmp_path: Path):
