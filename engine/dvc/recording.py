@@ -1,7 +1,7 @@
 """Records finished steps as `dvc repro` does (cache, run cache and `dvc.lock`), and restores the outputs of earlier runs."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,15 @@ class Recorder:
         self.write_run(record)
         self._unwritten[step.name] = record
         return record
+
+    def keep_run(self, command: str, read: Mapping[str, Entry], outputs: Iterable[str], tracked: Collection[str]) -> None:
+        """Add a run that `dvc repro` has started to the run cache; READ: its dependencies by path, TRACKED: the outputs that git tracks.
+
+        DVC (3.67, `Stage.run`) adds no run of a stage with an uncached output that is neither metric nor plot, but restores such a run.
+        The other outputs come into the cache as soon as the stage's command has ended.
+        """
+        entries = {path: self.keep(path, link=False) if path in tracked else self.hashes.entry(path) for path in outputs}
+        self.write_run(Record(command, dict(read), {path: entry for path, entry in entries.items() if entry}))
 
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
         """Check out the outputs of an earlier RUN into the workspace, with the record of that run."""
