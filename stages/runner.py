@@ -269,7 +269,7 @@ def _move_into_place(
 
 def _keep_run(run: Run, read: Mapping[str, Entry]) -> None:
     """Add the run to the run cache if DVC has started it; `engine build` does so itself."""
-    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != run.name:
+    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != run.name or not (run.root / ".dvc").is_dir():
         return
     tracked = [metrics_path(run.kind.name, run.name), *([f"{PLOTS}/{run.name}.csv"] if run.kind.plots else [])]
     artifact = f"{ARTIFACTS}/{run.name}"

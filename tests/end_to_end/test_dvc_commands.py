@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.end_to_end.conftest import ROOT, Place
 
@@ -138,6 +140,25 @@ def test_another_clone_builds_nothing_that_the_remote_has(edited: Place, tmp_pat
         assert "--pull" in pull or set(other.repro().values()) == {"keep"}
         assert set(other.plan().values()) == {"keep"}
         assert shown(other, "dvc", "metrics", "show") == table
+
+
+def test_a_workspace_whose_facts_were_metrics_of_dvc_keeps_every_step(place: Place):
+    pipeline, lock = (yaml.safe_load((place.root / name).read_text()) for name in ("dvc.yaml", "dvc.lock"))
+    del pipeline["metrics"]
+    for content in (pipeline, lock):
+        content["stages"] = {name: stage for name, stage in content["stages"].items() if not name.startswith("score-")}
+    for stage in pipeline["stages"].values():
+        facts = [out for out in stage["outs"] if isinstance(out, dict)]
+        stage |= {"outs": [out for out in stage["outs"] if out not in facts], "metrics": facts}
+    place.write("dvc.yaml", yaml.safe_dump(pipeline))
+    place.write("dvc.lock", yaml.safe_dump(lock))
+    shutil.rmtree(place.root / "metrics/experiments")
+    assert place.run("dvc", "status").stdout.split() == ["resolve:", "always", "changed"]
+    place.run("engine", "compile", "--force")
+    for found in (place.plan(), place.repro()):
+        assert {name for name, action in found.items() if action != "keep"} - {"resolve"} == {"score-one", "score-two"}
+    now = yaml.safe_load((place.root / "dvc.lock").read_text())
+    assert {name: now["stages"][name] for name in lock["stages"]} == lock["stages"]
 
 
 @pytest.mark.long
