@@ -1,6 +1,7 @@
 """Records finished steps as `dvc repro` does (cache, run cache and `dvc.lock`), and restores the outputs of earlier runs."""
 
 import os
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -56,6 +57,19 @@ class Recorder:
         """
         entries = {path: self.keep(path, link=False) if path in tracked else self.hashes.entry(path) for path in outputs}
         self.write_run(Record(command, dict(read), {path: entry for path, entry in entries.items() if entry}))
+
+    def untie(self, steps: Iterable[Step]) -> None:
+        """Make files of their own of metrics and plots of STEPS that DVC has restored as links into the cache, or as files to be read only.
+
+        git tracks them: it would commit a symbolic link."""
+        copied = self.settings.links[0] not in ("hardlink", "symlink")
+        for file in (self.root / path for step in steps for path in (step.metrics, step.plots) if path):
+            if not file.exists():
+                continue
+            if file.is_symlink() or (found := file.stat()).st_nlink > 1 or not found.st_mode & stat.S_IWUSR:
+                replace_with(file, file.read_bytes())
+            if copied and stat.S_IMODE(file.stat().st_mode) != self.settings.file_mode:
+                self._open_to_group(file)
 
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
         """Check out the outputs of an earlier RUN into the workspace, with the record of that run."""

@@ -455,6 +455,8 @@ class Project:
             if recorder:
                 # Not a DVC output: cached so that a later plan can say what has changed.
                 recorder.keep(step.identity, link=False)
+        if recorder:
+            recorder.untie(self.graph)
         self._write(dvcfile.PARAMS)
         write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
 
