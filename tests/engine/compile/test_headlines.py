@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.compile.headlines import WITHOUT_BETTER, headline, headlines
+from engine.compile.headlines import headline, headlines
 from engine.core.graph import measured_by, metrics_path
 from engine.spec.judge import Judge
 from engine.spec.sections import Evaluation
 from stages.evaluate.metrics import JsonValidity, Metric
 from stages.generate.teachers.chat import Chat
 from stages.kinds import KINDS
+from stages.score import WITHOUT_BETTER
 from tests.engine.compile.test_evaluation import graph, spec  # noqa: F401 - a fixture
 from tests.stages.evaluate.made import prediction
 
