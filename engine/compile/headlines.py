@@ -1,13 +1,16 @@
 """The step with an experiment's headline numbers: the few by which `dvc metrics` and `dvc exp show` compare it with others."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, Subject, locate_below
 from engine.core.graph import Step
-from engine.spec.sections import Evaluation
 from stages import score
-from stages.evaluate.metrics import Metric
 from stages.evaluate.metrics.json_validity import JsonValidity
+
+if TYPE_CHECKING:
+    from engine.spec.sections import Evaluation
+    from stages.evaluate.metrics import Metric
 
 _MOST = 4
 """At most so many metrics, besides the validation loss: a row of each experiment fits a terminal."""
@@ -26,7 +29,7 @@ def add_headlines(c: Compilation, subject: Subject, evaluation: Step) -> Step:
     return c.add(Step(f"score-{subject.stem}", score.KIND, parameters, reads, description, where, locate), subject.spec)
 
 
-def headlines(section: Evaluation) -> tuple[str, ...]:
+def headlines(section: "Evaluation") -> tuple[str, ...]:
     """The names of the headline numbers of an evaluation: the judge's first score, then a value of each metric in the spec's order.
 
     Metrics of which neither higher nor lower is better are left out if there is another.
@@ -37,7 +40,7 @@ def headlines(section: Evaluation) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*judged, *map(headline, shown)]))[:_MOST]
 
 
-def headline(metric: Metric) -> str:
+def headline(metric: "Metric") -> str:
     """The name of the value that stands for METRIC."""
     if isinstance(metric, JsonValidity):
         return "schema_rate" if metric.fields else "json_rate"
