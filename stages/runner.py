@@ -18,13 +18,14 @@ from typing import Any
 
 from engine.core.digests import digest, file_digests, listing_digest, scratch_name
 from engine.core.errors import Location, UserError, did_you_mean
-from engine.core.graph import ARTIFACTS, LIVE, METRICS, PLOTS
+from engine.core.graph import ARTIFACTS, LIVE, PLOTS, metrics_path
 from engine.core.memo import shared_path
 from engine.core.part import Kind, with_tuples
 from engine.core.workspace import CODE_ROOT
 from engine.dvc.config import cache_settings
-from engine.dvc.dvcfile import RESOURCES, TEMPORARY, text_md5
+from engine.dvc.dvcfile import PIPELINE, RESOLVED, RESOURCES, TEMPORARY, Entry, command_of, resolved_entry, text_md5, waits_for_resolve
 from engine.dvc.hashing import Hashes
+from engine.dvc.recording import Recorder
 from engine.dvc.run_records import RunRecord, keep, path_of
 from engine.estimate.training import estimated
 from engine.identity.behaviours import Behaviours, module_of
@@ -56,15 +57,15 @@ class Run:
     def temporary(self) -> Path:
         return self.root / ARTIFACTS / f".{self.name}.tmp"
 
-    def read(self) -> dict[str, str]:
-        """The md5 of every input, by path, computed without any cache."""
+    def read(self) -> dict[str, Entry]:
+        """The content of every input, by path, computed without any cache."""
         hashes = Hashes(self.root)
         paths = [f"{ARTIFACTS}/identity/{self.name}.json", *self.identity["inputs"].values()]
         entries = {path: hashes.entry(path) for path in paths}
         missing = [path for path, entry in entries.items() if entry is None]
         if missing:
             raise UserError(f"inputs of {self.name} not found: {', '.join(missing)}", hint="run: engine build (or dvc repro)")
-        return {path: entry.md5 for path, entry in entries.items() if entry}
+        return {path: entry for path, entry in entries.items() if entry}
 
     def code(self) -> dict[str, Any]:
         """The identity's description of the step's code, computed from the current files."""
@@ -101,7 +102,7 @@ def _run(run: Run) -> None:
     _check_environment(run)
     _check_code(run)
     before = run.read()
-    scratch = run.root / ARTIFACTS / "scratch" / scratch_name(name, run.identity_text, before)
+    scratch = run.root / ARTIFACTS / "scratch" / scratch_name(name, run.identity_text, {path: entry.md5 for path, entry in before.items()})
     shutil.rmtree(run.temporary, ignore_errors=True)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
@@ -110,6 +111,7 @@ def _run(run: Run) -> None:
         _check_inputs(run, before)
         measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
         made = _move_into_place(run, metrics, before, started, measured)
+        _keep_run(run, before)
     finally:
         shutil.rmtree(run.temporary, ignore_errors=True)
     _report(run, made, metrics)
@@ -174,9 +176,9 @@ def _check_code(run: Run) -> None:
         )
 
 
-def _check_inputs(run: Run, before: Mapping[str, str]) -> None:
+def _check_inputs(run: Run, before: Mapping[str, Entry]) -> None:
     now = run.read()
-    moved = [path for path in before if before[path] != now[path]]
+    moved = [path for path in before if before[path].md5 != now[path].md5]
     if moved:
         raise UserError(f"{', '.join(moved)} changed while {run.name} was running: the result was discarded", hint="run it again")
 
@@ -198,7 +200,7 @@ def _work(run: Run, scratch: Path) -> dict[str, Any]:
     return metrics
 
 
-def _provenance(run: Run, read: Mapping[str, str], beside: Mapping[str, bytes]) -> Provenance:
+def _provenance(run: Run, read: Mapping[str, Entry], beside: Mapping[str, bytes]) -> Provenance:
     """Provenance of the artifact, with the files BESIDE it (metrics, plot); stored next to the artifact, which does not depend on it."""
     files = file_digests(run.temporary / "artifact")
     return Provenance(
@@ -208,7 +210,7 @@ def _provenance(run: Run, read: Mapping[str, str], beside: Mapping[str, bytes]) 
         files=files,
         identity=digest(run.identity_text),
         recipe=run.identity["recipe"],
-        inputs={role: {"path": path, "md5": read[path]} for role, path in run.identity["inputs"].items()},
+        inputs={role: {"path": path, "md5": read[path].md5} for role, path in run.identity["inputs"].items()},
         code=run.identity["code"],
         environment=run.identity["environment"],
         beside=beside,
@@ -243,11 +245,11 @@ def _git_commit(root: Path) -> str | None:
 
 
 def _move_into_place(
-    run: Run, metrics: Mapping[str, Any], read: Mapping[str, str], started: datetime, measured: Mapping[str, Any]
+    run: Run, metrics: Mapping[str, Any], read: Mapping[str, Entry], started: datetime, measured: Mapping[str, Any]
 ) -> Provenance:
     """Move small files first and the artifact last: if the artifact exists, the step is complete; returns the provenance."""
     artifact = run.root / ARTIFACTS / run.name
-    beside = {f"{METRICS}/{run.name}.json": (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
+    beside = {metrics_path(run.kind.name, run.name): (json.dumps(metrics, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()}
     if run.kind.plots:
         beside[f"{PLOTS}/{run.name}.csv"] = (run.temporary / "plot.csv").read_bytes()
     made = _provenance(run, read, beside)
@@ -265,6 +267,18 @@ def _move_into_place(
     return made
 
 
+def _keep_run(run: Run, read: Mapping[str, Entry]) -> None:
+    """Add the run to the run cache if DVC has started it; `engine build` does so itself."""
+    if os.environ.get("DVC_STAGE", "").rpartition(":")[2] != run.name or not (run.root / ".dvc").is_dir():
+        return
+    tracked = [metrics_path(run.kind.name, run.name), *([f"{PLOTS}/{run.name}.csv"] if run.kind.plots else [])]
+    artifact = f"{ARTIFACTS}/{run.name}"
+    waits = waits_for_resolve((run.root / PIPELINE).read_bytes(), run.name)
+    needs = {**read, **({RESOLVED: resolved_entry()} if waits else {})}
+    recorder = Recorder(run.root, Hashes(run.root))
+    recorder.keep_run(command_of(run.kind.name, run.name), needs, (artifact, f"{artifact}.provenance.json", *tracked), tracked)
+
+
 def _report(run: Run, made: Provenance, metrics: Mapping[str, Any]) -> None:
     if any((run.root / LIVE).glob("*/*.run")):
         from stages.reporting import report
@@ -273,7 +287,7 @@ def _report(run: Run, made: Provenance, metrics: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)

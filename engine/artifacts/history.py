@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Location, UserError
-from engine.core.graph import ARTIFACTS, METRICS
+from engine.core.graph import ARTIFACTS, METRICS, measured_by
 from engine.dvc import dvcfile, git
 from engine.dvc.dvcfile import Record
 from engine.dvc.store import Store
@@ -122,16 +122,15 @@ def state_at(root: Path, revision: str) -> State:
 
 def working_state(project: Project) -> State:
     """The state of the working tree; recipes are those of the specs, compiled or not."""
-    paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).glob("*.json")]
+    paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).rglob("*.json")]
     files = {path.relative_to(project.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     return read_state(WORKING_TREE, files | {dvcfile.PARAMS: project.compiled[dvcfile.PARAMS].encode()})
 
 
 def read_state(title: str, files: Mapping[str, bytes]) -> State:
     """The state that FILES (path to content) describe; raises UserError if one of them cannot be read."""
-    metrics = {
-        Path(path).stem: _parsed(_parse_json, data, f"{path} of {title}") for path, data in files.items() if path.startswith(f"{METRICS}/")
-    }
+    measured = {path: data for path, data in files.items() if path.startswith(f"{METRICS}/")}
+    metrics = {measured_by(path): _parsed(_parse_json, data, f"{path} of {title}") for path, data in measured.items()}
     params = _parsed(_parse_params, files.get(dvcfile.PARAMS, b""), f"{dvcfile.PARAMS} of {title}")
     records = _parsed(dvcfile.parse_lock, files.get(dvcfile.LOCK, b""), f"{dvcfile.LOCK} of {title}")
     return State(title, params, records, metrics, tuple(name for name in (dvcfile.PARAMS, dvcfile.LOCK) if name not in files))

@@ -98,6 +98,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View, puller
 
 def resolve(project: Project, store: Disk, recorder: Recorder) -> None:
     """Run and record DVC's first step, unless it is up to date."""
+    recorder.untie(project.graph)
     made = {dvcfile.RESOLVED: dvcfile.resolved_entry()}
     if project.plan_resolve(store).action is not Action.KEEP:
         project.resolve()

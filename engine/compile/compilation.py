@@ -195,7 +195,8 @@ class Compilation:
 
 def rewritten(item: Input, before: Step, after: Step) -> Input:
     """ITEM, an output of step BEFORE, as an output of AFTER, the same step under another name."""
-    return replace(item, path=after.artifact + item.path.removeprefix(before.artifact), producer=after.name)
+    inside = item.path.removeprefix(before.artifact)
+    return replace(item, path=after.metrics if item.path == before.metrics else after.artifact + inside, producer=after.name)
 
 
 def narrow(parameters: type[P], section: Part, **more: Any) -> P:

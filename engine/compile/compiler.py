@@ -16,6 +16,7 @@ from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
 from engine.compile.evaluation import add_evaluation, add_predictions
 from engine.compile.export import add_exports
+from engine.compile.headlines import add_headlines
 from engine.compile.merge import add_merge
 from engine.compile.shared_steps import share
 from engine.compile.task_inputs import Makers, needed_by
@@ -91,7 +92,7 @@ def targets(spec: Spec) -> tuple[str, ...]:
     name = spec.name
     sections = {"benchmark": spec.experiment.benchmarks, "merge": spec.experiment.merge}
     exports = [f"export-{name}-{into.label}" for into in spec.experiment.export.formats] if spec.experiment.export else []
-    return (f"evaluate-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section), *exports)
+    return (f"score-{name}", *(f"{kind}-{name}" for kind, section in sections.items() if section), *exports)
 
 
 def _experiment(c: Compilation, spec: Spec) -> None:
@@ -105,7 +106,7 @@ def _experiment(c: Compilation, spec: Spec) -> None:
     def subject_of(name: str) -> Subject:
         return _subject(c, c.specs[name])
 
-    add_evaluation(c, subject, task_of, subject_of)
+    add_headlines(c, subject, add_evaluation(c, subject, task_of, subject_of))
     add_merge(c, subject, task_of, subject_of)
     if spec.experiment.export:
         add_exports(c, subject, add_predictions(c, subject, task_of), partial(add_merge, c, subject, task_of, subject_of))

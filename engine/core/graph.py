@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 ARTIFACTS = "artifacts"
 METRICS = "metrics"
+HEADLINES = f"{METRICS}/experiments"
+"""Folder with the headline numbers of each experiment: the only files that DVC takes for metrics."""
 PLOTS = "plots"
 LIVE = f"{ARTIFACTS}/live"
 """Folder with the live plots of running steps: `dvc plots show artifacts/live`."""
@@ -63,7 +65,7 @@ class Step:
 
     @property
     def metrics(self) -> str:
-        return f"{METRICS}/{self.name}.json"
+        return metrics_path(self.kind_name, self.name)
 
     @property
     def plots(self) -> str | None:
@@ -85,6 +87,21 @@ class Step:
     def output(self, path: str = "") -> Input:
         """PATH inside the artifact, or the whole artifact, as the input of another step."""
         return Input(f"{self.artifact}/{path}" if path else self.artifact, self.name)
+
+    def measured(self) -> Input:
+        """The metrics of the step as the input of another step."""
+        return Input(self.metrics, self.name)
+
+
+def metrics_path(kind: str, step: str) -> str:
+    """Path of the metrics of a step: headline numbers are named after their experiment, the facts of any other step after the step."""
+    return f"{HEADLINES}/{step.removeprefix('score-')}.json" if kind == "score" else f"{METRICS}/{step}.json"
+
+
+def measured_by(metrics: str) -> str:
+    """The step whose metrics are at a path; the inverse of `metrics_path`."""
+    name = metrics.rpartition("/")[2].removesuffix(".json")
+    return f"score-{name}" if metrics.startswith(f"{HEADLINES}/") else name
 
 
 class Graph:

@@ -20,7 +20,7 @@ from stages.process.starting import ours
 
 FILES = (dvcfile.LOCK, dvcfile.PIPELINE, dvcfile.PARAMS)
 DRIVER = "adapterbuild"
-ATTRIBUTES = tuple(f"{name} merge={DRIVER}" for name in (*FILES, "metrics/*.json", "plots/*.csv"))
+ATTRIBUTES = tuple(f"{name} merge={DRIVER}" for name in (*FILES, "metrics/*.json", "metrics/experiments/*.json", "plots/*.csv"))
 _OPEN, _BASE, _MIDDLE, _CLOSE = b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>"
 
 

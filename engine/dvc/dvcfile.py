@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from engine.core.gc_pause import without_collection
-from engine.core.graph import Graph, Step
+from engine.core.graph import HEADLINES, Graph, Step
 
 HEADER = "# Written by `engine compile` from the specs; edit those, not this file.\n"
 RESOLVE = "resolve"
@@ -84,6 +84,11 @@ def dependencies(step: Step) -> tuple[str, ...]:
     return tuple(sorted({step.identity, *(item.path for item in step.inputs.values()), *first}))
 
 
+def waits_for_resolve(pipeline: str | bytes, step: str) -> bool:
+    """Whether a PIPELINE, the text of `dvc.yaml`, lists what `resolve` writes among the dependencies of STEP."""
+    return RESOLVED in parse_yaml(pipeline)["stages"][step]["deps"]
+
+
 def resolved_entry() -> Entry:
     """The content of the file that makes DVC run `resolve` before all steps; constant, so that branches do not conflict in it."""
     return Entry(text_md5(RESOLVED_TEXT), size=len(RESOLVED_TEXT.encode()))
@@ -96,7 +101,8 @@ def pipeline_text(graph: Graph) -> str:
 
 def joined_pipeline(stages: Mapping[str, str]) -> str:
     """The text of `dvc.yaml` with the texts of STAGES by name; sorted, so that a new spec moves no lines."""
-    head = HEADER + _dump({"params": [PARAMS], "stages": {RESOLVE: _resolve_stage()}})
+    # The folder, not its files: DVC warns of a listed file that does not exist, and of most specs only some are built.
+    head = HEADER + _dump({"params": [PARAMS], "metrics": [HEADLINES], "stages": {RESOLVE: _resolve_stage()}})
     return head + "".join(stages[name] for name in sorted(stages))
 
 
@@ -135,8 +141,8 @@ def _stage(step: Step) -> dict[str, Any]:
         "desc": step.description,
         "cmd": command(step),
         "deps": list(dependencies(step)),
-        "outs": [step.artifact, step.provenance],
-        "metrics": [{step.metrics: {"cache": False}}],
+        # A plain output, since DVC shows every number of every file under `metrics`; so runs are saved by `Recorder.keep_run`.
+        "outs": [step.artifact, step.provenance, {step.metrics: {"cache": False}}],
     }
     if step.plots:
         stage["plots"] = [{step.plots: {"cache": False, **step.kind.plot, "title": step.name}}]

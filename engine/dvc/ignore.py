@@ -16,8 +16,8 @@ from engine.core.errors import Location, UserError
 FILE = ".dvcignore"
 _ALWAYS = (".hg/", ".git/", ".git", ".dvc/")
 """Ignored by DVC in every case."""
-_PLAIN = re.compile(r"\*?[\w.-]+/?")
-"""A plain name or suffix pattern, which needs no pathspec: importing that library takes as long as a plan."""
+_PLAIN = re.compile(r"[*/]?[\w.-]+/?")
+"""A plain name or suffix pattern, or a name at the root, which needs no pathspec: importing that library takes as long as a plan."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,10 @@ class _Rules:
         """Whether these patterns ignore PATH itself; the folders above it are not considered."""
         if self.compiled is None:
             name = path[path.rfind("/", 0, -1) + 1 :]
+            if name == path:
+                return any(_plainly(name, pattern.removeprefix("/")) for pattern in self.patterns)
             if name not in self._names:
-                self._names[name] = any(_plainly(name, pattern) for pattern in self.patterns)
+                self._names[name] = any(_plainly(name, pattern) for pattern in self.patterns if not pattern.startswith("/"))
             return self._names[name]
         is_folder = path.endswith("/")
         ways = (path[:-1], path) if is_folder else (path,)

@@ -1,7 +1,8 @@
 """Records finished steps as `dvc repro` does (cache, run cache and `dvc.lock`), and restores the outputs of earlier runs."""
 
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,28 @@ class Recorder:
         self.write_run(record)
         self._unwritten[step.name] = record
         return record
+
+    def keep_run(self, command: str, read: Mapping[str, Entry], outputs: Iterable[str], tracked: Collection[str]) -> None:
+        """Add a run that `dvc repro` has started to the run cache; READ: its dependencies by path, TRACKED: the outputs that git tracks.
+
+        DVC (3.67, `Stage.run`) adds no run of a stage with an uncached output that is neither metric nor plot, but restores such a run.
+        The other outputs come into the cache as soon as the stage's command has ended.
+        """
+        entries = {path: self.keep(path, link=False) if path in tracked else self.hashes.entry(path) for path in outputs}
+        self.write_run(Record(command, dict(read), {path: entry for path, entry in entries.items() if entry}))
+
+    def untie(self, steps: Iterable[Step]) -> None:
+        """Make files of their own of metrics and plots of STEPS that DVC has restored as links into the cache, or as files to be read only.
+
+        git tracks them: it would commit a symbolic link."""
+        copied = self.settings.links[0] not in ("hardlink", "symlink")
+        for file in (self.root / path for step in steps for path in (step.metrics, step.plots) if path):
+            if not file.exists():
+                continue
+            if file.is_symlink() or (found := file.stat()).st_nlink > 1 or not found.st_mode & stat.S_IWUSR:
+                replace_with(file, file.read_bytes())
+            if copied and stat.S_IMODE(file.stat().st_mode) != self.settings.file_mode:
+                self._open_to_group(file)
 
     def restore(self, step: Step, run: Record, read: Mapping[str, Entry]) -> Record:
         """Check out the outputs of an earlier RUN into the workspace, with the record of that run."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.core.digests import digest
 from engine.core.errors import UserError
-from engine.core.graph import ARTIFACTS, METRICS, PLOTS, Step
+from engine.core.graph import ARTIFACTS, PLOTS, Step, metrics_path
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
 from engine.jobs.store import Store
@@ -93,7 +93,7 @@ def _check(job: SealedJob) -> None:
             raise ValueError(f"it reads {path!r}")
         if not dvcfile.is_object(entry.md5):
             raise ValueError(f"{path!r} has the content {entry.md5!r}")
-    made = {f"{ARTIFACTS}/{job.step}", f"{ARTIFACTS}/{job.step}.provenance.json", f"{METRICS}/{job.step}.json"}
+    made = {f"{ARTIFACTS}/{job.step}", f"{ARTIFACTS}/{job.step}.provenance.json", metrics_path(job.kind, job.step)}
     if not made <= set(job.outputs) <= made | {f"{PLOTS}/{job.step}.csv"}:
         raise ValueError(f"the step {job.step!r} cannot make {', '.join(map(repr, job.outputs))}")
     for path in (f"{dvcfile.IDENTITIES}/{job.step}.json", *json.loads(job.identity)["inputs"].values()):

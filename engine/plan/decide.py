@@ -215,13 +215,13 @@ class Planner:
         return needs, tuple(unknown)
 
     def _produced(self, producer: str, path: str) -> Entry | None:
-        """The entry that PRODUCER leaves at PATH, an output or a file inside one; None if known only after it has run."""
+        """The entry that PRODUCER leaves at PATH, an output or a file inside its artifact; None if known only after it has run."""
         outputs = self.outcomes[producer]
         if outputs is None:
             return None
-        artifact = self.graph[producer].artifact
-        if path == artifact:
+        if path in self.graph[producer].outputs:
             return outputs.get(path)
+        artifact = self.graph[producer].artifact
         files = self.store.tree(outputs[artifact].md5) if artifact in outputs else None
         md5 = dvcfile.inside_tree(files, path.removeprefix(f"{artifact}/")) if files is not None else None
         return Entry(md5) if md5 else None

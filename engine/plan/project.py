@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.core.digests import canonical, digest
 from engine.core.errors import Location, Problem, UserError
-from engine.core.graph import Graph, Step
+from engine.core.graph import HEADLINES, Graph, Step, measured_by
 from engine.core.workspace import CODE_ROOT, Workspace, select
 from engine.dvc import dvcfile
 from engine.dvc.disk import Disk
@@ -440,6 +440,11 @@ class Project:
             for file in (self.root / folder).glob("*.json"):
                 if file.stem not in self.graph:
                     file.unlink()
+        # DVC shows what is in this folder, and warns if there is none.
+        (self.root / HEADLINES).mkdir(parents=True, exist_ok=True)
+        for file in (self.root / HEADLINES).glob("*.json"):
+            if measured_by(f"{HEADLINES}/{file.name}") not in self.graph:
+                file.unlink()
         from engine.dvc.recording import Recorder
         from engine.identity.text import resources_text
 
@@ -450,6 +455,8 @@ class Project:
             if recorder:
                 # Not a DVC output: cached so that a later plan can say what has changed.
                 recorder.keep(step.identity, link=False)
+        if recorder:
+            recorder.untie(self.graph)
         self._write(dvcfile.PARAMS)
         write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
 

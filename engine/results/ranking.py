@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from stages.score import WITHOUT_BETTER
+
 if TYPE_CHECKING:
     from engine.results.table import Result
 
 LOWER_IS_BETTER = {"validation_loss", "loss", "perplexity", "runaway_rate"}
-WITHOUT_BETTER = {"length", "copy_rate", "novelty"}
-"""Metrics of which neither higher nor lower values are better in general."""
 
 
 class Standing(Enum):

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.build.driver import dvc_environment
 from engine.core.digests import canonical, digest, folder_digest
-from engine.core.graph import ARTIFACTS, METRICS, PLOTS
+from engine.core.graph import ARTIFACTS
 from engine.core.part import Part, is_resource
 from engine.core.workspace import Workspace
 from engine.dvc.hashing import Hashes
@@ -149,11 +149,11 @@ class Suite:
     def outcome(self, name: str) -> Outcome:
         """What the step NAME read and left."""
         identity = json.loads((self.root / ARTIFACTS / "identity" / f"{name}.json").read_text("utf-8"))
-        hashes = Hashes(self.root)
+        hashes, step = Hashes(self.root), self.project.graph[name]
         read = {role: entry.md5 for role, path in identity["inputs"].items() if (entry := hashes.entry(path))}
-        recipe = json.loads(json.dumps(given(self.project.graph[name].parameters)).replace(self.url, ENDPOINT))
+        recipe = json.loads(json.dumps(given(step.parameters)).replace(self.url, ENDPOINT))
         left = [folder_digest(self.root / ARTIFACTS / name)]
-        for path in (self.root / METRICS / f"{name}.json", self.root / PLOTS / f"{name}.csv"):
+        for path in (self.root / place for place in (step.metrics, step.plots) if place):
             left += [digest(path.read_bytes())] if path.exists() else []
         return Outcome(digest(canonical([identity["kind"], recipe, read])), digest(canonical(left)), tuple(sorted(identity["code"])))
 

@@ -54,7 +54,7 @@ def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built
     done = again.run("engine", "build", "--jobs", "2")
     assert "evaluate-two" in done.stderr and "exact_match on held-out rows" in done.stdout
     digests = [{p.name: address(p) for p in sorted((root / "artifacts").glob("*.provenance.json"))} for root in (built.root, again.root)]
-    assert digests[0] == digests[1] and len(digests[0]) == 15
+    assert digests[0] == digests[1] and len(digests[0]) == 17
     assert records(again.root) == records(built.root)
     assert sizes(again.root) == sizes(built.root)
     assert run_keys(again.root) == run_keys(built.root)
@@ -66,7 +66,7 @@ def test_another_build_from_nothing_side_by_side_gives_what_dvc_repro_gave(built
 def test_what_dvc_recorded_is_kept_and_restored_by_engine_build_and_the_other_way_round(place: Place):
     place.edit("specs/one.toml", "[mixture]", "[evaluation]\nrows = 3\n\n[mixture]")
     done = place.run("engine", "build")
-    assert [line.split()[1] for line in done.stderr.splitlines() if line.startswith("run ")] == ["predict-one", "evaluate-one"]
+    assert [line.split()[1] for line in done.stderr.splitlines() if line.startswith("run ")] == ["predict-one", "evaluate-one", "score-one"]
     assert set(place.repro().values()) == {"keep"}
     place.edit("specs/one.toml", "rows = 3", "rows = 4")
     assert place.plan()["predict-one"] == "restore"

@@ -25,7 +25,7 @@ def test_answers_are_judged_once_and_compared(place: Place, monkeypatch):
         place.write("specs/one.toml", (place.root / "specs/one.toml").read_text() + JUDGE.format(url=server.url))
         planned = {step["name"]: step for step in json.loads(place.run("engine", "plan", "one", "--json", check=False).stdout)["steps"]}
         asked = {"predict-toy-a", "judge-one-a", "judge-toy-base-a"}
-        assert {name for name, step in planned.items() if step["action"] != "keep"} == {"resolve", "evaluate-one", *asked}
+        assert {name for name, step in planned.items() if step["action"] != "keep"} == {"resolve", "evaluate-one", "score-one", *asked}
         before, unknown = (planned[name]["facts"]["asking"] for name in ("judge-one-a", "judge-toy-base-a"))
         assert before["rows"] == 4 and 0 < before["requests"] <= 4 and before["cost"] > 0 and before["complete"]
         assert "predict-toy-a runs first" in unknown["unknown"] and server.received() == []

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 ONE = {"train-one", "predict-one"}
 TWO = {"train-two", "predict-two"}
-MEASURES = {"evaluate-one", "evaluate-two"}
+MEASURES = {"evaluate-one", "evaluate-two", "score-one", "score-two"}
 """Another adapter may give the same answers, and then nothing is measured again."""
 
 
@@ -26,7 +26,7 @@ def test_a_second_build_has_nothing_to_do(place: Place):
 def test_another_rank_reruns_that_experiment_alone(place: Place):
     place.edit("specs/one.toml", "[mixture]", '[training]\nmethod = { kind = "lora", r = 4, lora_alpha = 4 }\n\n[mixture]')
     assert place.reasons("train-one") == ["method.r  2 → 4"]
-    assert place.repro_as_planned() - {"evaluate-one"} == ONE
+    assert place.repro_as_planned() - MEASURES == ONE
     diff = json.loads(place.run("dvc", "params", "diff", "--json").stdout)
     assert diff["params.yaml"] == {"train-one.method.r": {"old": 2, "new": 4, "diff": 2}}
     place.edit("specs/one.toml", "r = 4", "r = 2")
@@ -68,7 +68,7 @@ def test_a_new_spec_shares_data_and_tokens_and_needs_a_compile(place: Place):
     refused = place.run("dvc", "repro", check=False)
     assert refused.returncode != 0 and "run: engine compile" in refused.stderr
     place.run("engine", "compile")
-    assert place.repro_as_planned() == {"mix-three", "train-three", "predict-three", "evaluate-three"}
+    assert place.repro_as_planned() == {"mix-three", "train-three", "predict-three", "evaluate-three", "score-three"}
 
 
 def test_a_resource_reruns_nothing(place: Place):
@@ -105,7 +105,7 @@ def test_an_experiment_from_the_command_line(place: Place):
     params = yaml.safe_load((place.root / "params.yaml").read_text())
     assert params["train-one"]["seed"] == params["mix-one"]["seed"] == 5 and params["train-one"]["learning_rate"] == 0.005
     assert params["train-two"]["seed"] == 1
-    assert {name for name, action in place.plan().items() if action != "keep"} == {"predict-one", "evaluate-one"}
+    assert {name for name, action in place.plan().items() if action != "keep"} == {"predict-one", "evaluate-one", "score-one"}
     shown = place.run("dvc", "exp", "show", "--csv").stdout
     assert "train-one.seed" in shown.splitlines()[0] or "one" in shown.splitlines()[0], shown
 

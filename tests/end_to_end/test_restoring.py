@@ -272,6 +272,8 @@ def test_links_and_permissions_are_those_that_dvc_makes(team: Place, link: str, 
         made = look(place), folders(place)
         shutil.rmtree(place.root / "artifacts/split-a")
         place.run(*command)
+        # DVC restores what git tracks as links, which the next run makes files of their own.
+        place.run(*command)
         found.append((*made, look(place)))
     assert found[0] == found[1]
 

@@ -28,7 +28,7 @@ def branches(built: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
     place.run("engine", "build", "train-one")
     place.git("checkout", "--quiet", "-b", "rank-4")
     place.edit("specs/one.toml", "r = 8", "r = 4")
-    place.run("engine", "build", "evaluate-one")
+    place.run("engine", "build", "score-one")
     place.commit("rank 4")
     place.git("checkout", "--quiet", "main")
     place.run("dvc", "checkout")
@@ -76,7 +76,7 @@ def test_diff_of_two_branches_names_rank_adapter_and_metrics(branched: Place):
     found = data(place, "diff", "main", "rank-4")
     assert [(c["step"], c["subject"], c["old"], c["new"]) for c in found["recipes"]] == [("train-one", "method.r", 2, 4)]
     assert found["steps"] == {"added": [], "removed": []}
-    assert {"train-one"} <= {c["step"] for c in found["artifacts"]} <= {"train-one", "predict-one", "evaluate-one"}
+    assert {"train-one"} <= {c["step"] for c in found["artifacts"]} <= {"train-one", "predict-one", "evaluate-one", "score-one"}
     (adapter,) = found["adapters"]
     now = address(place.root / "artifacts/train-one.provenance.json")
     assert adapter["old"] == now != adapter["new"] and adapter["new"].startswith("sha256:")

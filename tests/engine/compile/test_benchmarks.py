@@ -35,7 +35,7 @@ def test_the_step_reads_the_model_the_adapter_and_the_definitions(tmp_path: Path
         "adapter": "artifacts/train-one",
         "tasks": "own",
     }
-    assert targets(found.specs[0]) == ("evaluate-one", "benchmark-one")
+    assert targets(found.specs[0]) == ("score-one", "benchmark-one")
     assert step.parameters.limit == 5 and step.parameters.tasks == ("my_words", "my_tag")
 
 

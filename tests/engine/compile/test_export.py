@@ -63,7 +63,7 @@ def test_merged_weights_come_from_a_merge_step_and_are_compared_with_the_adapter
     for name in ("export-one-merged-bfloat16", "export-one-merged-nf4"):
         assert reads(found.graph[name]) == wanted
     assert found.graph["export-one-merged-nf4"].parameters.tasks == {"a": 8}
-    assert targets(found.specs[0]) == ("evaluate-one", "export-one-merged-bfloat16", "export-one-merged-nf4")
+    assert targets(found.specs[0]) == ("score-one", "export-one-merged-bfloat16", "export-one-merged-nf4")
 
 
 def test_an_adapter_for_vllm_needs_no_merge(project):
@@ -93,7 +93,7 @@ def test_the_merge_of_the_spec_is_exported(project):
 def test_without_the_section_nothing_is_exported(project):
     text = spec('"merged"')
     found = project(text[: text.index("[export]")])
-    assert not [step.name for step in found.graph if step.name.startswith("export")] and targets(found.specs[0]) == ("evaluate-one",)
+    assert not [step.name for step in found.graph if step.name.startswith("export")] and targets(found.specs[0]) == ("score-one",)
 
 
 @pytest.mark.parametrize(

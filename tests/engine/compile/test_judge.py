@@ -44,7 +44,7 @@ def test_a_spec_without_a_judge_knows_nothing_of_it(graph):  # noqa: F811
     recipes = {step.name: recipe_of(step.parameters) for step in plain}
     with_judge = graph(spec("one", ["a"], JUDGE))
     moved = {step.name for step in with_judge if recipes.get(step.name) != recipe_of(step.parameters)}
-    assert moved == {"judge-one-a", "evaluate-one"}
+    assert moved == {"judge-one-a", "evaluate-one", "score-one"}
 
 
 def test_points_of_a_sweep_are_judged_each(graph):  # noqa: F811

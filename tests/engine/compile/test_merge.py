@@ -58,12 +58,12 @@ def test_the_own_adapter_is_merged_by_default(project):
     step = found.graph["merge-one"]
     wanted = {"model": "initialize-toy", "adapter/one": "train-one", "rows/a": "split-a"}
     assert reads(step) == wanted and step.parameters.adapters == {"one": 1.0} and step.parameters.quantised is None
-    assert targets(found.specs[0]) == ("evaluate-one", "merge-one")
+    assert targets(found.specs[0]) == ("score-one", "merge-one")
 
 
 def test_without_the_section_nothing_is_merged(project):
     found = project(spec("one"))
-    assert "merge-one" not in found.graph and targets(found.specs[0]) == ("evaluate-one",)
+    assert "merge-one" not in found.graph and targets(found.specs[0]) == ("score-one",)
 
 
 def test_adapters_of_several_experiments(project):

@@ -52,7 +52,7 @@ def refused(workspace):
 
 def test_all_its_tasks_are_evaluated_and_nothing_is_tokenized_or_trained(graph):
     found = graph(bare="")
-    assert {step.kind_name for step in found} == {"generate", "split", "predict", "evaluate"}
+    assert {step.kind_name for step in found} == {"generate", "split", "predict", "evaluate", "score"}
     assert found["predict-bare"].inputs["model"].path == "model" and "adapter" not in found["predict-bare"].inputs
     assert found["evaluate-bare"].parameters.tasks == ("a", "b") and found["evaluate-bare"].parameters.trained_on == ()
 

@@ -64,6 +64,10 @@ def test_any_tree_is_seen_as_dvc_sees_it(tree: set[str], text: str, nested: str 
 @pytest.mark.parametrize(
     ("pattern", "path", "counts"),
     [
+        ("/tests/", "tests/a/dvc.yaml", False),
+        ("/tests/", "data/tests/", True),
+        ("/tests/", "tests", True),
+        ("/a", "a", False),
         ("/tests/golden", "tests/golden/", False),
         ("/tests/golden", "tests/golden/a/dvc.yaml", False),
         ("/tests/golden", "deep/tests/golden/", True),

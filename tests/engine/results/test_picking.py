@@ -127,7 +127,11 @@ def test_what_is_written_is_the_point_and_is_asked_test_rows(project):
     assert written.experiment.training == spec.experiment.training and written.experiment.experiment.seed == 1
     assert (written.name, written.experiment.evaluation.split) == ("x-best", "test")
     assert again.graph["train-x-best"].name == f"train-{spec.name}"
-    assert {step.name for step in again.graph} - {step.name for step in swept.graph} == {"predict-x-best", "evaluate-x-best"}
+    assert {step.name for step in again.graph} - {step.name for step in swept.graph} == {
+        "predict-x-best",
+        "evaluate-x-best",
+        "score-x-best",
+    }
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,16 @@ def problem_of(project: Project) -> str:
 @pytest.mark.parametrize(
     "grid, several",
     [
-        ("training.method.r = [1, 4]", {"train-x", "predict-x", "evaluate-x"}),
-        ("training.steps = [1, 2]", {"mix-x", "train-x", "predict-x", "evaluate-x"}),
-        ("experiment.seed = [0, 1]", {"mix-x", "train-x", "predict-x", "evaluate-x"}),
-        ("evaluation.decoding = ['greedy', { kind = 'sample', temperature = 0.5 }]", {"predict-x", "evaluate-x"}),
-        ("evaluation.metrics = [['length'], ['exact_match']]", {"evaluate-x"}),
-        ("tokenization.max_length = [32, 64]", {"tokenize-a-tiny", "mix-x", "train-x", "predict-x", "evaluate-x"}),
-        ("tasks.a.split.seed = [0, 1]", {"split-a", "initialize-tiny", "tokenize-a-tiny", "mix-x", "train-x", "predict-x", "evaluate-x"}),
+        ("training.method.r = [1, 4]", {"train-x", "predict-x", "evaluate-x", "score-x"}),
+        ("training.steps = [1, 2]", {"mix-x", "train-x", "predict-x", "evaluate-x", "score-x"}),
+        ("experiment.seed = [0, 1]", {"mix-x", "train-x", "predict-x", "evaluate-x", "score-x"}),
+        ("evaluation.decoding = ['greedy', { kind = 'sample', temperature = 0.5 }]", {"predict-x", "evaluate-x", "score-x"}),
+        ("evaluation.metrics = [['length'], ['exact_match']]", {"evaluate-x", "score-x"}),
+        ("tokenization.max_length = [32, 64]", {"tokenize-a-tiny", "mix-x", "train-x", "predict-x", "evaluate-x", "score-x"}),
+        (
+            "tasks.a.split.seed = [0, 1]",
+            {"split-a", "initialize-tiny", "tokenize-a-tiny", "mix-x", "train-x", "predict-x", "evaluate-x", "score-x"},
+        ),
     ],
 )
 def test_only_what_depends_on_the_field_is_multiplied(project, grid, several):
@@ -130,7 +133,7 @@ def test_a_clash_with_another_spec_is_refused(project):
 def test_a_spec_that_takes_the_sweep_back_reads_what_its_point_made(project):
     x = "sweep.grid.training.method.r = [1, 4]"
     both = project(x=x, best='extends = ["x.toml"]\nsweep = false\ntraining.method.r = 4')
-    assert names(both) - names(project(x=x)) == {"evaluate-best"}
+    assert names(both) - names(project(x=x)) == {"evaluate-best", "score-best"}
     both = project(x=x, best='extends = ["x.toml"]\nsweep = false\ntraining.method.r = 4')
     assert both.graph["train-best"].name == "train-x-r_4"
     assert both.graph["evaluate-best"].inputs["predictions/a"].producer == "predict-x-r_4"
@@ -242,7 +245,7 @@ def test_every_point_is_what_the_plain_spec_with_its_values_would_be(project, fi
     for spec in specs[:: max(1, len(specs) // 2)]:
         values = "\n".join(f"{dotted(path)} = {toml(value)}" for path, value in spec.point.values.items())
         plain = project(x=values).graph
-        part = graph.needed_for([f"evaluate-{spec.name}"])
+        part = graph.needed_for([f"score-{spec.name}"])
         assert len(part) == len(plain)
         for step in plain:
             found = graph.find(spec.name, step.name)
