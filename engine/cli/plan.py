@@ -87,6 +87,8 @@ def plan(
         running = [one.name for one in decided.decisions if one.name in selected.graph and one.action in (Action.RUN, Action.MAYBE)]
         if running:
             more = f" and {len(running) - 5} more" if len(running) > 5 else ""
-            raise UserError(f"not built: {', '.join(running[:5])}{more}", hint="build and push them, then commit dvc.lock: engine build; engine push")
+            raise UserError(
+                f"not built: {', '.join(running[:5])}{more}", hint="build and push them, then commit dvc.lock: engine build; engine push"
+            )
         raise typer.Exit(NOTHING_TO_DO)
     raise typer.Exit(NOTHING_TO_DO if decided.up_to_date else SOMETHING_TO_DO)
