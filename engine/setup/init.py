@@ -13,7 +13,7 @@ from engine.identity.environment import LOCK
 from engine.setup.versions import first_lock
 
 GITIGNORE = ("/artifacts/", "/report/", "/.adapterbuild/", "__pycache__/")
-DVCIGNORE = ("__pycache__", "*.pyc", "/tests/")
+DVCIGNORE = ("__pycache__", "*.pyc")
 
 
 CI_FILES = {"github": ".github/workflows/adapterbuild.yml", "gitlab": ".gitlab-ci.yml"}
