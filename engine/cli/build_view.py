@@ -10,9 +10,10 @@ from engine.build.executors.base import Finished
 from engine.cli import render
 from engine.core.graph import Step
 from engine.plan.decide import Action, Decision
+from stages.process.job import PREEMPTED
 
 _LOG_LINES = 30
-_STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130)
+_STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130, PREEMPTED)
 """Exit statuses of a step that was terminated."""
 
 

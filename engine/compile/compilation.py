@@ -139,6 +139,8 @@ class Compilation:
     specs: Specs
     root: Path | None = None
     """The workspace, to read the configurations of local models; None: none is read."""
+    whole: bool = True
+    """Whether SPECS are all of the workspace, so that a reference to another experiment is a mistake."""
     steps: dict[str, Step] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     tasks: dict[tuple[str, str], Step] = field(default_factory=dict)

@@ -67,23 +67,23 @@ def compile_each(specs: Iterable[Spec], whole: bool = True, root: Path | None = 
 
     If SPECS are not the WHOLE workspace, a spec that refers to a missing one is not a problem. The configurations of models in folders
     of the workspace ROOT are read."""
-    first = Compilation(Specs(specs), root)
-    compilation = _compiled(first, whole)
+    first = Compilation(Specs(specs), root, whole)
+    compilation = _compiled(first)
     if compilation.per_point:
         # Only now is it known which steps of a sweep are equal, which determines what predictions are needed.
-        compilation = _compiled(Compilation(first.specs, root, renamed=share(compilation).aliases), whole)
+        compilation = _compiled(Compilation(first.specs, root, whole, renamed=share(compilation).aliases))
     shared = share(compilation)
     problems = list(dict.fromkeys([*compilation.problems, *shared.problems]))
     return Compiled(shared.steps, problems, shared.aliases, None if compilation.per_point else compilation.contributions)
 
 
-def _compiled(compilation: Compilation, whole: bool) -> Compilation:
+def _compiled(compilation: Compilation) -> Compilation:
     """Add the steps and problems of all specs to COMPILATION; the points of a sweep are compiled separately."""
     for spec in compilation.specs.all:
         try:
             compilation.contribute(spec, partial(_experiment, compilation, spec))
         except UserError as error:
-            compilation.problems += error.problems if whole else ()
+            compilation.problems += error.problems if compilation.whole else ()
     return compilation
 
 

@@ -187,10 +187,10 @@ class _Comparison:
         return self.own.parameters
 
     def _is_known(self, name: str) -> bool:
-        for problem in self._naming_problems(name):
-            self.c.problems.append(problem)
-            return False
-        return True
+        problems = list(self._naming_problems(name))
+        # Without some of the specs, an unknown name may be that of one of them.
+        self.c.problems += problems if self.c.whole or name in self.c.specs or name == BASE else []
+        return not problems
 
     def _naming_problems(self, name: str) -> Iterator[Problem]:
         spec = self.subject.spec

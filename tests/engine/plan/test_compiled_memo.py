@@ -217,6 +217,7 @@ def test_one_broken_spec_hides_neither_clashes_nor_missing_files_of_the_others(r
     write(root, "two", positions=32)
     write(root, "three", rows="lost.jsonl", more="\n[evaluation]\nrowz = 3\n")
     write(root, "four", rows="gone.jsonl")
+    write(root, "rival", more='\n[evaluation]\ncompare = ["three"]\n')
     write(root, "follower")
     path = root / "specs/follower.toml"
     head, rest = path.read_text().split("[model]")
@@ -227,4 +228,4 @@ def test_one_broken_spec_hides_neither_clashes_nor_missing_files_of_the_others(r
     assert "file not found: data/gone.jsonl" in found
     assert not any(what.startswith("no experiment ") for what in found), "three is there, only broken"
     (root / "specs/three.toml").unlink()
-    assert "no experiment 'three' in this workspace" in problems(root)
+    assert problems(root).count("no experiment 'three' in this workspace") == 2
