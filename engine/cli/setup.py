@@ -11,6 +11,14 @@ from engine.cli.app import MISTAKE, Json, Settings, app
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the workspace.")] = Path(),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the first spec for these rows (.jsonl, .json, .csv, .parquet), from their columns.",
+            show_default=False,
+        ),
+    ] = None,
     ci: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="Also write the checks of pull requests: github or gitlab.", show_default=False),
@@ -20,9 +28,12 @@ def init(
     from engine.cli import render
     from engine.setup.init import init as make
 
-    made = make(directory, ci)
+    made, task, told = make(directory, ci, data)
+    if told:
+        render.note(told)
     render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made)}" if made else ""))
-    render.note("next: engine plan" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} plan")
+    verb = f"preview specs/first.toml {task}" if task else "plan"
+    render.note(f"next: engine {verb}" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} {verb}")
 
 
 @app.command()

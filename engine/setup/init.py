@@ -20,9 +20,12 @@ CI_FILES = {"github": ".github/workflows/adapterbuild.yml", "gitlab": ".gitlab-c
 """Where a code host looks for the file that says what it checks."""
 
 
-def init(folder: Path, ci: str | None = None) -> list[str]:
-    """Make FOLDER a workspace and return the names of new files; existing files are kept.
+def init(folder: Path, ci: str | None = None, data: Path | None = None) -> tuple[list[str], str | None, str | None]:
+    """Make FOLDER a workspace and keep existing files.
 
+    Returns the names of new files and, if DATA is given, the name of its task and how its rows are read.
+
+    DATA: the first spec is for these rows; raises UserError as `spec_for` does, and if there are specs already.
     CI: also write the checks of pull requests for `github` or `gitlab`; raises UserError for another name, and if there is such a file.
     """
     if ci is not None:
@@ -31,6 +34,17 @@ def init(folder: Path, ci: str | None = None) -> list[str]:
         if (folder / CI_FILES[ci]).exists():
             hint = f"move it away, or add the commands that `engine init --ci {ci}` writes in an empty folder"
             raise UserError(f"{CI_FILES[ci]} exists already", hint=hint)
+    text = resources.files("engine.setup").joinpath("first.toml").read_text("utf-8")
+    task = told = None
+    if data is not None:
+        from engine.setup.first_spec import spec_for
+
+        if specs := sorted(path.name for path in folder.glob("specs/*.toml")):
+            raise UserError(f"--data writes a first spec, but there are specs already: {', '.join(specs)}", hint="leave --data out")
+        if not data.is_file():
+            raise UserError(f"file not found: {data}")
+        inner = data.resolve().is_relative_to(folder.resolve())
+        text, task, told = spec_for(data, data.resolve().relative_to(folder.resolve()).as_posix() if inner else str(data.resolve()))
     folder.mkdir(parents=True, exist_ok=True)
     inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, check=False)
     if inside.returncode:
@@ -48,14 +62,14 @@ def init(folder: Path, ci: str | None = None) -> list[str]:
     if not any(folder.glob("specs/*.toml")):
         spec = folder / "specs" / "first.toml"
         spec.parent.mkdir(exist_ok=True)
-        spec.write_text(resources.files("engine.setup").joinpath("first.toml").read_text("utf-8"), "utf-8")
+        spec.write_text(text, "utf-8")
         made.append("specs/first.toml")
     if ci is not None:
         checks = folder / CI_FILES[ci]
         checks.parent.mkdir(parents=True, exist_ok=True)
         checks.write_text(resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8"), "utf-8")
         made.append(CI_FILES[ci])
-    return made
+    return made, task, told
 
 
 def _extend(path: Path, wanted: tuple[str, ...]) -> None:
