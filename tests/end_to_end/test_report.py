@@ -30,7 +30,7 @@ def test_the_report_of_a_build(built: Place, written: Path):
     assert re.search(r"<b>w0 ?w0&lt;", twin) and "![train-two: 2 optimizer steps;" in twin
     assert f"git checkout {built.git('rev-parse', 'HEAD~1').strip()}" in twin
     page = (written / "report.html").read_text()
-    assert page.count("<svg") == 4 and str(built.root) not in page
+    assert page.count("<svg") == 5 and str(built.root) not in page
 
 
 def test_the_same_state_gives_the_same_bytes(built: Place, written: Path, tmp_path: Path):
@@ -48,7 +48,8 @@ def test_one_spec(built: Place, tmp_path: Path):
 PROBE = """<script>
 addEventListener("load", () => {
   const frame = document.querySelector("iframe"), root = frame.contentDocument.documentElement
-  const texts = [...frame.contentDocument.querySelectorAll("h1,h2,figcaption,.remark,nav")].map(one => one.getBoundingClientRect())
+  const texts = [...frame.contentDocument.querySelectorAll("h1,h2,figcaption,.remark,.statement,summary,nav")]
+    .filter(one => one.checkVisibility()).map(one => one.getBoundingClientRect())
   const over = (a, b) => a.bottom > b.top + 1 && b.bottom > a.top + 1 && a.right > b.left && b.right > a.left
   const overlaps = texts.filter((a, i) => texts.slice(i + 1).some(b => over(a, b)))
   document.title = `${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
