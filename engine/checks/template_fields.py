@@ -1,10 +1,10 @@
-"""Checks that the columns that a task uses exist in its source, if the source's columns are known."""
+"""Checks of templates: that the columns that a task uses exist in its source, if these are known, and that a chat template is valid."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from engine.core.errors import Problem, did_you_mean
+from engine.core.errors import Problem, UserError, did_you_mean
 from engine.spec.references import NAMES, PLAIN_TEMPLATE
 from stages.generate.sources.task import TaskRows
 
@@ -48,6 +48,21 @@ def _needed(task: "Task") -> Iterator[tuple[Place, str]]:
         single[("few_shot", "answer")] = task.few_shot.answer
     yield from ((place, column) for place, column in single.items() if column)
     yield from ((("carry", index), column) for index, column in enumerate(task.carry))
+
+
+def broken_chat_template(spec: "Spec") -> Iterator[Problem]:
+    """The problem of a chat template written in SPEC that is not valid Jinja."""
+    template = getattr(spec.experiment.tokenization.format, "template", None)
+    if template is None:
+        return
+    from stages.chat.templates import ChatTemplate
+
+    try:
+        ChatTemplate(template, "tokenization.format.template", {}, None)
+    except UserError as error:
+        (problem,) = error.problems
+        shown = f"line {problem.where.line} of the template is {problem.where.source!r}" if problem.where else None
+        yield Problem(problem.what, spec.where("tokenization", "format", "template"), shown)
 
 
 @cache

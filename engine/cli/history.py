@@ -40,6 +40,8 @@ def diff(
     from engine.artifacts.history import differences_between
     from engine.cli import render
 
+    if markdown and json:
+        raise UserError("--markdown and --json exclude each other", hint="give one of them")
     found = differences_between(load_project(), old, new)
     if json:
         render.as_json(found.as_data())

@@ -53,6 +53,10 @@ def plan(
             raise UserError("--remote and --dvc exclude each other: `dvc repro` asks no remote for runs", hint="leave one out")
         with Remote(project.root) as there:
             pull_all(project, selected.graph, Puller(store, there, render.warn, download=False))
+            if fail_on and there.failed:
+                raise UserError(
+                    f"DVC's remote cannot be read: {there.failed}", hint="what it has is unknown: check its address and its keys"
+                )
     decided = project.plan(selected.graph, store, dvc)
     costs = costs_of(project, decided, store)
     render.warnings(drift(project))

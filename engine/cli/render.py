@@ -237,7 +237,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], cap
     view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         numeric = all(_NUMBER.fullmatch(row[number]) for row in rows)
-        view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold")
+        whole = max(map(len, (row[number] for row in rows)), default=0) if numeric else None  # a number is never split
+        view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold", min_width=whole)
     for row in rows:
         view.add_row(*(escape(cell) for cell in row))
     _console(False).print(view)

@@ -45,7 +45,7 @@ def results(
 ) -> None:
     """Show the metrics of experiments on tasks: which is best, how sure that is, and which differences are significant."""
     from engine.cli import render
-    from engine.results.table import as_data, value_rows
+    from engine.results.table import as_data, chosen_metric, value_rows
     from engine.results.table import results as collect
 
     if csv + markdown + json > 1:
@@ -55,7 +55,11 @@ def results(
     if not (csv or json):
         print_results(project, chosen, metric, intervals, sort, markdown)
         return
+    if sort:
+        raise UserError("--sort orders the tables, which --csv and --json do not print", hint="leave --sort out")
     found = collect(chosen, project.graph, project.store(), project.plan())
+    if metric:
+        chosen_metric(found, metric)
     if json:
         render.as_json(as_data(found))
     else:
@@ -108,7 +112,7 @@ def _tables(
     ranked = any(cell.endswith(("*", "~")) for row in rows for cell in row)
     yield _Table(f"{shown} on held-out rows", columns, rows, STANDING_LEGEND if ranked else None)
     for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
-        yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown))
+        yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
     if rows := benchmark_table(found):
         yield _Table("benchmarks", BENCHMARK_COLUMNS, rows)
     columns, rows, legend = comparison_table(found, shown)

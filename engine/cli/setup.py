@@ -40,9 +40,10 @@ def init(
 def doctor(json: Json = False) -> None:
     """Check this machine and the workspace: versions, devices, git, DVC, its remote, the cache. Exit code 1 if a check fails."""
     from engine.cli import render
+    from engine.core.workspace import Workspace
     from engine.setup.doctor import COLUMNS, examine
 
-    found = examine(Settings.workspace.resolve())
+    found = examine(Workspace.at(Settings.workspace).root.resolve() if Settings.workspace.is_dir() else Settings.workspace)
     good = all(one.holds for one in found)
     if json:
         render.as_json({"healthy": good, "checks": [vars(one) for one in found]})

@@ -9,7 +9,7 @@ from engine.checks.bin_length import bin_tokens, unpackable
 from engine.checks.configurations import read_adapter_config, read_config
 from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch
 from engine.checks.continued_adapter import not_continued
-from engine.checks.template_fields import unknown_fields
+from engine.checks.template_fields import broken_chat_template, unknown_fields
 from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
@@ -372,7 +372,7 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     mixture = experiment.mixture
     assert mixture, "a training has a mixture"
     name = spec.stem
-    c.problems += [*unpackable(spec, training), *long_rows(spec, base.context)]
+    c.problems += [*unpackable(spec, training), *long_rows(spec, base.context), *broken_chat_template(spec)]
     tokens = {task: _tokens(c, spec, base, task, training.objective.on_pairs) for task in mixture.tasks}
     reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}

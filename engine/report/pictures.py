@@ -122,15 +122,18 @@ def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour:
 
 
 def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: bool = False) -> str:
-    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if all losses are positive."""
+    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if they span a decade."""
     figure, axes = _figure(7.6 if log else 5.6, 3.0)
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
         axes.plot(*zip(*points, strict=True), label=label, color=_LINES[number % len(_LINES)], linewidth=1.4, **style)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if log and all(value > 0 for points in found.values() for _, value in points):
+    values = [value for points in found.values() for _, value in points]
+    if log and min(values) > 0 and max(values) >= 10 * min(values):  # within a decade a logarithmic axis has no round numbers
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.grid(alpha=0.25)
     if log:
         axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)

@@ -235,7 +235,7 @@ def _losses(data: ReportData) -> list[Block]:
     curves = {name.removeprefix("train-"): one["loss"] for name, one in found.items() if "loss" in one}
     blocks: list[Block] = []
     if len(curves) > 1:
-        caption = f"Training loss of {len(curves)} experiments, smoothed, on a logarithmic axis"
+        caption = f"Training loss of {len(curves)} experiments, smoothed"
         blocks.append(
             Picture("loss-all", caption, pictures.curves("loss-all", {name: smoothed(one) for name, one in curves.items()}, log=True))
         )

@@ -27,10 +27,12 @@ STANDING_LEGEND = "* best on the task; ~ not clearly worse: no significant diffe
 def standings(found: "Sequence[Result]", metric: str, task: str) -> dict[str, Standing]:
     """The standing of each experiment that has METRIC on TASK, by name.
 
-    Empty if nothing can be ranked: a metric without a better direction, fewer than two experiments, or values of different splits.
+    Empty if nothing can be ranked: a metric without a better direction, fewer than two experiments, values of different splits, or
+    without intervals, as in a clone that has the values and not the artifacts.
     """
     measured = [result for result in found if isinstance(result.scores.get(task, {}).get(metric), float)]
-    if metric in WITHOUT_BETTER or len(measured) < 2 or len({result.split for result in measured}) > 1:
+    known = all(metric in result.intervals.get(task, {}) for result in measured)
+    if metric in WITHOUT_BETTER or len(measured) < 2 or len({result.split for result in measured}) > 1 or not known:
         return {}
     choose = min if metric in LOWER_IS_BETTER else max
     top = choose(result.scores[task][metric] for result in measured)
@@ -69,7 +71,13 @@ def headline(found: "Sequence[Result]", metric: str) -> list[str]:
     everywhere = [name for name, on in best.items() if len(on) == len(tasks)]
     if everywhere:
         where = f"each of the {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
-        said.append(f"Best on {where}: {_and(everywhere)} ({metric} {_range(found, metric, everywhere, tasks)}).")
+        close = [
+            name
+            for name in best
+            if name not in everywhere and all(ranks[task].get(name, Standing.WORSE) is not Standing.WORSE for task in tasks)
+        ]
+        unclear = f"; not clearly worse: {_and(close)}" if close else ""
+        said.append(f"Best on {where}: {_and(everywhere)} ({metric} {_range(found, metric, everywhere, tasks)}){unclear}.")
     else:
         for task in tasks:
             if names := [name for name, on in best.items() if task in on]:
@@ -78,11 +86,15 @@ def headline(found: "Sequence[Result]", metric: str) -> list[str]:
                 said.append(f"Best on {task}: {_and(names)} ({metric} {_range(found, metric, names, [task])}){unclear}.")
     alone = [(result, task) for result in found if len(result.tasks) == 1 for task in tasks if task not in result.tasks]
     elsewhere = [(result.scores[task][metric], result.experiment, task) for result, task in alone if metric in result.scores.get(task, {})]
-    if elsewhere and metric not in WITHOUT_BETTER:
+    if elsewhere and any(ranks.values()):
         value, name, task = (min if metric in LOWER_IS_BETTER else max)(elsewhere, key=lambda one: one[0])
         said.append(f"Experiments trained on one task reach at best {number(value)} on any other ({name} on {task}).")
+    if len({result.split for result in found}) > 1:
+        said.append("Not ranked: values of different splits are not comparable.")
+    elif len(found) > 1 and metric not in WITHOUT_BETTER and not any(ranks.values()):
+        said.append("Not ranked: there are no intervals here; engine build restores them, with --pull from DVC's remote.")
     if stale := [result.experiment for result in found if not result.current]:
-        said.append(f"Out of date: {_and(stale)}.")
+        said.append(f"Out of date, or not restored here: {_and(stale)}.")
     return said
 
 

@@ -109,13 +109,17 @@ def _scores(result: Result | None) -> Iterator[tuple[str, dict[str, Measured]]]:
     yield from found.items()
 
 
-def sweep_table(sweep: Sweep, metric: str) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: the swept fields of each point, METRIC on every task with its interval, and the loss on validation rows."""
+def sweep_table(sweep: Sweep, metric: str, intervals: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: the swept fields of each point, METRIC on every task with its interval, and the loss on validation rows.
+
+    INTERVALS: show them.
+    """
     shown = [(name, task) for name in dict.fromkeys((metric, VALIDATION_LOSS)) for task in sweep.tasks(name)]
     columns = ["point", *(short_field(field, sweep.fields) for field in sweep.fields), *(f"{name} {task}" for name, task in shown), "state"]
     rows = []
     for point in sweep.points:
-        cells = [str(found) if (found := point.metrics.get(name, {}).get(task)) else "–" for name, task in shown]
+        known = [point.metrics.get(name, {}).get(task) for name, task in shown]
+        cells = ["–" if one is None else str(one if intervals else Measured(one.value)) for one in known]
         rows.append([point.name, *map(given, point.values.values()), *cells, _state(point)])
     return columns, rows
 

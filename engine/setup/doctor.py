@@ -52,6 +52,9 @@ def _findings(root: Path) -> Iterator[Finding]:
     obstacle = numerics.obstacle()
     yield Finding("portable numerics", True, obstacle or "AVX2: the same recipe gives the same bytes as on other processors of this maker")
     yield from _packages(root)
+    if shutil.which("git") is None:
+        yield Finding("git", False, "not found on PATH: install git")
+        return
     repository = git.has_repository(root)
     yield Finding("git repository", repository, "found" if repository else "not found: run git init")
     yield _author(root)

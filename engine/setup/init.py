@@ -9,10 +9,10 @@ from engine.build.driver import dvc_environment
 from engine.core.errors import UserError, did_you_mean
 from engine.core.workspace import CODE_ROOT
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
-from engine.identity.environment import LOCK
+from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.setup.versions import first_lock
 
-GITIGNORE = ("/artifacts/", "/report/", "/.adapterbuild/", "__pycache__/")
+GITIGNORE = ("/artifacts/", "/report/", "/dvc_plots/", "/.adapterbuild/", "__pycache__/")
 DVCIGNORE = ("__pycache__", "*.pyc")
 
 
@@ -45,6 +45,9 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None) -> tuple
             raise UserError(f"file not found: {data}")
         inner = data.resolve().is_relative_to(folder.resolve())
         text, task, told = spec_for(data, data.resolve().relative_to(folder.resolve()).as_posix() if inner else str(data.resolve()))
+    above = next((one for one in folder.resolve().parents if (one / ".dvc").is_dir() and (one / "specs").is_dir()), None)
+    if above is not None and not (folder / ".dvc").is_dir():
+        raise UserError(f"{folder} is inside the workspace {above}", hint="run engine there, or choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
     inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, check=False)
     if inside.returncode:
@@ -67,7 +70,8 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None) -> tuple
     if ci is not None:
         checks = folder / CI_FILES[ci]
         checks.parent.mkdir(parents=True, exist_ok=True)
-        checks.write_text(resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8"), "utf-8")
+        text = resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8")
+        checks.write_text(text if (folder / LOCK).exists() else text.replace(LOCK, REQUIREMENTS), "utf-8")
         made.append(CI_FILES[ci])
     return made, task, told
 

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 STEPS = 1_000_000
 """Turns of loops and calls of macros and functions in one rendering: the same on every machine."""
-CHARACTERS = 2**26
+CHARACTERS = 2**24
 """Characters of text, items of lists and bits of numbers that one rendering makes."""
 SECONDS = 30.0
 """The last resort, for steps that are few and slow."""
@@ -168,7 +168,10 @@ def _size_of_call(name: str, values: tuple[Any, ...]) -> int:
             return len(between) * len(items) + _printed(items)
         case "format", (str(pattern), *items):
             return _size_of_format(pattern, tuple(items))
-        case "join" | "string" | "tojson", (list(items) | tuple(items) | dict(items), *_):
+        case "tojson", (items, *settings):
+            indents = [one for one in settings if isinstance(one, int) and not isinstance(one, bool)]
+            return _printed(items) * (1 + max(indents, default=0))
+        case "join" | "string", (list(items) | tuple(items) | dict(items), *_):
             return _printed(items)
         case "indent", (str(text), int(width), *_):
             return (text.count("\n") + 1) * max(width, 0)

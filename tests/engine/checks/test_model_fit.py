@@ -309,6 +309,14 @@ def test_chats_with_a_template_of_the_spec_are_let_pass(found, form):
     assert found(chat(form)) == []
 
 
+def test_a_chat_template_of_the_spec_that_is_not_valid_is_located(found):
+    with pytest.raises(UserError) as caught:
+        found(chat(r'{ kind = "chat", template = "{{ messages }}\n{% if %}" }'))
+    (problem,) = caught.value.problems
+    assert problem.what.startswith("tokenization.format.template is not a valid chat template: ") and problem.where.line is not None
+    assert problem.hint == "line 2 of the template is '{% if %}'"
+
+
 @pytest.mark.parametrize(
     ("config", "beside", "named", "said"),
     [

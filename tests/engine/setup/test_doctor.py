@@ -53,3 +53,8 @@ def test_a_full_disk_is_found(workspace: Path, monkeypatch: pytest.MonkeyPatch):
     assert found(workspace)["disk space of the cache"].holds
     monkeypatch.setattr("engine.setup.doctor.ROOM", 2**60)
     assert not found(workspace)["disk space of the cache"].holds and "engine gc" in found(workspace)["disk space of the cache"].detail
+
+
+def test_without_git_the_doctor_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert found(workspace)["git"] == Finding("git", False, "not found on PATH: install git")

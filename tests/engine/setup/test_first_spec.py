@@ -100,3 +100,23 @@ def test_public_rows_are_recognised(path: str, tmp_path: Path):
     init(tmp_path, data=DATA / path)
     done = engine(tmp_path, "check")
     assert done.returncode == 0, done.stderr
+
+
+def test_no_workspace_is_made_inside_another(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    init(tmp_path / "workspace")
+    with pytest.raises(UserError, match="is inside the workspace"):
+        init(tmp_path / "workspace/specs")
+    assert engine(tmp_path / "workspace/specs", "doctor").stdout.count("DVC repository") == 1
+    assert not (tmp_path / "workspace/specs/.dvc").exists()
+
+
+def test_checks_of_a_code_host_name_the_lock_that_is_there(tmp_path: Path):
+    (tmp_path / "own/specs").mkdir(parents=True)
+    (tmp_path / "own/requirements.lock").write_text("")
+    init(tmp_path / "own", ci="github")
+    init(tmp_path / "new", ci="gitlab")
+    own, new = (tmp_path / "own/.github/workflows/adapterbuild.yml").read_text(), (tmp_path / "new/.gitlab-ci.yml").read_text()
+    assert "--constraint requirements.lock" in own and "adapterbuild.lock" not in own
+    assert "--constraint adapterbuild.lock" in new and "requirements.lock" not in new
+    assert new.index("engine diff") < new.index("engine check"), "reviewers see what changed, above all if a check fails"
