@@ -46,7 +46,17 @@ from engine.dvc.remote import Remote
 from engine.jobs.sealed import Ended, ended_path, parse, path_of
 from engine.plan.project import Project
 
-HOURS = {"generate": 0.5, "split": 0.01, "tokenize": 0.1, "initialize": 0.02, "mix": 0.02, "train": 4.0, "predict": 0.5, "evaluate": 0.05}
+HOURS = {
+    "generate": 0.5,
+    "split": 0.01,
+    "tokenize": 0.1,
+    "initialize": 0.02,
+    "mix": 0.02,
+    "train": 4.0,
+    "predict": 0.5,
+    "evaluate": 0.05,
+    "score": 0.001,
+}
 """How long a step takes in the simulation, on average."""
 FAILURES_PER_HOUR = 0.01
 

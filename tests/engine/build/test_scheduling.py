@@ -94,7 +94,7 @@ def test_every_step_runs_once_after_what_it_reads(project: Project, jobs: int):
     build(project, project.graph, executor, view)
     assert sorted(executor.started) == sorted(step.name for step in project.graph)
     assert {d.action for d in project.plan().decisions} == {Action.KEEP}
-    assert view.waits[0][1] == 20 and view.waits[-1] == ([], 0)
+    assert view.waits[0][1] == 22 and view.waits[-1] == ([], 0)
     assert all(len(first) <= 3 for first, _ in view.waits)
     reasons = {reason for first, _ in view.waits for _, reason in first}
     assert "a free process" in reasons and any(reason.startswith("generate-task") for reason in reasons)
