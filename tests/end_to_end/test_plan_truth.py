@@ -14,7 +14,7 @@ from benchmarks.truth_edits import EDITS
 from benchmarks.truth_oracle import Oracle, Result, compare
 from benchmarks.truth_world import BEHAVIOURS, KIND_MODULES, ROOT, World
 
-COURSES = [(0, 10), *(pytest.param(*course, marks=pytest.mark.long) for course in ((1, 40), (2, 40), (3, 40)))]
+COURSES = [(0, 10), *(pytest.param(*course, marks=pytest.mark.long) for course in ((1, 30), (2, 30)))]
 
 
 @pytest.mark.slow
