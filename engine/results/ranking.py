@@ -52,10 +52,8 @@ def _unclear(one: "Result", other: "Result", metric: str, task: str) -> bool:
         for compared in result.comparisons:
             if (compared["task"], compared["metric"], compared["other"]) == (task, metric, name):
                 return not compared["real"]
-    around = [result.intervals.get(task, {}).get(metric) for result in (one, other)]
-    if around[0] is None or around[1] is None:
-        return False
-    return bool(max(around[0]["low"], around[1]["low"]) <= min(around[0]["high"], around[1]["high"]))
+    mine, theirs = (result.intervals[task][metric] for result in (one, other))
+    return max(mine["low"], theirs["low"]) <= min(mine["high"], theirs["high"])
 
 
 def headline(found: "Sequence[Result]", metric: str) -> list[str]:
