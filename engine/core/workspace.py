@@ -26,7 +26,7 @@ class Workspace:
         root = folder.resolve()
         if folder == Path() and not (root / "specs").is_dir():
             # Like git, find the workspace from a folder inside it.
-            root = next((above for above in root.parents if (above / ".dvc").is_dir() and (above / "specs").is_dir()), root)
+            root = workspace_above(root) or root
         if not root.is_dir():
             raise UserError(f"folder not found: {folder}", hint="pass another --workspace DIR, or create one: engine init DIR")
         if (root / "stages" / "kinds.py").exists() and root != CODE_ROOT:
@@ -75,6 +75,11 @@ class Workspace:
     def display(self, path: Path) -> str:
         """PATH as shown in messages: relative to the workspace if it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def workspace_above(folder: Path) -> Path | None:
+    """The nearest folder above FOLDER that is a workspace: with a DVC repository and specs; None if there is none."""
+    return next((above for above in folder.resolve().parents if (above / ".dvc").is_dir() and (above / "specs").is_dir()), None)
 
 
 def select(paths: Iterable[Path], workspace: Workspace, others: Iterable[str] = ()) -> tuple[Path, ...]:

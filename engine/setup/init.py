@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.build.driver import dvc_environment
 from engine.core.errors import UserError, did_you_mean
-from engine.core.workspace import CODE_ROOT
+from engine.core.workspace import CODE_ROOT, workspace_above
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.setup.versions import first_lock
@@ -45,7 +45,7 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None) -> tuple
             raise UserError(f"file not found: {data}")
         inner = data.resolve().is_relative_to(folder.resolve())
         text, task, told = spec_for(data, data.resolve().relative_to(folder.resolve()).as_posix() if inner else str(data.resolve()))
-    above = next((one for one in folder.resolve().parents if (one / ".dvc").is_dir() and (one / "specs").is_dir()), None)
+    above = workspace_above(folder)
     if above is not None and not (folder / ".dvc").is_dir():
         raise UserError(f"{folder} is inside the workspace {above}", hint="run engine there, or choose a folder outside of it")
     folder.mkdir(parents=True, exist_ok=True)
