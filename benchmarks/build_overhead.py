@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import machine, table
-from benchmarks.fabricate import Fabricator, Silence, inside, write_specs
+from benchmarks.fabricate import SMALLEST, Fabricator, Silence, inside, write_specs
 from engine.build.driver import build, dvc_environment
 from engine.build.executors.base import Finished
 from engine.build.executors.local import Local
@@ -35,7 +35,7 @@ from engine.dvc.dvcfile import Entry
 from engine.plan.project import Project
 
 SIZES = (100, 1_000)
-QUICK_SIZES = (11, 30)
+QUICK_SIZES = (SMALLEST, 30)
 WRITE = """
 import json, pathlib, sys
 for path, text in json.loads(sys.argv[1]).items():

@@ -27,8 +27,8 @@ from engine.plan.project import Project
 
 SHARED_STEPS = 7
 """generate, split and tokenize of two tasks, and initialize."""
-STEPS_OF_EXPERIMENT = 4
-"""mix, train, predict and evaluate."""
+STEPS_OF_EXPERIMENT = 5
+"""mix, train, predict, evaluate and score."""
 SMALLEST = SHARED_STEPS + STEPS_OF_EXPERIMENT
 
 COMMON = """
@@ -82,7 +82,7 @@ def shape(steps: int) -> tuple[int, int, int]:
     Raises ValueError where none do.
     """
     # One more task has two steps where it is only asked (generate, split), three where it is trained on (tokenize): they fill up the rest.
-    asked_only, trained_on = ((0, 0), (1, 1), (1, 0), (0, 1))[(steps - SHARED_STEPS) % STEPS_OF_EXPERIMENT]
+    asked_only, trained_on = ((0, 0), (3, 0), (1, 0), (0, 1), (2, 0))[(steps - SHARED_STEPS) % STEPS_OF_EXPERIMENT]
     experiments = (steps - SHARED_STEPS - 2 * asked_only - 3 * trained_on) // STEPS_OF_EXPERIMENT
     if experiments < 1:
         raise ValueError(f"no graph of this form has {steps} steps; the smallest has {SMALLEST}")
