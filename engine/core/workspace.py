@@ -78,8 +78,16 @@ class Workspace:
 
 
 def workspace_above(folder: Path) -> Path | None:
-    """The nearest folder above FOLDER that is a workspace: with a DVC repository and specs; None if there is none."""
-    return next((above for above in folder.resolve().parents if (above / ".dvc").is_dir() and (above / "specs").is_dir()), None)
+    """The nearest folder above FOLDER that is a workspace: with a DVC repository and specs; None if there is none.
+
+    As git and DVC do, it looks no higher than the root of the git repository that FOLDER is in.
+    """
+    inside = folder.resolve()
+    while not (inside / ".git").exists() and inside != inside.parent:
+        inside = inside.parent
+        if (inside / ".dvc").is_dir() and (inside / "specs").is_dir():
+            return inside
+    return None
 
 
 def select(paths: Iterable[Path], workspace: Workspace, others: Iterable[str] = ()) -> tuple[Path, ...]:

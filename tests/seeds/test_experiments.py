@@ -9,6 +9,7 @@ from benchmarks.experiments import EXPERIMENTS, Built, build, main, rows
 from benchmarks.outcomes import OUTCOMES, Outcome, Workspace
 from engine.core.workspace import Workspace as Folder
 from engine.plan.project import Project
+from engine.setup.init import init
 from tests.seeds.workspaces import NAMES
 
 
@@ -18,7 +19,8 @@ def test_every_experiment_has_outcomes():
 
 @pytest.mark.slow
 def test_a_workspace_follows_its_specs_and_keeps_what_was_built(tmp_path):
-    folder = tmp_path / "bloom-560m-chat"
+    init(tmp_path)  # the folder of an experiment lies inside the project, a workspace of its own
+    folder = tmp_path / "artifacts/experiments/bloom-560m-chat"
     EXPERIMENTS["bloom-560m-chat"].prepare(folder)
     steps = [step.name for step in Project(Folder.at(folder)).graph]
     assert (folder / ".dvc").is_dir() and "train-masked-tiny" in steps

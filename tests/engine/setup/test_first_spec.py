@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def test_no_workspace_is_made_inside_another(tmp_path: Path):
         init(tmp_path / "workspace/specs")
     assert engine(tmp_path / "workspace/specs", "doctor").stdout.count("DVC repository") == 1
     assert not (tmp_path / "workspace/specs/.dvc").exists()
+
+
+def test_a_git_repository_inside_a_workspace_can_be_one_of_its_own(tmp_path: Path):
+    init(tmp_path / "workspace")
+    own = tmp_path / "workspace/artifacts/own"
+    subprocess.run(["git", "init", "--quiet", str(own)], check=True)
+    assert engine(own, "check").returncode == 1, "the workspace above is not its"
+    init(own)
+    done = engine(own, "check")
+    assert done.returncode == 0, done.stderr
 
 
 def test_checks_of_a_code_host_name_the_lock_that_is_there(tmp_path: Path):
