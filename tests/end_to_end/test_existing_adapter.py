@@ -1,6 +1,11 @@
-"""An adapter that plain peft trained and saved is evaluated, trained further and merged, and answers as plain peft lets it answer."""
+"""An adapter that plain peft trained and saved is evaluated, trained further and merged, and answers as plain peft lets it answer.
 
+So is one that `engine adopt` takes over, for an experiment that `engine import` made of a configuration of TRL and that is trained here.
+"""
+
+import csv
 import json
+import math
 
 import pytest
 import torch
@@ -50,6 +55,22 @@ global_batch = { rows = 4 }
 learning_rate = 1e-9
 """
 
+THEIRS = """
+model_name_or_path: base
+dataset_name: data/judged.jsonl
+use_peft: true
+lora_r: 4
+lora_target_modules: all-linear
+beta: 0.2
+bf16: false
+max_length: 60
+max_steps: 2
+per_device_train_batch_size: 4
+learning_rate: 1.0e-2
+output_dir: out
+"""
+"""A configuration of `trl dpo`."""
+
 
 def theirs(base, folder):
     """An adapter as plain peft saves it, with DoRA, on two kinds of layers."""
@@ -72,7 +93,7 @@ def logits(model, ids):
 def found(tmp_path_factory):
     root = tmp_path_factory.mktemp("existing")
     place = Place(root)
-    llama(root / "base", positions=64, seed=3)
+    llama(root / "base", positions=128, seed=3)
     theirs(root / "base", root / "adapters/theirs")
     place.write("data/a.jsonl", "".join(json.dumps({"word": f"w{n}"}) + "\n" for n in range(40)))
     place.write("pyproject.toml", '[project]\nname = "w"\nversion = "0"\n')
@@ -80,6 +101,11 @@ def found(tmp_path_factory):
     place.write("specs/further.toml", SPEC.format(name="further", more=TRAINING))
     place.git("init", "--quiet")
     place.run("dvc", "init", "--quiet")
+    judged = [{"prompt": f"Say w{n}:", "chosen": f" w{n}", "rejected": f" w{n} w{n}"} for n in range(40)]
+    place.write("data/judged.jsonl", "".join(json.dumps(pair) + "\n" for pair in judged))
+    place.write("dpo.yaml", THEIRS)
+    place.run("engine", "import", "dpo.yaml")
+    place.run("engine", "adopt", "specs/dpo.toml", "--adapter", "adapters/theirs", "--name", "adopted")
     build_recorded(place)
     return place
 
@@ -96,15 +122,21 @@ def test_it_has_the_logits_that_plain_peft_computes(found):
     assert not torch.allclose(bare, wanted, atol=0.1), "an adapter that changes nothing would show nothing"
 
 
-def test_its_predictions_are_those_of_plain_peft(found):
+@pytest.mark.parametrize("predictions", ["predict-asis/predictions-a.jsonl", "predict-adopted/predictions-judged.jsonl"])
+def test_its_predictions_are_those_of_plain_peft(found, predictions):
     base = found.root / "base"
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), found.root / "adapters/theirs")
-    rows = [json.loads(line) for line in (found.root / "artifacts/predict-asis/predictions-a.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (found.root / "artifacts" / predictions).read_text().splitlines()]
+    assert rows
     for row in rows:
         given = tokenizer(row["prompt"], return_tensors="pt")
-        made = model.generate(**given, max_new_tokens=4, do_sample=False)[0, given["input_ids"].shape[1] :]
+        made = model.generate(**given, max_new_tokens=row["tokens"], do_sample=False)[0, given["input_ids"].shape[1] :]
         assert tokenizer.decode(made, skip_special_tokens=True) == row["answer"]
+
+
+def test_an_adapter_changes_answers_and_the_base_of_a_comparison_has_none(found):
+    rows = [json.loads(line) for line in (found.root / "artifacts/predict-asis/predictions-a.jsonl").read_text().splitlines()]
     others = (found.root / "artifacts/predict-tiny-a/predictions-a.jsonl").read_text()
     assert [json.loads(line)["answer"] for line in others.splitlines()] != [row["answer"] for row in rows], "base is the model without it"
 
@@ -121,3 +153,10 @@ def test_a_training_continues_from_its_weights(found):
     assert reads["compare/base/a"] == "artifacts/predict-tiny-theirs-a/predictions-a.jsonl", "it starts from model and adapter"
     same = [(found.root / f"artifacts/{step}/predictions-a.jsonl").read_text() for step in ("predict-tiny-theirs-a", "predict-asis")]
     assert same[0] == same[1]
+
+
+def test_an_imported_training_on_pairs_learns_to_prefer_the_chosen_answers(found):
+    with (found.root / "plots/train-dpo.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert float(first["loss"]) == pytest.approx(math.log(2), abs=1e-6), "it starts as its own reference"
+    assert float(second["loss"]) < float(first["loss"]) and float(second["margin"]) > 0
