@@ -232,8 +232,11 @@ class _Comparison:
         spec = self.subject.spec
         role = _role(spec, task)
         reads = base.reads() | {role: self.own.inputs[role]} | chat_template(spec)
-        description = f"Predictions of {name} on the {spec.experiment.evaluation.split} rows of {task}."
-        return self.c.add(_step(self.subject.spec, f"predict-{name}-{task}", parameters, reads, description), self.subject.spec)
+        split = spec.experiment.evaluation.split
+        description = f"Predictions of {name} on the {split} rows of {task}."
+        # A sweep compares its points with the base on validation rows, and the final evaluation on test rows.
+        own = f"predict-{name}-{task}" if split == "test" else f"predict-{name}-{task}-{split}"
+        return self.c.add(_step(spec, own, parameters, reads, description), spec)
 
     def _existing(self, other: Subject) -> dict[str, Answers]:
         """The predictions of OTHER's own evaluation for the same rows with the same settings."""

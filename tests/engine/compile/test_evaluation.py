@@ -57,14 +57,15 @@ def graph(tmp_path):
 
 
 def test_validation_rows_are_asked_where_the_spec_says_so(graph):
-    found = graph(spec("one", ["a"], 'split = "validation"\ncompare = ["base", "two"]'), spec("two", ["a"]))
+    found = graph(spec("one", ["a"], 'split = "validation"\ncompare = ["base", "two"]'), spec("two", ["a"], 'compare = ["base"]'))
     asked = {role: item.path for role, item in found["predict-one"].inputs.items() if item.path.startswith("artifacts/split")}
     assert asked == {"validation/a": "artifacts/split-a/validation.jsonl"}
     # The other experiment answers test rows itself: it is asked again.
     assert compared(found, "one") == {
-        "compare/base/a": "predict-tiny-a/predictions-a.jsonl",
+        "compare/base/a": "predict-tiny-a-validation/predictions-a.jsonl",
         "compare/two/a": "predict-one-others/two/predictions-a.jsonl",
     }
+    assert compared(found, "two") == {"compare/base/a": "predict-tiny-a/predictions-a.jsonl"}, "each on its own rows"
     with pytest.raises(UserError, match="its split has no validation rows") as caught:
         graph(spec("one", ["a"], 'split = "validation"', more="tasks.a.split.validation = 0.0"))
     assert caught.value.problems[0].where.line
