@@ -31,8 +31,13 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text("utf-8"))
+
+
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse((ROOT / path).read_text())
+    tree = parsed(path)
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -44,6 +49,7 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
+@cache
 def imported(path: Path, in_functions: bool = True) -> set[str]:
     """The modules of ours that PATH imports, but for names that only types need; IN_FUNCTIONS: also when a function runs."""
     found: set[str] = set()
@@ -61,7 +67,7 @@ def imported(path: Path, in_functions: bool = True) -> set[str]:
                 found.update({name if name in MODULES else child.module for name in members} & MODULES.keys())
             visit(child)
 
-    visit(ast.parse((ROOT / path).read_text()))
+    visit(parsed(path))
     return found - {module_name(path)}
 
 
@@ -172,7 +178,7 @@ def test_heavy_imports_of_stages_live_in_bodies_or_functions(path: Path):
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[0] == "stages" and p.name == "__init__.py"], ids=str)
 def test_declarations_hold_no_behaviour(path: Path):
     """The code digest of a step leaves packages' __init__ files out, so nothing that decides a result may live there."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             decorators = {ast.unparse(d).partition("(")[0] for d in getattr(node, "decorator_list", [])}
             assert decorators & {"field_validator", "model_validator"}, f"{path} defines {getattr(node, 'name', 'a lambda')}"
@@ -196,7 +202,7 @@ def test_a_module_can_be_understood_with_few_others():
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_every_module_says_what_it_is(path: Path):
-    tree = ast.parse((ROOT / path).read_text())
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{path} has no docstring"
 
 
