@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.checks.configurations import read_config
+from engine.checks.configurations import CHAT_TEMPLATE, read_config
 from engine.core.errors import Problem, did_you_mean
 from engine.core.graph import Graph, Step
 from engine.core.part import Part
@@ -33,7 +33,7 @@ def _no_template(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
         return
     given = {role.removeprefix("tokenizer/"): item for role, item in step.inputs.items() if role.startswith("tokenizer/")}
     config = given.get(_TOKENIZER_CONFIG)
-    if config is None or _TEMPLATE_FILE in given:
+    if config is None or CHAT_TEMPLATE in given:
         return
     while config.producer is not None and graph[config.producer].kind is vocabulary.KIND:
         config = graph[config.producer].inputs[f"tokenizer/{_TOKENIZER_CONFIG}"]
@@ -44,12 +44,12 @@ def _no_template(step: Step, graph: Graph, root: Path) -> Iterator[Problem]:
             yield Problem('format "chat" needs a chat template, but the tokenizer of a model from scratch has none', where, hint)
         return
     if not _has_template(root / config.path):
-        beside = (root / config.path).with_name(_TEMPLATE_FILE).is_file()
-        hint = f"add {_TEMPLATE_FILE} to model.tokenizer_files" if beside else "set tokenization.format.template or template_file"
+        beside = (root / config.path).with_name(CHAT_TEMPLATE).is_file()  # and is not among the files that the spec lists
+        hint = f"add {CHAT_TEMPLATE} to model.tokenizer_files" if beside else "set tokenization.format.template or template_file"
         yield Problem(f'format "chat" needs a chat template, but {config.path} has none', where, hint)
 
 
-_TOKENIZER_CONFIG, _TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def _has_template(path: Path) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from engine.checks.bin_length import bin_tokens, unpackable
-from engine.checks.configurations import read_adapter_config, read_config
+from engine.checks.configurations import CHAT_TEMPLATE, has_template_file, read_adapter_config, read_config
 from engine.checks.context_length import long_answer_of_teacher, long_rows, of_folder, of_scaled, of_scratch
 from engine.checks.continued_adapter import not_continued
 from engine.checks.template_fields import broken_chat_template, unknown_fields
@@ -26,6 +26,7 @@ from engine.core.graph import Graph, Input, Step
 from engine.spec.models import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
 from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
+from stages.chat.formats.chat import Chat
 from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_pairs
 from stages.train.methods.saved import saved_method
@@ -208,7 +209,10 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         return _scratch(c, spec, model)
     if isinstance(model, LocalModel):
         folder, where = PurePosixPath(model.path), spec.where("model", "path")
-        files = {name: Input(str(folder / name), where=where) for name in model.tokenizer_files}
+        names = model.tokenizer_files
+        if c.root and _reads_own_template(spec) and "tokenizer_files" not in model.model_fields_set and has_template_file(c.root / folder):
+            names += (CHAT_TEMPLATE,)
+        files = {name: Input(str(folder / name), where=where) for name in names}
         config = read_config(c.root / folder) if c.root else None
         pairs = None if config is None else bool(config.get("is_encoder_decoder", False))
         name = model.name or _as_name(folder.name)
@@ -222,6 +226,12 @@ def _model(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:
         step = _dequantised(c, spec, model)
         return Base(step.name.partition("-")[2], step.output(), {file: step.output(file) for file in TOKENIZER_FILES})
     return _trained(c, spec, model, chain)
+
+
+def _reads_own_template(spec: Spec) -> bool:
+    """Whether SPEC formats rows by the tokenizer's own chat template."""
+    form = spec.experiment.tokenization.format
+    return isinstance(form, Chat) and form.template is None and form.template_file is None
 
 
 def _dequantised(c: Compilation, spec: Spec, model: GgufModel) -> Step:

@@ -813,7 +813,7 @@ def _put_template(reading: Reading, node: Node, chats: list[int], key: str) -> N
         where.taken(
             which,
             ours="tokenization.format",
-            why="the tokenizer's own template; name chat_template.jinja in model.tokenizer_files if it is in that file",
+            why="the tokenizer's own; if a hub model has it in chat_template.jinja, add that to model.tokenizer_files",
         )
     else:
         why = f"axolotl brings its own template {name}; here it is the tokenizer's own"

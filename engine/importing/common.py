@@ -71,8 +71,6 @@ def put_model(reading: Reading, request: Request, key: str, revision: str, path:
         reading.put(f"{path}.gguf", request.shown(local or Path(given)), key)
     else:
         reading.put(f"{path}.path", request.shown(local) if local else given, key)
-        if local and (local / "chat_template.jinja").is_file():
-            reading.draft.set(f"{path}.tokenizer_files", ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"), [key])
     if reading.given(revision):
         reading.none(revision, why="the model is a local folder")
     else:

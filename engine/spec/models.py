@@ -34,10 +34,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 TokenizerFiles = Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.-]+$")], ...], Field(min_length=1), AfterValidator(_with_config)]
 
-_TOKENIZER_FILES = (
-    "Files of the tokenizer. Add `chat_template.jinja` if the chat template is in that file; for a tokenizer implemented in Python, list "
-    "the files that its class reads in place of `tokenizer.json`."
-)
+_PYTHON_TOKENIZER = "For a tokenizer implemented in Python, list the files that its class reads in place of `tokenizer.json`."
 
 
 class HubAdapter(Part):
@@ -70,7 +67,11 @@ class LocalModel(_Existing):
 
     path: str = recipe(description="Folder of the model, relative to the workspace or absolute.", min_length=1)
     name: Name | None = recipe(None, "Name of the model; default: the folder's name.")
-    tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
+    tokenizer_files: TokenizerFiles = recipe(
+        TOKENIZER_FILES,
+        "Files of the tokenizer. If they are not set, format `chat` also reads `chat_template.jinja` where the folder has it. "
+        + _PYTHON_TOKENIZER,
+    )
 
 
 class HubModel(_Existing):
@@ -79,7 +80,9 @@ class HubModel(_Existing):
     id: str = recipe(description="Hub id of the model, such as `tiiuae/falcon-7b`.", pattern=HUB_ID)
     revision: str = recipe(description="Full commit hash in the model's repository: 40 hex digits.", pattern=COMMIT_HASH)
     name: Name | None = recipe(None, "Name of the model; default: the last part of the id.")
-    tokenizer_files: TokenizerFiles = recipe(TOKENIZER_FILES, _TOKENIZER_FILES)
+    tokenizer_files: TokenizerFiles = recipe(
+        TOKENIZER_FILES, f"Files of the tokenizer. Add `chat_template.jinja` if the chat template is in that file. {_PYTHON_TOKENIZER}"
+    )
 
 
 class GgufModel(_Existing):

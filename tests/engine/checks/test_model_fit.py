@@ -320,10 +320,10 @@ def test_a_chat_template_of_the_spec_that_is_not_valid_is_located(found):
 @pytest.mark.parametrize(
     ("config", "beside", "named", "said"),
     [
-        ({"eos_token": "</s>"}, False, False, "template_file"),
-        ({"eos_token": "</s>"}, True, False, "add chat_template.jinja to model.tokenizer_files"),
-        ({"eos_token": "</s>"}, True, True, None),
-        ({"chat_template": "{{ messages }}"}, False, False, None),
+        ({"eos_token": "</s>"}, False, [], "template_file"),
+        ({"eos_token": "</s>"}, True, ["tokenizer.json", "tokenizer_config.json"], "add chat_template.jinja to model.tokenizer_files"),
+        ({"eos_token": "</s>"}, True, ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"], None),
+        ({"chat_template": "{{ messages }}"}, False, [], None),
     ],
 )
 def test_chats_of_a_local_model_need_a_template_of_its_own_or_of_the_spec(found, tmp_path, config, beside, named, said):
@@ -332,7 +332,7 @@ def test_chats_of_a_local_model_need_a_template_of_its_own_or_of_the_spec(found,
     if beside:
         (tmp_path / "models/chat_template.jinja").write_text("{{ messages }}")
     text = chat()
-    files = 'tokenizer_files = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]\n' if named else ""
+    files = f"tokenizer_files = {json.dumps(named)}\n" if named else ""
     model = f'[model]\npath = "models"\n{files}\n'
     problems = found(text.replace(text[text.index("[model]") : text.index("[tasks")], model))
     assert [problem.what for problem in problems] == ([] if said is None else [f"{NO_TEMPLATE}models/tokenizer_config.json has none"])

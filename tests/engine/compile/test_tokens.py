@@ -1,5 +1,7 @@
 """How formats, special tokens and tokenizers' files are wired into steps, and what a spec cannot ask for."""
 
+import json
+
 import pytest
 
 from engine.compile.compiler import compile_each, compile_graph
@@ -31,6 +33,28 @@ def test_the_same_format_and_template_reach_tokens_and_questions(tmp_path):
         assert step.inputs["chat_template"].path == "chat.jinja" and step.inputs["chat_template"].where.line == 19
         assert (step.parameters.format.template_file, step.parameters.boundary) == ("chat.jinja", "shift")
     assert made["tokenize-a-model"].inputs["tokenizer/chat_template.jinja"].path == "model/chat_template.jinja"
+
+
+@pytest.mark.parametrize(
+    ("tokenization", "config", "read"),
+    [
+        ('format = "chat"', {}, True),
+        ('format = "chat"', {"chat_template": "{{ messages[0] }}"}, True),
+        ('format = "chat"', {"chat_template": "{{ messages }}"}, False),
+        ('format = { kind = "chat", template = "{{ messages }}" }', {}, False),
+        ('format = "plain"', {}, False),
+    ],
+)
+def test_a_template_in_a_file_of_its_own_is_read_where_the_format_needs_it(tmp_path, tokenization, config, read):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/tokenizer_config.json").write_text(json.dumps(config))
+    local = 'path = "model"'
+    without = graph(tmp_path, tokenization, model=local)
+    (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
+    with_it = graph(tmp_path, tokenization, model=local)
+    for name in ("tokenize-a-model", "predict-toy"):
+        added = with_it[name].inputs.keys() - without[name].inputs.keys()
+        assert added == ({"tokenizer/chat_template.jinja"} if read and name.startswith("tokenize") else set())
 
 
 def test_special_tokens_are_one_step_for_all_tasks(tmp_path):
