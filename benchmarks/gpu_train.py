@@ -82,8 +82,8 @@ TINY = Size(
     micro_batch=2,
     steps=4,
 )
-METHODS = {"lora": Lora(r=16), "qlora": Qlora(r=16, compute_dtype="bfloat16")}
-CPU_METHODS = {"lora": Lora(r=4), "qlora": Qlora(r=4)}
+METHODS: dict[str, Lora | Qlora] = {"lora": Lora(r=16), "qlora": Qlora(r=16, compute_dtype="bfloat16")}
+CPU_METHODS: dict[str, Lora | Qlora] = {"lora": Lora(r=4), "qlora": Qlora(r=4)}
 
 
 @dataclass
@@ -273,7 +273,8 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
         losses = loops[loop](case, folder)
     speed = case.parameters.global_batch.rows * case.sequence / watch.seconds_per_step()
     device = torch.cuda.get_device_name() if _has_gpu() else "cpu"
-    counted = counts(model_of(case.config.to_dict()), case.parameters.method)
+    known = model_of(case.config.to_dict())
+    counted = counts(known, case.parameters.method) if known else None
     trainable = counted.trained if counted else 0
     return {
         **case.names,

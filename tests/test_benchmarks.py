@@ -87,6 +87,15 @@ def test_medians_and_tables():
     assert table(["steps", "plan"], [["10", "0.3 s"]]).splitlines() == ["| steps | plan |", "|---:|---:|", "| 10 | 0.3 s |"]
 
 
+@pytest.mark.real
+@pytest.mark.long
+def test_quick_real_trains_alike_in_every_loop_and_gives_the_answers_of_transformers():
+    found = quick("real")
+    assert [row["loop"] for row in found["trainings"]] == ["bare", "trl", "ours", "ours"]
+    assert all(row["losses_apart"] < 1e-4 and row["speed"] > 0 for row in found["ratios"])
+    assert found["answers"]["equal_answers"] == found["answers"]["rows"] == 3
+
+
 @pytest.mark.long
 def test_quick_training_prints_its_promises_as_the_last_line():
     found = quick("training")
