@@ -14,7 +14,7 @@ _OBJECTIVE = "training.objective"
 
 def put_dpo(reading: Reading, losses: Sequence[str], loss: str, beta: str, smoothing: str) -> None:
     """The objective dpo with LOSSES, which the key LOSS names; BETA and SMOOTHING: the keys of its strength and of its label smoothing."""
-    (name,) = losses if len(losses) == 1 else (", ".join(losses),)
+    name = ", ".join(losses)
     reading.draft.set(f"{_OBJECTIVE}.kind", "dpo", [loss])
     if name not in _LOSSES:
         reading.refuse(loss, f"the loss {name} of pairs", f"{', '.join(_LOSSES)}")
