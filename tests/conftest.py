@@ -11,6 +11,9 @@ from hypothesis import settings
 
 from benchmarks.common import REAL_MODEL
 from tests.support.avx512 import force
+from tests.support.s3 import bucket
+
+__all__ = ["bucket"]
 
 # A busy machine is no fault of the code: hypothesis would fail a test that once took longer than usual.
 settings.register_profile("untimed", deadline=None)

@@ -5,6 +5,7 @@ Requests and answers are JSON values, one per line; during a transfer the proces
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -46,8 +47,25 @@ def patience() -> float:
     return found
 
 
+_REFUSALS = (
+    "AuthError",
+    "ConfigError",
+    "RemoteMissingDepsError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "HostKeyNotVerifiable",
+    "PermissionDenied",
+)
+"""Errors of DVC, botocore and asyncssh, by class, that come again however often a request is repeated."""
+
+
 class Unreadable(Exception):
     """The remote cannot be read; the text says why."""
+
+    def __init__(self, why: str, permanent: bool = False) -> None:
+        super().__init__(why)
+        self.permanent = permanent
+        """Whether the same request fails until somebody changes something: credentials, rights, the name of the bucket."""
 
 
 @dataclass
@@ -57,6 +75,8 @@ class Remote:
     root: Path
     failed: str = ""
     """Why the remote cannot be read; empty as long as it can."""
+    _refused: bool = False
+    """Whether it failed for good."""
     _process: "subprocess.Popen[bytes] | None" = None
     _unread: bytes = b""
 
@@ -115,11 +135,11 @@ class Remote:
     def _ask(self, request: dict[str, Any]) -> Any:
         """The answer to REQUEST."""
         if self.failed:
-            raise Unreadable(self.failed)
+            raise Unreadable(self.failed, self._refused)
         try:
             return self._answer(request)
         except Unreadable as error:
-            self.failed = str(error)
+            self.failed, self._refused = str(error), error.permanent
             self.close()
             raise
         except BaseException:
@@ -137,7 +157,7 @@ class Remote:
             raise Unreadable("the process that asks it has ended") from None
         for answer in self._answers(process.stdout.fileno()):
             if "error" in answer:
-                raise Unreadable(answer["error"])
+                raise Unreadable(answer["error"], answer["permanent"])
             if "answer" in answer:
                 return answer["answer"]
         raise Unreadable("the process that asks it has ended")
@@ -200,9 +220,18 @@ def main(root: Path) -> int:
         except Exception as error:
             # File systems of remotes raise arbitrary exceptions.
             said = error.problems[0].what if isinstance(error, UserError) else " ".join(str(error).split())
-            answer = {"error": said or type(error).__name__}
+            answer = {"error": said or type(error).__name__, "permanent": _is_permanent(error)}
         signs.say(answer)
     return 0
+
+
+def _is_permanent(error: BaseException) -> bool:
+    """Whether a repeated request would fail in the same way."""
+    if isinstance(error, UserError | PermissionError) or type(error).__name__ in _REFUSALS:
+        return True
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return True
+    return error.__cause__ is not None and _is_permanent(error.__cause__)
 
 
 @dataclass
@@ -234,12 +263,24 @@ class _Asking:
         self._objects = repo.cloud.get_remote_odb(None, "build", hash_name="md5")
         self._cache = cache_settings(root)
         self._signs = signs
-        fs = self._runs.fs
-        if fs.protocol == "local" and not Path(self._runs.path).is_dir():
-            raise UserError(f"folder not found: {self._runs.path}")
+        if self._runs.fs.protocol == "s3":
+            self._check_bucket(self._runs.fs)
+
+    def _check_bucket(self, fs: Any) -> None:
+        """Raise UserError if there is no bucket: each object in it would look like one that is missing."""
+        bucket, _, _ = fs.fs.split_path(self._runs.path)
+        # Whoever may not ask for the bucket itself may still read and write in it.
+        with contextlib.suppress(PermissionError):
+            try:
+                fs.fs.call_s3("head_bucket", Bucket=bucket)
+            except FileNotFoundError:
+                raise UserError(f"there is no bucket '{bucket}'") from None
 
     def answer(self, request: dict[str, Any]) -> Any:
         """What the method of `Remote` that sent REQUEST returns."""
+        if self._runs.fs.protocol == "local" and not Path(self._runs.path).is_dir():
+            # A folder that is not mounted is no empty store; it may be mounted again.
+            raise FileNotFoundError(f"folder not found: {self._runs.path}")
         # Other processes write too; some file systems remember what they have listed.
         self._runs.fs.fs.invalidate_cache()
         match request:

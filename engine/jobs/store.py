@@ -1,4 +1,4 @@
-"""The store of jobs, patient: what fails for a while is tried again, so that no finished work is lost to it."""
+"""The store of jobs, patient: what fails for a while is tried again, so that no finished work is lost to it; what is refused is not."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.core.errors import UserError
+from engine.dvc.config import default_remote
 from engine.dvc.remote import Remote, Unreadable
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
 @dataclass
 class Store:
-    """DVC's remote, each request repeated for PATIENCE seconds; after that, UserError."""
+    """DVC's remote, each request repeated for PATIENCE seconds; after that, UserError, and at once where it would fail again."""
 
     remote: Remote
     say: Callable[[str], None]
@@ -29,6 +30,10 @@ class Store:
             try:
                 return request()
             except Unreadable as error:
+                if error.permanent:
+                    hint = "see `dvc remote list` and the credentials of this machine, then start the same command again"
+                    url = default_remote(self.remote.root).get("url", "")
+                    raise UserError(f"the store {url} refuses a request: {error}", hint=hint) from None
                 if time.monotonic() - began > self.patience:
                     hint = "start the same command again when it can: what has reached it stays"
                     raise UserError(f"the store has failed for {self.patience:.0f} s: {error}", hint=hint) from None

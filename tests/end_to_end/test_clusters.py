@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from engine.build.driver import dvc_environment
 from engine.build.executors.cluster import Needs
 from engine.build.executors.slurm import Slurm
 from tests.end_to_end.conftest import COMMON, ROOT, Place, spec, told
-from tests.support import processes, slurm
+from tests.support import processes, s3, slurm
 
 ENGINE = str(Path(sys.executable).with_name("engine"))
 LONG = """
@@ -106,18 +107,39 @@ def records(place: Place) -> str:
     return (place.root / "dvc.lock").read_text()
 
 
+def shifted(place: Place, seconds: int) -> dict[str, str]:
+    """Variables for workers whose clock is wrong by SECONDS."""
+    site = place.root.parent / "clock"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import datetime, time\n"
+        f"right, SECONDS = time.time, {seconds}\n"
+        "time.time = lambda: right() + SECONDS\n"
+        "time.time_ns = lambda: int(time.time() * 10**9)\n"
+        "class Wrong(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None):\n"
+        "        return cls.fromtimestamp(time.time(), tz)\n"
+        "datetime.datetime = Wrong\n"
+    )
+    return {"PYTHONPATH": str(site)}
+
+
 def jobs(place: Place) -> list[str]:
     """The step of each submitted job, in order."""
     return [each["label"].removeprefix("ab-") for each in processes.submissions(cluster_of(place))]
 
 
-def test_a_build_on_a_cluster_records_what_a_build_here_records(place: Place, here: Place):
+def test_a_build_on_nodes_whose_clocks_are_an_hour_ahead_records_what_a_build_here_records(place: Place, here: Place):
+    settings(place, environment=shifted(place, 3600))
     done = build(place)
     assert done.returncode == 0, done.stderr
     assert records(place) == records(here) and sorted(jobs(place)) == sorted(LIGHT)
     for name in LIGHT:
         for path in (f"metrics/{name}.json", f"artifacts/{name}.provenance.json"):
             assert (place.root / path).read_bytes() == (here.root / path).read_bytes()
+    ran = json.loads((place.root / "artifacts/split-a.run.json").read_text())
+    assert datetime.fromisoformat(ran["finished"]) > datetime.now(UTC) + timedelta(minutes=50)
     assert set(place.plan(*SPLITS).values()) == {"keep"}
     store = place.root.with_name("store")
     assert not left_behind(store) and not list((place.root / ".dvc/tmp/adapterbuild/jobs").iterdir())
@@ -177,7 +199,8 @@ def test_a_training_on_several_nodes_is_refused_before_anything_is_submitted_for
     assert done.returncode == 1 and "train-wide trains on 2 nodes, and a job of processes has one" in done.stderr, done.stderr
 
 
-def test_what_a_cluster_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
+def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
+    settings(place, environment=shifted(place, -3600))
     build(place)
     place.commit("built")
     root = place.root.with_name("clone")
@@ -496,27 +519,8 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / "docs/how-to" / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch):
-    """The address of a server of S3's protocol on loopback, with the bucket of the page."""
-    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
-    server = pytest.importorskip("moto.server", reason="moto's server is not installed").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    import boto3
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    # The nodes find the server, as the credentials, in their environment.
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    boto3.client("s3", endpoint_url=url).create_bucket(Bucket="our-models")
-    yield url
-    server.stop()
-
-
 @pytest.mark.long
-def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: Path, bucket: str, real_slurm: slurm.SlurmCluster):
+def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: Path, bucket: s3.Bucket, real_slurm: slurm.SlurmCluster):
     place = Place(tmp_path / "ws")
     place.root.mkdir()
     place.run("engine", "init", ".")
