@@ -64,7 +64,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "au
         ran = store.run_record(training.step, training.provenance)
         if ran is None:
             with contextlib.suppress(Unreadable):
-                remote.pull_runs(folder_of(training.step, training.provenance))
+                remote.pull_run_records(folder_of(training.step, training.provenance))
             ran = store.run_record(training.step, training.provenance)
         if ran:
             folder.with_name(folder.name + ".run.json").write_text(ran.text(), "utf-8")

@@ -40,7 +40,7 @@ class Puller:
                 return self._run(step, needs)
             outputs = planner.outcomes[step.name]
             if outputs and self.store.run_record(step.name, outputs[step.provenance].md5) is None:
-                self.remote.pull_runs(folder_of(step.name, outputs[step.provenance].md5))
+                self.remote.pull_run_records(folder_of(step.name, outputs[step.provenance].md5))
         except Unreadable as error:
             instead = "building here instead" if self.download else "planning without it"
             hint = f"{instead}; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
@@ -50,6 +50,8 @@ class Puller:
     def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
         key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
         self.remote.pull_runs(dvcfile.run_folder(key))
+        while self.remote.refused:
+            self.warn(f"{step.name}: a run in the store does not count: {self.remote.refused.pop()}")
         recorded = self.store.record(step.name)
         # Pushed without its run-cache entry: git has the record.
         same = recorded and all(recorded.dependencies.get(path) == entry for path, entry in needs.items())
@@ -60,7 +62,7 @@ class Puller:
             artifact, statement = (run.outputs[path] for path in (step.artifact, step.provenance))
             whole = self.remote.pull([statement.md5]) and (self.remote.pull if self.download else self.remote.has)([artifact.md5])
             if whole:
-                self.remote.pull_runs(folder_of(step.name, statement.md5))
+                self.remote.pull_run_records(folder_of(step.name, statement.md5))
                 if not self.download and not self.store.holds(artifact):
                     self.store.offered[artifact.md5] = _told(self.store.run_record(step.name, statement.md5), artifact)
                 return True

@@ -90,6 +90,7 @@ def push(targets: Targets = None) -> None:
     from engine.build.pushing import push as send
     from engine.cli import render
     from engine.dvc.remote import Remote
+    from engine.dvc.sharing import sharing
 
     project = load_project()
     selected = project.select(targets or [])
@@ -98,7 +99,7 @@ def push(targets: Targets = None) -> None:
         render.step_line("pushed", step, f"{size / 1e6:,.1f} MB" if size else "the remote has it")
 
     with Remote(project.root) as remote:
-        done = send(selected.graph, project.store(), remote, told)
+        done = send(selected.graph, project.store(), remote, sharing(project.root).signer(), told)
     render.note(f"{done.steps} steps in the remote, {done.sent / 1e6:,.1f} MB sent")
     if done.unbuilt:
         render.warn(f"not built, so not pushed: {', '.join(done.unbuilt[:5])}{' …' if len(done.unbuilt) > 5 else ''}")

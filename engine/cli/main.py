@@ -6,7 +6,7 @@ from typing import Any
 
 # isort: off
 from engine.cli import setup, specs, plan, build, work, results  # noqa: F401 - each adds its commands to the app
-from engine.cli import artifacts, graph, history, importing, inspect, lock, pin, preview, publish, report, serve, sweep, talk  # noqa: F401
+from engine.cli import artifacts, graph, history, importing, inspect, keys, lock, pin, preview, publish, report, serve, sweep, talk  # noqa: F401
 
 # isort: on
 from engine.cli.app import MISTAKE, app

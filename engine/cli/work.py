@@ -27,6 +27,9 @@ def work(
             help="Folder for content that jobs on this machine share, unless the store is a folder; default: ~/.cache/adapterbuild/jobs."
         ),
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="File of an SSH key that signs the run and the checkpoints in the store; others' count for nothing.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Run in this empty folder and keep it; default: a temporary one, which is removed.")
     ] = None,
@@ -37,6 +40,7 @@ def work(
     """
     from engine.cli.render import error
     from engine.core.errors import UserError
+    from engine.dvc.signatures import Signer
     from engine.jobs.folders import own_folder
     from engine.jobs.worker import StoreAddress, Worker
 
@@ -46,7 +50,8 @@ def work(
         raise typer.BadParameter("must be NAME=VALUE", param_hint="--store-option") from None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     try:
-        worker = Worker(StoreAddress(store, options), attempt, (cache or home / "adapterbuild" / "jobs").resolve())
+        shared = (cache or home / "adapterbuild" / "jobs").resolve()
+        worker = Worker(StoreAddress(store, options), attempt, shared, Signer(key) if key else None)
         with contextlib.nullcontext(folder) if folder else own_folder() as made:
             made.mkdir(parents=True, exist_ok=True)
             if any(made.iterdir()):

@@ -377,6 +377,11 @@ def run_folder(key: str) -> str:
     return f"runs/{key[:2]}/{key}"
 
 
+def run_path(record: Record) -> str:
+    """Path of the run cache's entry for a run, relative to the cache: digests of its command, inputs and outputs."""
+    return f"{run_folder(run_key(record.command, record.dependencies, record.outputs))}/{run_value(record)}"
+
+
 def object_path(md5: str) -> str:
     """Path of an object, relative to the cache."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"

@@ -17,6 +17,14 @@ def has_repository(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root, *root.parents))
 
 
+def signing_key(root: Path) -> str:
+    """The file of the SSH key with which git signs commits in ROOT; empty if git signs with GPG, or has the key in no file."""
+    if _git(root, "config", "--get", "gpg.format", check=False).strip() != b"ssh":
+        return ""
+    found = _git(root, "config", "--get", "user.signingkey", check=False).decode().strip()
+    return "" if found.startswith(("key::", "ssh-")) else found
+
+
 def commit_of(root: Path, revision: str) -> str:
     """The commit that REVISION refers to; raises UserError if there is none."""
     if not has_repository(root):

@@ -197,9 +197,8 @@ class Recorder:
 
     def write_run(self, record: Record) -> None:
         """Add RECORD to the run cache."""
-        folder = self.cache / dvcfile.run_folder(dvcfile.run_key(record.command, record.dependencies, record.outputs))
-        path = folder / dvcfile.run_value(record)
-        make_folder(folder, self.settings)
+        path = self.cache / dvcfile.run_path(record)
+        make_folder(path.parent, self.settings)
         if path.exists():
             # DVC reads only the newest entry: make it the one whose outputs are in the workspace.
             os.utime(path)

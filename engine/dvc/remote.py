@@ -14,14 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
 from engine.core.errors import UserError
 from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
+from engine.dvc.sharing import sharing
+from engine.dvc.signatures import RUN, Untrusted, principal
 from engine.dvc.writing import aside, file_md5, make_folder
 from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
@@ -31,6 +34,7 @@ PATIENCE = "ADAPTERBUILD_REMOTE_TIMEOUT"
 
 _SECONDS = 30.0
 _BETWEEN_SIGNS = 1.0
+_LONGEST_SIGNATURE = 20_000
 
 
 def patience() -> float:
@@ -75,7 +79,9 @@ class Remote:
     root: Path
     failed: str = ""
     """Why the remote cannot be read; empty as long as it can."""
-    _refused: bool = False
+    refused: list[str] = field(default_factory=list)
+    """Why runs in the remote were not taken, until whoever asked for them has told it."""
+    _permanent: bool = False
     """Whether it failed for good."""
     _process: "subprocess.Popen[bytes] | None" = None
     _unread: bytes = b""
@@ -94,8 +100,21 @@ class Remote:
         return not wanted or bool(self._ask({"has": wanted}))
 
     def pull_runs(self, folder: str) -> bool:
-        """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable."""
-        return bool(self._ask({"folder": folder}))
+        """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable.
+
+        Where the workspace demands signed runs, others are left where they are, and `refused` says why.
+        """
+        answer = self._ask({"folder": folder, "allowed": str(self._allowed) if self._allowed else None})
+        self.refused += answer["refused"]
+        return bool(answer["found"])
+
+    def pull_run_records(self, folder: str) -> bool:
+        """As `pull_runs`, for a FOLDER that says when and where runs took place: no result depends on that, and nobody signs it."""
+        return bool(self._ask({"folder": folder, "allowed": None})["found"])
+
+    @cached_property
+    def _allowed(self) -> Path | None:
+        return sharing(self.root).allowed_signers
 
     def push(self, md5s: Iterable[str]) -> int:
         """Copy objects of the cache that the remote lacks to it, a folder's listing after its files; returns the bytes sent.
@@ -135,11 +154,11 @@ class Remote:
     def _ask(self, request: dict[str, Any]) -> Any:
         """The answer to REQUEST."""
         if self.failed:
-            raise Unreadable(self.failed, self._refused)
+            raise Unreadable(self.failed, self._permanent)
         try:
             return self._answer(request)
         except Unreadable as error:
-            self.failed, self._refused = str(error), error.permanent
+            self.failed, self._permanent = str(error), error.permanent
             self.close()
             raise
         except BaseException:
@@ -284,8 +303,8 @@ class _Asking:
         # Other processes write too; some file systems remember what they have listed.
         self._runs.fs.fs.invalidate_cache()
         match request:
-            case {"folder": folder}:
-                return self._folder(folder)
+            case {"folder": folder, "allowed": allowed}:
+                return self._folder(folder, Path(allowed) if allowed else None)
             case {"objects": md5s}:
                 # Request all of them: the next request, or another build, finds what has arrived.
                 return not [md5 for md5 in md5s if not self._object(md5)]
@@ -321,7 +340,7 @@ class _Asking:
         for listing in [md5 for md5 in md5s if md5.endswith(".dir")]:
             target = self._cache.folder / dvcfile.object_path(listing)
             try:
-                self._copy(self._objects.fs, self._objects.oid_to_path(listing), target, dvcfile.OBJECT_MODE, listing.removesuffix(".dir"))
+                self._bring(listing, target)
             except FileNotFoundError:
                 return False
             if (files := _listed(target)) is None:
@@ -380,20 +399,50 @@ class _Asking:
                 found[name] = file.read().decode()
         return found
 
-    def _folder(self, inside: str) -> bool:
-        """The entries of one folder of the run cache."""
+    def _folder(self, inside: str, allowed: Path | None) -> dict[str, Any]:
+        """Bring the entries of one folder of the run cache, if they are given those only that somebody in ALLOWED has signed."""
         fs = self._runs.fs
         if {"http", "https"} & {fs.protocol}:
             # HTTP has no listings, and its file system cannot tell an unreachable server from an empty one.
             raise UserError("remotes over HTTP have no run cache")
-        source = fs.join(self._runs.path, *inside.split("/"))
+        signatures = self._listed(self._name(inside.replace("runs", "signatures", 1))) if allowed else []
+        found, refused = False, []
+        for path in self._listed(fs.join(self._runs.path, *inside.split("/"))):
+            run = f"{inside}/{fs.name(path)}"
+            target = self._cache.folder / run
+            if allowed and not target.exists():
+                try:
+                    self._check_signed(run, [each for each in signatures if fs.name(each).startswith(f"{fs.name(path)}.")], allowed)
+                    self._copy(fs, path, target, self._cache.file_mode, partial(_is_run, run=run))
+                    if not target.exists():
+                        raise Untrusted("it was edited after it was signed")
+                except Untrusted as error:
+                    refused.append(str(error))
+                    continue
+            self._copy(fs, path, target, self._cache.file_mode)
+            found = True
+        return {"found": found, "refused": refused}
+
+    def _listed(self, folder: str) -> list[str]:
+        """The files in a folder of the remote."""
         try:
-            paths = list(fs.find(source)) if fs.exists(source) else []
+            return list(self._runs.fs.find(folder)) if self._runs.fs.exists(folder) else []
         except FileNotFoundError:
-            return False
-        for path in paths:
-            self._copy(fs, path, self._cache.folder / inside / fs.name(path), self._cache.file_mode, None)
-        return bool(paths)
+            return []
+
+    def _check_signed(self, run: str, signatures: Sequence[str], allowed: Path) -> None:
+        """Raise Untrusted unless one of the SIGNATURES in the remote is one of RUN by somebody in ALLOWED."""
+        why = Untrusted("it is not signed")
+        for path in signatures:
+            with self._runs.fs.open(path, "rb") as file:
+                text = file.read(_LONGEST_SIGNATURE).decode(errors="replace")
+            try:
+                principal(run, text, RUN, allowed)
+            except Untrusted as error:
+                why = error
+            else:
+                return
+        raise why
 
     def _object(self, md5: str) -> bool:
         target = self._cache.folder / dvcfile.object_path(md5)
@@ -403,7 +452,7 @@ class _Asking:
         if not whole:
             target.unlink(missing_ok=True)
             try:
-                self._copy(self._objects.fs, self._objects.oid_to_path(md5), target, dvcfile.OBJECT_MODE, md5.removesuffix(".dir"))
+                self._bring(md5, target)
             except FileNotFoundError:
                 return False
         if not md5.endswith(".dir"):
@@ -411,19 +460,33 @@ class _Asking:
         files = _listed(target)
         return files is not None and not [file for file in sorted(files) if not self._object(file)]
 
-    def _copy(self, fs: Any, source: str, target: Path, mode: int, md5: str | None) -> None:
-        """Copy one file to a temporary name, then move it into place; a file whose content does not match its md5 is discarded."""
+    def _bring(self, md5: str, target: Path) -> None:
+        """Copy one object to TARGET, if its content matches its md5."""
+        path, right = self._objects.oid_to_path(md5), md5.removesuffix(".dir")
+        self._copy(self._objects.fs, path, target, dvcfile.OBJECT_MODE, lambda file: file_md5(file) == right)
+
+    def _copy(self, fs: Any, source: str, target: Path, mode: int, is_right: Callable[[Path], bool] = lambda _: True) -> None:
+        """Copy one file to a temporary name, then move it into place; a file that is not right is discarded."""
         if target.exists():
             return
         make_folder(target.parent, self._cache)
         arriving = aside(target)
         try:
             fs.get_file(source, str(arriving), callback=_arriving(self._signs))
-            if md5 is None or file_md5(arriving) == md5:
+            if is_right(arriving):
                 arriving.chmod(mode)
                 arriving.replace(target)
         finally:
             arriving.unlink(missing_ok=True)
+
+
+def _is_run(file: Path, run: str) -> bool:
+    """Whether FILE is the entry of the run cache whose path is RUN, which digests the run's command, inputs and outputs."""
+    try:
+        record = dvcfile.parse_record(file.read_bytes())
+    except ValueError:
+        return False
+    return dvcfile.run_path(record) == run
 
 
 def _listed(listing: Path) -> set[str] | None:

@@ -53,6 +53,10 @@ class Store:
         """See Remote."""
         return self._try(lambda: self.remote.pull_runs(folder))
 
+    def pull_run_records(self, folder: str) -> bool:
+        """See Remote."""
+        return self._try(lambda: self.remote.pull_run_records(folder))
+
     def push(self, md5s: Iterable[str]) -> int:
         """See Remote."""
         wanted = list(md5s)

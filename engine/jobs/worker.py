@@ -30,6 +30,7 @@ from engine.dvc.hashing import Hashes
 from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote, Unreadable
 from engine.dvc.run_records import folder_of
+from engine.dvc.signatures import CHECKPOINTS, RUN, Signer, fingerprint, signature_path
 from engine.dvc.writing import file_md5, place, replace_with
 from engine.jobs.sealed import Ended, SealedJob, ended_path, parsed_runs, read
 from engine.jobs.store import PATIENCE_SECONDS, Store
@@ -39,6 +40,7 @@ from stages.process.starting import ours
 
 _CHECKPOINT_SECONDS = 30.0
 _LOG_BYTES = 20_000
+_SIGNATURE = "-----BEGIN SSH SIGNATURE-----"
 _SECRETS = (
     "access_key_id",
     "secret_access_key",
@@ -90,6 +92,8 @@ class Worker:
     attempt: str
     cache: Path
     """The folder with the objects that earlier jobs on this machine have read, if the store is no folder itself."""
+    signer: Signer | None = None
+    """Who signs what this worker sends; then only what has this signature counts as done, or as a checkpoint."""
     patience: float = PATIENCE_SECONDS
     """Seconds for which a store that fails is tried again."""
 
@@ -125,15 +129,17 @@ class Worker:
 
     def _run(self, key: str, root: Path, store: Store, log: "Log", stop: "StopRequest") -> int:
         with stop.at_once():
+            if self.signer:
+                log.say(f"signs as {fingerprint(self.signer.public)}")
             job = read(store, key)
             hashes = Hashes(root)
             recorder = Recorder(root, hashes)
-            if _is_done(job, store, recorder.cache):
+            if _is_done(job, store, recorder.cache, self.signer):
                 log.say(f"the store has the result of {job.step}: nothing to run")
                 return 0
             _bring_inputs(job, store, recorder)
             scratch = root / ARTIFACTS / "scratch" / _scratch(job)
-            checkpoints = Checkpoints(job, scratch, root / dvcfile.TEMPORARY / "checkpoints")
+            checkpoints = Checkpoints(job, scratch, root / dvcfile.TEMPORARY / "checkpoints", self.signer)
             if steps := checkpoints.restore(store):
                 log.say(f"checkpoints of an earlier attempt: {', '.join(steps)}")
         with checkpoints.kept_in_store(root):
@@ -147,19 +153,28 @@ class Worker:
         # Files that git tracks need not be in a store: the statement contains them.
         store.push(entry.md5 for path, entry in record.outputs.items() if not path.startswith((f"{METRICS}/", f"{PLOTS}/")))
         store.push_runs(folder_of(job.step, statement))
+        if self.signer:
+            # First: a run without a signature counts for nobody.
+            run = dvcfile.run_path(record)
+            store.write(signature_path(run, self.signer.public), self.signer.sign(run, RUN))
         recorder.write_run(record)
         store.push_runs(job.run_folder)
         checkpoints.remove(store)
         return 0
 
 
-def _is_done(job: SealedJob, store: Store, cache: Path) -> bool:
-    """Whether the store has a whole run of JOB: of another build, or of an attempt whose end did not reach the one that waits."""
+def _is_done(job: SealedJob, store: Store, cache: Path, signer: Signer | None) -> bool:
+    """Whether the store has a whole run of JOB, which SIGNER has signed if there is one: of another build, or of an attempt whose end did
+    not reach the one that waits."""
     if not store.pull_runs(job.run_folder):
         return False
     needed = (f"{ARTIFACTS}/{job.step}", f"{ARTIFACTS}/{job.step}.provenance.json")
-    runs = [run.outputs for run in parsed_runs(cache / job.run_folder)]
-    return any(store.pull(run[path].md5 for path in needed) for run in runs if set(run) == set(job.outputs))
+    runs = [run for run in parsed_runs(cache / job.run_folder) if set(run.outputs) == set(job.outputs)]
+    if signer:
+        names = {signature_path(dvcfile.run_path(run), signer.public): run for run in runs}
+        signed = store.texts(names)
+        runs = [names[name] for name, text in signed.items() if signer.has_signed(dvcfile.run_path(names[name]), text, RUN)]
+    return any(store.pull(run.outputs[path].md5 for path in needed) for run in runs)
 
 
 def _make_workspace(root: Path, address: StoreAddress, cache: Path) -> None:
@@ -317,6 +332,7 @@ class Checkpoints:
     folder: Path
     aside: Path
     """A folder on the same disk, for files that are being sent."""
+    signer: Signer | None = None
     _sent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -330,7 +346,10 @@ class Checkpoints:
     def restore(self, store: Store) -> list[str]:
         """Put the files of the last attempt back; returns their names. Where one is not whole in the store, none is put back."""
         texts = store.texts([self._list])
-        files = _checkpoint_files(texts.get(self._list, ""))
+        text, mark, rest = texts.get(self._list, "").partition(_SIGNATURE)
+        if self.signer and not self.signer.has_signed(f"{self._place}\n{text}", mark + rest, CHECKPOINTS):
+            return []
+        files = _checkpoint_files(text)
         self.aside.mkdir(parents=True, exist_ok=True)
         for md5 in set(files.values()):
             copy = self.aside / md5
@@ -362,7 +381,10 @@ class Checkpoints:
                         continue
                 files[str(path.relative_to(self.folder))] = md5
         if files and files != self._sent:
-            store.write(self._list, json.dumps(files))
+            text = json.dumps(files)
+            # With its place: checkpoints of another job are no checkpoints of this one.
+            signature = self.signer.sign(f"{self._place}\n{text}", CHECKPOINTS) if self.signer else ""
+            store.write(self._list, text + signature)
             replaced = set(self._sent.values()) - set(files.values())
             self._sent = files
             store.remove(f"{self._place}/{md5}" for md5 in replaced)
@@ -385,7 +407,7 @@ class Checkpoints:
         def send() -> None:
             with Remote(root) as remote:
                 while not ended.wait(_CHECKPOINT_SECONDS):
-                    with contextlib.suppress(Unreadable, OSError):
+                    with contextlib.suppress(Unreadable, OSError, UserError):
                         # It may have failed the last time.
                         remote.failed = ""
                         self.save(remote)

@@ -125,6 +125,20 @@ def shifted(place: Place, seconds: int) -> dict[str, str]:
     return {"PYTHONPATH": str(site)}
 
 
+def key(folder: Path, name: str = "key") -> str:
+    """The file of a new SSH key."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    return str(folder / name)
+
+
+def signed(place: Place, key: str) -> None:
+    """Let PLACE sign with a key, and count only runs that an allowed key has signed."""
+    path = place.root / "pyproject.toml"
+    before = path.read_text() if path.exists() else ""
+    path.write_text(f'{before}\n[tool.adapterbuild.store]\nkey = "{key}"\nallowed_signers = "allowed_signers"\n')
+    (place.root / "allowed_signers").write_text(f"me@example.org {Path(f'{key}.pub').read_text()}")
+
+
 def jobs(place: Place) -> list[str]:
     """The step of each submitted job, in order."""
     return [each["label"].removeprefix("ab-") for each in processes.submissions(cluster_of(place))]
@@ -146,6 +160,10 @@ def test_a_build_on_nodes_whose_clocks_are_an_hour_ahead_records_what_a_build_he
     (job,) = [path.stem for path in store.glob("adapterbuild/jobs/*/*.json") if json.loads(path.read_text())["step"] == "split-a"]
     again = subprocess.run([ENGINE, "work", job, "--store", str(store)], capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "the store has the result of split-a: nothing to run" in again.stderr, again.stderr
+    # For whoever signs, it counts once it is signed.
+    words = [ENGINE, "work", job, "--store", str(store), "--key", key(place.root.parent)]
+    said = [subprocess.run(words, capture_output=True, text=True, check=False).stderr for _ in range(2)]
+    assert ["nothing to run" in each for each in said] == [False, True], said
 
 
 def left_behind(store: Path) -> list[Path]:
@@ -161,6 +179,7 @@ def test_a_training_that_is_stopped_goes_on_on_another_machine_with_the_same_bit
     machine = tmp_path / "machine"
     machine.mkdir()
     settings(place, environment={"TMPDIR": str(machine)})
+    signed(place, key(tmp_path))
     first = start(place, "build", "train-long")
     deadline = time.monotonic() + 200
     while not (begun := list(machine.glob("*/folder/artifacts/live/train-long/metrics.json"))):
@@ -201,6 +220,7 @@ def test_a_training_on_several_nodes_is_refused_before_anything_is_submitted_for
 
 def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
     settings(place, environment=shifted(place, -3600))
+    signed(place, key(place.root.parent))
     build(place)
     place.commit("built")
     root = place.root.with_name("clone")
@@ -497,6 +517,14 @@ def test_what_was_pushed_is_planned_as_restored_with_its_size_and_downloaded_by_
         each.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
     ours.run("engine", "push", "split-a")
     assert clone.plan(*SPLITS)["split-a"] == "run", "a plan without --remote knows of no remote"
+    theirs = key(tmp_path, "theirs")
+    signed(clone, key(tmp_path, "mine"))
+    said = clone.run("engine", "plan", "--remote", "split-a", check=False)
+    assert "generate-a: a run in the store does not count: it is not signed" in said.stderr and "restore" not in said.stdout
+    signed(ours, theirs)
+    ours.run("engine", "push", "split-a")
+    told_keys = clone.run("engine", "keys", "--allow", "theirs@example.org", "--public", f"{theirs}.pub").stdout
+    assert "theirs@example.org SHA256:" in told_keys and "me@example.org SHA256:" in told_keys
     said = clone.run("engine", "plan", "--remote", *SPLITS, check=False).stdout
     assert re.search(
         r"restore +split-a +never built\n.*DVC's remote has the result, built by \S+ on \d{4}-\d\d-\d\d; \d+\.\d KB to download", said

@@ -19,6 +19,7 @@ from engine.dvc.dvcfile import TEMPORARY, Entry
 from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote
 from engine.dvc.run_records import folder_of
+from engine.dvc.sharing import sharing
 from engine.dvc.writing import replace_with
 from engine.jobs.sealed import Ended, SealedJob, attempt_of, ended, ended_path, parsed_runs, seal
 from engine.jobs.store import Store
@@ -75,6 +76,8 @@ class Distributed:
     say: Callable[[str], None]
     command: Sequence[str] = ("engine",)
     """How the nodes start this program."""
+    key: str = ""
+    """The file, on each node, of the SSH key that signs what workers send; empty: nothing is signed."""
     detaches: bool = False
     """Whether jobs go on when the build stops."""
     keeps_going: bool = True
@@ -141,6 +144,7 @@ class Distributed:
     def _submit(self, step: Step, job: SealedJob, needs: Needs, number: int) -> Submitted:
         attempt = attempt_of(job, number, f"{time.time()} {os.getpid()}")
         options = [part for name, value in self.address.options.items() for part in ("--store-option", f"{name}={value}")]
+        options += ["--key", self.key] if self.key else []
         command = [*self.command, "work", job.key, "--store", self.address.url, *options, "--attempt", attempt]
         number_there = self._patiently(lambda: self.cluster.submit(f"ab-{step.name}", command, needs))
         found = Submitted(self.cluster.name, number_there, attempt, number, time.time())
@@ -210,14 +214,17 @@ class Distributed:
 
     def _fetch(self, job: SealedJob) -> bool:
         """Bring the outputs and records of a run of JOB into the cache; returns whether the store has them whole."""
-        if not self.store.pull_runs(job.run_folder):
+        there = self.store.pull_runs(job.run_folder)
+        while self.store.remote.refused:
+            self.say(f"{job.step}: a run in the store does not count: {self.store.remote.refused.pop()}")
+        if not there:
             return False
         for run in parsed_runs(self.recorder.cache / job.run_folder):
             if set(run.outputs) != set(job.outputs):
                 continue
             artifact, statement = (run.outputs[f"{ARTIFACTS}/{job.step}{end}"] for end in ("", ".provenance.json"))
             if self.store.pull([artifact.md5, statement.md5]):
-                self.store.pull_runs(folder_of(job.step, statement.md5))
+                self.store.pull_run_records(folder_of(job.step, statement.md5))
                 return True
         return False
 
@@ -306,6 +313,7 @@ def distributed(
         needs,
         say,
         settings.command,
+        signer.key if (signer := sharing(project.root).signer()) else "",
         detach,
         lost_after=settings.lost_after,
     )
