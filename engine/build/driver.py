@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush, nsmallest
@@ -67,10 +67,19 @@ def dvc_environment() -> dict[str, str]:
     return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")]), "DVC_NO_ANALYTICS": "1"}
 
 
-def build(project: Project, graph: Graph, executor: Executor, view: View, puller: Puller | None = None, here: bool = True) -> None:
+def build(
+    project: Project,
+    graph: Graph,
+    executor: Executor,
+    view: View,
+    puller: Puller | None = None,
+    here: bool = True,
+    share: Callable[[Sequence[Step]], None] | None = None,
+) -> None:
     """Compile, resolve, and build GRAPH; raises UserError naming the failed steps, after recording the finished ones.
 
-    HERE says whether the executor runs the steps on this machine, which must then meet what they need.
+    HERE says whether the executor runs the steps on this machine, which must then meet what they need. SHARE gets the steps that have run
+    on this machine, once everything has ended.
     """
     check_repository(project.root)
     if puller:
@@ -83,7 +92,7 @@ def build(project: Project, graph: Graph, executor: Executor, view: View, puller
         store = project.store()
         recorder = Recorder(project.root, store.hashes)
         resolve(project, store, recorder)
-        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller, share)
         try:
             run.go()
             _tell_loggers(project.root, run)
@@ -129,6 +138,7 @@ class _Build:
     executor: Executor
     view: View
     puller: Puller | None = None
+    share: Callable[[Sequence[Step]], None] | None = None
     unsettled: dict[str, set[str]] = field(default_factory=dict)
     """For each undecided step, its producers that are not settled yet."""
     decidable: list[int] = field(default_factory=list)
@@ -138,6 +148,8 @@ class _Build:
     read: dict[str, Mapping[str, Entry]] = field(default_factory=dict)
     """The dependencies of each started step, by path."""
     failed: list[Finished] = field(default_factory=list)
+    made: list[Step] = field(default_factory=list)
+    """The steps that have run on this machine, and are recorded."""
 
     def __post_init__(self) -> None:
         self.unsettled = {step.name: set(step.producers) for step in self.graph}
@@ -156,10 +168,12 @@ class _Build:
                 break
             if self.executor.detaches:
                 names = ", ".join(name for name in self.read if name in self.unsettled)
-                raise BuildDetached(f"left running: {names}; the next engine build takes them up")
+                raise BuildDetached(f"left running: {names}; engine wait, or the next engine build, takes them up")
             ended = self.executor.wait()
             running -= len(ended)
             self.record(ended)
+        if self.share and self.made:
+            self.share(self.made)
         if self.failed:
             raise self._failure()
 
@@ -275,6 +289,7 @@ class _Build:
                 continue
             if not finished.elsewhere:
                 self.planner.outcomes[step.name] = self.recorder.finish(step, self.read[step.name]).outputs
+                self.made.append(step)
             elif self.planner.decide(step).action is Action.RESTORE:
                 self._restore(step, self.read[step.name])
             else:

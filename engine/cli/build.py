@@ -1,10 +1,14 @@
-"""The commands that run the plan and share what came of it: build, push."""
+"""The commands that run the plan and share what came of it: build, wait, push."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.app import INTERRUPTED, PREEMPTED, SOMETHING_TO_DO, Targets, app, load_project, ready
+
+if TYPE_CHECKING:
+    from engine.core.graph import Step
 
 
 @app.command()
@@ -24,13 +28,33 @@ def build(
         ),
     ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="On a cluster: end when everything that can start is submitted; the next build goes on.")
+        bool, typer.Option("--detach", help="On a cluster: end when everything that can start is submitted; `engine wait` goes on.")
     ] = False,
     no_fork: Annotated[
         bool, typer.Option("--no-fork", help="Start each step as a new process, rather than fork one that has imported the libraries.")
     ] = False,
 ) -> None:
     """Compile the specs, run the plan, record the runs as `dvc repro` does, and print the results."""
+    _build(targets or [], jobs, devices, pull, on, detach, no_fork)
+
+
+@app.command()
+def wait() -> None:
+    """Wait for the jobs that `engine build --detach` has left on a cluster, and go on with that build until everything is built."""
+    from engine.build.detached import detached, forget
+    from engine.cli import render
+
+    root = load_project().root
+    left = detached(root)
+    if not left:
+        render.note("no build was detached here")
+    for each in left:
+        _build(list(each.targets), each.jobs, 1, False, each.on, False, False)
+        forget(root, each.on)
+
+
+def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: str | None, detach: bool, no_fork: bool) -> None:
+    from engine.build.detached import Detached, note
     from engine.build.driver import BuildDetached, BuildPreempted, dvc_environment
     from engine.build.driver import build as run
     from engine.build.executors.base import Executor
@@ -38,15 +62,17 @@ def build(
     from engine.build.executors.local import Local
     from engine.build.forks import forks
     from engine.build.pulling import Puller
+    from engine.build.pushing import push as send
     from engine.build.settings import cluster, executor_settings
     from engine.cli import render
     from engine.cli.build_view import View
     from engine.cli.results import print_results
     from engine.core.errors import UserError
     from engine.dvc.remote import Remote
+    from engine.dvc.sharing import sharing
 
     project = load_project()
-    selected = project.select(targets or [])
+    selected = project.select(targets)
     ready(project.root)
     environment = dvc_environment()
     settings = executor_settings(project.root, tuple(sorted({step.kind_name for step in project.graph})))
@@ -61,6 +87,15 @@ def build(
         there = cluster(where, settings.rest if where == settings.on else {})
         return distributed(project, selected.graph, there, remote, settings, jobs or settings.jobs or 50, render.warn, detach)
 
+    shared = sharing(project.root)
+    signer = shared.signer() if shared.push == "always" else None
+
+    def share(steps: "Sequence[Step]") -> None:
+        try:
+            send(steps, project.store(), remote, signer, _tell_pushed)
+        except UserError as error:
+            render.warn(f"{error.problems[0].what}; to send the results later: engine push")
+
     try:
         with (
             Remote(project.root) as remote,
@@ -69,12 +104,13 @@ def build(
         ):
             # What somebody else has built is restored before anything is submitted.
             puller = Puller(project.store(), remote, render.warn) if pull or where != "local" else None
-            run(project, selected.graph, executor, view, puller, here=where == "local")
+            run(project, selected.graph, executor, view, puller, where == "local", share if shared.push == "always" else None)
     except KeyboardInterrupt:
         # typer would exit without a message.
         render.note("interrupted: finished steps are kept; run the same command to resume")
         raise typer.Exit(INTERRUPTED) from None
     except BuildDetached as left:
+        note(project.root, Detached(where, tuple(targets), jobs))
         render.note(str(left))
         raise typer.Exit(SOMETHING_TO_DO) from None
     except BuildPreempted as stopped:
@@ -94,12 +130,14 @@ def push(targets: Targets = None) -> None:
 
     project = load_project()
     selected = project.select(targets or [])
-
-    def told(step: str, size: int) -> None:
-        render.step_line("pushed", step, f"{size / 1e6:,.1f} MB" if size else "the remote has it")
-
     with Remote(project.root) as remote:
-        done = send(selected.graph, project.store(), remote, sharing(project.root).signer(), told)
+        done = send(selected.graph, project.store(), remote, sharing(project.root).signer(), _tell_pushed)
     render.note(f"{done.steps} steps in the remote, {done.sent / 1e6:,.1f} MB sent")
     if done.unbuilt:
         render.warn(f"not built, so not pushed: {', '.join(done.unbuilt[:5])}{' …' if len(done.unbuilt) > 5 else ''}")
+
+
+def _tell_pushed(step: str, size: int) -> None:
+    from engine.cli import render
+
+    render.step_line("pushed", step, f"{size / 1e6:,.1f} MB" if size else "the remote has it")

@@ -273,13 +273,14 @@ def test_a_killed_build_finds_its_jobs_when_it_is_started_again(place: Place, he
 
 
 @pytest.mark.long
-def test_a_detached_build_leaves_its_jobs_to_the_next(place: Place, here: Place):
-    while (done := build(place, *SPLITS, "--detach")).returncode == 2:
-        assert "left running" in done.stderr
-        for each in processes.submissions(cluster_of(place)):
-            processes.wait_for(each["pid"])
-    assert done.returncode == 0 and records(place) == records(here)
+def test_a_detached_build_is_taken_up_and_waited_for(place: Place, here: Place):
+    done = build(place, *SPLITS, "--detach")
+    assert done.returncode == 2 and "left running" in done.stderr and "engine wait" in done.stderr
+    waited = start(place, "wait")
+    _, said = waited.communicate(timeout=300)
+    assert waited.returncode == 0 and records(place) == records(here), said
     assert sorted(jobs(place)) == sorted(LIGHT)
+    assert "no build was detached here" in place.run("engine", "wait").stderr
 
 
 @pytest.mark.long
@@ -531,7 +532,10 @@ def test_what_was_pushed_is_planned_as_restored_with_its_size_and_downloaded_by_
     ), said
     assert "run      split-b" in said
     assert not (clone.root / "artifacts/split-a").exists()
-    assert "restored split-a" in clone.run("engine", "build", "--pull", "split-a").stderr
+    path = clone.root / "pyproject.toml"
+    path.write_text(f'{path.read_text()}push = "always"\n')
+    said = clone.run("engine", "build", "--pull", "split-a", "generate-b", check=False).stderr
+    assert "allowed_signers does not allow" not in said and "restored split-a" in said and re.search(r"pushed +generate-b", said), said
     again = ours.run("engine", "push", "split-a").stderr
     assert "0.0 MB sent" in again and again.count("the remote has it") == 2
 
@@ -569,7 +573,7 @@ def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: 
             allowed = (0, 2) if "plan" in command or "--detach" in command else (0,)
             assert done.returncode in allowed, f"{command}\n{done.stdout}{done.stderr}{real_slurm.logs()}"
             typed.append(command.partition(" ")[2])
-    assert {"build", "build --detach", "build --on local"} <= set(typed)
+    assert {"build", "build --detach", "wait", "build --on local"} <= set(typed)
     assert set(place.plan().values()) == {"keep"}
 
 
