@@ -24,6 +24,9 @@ NAMESPACES = "adapterbuild-*"
 
 _KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk)-[\w@.-]+ [A-Za-z0-9+/]{40,}={0,2})")
 
+_names: dict[tuple[str, Path, int], list[str]] = {}
+"""The names of a public key in a file of allowed signers, as the file was at a time."""
+
 
 class Untrusted(Exception):
     """Something is not signed by anybody who is trusted; the text says why."""
@@ -64,19 +67,23 @@ class Signer:
 def principal(text: str, signature: str, namespace: str, allowed: Path) -> str:
     """Who has signed TEXT, by the name that the file ALLOWED gives the key; raises Untrusted if the signature is nobody's in it."""
     try:
-        signer = fingerprint(_signing_key(signature))
+        public = _signing_key(signature)
     except ValueError:
         raise Untrusted("its signature is none of SSH") from None
     with tempfile.NamedTemporaryFile("w", suffix=".sig") as file:
         file.write(signature)
         file.flush()
-        found = _ssh_keygen("find-principals", "-s", file.name, "-f", str(allowed)).stdout.decode(errors="replace").split("\n")
-        for name in filter(None, found):
+        # Few keys sign many runs. That a key has no name is not kept: ssh-keygen finds none for a damaged signature either.
+        key = (public, allowed, allowed.stat().st_mtime_ns)
+        names = _names.get(key) or _ssh_keygen("find-principals", "-s", file.name, "-f", str(allowed)).stdout.decode().splitlines()
+        if names:
+            _names[key] = names
+        for name in names:
             if _ssh_keygen("verify", "-f", str(allowed), "-I", name, "-n", namespace, "-s", file.name, given=text).returncode == 0:
                 return name
-    if any(found):
-        raise Untrusted(f"its signature by {found[0]} ({signer}) does not match")
-    raise Untrusted(f"it is signed by {signer}, which {allowed.name} does not allow")
+    if names:
+        raise Untrusted(f"its signature by {names[0]} ({fingerprint(public)}) does not match")
+    raise Untrusted(f"it is signed by {fingerprint(public)}, which {allowed.name} does not allow")
 
 
 def signers(allowed: Path) -> Iterator[tuple[str, str]]:

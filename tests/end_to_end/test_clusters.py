@@ -219,7 +219,8 @@ def test_a_training_on_several_nodes_is_refused_before_anything_is_submitted_for
 
 
 def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_never_submitted_again(place: Place):
-    settings(place, environment=shifted(place, -3600))
+    needs = {"default": {"minutes": 5}, "split": {"cores": 3, "memory": "2GB"}}
+    settings(place, environment=shifted(place, -3600), needs=needs)
     signed(place, key(place.root.parent))
     build(place)
     place.commit("built")
@@ -231,6 +232,9 @@ def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_ne
     done = build(clone)
     assert done.returncode == 0 and done.stderr.count("restored") == len(LIGHT), done.stderr
     assert len(jobs(place)) == len(LIGHT)
+    told_needs = {each["label"]: each["needs"] for each in processes.submissions(cluster_of(place))}
+    assert told_needs["ab-split-a"] == {"cores": 3, "devices": 0, "memory": 2_000_000_000, "minutes": 5}
+    assert told_needs["ab-generate-a"] == {"cores": 1, "devices": 0, "memory": 0, "minutes": 5}
 
 
 @pytest.mark.long
@@ -358,15 +362,6 @@ def test_needs_that_no_node_meets_are_refused_before_anything_is_submitted(place
     assert re.search(r"generate-\w cannot run on processes: no node has 64 cores", done.stderr), done.stderr
 
 
-@pytest.mark.long
-def test_needs_are_those_of_the_settings(place: Place):
-    settings(place, needs={"default": {"minutes": 5}, "split": {"cores": 3, "memory": "2GB"}})
-    assert build(place).returncode == 0
-    told_needs = {each["label"]: each["needs"] for each in processes.submissions(cluster_of(place))}
-    assert told_needs["ab-split-a"] == {"cores": 3, "devices": 0, "memory": 2_000_000_000, "minutes": 5}
-    assert told_needs["ab-generate-a"] == {"cores": 1, "devices": 0, "memory": 0, "minutes": 5}
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -428,18 +423,6 @@ def real_slurm(tmp_path_factory: pytest.TempPathFactory):
         yield cluster.start()
     finally:
         cluster.stop()
-
-
-@pytest.mark.long
-def test_slurm_builds_what_was_built_here(place: Place, built: Place, real_slurm: slurm.SlurmCluster):
-    place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\njobs = 6\ncommand = "{ENGINE}"\n')
-    done = subprocess.run(
-        [ENGINE, "build"], cwd=place.root, env=dvc_environment() | real_slurm.environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr + real_slurm.logs()
-    for name in ("train-one", "train-two", "evaluate-two"):
-        path = f"artifacts/{name}.provenance.json"
-        assert told(place.root / path).digest == told(built.root / path).digest
 
 
 @pytest.mark.long
@@ -552,11 +535,10 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.long
-def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: Path, bucket: s3.Bucket, real_slurm: slurm.SlurmCluster):
-    place = Place(tmp_path / "ws")
-    place.root.mkdir()
-    place.run("engine", "init", ".")
-    (place.root / "specs/first.toml").rename(place.root / "specs/hello.toml")
+def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket_and_builds_what_was_built_here(
+    template: Place, built: Place, tmp_path: Path, bucket: s3.Bucket, real_slurm: slurm.SlurmCluster
+):
+    place = template.copy_to(tmp_path / "ws")
     environment = dvc_environment() | real_slurm.environment
     environment["PATH"] = f"{Path(ENGINE).parent}{os.pathsep}{environment['PATH']}"
     (settings_block, *_) = blocks("many-machines.md", "toml")
@@ -566,7 +548,7 @@ def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: 
             command = line.partition("#")[0].strip()
             if command.startswith("pip "):
                 continue
-            command = command.replace("split-hello", first_split(place))
+            command = command.replace("split-hello", "split-a")
             if command == "engine build":
                 place.write("pyproject.toml", settings_block.replace("/shared/venv/bin/engine", ENGINE))
             done = subprocess.run(command, shell=True, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
@@ -575,10 +557,9 @@ def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket(tmp_path: 
             typed.append(command.partition(" ")[2])
     assert {"build", "build --detach", "wait", "build --on local"} <= set(typed)
     assert set(place.plan().values()) == {"keep"}
-
-
-def first_split(place: Place) -> str:
-    return next(name for name in place.plan() if name.startswith("split-"))
+    for name in ("train-one", "train-two", "evaluate-two"):
+        path = f"artifacts/{name}.provenance.json"
+        assert told(place.root / path).digest == told(built.root / path).digest
 
 
 @pytest.mark.long

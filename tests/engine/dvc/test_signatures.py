@@ -44,3 +44,4 @@ def test_what_others_write_in_place_of_a_signature_is_nobodys(two: tuple[Signer,
     with pytest.raises(Untrusted):
         principal("runs/b", text, RUN, allowed)
     assert not ours.has_signed("runs/b", text, RUN)
+    assert principal("runs/a", whole, RUN, allowed) == "alice@example.org"
