@@ -27,10 +27,10 @@ def keys(
 
     project = load_project()
     if allow:
-        text = public.read_text("utf-8") if public else None
-        if text is not None and public_key(text) is None:
+        key = None
+        if public and (key := public_key(public.read_text("utf-8", "replace") if public.is_file() else "")) is None:
             raise UserError(f"{public} is no public key of SSH", hint="name the .pub file")
-        path = add(project.root, allow, public_key(text) if text else None)
+        path = add(project.root, allow, key)
         render.note(f"{path.name} allows {allow}; commit it, so that others trust these runs")
     elif public:
         raise UserError("--public needs --allow NAME")
