@@ -147,6 +147,8 @@ class Compilation:
     """The split step of each task of the specs that are being compiled, by names of experiment and task."""
     per_point: "dict[str, tuple[str, Spec]]" = field(default_factory=dict)
     """The steps that sharing renames: for each, its name without a sweep, and its spec."""
+    pairing: list[str] = field(default_factory=list)
+    """The experiments whose pairs are being compiled, from the outermost on."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The final names of these steps, once known."""
     contributions: dict[str, Contribution] = field(default_factory=dict)

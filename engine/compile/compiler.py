@@ -14,10 +14,11 @@ from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
-from engine.compile.evaluation import add_evaluation, add_predictions
+from engine.compile.evaluation import add_answers, add_evaluation, add_judgement, add_predictions
 from engine.compile.export import add_exports
 from engine.compile.headlines import add_headlines
 from engine.compile.merge import add_merge
+from engine.compile.pairs import PairMakers, add_pairs
 from engine.compile.shared_steps import share
 from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
@@ -125,12 +126,13 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
         return known
     task = spec.experiment.tasks[name]
     where = spec.where("tasks", name)
-    validation, test = task.split.shares
+    division = task.division
+    validation, test = division.shares
     parameters = _narrow(
         generate.Parameters,
         task,
         group_by=task.split.group_by,
-        split_column=task.split.column,
+        split_column=division.column,
         test_source=task.split.test_source,
         # With few-shot examples the split affects the rows, since examples are drawn from train rows only.
         held_out=generate.HeldOut(validation=validation, test=test, seed=task.split.seed) if task.few_shot else None,
@@ -140,12 +142,14 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     locate = _locate(spec, ("tasks", name), held_out=below, **{field: (*below, key) for field, key in moved.items()})
     c.problems += [*unknown_fields(spec, name), *long_answer_of_teacher(spec, name, c.root)]
     makers = Makers(
-        lambda other: _task(c, spec, other, (*chain, name)), lambda model, where: _fetched(c, spec, *model, where, lambda path: where)
+        lambda other: _task(c, spec, other, (*chain, name)),
+        lambda model, where: _fetched(c, spec, *model, where, lambda path: where),
+        lambda pairs, where: _pairs(c, spec, pairs, where, (*chain, name)),
     )
     reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
     c.problems += wrong
     rows = c.add(Step(f"generate-{name}", generate.KIND, parameters, reads, f"Rows of task {name}.", where, locate), spec)
-    shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=task.split.fixed)
+    shares = _narrow(split.Parameters, task.split, validation=validation, test=test, fixed=division.fixed)
     c.tasks[spec.name, name] = c.add(
         Step(
             f"split-{name}",
@@ -159,6 +163,17 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
         spec,
     )
     return c.tasks[spec.name, name]
+
+
+def _pairs(c: Compilation, spec: Spec, name: str, where: Location | None, chain: tuple[str, ...]) -> Step:
+    """Add the steps of `[pairs.NAME]`, which a task names at WHERE; returns the one that writes the pairs."""
+    makers = PairMakers(
+        lambda task: _task(c, spec, task, chain),
+        lambda experiment: _subject(c, c.specs[experiment]),
+        partial(add_answers, c, spec),
+        partial(add_judgement, c, spec),
+    )
+    return add_pairs(c, spec, name, where, makers)
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:

@@ -6,7 +6,7 @@ loads their common base once.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -94,6 +94,14 @@ def add_predictions(c: Compilation, subject: Subject, task_of: TaskOf) -> Step:
     return c.add(
         _step(spec, f"predict-{subject.stem}", _parameters(subject), reads, f"Predictions of {subject.stem} on the {split} rows."), spec
     )
+
+
+def add_answers(
+    c: Compilation, spec: "Spec", subject: Subject, name: str, reads: Mapping[str, Input], description: str, **otherwise: object
+) -> Step:
+    """Add step NAME of SPEC, in which the model of SUBJECT answers the rows among READS as in its evaluation, but for some parameters."""
+    parameters = replace_fields(_parameters(subject), held_out=(), likelihood=False, **otherwise)
+    return c.add(_step(subject.spec, name, parameters, {**subject.reads(), **reads}, description), spec)
 
 
 def _role(spec: "Spec", task: str) -> str:
@@ -317,9 +325,14 @@ def _unpredictable(subject: Subject, name: str) -> list[Problem]:
         what = f"task '{name}' has an empty prompt, so no predictions can be generated"
         hint = "set its prompts, remove it from evaluation.tasks, or move it to evaluation.held_out, to score its likelihood only"
         found.append(Problem(what, spec.where("tasks", name), hint))
-    split = task.split
+    split = task.division
     share, given = (split.shares[1], split.fixed) if section.split == "test" else (split.shares[0], split.column is not None)
-    if share == 0 and not given:
+    if task.source.split_column and section.split == "test":
+        what = f"task '{name}' has no test rows: it is made of answers to train and validation rows"
+        answered = spec.experiment.pairs.get(getattr(task.source, "pairs", ""))
+        way_out = f'evaluate the task whose prompts are answered: evaluation.tasks = ["{answered.task}"]' if answered else None
+        found.append(Problem(what, spec.where("tasks", name), way_out))
+    elif share == 0 and not given:
         what = f"task '{name}' is evaluated, but its split has no {section.split} rows"
         hint = f"raise split.{section.split}, or remove the task from evaluation.tasks"
         found.append(Problem(what, spec.where("tasks", name, "split", section.split), hint))
@@ -340,12 +353,20 @@ def _add_judgements(c: Compilation, spec: "Spec", answers: Mapping[str, Answers]
     c.problems += _unknown_in_judge(spec, judge, {one.task for one in answers.values()})
     found = {}
     for role, one in answers.items():
-        step = _judge_step(c, spec, judge, one, rows[one.task])
+        step = _judge_step(c, spec, judge, one, [rows[one.task]])
         found[f"judge/{role}"] = c.add(step, one.spec).output("rows.jsonl")
     return found
 
 
-def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, rows: Input) -> Step:
+def add_judgement(c: Compilation, spec: "Spec", task: str, whose: str, answers: Input, rows: Sequence[Input]) -> Step:
+    """Add the step in which the judge of SPEC, which has one, scores the ANSWERS to ROWS of TASK; WHOSE stands in its name."""
+    judge = spec.experiment.evaluation.judge
+    assert judge
+    c.problems += _unknown_in_judge(spec, judge, {task})
+    return c.add(_judge_step(c, spec, judge, Answers(task, whose, spec, answers), rows), spec)
+
+
+def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, rows: Sequence[Input]) -> Step:
     parameters = generate.Parameters(
         source=Predictions(task=answers.task),
         prompts=(judge.prompt,),
@@ -363,7 +384,7 @@ def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, ro
 
     reads, wrong = needed_by(spec, parameters, locate, (), _NO_MAKERS)
     c.problems += wrong
-    reads |= {"source/0": answers.file, "source/1": rows}
+    reads |= {f"source/{number}": file for number, file in enumerate([answers.file, *rows])}
     name = "-".join(part for part in ("judge", answers.whose, answers.task, judge.name) if part)
     description = f"Judge scores of the predictions of {answers.whose} on {answers.task}."
     return Step(name, generate.KIND, parameters, reads, description, spec.where(*section), locate)
@@ -373,7 +394,7 @@ def _never(*asked: object) -> Step:
     raise AssertionError(f"a judge needs no steps other than predictions: {asked}")
 
 
-_NO_MAKERS = Makers(_never, _never)
+_NO_MAKERS = Makers(_never, _never, _never)
 
 
 def _unknown_in_judge(spec: "Spec", judge: Judge, tasks: set[str]) -> Iterator[Problem]:

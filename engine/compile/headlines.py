@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from engine.compile.compilation import Compilation, Subject, locate_below
 from engine.core.graph import Step
+from engine.spec.headline import headline
 from stages import score
-from stages.evaluate.metrics.json_validity import JsonValidity
 
 if TYPE_CHECKING:
     from engine.spec.sections import Evaluation
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 _MOST = 4
 """At most so many metrics, besides the validation loss: a row of each experiment fits a terminal."""
-
-_NAMES = {"rouge": "rougeL", "classification": "macro_f1"}
-"""The value that stands for a metric with several; any other metric has a value of its own name."""
 
 
 def add_headlines(c: Compilation, subject: Subject, evaluation: Step) -> Step:
@@ -38,10 +35,3 @@ def headlines(section: "Evaluation") -> tuple[str, ...]:
     judged = [f"judge_{section.judge.scores[0]}"] if section.judge else []
     shown: Sequence[Metric] = rated or ([] if judged else section.metrics)
     return tuple(dict.fromkeys([*judged, *map(headline, shown)]))[:_MOST]
-
-
-def headline(metric: "Metric") -> str:
-    """The name of the value that stands for METRIC."""
-    if isinstance(metric, JsonValidity):
-        return "schema_rate" if metric.fields else "json_rate"
-    return _NAMES.get(metric.kind, metric.kind)

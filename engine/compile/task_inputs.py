@@ -1,4 +1,4 @@
-"""Turns the needs of a task's parameters into inputs of its step: files, rows of other tasks, and models on the hub."""
+"""Turns the needs of a task's parameters into inputs of its step: files, rows of other tasks, pairs, and models on the hub."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ class Makers:
     """The split step of another task."""
     fetched: Callable[[tuple[str, str], Location], Step]
     """The step that fetches a model from the hub, by id and revision."""
+    paired: Callable[[str, Location | None], Step]
+    """The step that makes pairs, by their name."""
 
 
 def needed_by(
@@ -55,6 +57,8 @@ def _needed(spec: "Spec", need: Need, where: Location | None, chain: tuple[str, 
     if need.model is not None:
         assert where is not None
         return makers.fetched(need.model, where).output()
+    if need.pairs is not None:
+        return makers.paired(need.pairs, where).output(need.file)
     if need.task is None:
         assert need.path is not None
         return Input(need.path, where=where)

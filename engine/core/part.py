@@ -13,7 +13,7 @@ _RESOURCE: JsonDict = {"resource": True}
 
 @dataclass(frozen=True)
 class Need:
-    """An input that a part of a step's parameters requires: a path, the rows of another task, or a model on the hub."""
+    """An input that a part of a step's parameters requires: a path, the rows of another task, pairs, or a model on the hub."""
 
     field: tuple[str | int, ...]
     """Path of the field that names it, inside the part."""
@@ -21,6 +21,9 @@ class Need:
     task: str | None = None
     split: str | None = None
     """Only this split of the task's rows; None: all rows that it generates."""
+    pairs: str | None = None
+    """Pairs of the spec: their step's output FILE."""
+    file: str = ""
     model: tuple[str, str] | None = None
     """A model on the hub: id and revision."""
     name: str = ""

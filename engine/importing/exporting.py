@@ -341,7 +341,7 @@ def _source(sheet: _Sheet, source: "Source", task: str) -> tuple[Any, dict[str, 
         if source.config:
             more["name"] = source.config
         return source.id, {**more, "split": source.split + limit, "revision": source.revision}
-    if source.kind in ("synthetic", "task"):
+    if source.kind in ("synthetic", "task", "pairs", "best_of"):
         sheet.cannot(f"the rows of task {task}, which a step makes: artifacts/split-{task}/train.jsonl once it is built")
         return f"artifacts/split-{task}/train.jsonl", {"ds_type": "json"}
     path = getattr(source, "path", "")

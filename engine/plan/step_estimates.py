@@ -15,7 +15,7 @@ from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of, parameters_of
-from stages import evaluate, export, generate, mix, predict, reference, split, tokenize, train
+from stages import evaluate, export, generate, mix, pair, predict, reference, split, tokenize, train
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         return (f"{tokens:,} tokens",)
     if step.kind is reference.KIND:
         return (f"{sum(part['pairs'] for part in metrics.values() if isinstance(part, dict)):,} pairs",)
+    if step.kind is pair.KIND:
+        return (f"{metrics['pairs']:,} pairs of {metrics['prompts']:,} prompts",)
     if step.kind is train.KIND:
         return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
     if step.kind is predict.KIND:

@@ -132,6 +132,7 @@ _LEGEND = "Green: up to date; blue: restored from the cache; orange: would run; 
 
 
 _EVALUATED_COLUMNS = ("step", "task", "rows in", "left out", "predictions")
+_PAIR_COLUMNS = ("step", "prompts", "pairs", "prompts without a pair", "mean margin", "tokens of chosen", "of rejected")
 
 
 def _funnel(data: ReportData) -> list[Block]:
@@ -158,7 +159,17 @@ def _funnel(data: ReportData) -> list[Block]:
         for node in data.built("predict")
         for task, values in _by_task(node.metrics)
     ]
-    return [*blocks, Table("Evaluated rows", _EVALUATED_COLUMNS, evaluated)] if evaluated else blocks
+    paired = [
+        [
+            node.name,
+            *(_count(node.metrics.get(key)) for key in ("prompts", "pairs")),
+            _reasons(node.metrics.get("left_out", {})),
+            *(_number(node.metrics.get(key)) for key in ("margin", "chosen_tokens", "rejected_tokens")),
+        ]
+        for node in data.built("pair")
+    ]
+    blocks += [Table("Answered rows", _EVALUATED_COLUMNS, evaluated)] if evaluated else []
+    return [*blocks, Table("Pairs made of answers", _PAIR_COLUMNS, paired)] if paired else blocks
 
 
 def _by_task(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

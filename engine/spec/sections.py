@@ -12,6 +12,7 @@ from engine.core.errors import Location
 from engine.core.part import Name, Part, recipe, resource
 from engine.spec.judge import Judge
 from engine.spec.models import Model
+from engine.spec.pairs import Pairs
 from engine.spec.positions import Key
 from engine.spec.sweep import MOST_POINTS, Point
 from engine.spec.tree import Node
@@ -77,11 +78,28 @@ class Split(Part):
         return self.column is not None or self.test_source is not None
 
 
+_OF_ANY_SPLIT = {"max_validation", "max_test", "seed"}
+"""What a split may set where the source assigns rows to splits."""
+
+
 class Task(generate.Rows):
     """One task that the model learns: rows of a source, prompts built from them, and the source of their completions."""
 
     split: Split = recipe(Split(), "How rows are divided into train, validation and test.")
     max_new_tokens: int = recipe(64, "Maximum number of tokens generated for a prediction.", gt=0)
+
+    @model_validator(mode="after")
+    def _divided_once(self) -> Self:
+        if self.source.split_column and (given := sorted(self.split.model_fields_set - _OF_ANY_SPLIT)):
+            message = "source {kind} keeps every row in the split of its prompt: remove split.{field}"
+            raise PydanticCustomError("divided_twice", message, {"kind": self.source.kind, "field": given[0], "at": ("split", given[0])})
+        return self
+
+    @property
+    def division(self) -> Split:
+        """How rows are divided: as `split` says, or by the source itself."""
+        column = self.source.split_column
+        return self.split.model_copy(update={"column": column}) if column else self.split
 
 
 class Tokenization(tokenize.Labels):
@@ -267,6 +285,7 @@ class Experiment(Part):
     mixture: Mixture | None = recipe(None, "The tasks to train on.")
     training: Training | None = recipe(None, "How the model is trained; leave out with `mixture` to evaluate the model as it is.")
     evaluation: Evaluation = recipe(Evaluation(), "How the model is evaluated.")
+    pairs: dict[Name, Pairs] = recipe({}, "Pairs of models' answers, by name, for tasks whose source is `pairs` or `best_of`.")
     benchmarks: Benchmarks | None = recipe(None, "Benchmarks for the trained model: tasks of lm-evaluation-harness, or your own.")
     merge: Merge | None = recipe(None, "Adapters to merge into the weights of their base.")
     export: Export | None = recipe(None, "Formats in which the trained model is exported; each export is asked held-out rows.")

@@ -47,6 +47,9 @@ class Selection(Part):
     limit: int | None = recipe(None, "Use only the first rows (that match `where`); no more are read.", gt=0)
     sample: Sample | None = recipe(None, "Use only a sample of the rows (of the first `limit`), chosen by content.")
 
+    split_column: ClassVar[str | None] = None
+    """The column in which the source itself assigns each row to a split; None if the task's split decides."""
+
     def group_column(self) -> str | None:
         """The column whose equal values keep rows in one split if the task sets none."""
         return None

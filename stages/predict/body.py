@@ -1,4 +1,4 @@
-"""Body of predict: models answer test rows, and optionally the likelihood of the references is measured."""
+"""Body of predict: models answer rows of a split, mostly test rows, and optionally the likelihood of the references is measured."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
 from stages.rows.prediction import FinishReason, Prediction
 from stages.rows.predictions import write_predictions
+from stages.rows.splits import SPLITS
 
 LOSS_DIGITS = 4
 """Decimal digits of losses; further digits depend on the rows that share a batch."""
@@ -30,8 +31,11 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     asking = questions(parameters, tokenizer, job.inputs.get("chat_template"))
     reader = Reader(parameters, asking, longest_sequence(model.config, virtual_tokens(job)))
     # All tasks are read before generation starts, so that errors show up early.
-    split = "validation" if job.group("validation") else "test"
-    exams = {task: reader.read(task, path, split) for task, path in sorted(job.group(split).items())}
+    asked = {split: job.group(split) for split in SPLITS}
+    exams = {
+        task: reader.read(task, {split: paths[task] for split, paths in asked.items() if task in paths})
+        for task in sorted({task for paths in asked.values() for task in paths})
+    }
     metrics: dict[str, Any] = {}
     for name, entrant in entrants(model, job):
         ends = asking.ends(job.inputs["model"], *adapter_folders(job, name))

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +82,10 @@ class Reader:
     longest: int | None
     """The model's maximum positions; None if unknown."""
 
-    def read(self, task: str, path: Path, split: str) -> Exam:
-        """The rows of a held-out split to answer, or to measure; raises UserError if none is left."""
+    def read(self, task: str, files: Mapping[str, Path]) -> Exam:
+        """The rows of one or several splits (FILES by split) to answer, or to measure; raises UserError if none is left."""
         exam = Exam()
-        for row in read_rows(path, unanswered=True):
+        for row in chain.from_iterable(read_rows(path, unanswered=True) for path in files.values()):
             exam.rows_in += 1
             tokens = self.asking.control_tokens(row)
             exam.control_tokens += tokens
@@ -99,8 +101,9 @@ class Reader:
                 exam.left_out["over length"] += 1
         if not exam.questions:
             reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(exam.left_out.items()))
+            split, path = list(files.items())[-1]
             hint = f"increase tasks.{task}.split.{split}, give the task more rows, or remove it from evaluation.tasks"
-            what = f"task '{task}' has no {split} rows to evaluate on"
+            what = f"task '{task}' has no {' or '.join(files)} rows to evaluate on"
             raise UserError(f"{what}: left out {reasons}" if reasons else what, Location(str(path)), hint)
         exam.limit(self.parameters.rows)
         return exam

@@ -91,7 +91,19 @@ source = { kind = "jsonl", path = "data/pairs.jsonl" }
 layout = "preference"
 split = { validation = 0.2, test = 0.2 }
 max_new_tokens = 3
+[pairs.sampled]
+task = "said"
+experiments = ["base"]
+samples = 3
+scores = [{ metric = "length", weight = -1.0 }]
+[tasks.said]
+max_new_tokens = 24
+[tasks.sampled]
+source = { kind = "pairs", pairs = "sampled" }
+layout = "preference"
 [mixture]
+tasks = ["pairs", "sampled"]
+[evaluation]
 tasks = ["pairs"]
 [training]
 method = { kind = "lora", r = 2 }

@@ -35,11 +35,28 @@ def metrics(place, step):
 def test_the_page_has_what_it_takes_from_a_supervised_model_to_a_preferred_one(followed):
     place, said = followed
     assert "reference-sft-brief" in said["engine plan"].stdout
-    assert said["engine plan"].stdout.count("reference-") == 1, "one reference for three values of beta"
+    assert said["engine plan"].stdout.count("reference-sft-brief") == 1, "one reference for two values of beta"
     assert said["engine build"].returncode == 0
     before, after = (metrics(place, f"evaluate-{name}")["brief"] for name in ("sft", "brief-beta_1_0"))
     assert after["length"] < before["length"] / 4
     assert after["exact_match"] > before["exact_match"] + 0.5
+
+
+def test_pairs_of_its_own_samples_teach_it_as_much_and_leave_held_out_prompts_out(followed):
+    place, _ = followed
+    made, divided = metrics(place, "pair-samples"), metrics(place, "split-own")
+    assert made["models"]["sft"]["chosen"] == made["pairs"] > 50 and made["margin"] == 1
+    assert made["chosen_tokens"] < made["rejected_tokens"] / 4
+    assert divided["validation"] and not divided["test"]
+
+    def prompts(task, *splits):
+        files = [place.root / f"artifacts/split-{task}/{split}.jsonl" for split in splits]
+        return {json.loads(line)["prompt"] for file in files for line in file.read_text().splitlines()}
+
+    for split in ("train", "validation"):
+        assert prompts("own", split) <= prompts("brief", split)
+    before, after = (metrics(place, f"evaluate-{name}")["brief"] for name in ("sft", "own"))
+    assert after["length"] < before["length"] / 4 and after["exact_match"] > before["exact_match"] + 0.5
 
 
 def test_rewards_are_recorded_for_every_step_and_for_held_out_pairs(followed):

@@ -24,7 +24,7 @@ from stages.evaluate.metrics.runaway_rate import RunawayRate
 from stages.evaluate.metrics.token_f1 import TokenF1
 from stages.evaluate.metrics.tool_calls import ToolCalls
 
-_Given = (
+Given = (
     Bleu
     | Chrf
     | Classification
@@ -40,9 +40,10 @@ _Given = (
     | TokenF1
     | ToolCalls
 )
+"""The metrics, as members of a family."""
 
-Metric = Annotated[_Given, Field(discriminator="kind"), named]
+Metric = Annotated[Given, Field(discriminator="kind"), named]
 """Metrics that a spec may list."""
 
-AnyMetric = Annotated[_Given | JudgeScores, Field(discriminator="kind"), named]
+AnyMetric = Annotated[Given | JudgeScores, Field(discriminator="kind"), named]
 """Metrics of a step: with `[evaluation.judge]`, also the judge's scores."""

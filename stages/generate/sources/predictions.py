@@ -31,12 +31,16 @@ class Predictions(Selection):
         return COLUMNS
 
     def read(self, files: Sequence[Path]) -> Iterator[Located]:
-        """Each answer in FILES[0] with the carried columns of its row in FILES[1]; raises UserError if that row is missing."""
-        answers, asked = files
-        carried = {str(row["id"]): row.get(CARRIED, {}) for _, row in read_objects(asked)}
+        """Each answer in FILES[0] with the carried columns of its row in the other FILES; raises UserError if that row is missing."""
+        answers, *asked = files
+        carried = {str(row["id"]): row.get(CARRIED, {}) for path in asked for _, row in read_objects(path)}
         for where, one in located_predictions(answers, self.task):
             if one.id not in carried:
-                raise UserError(f"this answer belongs to row {one.id}, which is not in {asked}", where, "build the predictions again")
+                raise UserError(
+                    f"this answer belongs to row {one.id}, which is not in {' or '.join(map(str, asked))}",
+                    where,
+                    "build the predictions again",
+                )
             references = list(one.references) or [text for text in (one.reference,) if text is not None]
             values = (one.id, one.prompt, one.reference, references, one.answer, one.finish_reason, carried[one.id])
             yield where, dict(zip(COLUMNS, values, strict=True))

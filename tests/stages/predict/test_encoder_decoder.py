@@ -58,9 +58,9 @@ def test_question_and_answer_each_have_all_the_positions(tmp_path, model, encode
     rows = write_lines(tmp_path / "test.jsonl", [*texts(2), {"id": "long", "prompt": "say one " * 60, "completion": "one"}])
     if not kept:
         with pytest.raises(UserError, match="left out 3 for over length"):
-            Reader(parameters, asking, 40).read("words", rows, "test")
+            Reader(parameters, asking, 40).read("words", {"test": rows})
         return
-    found = Reader(parameters, asking, 40).read("words", rows, "test").counts()
+    found = Reader(parameters, asking, 40).read("words", {"test": rows}).counts()
     assert (found["rows_out"], found["truncated"], found["left_out"]) == (kept, 0, {"over length": 1})
     assert "references_cut" not in found
 
