@@ -72,7 +72,7 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
         model=subject.stem,
         tasks=tasks,
         held_out=section.held_out,
-        trained_on=mixture.tasks if (mixture := subject.spec.experiment.mixture) else (),
+        trained_on=subject.spec.experiment.trained_tasks,
         metrics=(*section.metrics, *judged),
         compare=_others(subject),
         statistics=section.statistics,
@@ -329,8 +329,7 @@ def _unpredictable(subject: Subject, name: str) -> list[Problem]:
     share, given = (split.shares[1], split.fixed) if section.split == "test" else (split.shares[0], split.column is not None)
     if task.source.split_column and section.split == "test":
         what = f"task '{name}' has no test rows: it is made of answers to train and validation rows"
-        answered = spec.experiment.pairs.get(getattr(task.source, "pairs", ""))
-        way_out = f'evaluate the task whose prompts are answered: evaluation.tasks = ["{answered.task}"]' if answered else None
+        way_out = f'evaluate the task that was answered: evaluation.tasks = ["{spec.experiment.asked_task(name)}"]'
         found.append(Problem(what, spec.where("tasks", name), way_out))
     elif share == 0 and not given:
         what = f"task '{name}' is evaluated, but its split has no {section.split} rows"

@@ -94,10 +94,10 @@ def _data(project: "Project", source: "Source", licences: Mapping[tuple[str, str
         return
     yield "## Data\n"
     yield from ("| task | source | teacher | training rows | licence |", "|---|---|---|---|---|")
-    for task in source.spec.experiment.mixture.tasks:
+    for task in source.spec.experiment.trained_tasks:
         described = source.spec.experiment.tasks[task]
         origin, teacher = described.source, described.teacher
-        where = next((str(getattr(origin, key)) for key in ("id", "path", "generator") if getattr(origin, key, None)), "")
+        where = next((str(getattr(origin, key)) for key in ("id", "path", "generator", "pairs") if getattr(origin, key, None)), "")
         at = f" at `{revision}`" if (revision := getattr(origin, "revision", None)) else ""
         rows = project.store().metrics(f"metrics/split-{task}.json").get("train", "")
         licence = licences.get(("dataset", where), "not stated by the source")

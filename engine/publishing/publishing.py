@@ -64,8 +64,8 @@ def complete(project: "Project", source: "Source", target: str | None) -> dict[s
 def _licences(source: "Source") -> Iterator[tuple[tuple[str, str], str]]:
     """The licences that the hub states for the base and the data sets of SOURCE."""
     asked: list[tuple[str, Any, Any]] = [("model", *base)] if (base := source.hub_base) else []
-    if source.spec and source.spec.experiment.mixture:
-        origins = [source.spec.experiment.tasks[task].source for task in source.spec.experiment.mixture.tasks]
+    if source.spec:
+        origins = [source.spec.experiment.tasks[task].source for task in source.spec.experiment.trained_tasks]
         asked += [("dataset", origin.id, origin.revision) for origin in origins if origin.kind == "hub"]
     for kind, name, revision in asked:
         if name and revision and (found := licence_of(kind, name, revision)):

@@ -61,8 +61,8 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
             taken = graph[f"benchmark-{name}"] if experiment.benchmarks else None
             values = scores_of(taken, store) if taken else {}
             fresh = taken is None or plan[taken.name].action is Action.KEEP
-            tasks = experiment.mixture.tasks if experiment.mixture else ()
-            found.append(Result(name, tasks, method_name(spec), digest, scores, intervals, compared, current, split, tested, values, fresh))
+            trained = experiment.trained_tasks, method_name(spec)
+            found.append(Result(name, *trained, digest, scores, intervals, compared, current, split, tested, values, fresh))
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
 

@@ -18,6 +18,8 @@ from engine.spec.sweep import MOST_POINTS, Point
 from engine.spec.tree import Node
 from stages import benchmark, evaluate, export, generate, merge, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
+from stages.generate.sources.best_of import BestOf
+from stages.generate.sources.pairs import Pairs as PairRows
 from stages.mix.samplers import Proportional, Sampler, Weights
 from stages.models.attention import Attention
 from stages.process.numerics import Numerics
@@ -187,7 +189,9 @@ class Evaluation(predict.Asking):
     """The tasks on which the trained model is evaluated, the metrics, and the models that it is compared with."""
 
     tasks: tuple[Name, ...] = recipe(
-        (), "The tasks to evaluate on; default: those of the mixture; without a training, all tasks that are not in `held_out`."
+        (),
+        "The tasks to evaluate on; default: those of the mixture, for one made of answers the task that was answered; without a "
+        "training, all tasks that are not in `held_out`.",
     )
     held_out: tuple[Name, ...] = recipe(
         (), "Tasks whose rows are scored by likelihood (loss and perplexity), without generating predictions."
@@ -301,7 +305,19 @@ class Experiment(Part):
     def evaluated_tasks(self) -> tuple[str, ...]:
         """The tasks for which the model generates predictions."""
         others = self.mixture.tasks if self.mixture else (name for name in self.tasks if name not in self.evaluation.held_out)
-        return self.evaluation.tasks or tuple(others)
+        return self.evaluation.tasks or tuple(dict.fromkeys(self.asked_task(name) for name in others))
+
+    @property
+    def trained_tasks(self) -> tuple[str, ...]:
+        """The tasks of the mixture and, where one is made of answers, the task whose prompts were answered."""
+        mixed = self.mixture.tasks if self.mixture else ()
+        return tuple(dict.fromkeys((*mixed, *(self.asked_task(name) for name in mixed))))
+
+    def asked_task(self, name: str) -> str:
+        """The task whose prompts the rows of task NAME have: itself, unless its rows are made of answers to another one."""
+        task = self.tasks.get(name)
+        pairs = self.pairs.get(task.source.pairs) if task and isinstance(task.source, BestOf | PairRows) else None
+        return pairs.task if pairs else name
 
     @model_validator(mode="after")
     def _mixture_with_training(self) -> Self:

@@ -62,6 +62,13 @@ def test_every_sample_is_a_step_over_train_and_validation_rows_that_all_pairs_sh
     assert (graph["split-made"].parameters.validation, graph["split-made"].parameters.test) == (0, 0)
 
 
+def test_what_was_answered_is_evaluated_and_counts_as_trained_on(compiled):
+    found = compiled(sft=SFT, toy=spec(evaluated=""))
+    assert found.problems == []
+    parameters = found.graph()["evaluate-toy"].parameters
+    assert (parameters.tasks, parameters.trained_on) == (("a",), ("made", "a"))
+
+
 def test_answers_of_several_experiments_and_of_points_of_a_sweep(compiled):
     both = SAMPLED.replace('["sft"]', '["sft", "other"]').replace("samples = 2", 'decoding = "greedy"')
     sweep = "[sweep.grid]\ntraining.objective.beta = [0.1, 0.5]\n"
@@ -97,9 +104,9 @@ def test_the_best_answers_are_rows_of_a_supervised_task(compiled):
     ("text", "what", "hint"),
     [
         (
-            spec(evaluated=""),
+            spec(evaluated='tasks = ["made"]'),
             "task 'made' has no test rows: it is made of answers to train and validation rows",
-            'evaluation.tasks = ["a"]',
+            'the task that was answered: evaluation.tasks = ["a"]',
         ),
         (spec(SAMPLED.replace('"a"', '"b"')), "this spec has no task 'b'", "a"),
         (spec(SAMPLED.replace("pairs.own", "pairs.owl")), "this spec has no [pairs.own]", "owl"),
