@@ -31,7 +31,7 @@ def test_given_values_have_a_place_and_defaults_have_none(tmp_path, write, valid
 def test_values_come_in_the_order_of_the_sections(tmp_path, write, valid):
     sections = dict.fromkeys(item.key.split(".")[0] for item in explain(load_spec(write(valid), tmp_path)))
     before = ["experiment", "model", "tasks", "tokenization", "mixture", "training", "evaluation"]
-    assert list(sections) == [*before, "benchmarks", "merge", "export", "sweep", "resources"]
+    assert list(sections) == [*before, "pairs", "benchmarks", "merge", "export", "sweep", "resources"]
 
 
 def test_arrays_of_tables_and_maps_are_taken_apart(tmp_path, write, valid):
