@@ -24,7 +24,7 @@ INSTALLED = {source.__name__: source for source in (Seq2SeqTrainingArguments, SF
 TRAINERS = {name: [field.name for field in dataclasses.fields(source)] for name, source in INSTALLED.items()}
 TRAINERS["others"] = [*FOREIGN, *WITHOUT_KEY]
 TRAINERS |= tomllib.loads((Path(__file__).parent / "foreign_names.toml").read_text())
-GENERIC = {"name", "path", "revision", "split"}
+GENERIC = {"name", "path", "revision", "split", "task"}
 """Words of ours with a meaning in many tables: what is meant by one in a wrong table cannot be told."""
 
 
