@@ -106,13 +106,15 @@ def _tables(
     from engine.results.sweeps import sweep_table, sweeps
     from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, comparison_table, score_table
 
-    columns, rows = score_table(found, shown, intervals is not False, sort)
-    if intervals is None and not render.fits(columns, rows):
-        columns, rows = score_table(found, shown, sort=sort)
-    ranked = any(cell.endswith(("*", "~")) for row in rows for cell in row)
-    yield _Table(f"{shown} on held-out rows", columns, rows, STANDING_LEGEND if ranked else None)
-    for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
-        yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
+    # The win rate is a value of two models: it has no table of single ones.
+    if any(shown in scores for result in found for scores in result.scores.values()):
+        columns, rows = score_table(found, shown, intervals is not False, sort)
+        if intervals is None and not render.fits(columns, rows):
+            columns, rows = score_table(found, shown, sort=sort)
+        ranked = any(cell.endswith(("*", "~")) for row in rows for cell in row)
+        yield _Table(f"{shown} on held-out rows", columns, rows, STANDING_LEGEND if ranked else None)
+        for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
+            yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
     if rows := benchmark_table(found):
         yield _Table("benchmarks", BENCHMARK_COLUMNS, rows)
     columns, rows, legend = comparison_table(found, shown)

@@ -17,16 +17,20 @@ from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from engine.spec.judge import PROMPT, Judge
+from engine.spec.judge import Judge
 from engine.spec.models import TrainedModel
 from stages import evaluate, generate, predict
 from stages.chat.markers import Markers
 from stages.evaluate.metrics.judge_scores import JudgeScores
-from stages.generate.sources.predictions import COLUMNS, Predictions
+from stages.generate.sources.duels import COLUMNS as DUEL_COLUMNS
+from stages.generate.sources.duels import Duels
+from stages.generate.sources.predictions import COLUMNS as PREDICTION_COLUMNS
+from stages.generate.sources.predictions import Predictions
 from stages.tokenize.masks import Delimited
 
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
+    from engine.spec.versus import Versus
 
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies for over-long rows that also apply to prompts without a completion; with any other policy, a prompt that is too long is an
@@ -66,6 +70,7 @@ def add_evaluation(c: Compilation, subject: Subject, task_of: TaskOf, subject_of
     reads = {role: one.file for role, one in answers.items()}
     rows = {task: own.inputs[_role(subject.spec, task)] for task in tasks}
     reads |= _add_judgements(c, subject.spec, {role: one for role, one in answers.items() if one.task in rows}, rows)
+    reads |= _add_verdicts(c, subject.spec, answers, rows)
     judge = section.judge
     judged = [JudgeScores(scores=judge.scores, lowest=judge.lowest, highest=judge.highest)] if judge else []
     parameters = evaluate.Parameters(
@@ -349,7 +354,7 @@ def _add_judgements(c: Compilation, spec: "Spec", answers: Mapping[str, Answers]
     judge = spec.experiment.evaluation.judge
     if judge is None:
         return {}
-    c.problems += _unknown_in_judge(spec, judge, {one.task for one in answers.values()})
+    c.problems += _unknown_in_judge(spec, "judge", judge, PREDICTION_COLUMNS, {one.task for one in answers.values()})
     found = {}
     for role, one in answers.items():
         step = _judge_step(c, spec, judge, one, [rows[one.task]])
@@ -361,7 +366,7 @@ def add_judgement(c: Compilation, spec: "Spec", task: str, whose: str, answers: 
     """Add the step in which the judge of SPEC, which has one, scores the ANSWERS to ROWS of TASK; WHOSE stands in its name."""
     judge = spec.experiment.evaluation.judge
     assert judge
-    c.problems += _unknown_in_judge(spec, judge, {task})
+    c.problems += _unknown_in_judge(spec, "judge", judge, PREDICTION_COLUMNS, {task})
     return c.add(_judge_step(c, spec, judge, Answers(task, whose, spec, answers), rows), spec)
 
 
@@ -375,7 +380,16 @@ def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, ro
         teacher=judge.requested(),
         carry=(_ID,),
     )
-    section = ("evaluation", "judge")
+    name = "-".join(part for part in ("judge", answers.whose, answers.task, judge.name) if part)
+    description = f"Judge scores of the predictions of {answers.whose} on {answers.task}."
+    return _asked(c, spec, "judge", name, parameters, (answers.file, *rows), description)
+
+
+def _asked(
+    c: Compilation, spec: "Spec", chat: str, name: str, parameters: generate.Parameters, files: Sequence[Input], description: str
+) -> Step:
+    """A step that asks the chat model of `[evaluation.CHAT]` about the rows of FILES."""
+    section = ("evaluation", chat)
     inside = locate_below(spec, section)
 
     def locate(path: tuple[str | int, ...]) -> Location | None:
@@ -383,10 +397,37 @@ def _judge_step(c: Compilation, spec: "Spec", judge: Judge, answers: Answers, ro
 
     reads, wrong = needed_by(spec, parameters, locate, (), _NO_MAKERS)
     c.problems += wrong
-    reads |= {f"source/{number}": file for number, file in enumerate([answers.file, *rows])}
-    name = "-".join(part for part in ("judge", answers.whose, answers.task, judge.name) if part)
-    description = f"Judge scores of the predictions of {answers.whose} on {answers.task}."
+    reads |= {f"source/{number}": file for number, file in enumerate(files)}
     return Step(name, generate.KIND, parameters, reads, description, spec.where(*section), locate)
+
+
+def _add_verdicts(c: Compilation, spec: "Spec", answers: Mapping[str, Answers], rows: Mapping[str, Input]) -> dict[str, Input]:
+    """Add a step for each of ANSWERS (by role) of another model, in which `[evaluation.versus]` compares it with ours.
+
+    Returns the inputs of `evaluate`, by role.
+    """
+    versus = spec.experiment.evaluation.versus
+    if versus is None:
+        return {}
+    c.problems += _unknown_in_judge(spec, "versus", versus, DUEL_COLUMNS, set(rows))
+    found = {}
+    for role, other in answers.items():
+        if not role.startswith("compare/") or other.task not in rows:
+            continue
+        parameters = generate.Parameters(
+            source=Duels(task=other.task),
+            prompts=(versus.prompt,),
+            system=versus.system,
+            empty_fields="allow",
+            teacher=versus.requested(),
+            carry=(_ID, "ours"),
+        )
+        ours = answers[f"predictions/{other.task}"]
+        name = "-".join(part for part in ("versus", ours.whose, other.whose, other.task, versus.name) if part)
+        description = f"Verdicts on the answers of {ours.whose} and {other.whose} to {other.task}."
+        step = _asked(c, spec, "versus", name, parameters, (ours.file, other.file, rows[other.task]), description)
+        found[role.replace("compare/", "versus/", 1)] = c.add(step, spec).output("rows.jsonl")
+    return found
 
 
 def _never(*asked: object) -> Step:
@@ -396,16 +437,18 @@ def _never(*asked: object) -> Step:
 _NO_MAKERS = Makers(_never, _never, _never)
 
 
-def _unknown_in_judge(spec: "Spec", judge: Judge, tasks: set[str]) -> Iterator[Problem]:
-    """A problem for each unknown variable in the templates of JUDGE, and for each column that a task does not carry."""
+def _unknown_in_judge(
+    spec: "Spec", name_of_judge: str, judge: "Judge | Versus", columns: Sequence[str], tasks: set[str]
+) -> Iterator[Problem]:
+    """A problem for each variable in the templates of JUDGE that is not in COLUMNS, and for each column that a task does not carry."""
     from stages.rows.templates import Template
 
     for key, template in (("prompt", judge.prompt), ("system", judge.system)):
-        if not isinstance(template, str) or template == PROMPT:
+        if not isinstance(template, str) or template == type(judge).model_fields[key].default:
             continue
-        where = spec.where("evaluation", "judge", key)
-        for name in sorted(Template(template, key).fields - set(COLUMNS)):
-            hint = f"{did_you_mean(name, COLUMNS)} (for a column of the task, write fields.{name})"
+        where = spec.where("evaluation", name_of_judge, key)
+        for name in sorted(Template(template, key).fields - set(columns)):
+            hint = f"{did_you_mean(name, columns)} (for a column of the task, write fields.{name})"
             yield Problem(f"unknown variable '{name}' in the judge's {key}", where, hint)
         for task in sorted(tasks):
             carried = spec.experiment.tasks[task].carry

@@ -89,7 +89,7 @@ def headline(found: "Sequence[Result]", metric: str) -> list[str]:
         said.append(f"Experiments trained on one task reach at best {number(value)} on any other ({name} on {task}).")
     if len({result.split for result in found}) > 1:
         said.append("Not ranked: values of different splits are not comparable.")
-    elif len(found) > 1 and metric not in WITHOUT_BETTER and not any(ranks.values()):
+    elif len(found) > 1 and tasks and metric not in WITHOUT_BETTER and not any(ranks.values()):
         said.append("Not ranked: there are no intervals here; engine build restores them, with --pull from DVC's remote.")
     if stale := [result.experiment for result in found if not result.current]:
         said.append(f"Out of date, or not restored here: {_and(stale)}.")

@@ -73,6 +73,8 @@ def method_name(spec: "Spec") -> str:
 
 def chosen_metric(found: Sequence[Result], wanted: str | None) -> str:
     """The metric WANTED, or the first measured one if it is None; raises UserError if WANTED was not measured."""
+    if wanted and any(one["metric"] == wanted for result in found for one in result.comparisons):
+        return wanted
     return measured_metric([result.scores for result in found], wanted)
 
 

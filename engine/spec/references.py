@@ -53,7 +53,7 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
     """A problem for each relative path out of the workspace: it would refer to a different file on every machine."""
     tasks = _exactly(document, ("tasks",))
     named = [(place, node) for place, node in tasks.walk() if place[-1] in ("path", "file")] if tasks else []
-    judge = [("evaluation", "judge", key, "file") for key in ("prompt", "system")]
+    judge = [("evaluation", chat, key, "file") for chat in ("judge", "versus") for key in ("prompt", "system")]
     model = [("model", key) for key in ("path", "gguf", "adapter")]
     places = [*model, ("benchmarks", "folder"), *judge, *(("tasks", *place) for place, _ in named)]
     for path in dict.fromkeys(places):
@@ -65,7 +65,7 @@ def _escaping_paths(document: Node) -> Iterator[tuple[Key, Problem]]:
 
 def _broken_templates(document: Node) -> Iterator[tuple[Key, Problem]]:
     templates = [("tasks", task, key) for task in _tasks(document) for key in ("prompts", "system")]
-    for path in (*templates, *(("evaluation", "judge", key) for key in ("prompt", "system"))):
+    for path in (*templates, *(("evaluation", chat, key) for chat in ("judge", "versus") for key in ("prompt", "system"))):
         for place, node, template in _texts(document, path):
             if "{" in template and (why := template_error(template)):
                 yield place, Problem(f"invalid Jinja template: {why}", node.value)

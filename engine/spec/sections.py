@@ -16,6 +16,7 @@ from engine.spec.pairs import Pairs
 from engine.spec.positions import Key
 from engine.spec.sweep import MOST_POINTS, Point
 from engine.spec.tree import Node
+from engine.spec.versus import Versus
 from stages import benchmark, evaluate, export, generate, merge, predict, tokenize, train
 from stages.evaluate.metrics import EosRate, ExactMatch, Length, Metric, Rouge
 from stages.generate.sources.best_of import BestOf
@@ -205,6 +206,16 @@ class Evaluation(predict.Asking):
     )
     statistics: evaluate.Statistics = recipe(evaluate.Statistics(), "Confidence intervals and significance tests.")
     judge: Judge | None = recipe(None, "A chat model that scores every prediction.")
+    versus: Versus | None = recipe(
+        None, "A chat model that says, row by row, whose answer is better: this model's or that of a model in `compare`."
+    )
+
+    @model_validator(mode="after")
+    def _somebody_to_compare(self) -> Self:
+        if self.versus and not self.compare:
+            message = 'versus compares with the models in evaluation.compare, which names none: set compare = ["base"]'
+            raise PydanticCustomError("nobody", message, {"at": ("versus",)})
+        return self
 
     @model_validator(mode="after")
     def _each_task_once(self) -> Self:

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.core.errors import Location, UserError
 from stages.evaluate import Parameters
 from stages.evaluate.judgements import with_judgements
 from stages.evaluate.metrics.judge_scores import JudgeScores
+from stages.evaluate.metrics.statistic import mean_of
 from stages.evaluate.pairing import Pair
 from stages.evaluate.scores import PAIRED_BOOTSTRAP, Difference, Measured, Score, measure
+from stages.evaluate.verdicts import WIN_RATE, wins
 from stages.process.job import Job, Metrics
 from stages.rows.prediction import Prediction
 from stages.rows.predictions import read_predictions
@@ -45,6 +49,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     measured = {task: measure(rows, parameters.metrics, job.inputs[f"predictions/{task}"]) for task, rows in found.items()}
     scores = {parameters.model: {task: one.scores(parameters.statistics) for task, one in measured.items()}}
     compared: list[Compared] = []
+    outcomes: dict[str, dict[str, dict[str, Any]]] = {}
     for name in parameters.compare:
         others = {task: _open(parameters, job, f"compare/{name}/{task}", task) for task in tasks}
         theirs = {task: measure(rows, parameters.metrics, job.inputs[f"compare/{name}/{task}"]) for task, rows in others.items()}
@@ -52,9 +57,14 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         for task in tasks:
             pair = Pair(found[task], others[task], job.inputs[f"predictions/{task}"], job.inputs[f"compare/{name}/{task}"])
             differences = _differences(parameters, pair, measured[task], theirs[task])
+            if verdicts := job.inputs.get(f"versus/{name}/{task}"):
+                difference, counts = _win_rate(parameters, verdicts, pair)
+                differences |= {WIN_RATE: difference} if difference else {}
+                outcomes.setdefault(task, {})[name] = counts
             compared += [Compared(task, metric, name, difference) for metric, difference in differences.items()]
     _write(parameters, job, scores, compared, measured)
-    return {task: _metrics(task, values, measured[task], compared) for task, values in scores[parameters.model].items()}
+    found_metrics = {task: _metrics(task, values, measured[task], compared) for task, values in scores[parameters.model].items()}
+    return {task: values | ({"versus": outcomes[task]} if task in outcomes else {}) for task, values in found_metrics.items()}
 
 
 def _open(parameters: Parameters, job: Job, role: str, task: str) -> list[Prediction]:
@@ -77,6 +87,25 @@ def _differences(parameters: Parameters, pair: Pair, ours: Measured, theirs: Mea
     if [one.id for one in yours] != [one.id for one in pair.theirs]:
         theirs = measure(yours, parameters.metrics, pair.theirs_at)
     return ours.differences(theirs, parameters.statistics)
+
+
+def _win_rate(parameters: Parameters, verdicts: Path, pair: Pair) -> tuple[Difference | None, dict[str, Any]]:
+    """Our win rate against theirs, and the numbers of rows by outcome; no difference if no row was judged.
+
+    A row counts as 1 for a win, 0 for a loss and 0.5 for a tie, the mean over both orders of the answers; what is theirs is the rest of 1.
+    So the bootstrap draws rows with both their verdicts, and the permutation test exchanges the sides of rows.
+    """
+    found = wins(verdicts, *pair.common())
+    scores = list(found.by_row.values())
+    if not scores:
+        return None, found.counts()
+    ours, theirs = (
+        Measured((statistic,), np.asarray(statistic.rows, np.float64))
+        for statistic in (mean_of(WIN_RATE, scores, bounded=True), mean_of(WIN_RATE, [1 - score for score in scores], bounded=True))
+    )
+    difference = ours.differences(theirs, parameters.statistics)[WIN_RATE]
+    rate = ours.scores(parameters.statistics)[WIN_RATE]
+    return difference, {**{key: round(getattr(rate, key), DIGITS) for key in ("value", "low", "high")}, **found.counts()}
 
 
 def _metrics(task: str, scores: Mapping[str, Score], measured: Measured, compared: list[Compared]) -> Metrics:

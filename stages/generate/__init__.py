@@ -11,6 +11,7 @@ from stages.generate.cleaning.overlap import Overlap
 from stages.generate.layout import Layout
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.sources import Members, Source
+from stages.generate.sources.duels import Duels
 from stages.generate.sources.predictions import Predictions
 from stages.generate.teachers import Teacher
 
@@ -65,8 +66,8 @@ class HeldOut(Part):
 class Parameters(Rows):
     """How the rows of a task are generated, grouped and split."""
 
-    source: Annotated[Members | Predictions, Field(discriminator="kind"), named] = recipe(  # type: ignore[assignment]  # frozen, so covariant
-        description="Source of the rows, or a model's answers to them."
+    source: Annotated[Members | Duels | Predictions, Field(discriminator="kind"), named] = recipe(  # type: ignore[assignment]  # frozen, so covariant
+        description="Source of the rows, or models' answers to them."
     )
     group_by: str | None = recipe(None, "Column whose equal values keep rows in one split.")
     split_column: str | None = recipe(None, "Column with the split that the source assigns to a row.")

@@ -17,6 +17,6 @@ from stages.generate.sources.task import TaskRows
 from stages.generate.sources.text import Text
 
 Members = BestOf | Csv | Hub | Json | Jsonl | Pairs | Parquet | Synthetic | TaskRows | Text
-"""The sources that a spec may use; `predictions`, which compiling an evaluation wires, is none of them."""
+"""The sources that a spec may use; `predictions` and `duels`, which compiling an evaluation wires, are none of them."""
 
 Source = Annotated[Members, Field(discriminator="kind"), named]

@@ -56,6 +56,40 @@ def graph(tmp_path):
     return make
 
 
+VERSUS = '[evaluation.versus]\nteacher = { model = "m", base_url = "http://localhost:1" }'
+
+
+def test_the_answers_of_every_other_model_are_compared_with_ours(graph):
+    found = graph(spec("one", ["a"], f'compare = ["base", "two"]\n{VERSUS}'), spec("two", ["a"]))
+    evaluated = found["evaluate-one"].inputs
+    for name, whose in (("two", "two"), ("base", "tiny-base")):
+        step = found[f"versus-one-{whose}-a"]
+        assert evaluated[f"versus/{name}/a"].path == f"{step.artifact}/rows.jsonl"
+        assert [step.inputs[f"source/{number}"] for number in range(3)] == [
+            evaluated["predictions/a"],
+            evaluated[f"compare/{name}/a"],
+            found["predict-one"].inputs["test/a"],
+        ]
+        assert step.parameters.carry == ("id", "ours")
+    assert found["evaluate-two"].inputs.keys() == {"predictions/a"}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "what"),
+    [
+        (VERSUS, "versus compares with the models in evaluation.compare, which names none"),
+        (
+            f'compare = ["base"]\n{VERSUS}\nprompt = "{{{{ fields.text }}}}"',
+            "uses the column 'text', which is not in the carry of task 'a'",
+        ),
+        (f'compare = ["base"]\n{VERSUS}\nprompt = "{{{{ prediction }}}}"', "unknown variable 'prediction'"),
+    ],
+)
+def test_verdicts_that_cannot_be_asked_for_are_refused(graph, evaluation, what):
+    with pytest.raises(UserError, match=what):
+        graph(spec("one", ["a"], evaluation))
+
+
 def test_validation_rows_are_asked_where_the_spec_says_so(graph):
     found = graph(spec("one", ["a"], 'split = "validation"\ncompare = ["base", "two"]'), spec("two", ["a"], 'compare = ["base"]'))
     asked = {role: item.path for role, item in found["predict-one"].inputs.items() if item.path.startswith("artifacts/split")}

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import render
+from engine.core.errors import UserError
 from engine.results.ranking import Standing, headline, standings
-from engine.results.table import Result, comparison_table, score_table, value_rows
+from engine.results.table import Result, chosen_metric, comparison_table, score_table, value_rows
 
 TASKS = ("a", "b")
 
@@ -45,6 +46,15 @@ def test_of_perplexity_the_lowest_is_best_and_of_length_none():
     assert standings(found, "perplexity", "a") == {"one": Standing.WORSE, "two": Standing.BEST}
     assert [row[0] for row in score_table(found, "perplexity", sort="a")[1]] == ["two", "one"]
     assert standings([result("one", metric="length", a=(9.0, 8.0, 10.0))] * 2, "length", "a") == {}
+
+
+def test_a_value_of_two_models_has_a_table_of_comparisons_and_no_ranking():
+    won = {**compared("a", "base", True), "metric": "win_rate"}
+    found = [result("one", comparisons=(won,), a=(0.9, 0.8, 1.0)), result("two", a=(0.5, 0.4, 0.6))]
+    assert chosen_metric(found, "win_rate") == "win_rate" and headline(found, "win_rate") == []
+    assert [row[:4] for row in comparison_table(found, "win_rate")[1]] == [["one", "a", "yes", "base"]]
+    with pytest.raises(UserError, match="no experiment has the metric 'win_rat'"):
+        chosen_metric(found, "win_rat")
 
 
 def test_an_interval_without_zero_beside_a_large_p_is_explained():
