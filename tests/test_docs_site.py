@@ -7,7 +7,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import yaml
@@ -136,7 +136,7 @@ def test_every_link_of_the_reference_has_its_heading():
     pages = reference.pages()
     for name, text in pages.items():
         for page, anchor in re.findall(r"\]\(([\w.]*)#([\w-]+)\)", text):
-            target = pages[f"spec/{page}" if page else name]
+            target = pages[(PurePosixPath(name).parent / page).as_posix() if page else name]
             assert anchors(target).count(anchor) == 1, f"{name}: {page}#{anchor}"
 
 

@@ -1,4 +1,5 @@
-"""The pages of the reference that follow from the code: the commands, from the command line's own parser, and the specs, from their models.
+"""The pages of the reference that follow from the code: the commands, from the command line's own parser, with exit codes and JSON output,
+and the specs, from their models.
 
 `--write` writes them, `--check` exits with 1 where a page is not what the code says.
 """
@@ -8,14 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import reference_cli, reference_spec
+from tools import reference_cli, reference_exit_codes, reference_json, reference_spec
 
 ROOT = Path(__file__).parents[1] / "docs/reference"
 
 
 def pages() -> dict[str, str]:
     """The text of every generated page, by its place below docs/reference."""
-    return {"cli.md": reference_cli.page(), **{f"spec/{name}": text for name, text in reference_spec.pages().items()}}
+    pages = {"cli.md": reference_cli.page(), "exit-codes.md": reference_exit_codes.page(), "json.md": reference_json.page()}
+    return pages | {f"spec/{name}": text for name, text in reference_spec.pages().items()}
 
 
 def write(root: Path) -> list[str]:

@@ -3,17 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from engine.cli import app
 from engine.cli import main as cli
 from tools.markdown import GENERATED, cell, table
-
-_EXIT_CODES = (
-    (app.NOTHING_TO_DO, "done; of `engine plan`: nothing to do"),
-    (app.MISTAKE, "an error in a spec, in data or in the command line, or a failed check; stderr says which"),
-    (app.SOMETHING_TO_DO, "of `engine plan`: something would run or may run; of any command: an unknown option or a wrong argument"),
-    (app.PREEMPTED, "the build was preempted (SIGTERM) and has saved its trainings: run the same command to resume"),
-    (app.INTERRUPTED, "^C: finished steps are kept; run the same command to resume"),
-)
 
 
 def page() -> str:
@@ -31,7 +22,7 @@ def page() -> str:
     for name, verb in verbs.items():
         words = " ".join(["engine", name, *(_shown(parameter) for parameter in verb.params)])
         parts += [f"## engine {name}", f"    {words}", verb.help, _parameters(verb)]
-    parts += ["## Exit codes", table(("code", "means"), [(f"`{code}`", text) for code, text in _EXIT_CODES])]
+    parts += ["## Exit codes", "[A page of their own](exit-codes.md) says what each means. What `--json` prints: [JSON output](json.md)."]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes; docs/reference/exit-codes.md is written from where the commands use them."""
 
 Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace. Default: all.")]
 Targets = Annotated[

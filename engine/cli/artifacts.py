@@ -48,7 +48,7 @@ def adapters(
         found += tuple(one for one in past(project.root, store, [one.digest for one in known]) if not specs or one.spec in named)
     found = tuple(one for one in found if one in wanted)
     if json:
-        render.as_json(as_data(found))
+        render.as_json({"adapters": as_data(found)})
     elif found:
         render.table("adapters", *rows(found, measured_metric([one.metrics for one in found], metric)))
     else:

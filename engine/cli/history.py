@@ -69,7 +69,7 @@ def accept(
     ready(project.root)
     accepted = keep(project, steps)
     if json:
-        render.as_json(as_data(accepted))
+        render.as_json({"accepted": as_data(accepted)})
         return
     for name in dict.fromkeys(steps):
         render.note(next((str(one) for one in accepted if one.step.name == name), f"{name} is up to date: nothing to accept"))

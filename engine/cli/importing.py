@@ -148,7 +148,7 @@ def _explain(found: "Import", root: Path, rows: int, python: str | None, json: b
             if not json:
                 render_comparison.comparison(answers[-1])
     if json:
-        render.as_json(answers)
+        render.as_json({"comparisons": answers})
 
 
 def _meaning(entry: "Entry") -> str:

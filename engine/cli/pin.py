@@ -37,12 +37,11 @@ def pin(
         for file, text in texts.items():
             replace_with(file, text.encode())
     if json:
-        render.as_json(
-            [
-                {"file": one.where.file, "line": one.where.line, "id": one.id, "from": one.revision, "to": commit}
-                for one, commit in commits.items()
-            ]
-        )
+        pairs = [
+            {"file": one.where.file, "line": one.where.line, "id": one.id, "from": one.revision, "to": commit}
+            for one, commit in commits.items()
+        ]
+        render.as_json({"pinned": pairs})
         return
     for one, commit in commits.items():
         render.note(f"{one.where.file}:{one.where.line}  {one.id}  {one.revision} → {commit}")

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+JSON_VERSION = 1
+"""The version of what `--json` prints, for all commands: raised when a key is removed, renamed, or means something else."""
 # A pipe or a file has no width: its lines are not wrapped.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
@@ -94,8 +96,18 @@ def warn(said: str) -> None:
     _print([[(f"warning: {said}", "bold yellow")]], stderr=True)
 
 
-def as_json(value: Any) -> None:
-    """Print one JSON value to stdout."""
+def as_json(answer: Mapping[str, Any]) -> None:
+    """Print what a command answers with `--json` to stdout; docs/reference/output.schema.json has the form of each."""
+    configuration({"version": JSON_VERSION, **answer})
+
+
+def as_json_line(answer: Mapping[str, Any]) -> None:
+    """As `as_json`, for commands that answer with a line for each row."""
+    print(json.dumps({"version": JSON_VERSION, **answer}, ensure_ascii=False), flush=True)
+
+
+def configuration(value: Any) -> None:
+    """Print the configuration of another program to stdout, as that program reads it."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -114,7 +126,7 @@ def plan_as_json(decided: Plan, costs: Costs) -> None:
     """Print the plan as one JSON value with each step's facts; one line per step, since there may be thousands."""
     steps = ({**decision.as_data(), "facts": costs.steps[decision.name]} for decision in decided.decisions)
     lines = ",\n".join(json.dumps(step, ensure_ascii=False, allow_nan=False) for step in steps)
-    sys.stdout.write(f'{{"steps": [\n{lines}\n]}}\n')
+    sys.stdout.write(f'{{"version": {JSON_VERSION}, "steps": [\n{lines}\n]}}\n')
 
 
 def _branch(decision: Decision, known: Known, width: int, columns: int, is_last: bool) -> list[Line]:

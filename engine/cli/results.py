@@ -1,5 +1,6 @@
 """The command that shows metrics: results."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from engine.plan.project import Project
     from engine.results.table import Result
     from engine.spec.sections import Spec
+
+
+_SPECS_NAMED = 5
+"""If more specs than these lack results, the message counts them."""
 
 
 class _Table(NamedTuple):
@@ -58,12 +63,22 @@ def results(
     if sort:
         raise UserError("--sort orders the tables, which --csv and --json do not print", hint="leave --sort out")
     found = collect(chosen, project.graph, project.store(), project.plan())
+    if not found:
+        raise _unevaluated(chosen)
     if metric:
         chosen_metric(found, metric)
     if json:
-        render.as_json(as_data(found))
+        render.as_json({"results": as_data(found)})
     else:
         render.as_csv(*value_rows(found, metric))
+
+
+def _unevaluated(specs: "Sequence[Spec]") -> UserError:
+    """What to build, if none of SPECS has results; the points of a sweep are built by its spec."""
+    paths = list(dict.fromkeys(spec.path for spec in specs))
+    if len(paths) > _SPECS_NAMED:
+        return UserError(f"none of {len(specs)} experiments has been evaluated yet", hint="run: engine build")
+    return UserError(f"not evaluated yet: {', '.join(paths)}", hint=f"run: engine build {' '.join(map(shlex.quote, paths))}")
 
 
 def print_results(
@@ -85,7 +100,7 @@ def print_results(
 
     found = collect(specs, project.graph, project.store(), project.plan())
     if not found:
-        raise UserError("nothing has been evaluated yet", hint="run: engine build")
+        raise _unevaluated(specs)
     shown = chosen_metric(found, metric)
     said = [*headline(found, shown), *ignored_text(found)]
     tables = list(_tables(project, specs, found, shown, intervals, sort))

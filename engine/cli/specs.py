@@ -60,7 +60,7 @@ def show(
         from engine.compile.deepspeed import configuration
 
         # Resources cannot be swept: all points have the same configuration.
-        render.as_json(configuration(chosen[0]))
+        render.configuration(configuration(chosen[0]))
         return
     if tool is not None:
         from engine.importing.exporting import EXPORTERS, export
@@ -71,7 +71,7 @@ def show(
         return
     values = explain_all(chosen)
     if json:
-        render.as_json([v.as_data() for v in values])
+        render.as_json({"values": [v.as_data() for v in values]})
     else:
         render.lines((f"{v.named} = {v.value}", f"{v.where.file}:{v.where.line}" if v.where else "default") for v in values)
 

@@ -119,7 +119,9 @@ def _print(event: Mapping[str, Any], json: bool) -> bool:
         print(visible(event["text"]), file=sys.stderr)
         return False
     if json:
-        print(jsonlib.dumps({name: value for name, value in event.items() if name != "event"}, ensure_ascii=False), flush=True)
+        from engine.cli import render
+
+        render.as_json_line({name: value for name, value in event.items() if name != "event"})
     elif event["event"] == "left_out":
         print(f"error: {event['id'] or 'this row'} is left out: {visible(event['left_out'])}", file=sys.stderr)
     else:

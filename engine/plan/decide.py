@@ -52,11 +52,11 @@ class Reason:
         return {"cause": self.cause, "subject": self.subject, "old": self.old, "new": self.new, "where": where, "text": str(self)}
 
     def __str__(self) -> str:
-        sentence = _SENTENCES[self.cause].format(subject=self.subject, old=_show(self.old), new=_show(self.new))
+        sentence = SENTENCES[self.cause].format(subject=self.subject, old=_show(self.old), new=_show(self.new))
         return f"{sentence}  ({self.note})" if self.note else sentence
 
 
-_SENTENCES = {
+SENTENCES = {
     "never-built": "never built",
     "recipe": "{subject}  {old} → {new}",
     "wiring": "reads {subject}: {old} → {new}",

@@ -17,6 +17,7 @@ from engine.artifacts.cards import CARD
 from engine.build.driver import dvc_environment
 from engine.core.digests import folder_digest
 from engine.identity.provenance import Provenance, parse
+from tests.support import json_output
 from tests.support.warm import warm_python
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,8 @@ class Place:
         environment["PATH"] = os.pathsep.join([str(python.parent), environment["PATH"]])
         done = subprocess.run([python, "-m", *command], cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0 or not check, done.stdout + done.stderr
+        if command[0] == "engine":
+            json_output.check(command[1:], done.stdout)
         return done
 
     def plan(self, *targets: str) -> dict[str, str]:

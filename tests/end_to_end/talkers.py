@@ -8,6 +8,7 @@ from engine.build.driver import dvc_environment
 from tests.end_to_end.conftest import Place
 from tests.end_to_end.one_process import build_recorded
 from tests.stages.generate.tiny_models import llama
+from tests.support import json_output
 from tests.support.warm import warm_python
 
 PART = """
@@ -86,4 +87,5 @@ def piped(place, *arguments, given="", check=True):
     command = [warm_python(), "-m", "engine", *arguments]
     done = subprocess.run(command, cwd=place.root, env=dvc_environment(), input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
+    json_output.check(arguments, done.stdout)
     return done

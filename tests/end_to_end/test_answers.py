@@ -45,7 +45,7 @@ def test_a_question_gets_the_system_prompt_and_the_template_of_its_training(talk
     assert row["system"] == "Repeat."
     assert piped(talking, "ask", "red", row["prompt"]).stdout == f"{wanted}\n"
     assert piped(talking, "ask", "red", given=f"{row['prompt']}\n").stdout == f"{wanted}\n", "a text on stdin is one question"
-    digest = json.loads(piped(talking, "adapters", "--json", "--step", "train-red").stdout)[0]["digest"]
+    digest = json.loads(piped(talking, "adapters", "--json", "--step", "train-red").stdout)["adapters"][0]["digest"]
     assert piped(talking, "ask", digest.removeprefix("sha256:")[:12], row["prompt"]).stdout == f"{wanted}\n"
     other = piped(talking, "ask", "red", row["prompt"], "--system", "Be silent.", "--json").stdout
     assert json.loads(other)["prompt"] == row["prompt"]
@@ -54,7 +54,7 @@ def test_a_question_gets_the_system_prompt_and_the_template_of_its_training(talk
 def test_a_fetched_folder_is_asked_as_it_was_trained(talking, tmp_path):
     row = next(iter(rows_of(talking, "split")))
     wanted = predicted(talking, "red")[row["id"]]["answer"]
-    digest = json.loads(piped(talking, "adapters", "--json", "--step", "train-red").stdout)[0]["digest"]
+    digest = json.loads(piped(talking, "adapters", "--json", "--step", "train-red").stdout)["adapters"][0]["digest"]
     piped(talking, "adapters", "--fetch", digest, "--output", str(tmp_path / "red"))
     asked = piped(talking, "ask", str(tmp_path / "red"), row["prompt"], "--system", "Repeat.", "--max-new-tokens", "6").stdout
     assert asked == f"{wanted}\n"

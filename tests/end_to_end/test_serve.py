@@ -69,7 +69,7 @@ def test_concurrent_requests_to_three_adapters_get_the_answers_of_predict(talkin
 
 
 def test_models_are_listed_and_chosen_by_experiment_and_content_address(talking, client):
-    digests = {one["experiment"]: one["digest"] for one in json.loads(piped(talking, "adapters", "--json").stdout)}
+    digests = {one["experiment"]: one["digest"] for one in json.loads(piped(talking, "adapters", "--json").stdout)["adapters"]}
     listed = {model.id: model.digest for model in client.models.list()}
     assert listed == {name: digests[name] for name in NAMES} | {f"{name}@{digests[name][7:19]}": digests[name] for name in NAMES}
     row, wanted = said(talking, "red")

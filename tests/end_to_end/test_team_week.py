@@ -138,7 +138,7 @@ class Person:
 
     def address(self) -> str:
         """The beginning of the content address of `topic`'s adapter, as the engine lists it."""
-        listed = json.loads(self.types("engine adapters topic --json"))
+        listed = json.loads(self.types("engine adapters topic --json"))["adapters"]
         return str(listed[0]["digest"]).removeprefix("sha256:")[: len(ADDRESS)]
 
 

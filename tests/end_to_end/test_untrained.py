@@ -43,13 +43,13 @@ def test_models_that_exist_are_evaluated_and_every_verb_knows_them(place: Place)
     build_recorded(place)
     answers = {name: (place.root / f"artifacts/predict-{name}/predictions-a.jsonl").read_text() for name in ("one", "again", "bare")}
     assert answers["again"] == answers["one"], "the adapter of the other experiment, on the same rows"
-    results = {row["experiment"]: row for row in json.loads(place.run("engine", "results", "--json").stdout)}
+    results = {row["experiment"]: row for row in json.loads(place.run("engine", "results", "--json").stdout)["results"]}
     assert (results["bare"]["method"], results["bare"]["tasks"], results["bare"]["digest"]) == ("none", [], None)
     (one,) = [row for row in results["again"]["comparisons"] if row["other"] == "one" and row["metric"] == "exact_match"]
     assert one["difference"] == 0 and not one["trained_on"]
     assert "evaluate-bare" in place.run("engine", "verify", "bare").stdout
     assert "evaluate-bare" in place.run("engine", "why", "bare").stdout
-    assert {row["experiment"] for row in json.loads(place.run("engine", "adapters", "--json").stdout)} == {"one", "two"}
+    assert {row["experiment"] for row in json.loads(place.run("engine", "adapters", "--json").stdout)["adapters"]} == {"one", "two"}
     place.run("engine", "report")
     assert re.search(r"^\| bare \| +\| none \|.*specs/bare.toml", (place.root / "report/report.md").read_text(), re.MULTILINE)
     refused = place.run("engine", "inspect", "bare", check=False)

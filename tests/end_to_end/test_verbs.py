@@ -110,8 +110,8 @@ def test_diff_says_what_it_cannot_know(branched: Place):
 @pytest.mark.long
 def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(branched: Place):
     place = branched
-    now = [one["digest"] for one in data(place, "adapters")]
-    found = data(place, "adapters", "--all")
+    now = [one["digest"] for one in data(place, "adapters")["adapters"]]
+    found = data(place, "adapters", "--all")["adapters"]
     past = [one for one in found if one["state"] == "past"]
     assert [one["digest"] for one in found][: len(now)] == now and len(past) == 2, "rank 4 of the branch, rank 8 that nothing names"
     assert {(one["step"], one["method"], one["base"], one["in_cache"]) for one in past} == {("train-one", "lora", "initialize-toy", True)}
@@ -126,7 +126,7 @@ def test_adapters_of_a_branch_and_of_the_cache_alone_are_listed_and_fetched(bran
         )
         ranks.add(json.loads((place.root / folder / "adapter_config.json").read_text())["r"])
     assert ranks == {2, 4, 8}
-    (two,) = data(place, "adapters", "--all", "--step", "train-t*", "--digest", now[1][:15])
+    (two,) = data(place, "adapters", "--all", "--step", "train-t*", "--digest", now[1][:15])["adapters"]
     assert two["step"] == "train-two" and two["current"]
 
 
@@ -181,7 +181,7 @@ def test_accepting_above_keeps_everything_below_and_a_linked_cache_whole(place: 
     assert set(place.repro().values()) == {"keep"}
     # Accepted again for another change: both are on record.
     place.edit("stages/train/loop/schedule.py", "UNUSED = 1", "UNUSED = 2")
-    assert len(data(place, "accept", "train-one")) == 1
+    assert len(data(place, "accept", "train-one")["accepted"]) == 1
     assert len(run_of(place, "train-one").accepted) == 2
 
 

@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 
 from engine.cli import main as cli
 from engine.cli.app import Settings
+from tests.support import json_output
 
 
 def engine(root: Path, *arguments: str) -> CompletedProcess[str]:
@@ -21,6 +22,7 @@ def engine(root: Path, *arguments: str) -> CompletedProcess[str]:
         except SystemExit as ended:
             assert ended.code is None or isinstance(ended.code, int), ended.code
             status = ended.code or 0
+    json_output.check(arguments, out.getvalue())
     return CompletedProcess(list(arguments), status, out.getvalue(), err.getvalue())
 
 

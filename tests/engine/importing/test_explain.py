@@ -21,7 +21,7 @@ def explain(here: Path, *arguments: str, status: int = 0) -> subprocess.Complete
 
 def test_what_the_tool_and_the_spec_learn_is_compared_row_by_row(here):
     answer = explain(here, str(here / "axolotl.yml"), str(here / "factory.yaml"), "--json", "-n", "3").stdout
-    axolotl, factory = json.loads(answer)
+    axolotl, factory = json.loads(answer)["comparisons"]
     assert axolotl["compared"] == 3 and axolotl["differences"] == {"": 3}
     for row in axolotl["rows"]:
         assert row["theirs"] == row["ours"] and row["difference"] == ""

@@ -113,7 +113,7 @@ def test_the_answers_of_pairs_are_learned_after_the_prompt_of_the_tools_format(h
     files[-1].write_text(FACTORY.replace("a/b", "models/tiny") + "cutoff_len: 400\n", "utf-8")
     done = commands.engine(ROOT, "--workspace", str(here), "import", *map(str, files), "--explain", "--json", "-n", "2")
     assert done.returncode == 0, done.stderr
-    *found, factory = json.loads(done.stdout)
+    *found, factory = json.loads(done.stdout)["comparisons"]
     rows = [(row, "system" in JUDGED[name][0], "") for name, one in zip(JUDGED, found, strict=True) for row in one["rows"]]
     rows += [(factory["rows"][0], False, ""), (factory["rows"][1], False, "\nNow.")]
     for row, has_system, more in rows:

@@ -70,7 +70,8 @@ def test_models_and_data_sets_are_pinned_in_the_part_that_names_them_and_comment
 def test_a_dry_run_writes_nothing_and_json_says_what_it_would(workspace: Path, hub):
     done = engine(workspace, "pin", "--dry-run", "--json")
     assert (workspace / "specs/parts/common.toml").read_text() == PART
-    assert [(one["id"], one["line"], one["to"]) for one in json.loads(done.stdout)] == [("me/model", 4, COMMIT), ("me/rows", 7, OTHER)]
+    pinned = json.loads(done.stdout)["pinned"]
+    assert [(one["id"], one["line"], one["to"]) for one in pinned] == [("me/model", 4, COMMIT), ("me/rows", 7, OTHER)]
 
 
 def test_where_the_hub_knows_one_of_two_nothing_is_written_and_the_other_is_named_with_its_line(workspace: Path, hub):
