@@ -68,9 +68,30 @@ class Answers:
     reference: str
     answers: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
     """Pairs of model and prediction, in pieces, each with whether it differs from the reference."""
+    differing: Sequence[str] = ()
+    """The models whose predictions are not the reference, apart from space around them."""
 
 
-Block = Table | Picture | Statement | Remark | Commands | TokenRow | Answers
+@dataclass(frozen=True)
+class AnswerRows:
+    """Rows of one task with the predictions of all models; a page shows the first ones, and the rest when a reader asks for it."""
+
+    sort: ClassVar[str] = "rows"
+    task: str
+    rows: Sequence[Answers]
+    shown: int
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Search and filter of the rows of all `AnswerRows`, for readers of the page with scripts."""
+
+    sort: ClassVar[str] = "filter"
+    tasks: Sequence[str]
+    models: Sequence[str]
+
+
+Block = Table | Picture | Statement | Remark | Commands | TokenRow | AnswerRows | Filter
 
 
 @dataclass(frozen=True)

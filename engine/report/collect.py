@@ -3,13 +3,16 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from engine.artifacts.history import Changes, compare, state_at, working_state
+from engine.core.errors import UserError
 from engine.core.graph import Graph
+from engine.dvc import git
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance, from_statement
 from engine.plan.cost_memo import costs_of
@@ -64,6 +67,8 @@ class ReportData:
     experiments: Sequence[Trained]
     results: Sequence[Result] = ()
     sweeps: Sequence[Sweep] = ()
+    changes: Changes | None = None
+    """What the working tree has that the last commit has otherwise; None without a commit that can be read."""
 
     def of(self, kind: str) -> list[Node]:
         """The steps of KIND, in plan order."""
@@ -97,7 +102,19 @@ def gather(project: Project, paths: Sequence[Path]) -> ReportData:
         )
     found = results(specs, graph, store, plan)
     trained = [_trained(spec, graph) for spec in specs]
-    return ReportData(project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan))
+    return ReportData(
+        project.root, nodes, trained, found, sweeps(specs, found, graph, store, plan), _since_the_commit(project, bool(paths))
+    )
+
+
+def _since_the_commit(project: Project, selected: bool) -> Changes | None:
+    """The differences from the last commit; if only some specs are SELECTED, without steps that no spec has any more."""
+    try:
+        before = state_at(project.root, git.commit_of(project.root, "HEAD"))
+        found = compare(before, working_state(project), project.store())
+    except UserError:
+        return None
+    return replace(found, removed=()) if selected else found
 
 
 def _trained(spec: "Spec", graph: Graph) -> Trained:

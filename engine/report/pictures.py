@@ -15,9 +15,10 @@ _INK = "#010203"
 """Placeholder for the page's text colour, which is currentColor in SVG."""
 _GROUND = "#030201"
 """Placeholder for the page's background colour."""
-COLOURS = {"keep": "#2e8b57", "restore": "#3b7dd8", "run": "#d9822b", "maybe": "#9467bd"}
+COLOURS = {"keep": "#2e8b57", "restore": "#3b7dd8", "run": "#cf7a22", "maybe": "#9467bd"}
 """By plan action; legible on light and dark backgrounds."""
-_LINES = ("#3b7dd8", "#d9822b", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16fb0", "#6f7b87")
+LINES = ("#3b7dd8", "#cf7a22", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16fb0", "#6f7b87")
+"""Of curves; as legible."""
 _MOST_STEPS = 80
 """A graph with more steps is drawn by kind."""
 _BOX = 0.34
@@ -126,7 +127,7 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
     figure, axes = _figure(7.6 if log else 5.6, 3.0)
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
-        axes.plot(*zip(*points, strict=True), label=label, color=_LINES[number % len(_LINES)], linewidth=1.4, **style)
+        axes.plot(*zip(*points, strict=True), label=label, color=LINES[number % len(LINES)], linewidth=1.4, **style)
     axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     values = [value for points in found.values() for _, value in points]
@@ -183,7 +184,7 @@ def against(name: str, field: str, metric: str, found: "Sequence[Line]") -> str:
         style = {"marker": "o", "markersize": 3, "linewidth": 1.4, "capsize": 2, "elinewidth": 0.8}
         # A percentile interval may exclude its value by a rounding error.
         around = [[max(0.0, width) for width in widths] for widths in (below, above)]
-        axes.errorbar(xs, ys, yerr=around, label=line.label, color=_LINES[number % len(_LINES)], **style)
+        axes.errorbar(xs, ys, yerr=around, label=line.label, color=LINES[number % len(LINES)], **style)
     if not numeric:
         axes.set_xticks(range(len(values)), [str(value) for value in values])
     elif min(values) > 0 and max(values) / min(values) >= 8:

@@ -11,7 +11,7 @@ from engine.core.digests import short
 from engine.estimate.training import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
-from engine.report.blocks import Answers, Block, Commands, Picture, Remark, Section, Statement, Table, TokenRow
+from engine.report.blocks import AnswerRows, Answers, Block, Commands, Filter, Picture, Remark, Section, Statement, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, smoothed, token_rows
 from engine.results.ranking import STANDING_LEGEND, headline
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
@@ -24,6 +24,7 @@ def sections(data: ReportData) -> list[Section]:
     """All sections of the report: what came out, then why, then what it takes to check it."""
     return [
         Section("summary", "Summary", _summary(data)),
+        *_changes(data),
         Section("answers", "Sample predictions", _answers(data)),
         Section("scores", "Metrics", _scores(data)),
         *_sweeps(data, _metrics(data)),
@@ -52,6 +53,65 @@ def _summary(data: ReportData) -> list[Block]:
             Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}. To bring them up to date, run: engine build")
         )
     return blocks or [Remark("Nothing has been evaluated yet.")]
+
+
+_CHANGES_SHOWN = 30
+"""Rows of a table of changes; of more, the table has the first."""
+
+
+def _changes(data: ReportData) -> list[Section]:
+    """What the last commit has otherwise: values of metrics, content addresses, recipes, steps; no section without a commit."""
+    found = data.changes
+    if found is None:
+        return []
+    commit = short(found.old.title)
+    if "dvc.lock" in found.old.missing:
+        return [Section("changes", "Since the last commit", [Remark(f"Nothing is recorded as built at the last commit, {commit}.")])]
+    measured = set(_metrics(data))
+    values = [
+        [change.step.removeprefix("evaluate-"), task, metric, _value(change.old), _value(change.new), change.shown_difference]
+        for change in found.metrics
+        if change.step in data.nodes and data.nodes[change.step].kind == "evaluate"
+        for task, _, metric in [change.subject.rpartition(".")]
+        if metric in measured
+    ]
+    addresses = [[one.step, _address(one.old), _address(one.new)] for one in found.adapters if one.step in data.nodes]
+    recipes = [[one.step, one.subject, _value(one.old), _value(one.new)] for one in found.recipes if one.step in data.nodes]
+    added = [name for name in found.added if name in data.nodes]
+    tables = (
+        ("Values of metrics", ("experiment", "task", "metric", "before", "now", "difference"), values),
+        ("Adapters and models, by content address", ("step", "before", "now"), addresses),
+        ("Recipes", ("step", "field", "before", "now"), recipes),
+        ("Steps", ("step", ""), [[name, "added"] for name in added] + [[name, "removed"] for name in found.removed]),
+    )
+    blocks: list[Block] = []
+    for caption, columns, rows in tables:
+        if rows:
+            more = f" ({_CHANGES_SHOWN} of {len(rows)}; all: engine diff HEAD)" if len(rows) > _CHANGES_SHOWN else ""
+            blocks.append(Table(f"Changed: {caption.lower()}{more}", columns, rows[:_CHANGES_SHOWN]))
+    if not blocks:
+        same = f"No metric, adapter, recipe or step differs from the last commit, {commit}."
+        return [Section("changes", "Since the last commit", [Remark(same)])]
+    counts = [
+        f"{len(rows)} {words}"
+        for rows, words in (
+            (values, "values of metrics"),
+            (addresses, "adapters and models"),
+            (recipes, "fields of recipes"),
+            ((*added, *found.removed), "steps that are new or gone"),
+        )
+        if rows
+    ]
+    told = f"What is here differs from the last commit, {commit}, in {', '.join(counts)}."
+    return [Section("changes", "Since the last commit", [Remark(told), *blocks])]
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _address(digest: Any) -> str:
+    return "–" if digest is None else short(digest) if str(digest).startswith("sha256:") else str(digest)
 
 
 _EXPORTED = (
@@ -341,16 +401,28 @@ def _answers(data: ReportData) -> list[Block]:
                 files.setdefault(task, {})[own] = path
             elif first == "compare":
                 files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
-    blocks: list[Block] = []
-    for task, paths in files.items():
-        found = _side_by_side(data, task, paths)
-        blocks += found or [_missing(f"predictions on {task}")]
-    if any(isinstance(block, Answers) for block in blocks):
-        blocks.insert(0, Remark("Words of an answer that its reference does not have there are marked."))
-    return blocks or [Remark("No experiment is evaluated.")]
+    if not files:
+        return [Remark("No experiment is evaluated.")]
+    found = {task: _side_by_side(data, task, paths, _ANSWER_BYTES // len(files)) for task, paths in files.items()}
+    blocks: list[Block] = [
+        AnswerRows(task, rows, ROWS_SHOWN) if rows else _missing(f"predictions on {task}") for task, rows in found.items()
+    ]
+    if tasks := [task for task, rows in found.items() if rows]:
+        models = dict.fromkeys(model for rows in found.values() for row in rows for model, _ in row.answers)
+        blocks = [Remark("Words of an answer that its reference does not have there are marked."), Filter(tasks, [*models]), *blocks]
+    return blocks
 
 
-def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str]) -> list[Block]:
+_ROWS_KEPT = 50
+"""Rows of each task that a reader can search."""
+_ANSWER_BYTES = 2_000_000
+"""About as many bytes of the page are answers: with many experiments and long answers it has fewer rows."""
+_LONGEST = 4_000
+"""Characters of a prompt or an answer; longer ones are cut."""
+
+
+def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: int) -> list[Answers]:
+    """The first rows of TASK with the predictions at PATHS, by model: as many as fill ROOM bytes, but at least those that a page shows."""
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
     # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
@@ -362,25 +434,51 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str]) -> list
         elif before.startswith(_BASE_OF) == is_base:
             models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
     for path, model in models.items():
-        for row in predictions(data.root, path, None if shown else ROWS_SHOWN):
-            if row["id"] in shown or len(shown) < ROWS_SHOWN:
-                shown.setdefault(row["id"], row)
-                answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
-    blocks: list[Block] = []
+        first, sought = not shown, set(shown)
+        for row in predictions(data.root, path, _ROWS_KEPT if first else None):
+            if first:
+                shown[row["id"]] = row
+            elif row["id"] not in sought:
+                continue
+            answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
+            sought.discard(row["id"])
+            if not first and not sought:
+                break
+    rows: list[Answers] = []
     for key, said in shown.items():
         references = said.get("references") or [str(said.get("reference") or "")]
-        marked = [(model, _differing(references[0], answer)) for model, answer in answers[key]]
-        blocks.append(Answers(f"{task}, row {key}", str(said.get("prompt") or ""), "\n".join(references), marked))
-    return blocks
+        marked = [(model, _differing(references[0], _cut(answer))) for model, answer in answers[key]]
+        prompt, reference = _cut(str(said.get("prompt") or "")), _cut("\n".join(references))
+        room -= len(prompt) + len(reference) + sum(len(text) + _MARK for _, pieces in marked for text, _ in pieces)
+        if room < 0 and len(rows) >= ROWS_SHOWN:
+            break
+        right = {text.strip() for text in references if text}
+        differing = [model for model, answer in answers[key] if right and answer.strip() not in right]
+        rows.append(Answers(f"{task}, row {key}", prompt, reference, marked, differing))
+    return rows
+
+
+_MARK = 35
+"""About as many bytes are the markup of a piece of an answer."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text) - _LONGEST:,} more characters)"
 
 
 def _differing(reference: str, answer: str) -> list[tuple[str, bool]]:
-    """ANSWER in pieces, each with whether it differs from REFERENCE."""
-    if not reference:
+    """ANSWER in pieces, each with whether it differs from REFERENCE; space between two words that differ does too."""
+    if not reference or answer == reference:
         return [(answer, False)]
     wanted, given = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (reference, answer))
-    pieces = SequenceMatcher(None, wanted, given, autojunk=False).get_opcodes()
-    return [(text, kind != "equal") for kind, _, _, start, end in pieces if (text := "".join(given[start:end]))]
+    found: list[tuple[str, bool]] = []
+    for kind, _, _, start, end in SequenceMatcher(None, wanted, given, autojunk=False).get_opcodes():
+        text, differs = "".join(given[start:end]), kind != "equal"
+        if differs and len(found) > 1 and found[-1][0].isspace() and found[-2][1]:
+            text = found.pop(-2)[0] + found.pop()[0] + text
+        if text:
+            found.append((text, differs))
+    return found
 
 
 _COST_COLUMNS = (

@@ -52,15 +52,19 @@ addEventListener("load", () => {
     .filter(one => one.checkVisibility()).map(one => one.getBoundingClientRect())
   const over = (a, b) => a.bottom > b.top + 1 && b.bottom > a.top + 1 && a.right > b.left && b.right > a.left
   const overlaps = texts.filter((a, i) => texts.slice(i + 1).some(b => over(a, b)))
-  document.title = `${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
+  const form = frame.contentDocument.querySelector("form.filter"), rows = [...frame.contentDocument.querySelectorAll("figure.answer")]
+  const visible = () => rows.filter(one => one.checkVisibility()).length, first = visible()
+  const search = words => { form.elements.search.value = words; form.dispatchEvent(new Event("input")); return visible() }
+  const found = `${first} of ${rows.length} rows, ${search("DOUBLE W0")} found, ${search("no such words")} without`
+  document.title = `${found}; ${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
 })
 </script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", [1280, 360])
 def test_in_a_browser(written: Path, tmp_path: Path, width: int):
-    """No message in the console, nothing wider than the window, no heading, caption or remark over another."""
+    """No message in the console, nothing wider than the window, no heading, caption or remark over another; rows are searched."""
     probe = tmp_path / "probe.html"
     frame = f'<iframe src="{(written / "report.html").as_uri()}" width="{width}" height="4000" style="border:0"></iframe>'
     probe.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>not run</title>{frame}{PROBE}")
@@ -68,5 +72,6 @@ def test_in_a_browser(written: Path, tmp_path: Path, width: int):
     switches = "--headless --no-sandbox --disable-gpu --allow-file-access-from-files --enable-logging=stderr --dump-dom".split()
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     done = subprocess.run([CHROMIUM, *switches, profile, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert "<title>0 wider, 0 of true overlap</title>" in done.stdout, re.findall("<title>.*</title>", done.stdout)
+    (told,) = re.findall("<title>.*</title>", done.stdout)
+    assert re.fullmatch(r"<title>\d of 8 rows, [1-7] found, 0 without; 0 wider, 0 of true overlap</title>", told), told
     assert ":CONSOLE" not in done.stderr

@@ -6,21 +6,24 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.artifacts.history import State, compare
 from engine.core.errors import UserError
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
-from engine.report.blocks import Picture, Remark, Section, Table, TokenRow
+from engine.report.blocks import AnswerRows, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import Node, ReportData, Trained
 from engine.report.page import _bold, _cell, _fenced, html, markdown, write
 from engine.report.sections import sections
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
+from tests.support.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[3]
 TITLES = (
@@ -191,7 +194,7 @@ def test_words_that_differ_from_the_reference_are_marked(matter: ReportData):
         json.dumps({"id": "r1", "prompt": "Say", "reference": "yes, all of it", "answer": "yes, none of it"})
     )
     page, twin = html("Report", sections(matter)), markdown("Report", sections(matter))
-    assert '<span>yes, </span><mark class="differs">none</mark><span> of it</span>' in page and "yes, <b>none</b> of it" in twin
+    assert 'yes, <mark class="differs">none</mark> of it</pre>' in page and "yes, <b>none</b> of it" in twin
 
 
 def test_what_a_terminal_would_obey_is_shown(matter: ReportData):
@@ -210,10 +213,85 @@ def test_of_many_trainings_one_picture_shows_all(matter: ReportData):
     assert len(section.blocks) == 3
 
 
+def test_a_reader_can_search_more_rows_than_a_page_shows(matter: ReportData):
+    rows = [{"id": f"r{n}", "prompt": "Say", "reference": "yes, all", "answer": "yes, all" if n % 2 else "yes,"} for n in range(60)]
+    for name in ("one", "base"):
+        (matter.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page, twin = html("Report", sections(matter)), markdown("Report", sections(matter))
+    before, folded, _ = re.split(r'<details class="more">|</details>', page, maxsplit=2)
+    assert (before.count("<figure class="), folded.count("<figure class="), twin.count("yes, all |")) == (3, 47, 3 + 2)
+    assert page.count('data-differs="0 1 "') == page.count('data-differs=""') == 25, "what an answer lacks differs too"
+
+
+def test_the_page_of_a_hundred_experiments_is_below_ten_megabytes(matter: ReportData):
+    names, nodes = [f"x{n}" for n in range(100)], {name: node for name, node in matter.nodes.items() if name != "evaluate-one"}
+    for name in names:
+        rows = [{"id": n, "prompt": "Say", "reference": "yes", "answer": f"{name} {n} & so on " * 30} for n in range(50)]
+        (matter.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        nodes[f"train-{name}"] = replace(matter.nodes["train-one"], name=f"train-{name}")
+        nodes[f"evaluate-{name}"] = replace(
+            matter.nodes["evaluate-one"], name=f"evaluate-{name}", inputs={"predictions/a": f"{name}.jsonl"}
+        )
+    page = html("Report", sections(replace(matter, nodes=nodes)))
+    assert 3 * 100 < page.count("<h3>x") < 50 * 100 and len(page.encode()) < 10 * 2**20
+
+
+def test_what_changed_since_the_last_commit(matter: ReportData):
+    def state(title: str, rank: int, score: float, *more: str) -> State:
+        steps = {"train-one": {"method": {"r": rank}}, "evaluate-one": {}, **dict.fromkeys(more, {})}
+        return State(title, steps, {}, {"evaluate-one": {"a": {"exact_match": score}}, "train-one": {"seconds": rank}})
+
+    before = state("c0ffee" * 6 + "c0ff", 8, 0.5, "gone")
+    told = replace(matter, changes=compare(before, state("now", 4, 0.75), MemoryStore()))
+    remark, scores, recipes, steps = next(one.blocks for one in sections(told) if one.title == "Since the last commit")
+    assert scores.rows == [["one", "a", "exact_match", "0.5", "0.75", "+0.25"]] and steps.rows == [["gone", "removed"]]
+    assert recipes.rows == [["train-one", "method.r", "8", "4"]] and "c0ffeec0ffee, in 1 values of metrics" in remark.text
+    unbuilt = replace(before, missing=("dvc.lock",))
+    for old, said in ((before, "No metric, adapter, recipe or step differs"), (unbuilt, "Nothing is recorded as built")):
+        assert said in remarks(replace(matter, changes=compare(old, before, MemoryStore())), "Since the last commit")
+
+
+def test_the_page_has_what_assistive_technology_needs(matter: ReportData):
+    page = html("Report", sections(matter))
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert levels[0] == 1 and levels.count(1) == 1 and all(after <= before + 1 for before, after in pairwise(levels))
+    assert '<html lang="en">' in page and "<th>" not in page and page.count('<th scope="col"') > 20
+    assert len(re.findall(r"<label>[^<]+ <(?:input|select)", page)) == len(re.findall(r"<(?:input|select)", page)) == 3
+    for tag in re.findall(r"<div [^>]*tabindex[^>]*>|<pre tabindex[^>]*>|<form[^>]*>", page):
+        assert "role=" in tag and "aria-label=" in tag, tag
+    captions = [section.title for section in sections(matter) if section.folded]
+    assert page.count("<details><summary>") == len(captions)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_colours_have_the_contrast_of_wcag_aa(scheme: str):
+    """4.5 for text, 3 for lines: https://www.w3.org/TR/WCAG22/#contrast-minimum"""
+    style = (ROOT / "engine/report/style.css").read_text()
+    themes = [dict(re.findall(r"--([\w-]+): (#\w{6});", line)) for line in style.splitlines() if ":root {" in line]
+    found = dict(zip(("light", "dark", "print"), themes, strict=True))
+    colour = found["light"] | found[scheme]
+    for ink, ground in (("ink", "ground"), ("dim", "ground"), ("link", "ground"), ("ink", "soft"), ("ink", "learned")):
+        assert contrast(colour[ink], colour[ground]) >= 4.5, (ink, ground)
+    drawn = [*pictures.COLOURS.values(), *pictures.LINES] if scheme != "print" else []
+    for line in (*drawn, colour["dim"], colour["link"]):
+        assert contrast(line, colour["ground"]) >= 3, line
+    assert contrast(colour["differs"], colour["soft"]) >= 3 and contrast(colour["learned-line"], colour["learned"]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 def test_values_are_escaped(matter: ReportData):
     found = sections(replace(matter, experiments=[replace(matter.experiments[0], name=EVIL)]))
     page, twin = html(EVIL, found), markdown(EVIL, found)
-    assert "<script" not in page and "&lt;script&gt;" in page
+    assert page.count("<script") == 1 and "&lt;script&gt;" in page, "only the page's own script"
     assert "<script" not in twin and not re.search(r"(?<!\\)\| `x", twin)
     assert "````text\nSay\n```\n````" in twin
 
@@ -221,7 +299,7 @@ def test_values_are_escaped(matter: ReportData):
 def test_a_page_stands_alone(matter: ReportData):
     page = html("Report", sections(matter))
     without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
-    assert not re.search(r"https?://|<script|<link rel=.stylesheet|@import", without_names)
+    assert not re.search(r"https?://|<script\s|<link rel=.stylesheet|@import", without_names)
     names = re.findall(r' id="([^"]+)"', page)
     assert len(names) == len(set(names))
     assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(names)
@@ -296,7 +374,8 @@ def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: ReportData)
         ({**matter.nodes, "evaluate-two": replace(matter.nodes["evaluate-one"], name="evaluate-two")}, ["one, two", "base of one, two"]),
     ):
         (section,) = [one for one in sections(replace(matter, nodes=nodes)) if one.title == "Sample predictions"]
-        assert [model for model, _ in section.blocks[1].answers] == names
+        (rows,) = [block for block in section.blocks if isinstance(block, AnswerRows)]
+        assert [model for model, _ in rows.rows[0].answers] == names
 
 
 def test_markdown_cells():
@@ -343,5 +422,5 @@ def test_values_of_benchmarks_are_in_the_comparison(matter: ReportData):
         ["one", "mmlu", "acc_norm", "0.5000", "40", "stale"],
         ["one", EVIL, "acc", "1.0000", "–", "stale"],
     ]
-    assert "<script>" not in html("Report", sections(told))
+    assert html("Report", sections(told)).count("<script>") == 1
     assert not [block for one in sections(matter) for block in one.blocks if isinstance(block, Table) and "benchmark" in block.columns]
