@@ -11,11 +11,11 @@ from engine.report.blocks import Picture, Section, Table
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
 
 
-def html(title: str, sections: Sequence[Section]) -> str:
-    """The HTML page: one self-contained file; every value is escaped."""
+def html(title: str, sections: Sequence[Section], stamp: str | None = None) -> str:
+    """The HTML page: one self-contained file; every value is escaped. With STAMP it reloads itself when its server names another."""
     from markupsafe import Markup
 
-    return _render("page.html.jinja", True, title, sections, picture=lambda picture: Markup(picture.svg))
+    return _render("page.html.jinja", True, title, sections, picture=lambda picture: Markup(picture.svg), stamp=stamp)
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:

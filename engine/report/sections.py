@@ -13,6 +13,7 @@ from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import AnswerRows, Answers, Block, Commands, Filter, Picture, Remark, Section, Statement, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, smoothed, token_rows
+from engine.report.live import running
 from engine.results.ranking import STANDING_LEGEND, headline
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, chosen_metric, comparison_table, ignored_text, score_table
@@ -53,6 +54,18 @@ def _summary(data: ReportData) -> list[Block]:
             Remark(f"{len(waiting)} of {len(data.nodes)} steps are out of date: {named}. To bring them up to date, run: engine build")
         )
     return blocks or [Remark("Nothing has been evaluated yet.")]
+
+
+def running_now(data: ReportData) -> list[Section]:
+    """The steps that run while this is written, with the losses of trainings so far; no section if none runs."""
+    found = running(data.root, [node.name for node in data.nodes.values() if node.action != "keep"])
+    if not found:
+        return []
+    rows = [[one.name, f"{one.seconds:,.0f} s", one.said or "–"] for one in found]
+    blocks: list[Block] = [Table(f"{len(found)} of {len(data.nodes)} steps run", ("step", "for", "progress"), rows)]
+    if curves := {one.name.removeprefix("train-"): one.curve for one in found if one.curve}:
+        blocks.append(Picture("loss-now", "Training loss so far", pictures.curves("loss-now", curves)))
+    return [Section("running", "Running now", blocks)]
 
 
 _CHANGES_SHOWN = 30

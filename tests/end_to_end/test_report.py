@@ -55,7 +55,7 @@ addEventListener("load", () => {
   const form = frame.contentDocument.querySelector("form.filter"), rows = [...frame.contentDocument.querySelectorAll("figure.answer")]
   const visible = () => rows.filter(one => one.checkVisibility()).length, first = visible()
   const search = words => { form.elements.search.value = words; form.dispatchEvent(new Event("input")); return visible() }
-  const found = `${first} of ${rows.length} rows, ${search("DOUBLE W0")} found, ${search("no such words")} without`
+  const found = `${first} of ${rows.length} rows, ${search("SAY")} found, ${search("no such words")} without`
   document.title = `${found}; ${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
 })
 </script>"""

@@ -238,7 +238,7 @@ def test_the_page_of_a_hundred_experiments_is_below_ten_megabytes(matter: Report
 
 def test_what_changed_since_the_last_commit(matter: ReportData):
     def state(title: str, rank: int, score: float, *more: str) -> State:
-        steps = {"train-one": {"method": {"r": rank}}, "evaluate-one": {}, **dict.fromkeys(more, {})}
+        steps = {"train-one": {"method": {"r": rank}}, "evaluate-one": {}} | {name: {} for name in more}
         return State(title, steps, {}, {"evaluate-one": {"a": {"exact_match": score}}, "train-one": {"seconds": rank}})
 
     before = state("c0ffee" * 6 + "c0ff", 8, 0.5, "gone")

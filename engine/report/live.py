@@ -1,0 +1,87 @@
+"""What of a workspace runs now: its steps, their last lines of progress, and the losses of trainings so far."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.core.graph import ARTIFACTS
+from engine.dvc.dvcfile import TEMPORARY
+
+_STEP_FILES = f"{TEMPORARY}/adapterbuild"
+"""Holds a lock of each step, with the process that runs it, and the log of each step that does not run in a terminal alone."""
+_SCRATCH = f"{ARTIFACTS}/scratch"
+_LOSS = re.compile(r"^train: (\d+)/\d+ steps, loss (\d+\.\d+)", re.MULTILINE)
+_TAIL = 1 << 16
+"""Bytes of a log that are read, from its end."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A step that a process runs now."""
+
+    name: str
+    seconds: float
+    said: str
+    """Its last line of progress; empty if it has said nothing, or says it to the terminal of its build."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """Of a training: optimizer steps and their losses, from its last checkpoint and its log."""
+
+
+def running(root: Path, steps: Iterable[str]) -> list[Running]:
+    """Those of STEPS that run now."""
+    found = []
+    for name in steps:
+        lock = root / _STEP_FILES / f"{name}.lock"
+        try:
+            process, since = int(lock.read_text()), lock.stat().st_mtime
+            os.kill(process, 0)
+        except (OSError, ValueError):
+            continue  # never built, or the process that built it has ended
+        log = _log(root, name, since)
+        losses = dict(_checkpoint(root, name)) | {float(step): float(loss) for step, loss in _LOSS.findall(log)}
+        said = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+        found.append(Running(name, max(0.0, time.time() - since), said, tuple(sorted(losses.items()))))
+    return found
+
+
+def _log(root: Path, name: str, since: float) -> str:
+    """The end of the step's log; empty if that is of an earlier run."""
+    path = root / _STEP_FILES / f"{name}.log"
+    try:
+        if path.stat().st_mtime < since:
+            return ""
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _checkpoint(root: Path, name: str) -> Iterator[tuple[float, float]]:
+    """The losses in the header of the training's newest checkpoint (github.com/huggingface/safetensors: a length, then JSON)."""
+    files = [path for path in (root / _SCRATCH).glob(f"{name}-*/step-*.safetensors") if path.parent.name.rpartition("-")[0] == name]
+    try:
+        with max(files, key=lambda path: path.stat().st_mtime).open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        curve = json.loads(header["__metadata__"]["state"])["progress"]["curve"]
+    except (OSError, ValueError, KeyError):
+        return  # none yet, or it was removed meanwhile
+    yield from ((float(step), point[0]) for step, point in enumerate(curve, 1))
+
+
+def stamp(root: Path) -> str:
+    """A text that changes when a step starts, says something, writes a checkpoint, or ends, and when a spec changes."""
+    folders = [root / _STEP_FILES, root / "metrics", root / "metrics/experiments", root / "plots", root / "specs"]
+    files = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_file()]
+    files += [*(root / _SCRATCH).glob("*/step-*.safetensors"), root / "dvc.lock"]
+    newest = 0
+    for path in files:
+        try:
+            newest = max(newest, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            continue
+    return f"{len(files)}-{newest}"
