@@ -20,9 +20,41 @@ app = typer.Typer(
 NOTHING_TO_DO, MISTAKE, SOMETHING_TO_DO, PREEMPTED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes; docs/reference/exit-codes.md is written from where the commands use them."""
 
-Specs = Annotated[list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace. Default: all.")]
+COMPLETION_VARIABLE = "_ENGINE_COMPLETE"
+"""The environment variable by which a shell asks what could come next."""
+
+
+def specs_like(context: typer.Context, incomplete: str) -> list[str]:
+    """The specs that begin with INCOMPLETE, for the shell's completion."""
+    from engine.core.workspace import Workspace
+
+    workspace = Workspace.at(context.find_root().params.get("workspace") or Path())
+    return [name for path in workspace.spec_paths() if (name := workspace.display(path)).startswith(incomplete)]
+
+
+def names_like(context: typer.Context, incomplete: str) -> list[str]:
+    """The specs, experiments and steps that begin with INCOMPLETE; only specs while these have mistakes."""
+    from engine.core.errors import UserError
+    from engine.core.workspace import Workspace
+    from engine.plan.project import Project
+
+    specs = specs_like(context, incomplete)
+    try:
+        project = Project(Workspace.at(context.find_root().params.get("workspace") or Path()))
+        names = dict.fromkeys([spec.name for spec in project.specs] + [step.name for step in project.graph])
+    except UserError:
+        return specs
+    return [*specs, *(name for name in names if name.startswith(incomplete))]
+
+
+Specs = Annotated[
+    list[Path] | None, typer.Argument(metavar="SPEC", help="Specs of the workspace. Default: all.", autocompletion=specs_like)
+]
 Targets = Annotated[
-    list[str] | None, typer.Argument(metavar="SPEC|STEP", help="Specs or names of steps. Default: everything.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="SPEC|STEP", help="Specs or names of steps. Default: everything.", show_default=False, autocompletion=names_like
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from engine.cli.app import MISTAKE, Json, Specs, app, load_project
+from engine.cli.app import MISTAKE, Json, Specs, app, load_project, names_like
 
 
 @app.command()
@@ -80,7 +80,12 @@ def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto",
 @app.command()
 def verify(
     target: Annotated[
-        str, typer.Argument(metavar="STEP|EXPERIMENT|DIGEST", help="A step, an experiment (its training), or a content address.")
+        str,
+        typer.Argument(
+            autocompletion=names_like,
+            metavar="STEP|EXPERIMENT|DIGEST",
+            help="A step, an experiment (its training), or a content address.",
+        ),
     ],
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Also rebuild it from scratch in a clean workspace, and compare.")] = False,
     json: Json = False,

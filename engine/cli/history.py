@@ -4,14 +4,19 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project, ready
+from engine.cli.app import Json, app, load_project, names_like, ready
 from engine.core.errors import UserError
 
 
 @app.command()
 def why(
     step: Annotated[
-        str, typer.Argument(metavar="STEP|EXPERIMENT", help="A step, as printed by `engine plan`, or an experiment (its training).")
+        str,
+        typer.Argument(
+            autocompletion=names_like,
+            metavar="STEP|EXPERIMENT",
+            help="A step, as printed by `engine plan`, or an experiment (its training).",
+        ),
     ],
     json: Json = False,
 ) -> None:
@@ -57,7 +62,14 @@ def diff(
 
 @app.command()
 def accept(
-    steps: Annotated[list[str], typer.Argument(metavar="STEP", help="Steps that would run only because code or versions changed.")],
+    steps: Annotated[
+        list[str],
+        typer.Argument(
+            autocompletion=names_like,
+            metavar="STEP",
+            help="Steps that would run only because code or versions changed.",
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Keep results although code or versions have changed, if you know that the change is harmless; the run record notes it."""

@@ -4,13 +4,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from engine.cli.app import Json, app, load_project
+from engine.cli.app import Json, app, load_project, names_like
 
 
 @app.command()
 def inspect(
     target: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT|ADAPTER", help="An experiment, a spec, or the content address of an adapter.")
+        str,
+        typer.Argument(
+            autocompletion=names_like,
+            metavar="EXPERIMENT|ADAPTER",
+            help="An experiment, a spec, or the content address of an adapter.",
+        ),
     ],
     row: Annotated[int, typer.Argument(metavar="ROW", help="The index of the row in its token file, from 0.", min=0)] = 0,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="A task of the mixture. Default: the first.", show_default=False)] = None,

@@ -1,15 +1,17 @@
 """The program `engine`: the commands of all modules, in the order in which `--help` lists them."""
 
 import io
+import os
 import sys
 from typing import Any
 
 # isort: off
 from engine.cli import setup, specs, plan, build, work, results  # noqa: F401 - each adds its commands to the app
-from engine.cli import artifacts, graph, history, importing, inspect, keys, lock, pin, preview, publish, report, serve, sweep, talk  # noqa: F401
+from engine.cli import artifacts, completion, graph, history, importing, inspect, keys, lock, pin, preview, publish  # noqa: F401
+from engine.cli import report, serve, sweep, talk  # noqa: F401
 
 # isort: on
-from engine.cli.app import MISTAKE, app
+from engine.cli.app import COMPLETION_VARIABLE, MISTAKE, app
 from engine.cli.values import command_of
 from engine.core.errors import UserError, no_room
 
@@ -24,8 +26,12 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows `?` in place of tree lines
+    if COMPLETION_VARIABLE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
-        command()()
+        command()(complete_var=COMPLETION_VARIABLE)
     except UserError as error:
         from engine.cli import render
 

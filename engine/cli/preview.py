@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project
+from engine.cli.app import Json, app, load_project, specs_like
 
 
 @app.command()
 def preview(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec of the workspace.")],
+    spec: Annotated[Path, typer.Argument(autocompletion=specs_like, metavar="SPEC", help="A spec of the workspace.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the spec.")],
     rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="The number of rows to show.")] = 5,
     json: Json = False,

@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project
+from engine.cli.app import Json, app, load_project, names_like
 from engine.core.errors import UserError
 
 
 @app.command()
 def publish(
     target: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT|STEP|DIGEST", help="What to publish: the model of an experiment, or the folder of a step.")
+        str,
+        typer.Argument(
+            autocompletion=names_like,
+            metavar="EXPERIMENT|STEP|DIGEST",
+            help="What to publish: the model of an experiment, or the folder of a step.",
+        ),
     ],
     to: Annotated[str, typer.Option("--to", metavar="USER/NAME|DIR", help="A repository of the Hugging Face hub, or a folder.")],
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public. Default: private.")] = False,

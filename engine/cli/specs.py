@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, Specs, app, load_project, ready
+from engine.cli.app import Json, Specs, app, load_project, ready, specs_like
 from engine.core.errors import UserError, did_you_mean
 
 
@@ -43,7 +43,7 @@ def schema(
 
 @app.command()
 def show(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec of the workspace.")],
+    spec: Annotated[Path, typer.Argument(autocompletion=specs_like, metavar="SPEC", help="A spec of the workspace.")],
     json: Json = False,
     deepspeed: Annotated[bool, typer.Option("--deepspeed", help="Show the DeepSpeed configuration of its training instead.")] = False,
     tool: Annotated[

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project
+from engine.cli.app import Json, app, load_project, specs_like
 from engine.core.errors import UserError
 
 
 @app.command()
 def pick(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A spec with a sweep.")],
+    spec: Annotated[Path, typer.Argument(autocompletion=specs_like, metavar="SPEC", help="A spec with a sweep.")],
     metric: Annotated[
         str | None,
         typer.Option(

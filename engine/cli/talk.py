@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.app import INTERRUPTED, MISTAKE, Json, app, load_project
+from engine.cli.app import INTERRUPTED, MISTAKE, Json, app, load_project, names_like
 from engine.core.errors import UserError, visible
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="EXPERIMENT|DIGEST|FOLDER", help="An experiment, a spec, the content address of an adapter, or a model's folder."
+        autocompletion=names_like,
+        metavar="EXPERIMENT|DIGEST|FOLDER",
+        help="An experiment, a spec, the content address of an adapter, or a model's folder.",
     ),
 ]
 Task = Annotated[str | None, typer.Option(metavar="TASK", help="The task whose system prompt and token limit apply. Default: the first.")]

@@ -1,14 +1,20 @@
 """The JSON Schema agrees with the loader: what loads passes, what is refused for its form does not."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from engine.spec.load import load_spec
 from engine.spec.schema import schema, schema_text
 
+ROOT = Path(__file__).parents[3]
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
 
 
@@ -123,6 +129,26 @@ def test_every_section_and_every_key_is_described():
     ]
     assert bare == []
     assert all(table["description"] for table in tables)
+
+
+TAPLO = shutil.which("taplo", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+@pytest.mark.skipif(TAPLO is None, reason="taplo is not installed: pip install taplo")
+def test_taplo_accepts_the_specs_of_the_repository_and_places_what_it_refuses(tmp_path):
+    """The linter behind the TOML support of editors: https://taplo.tamasfe.dev"""
+    written = ROOT / "docs/reference/spec.schema.json"
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('[experiment]\nname = "a"\nseed = "x"\n')
+    specs = [path for path in (ROOT / "specs").rglob("*.toml") if "seeds" not in path.parts]
+
+    def lint(*paths: Path) -> subprocess.CompletedProcess[str]:
+        command = [TAPLO, "lint", "--schema", written.as_uri(), *map(str, paths)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert lint(*specs).returncode == 0, lint(*specs).stderr
+    refused = lint(wrong)
+    assert refused.returncode == 1 and '"x" is not of type "integer"' in refused.stderr and "wrong.toml:3:8" in refused.stderr
 
 
 def test_nothing_in_the_schema_is_null():
