@@ -3,7 +3,6 @@
 import ast
 import inspect
 from importlib import import_module
-from types import ModuleType
 
 from engine.cli import app
 from tools.markdown import GENERATED, table
@@ -37,15 +36,21 @@ _CHOSEN = {
         app.INTERRUPTED,
     ): "^C while models load, or a second ^C, which drops requests in flight; the first one finishes them: 0",
     ("verify", app.MISTAKE): "a digest differs",
+    ("wait", app.PREEMPTED): "SIGTERM: run the same command to go on",
+    ("wait", app.INTERRUPTED): "^C: run the same command to go on",
     ("work", app.MISTAKE): "the step failed",
     ("work", app.PREEMPTED): "stopped, and its checkpoints are in the store",
 }
 """What the exit codes mean that a command chooses itself. `work` passes the worker's on, and `--fail-on` raises an error."""
 
 
+_NOT_REACHED = ("wait", app.SOMETHING_TO_DO)
+"""`wait` shares the code of `build`, and never leaves jobs behind."""
+
+
 def page() -> str:
     """The page's text; raises ValueError if a command chooses a code that is not described, or no longer does."""
-    described = {pair for pair in _CHOSEN if pair[0] != "work"}
+    described = {pair for pair in _CHOSEN if pair[0] != "work"} | {_NOT_REACHED}
     if described != chosen():
         raise ValueError(f"tools/reference_exit_codes.py describes other exit codes than engine/cli uses: {sorted(described ^ chosen())}")
     parts = [
@@ -66,17 +71,17 @@ def page() -> str:
 
 
 def chosen() -> set[tuple[str, int]]:
-    """The pairs of command and exit code for which a module of the command line ends with a code of `engine.cli.app` by name."""
-    commands = import_module("engine.cli.main").command().commands
-    modules: dict[str, ModuleType] = {name: inspect.getmodule(verb.callback) for name, verb in commands.items()}  # type: ignore[misc]
+    """The pairs of command and exit code for which the command, or a function of its module that it calls, ends with a code by name."""
     found = set()
-    for verb, module in modules.items():
-        for function in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(function, ast.FunctionDef) and function.name.rstrip("_") == verb.replace("-", "_"):
-                found |= {(verb, getattr(app, name)) for name in _named_in_exits(function)}
+    for verb, command in import_module("engine.cli.main").command().commands.items():
+        tree = ast.parse(inspect.getsource(inspect.getmodule(command.callback)))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        reached, waiting = set(), [command.callback.__name__]
+        while waiting:
+            if (name := waiting.pop()) in functions and name not in reached:
+                reached.add(name)
+                calls = [node for node in ast.walk(functions[name]) if isinstance(node, ast.Call)]
+                waiting += [ast.unparse(call.func) for call in calls]
+                exits = [node for call in calls if ast.unparse(call.func) == "typer.Exit" for node in ast.walk(call)]
+                found |= {(verb, getattr(app, node.id)) for node in exits if isinstance(node, ast.Name) and node.id.isupper()}
     return found
-
-
-def _named_in_exits(function: ast.FunctionDef) -> set[str]:
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Exit"]
-    return {node.id for call in calls for node in ast.walk(call) if isinstance(node, ast.Name) and node.id.isupper()}

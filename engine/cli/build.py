@@ -1,6 +1,8 @@
 """The commands that run the plan and share what came of it: build, wait, push."""
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,7 +10,8 @@ import typer
 from engine.cli.app import INTERRUPTED, PREEMPTED, SOMETHING_TO_DO, Targets, app, load_project, ready
 
 if TYPE_CHECKING:
-    from engine.core.graph import Step
+    from engine.core.graph import Graph, Step
+    from engine.plan.project import Project
 
 
 @app.command()
@@ -70,6 +73,7 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
     from engine.core.errors import UserError
     from engine.dvc.remote import Remote
     from engine.dvc.sharing import sharing
+    from engine.report.live import said
 
     project = load_project()
     selected = project.select(targets)
@@ -77,15 +81,17 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
     environment = dvc_environment()
     settings = executor_settings(project.root, tuple(sorted({step.kind_name for step in project.graph})))
     where = on or settings.on
+    at_once = jobs or (1 if where == "local" else settings.jobs or 50)
+    device_steps = devices if where == "local" else at_once
     if detach and where == "local":
         raise UserError("--detach is for clusters: steps of a local build end with it", hint="add --on slurm")
 
     def executor_of(remote: Remote) -> Executor:
         if where == "local":
             server = None if no_fork else forks(project.root, environment, selected.graph)
-            return Local(project.root, environment, jobs or 1, {"device": devices}, forks=server)
+            return Local(project.root, environment, at_once, {"device": devices}, forks=server)
         there = cluster(where, settings.rest if where == settings.on else {})
-        return distributed(project, selected.graph, there, remote, settings, jobs or settings.jobs or 50, render.warn, detach)
+        return distributed(project, selected.graph, there, remote, settings, at_once, render.warn, detach)
 
     shared = sharing(project.root)
     signer = shared.signer() if shared.push == "always" else None
@@ -100,7 +106,12 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
         with (
             Remote(project.root) as remote,
             executor_of(remote) as executor,
-            View(len(selected.graph), live=where != "local" or (jobs or 1) > 1) as view,
+            View(
+                len(selected.graph),
+                live=where != "local" or at_once > 1,
+                expected=_expected(project, selected.graph, at_once, device_steps) if sys.stderr.isatty() else {},
+                said=partial(said, project.root),
+            ) as view,
         ):
             # What somebody else has built is restored before anything is submitted.
             puller = Puller(project.store(), remote, render.warn) if pull or where != "local" else None
@@ -118,6 +129,18 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
         raise typer.Exit(PREEMPTED) from None
     if selected.experiments:
         print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)
+
+
+def _expected(project: "Project", graph: "Graph", jobs: int, devices: int) -> dict[str, tuple[float | None, int]]:
+    """The steps of GRAPH that may run, each with the seconds of its last run on this machine and how many of its sort run at once."""
+    from engine.plan.cost_memo import costs_of
+    from engine.plan.decide import Action
+
+    store = project.store()
+    plan = project.plan(graph, store)
+    known = costs_of(project, plan, store).steps
+    steps = [graph[one.name] for one in plan.decisions if one.name in graph and one.action in (Action.RUN, Action.MAYBE)]
+    return {step.name: (known[step.name]["seconds"], min(jobs, devices) if step.kind.slot == "device" else jobs) for step in steps}
 
 
 @app.command()

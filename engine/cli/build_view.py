@@ -2,7 +2,8 @@
 
 import signal
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,11 +18,29 @@ _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130, PREEMPTED)
 """Exit statuses of a step that was terminated."""
 
 
-class View:
-    """Lines on stderr; with several steps at once on a terminal, also a live status of what runs and waits."""
+_BAR = 24
+"""Characters of the bar."""
+_SHOWN = 8
+"""Running steps that have a line."""
 
-    def __init__(self, steps: int, live: bool) -> None:
+
+class View:
+    """Lines on stderr; with several steps at once on a terminal, also a live status of what runs and waits.
+
+    EXPECTED are the steps that may run, each with the seconds that it took last time (None if it was never timed here) and how many of its
+    sort run at once. SAID gives the last line of progress of a step that runs since a time.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        live: bool,
+        expected: Mapping[str, tuple[float | None, int]] | None = None,
+        said: Callable[[str, float], str] = lambda name, since: "",
+    ) -> None:
         self.steps = steps
+        self.expected = dict(expected or {})
+        self.said = said
         self.done = 0
         self.running: dict[str, float] = {}
         self.first: Sequence[tuple[str, str]] = ()
@@ -37,11 +56,30 @@ class View:
         if self.moving:
             self.moving.stop()
 
+    @property
+    def left(self) -> str:
+        """How long the steps that are not done will take, as far as earlier runs tell; empty if nothing is known of them."""
+        now, unknown = time.time(), 0
+        seconds: dict[int, float] = defaultdict(float)
+        for name, (once, at_once) in list(self.expected.items()):
+            unknown += once is None
+            # A step that takes longer than last time is about to end, as far as one can tell.
+            seconds[at_once] += max(0.0, (once or 0.0) - (now - self.running.get(name, now)))
+        # The steps of which fewest run at once, such as trainings on one device, may take longer than all together.
+        longest = max((sum(value for other, value in seconds.items() if other <= limit) / limit for limit in seconds), default=0.0)
+        parts = [f"about {render.duration(longest)} left"] if len(self.expected) > unknown else []
+        return " + ".join([*parts, *([f"{unknown} never timed here"] if unknown else [])])
+
     def rows(self) -> list[str]:
-        """The lines of the live status: progress, running steps with their duration, and waiting steps."""
-        now = time.monotonic()
-        names = [f"{name} ({render.duration(now - since)})" for name, since in list(self.running.items())]
-        rows = [f"{self.done} of {self.steps} · running: {', '.join(names) or 'nothing'}"]
+        """The lines of the live status: a bar with the time left, running steps with what they say, and waiting steps."""
+        now, running = time.time(), list(self.running.items())
+        filled = _BAR * self.done // max(1, self.steps)
+        rows = [" · ".join(part for part in (f"{'█' * filled}{'░' * (_BAR - filled)} {self.done} of {self.steps}", self.left) if part)]
+        rows += [
+            "  ".join(part for part in (f"  {name}", render.duration(now - since), self.said(name, since)) if part)
+            for name, since in running[:_SHOWN]
+        ]
+        rows += [f"  {len(running) - _SHOWN} more running"] if len(running) > _SHOWN else []
         waits = [f"{name} waits for {what}" for name, what in self.first]
         more = self.undone - len(self.running) - len(waits)
         return [*rows, *([f"{' · '.join(waits)}{f' · {more} more waiting' if more > 0 else ''}"] if waits else [])]
@@ -54,12 +92,13 @@ class View:
         """A step was kept or restored, or is ready to start."""
         if decision.action is not Action.RUN:
             self.done += 1
+            self.expected.pop(decision.name, None)
         if decision.action is Action.RESTORE:
             render.step_line("restored", decision.name, f"{self.done} of {self.steps}")
 
     def started(self, step: Step) -> None:
         """A step has started."""
-        self.running[step.name] = time.monotonic()
+        self.running[step.name] = time.time()
         render.step_line("run", step.name, step.description)
 
     def moved(self, step: Step) -> None:
@@ -71,7 +110,9 @@ class View:
         self.running.pop(finished.step.name, None)
         if finished.status == 0:
             self.done += 1
-            render.step_line("done", finished.step.name, f"{render.duration(finished.seconds)} · {self.done} of {self.steps}")
+            self.expected.pop(finished.step.name, None)
+            parts = (render.duration(finished.seconds), f"{self.done} of {self.steps}", self.left)
+            render.step_line("done", finished.step.name, " · ".join(part for part in parts if part))
             return
         if finished.status in _STOPPED:
             render.step_line("stopped", finished.step.name, "not finished; a training resumes from its last checkpoint")

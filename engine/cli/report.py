@@ -38,7 +38,7 @@ def _serve(specs: Sequence[Path], port: int) -> None:
     """Serve the report until ^C; while specs have mistakes, the page says so."""
     from engine.cli import render
     from engine.core.errors import UserError
-    from engine.report.blocks import Commands, Remark, Section
+    from engine.report.blocks import Block, Commands, Remark, Section
     from engine.report.collect import gather
     from engine.report.live import stamp
     from engine.report.page import html
@@ -52,7 +52,7 @@ def _serve(specs: Sequence[Path], port: int) -> None:
         try:
             data = gather(load_project(), specs)
         except UserError as error:
-            told = [Remark("The report cannot be made at present:"), Commands([str(problem) for problem in error.problems])]
+            told: list[Block] = [Remark("The report cannot be made at present:"), Commands([str(problem) for problem in error.problems])]
             return html("Report", [Section("summary", "Summary", told)], now)
         title = "Report: " + ", ".join(one.name for one in data.experiments)
         return html(title, [*running_now(data), *sections(data)], now)

@@ -41,11 +41,14 @@ def running(root: Path, steps: Iterable[str]) -> list[Running]:
             os.kill(process, 0)
         except (OSError, ValueError):
             continue  # never built, or the process that built it has ended
-        log = _log(root, name, since)
-        losses = dict(_checkpoint(root, name)) | {float(step): float(loss) for step, loss in _LOSS.findall(log)}
-        said = next((line for line in reversed(log.splitlines()) if line.strip()), "")
-        found.append(Running(name, max(0.0, time.time() - since), said, tuple(sorted(losses.items()))))
+        losses = dict(_checkpoint(root, name)) | {float(step): float(loss) for step, loss in _LOSS.findall(_log(root, name, since))}
+        found.append(Running(name, max(0.0, time.time() - since), said(root, name, since), tuple(sorted(losses.items()))))
     return found
+
+
+def said(root: Path, name: str, since: float) -> str:
+    """The last line of the log of a step that runs SINCE (seconds of the epoch); empty if it has none."""
+    return next((line for line in reversed(_log(root, name, since).splitlines()) if line.strip()), "")
 
 
 def _log(root: Path, name: str, since: float) -> str:

@@ -10,8 +10,8 @@ from engine.core.errors import UserError
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
-_SHARE = 4
-"""After a page that took a second, none is made for so many seconds: the build needs the processor."""
+_REST = 10.0
+"""After a page, none is made for as long as that took, but at most for so many seconds: the build needs the processor too."""
 
 
 class Page:
@@ -35,7 +35,7 @@ class Page:
             if (now := self.stamp) != self._shown:
                 started = time.monotonic()
                 self._text, self._shown = self._make(now), now
-                self._rests_until = time.monotonic() + _SHARE * (time.monotonic() - started)
+                self._rests_until = time.monotonic() + min(_REST, time.monotonic() - started)
             return self._text
 
 

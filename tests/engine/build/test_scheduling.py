@@ -18,7 +18,7 @@ from engine.core.errors import UserError
 from engine.core.graph import Step
 from engine.core.workspace import Workspace
 from engine.dvc.dvcfile import Entry
-from engine.plan.decide import Action
+from engine.plan.decide import Action, Decision
 from engine.plan.project import Project
 from tests.engine.plan import test_decide as toys
 
@@ -130,11 +130,28 @@ def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Proj
     view = View(20, live=False)
     view.started(project.graph["generate-task-0"])
     view.waiting([("split-task-0", "generate-task-0"), ("train-run-00000", "a free device")], 20)
-    running, waiting = view.rows()
-    assert running.startswith("0 of 20 · running: generate-task-0 (")
+    bar, running, waiting = view.rows()
+    assert bar.endswith(" 0 of 20") and running == "  generate-task-0  1 s"
     assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more waiting"
     view.waiting([], 1)
-    assert len(view.rows()) == 1
+    assert len(view.rows()) == 2
+
+
+def test_the_view_says_how_long_it_will_take_and_what_each_step_says(project: Project, capsys):
+    first, second, third = (project.graph[f"generate-task-{number}"] for number in range(3))
+    expected = {first.name: (60.0, 2), second.name: (3600.0, 2), third.name: (None, 1)}
+    view = View(4, live=False, expected=expected, said=lambda name, since: "90/200 rows" if name == first.name else "")
+    assert view.left == "about 30 min 30 s left + 1 never timed here", "two at once"
+    view.started(first)
+    assert view.rows()[1] == f"  {first.name}  1 s  90/200 rows"
+    view.ended(Finished(first, 0, 50.0))
+    assert "done generate-task-0 50 s · 1 of 4 · about 30 min 0 s left" in " ".join(capsys.readouterr().err.split())
+    view.decided(Decision(second.name, second.kind_name, Action.RESTORE))
+    assert view.left == "1 never timed here" and view.rows()[0].startswith("█" * 12 + "░")
+    view.ended(Finished(third, 0, 1.0))
+    assert not view.left
+    expected = {first.name: (60.0, 4), second.name: (100.0, 1), third.name: (120.0, 1)}
+    assert View(3, live=False, expected=expected).left == "about 3 min 40 s left", "trainings take turns on a device"
 
 
 def test_an_interrupted_training_is_not_said_to_be_lost(capsys):
