@@ -51,8 +51,8 @@ _NOT_REACHED = ("wait", app.SOMETHING_TO_DO)
 def page() -> str:
     """The page's text; raises ValueError if a command chooses a code that is not described, or no longer does."""
     described = {pair for pair in _CHOSEN if pair[0] != "work"} | {_NOT_REACHED}
-    if described != chosen():
-        raise ValueError(f"tools/reference_exit_codes.py describes other exit codes than engine/cli uses: {sorted(described ^ chosen())}")
+    if differing := described ^ chosen():
+        raise ValueError(f"tools/reference_exit_codes.py describes other exit codes than engine/cli uses: {sorted(differing)}")
     parts = [
         "# Exit codes",
         GENERATED,
