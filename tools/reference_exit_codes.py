@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from importlib import import_module
 
 from engine.cli import app
@@ -74,7 +75,7 @@ def chosen() -> set[tuple[str, int]]:
     """The pairs of command and exit code for which the command, or a function of its module that it calls, ends with a code by name."""
     found = set()
     for verb, command in import_module("engine.cli.main").command().commands.items():
-        tree = ast.parse(inspect.getsource(inspect.getmodule(command.callback)))
+        tree = ast.parse(inspect.getsource(sys.modules[command.callback.__module__]))
         functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         reached, waiting = set(), [command.callback.__name__]
         while waiting:
