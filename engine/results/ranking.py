@@ -66,22 +66,22 @@ def headline(found: "Sequence[Result]", metric: str) -> list[str]:
         if any(ranks.values())
     }
     said = []
-    everywhere = [name for name, on in best.items() if len(on) == len(tasks)]
-    if everywhere:
-        where = f"each of the {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
-        close = [
-            name
-            for name in best
-            if name not in everywhere and all(ranks[task].get(name, Standing.WORSE) is not Standing.WORSE for task in tasks)
-        ]
+
+    def tell(where: str, names: Sequence[str], close: Sequence[str], among: int, on: Sequence[str]) -> None:
+        """Say that NAMES, of so many AMONG which they are ranked, have the best value on the tasks ON, and that CLOSE are close to it."""
+        what = "Best" if len(names) < among else "No difference"
         unclear = f"; not clearly worse: {_and(close)}" if close else ""
-        said.append(f"Best on {where}: {_and(everywhere)} ({metric} {_range(found, metric, everywhere, tasks)}){unclear}.")
+        said.append(f"{what} on {where}: {_and(names)} ({metric} {_range(found, metric, names, on)}){unclear}.")
+
+    if everywhere := [name for name, on in best.items() if len(on) == len(tasks)]:
+        nowhere_worse = [name for name in best if all(ranks[task].get(name, Standing.WORSE) is not Standing.WORSE for task in tasks)]
+        where = f"each of the {len(tasks)} tasks" if len(tasks) > 1 else tasks[0]
+        tell(where, everywhere, [name for name in nowhere_worse if name not in everywhere], len(best), tasks)
     else:
         for task in tasks:
             if names := [name for name, on in best.items() if task in on]:
-                rest = [name for name, standing in ranks[task].items() if standing is Standing.UNCLEAR]
-                unclear = f"; not clearly worse: {_and(rest)}" if rest else ""
-                said.append(f"Best on {task}: {_and(names)} ({metric} {_range(found, metric, names, [task])}){unclear}.")
+                close = [name for name, standing in ranks[task].items() if standing is Standing.UNCLEAR]
+                tell(task, names, close, len(ranks[task]), [task])
     alone = [(result, task) for result in found if len(result.tasks) == 1 for task in tasks if task not in result.tasks]
     elsewhere = [(result.scores[task][metric], result.experiment, task) for result, task in alone if metric in result.scores.get(task, {})]
     if elsewhere and any(ranks.values()):

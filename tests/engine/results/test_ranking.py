@@ -41,6 +41,13 @@ def test_a_paired_comparison_decides_before_intervals_do():
             assert standings([best, other], "exact_match", "a")["two"] is expected
 
 
+def test_experiments_that_come_to_the_same_value_are_not_called_best():
+    found = [result("one", a=(0.0, 0.0, 0.3), b=(0.5, 0.4, 0.6)), result("two", a=(0.0, 0.0, 0.3), b=(0.5, 0.4, 0.6))]
+    assert headline(found, "exact_match") == ["No difference on each of the 2 tasks: one and two (exact_match 0.00 to 0.50)."]
+    found[1] = result("two", a=(0.0, 0.0, 0.3), b=(0.9, 0.8, 1.0))
+    assert headline(found, "exact_match")[0].startswith("Best on each of the 2 tasks: two")
+
+
 def test_of_perplexity_the_lowest_is_best_and_of_length_none():
     found = [result("one", metric="perplexity", a=(9.0, 8.0, 10.0)), result("two", metric="perplexity", a=(3.0, 2.0, 4.0))]
     assert standings(found, "perplexity", "a") == {"one": Standing.WORSE, "two": Standing.BEST}
