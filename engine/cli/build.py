@@ -74,6 +74,7 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
     from engine.dvc.remote import Remote
     from engine.dvc.sharing import sharing
     from engine.report.live import said
+    from engine.results.changes import recorded
 
     project = load_project()
     selected = project.select(targets)
@@ -102,6 +103,8 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
         except UserError as error:
             render.warn(f"{error.problems[0].what}; to send the results later: engine push")
 
+    built = [spec for spec in project.specs if spec.name in selected.experiments]
+    before = recorded(built, project.graph, project.store())
     try:
         with (
             Remote(project.root) as remote,
@@ -127,8 +130,8 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
     except BuildPreempted as stopped:
         render.error(stopped)
         raise typer.Exit(PREEMPTED) from None
-    if selected.experiments:
-        print_results(project, [spec for spec in project.specs if spec.name in selected.experiments], None)
+    if built:
+        print_results(project, built, None, before=before)
 
 
 def _expected(project: "Project", graph: "Graph", jobs: int, devices: int) -> dict[str, tuple[float | None, int]]:

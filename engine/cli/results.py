@@ -1,7 +1,7 @@
 """The command that shows metrics: results."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -11,6 +11,7 @@ from engine.core.errors import UserError
 
 if TYPE_CHECKING:
     from engine.plan.project import Project
+    from engine.results.changes import Recorded
     from engine.results.table import Result
     from engine.spec.sections import Spec
 
@@ -88,12 +89,15 @@ def print_results(
     intervals: bool | None = None,
     sort: str | None = None,
     markdown: bool = False,
+    before: "Mapping[str, Recorded] | None" = None,
 ) -> None:
     """Print the results of SPECS: what they say in sentences, then tables: values of one metric, points of sweeps, benchmarks, differences.
 
-    INTERVALS shows each value with its interval; None: if the terminal is wide enough.
+    INTERVALS shows each value with its interval; None: if the terminal is wide enough. BEFORE: what was recorded before a build; what
+    has changed since is printed last.
     """
     from engine.cli import render
+    from engine.results.changes import changes, recorded
     from engine.results.ranking import headline
     from engine.results.table import chosen_metric, ignored_text
     from engine.results.table import results as collect
@@ -111,6 +115,9 @@ def print_results(
         render.sentence(line)
     for table in tables:
         render.table(*table)
+    if changed := changes(before or {}, recorded(specs, project.graph, project.store()), shown):
+        render.sentence("Since the last build:")
+        render.lines((f"  {line}", "") for line in changed)
 
 
 def _tables(
