@@ -163,6 +163,17 @@ def predictions(root: Path, path: str, rows: int | None = None) -> Iterator[dict
             yield from map(json.loads, islice(lines, rows))
 
 
+def row_lengths(data: ReportData, node: Node) -> list[int]:
+    """The length in tokens of each row of a token file; empty if the file is missing."""
+    tokens = data.root / "artifacts" / node.name / "train.safetensors"
+    if not tokens.exists():
+        return []
+    from stages.tokens.files import Tokens
+
+    lengths: list[int] = Tokens.open(tokens).lengths.tolist()
+    return lengths
+
+
 def token_rows(data: ReportData, node: Node) -> list[list[tuple[str, bool]]] | None:
     """The first rows of a token file as tokens, each with whether it is supervised; None if the file or its tokenizer is missing."""
     tokens = data.root / "artifacts" / node.name / "train.safetensors"

@@ -143,6 +143,43 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
     return _svg(figure, name)
 
 
+def histogram(name: str, found: Mapping[str, Sequence[int]]) -> str:
+    """How the lengths of rows are distributed: the outline of a histogram for each of FOUND, lengths in tokens by label."""
+    import numpy as np
+
+    figure, axes = _figure(7.6, 2.6)
+    longest = max(max(lengths) for lengths in found.values())
+    bins = np.linspace(0, longest + 1, min(40, longest + 1) + 1)
+    for number, (label, lengths) in enumerate(found.items()):
+        counts, _ = np.histogram(lengths, bins)
+        axes.stairs(counts / len(lengths), bins, label=label, color=LINES[number % len(LINES)], linewidth=1.4)
+    axes.set(xlabel="tokens", ylabel="share of rows", xlim=(0, longest + 1), ylim=(0, None))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+    return _svg(figure, name)
+
+
+def bars(name: str, rows: Mapping[str, Mapping[str, int]]) -> str:
+    """What ROWS are divided into, as parts of one bar each; parts that every row has are drawn in the same order and colour."""
+    parts = list(dict.fromkeys(part for values in rows.values() for part in values))
+    figure, axes = _figure(7.6, 0.8 + 0.3 * len(rows))
+    for y, values in enumerate(rows.values()):
+        begin = 0
+        for part in parts:
+            count = values.get(part, 0)
+            colour = LINES[parts.index(part) % len(LINES)]
+            axes.barh(y, count, left=begin, height=0.6, color=colour, label=part if y == 0 else None)
+            begin += count
+    axes.set(xlabel="rows", ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(axis="y", length=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _svg(figure, name)
+
+
 def heat_map(name: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """Values of models (rows) on tasks (columns); a cell without a value stays empty."""
     tasks = list(dict.fromkeys(task for values in rows.values() for task in values))

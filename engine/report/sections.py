@@ -12,7 +12,7 @@ from engine.estimate.training import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import AnswerRows, Answers, Block, Commands, Filter, Picture, Remark, Section, Statement, Table, TokenRow
-from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, scores, smoothed, token_rows
+from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, row_lengths, scores, smoothed, token_rows
 from engine.report.live import running
 from engine.results.ranking import STANDING_LEGEND, headline
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
@@ -208,19 +208,27 @@ _EVALUATED_COLUMNS = ("step", "task", "rows in", "left out", "predictions")
 _PAIR_COLUMNS = ("step", "prompts", "pairs", "prompts without a pair", "mean margin", "tokens of chosen", "of rejected")
 
 
+_SPLITS = ("train", "validation", "test")
+_TASKS_DRAWN = 40
+"""More tasks have no picture: it would be taller than a screen."""
+
+
 def _funnel(data: ReportData) -> list[Block]:
     """One row per task: rows in, rows left out, and rows in each split."""
-    rows = []
+    rows: list[list[str]] = []
+    drawn: dict[str, dict[str, int]] = {}
     for split in data.of("split"):
         source = next((data.nodes[name] for name in split.producers if data.nodes[name].kind == "generate"), None)
         before, after = source.metrics if source else {}, split.metrics
         left_out = Counter(before.get("left_out", {})) + Counter(after.get("left_out", {}))
         counts = [_count(values.get(key)) for values, key in ((before, "rows_in"), (before, "rows_out"))]
-        rows.append(
-            [split.name, counts[0], _reasons(left_out), counts[1], *(_count(after.get(key)) for key in ("train", "validation", "test"))]
-        )
-    columns = ("step", "rows in", "left out", "rows generated", "train", "validation", "test")
+        rows.append([split.name, counts[0], _reasons(left_out), counts[1], *(_count(after.get(key)) for key in _SPLITS)])
+        if counted := {part: after[part] for part in _SPLITS if isinstance(after.get(part), int)}:
+            drawn[split.name.removeprefix("split-")] = counted | {"left out": left_out.total()}
+    columns = ("step", "rows in", "left out", "rows generated", *_SPLITS)
     blocks: list[Block] = [Table("From source to splits (–: not built yet)", columns, rows)] if rows else [_missing("splits")]
+    if drawn and len(drawn) <= _TASKS_DRAWN:
+        blocks.insert(0, Picture("funnel", "Rows of each task, by what became of them", pictures.bars("funnel", drawn)))
     evaluated = [
         [
             node.name,
@@ -271,6 +279,8 @@ def _mixture(data: ReportData) -> list[Block]:
     return [Table("Composition of each mixture, by task", _MIXTURE_COLUMNS, rows)] if rows else [_missing("mixtures")]
 
 
+_FILES_DRAWN = 12
+"""Token files whose lengths are drawn; the colours of more would repeat."""
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
@@ -296,7 +306,19 @@ def _tokens(data: ReportData) -> list[Block]:
             )
     if not rows:
         return [_missing("token files")]
-    return [Table("Token files", _TOKEN_COLUMNS, rows), Remark(_MARKED), *(block for node in built for block in _token_rows(data, node))]
+    lengths = {node.name.removeprefix("tokenize-"): found for node in built[:_FILES_DRAWN] if (found := row_lengths(data, node))}
+    drawn: list[Block] = []
+    if lengths:
+        caption = "Lengths of the rows that are trained on, in tokens" + (
+            f" ({_FILES_DRAWN} of {len(built)} token files)" if len(built) > _FILES_DRAWN else ""
+        )
+        drawn.append(Picture("lengths", caption, pictures.histogram("lengths", lengths)))
+    return [
+        *drawn,
+        Table("Token files", _TOKEN_COLUMNS, rows),
+        Remark(_MARKED),
+        *(block for node in built for block in _token_rows(data, node)),
+    ]
 
 
 _MARKED = "Supervised tokens, which count in the loss, are coloured and underlined in the rows below; in Markdown they are bold."

@@ -167,6 +167,13 @@ def test_the_numbers_of_the_road(matter: ReportData):
     assert cells(matter, "Steps")[6]["plan"] == "run" and "predict-one, evaluate-one" in remarks(matter, "Summary")
 
 
+def test_the_lengths_of_rows_and_what_became_of_them_are_drawn(matter: ReportData):
+    drawn = {block.name: block for section in sections(matter) for block in section.blocks if isinstance(block, Picture)}
+    assert "Lengths" in drawn["lengths"].caption
+    for part in ("train", "validation", "test", "left out"):
+        assert f">{part}<" in drawn["funnel"].svg
+
+
 def test_supervised_tokens_are_marked(matter: ReportData):
     (section,) = [one for one in sections(matter) if one.title == "Tokens and labels"]
     (row,) = [block for block in section.blocks if isinstance(block, TokenRow)]
@@ -307,7 +314,7 @@ def test_a_page_stands_alone(matter: ReportData):
 
 def test_the_same_values_give_the_same_bytes(matter: ReportData, tmp_path: Path):
     first, second = (write(tmp_path / name, "Report", sections(matter)) for name in ("one", "two"))
-    assert [path.name for path in first] == ["report.html", "report.md", "heat-map.svg", "loss-train-one.svg", "graph.svg"]
+    assert [path.name for path in first] == ["report.html", "report.md", "heat-map.svg", "loss-train-one.svg", "funnel.svg", "lengths.svg", "graph.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     for path in first[2:]:
         ElementTree.fromstring(path.read_text())
