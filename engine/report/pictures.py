@@ -46,7 +46,6 @@ def _settings(name: str) -> dict[str, Any]:
         "font.family": "sans-serif",
         "font.size": 9,
         "text.parse_math": False,
-        "legend.frameon": False,
     }
 
 
@@ -137,9 +136,9 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
         axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.grid(alpha=0.25)
     if log:
-        axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+        axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
     elif len(found) > 1:
-        axes.legend(fontsize=8, labelcolor=_INK)
+        axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
     return _svg(figure, name)
 
 
@@ -155,13 +154,13 @@ def histogram(name: str, found: Mapping[str, Sequence[int]]) -> str:
         axes.stairs(counts / len(lengths), bins, label=label, color=LINES[number % len(LINES)], linewidth=1.4)
     axes.set(xlabel="tokens", ylabel="share of rows", xlim=(0, longest + 1), ylim=(0, None))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
     return _svg(figure, name)
 
 
 def bars(name: str, rows: Mapping[str, Mapping[str, int]]) -> str:
     """What ROWS are divided into, as parts of one bar each; parts that every row has are drawn in the same order and colour."""
-    parts = list(dict.fromkeys(part for values in rows.values() for part in values))
+    parts = list(dict.fromkeys(part for values in rows.values() for part, count in values.items() if count))
     figure, axes = _figure(7.6, 0.8 + 0.3 * len(rows))
     for y, values in enumerate(rows.values()):
         begin = 0
@@ -173,10 +172,11 @@ def bars(name: str, rows: Mapping[str, Mapping[str, int]]) -> str:
     axes.set(xlabel="rows", ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), list(rows))
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=8, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(figure, name)
 
 
@@ -231,7 +231,7 @@ def against(name: str, field: str, metric: str, found: "Sequence[Line]") -> str:
     axes.set(xlabel=field, ylabel=metric)
     axes.grid(alpha=0.25)
     if len(found) > 1:
-        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+        axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
     return _svg(figure, name)
 
 
