@@ -124,7 +124,7 @@ def _tables(
     project: "Project", specs: "Sequence[Spec]", found: "Sequence[Result]", shown: str, intervals: bool | None, sort: str | None
 ) -> Iterator[_Table]:
     from engine.cli import render
-    from engine.results.ranking import STANDING_LEGEND
+    from engine.results.ranking import legend
     from engine.results.sweeps import sweep_table, sweeps
     from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, comparison_table, score_table
 
@@ -133,12 +133,11 @@ def _tables(
         columns, rows = score_table(found, shown, intervals is not False, sort)
         if intervals is None and not render.fits(columns, rows):
             columns, rows = score_table(found, shown, sort=sort)
-        ranked = any(cell.endswith(("*", "~")) for row in rows for cell in row)
-        yield _Table(f"{shown} on held-out rows", columns, rows, STANDING_LEGEND if ranked else None)
+        yield _Table(f"{shown} on held-out rows", columns, rows, legend(found, shown))
         for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
             yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
     if rows := benchmark_table(found):
         yield _Table("benchmarks", BENCHMARK_COLUMNS, rows)
-    columns, rows, legend = comparison_table(found, shown)
+    columns, rows, tested = comparison_table(found, shown)
     if rows:
-        yield _Table(f"differences in {shown} on the same rows", columns, rows, legend)
+        yield _Table(f"differences in {shown} on the same rows", columns, rows, tested)

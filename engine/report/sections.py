@@ -14,7 +14,7 @@ from engine.report import pictures
 from engine.report.blocks import AnswerRows, Answers, Block, Commands, Filter, Picture, Remark, Section, Statement, Table, TokenRow
 from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, row_lengths, scores, smoothed, token_rows
 from engine.report.live import running
-from engine.results.ranking import STANDING_LEGEND, headline
+from engine.results.ranking import headline, legend
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, chosen_metric, comparison_table, ignored_text, score_table
 
@@ -371,11 +371,11 @@ def _scores(data: ReportData) -> list[Block]:
     for name in names:
         columns, rows = score_table(data.results, name, intervals=True)
         blocks.append(Table(f"{name} on held-out rows [interval]", columns, rows))
-        if any(cell.endswith((" *", " ~")) for row in rows for cell in row):
-            blocks.append(Remark(STANDING_LEGEND))
-        columns, rows, legend = comparison_table(data.results, name)
+        if marks := legend(data.results, name):
+            blocks.append(Remark(marks))
+        columns, rows, tested = comparison_table(data.results, name)
         if rows:
-            blocks += [Table(f"Differences in {name} on the same rows", columns, rows), Remark(legend)]
+            blocks += [Table(f"Differences in {name} on the same rows", columns, rows), Remark(tested)]
     blocks += map(Remark, ignored_text(data.results))
     if taken := benchmark_table(data.results):
         blocks.append(Table("Benchmarks", BENCHMARK_COLUMNS, taken))

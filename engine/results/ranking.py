@@ -21,7 +21,7 @@ class Standing(Enum):
     WORSE = " "
 
 
-STANDING_LEGEND = "* best on the task; ~ not clearly worse: no significant difference from the best, or overlapping intervals"
+_LEGEND = "* best on the task; ~ not clearly worse: no significant difference from the best, or overlapping intervals"
 
 
 def standings(found: "Sequence[Result]", metric: str, task: str) -> dict[str, Standing]:
@@ -47,6 +47,16 @@ def standings(found: "Sequence[Result]", metric: str, task: str) -> dict[str, St
     }
 
 
+def tasks_with(found: "Sequence[Result]", metric: str) -> list[str]:
+    """The tasks on which any experiment has METRIC, in their order."""
+    return list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
+
+
+def legend(found: "Sequence[Result]", metric: str) -> str | None:
+    """What the marks in a table of METRIC mean; None if nothing can be ranked, so that it has none."""
+    return _LEGEND if any(standings(found, metric, task) for task in tasks_with(found, metric)) else None
+
+
 def _unclear(one: "Result", other: "Result", metric: str, task: str) -> bool:
     for result, name in ((one, other.experiment), (other, one.experiment)):
         for compared in result.comparisons:
@@ -58,7 +68,7 @@ def _unclear(one: "Result", other: "Result", metric: str, task: str) -> bool:
 
 def headline(found: "Sequence[Result]", metric: str) -> list[str]:
     """What METRIC says, in sentences: which experiments are best, and how far those trained on one task get on the others."""
-    tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if isinstance(scores.get(metric), float)))
+    tasks = tasks_with(found, metric)
     ranks = {task: standings(found, metric, task) for task in tasks}
     best = {
         result.experiment: [task for task in tasks if ranks[task].get(result.experiment) is Standing.BEST]
@@ -83,7 +93,11 @@ def headline(found: "Sequence[Result]", metric: str) -> list[str]:
                 close = [name for name, standing in ranks[task].items() if standing is Standing.UNCLEAR]
                 tell(task, names, close, len(ranks[task]), [task])
     alone = [(result, task) for result in found if len(result.tasks) == 1 for task in tasks if task not in result.tasks]
-    elsewhere = [(result.scores[task][metric], result.experiment, task) for result, task in alone if metric in result.scores.get(task, {})]
+    elsewhere = [
+        (result.scores[task][metric], result.experiment, task)
+        for result, task in alone
+        if isinstance(result.scores.get(task, {}).get(metric), float)
+    ]
     if elsewhere and any(ranks.values()):
         value, name, task = (min if metric in LOWER_IS_BETTER else max)(elsewhere, key=lambda one: one[0])
         said.append(f"Experiments trained on one task reach at best {number(value)} on any other ({name} on {task}).")

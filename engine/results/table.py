@@ -11,7 +11,7 @@ from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
-from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings
+from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings, tasks_with
 
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
@@ -102,7 +102,7 @@ def score_table(
     different splits are not comparable. SORT orders rows by a task, the best value first, or by `experiment` or `method`; raises
     UserError for any other name.
     """
-    tasks = list(dict.fromkeys(task for result in found for task, scores in result.scores.items() if metric in scores))
+    tasks = tasks_with(found, metric)
     ranks = {task: standings(found, metric, task) for task in tasks}
     mixed = any(result.split != "test" for result in found)
     state = ["state"] if _any_stale(found) else []
