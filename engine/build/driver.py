@@ -243,6 +243,7 @@ class _Build:
             self.executor.start(step, self.read[step.name])
             self.view.started(step)
             started += 1
+        self.executor.launch()
         self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
         return started
 

@@ -440,8 +440,15 @@ def test_slurm_cancels_what_runs_and_what_waits_whatever_has_ended(real_slurm: s
     until(file.exists)
     waiting = scheduler.submit("waiting", ["sleep", "60"], Needs())
     real_slurm.command("scontrol", "hold", waiting)
-    scheduler.cancel([ended, running, waiting, "99999"])
-    until(lambda: not scheduler.states([running, waiting]))
+    array = scheduler.submit_many([(f"task-{n}", ["sleep", "60"] if n else ["true"]) for n in range(8)], Needs())
+    assert array == [f"{array[0].partition('_')[0]}_{n}" for n in range(8)]
+    # One has ended, a node's other processors have four, and three wait.
+    until(lambda: sorted(state[:3] for state in scheduler.states(array).values()) == ["que"] * 3 + ["run"] * 4)
+    scheduler.cancel(array[2:])
+    until(lambda: not scheduler.states(array[2:]))
+    assert scheduler.states(array).keys() == {array[1]}
+    scheduler.cancel([ended, running, waiting, array[1], "99999"])
+    until(lambda: not scheduler.states([running, waiting, *array]))
     assert file.read_text() == "told"
 
 
@@ -453,15 +460,23 @@ def until(holds, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.long
-def test_slurm_may_lose_a_node_and_its_controller(place: Place, here: Place, real_slurm: slurm.SlurmCluster):
+def test_slurm_may_lose_a_node_and_its_controller_and_the_build_of_an_array(place: Place, here: Place, real_slurm: slurm.SlurmCluster):
     place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\ncommand = "{ENGINE}"\nlost_after = 1\n')
     environment = dvc_environment() | real_slurm.environment
-    first = subprocess.Popen([ENGINE, "build", *SPLITS], cwd=place.root, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while "RUNNING" not in (queue := real_slurm.command("squeue", "--noheader", "--format=%T %N")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.05)
+    words = {"cwd": place.root, "env": environment, "stderr": subprocess.PIPE, "text": True}
+    killed = subprocess.Popen([ENGINE, "build", *SPLITS], **words)
+    notes = place.root / ".dvc/tmp/adapterbuild/jobs"
+    until(lambda: len(list(notes.glob("*.json"))) == 2)
+    killed.kill()
+    killed.communicate()
+    ids = [json.loads(path.read_text())["id"] for path in notes.glob("*.json")]
+    (array,) = {each.partition("_")[0] for each in ids}
+    assert {each.partition("_")[2] for each in ids} == {"0", "1"}
+    queue = ""
+    while "RUNNING" not in queue:
+        queue = real_slurm.command("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%T %N")
     node = re.search(r"RUNNING (n\d)", queue)[1]
+    first = subprocess.Popen([ENGINE, "build", *SPLITS], **words)
     real_slurm.kill(node)
     real_slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     real_slurm.kill("slurmctld")
@@ -470,6 +485,7 @@ def test_slurm_may_lose_a_node_and_its_controller(place: Place, here: Place, rea
     _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said + real_slurm.logs()
     assert records(place) == records(here)
+    assert set(re.findall(r"Name=ab-generate-\S+ .*ArrayJobId=(\d+)", real_slurm.completed())) == {array}, "it was submitted twice"
 
 
 @pytest.mark.long

@@ -86,6 +86,8 @@ SlurmctldTimeout=10
 KillWait=10
 MinJobAge=5
 JobRequeue=1
+JobCompType=jobcomp/filetxt
+JobCompLoc={self.folder}/completed
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
@@ -132,6 +134,10 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
     def command(self, *words: str) -> str:
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False)
         return done.stdout
+
+    def completed(self) -> str:
+        """A line for each job, and each task of an array, that has ended."""
+        return (self.folder / "completed").read_text()
 
     def _run(self, name: str, command: list[str]) -> None:
         environment = self.environment | {"PATH": os.pathsep.join([os.environ["PATH"], "/usr/sbin"])}

@@ -29,7 +29,10 @@ class Executor(Protocol):
         """Whether STEP could start now."""
 
     def start(self, step: Step, read: Mapping[str, Entry]) -> None:
-        """Start STEP, for which a slot is free and whose dependencies, by path, are READ."""
+        """Start STEP, for which a slot is free and whose dependencies, by path, are READ; now, or with others at `launch`."""
+
+    def launch(self) -> None:
+        """No further step can start before one ends: start those that were held back for others to join them."""
 
     def wait(self) -> list[Finished]:
         """Wait until at least one step has ended; returns all that have."""

@@ -6,7 +6,7 @@ called with the table `[tool.adapterbuild.executor]` of the workspace.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.core.errors import UserError, did_you_mean
 
@@ -49,6 +49,17 @@ class Cluster(Protocol):
 
     def close(self) -> None:
         """Let go of the scheduler; jobs stay as they are."""
+
+
+@runtime_checkable
+class Arrays(Protocol):
+    """What a cluster may have besides: one submission for many jobs."""
+
+    def submit_many(self, jobs: Sequence[tuple[str, Sequence[str]]], needs: Needs) -> Sequence[str]:
+        """Queue JOBS, each a label and a command as `submit` takes them, which all have NEEDS.
+
+        Returns the ids of the first of them, in order: of as many as one submission takes, at least one. `states` and `cancel` know each.
+        """
 
 
 def checked(settings: Mapping[str, Any], executor: str, known: Mapping[str, type]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.build.executors.base import Finished
-from engine.build.executors.cluster import Cluster, Needs, Unreachable
+from engine.build.executors.cluster import Arrays, Cluster, Needs, Unreachable
 from engine.build.settings import ExecutorSettings
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS, Graph, Step
@@ -34,6 +34,8 @@ _ATTEMPTS = 5
 """Attempts at one step that nodes lost or preempted; after that it counts as failed."""
 _POLL_SECONDS = 0.5
 _SLOWEST_POLL = 5.0
+_GATHER_SECONDS = 5.0
+"""How long a job waits for others that can be submitted with it, while what they read is sent to the store."""
 _LIBRARIES = 2_000_000_000
 """Bytes of main memory of a training's process before the model comes, on a machine that has the libraries in no cache."""
 _OPTIONS = ("endpointurl", "region", "profile", "port", "user", "allow_anonymous_login", "ssl_verify", "timeout")
@@ -62,6 +64,17 @@ class _Running:
     """When the scheduler was first seen not to know the job."""
 
 
+@dataclass(frozen=True)
+class _Sealed:
+    """A job that is in the store, and not submitted yet."""
+
+    step: Step
+    job: SealedJob
+    needs: Needs
+    number: int = 1
+    """The attempt at the step."""
+
+
 @dataclass
 class Distributed:
     """At most JOBS jobs of a cluster at once."""
@@ -84,6 +97,9 @@ class Distributed:
     lost_after: float = ExecutorSettings.lost_after
     """Seconds after which a job that the scheduler no longer knows, and whose end is not in the store, counts as lost."""
     _running: list[_Running] = field(default_factory=list)
+    _gathered: list[_Sealed] = field(default_factory=list)
+    _gathering: float = 0.0
+    """When the first of those was gathered."""
     _refused: dict[Needs, str | None] = field(default_factory=dict)
     _told: bool = False
 
@@ -95,10 +111,11 @@ class Distributed:
 
     def free(self, step: Step) -> bool:
         """Whether fewer than JOBS jobs are in the cluster."""
-        return len(self._running) < self.jobs
+        return len(self._running) + len(self._gathered) < self.jobs
 
     def start(self, step: Step, read: Mapping[str, Entry]) -> None:
-        """Send what STEP reads and its job to the store, and submit it; or take up the job that an earlier build has submitted."""
+        """Send what STEP reads and its job to the store, to be submitted by `launch`; or take up the job that an earlier build has
+        submitted."""
         job, needs = SealedJob.of(step, self.root, read), self.needs(step)
         if earlier := self._earlier(job):
             self._running.append(_Running(step, job, needs, earlier))
@@ -109,7 +126,19 @@ class Distributed:
                 # Data that no step made, and folders inside of artifacts, are in no cache yet.
                 self.recorder.keep(path, link=False)
         seal(job, self.store)
-        self._running.append(_Running(step, job, needs, self._submit(step, job, needs, 1)))
+        self._gathering = self._gathering if self._gathered else time.monotonic()
+        self._gathered.append(_Sealed(step, job, needs))
+        if time.monotonic() - self._gathering > _GATHER_SECONDS:
+            self.launch()
+
+    def launch(self) -> None:
+        """Submit the jobs that were gathered, those with the same needs together where the cluster can do that."""
+        while self._gathered:
+            first = self._gathered[0]
+            alike = [each for each in self._gathered if each.needs == first.needs] if isinstance(self.cluster, Arrays) else [first]
+            done = {each.job.key: submitted for each, submitted in zip(alike, self._submit(alike), strict=False)}
+            self._running += [_Running(each.step, each.job, needs=first.needs, submitted=done[each.job.key]) for each in alike[: len(done)]]
+            self._gathered = [each for each in self._gathered if each.job.key not in done]
 
     def refuse(self, step: Step, needs: Needs) -> None:
         """Raise UserError if no node can meet what STEP needs."""
@@ -141,15 +170,26 @@ class Distributed:
             return found if end.status == 0 else None
         return found if known else None
 
-    def _submit(self, step: Step, job: SealedJob, needs: Needs, number: int) -> Submitted:
-        attempt = attempt_of(job, number, f"{time.time()} {os.getpid()}")
+    def _submit(self, alike: Sequence[_Sealed]) -> list[Submitted]:
+        """Submit the first of jobs that are ALIKE in their needs, as many as the cluster takes at once; returns their attempts."""
+        began, needs = time.time(), alike[0].needs
+        attempts = [attempt_of(each.job, each.number, f"{began} {os.getpid()}") for each in alike]
+        jobs = [(f"ab-{each.step.name}", self._command(each.job, attempt)) for each, attempt in zip(alike, attempts, strict=True)]
+        cluster = self.cluster
+        if isinstance(cluster, Arrays) and len(jobs) > 1:
+            ids = self._patiently(lambda: cluster.submit_many(jobs, needs))
+        else:
+            ids = [self._patiently(lambda: cluster.submit(*jobs[0], needs))]
+        found = []
+        for each, attempt, number_there in zip(alike, attempts, ids, strict=False):
+            found.append(Submitted(cluster.name, number_there, attempt, each.number, began))
+            replace_with(self._note(each.job), json.dumps(asdict(found[-1])).encode())
+        return found
+
+    def _command(self, job: SealedJob, attempt: str) -> list[str]:
         options = [part for name, value in self.address.options.items() for part in ("--store-option", f"{name}={value}")]
         options += ["--key", self.key] if self.key else []
-        command = [*self.command, "work", job.key, "--store", self.address.url, *options, "--attempt", attempt]
-        number_there = self._patiently(lambda: self.cluster.submit(f"ab-{step.name}", command, needs))
-        found = Submitted(self.cluster.name, number_there, attempt, number, time.time())
-        replace_with(self._note(job), json.dumps(asdict(found)).encode())
-        return found
+        return [*self.command, "work", job.key, "--store", self.address.url, *options, "--attempt", attempt]
 
     def _note(self, job: SealedJob) -> Path:
         return self._notes / f"{job.key}.json"
@@ -237,7 +277,7 @@ class Distributed:
             self.say(f"{running.step.name}: {why}; given up after {number} attempts")
             return Finished(running.step, 1, time.time() - running.submitted.began)
         self.say(f"{running.step.name}: {why}; submitted again, from its last checkpoint in the store")
-        running.submitted = self._submit(running.step, running.job, running.needs, number + 1)
+        (running.submitted,) = self._submit([_Sealed(running.step, running.job, running.needs, number + 1)])
         running.gone = None
         return None
 
@@ -245,7 +285,7 @@ class Distributed:
         """Cancel all jobs, unless the build is to be detached from them; a training's checkpoints stay in the store."""
         if self._running and not self.detaches:
             self._cancel(self._running)
-        self._running = []
+        self._running, self._gathered = [], []
         return []
 
     def _cancel(self, running: Sequence[_Running]) -> None:

@@ -65,6 +65,9 @@ class Local:
                 output.close()
         self._running.append(_Process(step, process, time.monotonic(), log))
 
+    def launch(self) -> None:
+        """Nothing is held back."""
+
     def _log(self, step: Step) -> Path | None:
         """The log file of a step that runs in parallel with others; None with one job, whose steps write to the terminal."""
         if self.jobs == 1:

@@ -1,10 +1,12 @@
-"""Slurm: each step is a batch job (https://slurm.schedmd.com/sbatch.html)."""
+"""Slurm: each step is a batch job, or a task of an array of them (https://slurm.schedmd.com/sbatch.html, job_array.html)."""
 
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from engine.build.executors.cluster import Needs, Unreachable, checked
@@ -18,6 +20,8 @@ _PASSING = (
     "Zero Bytes",
 )
 """What Slurm's commands say while the controller is away."""
+_NO_NODE = "node configuration is not available"
+"""What it says of a job that no node fits; for some seconds after its start, of any job that those which have reported do not fit."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,28 @@ class Slurm:
 
     def submit(self, label: str, command: Sequence[str], needs: Needs) -> str:
         """Queue a batch script that becomes COMMAND, so that Slurm's signals reach it."""
-        script = f"#!/bin/sh\n{self.setup}\nexec {shlex.join(command)}\n"
+        return self._sbatch(label, f"exec {shlex.join(command)}", needs)
+
+    def submit_many(self, jobs: Sequence[tuple[str, Sequence[str]]], needs: Needs) -> Sequence[str]:
+        """Queue one array with a task for each job, as many as the cluster allows; their ids are `JOB_INDEX`."""
+        if (most := min(len(jobs), self._largest_array)) < 2:
+            label, command = jobs[0]
+            return [self.submit(label, command, needs)]
+        tasks = [f"{index}) exec {shlex.join(command)} ;; # {label}" for index, (label, command) in enumerate(jobs[:most])]
+        lines = "\n".join(['case "$SLURM_ARRAY_TASK_ID" in', *tasks, "esac"])
+        number = self._sbatch(f"{jobs[0][0]}+{most - 1}", lines, needs, f"--array=0-{most - 1}")
+        return [f"{number}_{index}" for index in range(most)]
+
+    @cached_property
+    def _largest_array(self) -> int:
+        """Tasks that an array may have; 0 where the cluster has no arrays."""
+        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", self._run(["scontrol", "show", "config"]), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def _sbatch(self, label: str, lines: str, needs: Needs, *more: str) -> str:
         # The worker sends the log to the store; one on the node would stay there.
-        options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *self._asked(needs), *self.options]
-        return self._run(["sbatch", *options], script).strip().partition(";")[0]
+        options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *more, *self._asked(needs), *self.options]
+        return self._run(["sbatch", *options], f"#!/bin/sh\n{self.setup}\n{lines}\n").strip().partition(";")[0]
 
     @staticmethod
     def _asked(needs: Needs) -> list[str]:
@@ -65,9 +87,9 @@ class Slurm:
         wanted = set(ids)
         if not wanted:
             return {}
-        # squeue fails for an id that it no longer knows, so all of the user's are listed.
+        # squeue fails for an id that it no longer knows, so all of the user's are listed, and each task of an array that waits.
         found = {}
-        for line in self._run(["squeue", "--me", "--noheader", "--format=%i|%T|%N"]).splitlines():
+        for line in self._run(["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N"]).splitlines():
             number, state, node = line.strip().split("|")
             if number in wanted and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY"):
                 found[number] = f"running on {node}" if state == "RUNNING" else "queued" if state == "PENDING" else state.lower()
@@ -82,8 +104,7 @@ class Slurm:
     def close(self) -> None:
         """Nothing is held."""
 
-    @staticmethod
-    def _run(command: Sequence[str], given: str = "") -> str:
+    def _run(self, command: Sequence[str], given: str = "") -> str:
         try:
             done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
         except subprocess.TimeoutExpired:
@@ -93,4 +114,6 @@ class Slurm:
         said = " ".join(done.stderr.split()) or f"{command[0]} ended with exit code {done.returncode}"
         if any(text in said for text in _PASSING):
             raise Unreachable(said)
+        if _NO_NODE in said and "unknown" in self._run(["sinfo", "--noheader", "--format=%T"]):
+            raise Unreachable(f"the controller has not heard from every node yet, and says: {said}")
         raise UserError(said)
