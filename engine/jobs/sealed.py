@@ -50,6 +50,14 @@ class SealedJob:
         return dvcfile.run_key(self.command, self.reads, self.outputs)
 
     @property
+    def nodes(self) -> int:
+        """On how many nodes at once the step runs."""
+        found = json.loads(self.resources).get("resources", {}).get("nodes", 1)
+        if not isinstance(found, int) or found < 1:
+            raise ValueError(f"it runs on {found!r} nodes")
+        return found
+
+    @property
     def run_folder(self) -> str:
         """The folder of the run cache with the records of runs of this job."""
         return dvcfile.run_folder(self.key)
@@ -101,6 +109,8 @@ def _check(job: SealedJob) -> None:
             raise ValueError(f"its identity names {path!r}, which it does not read")
     if not isinstance(json.loads(job.resources), dict):
         raise TypeError("its resources are no table")
+    if job.nodes > 1 and job.kind != "train":
+        raise ValueError(f"it runs on {job.nodes} nodes, and only trainings do")
 
 
 def path_of(key: str) -> str:

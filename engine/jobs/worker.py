@@ -40,6 +40,8 @@ from stages.process.starting import ours
 
 _CHECKPOINT_SECONDS = 30.0
 _LOG_BYTES = 20_000
+_FIRST_SECONDS = 5.0
+"""How long a node that has failed leaves it to the first one to say why."""
 _SIGNATURE = "-----BEGIN SSH SIGNATURE-----"
 _SECRETS = (
     "access_key_id",
@@ -96,10 +98,15 @@ class Worker:
     """Who signs what this worker sends; then only what has this signature counts as done, or as a checkpoint."""
     patience: float = PATIENCE_SECONDS
     """Seconds for which a store that fails is tried again."""
+    _rank: int = 0
+    """Which of the nodes that run the job together this one is."""
 
     def run(self, key: str, root: Path) -> int:
         """Run the job KEY in the empty folder ROOT; returns the exit status of its step, 1 where it could not begin, and 75 where this
-        process was asked to stop: by SIGTERM or ^C, which a training answers by saving its state."""
+        process was asked to stop: by SIGTERM or ^C, which a training answers by saving its state.
+
+        A job on several nodes runs so on each, with MASTER_ADDR and NODE_RANK set; the first one sends the results and the checkpoints.
+        """
         if not re.fullmatch(r"[\w-]{1,40}", self.attempt):
             raise UserError(f"an attempt has a name of letters, digits and '-', got '{self.attempt}'")
         began = time.monotonic()
@@ -120,18 +127,39 @@ class Worker:
                         log.say(str(error))
                         status = 1
                     end = Ended(status, socket.gethostname(), round(time.monotonic() - began, 3), log.end())
-                    store.write(ended_path(key, self.attempt), end.text())
-                    return status
+                    self._tell(key, end, store)
+                    # A node that fails ends the others, and the first one may still send checkpoints.
+                    return 0 if self._rank and status == PREEMPTED else status
             except UserError as error:
                 # Without an end in the store, the build learns from the scheduler that the job is gone.
                 log.say(str(error))
                 return 1
+
+    def _tell(self, key: str, end: Ended, store: Store) -> None:
+        """Write how the attempt ended: the first node's worker does, and that of another one if it has failed and the first does not."""
+        path = ended_path(key, self.attempt)
+        if self._rank:
+            if end.status in (0, PREEMPTED):
+                return
+            until = time.monotonic() + _FIRST_SECONDS
+            while time.monotonic() < until:
+                if store.texts([path]):
+                    return
+                time.sleep(0.5)
+        elif end.status == PREEMPTED and store.texts([path]):
+            # The failure of another node has stopped this one.
+            return
+        store.write(path, end.text())
 
     def _run(self, key: str, root: Path, store: Store, log: "Log", stop: "StopRequest") -> int:
         with stop.at_once():
             if self.signer:
                 log.say(f"signs as {fingerprint(self.signer.public)}")
             job = read(store, key)
+            if job.nodes > 1:
+                from stages.train.distributed.hosts import hosts
+
+                self._rank = hosts(job.nodes, os.environ).rank or 0
             hashes = Hashes(root)
             recorder = Recorder(root, hashes)
             if _is_done(job, store, recorder.cache, self.signer):
@@ -140,12 +168,16 @@ class Worker:
             _bring_inputs(job, store, recorder)
             scratch = root / ARTIFACTS / "scratch" / _scratch(job)
             checkpoints = Checkpoints(job, scratch, root / dvcfile.TEMPORARY / "checkpoints", self.signer)
-            if steps := checkpoints.restore(store):
+            # The first node hands checkpoints to the others.
+            if not self._rank and (steps := checkpoints.restore(store)):
                 log.say(f"checkpoints of an earlier attempt: {', '.join(steps)}")
-        with checkpoints.kept_in_store(root):
+        with contextlib.nullcontext() if self._rank else checkpoints.kept_in_store(root):
             status = _step(job, root, log, stop)
+        if self._rank and not status:
+            return 0
         if status:
-            checkpoints.save(store)
+            if not self._rank:
+                checkpoints.save(store)
             # A step that cannot save its state, or could not yet, ends with a status of its own.
             return PREEMPTED if stop.asked else status
         record = Record(job.command, job.reads, {path: recorder.keep(path, link=False) for path in job.outputs})

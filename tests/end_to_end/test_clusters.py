@@ -212,8 +212,9 @@ def test_an_executable_input_is_one_on_the_node_and_its_object_stays_as_it_is(pl
     assert [path.stat().st_mode & 0o111 for path in objects] == [0]
 
 
-def test_a_training_on_several_nodes_is_refused_before_anything_is_submitted_for_it(place: Place):
+def test_a_training_on_several_nodes_is_refused_where_jobs_have_one_before_anything_is_submitted_for_it(place: Place):
     place.write("specs/wide.toml", spec("wide", "a", more="\n[resources]\nnodes = 2\n"))
+    place.run("engine", "build", "--on", "local", "mix-wide")
     done = build(place, "train-wide")
     assert done.returncode == 1 and "train-wide trains on 2 nodes, and a job of processes has one" in done.stderr, done.stderr
 
@@ -434,6 +435,7 @@ def test_slurm_cancels_what_runs_and_what_waits_whatever_has_ended(real_slurm: s
         "import signal, os, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
     file = tmp_path / "file"
+    assert scheduler.refusal(Needs(), 3) is None and "not available" in (scheduler.refusal(Needs(), 4) or "")
     ended = scheduler.submit("ended", ["true"], Needs())
     until(lambda: not scheduler.states([ended]))
     running = scheduler.submit("running", [sys.executable, "-c", block, "-c", code, str(file)], Needs())
@@ -486,6 +488,26 @@ def test_slurm_may_lose_a_node_and_its_controller_and_the_build_of_an_array(plac
     assert first.returncode == 0, said + real_slurm.logs()
     assert records(place) == records(here)
     assert set(re.findall(r"Name=ab-generate-\S+ .*ArrayJobId=(\d+)", real_slurm.completed())) == {array}, "it was submitted twice"
+
+
+@pytest.mark.long
+def test_a_training_on_two_nodes_of_slurm_is_one_job_and_ends_with_the_bits_of_two_devices_here(
+    place: Place, tmp_path: Path, real_slurm: slurm.SlurmCluster
+):
+    place.write("specs/wide.toml", spec("wide", "a", more="\n[resources]\nnodes = 2\n"))
+    place.run("engine", "build", "--on", "local", "mix-wide")
+    one = place.copy_to(tmp_path / "one")
+    one.edit("specs/wide.toml", "nodes = 2", "devices = 2")
+    one.run("engine", "build", "--on", "local", "train-wide")
+    place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\ncommand = "{ENGINE}"\nneeds.train.memory = "2GB"\n')
+    words = [ENGINE, "build", "train-wide"]
+    environment = dvc_environment() | real_slurm.environment
+    done = subprocess.run(words, cwd=place.root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + real_slurm.logs()
+    path = "artifacts/train-wide.provenance.json"
+    assert told(place.root / path).digest == told(one.root / path).digest
+    assert not left_behind(place.root.with_name("store"))
+    until(lambda: re.search(r"Name=ab-train-wide JobState=COMPLETED .*NodeCnt=2 ", real_slurm.completed()))
 
 
 @pytest.mark.long

@@ -62,6 +62,21 @@ class Arrays(Protocol):
         """
 
 
+@runtime_checkable
+class Allocations(Protocol):
+    """What a cluster may have besides: jobs on several nodes at once."""
+
+    def refusal(self, needs: Needs, nodes: int = 1) -> str | None:
+        """As `Cluster.refusal`, for NODES nodes, each with NEEDS."""
+
+    def submit_on(self, label: str, command: Sequence[str], needs: Needs, nodes: int) -> str:
+        """Queue COMMAND as `submit` does, to be run once on each of NODES nodes, each with NEEDS.
+
+        There, MASTER_ADDR is the address of the first of them and NODE_RANK counts them from 0; where the command fails on one, it ends on
+        all.
+        """
+
+
 def checked(settings: Mapping[str, Any], executor: str, known: Mapping[str, type]) -> dict[str, Any]:
     """SETTINGS of an executor, each of the type in KNOWN; raises UserError for others."""
     for key, value in settings.items():

@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
 from engine.build.executors.base import Finished
-from engine.build.executors.cluster import Arrays, Cluster, Needs, Unreachable
+from engine.build.executors.cluster import Allocations, Arrays, Cluster, Needs, Unreachable
 from engine.build.settings import ExecutorSettings
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS, Graph, Step
@@ -100,7 +100,7 @@ class Distributed:
     _gathered: list[_Sealed] = field(default_factory=list)
     _gathering: float = 0.0
     """When the first of those was gathered."""
-    _refused: dict[Needs, str | None] = field(default_factory=dict)
+    _refused: dict[tuple[Needs, int], str | None] = field(default_factory=dict)
     _told: bool = False
 
     @cached_property
@@ -120,7 +120,7 @@ class Distributed:
         if earlier := self._earlier(job):
             self._running.append(_Running(step, job, needs, earlier))
             return
-        self.refuse(step, needs)
+        self.refuse(step, needs, job.nodes)
         for path in job.inputs:
             if not Path(path).is_absolute():
                 # Data that no step made, and folders inside of artifacts, are in no cache yet.
@@ -135,19 +135,26 @@ class Distributed:
         """Submit the jobs that were gathered, those with the same needs together where the cluster can do that."""
         while self._gathered:
             first = self._gathered[0]
-            alike = [each for each in self._gathered if each.needs == first.needs] if isinstance(self.cluster, Arrays) else [first]
+            alike = [first]
+            if isinstance(self.cluster, Arrays) and first.job.nodes == 1:
+                alike = [each for each in self._gathered if each.needs == first.needs and each.job.nodes == 1]
             done = {each.job.key: submitted for each, submitted in zip(alike, self._submit(alike), strict=False)}
             self._running += [_Running(each.step, each.job, needs=first.needs, submitted=done[each.job.key]) for each in alike[: len(done)]]
             self._gathered = [each for each in self._gathered if each.job.key not in done]
 
-    def refuse(self, step: Step, needs: Needs) -> None:
-        """Raise UserError if no node can meet what STEP needs."""
-        if (nodes := getattr(step.parameters, "nodes", 1)) > 1:
+    def refuse(self, step: Step, needs: Needs, nodes: int) -> None:
+        """Raise UserError if the cluster has no NODES nodes that meet what STEP needs."""
+        cluster = self.cluster
+        if nodes == 1:
+            ask = partial(cluster.refusal, needs)
+        elif isinstance(cluster, Allocations):
+            ask = partial(cluster.refusal, needs, nodes)
+        else:
             hint = "set resources.nodes = 1 and resources.devices, or run the build inside of an allocation: --on local"
-            raise UserError(f"{step.name} trains on {nodes} nodes, and a job of {self.cluster.name} has one", step.origin, hint)
-        if needs not in self._refused:
-            self._refused[needs] = self._patiently(lambda: self.cluster.refusal(needs))
-        if reason := self._refused[needs]:
+            raise UserError(f"{step.name} trains on {nodes} nodes, and a job of {cluster.name} has one", step.origin, hint)
+        if (needs, nodes) not in self._refused:
+            self._refused[needs, nodes] = self._patiently(ask)
+        if reason := self._refused[needs, nodes]:
             hint = "change needs in [tool.adapterbuild.executor] of pyproject.toml, or build it here: --on local"
             raise UserError(f"{step.name} cannot run on {self.cluster.name}: {reason}", step.origin, hint)
 
@@ -178,6 +185,8 @@ class Distributed:
         cluster = self.cluster
         if isinstance(cluster, Arrays) and len(jobs) > 1:
             ids = self._patiently(lambda: cluster.submit_many(jobs, needs))
+        elif isinstance(cluster, Allocations) and (nodes := alike[0].job.nodes) > 1:
+            ids = [self._patiently(lambda: cluster.submit_on(*jobs[0], needs, nodes))]
         else:
             ids = [self._patiently(lambda: cluster.submit(*jobs[0], needs))]
         found = []

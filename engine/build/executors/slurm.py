@@ -42,10 +42,10 @@ class Slurm:
             raise UserError("sbatch not found", hint="run the build where Slurm's commands are, on a login node; --on local builds here")
         return cls(tuple(given.get("options", ())), given.get("setup", ""))
 
-    def refusal(self, needs: Needs) -> str | None:
-        """What sbatch says against a job with NEEDS."""
+    def refusal(self, needs: Needs, nodes: int = 1) -> str | None:
+        """What sbatch says against a job with NEEDS on each of NODES nodes."""
         try:
-            self._run(["sbatch", "--test-only", *self._asked(needs), *self.options, "--wrap", "true"])
+            self._run(["sbatch", "--test-only", *self._asked(needs, nodes), *self.options, "--wrap", "true"])
         except UserError as error:
             return error.problems[0].what
         return None
@@ -64,21 +64,45 @@ class Slurm:
         number = self._sbatch(f"{jobs[0][0]}+{most - 1}", lines, needs, f"--array=0-{most - 1}")
         return [f"{number}_{index}" for index in range(most)]
 
+    def submit_on(self, label: str, command: Sequence[str], needs: Needs, nodes: int) -> str:
+        """Queue one allocation, in which `srun` starts COMMAND on each node."""
+        # The batch script runs on the first node, so srun's address is that node's. Allocations that share it need ports of their own.
+        variables = {
+            "MASTER_ADDR": "${MASTER_ADDR:-$SLURM_LAUNCH_NODE_IPADDR}",
+            "MASTER_PORT": "${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}",
+            "NODE_RANK": "$SLURM_NODEID",
+        }
+        task = "; ".join([*(f'export {name}="{value}"' for name, value in variables.items()), f"exec {shlex.join(command)}"])
+        step = ["srun", "--kill-on-bad-exit=1", *self._asked(needs, nodes), "sh", "-c", task]
+        # `--signal=B:` reaches only this script, and srun would answer SIGTERM by killing the step. A job that is being cancelled, whose
+        # step has its SIGTERM already, takes no further signal.
+        lines = [
+            """trap 'scancel --quiet --signal=TERM "$SLURM_JOB_ID"' TERM""",
+            f"{shlex.join(step)} &",
+            "step=$!",
+            'wait "$step"',
+            "status=$?",
+            'while kill -0 "$step" 2>/dev/null; do wait "$step"; status=$?; done',
+            'exit "$status"',
+        ]
+        return self._sbatch(label, "\n".join(lines), needs, nodes=nodes)
+
     @cached_property
     def _largest_array(self) -> int:
         """Tasks that an array may have; 0 where the cluster has no arrays."""
         found = re.search(r"^MaxArraySize\s*=\s*(\d+)", self._run(["scontrol", "show", "config"]), re.MULTILINE)
         return int(found[1]) if found else 0
 
-    def _sbatch(self, label: str, lines: str, needs: Needs, *more: str) -> str:
+    def _sbatch(self, label: str, lines: str, needs: Needs, *more: str, nodes: int = 1) -> str:
         # The worker sends the log to the store; one on the node would stay there.
-        options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *more, *self._asked(needs), *self.options]
+        options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *more, *self._asked(needs, nodes), *self.options]
         return self._run(["sbatch", *options], f"#!/bin/sh\n{self.setup}\n{lines}\n").strip().partition(";")[0]
 
     @staticmethod
-    def _asked(needs: Needs) -> list[str]:
-        found = [f"--cpus-per-task={needs.cores}", "--ntasks=1"]
-        found += [f"--gpus={needs.devices}"] if needs.devices else []
+    def _asked(needs: Needs, nodes: int = 1) -> list[str]:
+        found = [f"--cpus-per-task={needs.cores}", f"--ntasks={nodes}"]
+        found += [f"--nodes={nodes}", "--ntasks-per-node=1"] if nodes > 1 else []
+        found += [f"--gpus{'-per-node' if nodes > 1 else ''}={needs.devices}"] if needs.devices else []
         found += [f"--mem={-(-needs.memory // 2**20)}M"] if needs.memory else []
         return found + ([f"--time={needs.minutes}"] if needs.minutes else [])
 

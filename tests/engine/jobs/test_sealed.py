@@ -61,6 +61,15 @@ def test_no_path_of_a_job_leaves_its_folder(path: str, place: str):
             assert not os.path.normpath(each).startswith(".dvc/")
 
 
+@pytest.mark.parametrize(
+    ("kind", "nodes", "read"),
+    [("train", 2, 2), ("train", 0, None), ("train", "2", None), ("train", [], None), ("split", 2, None), ("split", 1, 1)],
+)
+def test_only_a_training_runs_on_several_nodes(kind: str, nodes: object, read: int | None):
+    found = accepted(job({}, f"{kind}-a", kind, resources=json.dumps({"resources": {"nodes": nodes}})).text())
+    assert (found and found.nodes) == read
+
+
 @given(PATHS)
 def test_no_path_of_a_listing_leaves_its_folder(path: str):
     try:
