@@ -314,7 +314,15 @@ def test_a_page_stands_alone(matter: ReportData):
 
 def test_the_same_values_give_the_same_bytes(matter: ReportData, tmp_path: Path):
     first, second = (write(tmp_path / name, "Report", sections(matter)) for name in ("one", "two"))
-    assert [path.name for path in first] == ["report.html", "report.md", "heat-map.svg", "loss-train-one.svg", "funnel.svg", "lengths.svg", "graph.svg"]
+    assert [path.name for path in first] == [
+        "report.html",
+        "report.md",
+        "heat-map.svg",
+        "loss-train-one.svg",
+        "funnel.svg",
+        "lengths.svg",
+        "graph.svg",
+    ]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     for path in first[2:]:
         ElementTree.fromstring(path.read_text())
