@@ -271,6 +271,7 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
     before, watch = reset_peak(), Watch()
     with watch.watching(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         losses = loops[loop](case, folder)
+    peak = max(0, peak_memory(default_device()) - before)  # what a tiny model takes may have lain free in the process before
     speed = case.parameters.global_batch.rows * case.sequence / watch.seconds_per_step()
     device = torch.cuda.get_device_name() if _has_gpu() else "cpu"
     known = model_of(case.config.to_dict())
@@ -280,7 +281,7 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
         **case.names,
         "loop": loop,
         "tokens_per_second": speed,
-        "peak_memory_bytes": peak_memory(default_device()) - before,
+        "peak_memory_bytes": peak,
         "model_flops_utilization": utilization(speed, _parameters(case.config), trainable, 1, device),
         "losses": losses,
     }

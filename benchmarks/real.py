@@ -131,15 +131,18 @@ def train(case: Case, loop: str, folder: Path) -> dict[str, Any]:
     before, watch = reset_peak(), Watch()
     with watch.watching(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         losses = LOOPS[loop](case, folder)
-    peak = peak_memory(torch.device("cpu")) - before
+    peak = max(0, peak_memory(torch.device("cpu")) - before)
     speed = tokens / (watch.moments[-1] - watch.moments[WARM - 1])
     return {**case.names, "loop": loop, "tokens_per_second": speed, "peak_memory_bytes": peak, "losses": losses}
 
 
 def trainings(
-    project: Project, folder: Path, precisions: tuple[Literal["float32", "bfloat16"], ...], rows: int, repeats: int
+    project: Project, folder: Path, precisions: tuple[Literal["float32", "bfloat16"], ...], rows: int, batch: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """Every loop in every precision and layout, in turn, REPEATS times: the fastest of each, so that other work counts for none."""
+    """Every loop in every precision and layout, in turn: the fastest of REPEATS, so that other work counts for little.
+
+    ROWS rows in steps of BATCH.
+    """
     from transformers import AutoConfig
 
     from stages.train.loop.data import Rows
@@ -153,9 +156,9 @@ def trainings(
                     job = first_rows(job_of(project, f"train-{EXPERIMENT}", here), rows, here / "order")
                     parameters = Parameters(
                         method=Lora(r=16, lora_alpha=32, lora_dropout=0.0),
-                        global_batch=GlobalBatch(rows=8),
+                        global_batch=GlobalBatch(rows=batch),
                         batching=batching,
-                        micro_batch=8,
+                        micro_batch=batch,
                         learning_rate=5e-4,
                         schedule=Schedule(kind="constant", warmup_ratio=0.0),
                         precision=precision,
@@ -244,7 +247,8 @@ def measure(quick: bool) -> dict[str, Any]:
         project = prepared(Path(name) / "workspace")
         prepare_process()
         answered = answers(project, Path(name) / "answers", 1 if quick else None)
-        trained = trainings(project, Path(name), ("float32",) if quick else ("float32", "bfloat16"), 16 if quick else 80, 1 if quick else 2)
+        sizes = (("float32",), 8, 4, 1) if quick else (("float32", "bfloat16"), 80, 8, 2)
+        trained = trainings(project, Path(name), *sizes)
     return {"trainings": trained, "ratios": list(ratios(trained)), "answers": answered, "machine": machine()}
 
 

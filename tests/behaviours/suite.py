@@ -32,6 +32,9 @@ SPECS = Path(__file__).parent / "workspace"
 ENDPOINT = "http://endpoint.invalid/v1"
 """What stands in recorded recipes for the chat server on loopback, whose port differs from run to run."""
 
+MKL = "COMPATIBLE"
+"""The branch of MKL that computes the same on every maker's processors, whatever else a machine's environment says."""
+
 UNFINISHED = ("data", "fetched")
 """The experiments of which only the rows are made, and a model fetched: nothing is trained."""
 
@@ -130,7 +133,7 @@ class Suite:
         for python, group, more in (
             (Path(sys.executable), fetched, {"HF_ENDPOINT": self.environment["SUITE_MODELS"]}),
             (Path(sys.executable), asking, {"HF_ENDPOINT": self.environment["SUITE_HUB"]}),
-            (warm_python(), offline, {}),
+            (warm_python(MKL), offline, {}),
         ):
             if not group:
                 continue
@@ -173,8 +176,7 @@ def suite(folder: Path) -> Iterator[Suite]:
         environment: dict[str, Any] = {**dvc_environment(), "HF_HOME": str(folder / "home"), "SUITE_HUB": hub.url}
         environment["SUITE_MODELS"] = f"http://127.0.0.1:{models.server_port}"
         environment.pop("PYTHONPATH", None)
-        # The branch of MKL that computes the same on every maker's processors, whatever else this machine's environment says.
-        environment = {name: value for name, value in environment.items() if name not in VARIABLES} | {"MKL_CBWR": "COMPATIBLE"}
+        environment = {name: value for name, value in environment.items() if name not in VARIABLES} | {"MKL_CBWR": MKL}
         os.makedirs(folder / "home", exist_ok=True)  # noqa: PTH103
         try:
             yield Suite(root, environment, server.url)

@@ -56,18 +56,22 @@ sys.exit(int(connection.recv(9) or b"70"))
 
 
 @cache
-def warm_python() -> Path:
-    """The `python` of this test process, started when it is first asked for; an ordinary one on machines with a GPU."""
+def warm_python(mkl: str = _NUMERICS["MKL_CBWR"]) -> Path:
+    """The `python` of this test process, started when it is first asked for; an ordinary one on machines with a GPU.
+
+    MKL: the branch of MKL's code that its processes use, which is chosen when the library is loaded.
+    """
     # Libraries look for GPUs when they are imported, and what was forked afterwards cannot use any.
     if Path("/dev/nvidiactl").exists():
         return Path(sys.executable)
     # Not below pytest's folders: the address of a socket may have a hundred characters.
     folder = Path(tempfile.mkdtemp(prefix="warm-"))
     python, address = folder / "python", str(folder / "socket")
-    python.write_text(_CLIENT.format(python=sys.executable, address=address, numerics=_NUMERICS))
+    numerics = _NUMERICS | {"MKL_CBWR": mkl}
+    python.write_text(_CLIENT.format(python=sys.executable, address=address, numerics=numerics))
     python.chmod(0o755)
     command = [sys.executable, __file__, address, str(python)]
-    server = subprocess.Popen(command, env=os.environ | _ENVIRONMENT | _NUMERICS, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    server = subprocess.Popen(command, env=os.environ | _ENVIRONMENT | numerics, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout and server.stdout.readline() == b"ready\n"
     atexit.register(_stop, server, folder)
     return python
