@@ -30,7 +30,7 @@ def test_the_report_of_a_build(built: Place, written: Path):
     assert re.search(r"<b>w0 ?w0&lt;", twin) and "![train-two: 2 optimizer steps;" in twin
     assert f"git checkout {built.git('rev-parse', 'HEAD~1').strip()}" in twin
     page = (written / "report.html").read_text()
-    assert page.count("<svg") == 5 and str(built.root) not in page
+    assert page.count("<svg") == 7 and str(built.root) not in page
 
 
 def test_the_same_state_gives_the_same_bytes(built: Place, written: Path, tmp_path: Path):
