@@ -97,7 +97,7 @@ def print_results(
     has changed since is printed last.
     """
     from engine.cli import render
-    from engine.results.changes import changes, recorded
+    from engine.results.changes import Recorded, changes
     from engine.results.ranking import headline
     from engine.results.table import chosen_metric, ignored_text
     from engine.results.table import results as collect
@@ -115,7 +115,8 @@ def print_results(
         render.sentence(line)
     for table in tables:
         render.table(*table)
-    if changed := changes(before or {}, recorded(specs, project.graph, project.store()), shown):
+    now = {result.experiment: Recorded(result.digest, result.scores) for result in found}
+    if changed := changes(before or {}, now, shown):
         render.sentence("Since the last build:")
         render.lines((f"  {line}", "") for line in changed)
 
