@@ -1,7 +1,6 @@
 """The settings of a workspace's executor, `[tool.adapterbuild.executor]` in its pyproject.toml."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -10,11 +9,11 @@ from typing import Any
 
 from engine.build.executors.cluster import Cluster, Needs
 from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.workspace import SETTINGS, settings_of
 
 GROUP = "adapterbuild.executors"
 """The group of entry points of executors in other packages."""
 
-_FILE = "pyproject.toml"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -40,14 +39,7 @@ class ExecutorSettings:
 
 def executor_settings(root: Path, kinds: tuple[str, ...]) -> ExecutorSettings:
     """The settings of the workspace ROOT, whose steps are of KINDS; raises UserError for invalid ones."""
-    path = root / _FILE
-    if not path.exists():
-        return ExecutorSettings()
-    try:
-        given = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("adapterbuild", {}).get("executor", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {_FILE}: {error}", Location(_FILE)) from None
-    rest = dict(given)
+    rest = dict(settings_of(root).get("executor", {}))
     on, jobs, command, needs = rest.pop("on", "local"), rest.pop("jobs", None), rest.pop("command", "engine"), rest.pop("needs", {})
     lost_after = rest.pop("lost_after", ExecutorSettings.lost_after)
     if not isinstance(on, str):
@@ -69,7 +61,7 @@ def _needs(kind: str, given: Any, kinds: tuple[str, ...]) -> dict[str, int]:
     where = f"needs.{kind}"
     if kind not in ("default", *kinds):
         raise UserError(
-            f"[tool.adapterbuild.executor] {where}: unknown kind of step", Location(_FILE), did_you_mean(kind, ["default", *kinds])
+            f"[tool.adapterbuild.executor] {where}: unknown kind of step", Location(SETTINGS), did_you_mean(kind, ["default", *kinds])
         )
     if not isinstance(given, dict):
         raise _wrong(where, "a table such as { cores = 4 }", given)
@@ -77,7 +69,7 @@ def _needs(kind: str, given: Any, kinds: tuple[str, ...]) -> dict[str, int]:
     for key, value in given.items():
         if key not in Needs.__dataclass_fields__:
             what = f"[tool.adapterbuild.executor] {where}.{key} is not a need"
-            raise UserError(what, Location(_FILE), did_you_mean(key, list(Needs.__dataclass_fields__)))
+            raise UserError(what, Location(SETTINGS), did_you_mean(key, list(Needs.__dataclass_fields__)))
         if key == "memory" and isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)?", value)):
             value = int(float(match[1]) * _UNITS[match[2] or ""])
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -87,7 +79,7 @@ def _needs(kind: str, given: Any, kinds: tuple[str, ...]) -> dict[str, int]:
 
 
 def _wrong(key: str, form: str, got: Any) -> UserError:
-    return UserError(f"[tool.adapterbuild.executor] {key} must be {form}, got {got!r}", Location(_FILE))
+    return UserError(f"[tool.adapterbuild.executor] {key} must be {form}, got {got!r}", Location(SETTINGS))
 
 
 def cluster(name: str, settings: Mapping[str, Any]) -> Cluster:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from engine.core.errors import Location, UserError, did_you_mean
 
@@ -12,6 +13,8 @@ CODE_ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages `engine` and `stages`."""
 
 DEFAULT_SPECS = ("specs/*.toml",)
+SETTINGS = "pyproject.toml"
+"""The file that holds a workspace's settings, in the table `[tool.adapterbuild]`."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,10 @@ class Workspace:
     @cached_property
     def patterns(self) -> tuple[str, ...]:
         """Glob patterns of the specs: `[tool.adapterbuild] specs` in the workspace's pyproject.toml; the default is `specs/*.toml`."""
-        path = self.root / "pyproject.toml"
-        if not path.exists():
-            return DEFAULT_SPECS
-        try:
-            settings = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("adapterbuild", {})
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read pyproject.toml: {error}", Location("pyproject.toml")) from None
-        patterns = settings.get("specs", list(DEFAULT_SPECS))
+        patterns = settings_of(self.root).get("specs", list(DEFAULT_SPECS))
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
             hint = 'for example: specs = ["specs/*.toml"]'
-            raise UserError("[tool.adapterbuild] specs must be a list of patterns", Location("pyproject.toml"), hint)
+            raise UserError("[tool.adapterbuild] specs must be a list of patterns", Location(SETTINGS), hint)
         return tuple(patterns)
 
     def spec_paths(self) -> tuple[Path, ...]:
@@ -75,6 +71,18 @@ class Workspace:
     def display(self, path: Path) -> str:
         """PATH as shown in messages: relative to the workspace if it is inside."""
         return str(path.relative_to(self.root)) if path.is_relative_to(self.root) else str(path)
+
+
+def settings_of(root: Path) -> dict[str, Any]:
+    """The table `[tool.adapterbuild]` in the pyproject.toml of the workspace ROOT; raises UserError if that file cannot be read."""
+    path = root / SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("adapterbuild", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {SETTINGS}: {error}", Location(SETTINGS)) from None
+    return found
 
 
 def workspace_above(folder: Path) -> Path | None:

@@ -1,15 +1,14 @@
 """What a workspace says of its store, DVC's default remote: `[tool.adapterbuild.store]` in its pyproject.toml."""
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.workspace import SETTINGS, settings_of
 from engine.dvc import git
 from engine.dvc.signatures import NAMESPACES, RUN, Signer, Untrusted, fingerprint, principal, signers
 
-_FILE = "pyproject.toml"
 _KEYS = ("allowed_signers", "key", "push")
 _PUSH = ("always", "never")
 
@@ -42,7 +41,9 @@ class Sharing:
         if not self.key and self.allowed_signers is None:
             return None
         if (signer := self.key_in_use()) is None:
-            hint = f"set key in [tool.adapterbuild.store] of {_FILE}, or git's: git config gpg.format ssh; git config user.signingkey FILE"
+            hint = (
+                f"set key in [tool.adapterbuild.store] of {SETTINGS}, or git's: git config gpg.format ssh; git config user.signingkey FILE"
+            )
             raise UserError("the store takes signed runs only, and no key is set", hint=hint)
         if self.allowed_signers is not None:
             try:
@@ -55,25 +56,19 @@ class Sharing:
 
 def sharing(root: Path, unwritten: bool = False) -> Sharing:
     """The settings of the workspace ROOT; raises UserError for invalid ones, and unless UNWRITTEN, without the file of allowed signers."""
-    path = root / _FILE
-    if not path.exists():
-        return Sharing(root)
-    try:
-        given = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("adapterbuild", {}).get("store", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {_FILE}: {error}", Location(_FILE)) from None
+    given = settings_of(root).get("store", {})
     for name, value in given.items():
         where = f"[tool.adapterbuild.store] {name}"
         if name not in _KEYS:
-            raise UserError(f"{where} is not a setting", Location(_FILE), did_you_mean(name, list(_KEYS)))
+            raise UserError(f"{where} is not a setting", Location(SETTINGS), did_you_mean(name, list(_KEYS)))
         if not isinstance(value, str) or not value:
-            raise UserError(f"{where} must be a text, got {value!r}", Location(_FILE))
+            raise UserError(f"{where} must be a text, got {value!r}", Location(SETTINGS))
     if (push := given.get("push", Sharing.push)) not in _PUSH:
-        raise UserError(f'[tool.adapterbuild.store] push must be "always" or "never", got {push!r}', Location(_FILE))
+        raise UserError(f'[tool.adapterbuild.store] push must be "always" or "never", got {push!r}', Location(SETTINGS))
     allowed = root / Path(given["allowed_signers"]).expanduser() if "allowed_signers" in given else None
     if allowed is not None and not allowed.is_file() and not unwritten:
         what = f"[tool.adapterbuild.store] allowed_signers: there is no file {allowed}"
-        raise UserError(what, Location(_FILE), "write it: engine keys --allow NAME")
+        raise UserError(what, Location(SETTINGS), "write it: engine keys --allow NAME")
     return Sharing(root, push, given.get("key", ""), allowed)
 
 
@@ -84,7 +79,7 @@ def allow(root: Path, name: str, public: str | None) -> Path:
     """
     found = sharing(root, unwritten=True)
     if found.allowed_signers is None:
-        hint = f'add to {_FILE}: [tool.adapterbuild.store] allowed_signers = "allowed_signers"'
+        hint = f'add to {SETTINGS}: [tool.adapterbuild.store] allowed_signers = "allowed_signers"'
         raise UserError("this workspace has no file of allowed signers", hint=hint)
     if not re.fullmatch(r"[\w.@+-]+", name):
         raise UserError(f"a signer has a name such as alice@example.org, got {name!r}")
