@@ -225,20 +225,10 @@ def ratios(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for precision in dict.fromkeys(row["precision"] for row in rows):
         by = {(row["method"], row["loop"]): row for row in rows if row["precision"] == precision}
         ours = by["padded", "ours"]
-        for loop in ("trl", "bare"):
-            other = by["padded", loop]
+        for name, other in (("trl", by["padded", "trl"]), ("bare", by["padded", "bare"]), ("ours packed", by["packed", "ours"])):
             apart = max(abs(a / b - 1) for a, b in zip(ours["losses"], other["losses"], strict=True))
-            speed, memory = (ours[name] / other[name] for name in ("tokens_per_second", "peak_memory_bytes"))
-            yield {"precision": precision, "beside": loop, "speed": speed, "memory": memory, "losses_apart": apart}
-        packed = by["packed", "ours"]
-        apart = max(abs(a / b - 1) for a, b in zip(ours["losses"], packed["losses"], strict=True))
-        yield {
-            "precision": precision,
-            "beside": "ours packed",
-            "speed": ours["tokens_per_second"] / packed["tokens_per_second"],
-            "memory": ours["peak_memory_bytes"] / packed["peak_memory_bytes"],
-            "losses_apart": apart,
-        }
+            speed, memory = (ours[value] / other[value] for value in ("tokens_per_second", "peak_memory_bytes"))
+            yield {"precision": precision, "beside": name, "speed": speed, "memory": memory, "losses_apart": apart}
 
 
 def measure(quick: bool) -> dict[str, Any]:

@@ -49,6 +49,12 @@ def _settings(name: str) -> dict[str, Any]:
     }
 
 
+def _legend(axes: Any, beside: int = 0) -> None:
+    """A legend within the axes or, of BESIDE entries, beside them."""
+    more: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": 1 + beside // 12} if beside else {}
+    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, **more)
+
+
 def _svg(figure: Any, name: str) -> str:
     """The picture as an element of a page: without XML header, date and creator, and with unique ids."""
     import matplotlib
@@ -136,9 +142,9 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
         axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.grid(alpha=0.25)
     if log:
-        axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+        _legend(axes, len(found))
     elif len(found) > 1:
-        axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+        _legend(axes)
     return _svg(figure, name)
 
 
@@ -154,7 +160,7 @@ def histogram(name: str, found: Mapping[str, Sequence[int]]) -> str:
         axes.stairs(counts / len(lengths), bins, label=label, color=LINES[number % len(LINES)], linewidth=1.4)
     axes.set(xlabel="tokens", ylabel="share of rows", xlim=(0, longest + 1), ylim=(0, None))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=1 + len(found) // 12)
+    _legend(axes, len(found))
     return _svg(figure, name)
 
 
@@ -176,7 +182,7 @@ def bars(name: str, rows: Mapping[str, Mapping[str, int]]) -> str:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, labelcolor=_INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes, len(parts))
     return _svg(figure, name)
 
 
@@ -231,7 +237,7 @@ def against(name: str, field: str, metric: str, found: "Sequence[Line]") -> str:
     axes.set(xlabel=field, ylabel=metric)
     axes.grid(alpha=0.25)
     if len(found) > 1:
-        axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+        _legend(axes)
     return _svg(figure, name)
 
 
