@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from engine.core.errors import UserError
 from engine.core.part import Name, recipe
 from stages.generate.selection import Located, Selection
-from stages.generate.sources.task import CARRIED
-from stages.rows.jsonl import read_objects
+from stages.generate.sources.predictions import with_rows
 from stages.rows.predictions import located_predictions
 
 COLUMNS = ("id", "ours", "prompt", "reference", "references", "first", "second", "first_finish_reason", "second_finish_reason", "fields")
@@ -36,16 +34,12 @@ class Duels(Selection):
         FILES[2] has the test rows. Raises UserError for an answer to none of them.
         """
         ours, theirs, asked = files
-        carried = {str(row["id"]): row.get(CARRIED, {}) for _, row in read_objects(asked)}
         others = {one.id: one for _, one in located_predictions(theirs, self.task)}
-        for where, one in located_predictions(ours, self.task):
-            if one.id not in carried:
-                raise UserError(f"this answer belongs to row {one.id}, which is not in {asked}", where, "build the predictions again")
+        for where, one, references, carried in with_rows(ours, self.task, [asked]):
             other = others.get(one.id)
             if other is None or (one.answer, one.finish_reason) == (other.answer, other.finish_reason):
                 continue
-            references = list(one.references) or [text for text in (one.reference,) if text is not None]
             for place, first, second in (("first", one, other), ("second", other, one)):
                 answers = (first.answer, second.answer, first.finish_reason, second.finish_reason)
-                values = (one.id, place, one.prompt, one.reference, references, *answers, carried[one.id])
+                values = (one.id, place, one.prompt, one.reference, references, *answers, carried)
                 yield where, dict(zip(COLUMNS, values, strict=True))
