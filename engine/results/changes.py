@@ -41,7 +41,8 @@ def changes(before: Mapping[str, Recorded], after: Mapping[str, Recorded], metri
         if (then := before.get(name)) is None:
             said.append(f"{name}: evaluated for the first time")
             continue
-        parts = [f"adapter {_short(then.digest)} → {_short(now.digest)}"] if then.digest != now.digest else []
+        # A clone has the values, from git, and not the adapter's statement.
+        parts = [f"adapter {short(then.digest)} → {short(now.digest)}"] if then.digest and now.digest and then.digest != now.digest else []
         moved = [
             (task, one, then.scores.get(task, {}).get(one), value)
             for task, values in now.scores.items()
@@ -53,10 +54,6 @@ def changes(before: Mapping[str, Recorded], after: Mapping[str, Recorded], metri
             parts.append(f"also {', '.join(others)}")
         said += [f"{name}: {'; '.join(parts)}"] if parts else []
     return said
-
-
-def _short(digest: str | None) -> str:
-    return short(digest) if digest else "–"
 
 
 def _between(old: float | None, new: float) -> str:

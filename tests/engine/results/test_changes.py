@@ -21,6 +21,11 @@ def test_adapters_and_values_of_the_shown_metric_are_given_and_other_metrics_nam
     ]
 
 
+def test_an_adapter_that_was_not_known_before_as_in_a_clone_has_not_changed():
+    now = {"one": Recorded("sha256:" + "a" * 64, scores(a=0.5))}
+    assert changes({"one": Recorded(None, scores(a=0.5))}, now, "exact_match") == []
+
+
 def test_values_that_look_alike_with_two_decimals_have_more_and_a_new_task_has_no_old_value():
     before, now = ({"one": Recorded(None, scores(**tasks))} for tasks in ({"a": 0.5}, {"a": 0.5012, "b": 0.25}))
     assert changes(before, now, "exact_match") == ["one: exact_match on a 0.5000 → 0.5012; exact_match on b – → 0.25; also rouge1"]
