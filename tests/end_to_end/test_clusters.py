@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -240,11 +241,11 @@ def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_ne
 
 @pytest.mark.long
 def test_workers_that_are_killed_leave_nothing_that_counts(place: Place, here: Place):
-    settings(place, kills=4)
+    settings(place, killed=True)
     done = build(place)
     assert done.returncode == 0, done.stderr
     assert records(place) == records(here)
-    assert len(jobs(place)) >= 2 * len(LIGHT), "the kills came too late"
+    assert Counter(jobs(place)) == dict.fromkeys(LIGHT, len(processes.MOMENTS) + 1)
 
 
 @pytest.mark.long

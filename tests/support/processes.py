@@ -5,12 +5,29 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 SITE = "site"
 """The folder, inside the cluster's, that puts the plug-in on a Python's path."""
+MOMENTS = (".restored", "/artifact/", "/files/md5/", "/runs/")
+"""What the path holds at whose writing the first, second, ... attempt at a job dies: an input, an output, an object in the store, the
+record."""
+KILLER = """\
+import os, sys
+
+moment = os.environ.get("DIES_AT")
+job = os.getsid(0)  # the worker leads a session, of which its step is
+
+def watch(event, arguments):
+    renamed = event == "os.rename"
+    written = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE != os.O_RDONLY
+    if (renamed or written) and moment in str(arguments[0]) and (moment != "/runs/" or os.getpid() == job):
+        os.killpg(job, 9)
+
+if moment:
+    sys.addaudithook(watch)
+"""
 
 
 def install(folder: Path) -> Path:
@@ -21,17 +38,18 @@ def install(folder: Path) -> Path:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: processes\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[adapterbuild.executors]\nprocesses = processes_plugin:Processes\n")
     (site / "processes_plugin.py").write_text(Path(__file__).read_text())
+    (site / "sitecustomize.py").write_text(KILLER)
     return site
 
 
 class Processes:
-    """Each job is a process in a session of its own, which outlives the build; `kills`: so many attempts of each job get SIGKILL."""
+    """Each job is a process in a session of its own, which outlives the build; `killed`: an attempt at a job dies at each of `MOMENTS`."""
 
     name = "processes"
 
     def __init__(self, settings):
         self.folder = Path(settings["folder"])
-        self.kills = settings.get("kills", 0)
+        self.killed = settings.get("killed", False)
         self.environment = os.environ | settings.get("environment", {})
         self.first = settings.get("first", [])  # words before the command of the first attempt at each job
         (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
@@ -42,14 +60,13 @@ class Processes:
     def submit(self, label, command, needs):
         earlier = [each for each in submissions(self.folder) if each["label"] == label]
         words = [*(self.first if not earlier else []), *command]
-        log = (self.folder / f"{label}.log").open("ab")
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True)
+        moment = {"DIES_AT": MOMENTS[len(earlier)]} if self.killed and len(earlier) < len(MOMENTS) else {}
+        with (self.folder / f"{label}.log").open("ab") as log:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment | moment, start_new_session=True
+            )
         with (self.folder / "submitted.jsonl").open("a") as file:
             file.write(json.dumps({"label": label, "pid": process.pid, "needs": needs.__dict__}) + "\n")
-        if len(earlier) < self.kills:
-            # Sooner for each next attempt, so that every part of a job is met: its start, its step, its uploads.
-            code = f"import os, time; time.sleep({2.0 / (1 + len(earlier))}); os.killpg({process.pid}, 9)"
-            subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
         return str(process.pid)
 
     def states(self, ids):
