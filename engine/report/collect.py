@@ -135,11 +135,11 @@ def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
 
 
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """POINTS, each with the mean of its neighbours: of a thirtieth of all points before it and after it."""
-    reach = len(points) // 30
+    """POINTS, each with the mean of its neighbours: of a thirtieth of all points before it and after it; at most 600, evenly chosen."""
+    reach, count = len(points) // 30, min(len(points), 600)
     values = [value for _, value in points]
-    windows = [values[max(0, place - reach) : place + reach + 1] for place in range(len(points))]
-    return [(step, fmean(window)) for (step, _), window in zip(points, windows, strict=True)]
+    chosen = [round(number * (len(points) - 1) / max(1, count - 1)) for number in range(count)]
+    return [(points[place][0], fmean(values[max(0, place - reach) : place + reach + 1])) for place in chosen]
 
 
 def scores(root: Path, node: Node) -> list[dict[str, str]]:

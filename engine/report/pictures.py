@@ -1,6 +1,8 @@
 """The report's pictures as SVG: graph, loss curves, heat map and sweep plots; equal values give equal bytes."""
 
+import html
 import io
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ COLOURS = {"keep": "#2e8b57", "restore": "#3b7dd8", "run": "#cf7a22", "maybe": "
 """By plan action; legible on light and dark backgrounds."""
 LINES = ("#3b7dd8", "#cf7a22", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16fb0", "#6f7b87")
 """Of curves; as legible."""
+_MOST_POINTS = 2000
+"""Of a curve; of more, matplotlib leaves out those that no pixel shows."""
 _MOST_STEPS = 80
 """A graph with more steps is drawn by kind."""
 _BOX = 0.34
@@ -128,11 +132,19 @@ def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour:
 
 
 def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: bool = False) -> str:
-    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if they span a decade."""
+    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if they span a decade.
+
+    The picture says where its axes lie and what they span, so that the page's script can tell the values at the pointer from the lines.
+    """
     figure, axes = _figure(7.6 if log else 5.6, 3.0)
+    drawn = []
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
-        axes.plot(*zip(*points, strict=True), label=label, color=LINES[number % len(LINES)], linewidth=1.4, **style)
+        line = axes.plot(*zip(*points, strict=True), label=label, color=LINES[number % len(LINES)], linewidth=1.4, **style)[0]
+        line.set_gid(f"curve-{number}")
+        # Every point stays one, unless there are far more than pixels.
+        line.get_path().should_simplify = len(points) > _MOST_POINTS
+        drawn.append({"id": f"{name}-curve-{number}", "label": label, "colour": line.get_color()})
     axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     values = [value for points in found.values() for _, value in points]
@@ -145,7 +157,20 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
         _legend(axes, len(found))
     elif len(found) > 1:
         _legend(axes)
-    return _svg(figure, name)
+    text = _svg(figure, name)
+    # The layout is known once it is drawn. SVG counts points (1/72 inch) from the top.
+    (width, height), box = figure.get_size_inches() * 72, axes.get_position()
+    plot = {
+        "left": round(box.x0 * width, 3),
+        "right": round(box.x1 * width, 3),
+        "top": round((1 - box.y1) * height, 3),
+        "bottom": round((1 - box.y0) * height, 3),
+        "x": axes.get_xlim(),
+        "y": axes.get_ylim(),
+        "log": axes.get_yscale() == "log",
+        "curves": drawn,
+    }
+    return text.replace("<svg", f'<svg data-plot="{html.escape(json.dumps(plot))}"', 1)
 
 
 def histogram(name: str, found: Mapping[str, Sequence[int]]) -> str:

@@ -1,5 +1,6 @@
 """The report of a real build, opened in a real browser where there is one."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -56,15 +57,20 @@ addEventListener("load", () => {
   const visible = () => rows.filter(one => one.checkVisibility()).length, first = visible()
   const search = words => { form.elements.search.value = words; form.dispatchEvent(new Event("input")); return visible() }
   const found = `${first} of ${rows.length} rows, ${search("SAY")} found, ${search("no such words")} without`
-  document.title = `${found}; ${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
+  const svg = frame.contentDocument.querySelector("svg[data-plot]"), box = svg.getBoundingClientRect()
+  const [clientX, clientY] = [box.left + box.width / 2, box.top + box.height / 2]
+  svg.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }))
+  const values = svg.closest("figure").querySelector(".readout").innerText.replaceAll("\\n", " ")
+  document.title = `${found}; ${values}; ${root.scrollWidth - root.clientWidth} wider, ${overlaps.length} of ${texts.length > 10} overlap`
 })
 </script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
 @pytest.mark.parametrize("width", [1280, 360])
-def test_in_a_browser(written: Path, tmp_path: Path, width: int):
-    """No message in the console, nothing wider than the window, no heading, caption or remark over another; rows are searched."""
+def test_in_a_browser(built: Place, written: Path, tmp_path: Path, width: int):
+    """No message in the console, nothing wider than the window, no heading, caption or remark over another; rows are searched; a pointer
+    over curves reads their values."""
     probe = tmp_path / "probe.html"
     frame = f'<iframe src="{(written / "report.html").as_uri()}" width="{width}" height="4000" style="border:0"></iframe>'
     probe.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>not run</title>{frame}{PROBE}")
@@ -73,5 +79,12 @@ def test_in_a_browser(written: Path, tmp_path: Path, width: int):
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     done = subprocess.run([CHROMIUM, *switches, profile, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     (told,) = re.findall("<title>.*</title>", done.stdout)
-    assert re.fullmatch(r"<title>\d of 8 rows, [1-7] found, 0 without; 0 wider, 0 of true overlap</title>", told), told
+    searched, values, layout = told.removeprefix("<title>").removesuffix("</title>").split("; ")
+    assert re.fullmatch(r"\d of 8 rows, [1-7] found, 0 without", searched) and layout == "0 wider, 0 of true overlap", told
+    _, step, *losses = values.split()
+    assert losses[::2], told
+    for label, value in zip(losses[::2], losses[1::2], strict=True):
+        with (built.root / f"plots/train-{label.removesuffix(':')}.csv").open() as file:
+            (loss,) = [float(row["loss"]) for row in csv.DictReader(file) if row["step"] == step and row["loss"]]
+        assert float(value) == pytest.approx(loss, rel=1e-3), told
     assert ":CONSOLE" not in done.stderr
