@@ -67,8 +67,10 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
 
 
 def method_name(spec: "Spec") -> str:
-    """The training method of SPEC as tables show it; `none` without a training."""
-    return spec.experiment.method.kind if spec.experiment.method else "none"
+    """The training method of SPEC as tables show it: `adopted` for an adapter that was trained elsewhere, `none` for a model alone."""
+    if spec.experiment.method:
+        return spec.experiment.method.kind
+    return "adopted" if getattr(spec.experiment.model, "adapter", None) else "none"
 
 
 def chosen_metric(found: Sequence[Result], wanted: str | None) -> str:

@@ -141,6 +141,11 @@ def test_an_adapter_changes_answers_and_the_base_of_a_comparison_has_none(found)
     assert [json.loads(line)["answer"] for line in others.splitlines()] != [row["answer"] for row in rows], "base is the model without it"
 
 
+def test_the_table_of_results_says_that_it_was_trained_elsewhere(found):
+    rows = json.loads(found.run("engine", "results", "--json").stdout)["results"]
+    assert {row["experiment"]: row["method"] for row in rows} == {"asis": "adopted", "adopted": "adopted", "further": "lora", "dpo": "lora"}
+
+
 def test_a_training_continues_from_its_weights(found):
     before = load_file(found.root / "adapters/theirs/adapter_model.safetensors")
     after = load_file(found.root / "artifacts/train-further/adapter_model.safetensors")
