@@ -1,9 +1,13 @@
-"""Builds on many machines: what the build adds to a step on a cluster, a second clone's build, and a large cluster with failing nodes.
+"""Builds on many machines: what they add to steps, what they move, a second clone's build, and a large cluster with failing nodes.
 
     python benchmarks/machines.py [--quick] [--json]
 
 `overhead`: the real build, store and jobs; the cluster is one that has run each job when it is submitted, whose own time is left out.
 `clone`: what a build on a cluster has left in the store, restored in a second workspace, beside `dvc pull` of the same results.
+`efficiency`: eight steps that wait for a teacher (a server on loopback), on eight slots of this machine: of the build's own processes,
+of a Slurm cluster of four nodes, of a Ray cluster. Slots share the cores here, so the start of eight workers counts for more than on as
+many machines.
+`transfer`: the bytes that a node fetches from S3 (moto's server) for the trainings of a sweep on one base.
 `simulation`: the real build and planner with an executor in simulated time: steps of hours on nodes that fail.
 """
 
@@ -21,9 +25,11 @@ import random
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,7 +51,46 @@ from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote
 from engine.jobs.sealed import Ended, ended_path, parse, path_of
 from engine.plan.project import Project
+from tests.stages.generate.chat_server import running
+from tests.support import processes, slurm
 
+ENGINE = Path(sys.executable).with_name("engine")
+WAITING = """
+[experiment]
+name = "waiting"
+[model]
+name = "tiny"
+architecture = {{ kind = "llama", hidden_size = 16, layers = 1, heads = 2, max_length = 128 }}
+[mixture]
+tasks = {tasks}
+[training]
+method = "full"
+"""
+"""An experiment whose tasks are answered by a teacher."""
+TASK = """
+[tasks.{name}]
+source = {{ kind = "jsonl", path = "rows.jsonl" }}
+prompts = ["{name} {{{{ word }}}}"]
+teacher = {{ kind = "chat", model = "m", base_url = "{url}", api_key_env = "TEACHER_KEY" }}
+"""
+SWEPT = """
+[experiment]
+name = "swept"
+[model]
+name = "small"
+architecture = {{ kind = "llama", hidden_size = 256, layers = 4, heads = 4, max_length = 128 }}
+[tasks.words]
+source = {{ kind = "jsonl", path = "rows.jsonl" }}
+prompts = ["Repeat {{{{ word }}}}"]
+teacher = {{ kind = "gold", column = "word" }}
+[mixture]
+tasks = ["words"]
+[training]
+method = "lora"
+steps = 2
+[sweep]
+grid.training.learning_rate = {rates}
+"""
 HOURS = {
     "generate": 0.5,
     "split": 0.01,
@@ -175,6 +220,137 @@ def warn(text: str) -> None:
     raise RuntimeError(text)
 
 
+def efficiency(slots: int, seconds: float) -> dict[str, Any]:
+    """SECONDS beside the time of a build of as many steps of SECONDS as there are SLOTS, for each executor that this machine has."""
+    found: dict[str, Any] = {"steps": slots, "seconds": seconds}
+    os.environ["TEACHER_KEY"] = "sk-benchmark-0123456789"  # Ray's nodes have the environment that they were started in
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="machines-"))).resolve()
+        teacher = stack.enter_context(running(seconds))
+        tasks = [f"task{number}" for number in range(slots)]
+        text = WAITING.format(tasks=json.dumps(tasks)) + "".join(TASK.format(name=name, url=teacher.url) for name in tasks)
+        clusters: dict[str, tuple[dict[str, Any], dict[str, str]]] = {"local": ({}, {})}
+        if slurm.obstacle() is None:
+            cluster = slurm.SlurmCluster(folder / "slurm", nodes=(slots + 1) // 2)
+            stack.callback(cluster.stop)
+            clusters["slurm"] = ({"command": str(ENGINE)}, cluster.start().environment)
+        if address := stack.enter_context(ray_cluster(slots)):
+            clusters["ray"] = ({"command": str(ENGINE), "address": address}, {})
+        for name, (settings, more) in clusters.items():
+            root = folder / name
+            written(root, "waiting", text, {"on": name, **settings}, folder / f"store-{name}")
+            words = [str(ENGINE), "build", "--jobs", str(slots), *(f"generate-{task}" for task in tasks)]
+            began = time.perf_counter()
+            done = subprocess.run(words, cwd=root, env=os.environ | more, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr)
+            found[f"{name}_s"] = time.perf_counter() - began
+            found[f"{name}_efficiency"] = seconds / found[f"{name}_s"]
+    return found
+
+
+@contextmanager
+def ray_cluster(slots: int) -> Iterator[str | None]:
+    """The address of a Ray cluster with SLOTS processors on this machine; None where Ray is not installed."""
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        yield None
+        return
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": slots, "include_dashboard": False})
+    try:
+        yield str(cluster.address)
+    finally:
+        cluster.shutdown()
+
+
+def written(root: Path, name: str, spec: str, settings: Mapping[str, Any], store: Path | str) -> None:
+    """Make ROOT a workspace with SPEC as its only one, STORE as its remote, and the executor's SETTINGS."""
+    (root / "specs").mkdir(parents=True)
+    (root / "specs" / f"{name}.toml").write_text(spec)
+    (root / "rows.jsonl").write_text("".join(json.dumps({"word": f"word {number}"}) + "\n" for number in range(20)))
+    values = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    (root / "pyproject.toml").write_text(f"[tool.adapterbuild.executor]\n{values}")
+    if isinstance(store, Path):
+        store.mkdir()
+    for words in (
+        ["git", "init"],
+        [sys.executable, "-m", "dvc", "init"],
+        [sys.executable, "-m", "dvc", "remote", "add", "-d", "store", str(store)],
+    ):
+        subprocess.run([*words, "--quiet"], cwd=root, check=True)
+
+
+@dataclass
+class Traffic:
+    """What requests of one user of an S3 server have read, by object."""
+
+    user: str
+    read: Counter[str] = field(default_factory=Counter)
+    """Bytes by path."""
+
+
+@contextmanager
+def bucket(traffic: Traffic) -> Iterator[str]:
+    """The URL of a server of S3's protocol on loopback with one bucket, `store`, which counts TRAFFIC."""
+    import boto3
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Print no request."""
+
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        body = application(environ, start_response)
+        if environ["REQUEST_METHOD"] == "GET" and f"Credential={traffic.user}/" in environ.get("HTTP_AUTHORIZATION", ""):
+            parts = list(body)
+            traffic.read[environ["PATH_INFO"]] += sum(map(len, parts))
+            return parts
+        return body
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.port}"
+    secrets = {"aws_access_key_id": "driver", "aws_secret_access_key": "none", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=url, **secrets).create_bucket(Bucket="store")
+    try:
+        yield url
+    finally:
+        server.shutdown()
+
+
+def transfer(trainings: int) -> dict[str, Any]:
+    """The bytes that a node reads for TRAININGS trainings of a sweep, beside what their inputs have."""
+    node = Traffic("node")
+    with tempfile.TemporaryDirectory(prefix="machines-") as name, bucket(node) as url:
+        folder = Path(name).resolve()
+        root, cluster = folder / "workspace", folder / "cluster"
+        keys = {"AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
+        own = {"AWS_ACCESS_KEY_ID": "node", "HOME": str(folder / "node"), "XDG_CACHE_HOME": str(folder / "node")}
+        rates = [(number + 1) * 1e-5 for number in range(trainings)]
+        settings = {"on": "processes", "command": str(ENGINE), "folder": str(cluster)}
+        written(root, "swept", SWEPT.format(rates=json.dumps(rates)), settings, "s3://store")
+        environment = os.environ | keys | {"AWS_ACCESS_KEY_ID": "driver", "PYTHONPATH": str(processes.install(cluster))}
+        settings_file = root / "pyproject.toml"
+        given = ", ".join(f"{key} = {json.dumps(value)}" for key, value in own.items())
+        settings_file.write_text(settings_file.read_text() + f"environment = {{ {given} }}\n")
+        graph = Project(Workspace.at(root)).graph
+        steps = [step.name for step in graph if step.kind_name == "train"]
+        before = [step.name for step in graph if step.kind_name in ("initialize", "tokenize", "mix")]
+        for words in (["--on", "local", *before], ["--jobs", str(os.cpu_count() or 1), *steps]):
+            done = subprocess.run([str(ENGINE), "build", *words], cwd=root, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr)
+        records = dvcfile.parse_lock((root / "dvc.lock").read_bytes())
+        each = [entry for step in steps for entry in records[step].dependencies.values()]
+        moved = {"trainings": trainings, "read_bytes": sum(node.read.values())}
+        moved["inputs_bytes"] = sum({entry.md5: entry.size for entry in each}.values())
+        return moved | {"inputs_of_each_bytes": sum(entry.size for entry in each)}
+
+
 @dataclass
 class Simulated(Fabricator):
     """NODES nodes in simulated time; a node that fails loses its step, which begins anew on another, and comes back."""
@@ -245,6 +421,8 @@ def main() -> None:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "overhead": lambda: overhead(*((15, 10) if chosen.quick else (1_000, 50))),
         "clone": lambda: overhead(*((15, 10) if chosen.quick else (40, 50))),
+        "efficiency": lambda: efficiency(*((2, 1.0) if chosen.quick else (8, 60.0))),
+        "transfer": lambda: transfer(2 if chosen.quick else 20),
         "simulation": lambda: simulation(*((39, 5, 1) if chosen.quick else (10_000, 500, 1))),
     }
     content: dict[str, Any] = {"machine": machine()}

@@ -147,7 +147,9 @@ def test_quick_numerics_gives_one_portable_digest_each():
         assert len(row["portable_digests"]) == 1 and row["portable_parts"] == 2
 
 
-def test_quick_machines_loses_no_record_and_runs_nothing_in_a_second_clone():
+def test_quick_machines_loses_no_record_runs_nothing_in_a_second_clone_and_moves_each_input_once():
     found = quick("machines")
+    assert found["transfer"]["read_bytes"] < 1.1 * found["transfer"]["inputs_bytes"] < found["transfer"]["inputs_of_each_bytes"]
+    assert all(0 < share < 1 for name, share in found["efficiency"].items() if name.endswith("_efficiency"))
     assert found["overhead"]["second_clone_runs"] == found["clone"]["second_clone_runs"] == 0
     assert found["simulation"]["records_lost"] == 0 and found["simulation"]["ratio"] >= 1
