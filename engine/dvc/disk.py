@@ -64,7 +64,12 @@ class Disk:
             if path == os.pardir or path.startswith(f"..{os.sep}"):
                 return None
         path = os.path.normpath(path)
-        return f"{path}/" if os.path.isdir(self.root / path) else path  # noqa: PTH112
+        return f"{path}/" if os.path.isdir(f"{self._top}{path}") else path  # noqa: PTH112
+
+    @cached_property
+    def _top(self) -> str:
+        """The workspace's folder with a `/`, as a plain string: it begins the path of every file."""
+        return os.path.join(self.hashes.root, "")  # noqa: PTH118
 
     @cached_property
     def _ignored(self) -> Ignored:
@@ -72,7 +77,7 @@ class Disk:
 
     def _counts(self, full: str) -> bool:
         """Whether DVC includes a path inside a folder that it includes; outside the workspace it includes everything."""
-        top = os.path.join(self.hashes.root, "")  # noqa: PTH118 - runs for every file
+        top = self._top
         return not full.startswith(top) or full.startswith(f"{top}../") or self._ignored.counts(full[len(top) :])
 
     @cached_property

@@ -6,9 +6,9 @@ Patterns of a folder come after those of the folders above it. Paths are relativ
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from engine.core.errors import Location, UserError
@@ -27,23 +27,27 @@ class _Rules:
     patterns: tuple[str, ...]
     compiled: tuple[tuple[re.Pattern[str], bool, bool], ...] | None
     """For each pattern: its regular expression, whether it ignores, and whether it matches folders only; None if all are plain."""
-    _names: dict[str, bool] = field(default_factory=dict)
 
     def ignore(self, path: str) -> bool:
         """Whether these patterns ignore PATH itself; the folders above it are not considered."""
         if self.compiled is None:
             name = path[path.rfind("/", 0, -1) + 1 :]
-            if name == path:
-                return any(_plainly(name, pattern.removeprefix("/")) for pattern in self.patterns)
-            if name not in self._names:
-                self._names[name] = any(_plainly(name, pattern) for pattern in self.patterns if not pattern.startswith("/"))
-            return self._names[name]
+            return (self._at_root if name == path else self._anywhere).fullmatch(name) is not None
         is_folder = path.endswith("/")
         ways = (path[:-1], path) if is_folder else (path,)
         for expression, ignores, folders_only in reversed(self.compiled):
             if (is_folder or not folders_only) and any(expression.match(way) for way in ways):
                 return ignores
         return False
+
+    @cached_property
+    def _at_root(self) -> re.Pattern[str]:
+        """What names at the root plain patterns ignore; names of folders end in `/`."""
+        return _names(pattern.removeprefix("/") for pattern in self.patterns)
+
+    @cached_property
+    def _anywhere(self) -> re.Pattern[str]:
+        return _names(pattern for pattern in self.patterns if not pattern.startswith("/"))
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Ignored:
 
     root: Path
     _folders: dict[str, _Rules] = field(default_factory=dict)
+    _reached: dict[str, bool] = field(default_factory=dict)
+    """Whether DVC includes a folder and all folders above it."""
 
     def counts(self, path: str) -> bool:
         """Whether DVC includes PATH, given that it includes the folders above it. Raises UserError for an invalid pattern."""
@@ -59,7 +65,10 @@ class Ignored:
 
     def reaches(self, path: str) -> bool:
         """Whether DVC includes PATH and all folders above it."""
-        return all(self.counts(part) for part in _parts(path))
+        above = path[: path.rfind("/", 0, -1) + 1]
+        if above and above not in self._reached:
+            self._reached[above] = self.reaches(above)
+        return (not above or self._reached[above]) and self.counts(path)
 
     def _rules(self, folder: str) -> _Rules:
         """The patterns that apply to the entries of FOLDER (empty: the root)."""
@@ -73,12 +82,6 @@ class Ignored:
                 own = {change_rule(pattern, folder.rstrip("/")): where for pattern, where in own.items()}
             self._folders[folder] = _rules((*above.patterns, *own), own) if own else above
         return self._folders[folder]
-
-
-def _parts(path: str) -> Iterator[str]:
-    """The folders above PATH from the top, then PATH."""
-    yield from (path[: found.end()] for found in re.finditer("/", path[:-1]))
-    yield path
 
 
 def _lines(file: Path, name: str) -> dict[str, Location]:
@@ -110,6 +113,7 @@ def _rules(patterns: tuple[str, ...], places: dict[str, Location]) -> _Rules:
     return _Rules(patterns, tuple(compiled))
 
 
-def _plainly(name: str, pattern: str) -> bool:
-    """Whether a plain pattern matches NAME, the last component of a path."""
-    return fnmatchcase(name.rstrip("/"), pattern.rstrip("/")) and (name.endswith("/") or not pattern.endswith("/"))
+def _names(patterns: Iterable[str]) -> re.Pattern[str]:
+    """What matches the names that plain patterns match: a pattern with `/` at its end matches folders, others both."""
+    ways = (re.escape(pattern).replace(r"\*", ".*").removesuffix("/") + ("/" if pattern.endswith("/") else "/?") for pattern in patterns)
+    return re.compile("|".join(ways), re.DOTALL)
