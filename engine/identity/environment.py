@@ -19,7 +19,7 @@ LOCKS = (LOCK, REQUIREMENTS)
 
 _HEADER = f"""\
 # Written by `engine lock`: the versions of the packages that affect results; steps run with these versions only.
-# To install them: pip install -r {LOCK}
+# To install them: pip install adapterbuild -r {LOCK}
 """
 
 

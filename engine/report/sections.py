@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+from engine import __version__
 from engine.core.digests import short
 from engine.estimate.training import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
@@ -555,10 +556,13 @@ def _rebuild(data: ReportData) -> list[Block]:
     """The commands from a checkout of the code to the verification of every digest."""
     commits = Counter(node.ran.git_commit for node in data.nodes.values() if node.ran and node.ran.git_commit)
     lines = [f"git checkout {commit}" for commit, _ in commits.most_common(1)]
+    if (data.root / "requirements-devices.lock").exists():
+        lines.append("make setup")
+    elif (data.root / LOCK).exists():
+        lines.append(f"pip install adapterbuild=={__version__} -r {LOCK}")
+    else:
+        lines.append(f"pip install -r {REQUIREMENTS}")
     lines += [
-        "make setup"
-        if (data.root / "requirements-devices.lock").exists()
-        else f"pip install -r {LOCK if (data.root / LOCK).exists() else REQUIREMENTS}",
         "engine check",
         *(f"engine build {shlex.quote(one.spec)}" for one in data.experiments),
         *(f"engine verify {one.step}" for one in data.experiments),

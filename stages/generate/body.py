@@ -25,15 +25,16 @@ _ID_DIGITS = 16
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
-    """Write `rows.jsonl`: prompt and completion, or messages, of each row; raises UserError if no row is left."""
+    """Write `rows.jsonl`: prompt and completion, or messages, of each row; raises UserError if no row is left that there should be."""
     generation = Generation(parameters, job)
     rows_out = write_rows(job.output / "rows.jsonl", generation.rows())
     metrics = generation.metrics()
     assert metrics["rows_out"] == rows_out
     assert metrics["rows_in"] == rows_out + sum(metrics["left_out"].values())
-    if not rows_out:
+    source = parameters.source
+    if not rows_out and not (source.may_be_empty and metrics["rows_in"] == 0):
         reasons = ", ".join(f"{count} for {reason}" for reason, count in metrics["left_out"].items())
-        raise UserError("no rows are left to train on", hint=f"left out: {reasons}" if reasons else "the source has no rows")
+        raise UserError(source.without_rows, hint=f"left out: {reasons}" if reasons else "the source has no rows")
     return metrics
 
 

@@ -49,6 +49,10 @@ class Selection(Part):
 
     split_column: ClassVar[str | None] = None
     """The column in which the source itself assigns each row to a split; None if the task's split decides."""
+    without_rows: ClassVar[str] = "no rows are left to train on"
+    """What is wrong if no row is left."""
+    may_be_empty: ClassVar[bool] = False
+    """Whether nothing is wrong if there was no row from the start."""
 
     def group_column(self) -> str | None:
         """The column whose equal values keep rows in one split if the task sets none."""

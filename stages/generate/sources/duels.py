@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.core.part import Name, recipe
 from stages.generate.selection import Located, Selection
@@ -16,6 +16,9 @@ references, both answers and why they ended, and the carried columns of the task
 
 class Duels(Selection):
     """Two files of predictions and the test rows behind them; compiling wires all three."""
+
+    without_rows: ClassVar[str] = "the judge has compared no answers"
+    may_be_empty: ClassVar[bool] = True  # equal answers are ties
 
     kind: Literal["duels"] = "duels"
     task: Name = recipe(description="The task that was answered.")

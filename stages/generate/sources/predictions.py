@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.core.errors import Location, UserError
 from engine.core.part import Name, recipe
@@ -19,6 +19,8 @@ the carried columns of the task."""
 
 class Predictions(Selection):
     """A file of predictions and the test rows behind them; compiling wires both."""
+
+    without_rows: ClassVar[str] = "the judge has scored no answer"
 
     kind: Literal["predictions"] = "predictions"
     task: Name = recipe(description="The task that was answered.")

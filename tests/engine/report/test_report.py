@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import __version__
 from engine.artifacts.history import State, compare
 from engine.core.errors import UserError
 from engine.dvc.run_records import RunRecord
@@ -361,6 +362,11 @@ def test_the_commands_build_the_specs_at_their_commit(matter: ReportData):
     lines = ["git checkout c0ffee", "pip install -r requirements.lock", "engine check", "engine build 'specs/one two.toml'"]
     lines.append("engine verify train-one")
     assert "```sh\n" + "\n".join(lines) + "\n```" in twin
+
+
+def test_a_workspace_of_an_installed_program_is_set_up_by_pip_with_the_program_itself(matter: ReportData):
+    (matter.root / "adapterbuild.lock").touch()
+    assert f"git checkout c0ffee\npip install adapterbuild=={__version__} -r adapterbuild.lock\nengine check" in reproduced(matter)
 
 
 def test_a_workspace_that_locks_device_libraries_is_set_up_by_make(matter: ReportData):

@@ -94,7 +94,7 @@ def test_refused_and_invalid_judgements_are_counted_and_weigh_nothing(server, tm
 
 
 def test_a_judge_that_judges_nothing_says_so(server, tmp_path):
-    with pytest.raises(UserError, match="no rows are left") as caught:
+    with pytest.raises(UserError, match="the judge has scored no answer") as caught:
         judged(server, tmp_path, rows_of(["[refusal]"], ["r"]))
     assert "1 for refused" in caught.value.problems[0].hint
 
