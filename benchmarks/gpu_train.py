@@ -1,4 +1,4 @@
-"""Trainings of this project beside TRL's SFTTrainer and a plain HF Trainer: speed, memory, equal losses, and the memory estimate's error.
+"""Trainings of this project compared with TRL's SFTTrainer and a plain HF Trainer: speed, memory, losses, and the memory estimate's error.
 
     python benchmarks/gpu_train.py [--quick] [--json] [--minutes 10]
 
@@ -373,7 +373,7 @@ def _device() -> str:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """This project's loop beside the others: ratios of speed and memory, how far losses are apart, the estimate's largest error."""
+    """This project's loop compared with the others: ratios of speed and memory, how far losses are apart, the estimate's largest error."""
     mine = {_key(row): row for row in rows if row["loop"] == "ours"}
     pairs = [(mine[_key(row)], row) for row in rows if row["loop"] != "ours" and _key(row) in mine]
     apart = [abs(a / b - 1) for one, other in pairs for a, b in zip(one["losses"], other["losses"], strict=True)]

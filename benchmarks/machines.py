@@ -3,7 +3,7 @@
     python benchmarks/machines.py [--quick] [--json]
 
 `overhead`: the real build, store and jobs; the cluster is one that has run each job when it is submitted, whose own time is left out.
-`clone`: what a build on a cluster has left in the store, restored in a second workspace, beside `dvc pull` of the same results.
+`clone`: what a build on a cluster has left in the store, restored in a second workspace, compared with `dvc pull` of the same results.
 `efficiency`: eight steps that wait for a teacher (a server on loopback), on eight slots of this machine: of the build's own processes,
 of a Slurm cluster of four nodes, of a Ray cluster. Slots share the cores here, so the start of eight workers counts for more than on as
 many machines.
@@ -163,7 +163,7 @@ class Instant:
 
 
 def overhead(steps: int, jobs: int) -> dict[str, Any]:
-    """The build's own time per step on a cluster, and a second workspace's build beside `dvc pull`."""
+    """The build's own time per step on a cluster, and a second workspace's build compared with `dvc pull`."""
     with workspaces(steps) as (base, root):
         node, store = base / "node", base / "store"
         (node / ".dvc").mkdir(parents=True)
@@ -221,7 +221,7 @@ def warn(text: str) -> None:
 
 
 def efficiency(slots: int, seconds: float) -> dict[str, Any]:
-    """SECONDS beside the time of a build of as many steps of SECONDS as there are SLOTS, for each executor that this machine has."""
+    """SECONDS compared with the time of a build of as many steps of SECONDS as there are SLOTS, for each executor that this machine has."""
     found: dict[str, Any] = {"steps": slots, "seconds": seconds}
     os.environ["TEACHER_KEY"] = "sk-benchmark-0123456789"  # Ray's nodes have the environment that they were started in
     with ExitStack() as stack:
@@ -323,7 +323,7 @@ def bucket(traffic: Traffic) -> Iterator[str]:
 
 
 def transfer(trainings: int) -> dict[str, Any]:
-    """The bytes that a node reads for TRAININGS trainings of a sweep, beside what their inputs have."""
+    """The bytes that a node reads for TRAININGS trainings of a sweep, compared with the size of their inputs."""
     node = Traffic("node")
     with tempfile.TemporaryDirectory(prefix="machines-") as name, bucket(node) as url:
         folder = Path(name).resolve()
@@ -401,7 +401,7 @@ class Simulated(Fabricator):
 
 
 def simulation(steps: int, nodes: int, seed: int) -> dict[str, Any]:
-    """The makespan of STEPS steps on NODES failing nodes, beside the lower bound without failures."""
+    """The makespan of STEPS steps on NODES failing nodes, compared with the lower bound without failures."""
     with workspaces(steps) as (_, root):
         project = Project(Workspace.at(root))
         executor = Simulated(root, inside(project), nodes=nodes, draw=random.Random(seed))

@@ -1,9 +1,9 @@
-"""The plan's memory estimate beside measured peaks of real trainings, on the CPU.
+"""The plan's memory estimate compared with measured peaks of real trainings, on the CPU.
 
     python benchmarks/memory.py [--quick] [--json]
 
 Each configuration trains a few steps in a process of its own. Its peak is measured twice: of all tensors, by the byte, as a GPU counts;
-and of the process beyond what it held before, as this project records it beside every training.
+and of the process beyond what it held before, as this project records it for every training.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Portable numerics beside native ones: time of a training step, their ratio, and the digests of what is trained.
+"""Portable numerics compared with native ones: time of a training step, their ratio, and the digests of what is trained.
 
     python benchmarks/numerics.py [--quick] [--json]
 

@@ -1,4 +1,4 @@
-"""The time of `engine plan` beside `dvc repro --dry` and `dvc status` on the same, fully built graph, and of the start of light verbs.
+"""The time of `engine plan` compared with `dvc repro --dry` and `dvc status` on the same, built graph, and of the start of light verbs.
 
     python benchmarks/plan_speed.py [--quick] [--steps N ...] [--json] [--dvc-up-to N] [--repeats N]
 
@@ -73,7 +73,7 @@ def dvc_seconds(root: Path, env: Mapping[str, str], *command: str) -> Seconds:
 
 
 def measure(steps: int, repeats: int, with_dvc: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row for STEPS steps, and beside it the first plan, the plan after an edit, and the phases inside the process."""
+    """A row for STEPS steps, and in addition the first plan, the plan after an edit, and the phases inside the process."""
     with workspace(steps) as (root, env):
         timed([sys.executable, "-m", "engine", "--help"], root, env)  # compiles the copied code
         first = plan_seconds(root, env, steps)

@@ -1,4 +1,4 @@
-"""A real model: trainings beside TRL's SFTTrainer and a loop of a few lines, and answers beside transformers' generate.
+"""A real model: trainings compared with TRL's SFTTrainer and a loop of a few lines, and answers compared with transformers' generate.
 
     python -m benchmarks.real [--quick] [--json]
 
@@ -221,14 +221,14 @@ def _generated(folder: Path, prompts: list[str], longest: int) -> list[str]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """This project's padded training beside the others, in each precision."""
+    """This project's padded training compared with the others, in each precision."""
     for precision in dict.fromkeys(row["precision"] for row in rows):
         by = {(row["method"], row["loop"]): row for row in rows if row["precision"] == precision}
         ours = by["padded", "ours"]
         for name, other in (("trl", by["padded", "trl"]), ("bare", by["padded", "bare"]), ("ours packed", by["packed", "ours"])):
             apart = max(abs(a / b - 1) for a, b in zip(ours["losses"], other["losses"], strict=True))
             speed, memory = (ours[value] / other[value] for value in ("tokens_per_second", "peak_memory_bytes"))
-            yield {"precision": precision, "beside": name, "speed": speed, "memory": memory, "losses_apart": apart}
+            yield {"precision": precision, "compared_with": name, "speed": speed, "memory": memory, "losses_apart": apart}
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -255,8 +255,8 @@ def report(found: dict[str, Any]) -> str:
         ]
         for row in found["trainings"]
     ]
-    beside = [
-        [row["precision"], row["beside"], f"{row['speed']:.2f}", f"{row['memory']:.2f}", f"{row['losses_apart']:.1e}"]
+    compared = [
+        [row["precision"], row["compared_with"], f"{row['speed']:.2f}", f"{row['memory']:.2f}", f"{row['losses_apart']:.1e}"]
         for row in found["ratios"]
     ]
     asked = found["answers"]
@@ -264,8 +264,8 @@ def report(found: dict[str, Any]) -> str:
         f"{asked['rows']} rows answered in {asked['ours_s']:.1f} s, by transformers in {asked['transformers_s']:.1f} s "
         f"({asked['ratio']:.2f} times as long); {asked['equal_answers']} answers are equal."
     )
-    compared = table(["precision", "ours beside", "speed", "memory", "losses apart"], beside)
-    return "\n\n".join([found["machine"], table(columns, rows), compared, sentence])
+    ratios_table = table(["precision", "ours compared with", "speed", "memory", "losses apart"], compared)
+    return "\n\n".join([found["machine"], table(columns, rows), ratios_table, sentence])
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/step_start.py [--quick] [--json] [--repeats N]
 
-A step has started when its body runs and torch, transformers and peft are imported. Processor time stands beside wall time: other work on
+A step has started when its body runs and torch, transformers and peft are imported. Processor time is given too: other work on
 the machine does not lengthen it much.
 """
 

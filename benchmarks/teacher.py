@@ -2,7 +2,7 @@
 
     python benchmarks/teacher.py [--quick] [--json] [--rows-streamed N]
 
-The server is the tests' own, a process beside it that answers after a fixed time. What is killed is the real step, in a workspace. At last
+The server is the tests' own, a separate process that answers after a fixed time. What is killed is the real step, in a workspace. At last
 the real step streams N rows whose answers are kept, and its peak of memory is compared with that of a few rows.
 """
 
@@ -153,7 +153,7 @@ def ask(teacher: Chat, count: int, word: str) -> float:
 
 
 async def bare(server: Server, count: int) -> float:
-    """Seconds that COUNT requests take over bare sockets: the most that this machine gives beside this server."""
+    """Seconds that COUNT requests take over bare sockets: the most that this machine gives with this server."""
     host, port = server.url.split("/")[2].split(":")
     numbers = iter(range(count))
 

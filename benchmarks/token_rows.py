@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 
 def real_pairs() -> list[Pair]:
-    """Prompts and completions of five public sets; raises FileNotFoundError where they are not beside the repository."""
+    """Prompts and completions of five public sets; raises FileNotFoundError where they are not next to the repository."""
     gsm8k = [(row["question"] + "\n", row["answer"]) for row in _lines("gsm8k/train.jsonl")]
     papers = [(" ".join(row["source"]) + "\n\nTL;DR:", " " + row["target"][0]) for row in _lines("scitldr_a/train.jsonl")]
     seeds = [(row["instruction"] + "\n", case["output"]) for row in _lines("self_instruct/seed_tasks.jsonl") for case in row["instances"]]

@@ -1,4 +1,4 @@
-"""Tokens per second from JSONL rows to packed bins on disk, beside the bare tokenizer and TRL's preparation, on the same rows in one run.
+"""Tokens per second from JSONL rows to packed bins on disk, compared with the bare tokenizer and TRL's preparation of the same rows.
 
     python benchmarks/tokenize.py [--quick] [--json] [--rows N] [--no-scaling]
 

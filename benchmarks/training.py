@@ -1,4 +1,4 @@
-"""Trainings held to what is promised of them: kills, splits, ZeRO stages, and the loop's own time beside a bare loop's and TRL's.
+"""Trainings held to what is promised of them: kills, splits, ZeRO stages, and the loop's own time compared with a bare loop's and TRL's.
 
     python benchmarks/training.py [--quick] [--json]
 
@@ -64,7 +64,7 @@ def make_model(folder: Path, hidden_size: int, layers: int) -> Path:
 def make_job(folder: Path, model: Path, rows: int, longest: int, shortest: int | None = None) -> Job:
     """ROWS rows of SHORTEST (none given: half of LONGEST) to LONGEST random tokens, each one's second half supervised, in random order.
 
-    Where MODEL has no tokenizer yet it gets one, which the training writes beside its weights.
+    Where MODEL has no tokenizer yet it gets one, which the training writes next to its weights.
     """
     from safetensors.numpy import save_file
 

@@ -30,12 +30,14 @@ BUILDS = {
         "torch-2.13.0+cpu-cp313-cp313-manylinux_2_28_x86_64.whl": "3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6",
     }
 }
-"""Builds of a release that its publisher offers beside the package index's: torch for processors alone, a tenth in size. Either may be
-installed, since a build is a resource and no part of an identity. Another version of torch needs the digests of its own builds here."""
+"""Builds of a release that its publisher offers elsewhere than on the package index: torch for processors alone, a tenth in size.
+
+Either may be installed, since a build is a resource and no part of an identity. Another version of torch needs the digests of its own
+builds here."""
 
 _HEAD = """\
 # Every package that `make setup` installs, base and development, for Python 3.11 and later; written by `make lock`, not by hand.
-# pip installs it with --require-hashes --no-deps. What torch's build for CUDA needs beside it: requirements-devices.lock
+# pip installs it with --require-hashes --no-deps. What torch's build for CUDA needs in addition: requirements-devices.lock
 """
 _DEVICES_HEAD = """\
 # The device libraries of torch's build for CUDA; written by `make lock`, not by hand.

@@ -76,7 +76,7 @@ class _Book:
             GENERATED,
             "A spec is a TOML file: one experiment. These are its sections; a key that no page names is an error.",
             table(("section", "", "holds"), rows),
-            table(("key beside the sections", "type", "holds"), [("`extends`", "list of text", cell(extends["description"]))]),
+            table(("key outside the sections", "type", "holds"), [("`extends`", "list of text", cell(extends["description"]))]),
             "A key is **recipe** unless it says that it is a resource: another value makes another result, and reruns exactly the steps\n"
             "that it reaches. A **resource** reruns nothing.",
             'Where a key takes one of several tables, `kind` chooses: `mask = { kind = "assistant", turns = "last" }`. A table in which\n'
@@ -189,7 +189,7 @@ class _Book:
         choices = node.get("anyOf") or node.get("oneOf") or []
         found = [item for choice in choices for item in self._tables(choice, path)]
         if len({heading for _, heading in found}) < len(found):
-            # Members without a kind are told apart by the key that they must have.
+            # Members without a kind are distinguished by the key that they must have.
             names = [name for name, _ in found]
             found = [(name, f"{path}: {self._telling(name, names)}") for name in names]
         for inner in (node.get("items"), node.get("additionalProperties")):

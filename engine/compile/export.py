@@ -84,7 +84,7 @@ def _reference(subject: Subject, weights: Input | None) -> dict[str, Input]:
     quantised = subject.method is not None and subject.method.quantisation is not None
     if alone and not quantised:
         return {**subject.reads(), "weights": weights}
-    # Their tokenizer, with added tokens, is beside them.
+    # Their tokenizer, with added tokens, lies next to them.
     return {"model": weights}
 
 

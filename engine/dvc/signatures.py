@@ -87,7 +87,7 @@ def principal(text: str, signature: str, namespace: str, allowed: Path) -> str:
 
 
 def signers(allowed: Path) -> Iterator[tuple[str, str]]:
-    """The names in a file of allowed signers, each with the public key beside it."""
+    """The names in a file of allowed signers, each with its public key."""
     for line in allowed.read_text("utf-8").splitlines():
         if not line.lstrip().startswith("#") and (key := _KEY.search(line)):
             yield line.split()[0], key[1]

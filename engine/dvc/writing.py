@@ -102,7 +102,7 @@ def make_folder(folder: Path, cache: Cache) -> None:
 
 
 def aside(path: Path) -> Path:
-    """A name beside PATH for what becomes PATH once it is whole; no other process, on whichever machine, has the same."""
+    """A name in PATH's folder for what becomes PATH once it is whole; no other process, on whichever machine, has the same."""
     return path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
 
 

@@ -300,7 +300,7 @@ def _put_objective(reading: Reading) -> None:
             reading.wrong("simpo_gamma", "a number: axolotl has no default")
         reading.put("training.objective.margin", float(reading.number("simpo_gamma", 0.5) or 0.0), "simpo_gamma")
         if float(reading.number("cpo_alpha", 1.0) or 0.0):
-            feature = "SimPO beside the cross entropy of the chosen answers (cpo_alpha is 1 if it is not set)"
+            feature = "SimPO with the cross entropy of the chosen answers (cpo_alpha is 1 if it is not set)"
             reading.refuse("cpo_alpha", feature, "cpo_alpha: 0, or rl: orpo", nearest=True)
     if where is inner and inner:
         put_strength(inner, "weight" if rl == "orpo" else "beta", strength, 0.1)

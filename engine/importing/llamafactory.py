@@ -237,8 +237,8 @@ def _put_stage(reading: Reading) -> str:
 
 
 _PAIR_REFUSED: Mapping[str, Refusal] = {
-    "pref_ftx": Refusal("the cross entropy of the chosen answers beside DPO", "pref_loss: orpo", off=(0, 0.0), nearest=True),
-    "pref_bco_weight": Refusal("BCO beside DPO", "pref_loss: sigmoid alone", off=(0, 0.0), nearest=True),
+    "pref_ftx": Refusal("the cross entropy of the chosen answers in addition to DPO", "pref_loss: orpo", off=(0, 0.0), nearest=True),
+    "pref_bco_weight": Refusal("BCO in addition to DPO", "pref_loss: sigmoid alone", off=(0, 0.0), nearest=True),
     "ld_alpha": Refusal("DPO that weighs tokens beyond the shorter answer less", "every token alike", nearest=True),
     "ref_model": Refusal("another reference model", "the model that the training starts from", nearest=True),
     "ref_model_adapters": Refusal("another reference model", "the model that the training starts from", nearest=True),
@@ -370,7 +370,7 @@ def _inner(reading: Reading, key: str, names_of: str) -> Reading | None:
 
 
 def _put_source(reading: Reading, request: Request, source: tuple[str, ...], folder: Path) -> None:
-    """Where the rows are: a file beside dataset_info.json, or a data set on the hub."""
+    """Where the rows are: a file next to dataset_info.json, or a data set on the hub."""
     if reading.given("hf_hub_url"):
         keys = {"path": "hf_hub_url", "name": "subset", "split": "split"}
         put_rows(reading, request, source, keys)
@@ -433,11 +433,11 @@ def _put_alpaca(reading: Reading, columns: Reading | None, task: tuple[str, str]
     if history:
         assert columns is not None
         hint = "the same rows with messages (formatting: sharegpt)"
-        columns.refuse("history", "earlier turns beside a question", hint)
+        columns.refuse("history", "earlier turns and a question", hint)
     if system and columns:
         columns.put((*task, "system"), f"{{{{ {_name(system, source, reading, columns, 'system')} or '' }}}}", "system")
     if columns and columns.given("tools"):
-        columns.refuse("tools", "tools beside a question", "the same rows with messages (formatting: sharegpt)")
+        columns.refuse("tools", "tools and a question", "the same rows with messages (formatting: sharegpt)")
     elif columns:
         columns.same("tools", why="no such column")
     if answer is None:

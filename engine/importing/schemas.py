@@ -1,4 +1,4 @@
-"""The names of the keys of other tools, from the tables beside this module."""
+"""The names of the keys of other tools, from the tables next to this module."""
 
 import tomllib
 from collections.abc import Mapping

@@ -357,7 +357,7 @@ class Log:
 class Checkpoints:
     """What a step keeps in its scratch folder, in the store too, so that another machine can go on.
 
-    They are beside the store's content, not in it, so that they can be removed: those of a training would soon outweigh its results.
+    They are kept apart from the store's content, so that they can be removed: those of a training would soon outweigh its results.
     """
 
     job: SealedJob

@@ -104,7 +104,7 @@ def gather(project: "Project", target: str, folder: Path, on_hub: bool, publishe
     statement = beside.read_bytes() if beside.is_file() else b""
     if (told := parse(statement)) is None:
         raise UserError(f"not built: {step.artifact}", hint=f"run: engine build {step.name}")
-    # An export has a name of its own: it may be published beside the model.
+    # An export has a name of its own: it may be published in addition to the model.
     name, made = spec.name if spec and step.kind_name != "export" else step.name, project.root / step.artifact
     if not made.is_dir():
         raise UserError(f"not built, or not a folder: {step.artifact}", hint=f"run: engine build {step.name}")
@@ -118,7 +118,7 @@ def gather(project: "Project", target: str, folder: Path, on_hub: bool, publishe
                 hint = "publish it too and name it: --base USER/NAME@COMMIT; or write a folder that contains a copy: --to DIR"
                 raise UserError(f"the base of {name}, {base.name}, is not on the hub: nobody could load the adapter", hint=hint)
         fetch(project.root, store, told.digest, folder, "name" if on_hub and is_adapter else "auto", published)
-        # What fetch writes beside the folder is written inside it, in other words.
+        # What fetch writes next to the folder is written inside it, in other words.
         for path in folder.parent.glob(f"{folder.name}.*"):
             path.unlink()
         return source

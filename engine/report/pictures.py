@@ -53,9 +53,9 @@ def _settings(name: str) -> dict[str, Any]:
     }
 
 
-def _legend(axes: Any, beside: int = 0) -> None:
-    """A legend within the axes or, of BESIDE entries, beside them."""
-    more: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": 1 + beside // 12} if beside else {}
+def _legend(axes: Any, outside: int = 0) -> None:
+    """A legend within the axes or, with OUTSIDE entries, to the right of them."""
+    more: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": 1 + outside // 12} if outside else {}
     axes.legend(fontsize=8, frameon=False, labelcolor=_INK, **more)
 
 

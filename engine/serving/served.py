@@ -28,7 +28,7 @@ class Served:
 
     @classmethod
     def of(cls, model: "Model") -> "Served":
-        """MODEL with its content address, which stands beside the folder of its adapter or of the whole model."""
+        """MODEL with its content address, which is stated next to the folder of its adapter or of the whole model."""
         inputs = {role: Path(path) for role, path in model.request["inputs"].items()}
         folder = inputs.get("adapter", inputs["model"])
         beside = folder.with_name(folder.name + PROVENANCE)

@@ -1,4 +1,4 @@
-"""The model that an experiment starts from, as the section [model] specifies it: one of five ways, told apart by their keys."""
+"""The model that an experiment starts from, as the section [model] specifies it: one of five ways, distinguished by their keys."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal

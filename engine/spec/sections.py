@@ -241,7 +241,7 @@ class Merge(merge.Merging):
 
 
 class Export(export.Export):
-    """The forms in which the trained model leaves the project, each asked the rows of the evaluation."""
+    """The forms in which the trained model leaves the project, each tested on rows of the evaluation."""
 
 
 class Sweep(Part):
@@ -303,7 +303,7 @@ class Experiment(Part):
     pairs: dict[Name, Pairs] = recipe({}, "Pairs of models' answers, by name, for tasks whose source is `pairs` or `best_of`.")
     benchmarks: Benchmarks | None = recipe(None, "Benchmarks for the trained model: tasks of lm-evaluation-harness, or your own.")
     merge: Merge | None = recipe(None, "Adapters to merge into the weights of their base.")
-    export: Export | None = recipe(None, "Formats in which the trained model is exported; each export is asked held-out rows.")
+    export: Export | None = recipe(None, "Formats in which the trained model is exported; each export is tested on held-out rows.")
     sweep: Sweep | Literal[False] = recipe(False, "Fields with several values; false cancels the sweep of an extended spec.")
     resources: Resources = resource(Resources(), "How the steps run.")
 

@@ -14,10 +14,10 @@ from stages.rows.control_tokens import ControlTokens
 
 
 class Export(Part):
-    """The forms in which a trained model leaves the project, and how each is asked."""
+    """The forms in which a trained model leaves the project, and how each is tested."""
 
     formats: tuple[ExportFormat, ...] = recipe(description="The formats; each is a step of its own.", min_length=1)
-    rows: int = recipe(8, "Held-out rows per task that every export and the trained model are asked (chosen by content hash).", gt=0)
+    rows: int = recipe(8, "Held-out rows per task that every export and the trained model answer (chosen by content hash).", gt=0)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -29,10 +29,10 @@ class Export(Part):
 
 
 class Parameters(Part):
-    """The format of one export, and how it and the trained model are asked."""
+    """The format of one export, and how it and the trained model are compared."""
 
     into: ExportFormat = recipe(description="The format.")
-    rows: int = recipe(8, "Held-out rows per task that the export and the trained model are asked.", gt=0)
+    rows: int = recipe(8, "Held-out rows per task that the export and the trained model answer.", gt=0)
     tasks: dict[str, Annotated[int, Field(gt=0)]] = recipe(description="Maximum tokens per answer, by task.")
     format: Format = recipe(Plain(), "Format of rows, as in training.")
     markers: Markers | None = recipe(None, "Marker texts between turns, if the training used them.")

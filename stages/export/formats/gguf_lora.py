@@ -1,4 +1,4 @@
-"""The adapter alone as a GGUF LoRA, beside its base."""
+"""The adapter alone as a GGUF LoRA, and its base."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal

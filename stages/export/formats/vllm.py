@@ -1,4 +1,4 @@
-"""What vLLM serves: the adapter beside its base, or a whole model, with the command line."""
+"""What vLLM serves: the adapter and its base, or a whole model, with the command line."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,7 +20,7 @@ _REFUSED = {
 
 
 class Vllm(Exporting):
-    """An adapter beside its base as vLLM serves both, or a whole model, and the command line; asked through transformers and peft."""
+    """An adapter and its base as vLLM serves both, or a whole model, and the command line; tested with transformers and peft."""
 
     kind: Literal["vllm"] = "vllm"
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = recipe(16, "vLLM's limit of ranks, as in its `--max-lora-rank`.")

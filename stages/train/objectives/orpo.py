@@ -13,7 +13,7 @@ class Orpo(PairObjective):
     """Cross entropy of the chosen answers, plus a penalty on the odds of the rejected ones; without a reference model."""
 
     kind: Literal["orpo"] = "orpo"
-    weight: float = recipe(0.1, "Weight of the odds ratio beside the cross entropy (lambda in the paper, `beta` in TRL).", gt=0)
+    weight: float = recipe(0.1, "Weight of the odds ratio, added to the cross entropy (lambda in the paper, `beta` in TRL).", gt=0)
 
     def loss_of(self, answers: Answers, totals: Totals) -> "Tensor":
         """Cross entropy per token of the chosen answers, plus the mean of the pairs' odds ratio losses (equations 6 and 7)."""
