@@ -342,10 +342,11 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str, on_pairs: bool) -
     )
 
 
-def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task: str, tokens: Step) -> Step:
+def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task: str, tokens: Step, mismatched: bool = False) -> Step:
     """Add the step that computes the log-probabilities of a task's answers under the model that TRAINING starts from.
 
-    It depends on nothing else of the training, so that all values of beta, and all learning rates, share it.
+    It depends on nothing else of the training, so that all values of beta, and all learning rates, share it. MISMATCHED: of each answer
+    after another row's prompt; a step of its own, so that objectives with and without a divergence share the other one.
     """
     model, section = spec.experiment.model, spec.experiment.tokenization
     half = training.precision if training.precision in ("bfloat16", "float16") else "float32"
@@ -354,6 +355,7 @@ def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task:
         precision=training.precision,
         dtype=half if training.method.makes_adapter else "float32",
         quantisation=quantisation,
+        mismatched=mismatched,
         attention=spec.experiment.resources.attention,
         threads=spec.experiment.resources.threads,
     )
@@ -361,10 +363,11 @@ def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task:
     whose = base.named(model.experiment if isinstance(model, TrainedModel) else base.name)
     bits = f"{quantisation.bits}bit" if quantisation else None
     precision = training.precision if training.precision != "float32" else None
-    name = "-".join(part for part in ("reference", whose, task, section.name, bits, precision) if part)
+    name = "-".join(part for part in ("reference", whose, task, section.name, bits, precision, "mismatched" if mismatched else None) if part)
     locate = _locate(spec, ("training",), quantisation=("training", "method"), dtype=("training", "precision"))
     where = spec.where("training", "objective")
-    return c.add(Step(name, reference.KIND, parameters, reads, f"Log-probabilities of {task} under {whose}.", where, locate), spec)
+    what = f"Log-probabilities of {'mismatched answers of ' if mismatched else ''}{task} under {whose}."
+    return c.add(Step(name, reference.KIND, parameters, reads, what, where, locate), spec)
 
 
 def _mix(c: Compilation, spec: Spec, tokens: Mapping[str, Step], training: Training, mixture: Mixture) -> Step:
@@ -404,6 +407,8 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}
     if training.objective.needs_reference:
         reads |= {f"reference/{task}": _reference(c, spec, base, training, task, step).output() for task, step in tokens.items()}
+    if training.objective.estimates_kl:
+        reads |= {f"mismatched/{task}": _reference(c, spec, base, training, task, step, True).output() for task, step in tokens.items()}
     # All tasks of a spec have the same format.
     reads["format"] = tokens[min(tokens)].output("format.json")
     resources = experiment.resources

@@ -13,6 +13,9 @@ class Parameters(Part):
     precision: Literal["float32", "tf32", "bfloat16", "float16"] = recipe("float32", "Precision of matrix multiplications, as in training.")
     dtype: Literal["float32", "bfloat16", "float16"] = recipe("float32", "Data type of the weights, as in training.")
     quantisation: Quantisation | None = recipe(None, "Quantisation of the frozen weights, as in training; if unset, none.")
+    mismatched: bool = recipe(
+        False, "Whether each answer stands after the prompt of another row instead of its own, for KTO's estimate of the KL divergence."
+    )
     attention: Attention = resource("auto", "Attention implementation.")
     threads: int | None = resource(None, "CPU threads; if unset, all cores.", gt=0)
 

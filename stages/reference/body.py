@@ -15,6 +15,7 @@ from stages.models.weights import token_digest, weights_digest
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
 from stages.reference import Parameters
+from stages.reference.mismatched import write_mismatched
 from stages.tokens.files import Array, Tokens
 
 SPLITS = ("train", "validation")
@@ -29,7 +30,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `train.safetensors` and `validation.safetensors` with `logps` float32 [rows], and `reference.json`.
 
     `logps` are the log-probabilities (nats) of the supervised tokens of each row of the token files, summed. `reference.json` has the
-    digests of the weights and of the token files, by which trainings check that the numbers are theirs.
+    digests of the weights and of the token files, by which trainings check that the numbers are theirs. Of mismatched answers, the rows are
+    those of `train-tokens.safetensors` and `validation-tokens.safetensors`, token files that are written too.
     """
     prepare_process(parameters.threads)
     model = _model(parameters, job)
@@ -39,9 +41,13 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         tokens = Tokens.open(path)
         if len(tokens) and not tokens.are_pairs:
             raise UserError(f"{path} has no pairs of answers", hint="build its tokenize step again")
+        if parameters.mismatched:
+            couples = job.output / f"{split}-tokens.safetensors"
+            cut = write_mismatched(tokens, couples, split)
+            tokens = Tokens.open(couples)
         logps = _logps(parameters, model, tokens, f"{job.name} {split}")
         save_file({"logps": logps}, job.output / f"{split}.safetensors")
-        metrics[split] = _metrics(tokens, logps)
+        metrics[split] = _mismatched_metrics(tokens, logps, cut) if parameters.mismatched else _metrics(tokens, logps)
     folders = [job.inputs["model"], *([job.inputs["adapter"]] if "adapter" in job.inputs else [])]
     said = {"model": weights_digest(folders), "tokens": {split: token_digest(path) for split, path in files.items()}}
     (job.output / "reference.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -119,3 +125,11 @@ def _metrics(tokens: Tokens, logps: Array) -> Metrics:
         "rejected_logp": round(float(rejected.mean()), DIGITS),
         "accuracy": round(float((chosen > rejected).mean()), DIGITS),
     }
+
+
+def _mismatched_metrics(tokens: Tokens, logps: Array, cut: int) -> Metrics:
+    """The number of mismatched answers, how many are cut, and their mean log-probability."""
+    if not len(logps):
+        return {"answers": 0}
+    mean = round(float(logps.astype(np.float64).mean()), DIGITS)
+    return {"answers": len(logps), "cut": cut, "tokens": int(tokens.lengths.sum()), "logp": mean}

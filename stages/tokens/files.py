@@ -4,6 +4,7 @@ Tensors: `input_ids` int32 [tokens], `supervised` uint8 [tokens], `offsets` int6
 For encoder-decoder models also `source_lengths` int32 [rows]: the first tokens of a row are the encoder's input, the others the
 decoder's labels. If an unrolled conversation counts once per epoch, `conversations` int32 [rows] numbers the conversations. In a file of
 pairs, `chosen` uint8 [rows] is 1 for chosen and 0 for rejected answers: row 2i is the chosen answer of pair i, row 2i + 1 the rejected one.
+In a file of answers that were judged alone, `desirable` uint8 [rows] is 1 for desirable and 0 for undesirable answers.
 """
 
 import json

@@ -28,7 +28,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     # Child processes are confined to their own cores and must not inherit this process's.
     prepare_process(None if launch.is_needed(parameters) else parameters.threads)
     from stages.train.distributed.processes import put
-    from stages.train.loop.record import MEASURES, write_curve
+    from stages.train.loop.record import write_curve
     from stages.train.loop.refusals import refuse_impossible
     from stages.train.loop.training import default_device
     from stages.train.memory.peak import held_memory
@@ -49,7 +49,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     parameters.method.save(model, job.output)
     serving.write(job.output)
     if job.plot:
-        write_curve(result.curve, job.plot, MEASURES if parameters.objective.on_pairs else ())
+        write_curve(result.curve, job.plot, tuple(result.curve[-1].measured()))
     metrics = _metrics(parameters, model, rows, result)
     speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
     return metrics | {"_measured": speed | _memory(model, rows, result, before)}

@@ -32,6 +32,8 @@ class Rows:
         """Offsets of the bins of a packed mixture, or of pairs, int64 [bins + 1]; None if each row is a unit of its own."""
         self.reference = None if logps is None else self._gather(logps).astype(np.float32)
         """Log-probability of each row's answer under the reference model, in nats, float32 [rows]; None without a reference."""
+        self.mismatched: Rows | None = None
+        """For each row, its prompt with the answer of another one, in the same order; None if the objective estimates no divergence."""
 
     @classmethod
     def open(cls, order: Path, tokens: Mapping[str, Path], logps: Mapping[str, Array] | None = None) -> "Rows":
@@ -50,6 +52,11 @@ class Rows:
             return cls([tokens], np.zeros(len(row), np.int16), row, np.arange(0, len(row) + 1, 2), given)
         row = np.argsort(tokens.lengths, kind="stable")
         return cls([tokens], np.zeros(len(row), np.int16), row)
+
+    def add_mismatched(self, tokens: Mapping[str, Tokens], logps: Mapping[str, Array]) -> None:
+        """Add the mismatched answers of each task, of which row i belongs to row i of the task's token file."""
+        names = sorted(tokens)
+        self.mismatched = Rows([tokens[name] for name in names], self._task, self._row, logps=[logps[name] for name in names])
 
     def __len__(self) -> int:
         return len(self._row)
@@ -70,6 +77,10 @@ class Rows:
     def supervised(self) -> Array:
         """Supervised tokens of each row, int64 [rows], without the first token, which is never predicted."""
         return self._gather([tokens.supervised_lengths - tokens.supervised[tokens.offsets[:-1]] for tokens in self._tokens])
+
+    def chosen(self) -> Array:
+        """Whether the answer of each row is chosen or desirable, bool [rows]; only of pairs, and of answers that were judged alone."""
+        return self._gather([_marks(tokens) for tokens in self._tokens]).astype(bool)
 
     @property
     def are_pairs_of_answers(self) -> bool:
@@ -101,6 +112,12 @@ class Rows:
             chosen = self._task == number
             gathered[chosen] = of_task[self._row[chosen]]
         return gathered
+
+
+def _marks(tokens: Tokens) -> Array:
+    """1 for chosen and 0 for rejected answers of a token file, uint8 [rows]."""
+    assert tokens.chosen is not None, "these rows have no better and worse answers"
+    return tokens.chosen
 
 
 def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None) -> list[range]:

@@ -1,6 +1,7 @@
-"""The loss of an objective on pairs, and what is measured of them, independent of the division of a global batch."""
+"""The loss of an objective on pairs or on judged answers, and what is measured of them, independent of the division of a global batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -8,34 +9,66 @@ import torch
 
 from stages.models.answers import answer_logps
 from stages.tokens.files import Array
+from stages.train.distributed.processes import Processes
 from stages.train.loop.data import Rows
+from stages.train.loop.divergence import Divergence
+from stages.train.loop.record import KL, MEASURES
 from stages.train.objectives.base import Answers, PairObjective, Totals
 
 
 class Preference:
-    """An objective on the pairs of ROWS, of which positions 2i and 2i + 1 are the chosen and the rejected answer of pair i."""
+    """An objective on the answers of ROWS; of pairs, positions 2i and 2i + 1 are the chosen and the rejected answer of pair i."""
 
     def __init__(self, objective: PairObjective, rows: Rows) -> None:
         self.objective = objective
-        self._counts = rows.supervised()
+        self._in_pairs = rows.are_pairs_of_answers
+        self._counts, self._chosen = rows.supervised(), rows.chosen()
         self._reference: Array = np.zeros(len(rows), np.float32) if rows.reference is None else rows.reference
+        self._divergence = Divergence(rows.mismatched) if rows.mismatched else None
 
-    def totals(self, positions: range) -> Totals:
-        """The sizes of the rows at POSITIONS, whole pairs."""
-        return Totals(len(positions) // 2, int(self._counts[positions.start : positions.stop : 2].sum()))
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of what is measured."""
+        return (*MEASURES, KL) if self._divergence else MEASURES
+
+    def totals(self, positions: range, kl: float = 0.0) -> Totals:
+        """The sizes of the rows at POSITIONS, whole pairs if there are pairs, with their divergence KL."""
+        chosen, counts = (values[positions.start : positions.stop] for values in (self._chosen, self._counts))
+        number = int(chosen.sum())
+        return Totals(number, len(positions) - number, int(counts[chosen].sum()), kl)
+
+    def global_totals(
+        self, processes: Processes, positions: range, micro_rows: int | None, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> Totals:
+        """The sizes of the global batch at POSITIONS, and its divergence if the objective needs it; collective over all processes."""
+        return self.totals(positions, self._divergence.estimate(processes, positions, micro_rows, autocast) if self._divergence else 0.0)
 
     def part(self, outputs: Any, labels: torch.Tensor, positions: Sequence[int], totals: Totals) -> tuple[torch.Tensor, torch.Tensor]:
-        """The parts of the loss (with its graph) and of MEASURES, float32, of the pairs at POSITIONS; they sum to those of the batch."""
+        """The parts of the loss (with its graph) and of what is measured, float32, of the rows at POSITIONS; they sum to the batch's."""
         counts, device = self._counts[list(positions)], labels.device
         logps = answer_logps(outputs.logits, labels, counts.tolist())
         reference = torch.from_numpy(self._reference[list(positions)]).to(device)
         tokens = torch.from_numpy(counts.astype(np.float32)).to(device)
-        pairs = Answers(logps[::2], logps[1::2], tokens[::2], tokens[1::2], reference[::2], reference[1::2])
-        loss = self.objective.loss_of(pairs, totals)
+        better, worse = (torch.from_numpy(np.flatnonzero(self._chosen[list(positions)] == side)).to(device) for side in (True, False))
+        answers = Answers(*(values[side] for values in (logps, tokens, reference) for side in (better, worse)))
+        loss = self.objective.loss_of(answers, totals)
         with torch.no_grad():
-            chosen, rejected = self.objective.rewards(pairs)
-            each = (
-                *((chosen > rejected).float(), chosen - rejected, chosen, rejected),
-                *(pairs.chosen, pairs.rejected, pairs.chosen_tokens, pairs.rejected_tokens),
-            )
-            return loss, torch.stack([values.sum() for values in each]) / totals.pairs
+            measured = self._measured(answers, totals)
+            if self._divergence:
+                # A part's share of the number that all parts have in common.
+                measured.append(loss.new_tensor(totals.kl * len(positions) / (totals.chosen + totals.rejected)))
+            return loss, torch.stack(measured)
+
+    def _measured(self, answers: Answers, totals: Totals) -> list[torch.Tensor]:
+        """The values of MEASURES, float32 each."""
+        chosen, rejected = self.objective.rewards(answers)
+        by_side = ((chosen, rejected), (answers.chosen, answers.rejected), (answers.chosen_tokens, answers.rejected_tokens))
+        # Judged answers may all be of one sort in a batch: the means of the other are then 0.
+        sizes = max(totals.chosen, 1), max(totals.rejected, 1)
+        means = [values.sum() / size for sides in by_side for values, size in zip(sides, sizes, strict=True)]
+        if self._in_pairs:
+            compared = [(chosen > rejected).float().sum() / totals.pairs, (chosen - rejected).sum() / totals.pairs]
+        else:
+            right = (chosen > 0).float().sum() + (rejected < 0).float().sum()
+            compared = [right / (totals.chosen + totals.rejected), means[0] - means[1]]
+        return compared + means

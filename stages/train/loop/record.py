@@ -11,6 +11,8 @@ MEASURES = (
 )
 """What is measured of pairs, as means over them: the share whose chosen answer has the higher reward, the difference of both rewards, both
 rewards, log-probabilities (nats) and lengths (tokens) of both answers."""
+KL = "kl"
+"""What an objective measures in addition if it estimates the divergence from the reference, in nats per answer."""
 
 POINTS = 200
 """Approximate maximum number of points of the loss curve."""
@@ -25,11 +27,11 @@ class Point:
     learning_rate: float
     grad_norm: float
     measures: tuple[float, ...] = ()
-    """The values of MEASURES; empty for supervised training."""
+    """The values of MEASURES, and of KL if the objective estimates it; empty for supervised training."""
 
     def measured(self) -> dict[str, float]:
         """What the objective measures, by name; empty for supervised training."""
-        return dict(zip(MEASURES, self.measures, strict=True)) if self.measures else {}
+        return dict(zip((*MEASURES, KL), self.measures, strict=False))
 
 
 def final_loss(curve: Sequence[Point]) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from stages.train.loop.schedule import factor
 from stages.train.loop.timing import Due
 from stages.train.loop.validation import Validator
 from stages.train.memory.peak import is_out_of_memory, release
+from stages.train.objectives.base import Totals
 
 
 @dataclass
@@ -136,25 +138,34 @@ class Trainer:
         return self.maker.largest(self.batches[step], self.processes.share)
 
     def _micro_batches(self, step: int) -> list[float]:
+        totals = self._totals(step)
         # Random draws, such as noise on embeddings, are the same after a restart.
         torch.manual_seed((self.parameters.seed * 1_000_003 + step) % 2**63)
         self.processes.model.train()
         parts = self.maker.micro_batches(self.batches[step], self.processes.share, Bound(self.progress.micro_rows))
         # Losses are summed on the device, so that it need not wait between micro-batches.
-        total: torch.Tensor = sum(self._part(part, step, number == len(parts)) for number, part in enumerate(parts, 1))
+        total: torch.Tensor = sum(self._part(part, step, totals, number == len(parts)) for number, part in enumerate(parts, 1))
         return [float(value) for value in total.tolist()]
 
-    def _part(self, positions: Sequence[int], step: int, last: bool) -> torch.Tensor:
+    def _totals(self, step: int) -> Totals | None:
+        """What the micro-batches of a global batch share, if the objective is on pairs of answers."""
+        if self.preference is None:
+            return None
+        device_type = next(self.processes.model.parameters()).device.type
+        return self.preference.global_totals(
+            self.processes, self.batches[step], self.progress.micro_rows, partial(autocast, self.parameters, device_type)
+        )
+
+    def _part(self, positions: Sequence[int], step: int, totals: Totals | None, last: bool) -> torch.Tensor:
         """Accumulate the gradient of a micro-batch; returns its part of the loss, followed by those of the objective's measures."""
         batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
         self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
         with autocast(self.parameters, batch.labels.device.type):
             outputs = self.processes.forward({**batch.inputs, "use_cache": False})
         measured = torch.empty(0, device=batch.labels.device)
-        if self.preference is None:
+        if self.preference is None or totals is None:
             loss = token_loss(outputs, batch.labels, self.supervised[step])
         else:
-            totals = self.preference.totals(self.batches[step])
             loss, measured = self.preference.part(outputs, batch.labels, positions, totals)
         # Free the logits, often the largest tensor, to make room for their gradient.
         del outputs

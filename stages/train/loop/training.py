@@ -26,7 +26,7 @@ from stages.train.loop.noise import add_noise
 from stages.train.loop.precision import autocast, scales_loss
 from stages.train.loop.preference import Preference
 from stages.train.loop.record import Point
-from stages.train.loop.references import reference_logps
+from stages.train.loop.references import add_mismatched, reference_logps
 from stages.train.loop.trainer import Trainer
 from stages.train.loop.validation import Validator
 from stages.train.memory.peak import Meter, forget_peak, peak_memory
@@ -93,6 +93,8 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     }
     refuse_single_answers(rows, parameters.objective.on_pairs)
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
+    if parameters.objective.estimates_kl:
+        add_mismatched(job, rows, validation)
     refuse_other_pairs(rows, bool(config.is_encoder_decoder))
     longest = longest_sequence(config, parameters.method.virtual_tokens)
     refuse_misfits(rows, config.vocab_size, longest, "training")

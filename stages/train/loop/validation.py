@@ -16,7 +16,6 @@ from stages.train.loop.data import Rows
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
 from stages.train.loop.preference import Preference
-from stages.train.loop.record import MEASURES
 from stages.train.objectives.base import PairObjective
 
 _ROWS = 32
@@ -65,12 +64,13 @@ class Validator:
         return Validated(step, sum(totals) / max(1, sum(counts)), tasks)
 
     def _ask_pairs(self, step: int, micro_rows: int | None, objective: PairObjective) -> Validated:
-        found = {task: self._pairs(Preference(objective, rows), rows, micro_rows) for task, rows in self.tasks.items()}
+        preferences = {task: Preference(objective, rows) for task, rows in self.tasks.items()}
+        found = {task: self._pairs(preference, self.tasks[task], micro_rows) for task, preference in preferences.items()}
         sums = self.processes.sums([value for values in found.values() for value in values])
-        width = 1 + len(MEASURES)
+        width = len(sums) // max(1, len(found))
         by_task = {task: sums[number * width : (number + 1) * width] for number, task in enumerate(found)}
         losses = {task: values[0] for task, values in by_task.items()}
-        measures = {task: dict(zip(MEASURES, values[1:], strict=True)) for task, values in by_task.items()}
+        measures = {task: dict(zip(preferences[task].measures, values[1:], strict=True)) for task, values in by_task.items()}
         whole = sum(losses[task] * len(rows) for task, rows in self.tasks.items()) / max(1, sum(map(len, self.tasks.values())))
         return Validated(step, whole, losses, measures)
 
@@ -78,9 +78,9 @@ class Validator:
         """This process's part of the loss of the pairs of ROWS and of what is measured of them."""
         self.processes.model.eval()
         every = range(len(rows))
-        totals = preference.totals(every)
+        totals = preference.global_totals(self.processes, every, micro_rows, self.autocast)
         maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
-        found = torch.zeros(1 + len(MEASURES), dtype=torch.float64)
+        found = torch.zeros(1 + len(preference.measures), dtype=torch.float64)
         with torch.no_grad(), self.autocast():
             for positions in maker.micro_batches(every, self.processes.share):
                 batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)

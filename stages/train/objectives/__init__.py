@@ -6,8 +6,9 @@ from pydantic import Field
 
 from engine.core.part import named
 from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.kto import Kto
 from stages.train.objectives.orpo import Orpo
 from stages.train.objectives.simpo import Simpo
 from stages.train.objectives.supervised import Supervised
 
-Objective = Annotated[Dpo | Orpo | Simpo | Supervised, Field(discriminator="kind"), named]
+Objective = Annotated[Dpo | Kto | Orpo | Simpo | Supervised, Field(discriminator="kind"), named]

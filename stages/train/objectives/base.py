@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of several pairs; all tensors are float32 [pairs].
+    """Several answers; tensors of chosen ones are float32 [chosen], of rejected ones float32 [rejected].
 
-    Log-probabilities are in nats, summed over the tokens of an answer with its end token, given the prompt.
+    Of pairs, chosen and rejected answers with the same number answer the same prompt. Answers that were judged alone are chosen if they
+    are desirable, else rejected. Log-probabilities are in nats, summed over the tokens of an answer with its end token, given the prompt.
     """
 
     chosen: "Tensor"
@@ -27,10 +28,20 @@ class Answers:
 
 @dataclass(frozen=True)
 class Totals:
-    """Sizes of a GLOBAL batch, by which the parts of its loss are divided."""
+    """What the parts of the loss of a GLOBAL batch share: its sizes, by which they are divided, and the divergence."""
 
-    pairs: int
+    chosen: int
+    """Chosen answers: as many as pairs, if answers are in pairs."""
+    rejected: int
     chosen_tokens: int
+    kl: float = 0.0
+    """Estimate of the KL divergence of the model from the reference, in nats per answer, at least 0; 0 if the objective needs none."""
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs."""
+        assert self.chosen == self.rejected, "these answers are not in pairs"
+        return self.chosen
 
 
 class PairObjective(Part):
@@ -39,6 +50,11 @@ class PairObjective(Part):
     on_pairs: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = False
     """Whether it compares the model with a reference model."""
+
+    @property
+    def estimates_kl(self) -> bool:
+        """Whether it needs the divergence of the model from the reference, which mismatched answers estimate."""
+        return False
 
     def loss_of(self, answers: Answers, totals: Totals) -> "Tensor":
         """This part of the loss of a global batch: summed over all parts, however it is divided, the loss is the same."""

@@ -14,3 +14,4 @@ class Supervised(Part):
     kind: Literal["supervised"] = "supervised"
     on_pairs: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    estimates_kl: ClassVar[bool] = False

@@ -29,10 +29,10 @@ def write_pairs(path: Path, pairs: int, seed: int = 0, vocab: int = 250) -> Path
     return path
 
 
-def reference_of(folder: Path, model: Path, train: Path, validation: Path, **more: Path) -> Path:
+def reference_of(folder: Path, model: Path, train: Path, validation: Path, mismatched: bool = False, **more: Path) -> Path:
     """The artifact of the step that computes the log-probabilities of both files under MODEL."""
     job = make_job(folder, {"model": model, "train": train, "validation": validation, **more})
-    compute_reference(reference.Parameters(threads=1), job)
+    compute_reference(reference.Parameters(threads=1, mismatched=mismatched), job)
     return job.output
 
 

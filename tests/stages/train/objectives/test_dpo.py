@@ -52,7 +52,7 @@ def test_on_two_tokens_the_loss_is_the_closed_form():
     reference = torch.log_softmax(torch.tensor([b, 0.0]), 0)
     ones = torch.ones(1)
     pair = Answers(logps[0], logps[1], ones, ones, reference[:1], reference[1:])
-    loss = Dpo(beta=beta).loss_of(pair, Totals(1, 1))
+    loss = Dpo(beta=beta).loss_of(pair, Totals(1, 1, 1))
     loss.backward()
     # The difference of the log-probabilities is the logit itself.
     assert float(loss.detach()) == pytest.approx(math.log(1 + math.exp(-beta * (a - b))), abs=1e-6)
@@ -60,7 +60,7 @@ def test_on_two_tokens_the_loss_is_the_closed_form():
 
 
 def test_the_variants_are_those_of_their_papers():
-    pair, totals = of_numbers(-2.0, -6.0, 2.0, 3.0, -3.0, -5.0), Totals(1, 2)
+    pair, totals = of_numbers(-2.0, -6.0, 2.0, 3.0, -3.0, -5.0), Totals(1, 1, 2)
     margin = 0.1 * (1.0 + 1.0)
     assert float(Dpo(beta=0.1).loss_of(pair, totals)) == pytest.approx(math.log(1 + math.exp(-margin)))
     smoothed = 0.8 * math.log(1 + math.exp(-margin)) + 0.2 * math.log(1 + math.exp(margin))

@@ -35,16 +35,16 @@ def test_the_losses_are_those_of_the_papers():
     p, q = math.exp(-1.0), math.exp(-3.0)  # probabilities per token
     given = pair(-2.0, -9.0, 2.0, 3.0)
     odds = math.log((p / (1 - p)) / (q / (1 - q)))
-    assert float(Orpo(weight=0.3).loss_of(given, Totals(1, 2))) == pytest.approx(1.0 + 0.3 * math.log(1 + math.exp(-odds)))
+    assert float(Orpo(weight=0.3).loss_of(given, Totals(1, 1, 2))) == pytest.approx(1.0 + 0.3 * math.log(1 + math.exp(-odds)))
     margin = 2.5 * (3.0 - 1.0) - 1.4
-    assert float(Simpo(beta=2.5, margin=1.4).loss_of(given, Totals(1, 2))) == pytest.approx(math.log(1 + math.exp(-margin)))
+    assert float(Simpo(beta=2.5, margin=1.4).loss_of(given, Totals(1, 1, 2))) == pytest.approx(math.log(1 + math.exp(-margin)))
 
 
 @pytest.mark.parametrize("logp", [0.0, -1e-9, -1e-3, -0.7, -30.0, -200.0])
 def test_the_odds_of_certain_and_of_impossible_answers_have_a_finite_gradient(logp):
     chosen = torch.tensor([logp], requires_grad=True)
     one = torch.ones(1)
-    loss = Orpo().loss_of(Answers(chosen, torch.tensor([-1.0]), one, one, one, one), Totals(1, 1))
+    loss = Orpo().loss_of(Answers(chosen, torch.tensor([-1.0]), one, one, one, one), Totals(1, 1, 1))
     loss.backward()
     assert math.isfinite(float(loss.detach())) and math.isfinite(float(chosen.grad))
 
