@@ -104,10 +104,8 @@ def _rows(request: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, dict[
 def _ours(request: Mapping[str, Any], rows: list[dict[str, Any] | str], folder: Path) -> Iterator[Made]:
     """What tokenize makes of each generated row."""
     from stages.rows.rows import read_rows
-    from stages.tokenize.body import write
+    from stages.tokenize.body import kind_of, write
     from stages.tokenize.counts import Counts
-    from stages.tokenize.paired import PairTokenization
-    from stages.tokenize.tokenization import Tokenization
     from stages.tokens.encoder import Encoder
     from stages.tokens.files import Tokens
 
@@ -116,7 +114,7 @@ def _ours(request: Mapping[str, Any], rows: list[dict[str, Any] | str], folder: 
     parameters = tokenize.Parameters.model_validate(with_tuples(asked["parameters"]))
     encoder = Encoder.open(job.group("tokenizer"))
     given, tokens = folder / "row.jsonl", folder / "row.safetensors"
-    tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, job.inputs.get("chat_template"))
+    tokenization = kind_of(parameters)(parameters, encoder, job.inputs.get("chat_template"))
     for row in rows:
         if isinstance(row, str):
             yield Dropped(row)

@@ -28,8 +28,10 @@ from engine.spec.models import TOKENIZER_FILES, GgufModel, HubModel, LocalModel,
 from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
 from stages.chat.formats.chat import Chat
+from stages.generate.layout import UNPAIRED
 from stages.rescale.configuration import Unscalable, scaled
-from stages.tokenize.pairs import unfit_for_pairs
+from stages.tokenize.pairs import unfit_for_judged, unfit_for_pairs
+from stages.train.objectives import Objective
 from stages.train.methods.saved import saved_method
 from stages.train.zero import as_zero
 
@@ -322,19 +324,29 @@ def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
     return replace(base, tokenizer={file: step.output(file) for file in base.tokenizer}, vocabulary=step.output())
 
 
-def _tokens(c: Compilation, spec: Spec, base: Base, task: str, on_pairs: bool) -> Step:
-    """Add the step that tokenizes a task; ON_PAIRS: both answers of its pairs."""
+def _tokens(c: Compilation, spec: Spec, base: Base, task: str, objective: Objective) -> Step:
+    """Add the step that tokenizes a task: its answers, both answers of its pairs, or its judged answers, as OBJECTIVE learns."""
+    layout = spec.experiment.tasks[task].layout
+    judged = objective.on_pairs and layout is not None and layout.kind == UNPAIRED
+    on_pairs = objective.on_pairs and not judged
+    if judged and not objective.on_judged:
+        what = f"the answers of task '{task}' were judged alone (layout \"{UNPAIRED}\"), and {objective.kind} compares the answers of pairs"
+        raise UserError(what, spec.where("training", "objective"), 'set training.objective.kind = "kto", or give the task pairs')
     rows = _task(c, spec, task)
     section = spec.experiment.tokenization
     reads = {name: rows.output(f"{name}.jsonl") for name in ("train", "validation")}
     reads |= {f"tokenizer/{name}": file for name, file in base.tokenizer.items()}
     reads |= chat_template(spec)
-    name = "-".join(part for part in ("tokenize", task, "pairs" if on_pairs else None, base.name, section.name) if part)
+    sort = "pairs" if on_pairs else "judged" if judged else None
+    name = "-".join(part for part in ("tokenize", task, sort, base.name, section.name) if part)
     python_tokenizer = None if "tokenizer.json" in base.tokenizer else tokenize.PythonTokenizer()
     translates = encoder_decoder(spec, base)
-    if on_pairs and (wrong := unfit_for_pairs(section.model_copy(update={"encoder_decoder": translates}))):
+    unfit = unfit_for_pairs if on_pairs else unfit_for_judged if judged else None
+    if unfit and (wrong := unfit(section.model_copy(update={"encoder_decoder": translates}))):
         raise UserError(wrong[1], spec.where("tokenization", wrong[0]), wrong[2])
-    parameters = _narrow(tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=translates, pairs=on_pairs)
+    parameters = _narrow(
+        tokenize.Parameters, section, python_tokenizer=python_tokenizer, encoder_decoder=translates, pairs=on_pairs, judged=judged
+    )
     where = spec.where("tokenization")
     return c.add(
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
@@ -401,7 +413,10 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     assert mixture, "a training has a mixture"
     name = spec.stem
     c.problems += [*unpackable(spec, training), *long_rows(spec, base.context), *broken_chat_template(spec)]
-    tokens = {task: _tokens(c, spec, base, task, training.objective.on_pairs) for task in mixture.tasks}
+    tokens = {task: _tokens(c, spec, base, task, training.objective) for task in mixture.tasks}
+    if len(sorts := {getattr(step.parameters, "judged"): task for task, step in tokens.items()}) > 1:
+        what = f"the mixture has pairs of answers (task '{sorts[False]}') and answers that were judged alone (task '{sorts[True]}')"
+        c.problems.append(Problem(what, spec.where("mixture", "tasks"), 'train on one sort: split each pair into two rows with a label'))
     reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}

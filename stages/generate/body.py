@@ -10,6 +10,7 @@ from engine.core.errors import UserError, did_you_mean
 from stages.generate import Parameters
 from stages.generate.cleaner import Cleaner
 from stages.generate.cleaning.rule import Texts
+from stages.generate.layout import UNPAIRED
 from stages.generate.prompting import Example, Examples, Prompt, Prompting, example_answer
 from stages.generate.question import Answer, Question, Tally
 from stages.generate.selection import Located, Row
@@ -169,6 +170,8 @@ class Generation:
     def _finished(self, draft: Draft, completion: str, references: list[str]) -> Row:
         subject, row = draft.subject, draft.subject.row
         made: Row = {"id": draft.id, "group": subject.group}
+        if self.parameters.layout and self.parameters.layout.kind == UNPAIRED:
+            made["desirable"] = row["desirable"]
         if subject.split:
             made["split"] = subject.split
         if self.parameters.carry:

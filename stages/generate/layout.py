@@ -10,7 +10,7 @@ from engine.core.part import Part, recipe
 from stages.generate.selection import Row
 from stages.rows.messages import REASONING, parse_arguments
 from stages.rows.strict_json import parse, type_name
-from stages.rows.text import ascii_surrogates
+from stages.rows.text import ascii_surrogates, shorten
 
 Message = dict[str, Any]
 
@@ -33,6 +33,10 @@ _PAIRS = (
 )
 PREFERENCE = "preference"
 """The layout of pairs: one prompt with a chosen and a rejected answer."""
+UNPAIRED = "unpaired_preference"
+"""The layout of answers that were judged alone: one prompt with one answer, which a label calls desirable or not."""
+_LABELLED = ("messages", "conversations", "instruction", "prompt_completion")
+"""The layouts of rows that may have a label."""
 _SIDES = ("chosen", "rejected")
 _MADE = frozenset(("messages", "tools", "system", "prompt", "completion"))
 _SYSTEM = ("system", "system_prompt", "system_message")
@@ -48,10 +52,11 @@ _SHOWN = 400
 class Layout(Part):
     """The layout of the conversations in a source's rows."""
 
-    kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "preference", "tree", "text"] = recipe(
+    kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "preference", "unpaired_preference", "tree", "text"] = recipe(
         "auto",
         "`messages` (OpenAI: role, content), `conversations` (ShareGPT: from, value), `instruction` (Alpaca, Dolly), "
         "`prompt_completion` (also question and answer), `preference` (a prompt or conversation with a `chosen` and a `rejected` answer), "
+        "`unpaired_preference` (a prompt or conversation with one answer, and a `label`: true if it is desirable; never recognised by `auto`), "
         "`tree` (nested replies: the best-ranked one at each level), "
         "`text`; `auto` recognises each row by its columns.",
     )
@@ -60,11 +65,11 @@ class Layout(Part):
         """The name of the row's layout, and ROW with the normalised columns added.
 
         These are `messages` and `tools`; for one prompt with one completion also `system`, `prompt` and `completion`; for a pair also
-        `rejected`, the message that stands in place of the last one. Unknown keys of messages are counted in IGNORED. Raises UserError,
-        which shows the row, if the layout is not recognised.
+        `rejected`, the message that stands in place of the last one; for an answer that was judged alone `desirable`. Unknown keys of
+        messages are counted in IGNORED. Raises UserError, which shows the row, if the layout is not recognised.
         """
-        name = _recognised(row) if self.kind == "auto" else self.kind
-        if name is None:
+        name = _recognised(row) if self.kind in ("auto", UNPAIRED) else self.kind
+        if name is None or (self.kind == UNPAIRED and name not in _LABELLED):
             raise _unrecognised(row, where, self.kind)
         unread: Counter[str] = Counter() if ignored is None else ignored
         kept = {key: row[key] for key in row if key not in _MADE}
@@ -77,6 +82,8 @@ class Layout(Part):
         conversation = [_message(item, where, unread) for item in given]
         if name != "text":
             conversation = _with_system(conversation, row, where)
+        if self.kind == UNPAIRED:
+            return UNPAIRED, {**kept, **_columns(conversation, row, where), "desirable": _label(conversation, row, where)}
         return name, {**kept, **_columns(conversation, row, where)}
 
 
@@ -326,6 +333,21 @@ def _pair_of_answers(row: Row, where: Location, ignored: Counter[str]) -> tuple[
         hint = 'leave such rows out: where = "chosen != rejected", in the source'
         raise UserError("chosen and rejected of this pair are equal, so that neither is better", where, hint)
     return chosen, rejected[-1]
+
+
+def _label(conversation: list[Message], row: Row, where: Location) -> bool:
+    """Whether the answer that ends CONVERSATION is desirable; raises UserError if there is no such answer, or no label that says it."""
+    if conversation[-1]["role"] != "assistant":
+        raise UserError("this row does not end with an answer, which its label could judge", where, "its last message must be of the assistant")
+    given = row.get("label")
+    # 1, 1.0 and true are equal in Python, and so are 0, 0.0 and false.
+    found = next((answer for answer, values in zip((True, False), _YES_NO, strict=True) if given in values), None)
+    if found is None:
+        shown = shorten(given) if isinstance(given, str) else json.dumps(given)[:_SHOWN]
+        said = f"its label is {shown}" if "label" in row else "it has no column 'label'"
+        hint = 'a label is true (desirable) or false; another column is named by columns = { label = "kto_tag" }'
+        raise UserError(f"this row does not say whether its answer is desirable: {said}", where, hint)
+    return found
 
 
 def _side(row: Row, name: str, where: Location) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.core.errors import Location, UserError, did_you_mean
 from stages.generate import Parameters
-from stages.generate.layout import PREFERENCE
+from stages.generate.layout import PREFERENCE, UNPAIRED
 from stages.generate.selecting import Selected
 from stages.generate.selection import Located, Row
 from stages.process.hashing import canonical, content_hash
@@ -97,6 +97,8 @@ class Subjects:
             if name == PREFERENCE:
                 rejected = row["rejected"]
                 used = used | {"rejected"}
+            if name == UNPAIRED:
+                used = used | {"desirable"}
         content = self._hash(row, used)
         return Subject(where, row, content, self._group(row, content, where), split, rejected)  # type: ignore[arg-type]
 

@@ -123,6 +123,8 @@ class Reader:
     def _rendered(self, task: str, row: Row) -> Question | str:
         if not row.is_well_formed():
             return "lone surrogate"
+        if row.desirable is False:
+            return "undesirable answer"
         (input_ids,) = self.asking.ids([row])
         if not input_ids and task in self.parameters.tasks:
             raise UserError(

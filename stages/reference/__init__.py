@@ -22,7 +22,7 @@ class Parameters(Part):
 
 KIND = Kind(
     "reference",
-    "Compute the log-probabilities of the answers of pairs under the model that trainings start from.",
+    "Compute the log-probabilities of the answers of pairs, or of judged answers, under the model that trainings start from.",
     Parameters,
     environment=("numpy", "peft", "safetensors", "torch", "transformers"),
     slot="device",

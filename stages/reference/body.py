@@ -39,8 +39,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     metrics: Metrics = {}
     for split, path in files.items():
         tokens = Tokens.open(path)
-        if len(tokens) and not tokens.are_pairs:
-            raise UserError(f"{path} has no pairs of answers", hint="build its tokenize step again")
+        if len(tokens) and not tokens.are_pairs and tokens.desirable is None:
+            raise UserError(f"{path} has neither pairs of answers nor judged answers", hint="build its tokenize step again")
         if parameters.mismatched:
             couples = job.output / f"{split}-tokens.safetensors"
             cut = write_mismatched(tokens, couples, split)
@@ -114,9 +114,16 @@ def _tensors(tokens: Tokens, rows: Sequence[int]) -> tuple[dict[str, Any], Any, 
 
 
 def _metrics(tokens: Tokens, logps: Array) -> Metrics:
-    """The number of pairs, and how the reference itself judges them: means over pairs, and the share whose chosen answer is likelier."""
+    """The number of pairs, and how the reference itself judges them: means over pairs, and the share whose chosen answer is likelier.
+
+    Of judged answers: the number of each sort, and the means over them.
+    """
     if not len(logps):
         return {"pairs": 0}
+    if tokens.desirable is not None:
+        sorts = {name: logps[tokens.desirable == mark].astype(np.float64) for mark, name in ((1, "desirable"), (0, "undesirable"))}
+        means = {f"{name}_logp": round(float(found.mean()), DIGITS) for name, found in sorts.items() if len(found)}
+        return {**{name: len(found) for name, found in sorts.items()}, "tokens": int(tokens.lengths.sum()), **means}
     chosen, rejected = logps[::2].astype(np.float64), logps[1::2].astype(np.float64)
     return {
         "pairs": len(chosen),

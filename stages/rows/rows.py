@@ -5,6 +5,8 @@ The two forms, one JSON object per line; a pair has a second, worse answer under
     which is `completion`; `rejected` is text;
  2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and other keys of chat templates, such as `tool_calls`) and
     optionally `tools`. The last assistant message is the reference of an evaluation; `rejected` is a message to stand in its place.
+
+An answer that was judged alone has `desirable`, true or false; an undesirable one is no reference.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +46,8 @@ class Row:
     """Id of the conversation that was unrolled into several rows, including this one."""
     rejected: str | Message | None = None
     """The worse answer to the same prompt: text, or a message if the row is a conversation; None if the row is not a pair."""
+    desirable: bool | None = None
+    """Whether the answer is desirable; None if nobody judged it alone."""
 
     def with_rejected(self) -> "Row":
         """The row with its rejected answer in place of the chosen one."""
@@ -118,11 +122,15 @@ def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = Fals
     if "messages" not in found:
         if unanswered and found.get("completion") is None:
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
-        return Row(where, identity, group, *_pair(found, where), references=_references(found, where), rejected=_rejected(found, where))
+        references, rejected = _references(found, where), _rejected(found, where)
+        return Row(
+            where, identity, group, *_pair(found, where), references=references, rejected=rejected, desirable=_desirable(found, where)
+        )
     if clash := next((key for key in ("prompt", "completion", "system", "references") if key in found), None):
         raise UserError(f"this row has both messages and {clash}", where, "a row has either messages, or prompt and completion")
     messages, tools = _messages(found["messages"], where), _tools(found.get("tools"), where)
-    return Row(where, identity, group, messages=messages, tools=tools, rejected=_rejected(found, where))
+    rejected, desirable = _rejected(found, where), _desirable(found, where)
+    return Row(where, identity, group, messages=messages, tools=tools, rejected=rejected, desirable=desirable)
 
 
 def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | None]:
@@ -158,6 +166,13 @@ def _rejected(found: Mapping[str, Any], where: Location) -> str | Message | None
         what = "this row's rejected answer must be an assistant message, to stand in place of the last one"
         raise UserError(what, where, 'such as {"role": "assistant", "content": "..."}')
     _check_message(given, len(found["messages"]) - 1, where)
+    return given
+
+
+def _desirable(found: Mapping[str, Any], where: Location) -> bool | None:
+    given = found.get("desirable")
+    if not isinstance(given, bool | None):
+        raise UserError(f"this row's desirable must be true or false, got {type_name(given)}", where, "remove the key if nobody judged it")
     return given
 
 

@@ -10,7 +10,7 @@ from stages.chat.formats import Format
 from stages.chat.formats.plain import Plain
 from stages.rows.control_tokens import ControlTokens
 from stages.tokenize.masks import Completion, Mask
-from stages.tokenize.pairs import unfit, unfit_for_pairs
+from stages.tokenize.pairs import unfit, unfit_for_judged, unfit_for_pairs
 
 
 class PythonTokenizer(Part):
@@ -59,12 +59,17 @@ class Parameters(Labels):
     pairs: bool = recipe(
         False, "Whether both answers of each row are tokenized, the chosen and the rejected one, for an objective on pairs."
     )
+    judged: bool = recipe(
+        False, "Whether rows are answers that were judged alone: undesirable ones are tokenized too, and each is marked."
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
         if found := unfit(self.encoder_decoder, self.mask.kind, self.over_length, self.max_target_length):
             raise PydanticCustomError("unfit_labels", "{what}", {"what": found[1], "at": (found[0],)})
         if self.pairs and (wrong := unfit_for_pairs(self)):
+            raise PydanticCustomError("unfit_labels", "{what}", {"what": f"{wrong[1]}; {wrong[2]}", "at": (wrong[0],)})
+        if self.judged and (wrong := unfit_for_judged(self)):
             raise PydanticCustomError("unfit_labels", "{what}", {"what": f"{wrong[1]}; {wrong[2]}", "at": (wrong[0],)})
         return self
 

@@ -10,6 +10,7 @@ from stages.process.progress import progress
 from stages.process.read_ahead import ahead
 from stages.rows.rows import Row, read_rows
 from stages.tokenize import Parameters
+from stages.tokenize.judged import JudgedTokenization
 from stages.tokenize.paired import PairTokenization
 from stages.tokenize.tokenization import Tokenization
 from stages.tokens.encoder import Encoder
@@ -32,13 +33,18 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     metrics: Metrics = {}
     for split in SPLITS:
         rows = progress(read_rows(job.inputs[split]), f"{job.name} {split}")
-        tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, job.inputs.get("chat_template"))
+        tokenization = kind_of(parameters)(parameters, encoder, job.inputs.get("chat_template"))
         metrics[split] = write(tokenization, rows, job.output / f"{split}.safetensors")
     Taught.by(tokenization.renderer).write(job.output / TAUGHT)
     if not metrics["train"]["rows_out"]:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in metrics["train"]["left_out"].items())
         raise UserError("no rows left in the train split", hint=f"left out: {reasons or 'none, the split is empty'}")
     return metrics
+
+
+def kind_of(parameters: Parameters) -> type[Tokenization]:
+    """The class that tokenizes rows of the sort that PARAMETERS name."""
+    return PairTokenization if parameters.pairs else JudgedTokenization if parameters.judged else Tokenization
 
 
 def refuse_tokenizer(parameters: Parameters, encoder: Encoder) -> None:
@@ -61,7 +67,7 @@ def write(tokenization: Tokenization, rows: Iterable[Row], path: Path) -> Metric
         for batch in ahead(tokenization.encoded, map(tokenization.rendered, batches(rows))):
             for ids, supervised, lengths, sources in tokenization.arrays(batch):
                 conversations, marks = tokenization.take_conversations(), tokenization.marks(len(lengths))
-                writer.write_rows(ids, supervised, lengths, sources, conversations, marks)
+                writer.write_rows(ids, supervised, lengths, sources, conversations, **marks)
     return tokenization.counts.metrics()
 
 

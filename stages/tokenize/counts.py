@@ -36,6 +36,9 @@ class Counts:
     unrolled_rows: int = 0
     pairs: int = 0
     """Pairs of answers; all other numbers count each answer as a row."""
+    desirable: int = 0
+    undesirable: int = 0
+    """Answers that were judged alone."""
     conversations: int = 0
     """Units of an epoch, if an unrolled conversation counts as one."""
     control_token_rows: int = 0
@@ -70,6 +73,8 @@ class Counts:
         assert self.tokens_in + self.added_tokens == self.tokens + gone
         special = {
             "pairs": self.pairs,
+            "desirable": self.desirable,
+            "undesirable": self.undesirable,
             "conversations": self.conversations,
             "unrolled": {"conversations": self.unrolled, "rows": self.unrolled_rows} if self.unrolled else None,
             "control_tokens_in_text": {"rows": self.control_token_rows, "tokens": self.control_tokens} if self.control_tokens else None,

@@ -41,11 +41,11 @@ class PairTokenization(Tokenization):
             )
         return sides
 
-    def marks(self, rows: int) -> Array | None:
-        """For the ROWS rows yielded last, 1 for chosen and 0 for rejected answers, uint8 [rows]."""
+    def marks(self, rows: int) -> dict[str, Array]:
+        """For the ROWS rows yielded last, under `chosen` 1 for chosen and 0 for rejected answers, uint8 [rows]."""
         self.counts.pairs = self.counts.rows_out // 2
         first = self.counts.rows_out - rows
-        return (np.arange(first, first + rows) % 2 == 0).astype(np.uint8)
+        return {"chosen": (np.arange(first, first + rows) % 2 == 0).astype(np.uint8)}
 
     def _keep(self, batch: Batch) -> Array:
         """The rows that are kept, before length policies, bool [rows]: both answers of a pair or none."""

@@ -1,4 +1,4 @@
-"""Compatibility of tokenization options with encoder-decoder models, and with pairs of answers."""
+"""Compatibility of tokenization options with encoder-decoder models, with pairs of answers, and with answers that were judged alone."""
 
 from typing import Any
 
@@ -31,4 +31,17 @@ def unfit_for_pairs(labels: Any) -> tuple[str, str, str] | None:
         return "boundary", what, 'set boundary = "apart"'
     if getattr(labels, "encoder_decoder", False):
         return "encoder_decoder", "pairs of answers are supported for causal models only", "use a causal model"
+    return None
+
+
+def unfit_for_judged(labels: Any) -> tuple[str, str, str] | None:
+    """A field of LABELS (`stages.tokenize.Labels`) that is incompatible with judged answers, why, and what to set; None if all fit."""
+    mask = labels.mask
+    if mask.kind != "completion" and not (mask.kind == "assistant" and mask.turns == "last"):
+        return "mask", "the label judges the last answer of a row, so that only this answer may be supervised", 'set mask = "completion"'
+    if labels.over_length == "split":
+        what = 'over_length "split" would cut an answer that was judged as a whole into several'
+        return "over_length", what, 'set "drop", "truncate_prompt_left" or "truncate_completion_right"'
+    if getattr(labels, "encoder_decoder", False):
+        return "encoder_decoder", "judged answers are supported for causal models only", "use a causal model"
     return None

@@ -46,6 +46,10 @@ class Tokenization:
         self.counts.rows_in += len(rows)
         usable = [row for row in rows if row.is_well_formed()]
         self.counts.leave_out("lone surrogate", len(rows) - len(usable), 0)
+        if not self.parameters.judged:
+            learned = [row for row in usable if row.desirable is not False]
+            self.counts.leave_out("undesirable answer", len(usable) - len(learned), 0)
+            usable = learned
         found = [(row, one) for given in usable for row, one in self._units(given)]
         self._refuse([row for row, one in found if not one.turns], "nothing to learn: no answer is marked")
         return [(row, one) for row, one in found if one.turns]
@@ -109,9 +113,9 @@ class Tokenization:
             turns.append(turn)
         return rendered._replace(turns=tuple(turns))
 
-    def marks(self, rows: int) -> Array | None:
-        """For the ROWS rows yielded last, 1 for chosen and 0 for rejected answers, uint8 [rows]; None if rows are not pairs."""
-        return None
+    def marks(self, rows: int) -> dict[str, Array]:
+        """Columns of the token file that say which of the ROWS rows yielded last are the better answers, uint8 [rows]; usually none."""
+        return {}
 
     def encoded(self, rows: Sequence[tuple[Row, Rendered]]) -> Batch | None:
         """The tokens of rendered rows; does not change the object, so it may run in another thread."""

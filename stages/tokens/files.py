@@ -22,8 +22,8 @@ from engine.core.errors import Location, UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "chosen": "U8", "supervised": "U8"}
-_OPTIONAL = ("source_lengths", "conversations", "chosen")
+_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "chosen": "U8", "desirable": "U8", "supervised": "U8"}
+_OPTIONAL = ("source_lengths", "conversations", "chosen", "desirable")
 _COPIED_BYTES = 1 << 20
 _SUMMED_ROWS = 4096
 
@@ -57,6 +57,7 @@ class Tokens:
         source_lengths: Array | None = None,
         conversations: Array | None = None,
         chosen: Array | None = None,
+        desirable: Array | None = None,
     ) -> None:
         assert len(input_ids) == len(supervised) == offsets[-1]
         assert source_lengths is None or len(source_lengths) == len(offsets) - 1
@@ -67,6 +68,9 @@ class Tokens:
         assert chosen is None or (len(chosen) == len(offsets) - 1 and chosen[::2].all() and not chosen[1::2].any())
         self.chosen = chosen
         """1 for chosen and 0 for rejected answers, alternating, uint8 [rows]; None if rows are not pairs."""
+        assert desirable is None or len(desirable) == len(offsets) - 1
+        self.desirable = desirable
+        """1 for desirable and 0 for undesirable answers, uint8 [rows]; None if answers were not judged alone."""
         self.source_lengths = source_lengths
         """Tokens of the encoder's input of each row, int32 [rows]; None for a causal model."""
 
@@ -132,7 +136,7 @@ class TokenWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows = self._tokens = self._sources = self._numbered = self._marked = 0
+        self._rows = self._tokens = self._sources = self._numbered = self._marked = self._judged = 0
         # Unnamed files next to the result: no cleanup after a crash, and the same disk. In the order of safetensors (wider dtypes
         # first, then names), whose readers require aligned tensors.
         self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=path.parent) for name in _COLUMNS}  # noqa: SIM115
@@ -151,10 +155,11 @@ class TokenWriter:
         source_lengths: Array | None = None,
         conversations: Array | None = None,
         chosen: Array | None = None,
+        desirable: Array | None = None,
     ) -> None:
         """Add rows, concatenated; LENGTHS [rows] are the tokens of each, none of them 0.
 
-        Sources must be given for all rows or none, and so must CONVERSATIONS and CHOSEN.
+        Sources must be given for all rows or none, and so must CONVERSATIONS, CHOSEN and DESIRABLE.
         """
         if not len(lengths):
             return
@@ -173,6 +178,11 @@ class TokenWriter:
             assert len(chosen) == len(lengths)
             self._add("chosen", chosen)
             self._marked += len(lengths)
+        assert self._judged == (self._rows if desirable is not None else 0)
+        if desirable is not None:
+            assert len(desirable) == len(lengths)
+            self._add("desirable", desirable)
+            self._judged += len(lengths)
         self._rows += len(lengths)
         self._tokens += len(input_ids)
 
@@ -199,7 +209,7 @@ class TokenWriter:
     def _finish(self) -> None:
         """Concatenate the columns into one file; the library's writer would need them in memory."""
         counts = {"offsets": self._rows + 1, "input_ids": self._tokens, "supervised": self._tokens}
-        counts |= {"source_lengths": self._sources, "conversations": self._numbered, "chosen": self._marked}
+        counts |= {"source_lengths": self._sources, "conversations": self._numbered, "chosen": self._marked, "desirable": self._judged}
         used = [name for name in _COLUMNS if name not in _OPTIONAL or counts[name]]
         entries, end = {}, 0
         for name in used:

@@ -107,16 +107,17 @@ def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any) -> Metr
         "train_loss": round(final_loss(result.curve), DIGITS),
         "validation_loss": {task: round(loss, DIGITS) for task, loss in result.validation_loss.items()},
         **({"best_step": result.best_step} if result.best_step is not None else {}),
-        **(_pairs(seen, result) if parameters.objective.on_pairs else {}),
+        **(_answers(seen, rows, result) if parameters.objective.on_pairs else {}),
     }
 
 
-def _pairs(seen: int, result: Any) -> Metrics:
-    """What the objective measured: of the training's last tenth of steps, as its loss, and of the held-out pairs by task."""
+def _answers(seen: int, rows: Any, result: Any) -> Metrics:
+    """What the objective measured: of the training's last tenth of steps, as its loss, and of the held-out answers by task."""
     last = [point.measured() for point in result.curve[-max(1, len(result.curve) // 10) :]]
     means = {name: sum(point[name] for point in last) / len(last) for name in last[0]}
     held_out = {task: _rounded(found) for task, found in sorted(result.validation_measures.items())}
-    return {"pairs": seen // 2, "train": _rounded(means), "validation": held_out}
+    count = {"pairs": seen // 2} if rows.are_pairs_of_answers else {"desirable": int(rows.chosen()[:seen].sum())}
+    return {**count, "train": _rounded(means), "validation": held_out}
 
 
 def _rounded(measures: dict[str, float]) -> Metrics:

@@ -88,6 +88,11 @@ class Rows:
         return any(tokens.are_pairs for tokens in self._tokens)
 
     @property
+    def are_judged(self) -> bool:
+        """Whether rows are answers that were judged alone."""
+        return any(tokens.desirable is not None for tokens in self._tokens)
+
+    @property
     def are_pairs(self) -> bool:
         """Whether rows have separate inputs and labels, for an encoder-decoder model."""
         return any(tokens.source_lengths is not None for tokens in self._tokens)
@@ -115,9 +120,10 @@ class Rows:
 
 
 def _marks(tokens: Tokens) -> Array:
-    """1 for chosen and 0 for rejected answers of a token file, uint8 [rows]."""
-    assert tokens.chosen is not None, "these rows have no better and worse answers"
-    return tokens.chosen
+    """1 for chosen or desirable and 0 for rejected or undesirable answers of a token file, uint8 [rows]."""
+    marks = tokens.chosen if tokens.chosen is not None else tokens.desirable
+    assert marks is not None, "these rows have no better and worse answers"
+    return marks
 
 
 def global_batches(rows: Rows, batch_rows: int, batch_tokens: int | None = None) -> list[range]:
@@ -156,10 +162,13 @@ def refuse_other_pairs(rows: Rows, encoder_decoder: bool) -> None:
         raise UserError(f"the model is {sort} model, but its rows are tokenized for {other} one", hint=hint)
 
 
-def refuse_single_answers(rows: Rows, on_pairs: bool) -> None:
-    """Raise UserError if the objective is on pairs of answers and the rows are not, or vice versa."""
-    if len(rows) and rows.are_pairs_of_answers != on_pairs:
-        sort, other = ("pairs of answers", "single answers") if on_pairs else ("single answers", "pairs of answers")
+def refuse_single_answers(rows: Rows, on_pairs: bool, on_judged: bool = False) -> None:
+    """Raise UserError if the objective is on pairs of answers (or ON_JUDGED ones) and the rows are not, or vice versa."""
+    if not len(rows) or (rows.are_judged and on_judged):
+        return
+    if rows.are_judged or rows.are_pairs_of_answers != on_pairs:
+        sort = "pairs of answers" if on_pairs else "single answers"
+        other = "judged answers" if rows.are_judged else "single answers" if on_pairs else "pairs of answers"
         raise UserError(f"the objective is on {sort}, but the rows are tokenized as {other}", hint="build the tokenize step again")
 
 

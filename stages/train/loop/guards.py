@@ -81,7 +81,8 @@ def _unlearnt(curve: Sequence[Point]) -> tuple[float, float] | None:
     if not curve[-1].measures:
         return None
     first, last = (
-        sum(point["chosen_logp"] for point in part) / sum(point["chosen_tokens"] for point in part)
+        # Steps on judged answers may have no desirable one.
+        sum(point["chosen_logp"] for point in part) / (sum(point["chosen_tokens"] for point in part) or 1.0)
         for part in ([point.measured() for point in points] for points in (curve[:WINDOW], curve[-WINDOW:]))
     )
     return (first, last) if first - last > _UNLEARNT else None

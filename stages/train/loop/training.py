@@ -91,7 +91,7 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
         task: Rows.all_of(Tokens.open(path), logps["validation"][task] if logps else None)
         for task, path in sorted(job.group("validation").items())
     }
-    refuse_single_answers(rows, parameters.objective.on_pairs)
+    refuse_single_answers(rows, parameters.objective.on_pairs, parameters.objective.on_judged)
     validation = {task: held_out for task, held_out in opened.items() if held_out.supervised().sum()}
     if parameters.objective.estimates_kl:
         add_mismatched(job, rows, validation)

@@ -48,6 +48,8 @@ class PairObjective(Part):
     """An objective on pairs of answers."""
 
     on_pairs: ClassVar[bool] = True
+    on_judged: ClassVar[bool] = False
+    """Whether it learns from answers that were judged alone, too."""
     needs_reference: ClassVar[bool] = False
     """Whether it compares the model with a reference model."""
 

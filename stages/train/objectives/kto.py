@@ -25,6 +25,7 @@ class Kto(PairObjective):
         1.0, "Weight of the desirable (chosen) answers (lambda_D in the paper): raise it where they are fewer.", gt=0
     )
     undesirable_weight: float = recipe(1.0, "Weight of the undesirable (rejected) answers (lambda_U in the paper).", gt=0)
+    on_judged: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = True
 
     @property

@@ -13,5 +13,6 @@ class Supervised(Part):
 
     kind: Literal["supervised"] = "supervised"
     on_pairs: ClassVar[bool] = False
+    on_judged: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
     estimates_kl: ClassVar[bool] = False

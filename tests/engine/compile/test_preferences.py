@@ -86,3 +86,35 @@ def test_encoder_decoders_are_refused(compiled):
     base = 'name = "t"\narchitecture = { kind = "t5", hidden_size = 16, layers = 1, heads = 2 }'
     (problem,) = compiled(toy=spec(DPO, base=base, method='"full"')).problems
     assert problem.what == "pairs of answers are supported for causal models only"
+
+
+KTO = 'objective = "kto"\n'
+
+
+def test_kto_shares_the_tokens_and_the_reference_of_dpo_and_adds_mismatched_answers(compiled):
+    found = compiled(sft=SFT, one=spec(DPO, "one"), two=spec(KTO, "two"), three=spec('objective = { kind = "kto", beta = 0.3 }\n', "three"))
+    assert found.problems == []
+    assert {step.name for step in found.steps if step.kind_name == "reference"} == {"reference-sft-a", "reference-sft-a-mismatched"}
+    graph = found.graph()
+    for role in ("tokens/a", "reference/a"):
+        assert graph["train-two"].inputs[role] == graph["train-one"].inputs[role]
+    mismatched = graph["reference-sft-a-mismatched"]
+    assert mismatched.parameters.mismatched and graph["train-two"].inputs["mismatched/a"].path == mismatched.artifact
+    unshifted = compiled(sft=SFT, toy=spec('objective = { kind = "kto", loss = "apo_zero_unpaired" }\n')).graph()
+    assert [role for role in unshifted["train-toy"].inputs if role.startswith(("reference", "mismatched"))] == ["reference/a"]
+
+
+ALONE = {"b": 'source = { kind = "jsonl", path = "a.jsonl" }\nlayout = "unpaired_preference"'}
+
+
+def test_answers_that_were_judged_alone_are_for_kto_and_for_supervised_training(compiled):
+    graph = compiled(sft=toy(ALONE, name="sft", method='"full"'), toy=toy(ALONE, base='experiment = "sft"', more=KTO)).graph()
+    assert graph["tokenize-b-judged-tiny"].parameters.judged and not graph["tokenize-b-tiny"].parameters.judged
+    assert graph["train-toy"].inputs["tokens/b"].path == "artifacts/tokenize-b-judged-tiny/train.safetensors"
+    (problem,) = compiled(toy=toy(ALONE, more=DPO)).problems
+    assert "the answers of task 'b' were judged alone" in problem.what and "dpo compares the answers of pairs" in problem.what
+    assert problem.where.file == "toy.toml" and problem.where.line
+    (problem,) = compiled(toy=toy({**PAIRS, **ALONE}, more=KTO)).problems
+    assert problem.what == "the mixture has pairs of answers (task 'a') and answers that were judged alone (task 'b')"
+    (problem,) = compiled(toy=toy(ALONE, more=KTO, tokenization='over_length = "split"')).problems
+    assert "would cut an answer that was judged as a whole" in problem.what

@@ -125,3 +125,39 @@ def test_a_prefix_and_a_prompt_of_the_task_stand_before_both_answers(tmp_path):
     rows = [{"prompt": "Q", "chosen": "A", "rejected": "B"}]
     _, (row,) = generate(tmp_path, rows, answer_prefix=" ", teacher=Gold(column="chosen"), prompts=("Say: {{ prompt }}",))
     assert (row.prompt, row.completion, row.rejected) == ("Say: Q", " A", " B")
+
+
+def test_answers_that_were_judged_alone_have_their_label_in_every_shape(tmp_path):
+    """TRL's unpaired shape as text and as messages, and LLaMA-Factory's with an instruction and with conversations."""
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    rows = [
+        {"prompt": "Q", "completion": "A", "label": True},
+        {"prompt": [ASK], "completion": [BAD], "label": False},
+        {"instruction": "Q", "input": "", "output": "A", "label": True},
+        {"conversations": turns, "label": False},
+        {"messages": [SYSTEM, ASK, GOOD], "label": True},
+        {"prompt": "Q", "completion": "A", "label": "0"},
+    ]
+    metrics, found = generate(tmp_path, rows, layout=Layout(kind="unpaired_preference"))
+    assert metrics["layouts"] == {"unpaired_preference": 6}
+    assert [row.desirable for row in found] == [True, False, True, False, True, False]
+    assert found[0].completion == "A" and found[0].group == found[5].group and found[0].id != found[5].id, "the label decides the id"
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"prompt": "Q", "completion": "A"}, "does not say whether its answer is desirable: it has no column 'label'"),
+        ({"prompt": "Q", "completion": "A", "label": None}, "its label is null"),
+        ({"prompt": "Q", "completion": "A", "label": "good"}, "its label is 'good'"),
+        ({"prompt": "Q", "completion": "A", "label": 0.5}, "its label is 0.5"),
+        ({"prompt": "Q", "completion": "A", "label": [True]}, r"its label is \[true\]"),
+        ({"messages": [ASK, GOOD, ASK], "label": True}, "this row does not end with an answer"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "label": True}, "this row is not of layout 'unpaired_preference'"),
+        ({"text": "A", "label": True}, "this row is not of layout 'unpaired_preference'"),
+    ],
+)
+def test_labels_that_are_no_labels_are_located(row, what):
+    with pytest.raises(UserError, match=what) as caught:
+        Layout(kind="unpaired_preference").normalised(row, WHERE)
+    assert caught.value.problems[0].where == WHERE

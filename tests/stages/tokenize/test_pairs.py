@@ -28,7 +28,7 @@ def tokenize(folder, files, rows, **values):
     given = [row if isinstance(row, dict) else dict(zip(("prompt", "completion", "rejected"), row, strict=True)) for row in rows]
     write_rows(inputs["train"], [{"id": str(number), "group": "g", **row} for number, row in enumerate(given)])
     write_rows(inputs["validation"], [])
-    metrics = run(Parameters(pairs=True, **values), Job("tokenize-x", inputs, folder / "out", None, folder))
+    metrics = run(Parameters(**({"pairs": True} | values)), Job("tokenize-x", inputs, folder / "out", None, folder))
     return metrics["train"], Tokens.open(folder / "out/train.safetensors")
 
 
@@ -103,3 +103,19 @@ def test_a_row_without_a_rejected_answer_is_located(tmp_path, files):
 def test_what_would_treat_the_two_answers_differently_is_refused(values, what):
     with pytest.raises(ValidationError, match=what):
         Parameters(pairs=True, **values)
+
+
+def test_answers_that_were_judged_alone_keep_their_judgement_whatever_is_left_out_or_cut(tmp_path, files):
+    given = [("a", "yes", True), ("b", "no", False), ("c", "a b c d e f g h i j k l m n", True), ("d " * 30, "no", False), ("e", "\ud800", True)]
+    rows = [{"prompt": prompt, "completion": answer, "desirable": judged} for prompt, answer, judged in given]
+    how = {"pairs": False, "judged": True, "max_length": 12}
+    counts, tokens = tokenize(tmp_path, files, rows, **how, over_length="truncate_prompt_left")
+    assert tokens.desirable.tolist() == [1, 0, 0] and (counts["desirable"], counts["undesirable"]) == (1, 2)
+    counts, tokens = tokenize(tmp_path, files, rows, **how, over_length="drop")
+    assert tokens.desirable.tolist() == [1, 0] and not tokens.are_pairs
+    counts, tokens = tokenize(tmp_path, files, rows, pairs=False, max_length=12, over_length="drop")
+    assert tokens.desirable is None and counts["left_out"]["undesirable answer"] == 2, "supervised training learns desirable answers"
+    with pytest.raises(UserError, match="row 0 does not say whether its answer is desirable"):
+        tokenize(tmp_path, files, [{"prompt": "a", "completion": "b"}], **how)
+    with pytest.raises(ValidationError, match="would cut an answer that was judged as a whole"):
+        tokenize(tmp_path, files, rows, **how, over_length="split")

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 
 from engine.core.errors import UserError
+from stages.mix import Parameters as Mixing
+from stages.mix.body import run as mix
 from stages.models.folders import load_model
 from stages.process.job import Preempted
 from stages.tokens.files import Tokens, TokenWriter
@@ -27,8 +29,10 @@ from stages.train.loop.preference import Preference
 from stages.train.loop.record import KL, MEASURES
 from stages.train.methods import Lora
 from stages.train.objectives.base import Answers, Totals
+from stages.train.objectives.dpo import Dpo
 from stages.train.objectives.kto import Kto
-from tests.stages.initialize.tiny import contents, make_model
+from stages.train.objectives.supervised import Supervised
+from tests.stages.initialize.tiny import contents, make_job, make_model
 from tests.stages.train.objectives.pairs import pairs_job, reference_of
 from tests.stages.train.tiny import settings
 
@@ -81,7 +85,7 @@ def test_a_training_starts_at_half_the_weights_and_learns_to_prefer(tmp_path, ll
 
 
 def trained(job, **values):
-    run(settings(objective=KTO, **{"global_batch": GlobalBatch(rows=4), "method": Lora(r=4, lora_dropout=0.3), "learning_rate": 3e-2} | values), job)
+    run(settings(objective=KTO, **{"global_batch": GlobalBatch(rows=4), "method": Lora(r=4, lora_dropout=0.3), "learning_rate": 1e-2} | values), job)
     with job.plot.open() as file:
         divergences = [float(point[KL]) for point in csv.DictReader(file)]
     return load_file(job.output / "adapter_model.safetensors"), divergences
@@ -101,6 +105,41 @@ def test_neither_weights_nor_divergence_depend_on_how_a_batch_is_divided_or_laid
     values = {"global_batch": GlobalBatch(rows=2)}
     packed = trained(kto_job(tmp_path / "packed", llama, packed=64), batching=Packed(length=64), **values)
     assert agree(packed, trained(kto_job(tmp_path / "padded", llama, packed=64), **values))
+
+
+def judged_job(folder, model):
+    """A job that trains MODEL on random judged answers, of which a third is desirable."""
+    generator = np.random.default_rng(4)
+    folder.mkdir()
+
+    def some(low, high):
+        return generator.integers(2, 250, generator.integers(low, high)).tolist()
+
+    files = {
+        split: written_alone(folder / f"{split}.safetensors", [(some(2, 7), some(1, 9), number % 3 == 0) for number in range(rows)])
+        for split, rows in (("train", 16), ("validation", 4))
+    }
+    order = make_job(folder / "mix", {"tokens/colour": files["train"]})
+    mix(Mixing(epochs=2), order)
+    inputs = {"model": model, "order": order.output, "tokens/colour": files["train"], "validation/colour": files["validation"]}
+    for role in ("reference", "mismatched"):
+        inputs[f"{role}/colour"] = reference_of(folder / role, model, **files, mismatched=role == "mismatched")
+    return make_job(folder / "job", inputs, plot=True)
+
+
+def test_answers_that_were_judged_alone_are_learned_however_a_batch_is_divided(tmp_path, llama):
+    """Batches of 4 rows, some without a desirable answer."""
+    whole = trained(judged_job(tmp_path / "whole", llama))
+    job = judged_job(tmp_path / "parts", llama)
+    assert agree(whole, trained(job, micro_batch=1, batching=PaddingFree()))
+    with job.plot.open() as file:
+        curve = list(csv.DictReader(file))
+    assert float(curve[-1]["margin"]) > float(curve[0]["margin"]) == pytest.approx(0, abs=1e-4)
+    metrics = run(settings(objective=KTO, global_batch=GlobalBatch(rows=4), learning_rate=3e-2), judged_job(tmp_path / "full", llama))
+    assert metrics["desirable"] == 2 * 6 and metrics["validation"]["colour"].keys() == {*MEASURES, KL}
+    for objective, sort in ((Dpo(), "pairs of answers"), (Supervised(), "single answers")):
+        with pytest.raises(UserError, match=f"the objective is on {sort}, but the rows are tokenized as judged answers"):
+            run(settings(objective=objective), judged_job(tmp_path / objective.kind, llama))
 
 
 def test_a_killed_training_resumes_to_the_bit(tmp_path, llama, monkeypatch):
@@ -146,6 +185,15 @@ def written(path, rows):
     return path
 
 
+def written_alone(path, rows):
+    """A token file of judged answers: ROWS are prompts, answers, and whether they are desirable."""
+    with TokenWriter(path) as writer:
+        for prompt, answer, desirable in rows:
+            ids, mask = np.array(prompt + answer, np.int32), np.repeat([0, 1], [len(prompt), len(answer)]).astype(np.uint8)
+            writer.write_rows(ids, mask, np.array([len(ids)]), desirable=np.array([desirable], np.uint8))
+    return path
+
+
 def test_every_answer_stands_once_or_more_after_a_prompt_that_it_does_not_answer(tmp_path, llama):
     """Over random prompts, many of them equal to their neighbours."""
     for seed in range(3):
@@ -178,48 +226,51 @@ TEXTS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss_type", ["kto", "apo_zero_unpaired"])
-def test_losses_gradients_and_divergence_are_those_of_trl(tmp_path, llama, loss_type):
+@pytest.mark.parametrize(("loss_type", "alone"), [("kto", False), ("kto", True), ("apo_zero_unpaired", False)])
+def test_losses_gradients_and_divergence_are_those_of_trl(tmp_path, llama, loss_type, alone):
+    """On pairs, and on more desirable than undesirable answers that were judged alone."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import KTOConfig, KTOTrainer
 
-    objective = Kto(beta=0.3, loss=loss_type, desirable_weight=1.3, undesirable_weight=0.8)
-    other = make_model(tmp_path / "other", "llama", intermediate_size=48)
     weights = {"desirable_weight": 1.3, "undesirable_weight": 0.8}
-    arguments = KTOConfig(
-        *(str(tmp_path / "trl"),), beta=0.3, loss_type=loss_type, **weights, report_to=[], use_cpu=True, max_length=None, bf16=False,
-        per_device_train_batch_size=6,
-    )  # fmt: skip
+    objective = Kto(beta=0.3, loss=loss_type, **weights)
+    other = make_model(tmp_path / "other", "llama", intermediate_size=48)
+    sides = (("chosen", TEXTS), ("rejected", TEXTS[:2]))
+    judged = [{"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"} for side, rows in sides for row in rows]
+    common = {"report_to": [], "use_cpu": True, "max_length": None, "bf16": False, "per_device_train_batch_size": 6}
     theirs = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32)
     peer = KTOTrainer(
         theirs,
         AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32),
-        args=arguments,
-        train_dataset=Dataset.from_list(TEXTS),
+        args=KTOConfig(str(tmp_path / "trl"), beta=0.3, loss_type=loss_type, **weights, **common),
+        train_dataset=Dataset.from_list(judged if alone else TEXTS),
         processing_class=AutoTokenizer.from_pretrained(llama),
     )
-    examples = [peer.train_dataset[number] for number in range(6)]
+    examples = list(peer.train_dataset)
     # TRL cuts rows and mismatched answers at max_length; here mismatched answers end where the longest row does.
     peer.data_collator.max_length = max(len(one["prompt_ids"]) + len(one["completion_ids"]) for one in examples)
     expected = peer.compute_loss(theirs, peer.data_collator(examples))
     expected.backward()
 
-    chosen, rejected = ([one for one in examples if one["label"] is label] for label in (True, False))
-    assert [one["prompt_ids"] for one in chosen] == [one["prompt_ids"] for one in rejected]
-    rows = [(one["prompt_ids"], one["completion_ids"], worse["completion_ids"]) for one, worse in zip(chosen, rejected, strict=True)]
-    path = written(tmp_path / "pairs.safetensors", rows)
+    path = tmp_path / "rows.safetensors"
+    if alone:
+        written_alone(path, [(one["prompt_ids"], one["completion_ids"], one["label"]) for one in examples])
+    else:
+        pairs = zip(examples[:3], examples[3:], strict=True)
+        written(path, [(one["prompt_ids"], one["completion_ids"], worse["completion_ids"]) for one, worse in pairs])
     logps = load_numpy(reference_of(tmp_path / "reference", llama, path, path) / "train.safetensors")["logps"]
-    ours = Rows([Tokens.open(path)], np.zeros(6, np.int16), np.arange(6), np.arange(0, 7, 2), [logps])
+    every = range(len(examples))
+    ours = Rows([Tokens.open(path)], np.zeros(len(every), np.int16), np.arange(len(every)), None if alone else np.arange(0, 7, 2), [logps])
     if objective.estimates_kl:
         folder = reference_of(tmp_path / "mismatched", llama, path, path, mismatched=True)
         couples = {"a": Tokens.open(folder / "train-tokens.safetensors")}
         ours.add_mismatched(couples, {"a": load_numpy(folder / "train.safetensors")["logps"]})
     model, preference = load_model(other), Preference(objective, ours)
-    batch = below(range(6), [ours[number] for number in range(6)])
     processes = Replicated(model, torch.optim.SGD(model.parameters()), 1.0, Share())
-    totals = preference.global_totals(processes, range(6), 2, torch.no_grad)
-    loss, _ = preference.part(model(**batch.inputs, use_cache=False), batch.labels, range(6), totals)
+    totals = preference.global_totals(processes, every, 2, torch.no_grad)
+    batch = below(every, [ours[number] for number in every])
+    loss, _ = preference.part(model(**batch.inputs, use_cache=False), batch.labels, every, totals)
     loss.backward()
     assert totals.kl == pytest.approx(peer._metrics["eval"]["kl"][-1], abs=1e-5)
     assert (totals.kl > 0) is (loss_type == "kto")
