@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from engine.core.part import Kind, Part, named, recipe
 from stages.generate.cleaning import TextRule
 from stages.generate.cleaning.overlap import Overlap
-from stages.generate.layout import Layout
+from stages.generate.layout import UNPAIRED, Layout
 from stages.generate.prompts import FewShot, TemplateFile
 from stages.generate.sources import Members, Source
 from stages.generate.sources.duels import Duels
@@ -52,6 +52,9 @@ class Rows(Part):
         if self.teacher is not None and self.layout is not None and "" in self.prompts:
             what = "the teacher sees the layout's question only through a prompt"
             raise PydanticCustomError("unasked_layout", what + ': write prompts = ["{{{{ prompt }}}}"]', {"at": ("layout",)})
+        if self.layout is not None and self.layout.kind == UNPAIRED and self.teacher is not None and self.teacher.kind != "gold":
+            what = f'the labels of layout "{UNPAIRED}" judge the answers in the rows, and the teacher writes others: remove teacher'
+            raise PydanticCustomError("judged_answers", what, {"at": ("teacher",)})
         return self
 
 

@@ -32,8 +32,8 @@ class Divergence:
     ) -> float:
         """The mean log-ratio of model and reference over the rows at POSITIONS, in nats, at least 0; collective over all processes.
 
-        It is one number for a GLOBAL batch (Ethayarajh et al., 2024, section 4.1), without a gradient and without dropout: an estimate for
-        each micro-batch, as where a training divides its batches, is clamped at 0 more often, so that the loss would depend on the division.
+        It is one number for a GLOBAL batch, without a gradient and without dropout. Estimates of single micro-batches, as in TRL, scatter
+        more and are clamped at 0 more often: the loss would depend on how a batch is divided.
         """
         processes.model.eval()
         total = 0.0

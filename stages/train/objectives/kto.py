@@ -34,7 +34,7 @@ class Kto(PairObjective):
         return self.loss == "kto"
 
     def loss_of(self, answers: Answers, totals: Totals) -> "Tensor":
-        """The mean loss of the answers of the global batch (equation 8, with v and lambda as in section 4.1)."""
+        """The mean loss of the answers of the global batch (equation 7 of the paper)."""
         desirable, undesirable = self.rewards(answers)
         reached = self.beta * totals.kl
         # 1 - sigmoid(x) is sigmoid(-x), without cancellation.
