@@ -12,7 +12,7 @@ from engine.core.errors import Problem, did_you_mean
 from engine.importing import common, documents, reasons
 from engine.importing.common import Request
 from engine.importing.documents import Document
-from engine.importing.preferences import put_dpo, put_pairs, put_strength, settle_pairs
+from engine.importing.preferences import put_dpo, put_kto, put_pairs, put_strength, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -78,7 +78,7 @@ WITHOUT_MEANING: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         (
-            *("kto_chosen_weight", "kto_rejected_weight", "ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target"),
+            *("ppo_buffer_size", "ppo_epochs", "ppo_score_norm", "ppo_target"),
             *("ppo_whiten_rewards", "ref_model_quantization_bit", "reward_model", "reward_model_adapters"),
             *("reward_model_quantization_bit", "reward_model_type", "freeze_trainable_layers", "freeze_trainable_modules"),
             *("freeze_extra_modules", "module_dropout", "oft_rank", "oft_block_size", "oft_target", "loraplus_lr_embedding"),
@@ -130,6 +130,7 @@ HANDLED = frozenset(
         *("train_on_prompt", "mask_history", "mix_strategy", "interleave_probs", "max_samples", "val_size", "packing", "neat_packing"),
         *("default_system", "enable_thinking", "stage", "finetuning_type", "lora_alpha", "lora_dropout", "lora_rank", "lora_target"),
         *("pref_beta", "pref_ftx", "pref_bco_weight", "pref_loss", "dpo_label_smoothing", "simpo_gamma", "ld_alpha", "ref_model"),
+        *("kto_chosen_weight", "kto_rejected_weight"),
         *(
             "ref_model_adapters",
             "use_rslora",
@@ -228,16 +229,19 @@ def _put_stage(reading: Reading) -> str:
     stage = str(reading.get("stage", "sft"))
     if stage == "dpo":
         reading.taken("stage", ours="training.objective", why="the better one of two answers is learned")
+    elif stage == "kto":
+        why = "LLaMA-Factory estimates the divergence in each micro-batch; here there is one for the global batch"
+        reading.put("training.objective.kind", "kto", "stage", why=why, differs=True)
     elif stage in ("sft", "pt"):
         reading.taken("stage", ours="tokenization.mask", why="answers are learned" if stage == "sft" else "texts are learned")
     else:
-        what = {"rm": "a reward model", "ppo": "training on rewards", "kto": "training on judged answers"}.get(stage, "the stage")
+        what = {"rm": "a reward model", "ppo": "training on rewards"}.get(stage, "the stage")
         reading.refuse("stage", f"{what} ({stage})", "stage: dpo with pairs of answers, or stage: sft with the better ones")
     return stage
 
 
 _PAIR_REFUSED: Mapping[str, Refusal] = {
-    "pref_ftx": Refusal("the cross entropy of the chosen answers in addition to DPO", "pref_loss: orpo", off=(0, 0.0), nearest=True),
+    "pref_ftx": Refusal("the cross entropy of the chosen answers in addition to the loss", "pref_loss: orpo", off=(0, 0.0), nearest=True),
     "pref_bco_weight": Refusal("BCO in addition to DPO", "pref_loss: sigmoid alone", off=(0, 0.0), nearest=True),
     "ld_alpha": Refusal("DPO that weighs tokens beyond the shorter answer less", "every token alike", nearest=True),
     "ref_model": Refusal("another reference model", "the model that the training starts from", nearest=True),
@@ -245,9 +249,19 @@ _PAIR_REFUSED: Mapping[str, Refusal] = {
 }
 
 
+_OF_DPO = ("pref_bco_weight", "ld_alpha")
+"""Refused keys that LLaMA-Factory reads in stage dpo alone."""
+
+
 def _put_objective(reading: Reading, stage: str) -> None:
-    """The loss: cross entropy, or one of pairs of answers."""
-    keys = ("pref_loss", "pref_beta", "simpo_gamma", "dpo_label_smoothing")
+    """The loss: cross entropy, or one of pairs or of judged answers."""
+    keys = ("pref_loss", "pref_beta", "simpo_gamma", "dpo_label_smoothing", "kto_chosen_weight", "kto_rejected_weight")
+    if stage == "kto":
+        put_kto(reading, "pref_beta", "kto_chosen_weight", "kto_rejected_weight")
+        settle_pairs(reading, "LLaMA-Factory", "cutoff_len", "LLaMA-Factory cuts questions and answers; here long rows are left out")
+        reading.refusals({key: refusal for key, refusal in _PAIR_REFUSED.items() if key not in _OF_DPO})
+        reading.none(*(key for key in (*keys, *_OF_DPO) if key not in reading.draft.entries), why="not of stage: kto")
+        return
     if stage != "dpo":
         reading.none(*keys, *_PAIR_REFUSED, why=reasons.OFF)
         return
@@ -326,7 +340,7 @@ def _put_dataset(
     ranking = inner.flag("ranking")
     if ranking and stage == "dpo":
         inner.taken("ranking", ours=f"tasks.{task[1]}.layout", why="pairs")
-    elif ranking and stage in ("sft", "pt"):
+    elif ranking and stage in ("sft", "pt", "kto"):
         inner.refuse("ranking", f"pairs of answers in stage {stage}, at which LLaMA-Factory stops", "stage: dpo")
     elif stage == "dpo":
         inner.refuse("ranking", "answers that are no pairs in stage dpo, at which LLaMA-Factory stops", "ranking: true, or stage: sft")
@@ -347,8 +361,11 @@ def _put_dataset(
     formatting = str(inner.get("formatting", "alpaca"))
     columns = _inner(inner, "columns", "column_keys")
     tags = _inner(inner, "tags", "tag_keys")
-    if ranking and columns and formatting in ("alpaca", "sharegpt", "openai"):
-        _put_pairs(inner, columns, tags, task, formatting)
+    if columns and formatting in ("alpaca", "sharegpt", "openai") and (ranking or (stage == "kto" and columns.given("kto_tag"))):
+        _put_pairs(inner, columns, tags, task, formatting, judged=not ranking)
+    elif stage == "kto":
+        what = f"{inner.prefix}columns names no kto_tag, without which LLaMA-Factory drops every row in stage kto"
+        reading.draft.problems.append(Problem(what, inner.node.key, "kto_tag: the column that says whether an answer is desirable"))
     elif formatting == "alpaca":
         _put_alpaca(inner, columns, task, stage)
         if tags:
@@ -448,29 +465,37 @@ def _put_alpaca(reading: Reading, columns: Reading | None, task: tuple[str, str]
         reading.draft.set((*task, "teacher"), {"kind": "gold", "column": answer}, keys)
 
 
-def _put_pairs(reading: Reading, columns: Reading, tags: Reading | None, task: tuple[str, str], formatting: str) -> None:
-    """Rows with a question or a conversation, and two answers to it."""
+def _put_pairs(
+    reading: Reading, columns: Reading, tags: Reading | None, task: tuple[str, str], formatting: str, judged: bool = False
+) -> None:
+    """Rows with a question or a conversation, and two answers to it; JUDGED: one answer, and whether it is desirable."""
     _refuse_media(columns)
-    given = {key: str(columns.get(key)) for key in ("chosen", "rejected", "system", "tools") if columns.given(key)}
+    read = {"response": "completion", "kto_tag": "label"} if judged else {"chosen": "chosen", "rejected": "rejected"}
+    read |= {"system": "system", "tools": "tools"}
+    given = {ours: str(columns.get(key)) for key, ours in read.items() if columns.given(key)}
     if formatting == "alpaca":
         asked, query = (str(columns.get(key)) if columns.given(key) else None for key in ("prompt", "query"))
         first, second = (formats.column(name) if name else "none" for name in (asked, query))
         given["prompt"] = f"({first} or '') ~ ('\\n' if {first} and {second} else '') ~ ({second} or '')" if query else first
         # The layout itself would join a column `input` behind an empty line.
         given |= {"input": "none"} if query == "input" else {}
+        given |= {"instruction": "none"} if judged and "instruction" in (asked, query) else {}
         if columns.given("history"):
             given["history"] = str(columns.get("history"))
-        columns.none("messages", "response", why="of data sets with other columns")
+        columns.none("messages", *(() if judged else ("response",)), why="of data sets with other columns")
+        if judged and not columns.given("response"):
+            reading.draft.problems.append(Problem(f"{reading.prefix}columns names no response", reading.node.key, "the judged answers"))
     else:
+        given.pop("completion", None)
         given["conversations"] = str(columns.get("messages", "conversations"))
         columns.none("prompt", "query", "response", "history", why="of data sets with formatting: alpaca")
         if tags:
             _put_tags(tags, formatting)
-    if columns.given("kto_tag"):
+    if columns.given("kto_tag") and not judged:
         columns.refuse("kto_tag", "judged single answers", "pairs of answers", nearest=True)
-    put_pairs(reading, task, given, [f"{reading.prefix}columns"])
+    put_pairs(reading, task, given, [f"{reading.prefix}columns"], "unpaired_preference" if judged else "preference")
     reading.taken("formatting", ours=f"tasks.{task[1]}.layout")
-    for key in columns.known - {"kto_tag"}:
+    for key in columns.known - (set() if judged else {"kto_tag"}):
         columns.taken(key, ours=f"tasks.{task[1]}.source.columns") if columns.given(key) else columns.same(key, why="no such column")
 
 

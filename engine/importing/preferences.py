@@ -1,6 +1,7 @@
-"""Training on pairs of a chosen and a rejected answer: what the tools' settings of DPO, ORPO and SimPO mean in a spec.
+"""Training on pairs of answers and on judged answers: what the tools' settings of DPO, KTO, ORPO and SimPO mean in a spec.
 
-All three tools compute the losses as TRL does (trl/trainer/dpo_trainer.py, trl/experimental/orpo and cpo), with other names for their keys.
+All three tools compute the losses as TRL does (trl/trainer/dpo_trainer.py and kto_trainer.py, trl/experimental/orpo and cpo), with other
+names for their keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,12 @@ def put_dpo(reading: Reading, losses: Sequence[str], loss: str, beta: str, smoot
         reading.put(f"{_OBJECTIVE}.label_smoothing", share, smoothing)
 
 
+def put_kto(reading: Reading, beta: str, desirable: str, undesirable: str) -> None:
+    """The fields of the objective kto; BETA, DESIRABLE and UNDESIRABLE: the keys of its strength and of both weights."""
+    for ours, key, default in (("beta", beta, 0.1), ("desirable_weight", desirable, 1.0), ("undesirable_weight", undesirable, 1.0)):
+        put_strength(reading, ours, key, default)
+
+
 def put_strength(reading: Reading, ours: str, key: str, default: float) -> None:
     """The field OURS of the objective, a number above 0 under KEY."""
     value = float(reading.number(key, default) or 0.0)
@@ -37,9 +44,11 @@ def put_strength(reading: Reading, ours: str, key: str, default: float) -> None:
     reading.put(f"{_OBJECTIVE}.{ours}", value, key)
 
 
-def put_pairs(reading: Reading, task: tuple[str, str], columns: Mapping[str, str], keys: Sequence[str]) -> None:
-    """The layout of the pairs of TASK; COLUMNS: how the layout's columns follow from those of the rows, as KEYS say."""
-    reading.draft.set((*task, "layout", "kind"), "preference", keys)
+def put_pairs(
+    reading: Reading, task: tuple[str, str], columns: Mapping[str, str], keys: Sequence[str], layout: str = "preference"
+) -> None:
+    """The LAYOUT of the rows of TASK; COLUMNS: how the layout's columns follow from those of the rows, as KEYS say."""
+    reading.draft.set((*task, "layout", "kind"), layout, keys)
     for name, value in columns.items():
         if value != name:
             reading.draft.set((*task, "source", "columns", name), value, keys)
@@ -52,12 +61,12 @@ def settle_pairs(reading: Reading, tool: str, truncation: str, why: str, dropout
     whether TOOL keeps the dropout that the configuration sets.
     """
     draft = reading.draft
-    draft.set("tokenization.mask.kind", "completion", ["answers of pairs are learned"])
+    draft.set("tokenization.mask.kind", "completion", ["only answers are learned"])
     reading.put("tokenization.over_length", "drop", truncation, why=why, differs=bool(why))
     if draft.value("training.method.lora_dropout") and not dropout:
-        off = f"{tool} switches dropout off while it trains on pairs"
+        off = f"{tool} switches dropout off while it trains on preferences"
         reading.put("training.method.lora_dropout", 0.0, "lora_dropout", why=off)
-    if draft.value("model.adapter") and draft.value(f"{_OBJECTIVE}.kind") == "dpo":
+    if draft.value("model.adapter") and draft.value(f"{_OBJECTIVE}.kind") in ("dpo", "kto"):
         draft.set(
             "model.adapter",
             draft.value("model.adapter"),

@@ -196,7 +196,7 @@ def test_every_refusal_names_the_nearest_thing_that_works(imported):
         imported("factory-refused.yaml")
     whats = " ".join(problem.what for problem in caught.value.problems)
     assert all(problem.hint for problem in caught.value.problems)
-    assert "stage: training on judged answers (kto)" in whats and "training of some layers" in whats
+    assert "stage: training on rewards (ppo)" in whats and "training of some layers" in whats
 
 
 def test_the_nearest_thing_is_used_if_the_user_accepts_it_and_is_told_as_a_warning(imported):

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from engine.core.errors import UserError
+from engine.core.errors import Location, UserError
 from engine.importing.documents import read
 from engine.importing.importing import recognised
 from engine.spec.load import load_spec
+from stages.generate.selecting import Selected
 from tests.support import commands
 
 ROOT = Path(__file__).parents[3]
 AXOLOTL = "base_model: a/b\ndatasets: [{path: a/pairs, type: chatml.intel}]\nsequence_len: 64\nmicro_batch_size: 1\nlearning_rate: 1e-5\n"
 FACTORY = "model_name_or_path: a/b\nstage: dpo\ndo_train: true\nfinetuning_type: full\ndataset: judged\ntemplate: chatml\n"
+KTO = FACTORY.replace("stage: dpo", "stage: kto").replace("judged", "thumbs")
 TRL = "model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.1\n"
 
 
@@ -30,6 +32,7 @@ TRL = "model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.1\n"
         (FACTORY + "dpo_label_smoothing: 0.1", {"kind": "dpo", "label_smoothing": 0.1}),
         (FACTORY + "pref_loss: orpo\npref_beta: 0.2", {"kind": "orpo", "weight": 0.2}),
         (FACTORY + "pref_loss: simpo", {"kind": "simpo", "beta": 0.1, "margin": 0.5}),
+        (KTO + "pref_beta: 0.3\nkto_chosen_weight: 1.5", {"kind": "kto", "beta": 0.3, "desirable_weight": 1.5}),
         (TRL + "label_smoothing: 0.2", {"kind": "dpo", "label_smoothing": 0.2}),
         (TRL + "loss_type: ipo", {"kind": "dpo", "loss": "ipo"}),
     ],
@@ -49,11 +52,16 @@ def test_a_loss_of_pairs_becomes_the_objective_with_this_strength(text, objectiv
         (AXOLOTL + "rl: simpo\ncpo_alpha: 0", "simpo_gamma must be a number: axolotl has no default"),
         (AXOLOTL + "rl: dpo\nsample_packing: true", "sample_packing must be false for rl: dpo"),
         (AXOLOTL.replace("chatml.intel", "zephyr.nectar") + "rl: dpo", "datasets[0].type: the data set type zephyr.nectar"),
-        (FACTORY + "pref_ftx: 0.5", "pref_ftx: the cross entropy of the chosen answers in addition to DPO"),
+        (FACTORY + "pref_ftx: 0.5", "pref_ftx: the cross entropy of the chosen answers in addition to the loss"),
         (FACTORY + "pref_loss: kto_pair", "pref_loss: the loss kto_pair of pairs"),
         (FACTORY + "ref_model: a/c", "ref_model: another reference model"),
         (FACTORY.replace("judged", "pairs"), "ranking: answers that are no pairs in stage dpo"),
         (FACTORY.replace("stage: dpo", "stage: sft"), "ranking: pairs of answers in stage sft"),
+        (KTO + "pref_ftx: 0.5", "pref_ftx: the cross entropy of the chosen answers in addition to the loss"),
+        (KTO + "ref_model: a/c", "ref_model: another reference model"),
+        (KTO + "kto_rejected_weight: 0", "kto_rejected_weight must be above 0"),
+        (KTO.replace("thumbs", "pairs"), "names no kto_tag, without which LLaMA-Factory drops every row"),
+        (KTO.replace("thumbs", "judged"), "ranking: pairs of answers in stage kto"),
         (TRL + "f_divergence_type: js_divergence", "f_divergence_type: another divergence"),
         (TRL + "sync_ref_model: true", "sync_ref_model: a reference model that follows the training"),
         (TRL + "packing: true", "'packing' is no key of trl dpo"),
@@ -64,6 +72,31 @@ def test_what_an_objective_of_a_spec_cannot_say_is_refused(text, feature, import
     with pytest.raises(UserError) as caught:
         imported(write(text + "\n"))
     assert any(feature in problem.what for problem in caught.value.problems), caught.value.problems
+
+
+def test_answers_that_were_judged_alone_are_rows_with_a_label(imported, write, workspace):
+    """Rows of both shapes as LLaMA-Factory joins them, with one line break, not two."""
+    rows = {
+        "thumbs": [{"instruction": "Name a river.", "input": "Now.", "said": "The Loire.", "good": False}],
+        "talked": [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}], "label": True}],
+    }
+    for name, content in rows.items():
+        (workspace / f"data/{name}.json").write_text(json.dumps(content), "utf-8")
+    found = imported(write(KTO.replace("thumbs", "thumbs,talked")))
+    spec = tomllib.loads(*found.files.values())
+    assert {task["layout"]["kind"] for task in spec["tasks"].values()} == {"unpaired_preference"}
+    tasks = found.specs[0].experiment.tasks
+    read_rows = {}
+    for name, task in tasks.items():
+        source = task.source
+        (row,) = (row for _, row in Selected(source).rows(source.read([workspace / f"data/{name}.json"])))
+        read_rows[name] = task.layout.normalised(row, Location("x", 1))[1]
+    assert [(row["prompt"], row["completion"], row["desirable"]) for row in read_rows.values()] == [
+        ("Name a river.\nNow.", "The Loire.", False),
+        ("Hi", "Hello.", True),
+    ]
+    (entry,) = [entry for entry in found.specs[0].entries if entry.key == "stage"]
+    assert entry.differs and "one for the global batch" in entry.why
 
 
 @pytest.mark.parametrize(("name", "tool"), [("pairs.yml", "axolotl"), ("factory-pairs.yaml", "llamafactory"), ("trl-pairs.yaml", "trl")])
