@@ -154,6 +154,9 @@ def _by_own_code(python: str, request: Mapping[str, Any]) -> list[Made]:
     if request["tool"] == "axolotl" and request["config"].get("rl"):
         hint = "leave the option out: the spec's side is shown"
         raise UserError("--with-python: axolotl prepares pairs of answers only while it trains", hint=hint)
+    if request["config"].get("stage") == "kto" or {"completion", "label"} <= set().union(*request["rows"]):
+        hint = "leave the option out: the spec's side is shown"
+        raise UserError("--with-python: judged answers are not prepared by the tool's own code", hint=hint)
     try:
         done = subprocess.run([python, own_code.__file__], input=json.dumps(request), capture_output=True, text=True, check=False)
     except OSError as error:

@@ -375,7 +375,9 @@ def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task:
     whose = base.named(model.experiment if isinstance(model, TrainedModel) else base.name)
     bits = f"{quantisation.bits}bit" if quantisation else None
     precision = training.precision if training.precision != "float32" else None
-    name = "-".join(part for part in ("reference", whose, task, section.name, bits, precision, "mismatched" if mismatched else None) if part)
+    name = "-".join(
+        part for part in ("reference", whose, task, section.name, bits, precision, "mismatched" if mismatched else None) if part
+    )
     locate = _locate(spec, ("training",), quantisation=("training", "method"), dtype=("training", "precision"))
     where = spec.where("training", "objective")
     what = f"Log-probabilities of {'mismatched answers of ' if mismatched else ''}{task} under {whose}."
@@ -416,7 +418,7 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     tokens = {task: _tokens(c, spec, base, task, training.objective) for task in mixture.tasks}
     if len(sorts := {getattr(step.parameters, "judged"): task for task, step in tokens.items()}) > 1:
         what = f"the mixture has pairs of answers (task '{sorts[False]}') and answers that were judged alone (task '{sorts[True]}')"
-        c.problems.append(Problem(what, spec.where("mixture", "tasks"), 'train on one sort: split each pair into two rows with a label'))
+        c.problems.append(Problem(what, spec.where("mixture", "tasks"), "train on one sort: split each pair into two rows with a label"))
     reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}
     reads |= {f"tokens/{task}": step.output("train.safetensors") for task, step in tokens.items()}
     reads |= {f"validation/{task}": step.output("validation.safetensors") for task, step in tokens.items()}

@@ -8,6 +8,7 @@ from engine.spec.models import HubAdapter, HubModel, LocalModel
 from engine.spec.sections import Training
 from stages.tokenize.masks import Assistant
 from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.kto import Kto
 from stages.train.objectives.orpo import Orpo
 from stages.train.objectives.simpo import Simpo
 
@@ -121,7 +122,8 @@ def _llamafactory(spec: "Spec") -> str:
     sheet, e = _Sheet(), spec.experiment
     _model(sheet, e, "model_name_or_path", "model_revision", "adapter_name_or_path")
     training = _training_of(sheet, e)
-    sheet.put("stage", "dpo" if training and training.objective.on_pairs else "sft")
+    judged = training is not None and isinstance(training.objective, Kto)
+    sheet.put("stage", "kto" if judged else "dpo" if training and training.objective.on_pairs else "sft")
     sheet.put("do_train", True)
     if training is None:
         return sheet.text(spec, "LLaMA-Factory")
@@ -134,7 +136,12 @@ def _llamafactory(spec: "Spec") -> str:
         path, more = _rows(sheet, task, name)
         sort: dict[str, Any] = {"formatting": "sharegpt"} if task.layout else {"columns": {"prompt": "prompt", "response": "completion"}}
         if pairs:
-            sort |= {"ranking": True, "columns": {name: name for name in ("messages", "chosen", "rejected")}}
+            # Its stage kto reads one answer a row.
+            sort |= (
+                {"columns": {"messages": "messages", "kto_tag": "label"}}
+                if judged
+                else {"ranking": True, "columns": {name: name for name in ("messages", "chosen", "rejected")}}
+            )
         where = {"hf_hub_url": path} if task.layout and task.source.kind == "hub" else {"file_name": path}
         sheet.raw(f"#   {_json({name: where | ({'subset': more['name']} if 'name' in more else {}) | sort})}")
         _held_out(sheet, name, task)
@@ -180,7 +187,7 @@ def _trl(spec: "Spec") -> str:
     if e.tokenization.over_length not in ("truncate_completion_right", "truncate_prompt_left"):
         sheet.cannot(f"over_length = {e.tokenization.over_length}: it always cuts")
     if pairs:
-        sheet.raw("# for: trl dpo")
+        sheet.raw(f"# for: trl {'kto' if isinstance(training.objective, Kto) else 'dpo'}")
     else:
         sheet.put("truncation_mode", "keep_end" if e.tokenization.over_length == "truncate_prompt_left" else "keep_start")
         sheet.put("assistant_only_loss", e.tokenization.mask.kind == "assistant")
@@ -230,6 +237,21 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
             "llamafactory": {"pref_loss": objective.loss, "pref_beta": objective.beta, "dpo_label_smoothing": objective.label_smoothing},
             "trl": {"loss_type": (objective.loss,), "beta": objective.beta, "label_smoothing": objective.label_smoothing},
         }
+    elif isinstance(objective, Kto):
+        weights = {"desirable_weight": objective.desirable_weight, "undesirable_weight": objective.undesirable_weight}
+        found = {
+            "axolotl": {"rl": "kto", "rl_beta": objective.beta, **{f"kto_{key}": value for key, value in weights.items()}},
+            "llamafactory": {
+                "pref_beta": objective.beta,
+                "kto_chosen_weight": objective.desirable_weight,
+                "kto_rejected_weight": objective.undesirable_weight,
+            },
+            "trl": {"loss_type": objective.loss, "beta": objective.beta, **weights},
+        }
+        if objective.loss != "kto" and tool != "trl":
+            sheet.cannot(f"training.objective.loss = {objective.loss}: its loss is that of KTO")
+        if objective.estimates_kl:
+            sheet.cannot("the divergence of a global batch: it estimates one for each micro-batch")
     elif isinstance(objective, Orpo):
         found = {
             "axolotl": {"rl": "orpo", "rl_beta": objective.weight},
@@ -247,7 +269,8 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
         sheet.put(key, value)
     if tool not in found:
         sheet.cannot(f"training.objective = {objective.kind}: trl dpo has no such loss")
-    sheet.cannot("where pairs have their prompts: the columns here are those of a data set with messages, chosen and rejected")
+    columns = "label" if isinstance(objective, Kto) else "chosen and rejected"
+    sheet.cannot(f"where the answers have their prompts: the columns here are those of a data set with messages and {columns}")
     return True
 
 

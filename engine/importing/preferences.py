@@ -44,9 +44,7 @@ def put_strength(reading: Reading, ours: str, key: str, default: float) -> None:
     reading.put(f"{_OBJECTIVE}.{ours}", value, key)
 
 
-def put_pairs(
-    reading: Reading, task: tuple[str, str], columns: Mapping[str, str], keys: Sequence[str], layout: str = "preference"
-) -> None:
+def put_pairs(reading: Reading, task: tuple[str, str], columns: Mapping[str, str], keys: Sequence[str], layout: str = "preference") -> None:
     """The LAYOUT of the rows of TASK; COLUMNS: how the layout's columns follow from those of the rows, as KEYS say."""
     reading.draft.set((*task, "layout", "kind"), layout, keys)
     for name, value in columns.items():

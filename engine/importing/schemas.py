@@ -20,7 +20,7 @@ def listed(tool: str, *lists: str) -> frozenset[str]:
 @cache
 def names(tool: str) -> frozenset[str]:
     """Every key that TOOL's own schema has at the top of a configuration, with those of its plugins."""
-    lists = {"axolotl": ("keys", "plugin_keys"), "llamafactory": ("keys", "megatron_keys"), "trl": ("keys", "dpo_keys")}[tool]
+    lists = {"axolotl": ("keys", "plugin_keys"), "llamafactory": ("keys", "megatron_keys"), "trl": ("keys", "dpo_keys", "kto_keys")}[tool]
     return listed(tool, *lists) | (frozenset() if tool == "axolotl" else listed("transformers", "keys", "former_keys"))
 
 

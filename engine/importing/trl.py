@@ -1,7 +1,7 @@
-"""Configurations of `trl sft` and `trl dpo`: what each key means in a spec.
+"""Configurations of `trl sft`, `trl dpo` and `trl kto`: what each key means in a spec.
 
-Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `DPOConfig`, `ModelConfig`, `ScriptArguments` and
-`DatasetMixtureConfig` for names and defaults, trl/trainer/sft_trainer.py and dpo_trainer.py for what becomes of rows.
+Facts are those of TRL 1.16 (github.com/huggingface/trl): `SFTConfig`, `DPOConfig`, `KTOConfig`, `ModelConfig`, `ScriptArguments` and
+`DatasetMixtureConfig` for names and defaults, trl/trainer/sft_trainer.py, dpo_trainer.py and kto_trainer.py for what becomes of rows.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from engine.core.errors import Problem
 from engine.importing import common, reasons
 from engine.importing.common import Request
-from engine.importing.preferences import put_dpo, put_pairs, settle_pairs
+from engine.importing.preferences import put_dpo, put_kto, put_pairs, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import first_row, put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -58,18 +58,27 @@ HANDLED = frozenset(
         *("use_bnb_nested_quant", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "datasets"),
         *("test_split_size", "chat_template_path", "dataset_text_field", "max_length", "truncation_mode", "packing", "packing_strategy"),
         *("padding_free", "eval_packing", "completion_only_loss", "assistant_only_loss", "loss_type", "beta", "label_smoothing"),
-        *("disable_dropout",),
+        *("disable_dropout", "desirable_weight", "undesirable_weight"),
     )
 )
 """Keys that this module reads one by one; `training_arguments` reads those of transformers."""
 
 
+_NOT_OF: Mapping[str, tuple[str, ...]] = {
+    "sft": ("dpo_keys", "kto_keys"),
+    "dpo": ("sft_keys", "kto_keys"),
+    "kto": ("sft_keys", "not_kto_keys"),
+}
+"""For each command, the lists of keys that it does not have."""
+_KTO_LOSSES = ("kto", "apo_zero_unpaired")
+
+
 def read(request: Request) -> Draft:
     """The experiment of a TRL configuration; its problems and warnings are in the draft."""
     draft = Draft(TOOL)
-    pairs = _is_on_pairs(Reading(draft, request.document.root, names(TOOL)), request)
-    command, others = ("dpo", "sft_keys") if pairs else ("sft", "dpo_keys")
-    reading = Reading(draft, request.document.root, names(TOOL) - listed(TOOL, others), request.nearest)
+    command = _command(Reading(draft, request.document.root, names(TOOL)), request)
+    others = listed(TOOL, *_NOT_OF[command])
+    reading = Reading(draft, request.document.root, names(TOOL) - others, request.nearest)
     common.put_name(reading, request)
     if reading.given("model_name_or_path"):
         common.put_model(reading, request, "model_name_or_path", "model_revision")
@@ -77,11 +86,11 @@ def read(request: Request) -> Draft:
         draft.problems.append(Problem("model_name_or_path is missing", reading.node.key, "it names the model to train"))
         reading.none("model_name_or_path", "model_revision", why="there is no model")
     common.put_epochs(reading, "num_train_epochs", "max_steps", 3.0)
-    put_arguments(reading, request, rate=1e-6 if pairs else 2e-5, bf16=True, checkpointing=True)
-    _put_data(reading, request, pairs)
+    put_arguments(reading, request, rate=2e-5 if command == "sft" else 1e-6, bf16=True, checkpointing=True)
+    _put_data(reading, request, command)
     _put_method(reading)
-    if pairs:
-        _put_pairs(reading, request)
+    if command != "sft":
+        _put_preferences(reading, request, command)
     else:
         _put_tokens(reading, request)
     common.put_attention(reading, "attn_implementation", str(a) if (a := reading.get("attn_implementation")) else None)
@@ -92,39 +101,58 @@ def read(request: Request) -> Draft:
     for key in [*reading.strangers()]:
         newer = f"known keys are those of trl {command} {version(TOOL)}; leave out those of other commands and of newer versions"
         reading.unknown(key, f"is no key of trl {command}, which would stop at it", reading.known, newer)
-    reading.none(*(key for key in listed(TOOL, others) if key not in reading.node.content), why=f"of trl {others.partition('_')[0]}")
+    reading.none(*(key for key in others if key not in reading.node.content), why=f"not of trl {command}")
     reading.rest()
     common.settle(draft)
     return draft
 
 
-def _is_on_pairs(reading: Reading, request: Request) -> bool:
-    """Whether a configuration is of `trl dpo`: it has a key or a loss of DPO, or its rows, if they are here, are pairs."""
-    if any(key in reading.node.content for key in listed(TOOL, "dpo_keys")):
-        return True
-    loss = reading.child("loss_type")
-    if loss is not None and set(reading.names("loss_type")) - {"nll", "dft", "chunked_nll"}:
-        return True
+def _command(reading: Reading, request: Request) -> str:
+    """The command that a configuration is for, `sft`, `dpo` or `kto`: by its keys, its loss or its rows, if they are here."""
+    if any(key in reading.node.content for key in listed(TOOL, "kto_keys")):
+        return "kto"
+    losses = set(reading.names("loss_type")) if reading.child("loss_type") is not None else set()
+    if losses & set(_KTO_LOSSES):
+        return "kto"
     name = str(reading.get("dataset_name") or "")
-    row = first_row(request, {"path": name, "kind": "json" if name.endswith(".json") else "jsonl"})
-    return row is not None and {"chosen", "rejected"} <= row.keys()
+    row = first_row(request, {"path": name, "kind": "json" if name.endswith(".json") else "jsonl"}) or {}
+    if {"completion", "label"} <= row.keys():
+        return "kto"
+    of_dpo = any(key in reading.node.content for key in listed(TOOL, "dpo_keys"))
+    return "dpo" if of_dpo or losses - {"nll", "dft", "chunked_nll"} or {"chosen", "rejected"} <= row.keys() else "sft"
 
 
-def _put_pairs(reading: Reading, request: Request) -> None:
-    """Format, lengths and loss of a training on pairs."""
+def _put_preferences(reading: Reading, request: Request, command: str) -> None:
+    """Format, lengths and loss of a training on pairs or on judged answers."""
     reading.put("tokenization.max_length", _length(reading), "max_length")
     row = next((row for _, row in _first_rows(reading, request) if row), None)
-    texts = row is not None and isinstance(row.get("chosen"), str)
-    remark = "" if row else 'for pairs of texts: kind = "plain"'
+    texts = row is not None and isinstance(row.get("chosen", row.get("completion")), str)
+    remark = "" if row else 'for answers that are texts: kind = "plain"'
     reading.draft.set("tokenization.format.kind", "plain" if texts else "chat", ["the columns of the first row"], remark)
-    put_dpo(reading, reading.names("loss_type") or ("sigmoid",), "loss_type", "beta", "label_smoothing")
+    if command == "kto":
+        _put_kto(reading)
+    else:
+        put_dpo(reading, reading.names("loss_type") or ("sigmoid",), "loss_type", "beta", "label_smoothing")
     without = reading.flag("disable_dropout", True)
     reading.taken("disable_dropout", ours="training.method.lora_dropout")
-    settle_pairs(reading, "TRL", "truncation_mode", "TRL cuts off the ends of answers; here long pairs are left out", not without)
-    reading.none("padding_free", why="TRL ignores it in a training on pairs")
+    truncation, rows = ("max_length", "rows") if command == "kto" else ("truncation_mode", "pairs")
+    settle_pairs(reading, "TRL", truncation, f"TRL cuts off the ends of answers; here long {rows} are left out", not without)
+    if command == "dpo":
+        reading.none("padding_free", why="TRL ignores it in a training on pairs")
 
 
-def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
+def _put_kto(reading: Reading) -> None:
+    why = "TRL estimates the divergence in each micro-batch; here there is one for the global batch"
+    loss = ", ".join(reading.names("loss_type")) or "kto"
+    reading.put("training.objective.kind", "kto", "loss_type", why=why if loss == "kto" else "", differs=loss == "kto")
+    if loss == "apo_zero_unpaired":
+        reading.put("training.objective.loss", loss, "loss_type")
+    elif loss != "kto":
+        reading.refuse("loss_type", f"the loss {loss} of judged answers", ", ".join(_KTO_LOSSES))
+    put_kto(reading, "beta", "desirable_weight", "undesirable_weight")
+
+
+def _put_data(reading: Reading, request: Request, command: str) -> None:
     single = reading.given("dataset_name")
     several = reading.child("datasets")
     if single and several is not None:
@@ -138,7 +166,7 @@ def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
             inner = reading.inside(node, listed(TOOL, "dataset_keys"), f"datasets[{number}]")
             name = task_name(str(inner.get("path") or inner.get("name") or "rows"), tasks)
             put_rows(inner, request, ("tasks", name, "source"), {"path": "path", "name": "name", "split": "split", "files": "data_files"})
-            _put_layout(reading, name, pairs)
+            _put_layout(reading, request, name, command)
             for key, what in (("data_dir", "a folder of a data set"), ("columns", "some columns only"), ("fraction", "a part of the rows")):
                 if not inner.given(key):
                     inner.same(key, why="not set")
@@ -160,7 +188,7 @@ def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
         put_rows(
             reading, request, ("tasks", name, "source"), {"path": "dataset_name", "name": "dataset_config", "split": "dataset_train_split"}
         )
-        _put_layout(reading, name, pairs)
+        _put_layout(reading, request, name, command)
         tasks.append(name)
         reading.same("datasets", why="dataset_name says it")
         if reading.given("dataset_test_split") and str(reading.get("eval_strategy", "no")) != "no":
@@ -173,7 +201,7 @@ def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
     else:
         reading.draft.problems.append(Problem("no data set", reading.node.key, "dataset_name, or datasets"))
         reading.none("datasets", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", why="there is no data set")
-    if not tasks and not pairs:
+    if not tasks and command == "sft":
         reading.none("dataset_text_field", why="there is no data set")
     reading.draft.datasets |= {task: {} for task in tasks}
     reading.draft.set("mixture.tasks", tuple(tasks), ["datasets" if several else "dataset_name"])
@@ -189,9 +217,13 @@ def _put_data(reading: Reading, request: Request, pairs: bool) -> None:
     reading.same("test_split_size", why="no rows are held out")
 
 
-def _put_layout(reading: Reading, task: str, pairs: bool) -> None:
-    if pairs:
+def _put_layout(reading: Reading, request: Request, task: str, command: str) -> None:
+    row = dict(_first_rows(reading, request))[task] if command == "kto" else None
+    if command == "dpo" or (row and {"chosen", "rejected"} <= row.keys()):
         put_pairs(reading, ("tasks", task), {}, ["columns prompt, chosen and rejected"])
+        return
+    if command == "kto":
+        put_pairs(reading, ("tasks", task), {}, ["columns prompt, completion and label"], "unpaired_preference")
         return
     reading.draft.set(("tasks", task, "layout", "kind"), "auto", ["columns messages, prompt and completion, or text"])
     column = str(reading.get("dataset_text_field", "text"))

@@ -24,6 +24,8 @@ def label(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], token
     length = int(config.get("cutoff_len") or 2048)
     if config.get("stage") == "dpo":
         raise NoRule("the rules of trainings on pairs are not written down here")
+    if config.get("stage") == "kto":
+        raise NoRule("the rules of trainings on judged answers are not written down here")
     if config.get("stage") == "pt":
         return _text(row, config, dataset, tokenizer, length)
     messages, system = _sharegpt(row, dataset) if dataset.get("formatting", "alpaca") != "alpaca" else _alpaca(row, dataset)

@@ -14,6 +14,8 @@ def label(row: Row, config: Mapping[str, Any], dataset: Mapping[str, Any], token
     length, packed = config.get("max_length", 1024), config.get("packing")
     if "chosen" in row:
         raise NoRule("the rules of trainings on pairs are not written down here")
+    if "completion" in row and "label" in row:
+        raise NoRule("the rules of trainings on judged answers are not written down here")
     if "messages" in row or "conversations" in row or isinstance(row.get("prompt"), list):
         made = _conversation(row, config, tokenizer)
     elif "prompt" in row:

@@ -52,7 +52,9 @@ _SHOWN = 400
 class Layout(Part):
     """The layout of the conversations in a source's rows."""
 
-    kind: Literal["auto", "messages", "conversations", "instruction", "prompt_completion", "preference", "unpaired_preference", "tree", "text"] = recipe(
+    kind: Literal[
+        "auto", "messages", "conversations", "instruction", "prompt_completion", "preference", "unpaired_preference", "tree", "text"
+    ] = recipe(
         "auto",
         "`messages` (OpenAI: role, content), `conversations` (ShareGPT: from, value), `instruction` (Alpaca, Dolly), "
         "`prompt_completion` (also question and answer), `preference` (a prompt or conversation with a `chosen` and a `rejected` answer), "
@@ -338,7 +340,9 @@ def _pair_of_answers(row: Row, where: Location, ignored: Counter[str]) -> tuple[
 def _label(conversation: list[Message], row: Row, where: Location) -> bool:
     """Whether the answer that ends CONVERSATION is desirable; raises UserError if there is no such answer, or no label that says it."""
     if conversation[-1]["role"] != "assistant":
-        raise UserError("this row does not end with an answer, which its label could judge", where, "its last message must be of the assistant")
+        raise UserError(
+            "this row does not end with an answer, which its label could judge", where, "its last message must be of the assistant"
+        )
     given = row.get("label")
     # 1, 1.0 and true are equal in Python, and so are 0, 0.0 and false.
     found = next((answer for answer, values in zip((True, False), _YES_NO, strict=True) if given in values), None)

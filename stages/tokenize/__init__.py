@@ -59,9 +59,7 @@ class Parameters(Labels):
     pairs: bool = recipe(
         False, "Whether both answers of each row are tokenized, the chosen and the rejected one, for an objective on pairs."
     )
-    judged: bool = recipe(
-        False, "Whether rows are answers that were judged alone: undesirable ones are tokenized too, and each is marked."
-    )
+    judged: bool = recipe(False, "Whether rows are answers that were judged alone: undesirable ones are tokenized too, and each is marked.")
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

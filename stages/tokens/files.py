@@ -22,7 +22,15 @@ from engine.core.errors import Location, UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_COLUMNS = {"offsets": "I64", "conversations": "I32", "input_ids": "I32", "source_lengths": "I32", "chosen": "U8", "desirable": "U8", "supervised": "U8"}
+_COLUMNS = {
+    "offsets": "I64",
+    "conversations": "I32",
+    "input_ids": "I32",
+    "source_lengths": "I32",
+    "chosen": "U8",
+    "desirable": "U8",
+    "supervised": "U8",
+}
 _OPTIONAL = ("source_lengths", "conversations", "chosen", "desirable")
 _COPIED_BYTES = 1 << 20
 _SUMMED_ROWS = 4096

@@ -34,6 +34,11 @@ TRL = "model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.1\n"
         (FACTORY + "pref_loss: simpo", {"kind": "simpo", "beta": 0.1, "margin": 0.5}),
         (KTO + "pref_beta: 0.3\nkto_chosen_weight: 1.5", {"kind": "kto", "beta": 0.3, "desirable_weight": 1.5}),
         (TRL + "label_smoothing: 0.2", {"kind": "dpo", "label_smoothing": 0.2}),
+        (TRL + "loss_type: kto", {"kind": "kto"}),
+        (
+            TRL + "undesirable_weight: 1.3\nloss_type: apo_zero_unpaired",
+            {"kind": "kto", "loss": "apo_zero_unpaired", "undesirable_weight": 1.3},
+        ),
         (TRL + "loss_type: ipo", {"kind": "dpo", "loss": "ipo"}),
     ],
 )
@@ -62,6 +67,8 @@ def test_a_loss_of_pairs_becomes_the_objective_with_this_strength(text, objectiv
         (KTO + "kto_rejected_weight: 0", "kto_rejected_weight must be above 0"),
         (KTO.replace("thumbs", "pairs"), "names no kto_tag, without which LLaMA-Factory drops every row"),
         (KTO.replace("thumbs", "judged"), "ranking: pairs of answers in stage kto"),
+        (TRL + "desirable_weight: 2\nloss_type: [kto, sft]", "loss_type: the loss kto, sft of judged answers"),
+        (TRL + "desirable_weight: 2\nlabel_smoothing: 0.1", "'label_smoothing' is no key of trl kto"),
         (TRL + "f_divergence_type: js_divergence", "f_divergence_type: another divergence"),
         (TRL + "sync_ref_model: true", "sync_ref_model: a reference model that follows the training"),
         (TRL + "packing: true", "'packing' is no key of trl dpo"),

@@ -106,7 +106,13 @@ def test_what_would_treat_the_two_answers_differently_is_refused(values, what):
 
 
 def test_answers_that_were_judged_alone_keep_their_judgement_whatever_is_left_out_or_cut(tmp_path, files):
-    given = [("a", "yes", True), ("b", "no", False), ("c", "a b c d e f g h i j k l m n", True), ("d " * 30, "no", False), ("e", "\ud800", True)]
+    given = [
+        ("a", "yes", True),
+        ("b", "no", False),
+        ("c", "a b c d e f g h i j k l m n", True),
+        ("d " * 30, "no", False),
+        ("e", "\ud800", True),
+    ]
     rows = [{"prompt": prompt, "completion": answer, "desirable": judged} for prompt, answer, judged in given]
     how = {"pairs": False, "judged": True, "max_length": 12}
     counts, tokens = tokenize(tmp_path, files, rows, **how, over_length="truncate_prompt_left")

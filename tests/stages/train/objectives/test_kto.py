@@ -85,7 +85,12 @@ def test_a_training_starts_at_half_the_weights_and_learns_to_prefer(tmp_path, ll
 
 
 def trained(job, **values):
-    run(settings(objective=KTO, **{"global_batch": GlobalBatch(rows=4), "method": Lora(r=4, lora_dropout=0.3), "learning_rate": 1e-2} | values), job)
+    run(
+        settings(
+            objective=KTO, **{"global_batch": GlobalBatch(rows=4), "method": Lora(r=4, lora_dropout=0.3), "learning_rate": 1e-2} | values
+        ),
+        job,
+    )
     with job.plot.open() as file:
         divergences = [float(point[KL]) for point in csv.DictReader(file)]
     return load_file(job.output / "adapter_model.safetensors"), divergences
