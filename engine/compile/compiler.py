@@ -31,8 +31,8 @@ from stages.chat.formats.chat import Chat
 from stages.generate.layout import UNPAIRED
 from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_judged, unfit_for_pairs
-from stages.train.objectives import Objective
 from stages.train.methods.saved import saved_method
+from stages.train.objectives import Objective
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -326,8 +326,7 @@ def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:
 
 def _tokens(c: Compilation, spec: Spec, base: Base, task: str, objective: Objective) -> Step:
     """Add the step that tokenizes a task: its answers, both answers of its pairs, or its judged answers, as OBJECTIVE learns."""
-    layout = spec.experiment.tasks[task].layout
-    judged = objective.on_pairs and layout is not None and layout.kind == UNPAIRED
+    judged = objective.on_pairs and _is_judged(spec, task)
     on_pairs = objective.on_pairs and not judged
     if judged and not objective.on_judged:
         what = f"the answers of task '{task}' were judged alone (layout \"{UNPAIRED}\"), and {objective.kind} compares the answers of pairs"
@@ -352,6 +351,12 @@ def _tokens(c: Compilation, spec: Spec, base: Base, task: str, objective: Object
         Step(name, tokenize.KIND, parameters, reads, f"Tokens of {task} for {base.name}.", where, _locate(spec, ("tokenization",))),
         spec,
     )
+
+
+def _is_judged(spec: Spec, task: str) -> bool:
+    """Whether the answers of a task were judged alone."""
+    layout = spec.experiment.tasks[task].layout
+    return layout is not None and layout.kind == UNPAIRED
 
 
 def _reference(c: Compilation, spec: Spec, base: Base, training: Training, task: str, tokens: Step, mismatched: bool = False) -> Step:
@@ -416,7 +421,7 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
     name = spec.stem
     c.problems += [*unpackable(spec, training), *long_rows(spec, base.context), *broken_chat_template(spec)]
     tokens = {task: _tokens(c, spec, base, task, training.objective) for task in mixture.tasks}
-    if len(sorts := {getattr(step.parameters, "judged"): task for task, step in tokens.items()}) > 1:
+    if training.objective.on_judged and len(sorts := {_is_judged(spec, task): task for task in tokens}) > 1:
         what = f"the mixture has pairs of answers (task '{sorts[False]}') and answers that were judged alone (task '{sorts[True]}')"
         c.problems.append(Problem(what, spec.where("mixture", "tasks"), "train on one sort: split each pair into two rows with a label"))
     reads = {**base.reads(), "order": _mix(c, spec, tokens, training, mixture).output()}

@@ -16,7 +16,8 @@ from stages.train.loop.data import Rows
 def reference_logps(job: Job, role: str = "reference") -> dict[str, dict[str, Array]]:
     """By split (`train`, `validation`) and task, the log-probability of each answer under the reference model, float32 [rows].
 
-    ROLE: the inputs that have them, `reference`, or `mismatched` for those of mismatched answers. Raises UserError if a reference was computed by other weights than those that the training starts from, or for other tokens.
+    ROLE: the inputs that have them, `reference`, or `mismatched` for those of mismatched answers. Raises UserError if a reference was
+    computed by other weights than those that the training starts from, or for other tokens.
     """
     model = weights_digest([job.inputs["model"], *([job.inputs["adapter"]] if "adapter" in job.inputs else [])])
     tokens = {"train": job.group("tokens"), "validation": job.group("validation")}

@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class Kto(PairObjective):
-    """Makes desirable answers likelier and undesirable ones less likely, relative to a reference model: the one that the training starts from.
+    """Makes desirable answers likelier and undesirable ones less likely than the model does that the training starts from.
 
-    Both are measured against the divergence from the reference, which is estimated from mismatched answers, once for each global batch.
+    Both are measured against the divergence from this reference, estimated from mismatched answers, once for each global batch.
     """
 
     kind: Literal["kto"] = "kto"
     beta: float = recipe(0.1, "Strength of the tie to the reference model: higher values change the model less.", gt=0)
     loss: Literal["kto", "apo_zero_unpaired"] = recipe(
         "kto",
-        "Loss of an answer: `kto`, or `apo_zero_unpaired` (D'Oosterlinck et al., 2024, arXiv:2408.06266), which takes the divergence to be 0.",
+        "Loss of an answer: `kto`, or `apo_zero_unpaired` (D'Oosterlinck et al., 2024, arXiv:2408.06266), which sets the divergence to 0.",
     )
     desirable_weight: float = recipe(
         1.0, "Weight of the desirable (chosen) answers (lambda_D in the paper): raise it where they are fewer.", gt=0
