@@ -58,7 +58,7 @@ class Layout(Part):
         "auto",
         "`messages` (OpenAI: role, content), `conversations` (ShareGPT: from, value), `instruction` (Alpaca, Dolly), "
         "`prompt_completion` (also question and answer), `preference` (a prompt or conversation with a `chosen` and a `rejected` answer), "
-        "`unpaired_preference` (a prompt or conversation with one answer, and a `label`, true if it is desirable; not recognised by `auto`), "
+        "`unpaired_preference` (a prompt or conversation with one answer, and a `label`, true if desirable; not recognised by `auto`), "
         "`tree` (nested replies: the best-ranked one at each level), "
         "`text`; `auto` recognises each row by its columns.",
     )
