@@ -29,6 +29,14 @@ memory.
 
 """
 
+_OBJECTIVES = """
+## Objectives
+
+The table above is of supervised training. Objectives on answers train with every method (tried on Llama), and on every family of causal models (tried with lora): a tick is a loss over
+answers with its gradient, finite and not zero (`tests/stages/train/test_matrix.py`).
+
+"""
+
 
 def read() -> dict[str, Any]:
     """What was recorded: under `families` by method and family, under `zero` by method and ZeRO stage."""
@@ -59,7 +67,20 @@ def table(record: dict[str, Any]) -> str:
     for name, cells in rows.items():
         lines.append(f"| {name} | {' | '.join(_mark(cell, reasons) for cell in cells)} |")
     notes = [f"\n{number}. {reason}" for number, reason in enumerate(reasons, 1)]
-    return _HEAD + "\n".join(lines) + "\n" + "".join(notes) + "\n" * bool(notes)
+    return _HEAD + "\n".join(lines) + "\n" + "".join(notes) + "\n" * bool(notes) + _objectives(record.get("objectives", {}))
+
+
+def _objectives(cells: dict[str, dict[str, str]]) -> str:
+    """The table of objectives: methods and families down, objectives across, reasons below."""
+    columns = sorted(cells)
+    if not columns:
+        return ""
+    reasons = list(dict.fromkeys(cell for column in columns for cell in cells[column].values() if cell != "trains"))
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name in cells[columns[0]]:
+        lines.append(f"| {name} | {' | '.join(_mark(cells[column].get(name, ''), reasons) for column in columns)} |")
+    notes = [f"\n{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    return _OBJECTIVES + "\n".join(lines) + "\n" + "".join(notes) + "\n" * bool(notes)
 
 
 def _mark(cell: str, reasons: list[str]) -> str:
