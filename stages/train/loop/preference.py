@@ -1,7 +1,6 @@
 """The loss of an objective on pairs or on judged answers, and what is measured of them, independent of the division of a global batch."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,7 @@ import torch
 
 from stages.models.answers import answer_logps
 from stages.tokens.files import Array
-from stages.train.distributed.processes import Processes
 from stages.train.loop.data import Rows
-from stages.train.loop.divergence import Divergence
 from stages.train.loop.record import KL, MEASURES
 from stages.train.objectives.base import Answers, PairObjective, Totals
 
@@ -24,24 +21,18 @@ class Preference:
         self._in_pairs = rows.are_pairs_of_answers
         self._counts, self._chosen = rows.supervised(), rows.chosen()
         self._reference: Array = np.zeros(len(rows), np.float32) if rows.reference is None else rows.reference
-        self._divergence = Divergence(rows.mismatched) if rows.mismatched else None
+        self._has_kl = rows.mismatched is not None
 
     @property
     def measures(self) -> tuple[str, ...]:
         """The names of what is measured."""
-        return (*MEASURES, KL) if self._divergence else MEASURES
+        return (*MEASURES, KL) if self._has_kl else MEASURES
 
     def totals(self, positions: range, kl: float = 0.0) -> Totals:
         """The sizes of the rows at POSITIONS, whole pairs if there are pairs, with their divergence KL."""
         chosen, counts = (values[positions.start : positions.stop] for values in (self._chosen, self._counts))
         number = int(chosen.sum())
         return Totals(number, len(positions) - number, int(counts[chosen].sum()), kl)
-
-    def global_totals(
-        self, processes: Processes, positions: range, micro_rows: int | None, autocast: Callable[[], AbstractContextManager[Any]]
-    ) -> Totals:
-        """The sizes of the global batch at POSITIONS, and its divergence if the objective needs it; collective over all processes."""
-        return self.totals(positions, self._divergence.estimate(processes, positions, micro_rows, autocast) if self._divergence else 0.0)
 
     def part(self, outputs: Any, labels: torch.Tensor, positions: Sequence[int], totals: Totals) -> tuple[torch.Tensor, torch.Tensor]:
         """The parts of the loss (with its graph) and of what is measured, float32, of the rows at POSITIONS; they sum to the batch's."""
@@ -54,7 +45,7 @@ class Preference:
         loss = self.objective.loss_of(answers, totals)
         with torch.no_grad():
             measured = self._measured(answers, totals)
-            if self._divergence:
+            if self._has_kl:
                 # A part's share of the number that all parts have in common.
                 measured.append(loss.new_tensor(totals.kl * len(positions) / (totals.chosen + totals.rejected)))
             return loss, torch.stack(measured)

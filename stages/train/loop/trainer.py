@@ -14,6 +14,7 @@ from stages.train.logging.observer import Watcher
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Checkpoint, Checkpoints, Progress
 from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.dropout import RowKeys
 from stages.train.loop.guards import StopRequest, refuse_bad_course
@@ -44,6 +45,8 @@ class Trainer:
     stop: StopRequest
     preference: Preference | None = None
     """The objective on pairs of answers; None for supervised training."""
+    divergence: Divergence | None = field(init=False)
+    """What estimates how far the model is from its reference; None if the objective does not need it."""
     batches: list[range] = field(init=False)
     supervised: list[int] = field(init=False)
     """Supervised tokens of each global batch."""
@@ -55,6 +58,7 @@ class Trainer:
         counts = self.rows.supervised()
         self.supervised = [int(counts[batch.start : batch.stop].sum()) for batch in self.batches]
         self.progress.micro_rows = self.parameters.micro_batch
+        self.divergence = Divergence(self.rows.mismatched) if self.rows.mismatched else None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Resume from CHECKPOINT, whose weights the model already has."""
@@ -151,10 +155,11 @@ class Trainer:
         """What the micro-batches of a global batch share, if the objective is on pairs of answers."""
         if self.preference is None:
             return None
-        device_type = next(self.processes.model.parameters()).device.type
-        return self.preference.global_totals(
-            self.processes, self.batches[step], self.progress.micro_rows, partial(autocast, self.parameters, device_type)
-        )
+        kl, batch = 0.0, self.batches[step]
+        if self.divergence:
+            precision = partial(autocast, self.parameters, next(self.processes.model.parameters()).device.type)
+            kl = self.divergence.estimate(self.processes, batch, self.progress.micro_rows, precision)
+        return self.preference.totals(batch, kl)
 
     def _part(self, positions: Sequence[int], step: int, totals: Totals | None, last: bool) -> torch.Tensor:
         """Accumulate the gradient of a micro-batch; returns its part of the loss, followed by those of the objective's measures."""

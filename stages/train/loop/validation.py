@@ -13,6 +13,7 @@ from stages.train.distributed.processes import Processes
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Validated
 from stages.train.loop.data import Rows
+from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
 from stages.train.loop.preference import Preference
@@ -78,7 +79,8 @@ class Validator:
         """This process's part of the loss of the pairs of ROWS and of what is measured of them."""
         self.processes.model.eval()
         every = range(len(rows))
-        totals = preference.global_totals(self.processes, every, micro_rows, self.autocast)
+        kl = Divergence(rows.mismatched).estimate(self.processes, every, micro_rows, self.autocast) if rows.mismatched else 0.0
+        totals = preference.totals(every, kl)
         maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
         found = torch.zeros(1 + len(preference.measures), dtype=torch.float64)
         with torch.no_grad(), self.autocast():

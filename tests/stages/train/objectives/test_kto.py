@@ -24,6 +24,7 @@ from stages.train.distributed.processes import Replicated
 from stages.train.loop import trainer
 from stages.train.loop.batches import below
 from stages.train.loop.data import Rows
+from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Share
 from stages.train.loop.preference import Preference
 from stages.train.loop.record import KL, MEASURES
@@ -273,7 +274,8 @@ def test_losses_gradients_and_divergence_are_those_of_trl(tmp_path, llama, loss_
         ours.add_mismatched(couples, {"a": load_numpy(folder / "train.safetensors")["logps"]})
     model, preference = load_model(other), Preference(objective, ours)
     processes = Replicated(model, torch.optim.SGD(model.parameters()), 1.0, Share())
-    totals = preference.global_totals(processes, every, 2, torch.no_grad)
+    kl = Divergence(ours.mismatched).estimate(processes, every, 2, torch.no_grad) if ours.mismatched else 0.0
+    totals = preference.totals(every, kl)
     batch = below(every, [ours[number] for number in every])
     loss, _ = preference.part(model(**batch.inputs, use_cache=False), batch.labels, every, totals)
     loss.backward()
