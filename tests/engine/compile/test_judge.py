@@ -40,7 +40,7 @@ def test_text_that_is_only_read_is_not_judged_and_adapters_asked_together_are(gr
 
 def test_a_spec_without_a_judge_knows_nothing_of_it(graph):  # noqa: F811
     plain = graph(spec("one", ["a"]))
-    assert judging(plain) == {} and all("judge" not in str(recipe_of(step.parameters)) for step in plain)
+    assert judging(plain) == {} and all("'judge'" not in str(recipe_of(step.parameters)) for step in plain)
     recipes = {step.name: recipe_of(step.parameters) for step in plain}
     with_judge = graph(spec("one", ["a"], JUDGE))
     moved = {step.name for step in with_judge if recipes.get(step.name) != recipe_of(step.parameters)}
