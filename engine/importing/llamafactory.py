@@ -225,6 +225,10 @@ def _put_model(reading: Reading, request: Request) -> None:
         reading.same("add_tokens", "add_special_tokens", why="none")
 
 
+_ON_ANSWERS = ("dpo", "kto")
+"""The stages of trainings on preferences."""
+
+
 def _put_stage(reading: Reading) -> str:
     stage = str(reading.get("stage", "sft"))
     if stage == "dpo":
@@ -619,13 +623,13 @@ def _put_splits(
 def _put_formats(reading: Reading, stage: str) -> None:
     """Template, mask and lengths."""
     packing, neat = reading.get("packing"), reading.flag("neat_packing")
-    packed = stage != "dpo" and (bool(packing) if packing is not None else stage == "pt" or neat)
+    packed = stage not in _ON_ANSWERS and (bool(packing) if packing is not None else stage == "pt" or neat)
     if packed:
         reading.put("training.batching.kind", "packed", "packing", "neat_packing")
         why = "" if neat else "LLaMA-Factory lets packed rows attend to each other without neat_packing; ours never do"
         reading.taken("packing", ours="training.batching", why=why, differs=bool(why))
-    elif stage == "dpo":
-        reading.none("packing", "neat_packing", why="pairs are not packed")
+    elif stage in _ON_ANSWERS:
+        reading.none("packing", "neat_packing", why="trainings on preferences do not pack rows")
     else:
         reading.same("packing", "neat_packing", why="off")
     why = "LLaMA-Factory cuts question and answer in proportion, with the end token; ours keeps it"
@@ -633,7 +637,7 @@ def _put_formats(reading: Reading, stage: str) -> None:
         reading.draft.set("tokenization.over_length", "drop", ["packing"])
     elif stage == "pt":
         reading.draft.set("tokenization.over_length", "split", ["stage"], "texts are packed and cut into blocks there")
-    elif stage != "dpo":
+    elif stage not in _ON_ANSWERS:
         reading.put("tokenization.over_length", "truncate_completion_right", "cutoff_len", why=why, differs=True)
     name = reading.get("template")
     system = reading.get("default_system")
@@ -665,8 +669,8 @@ def _put_formats(reading: Reading, stage: str) -> None:
         reading.put("tokenization.format.variables", {"enable_thinking": False}, "enable_thinking")
     else:
         reading.same("enable_thinking", why="the template's default")
-    if stage == "dpo":
-        reading.none("train_on_prompt", "mask_history", why="of a training on pairs only the answers are learned")
+    if stage in _ON_ANSWERS:
+        reading.none("train_on_prompt", "mask_history", why="of a training on preferences only the answers are learned")
     elif everything:
         reading.put("tokenization.mask.kind", "full", "train_on_prompt")
         reading.same("mask_history", why="everything is learned")

@@ -253,7 +253,9 @@ _LAUNCH = "the step launches its processes itself: set resources.devices and res
 _LOADER = "separate steps tokenize the rows; there is no data loader to configure"
 _DETERMINISTIC = "trainings are deterministic by default: see resources.numerics"
 _NONE = "leave it out"
-_NO_PREFERENCES = "training.objective has dpo, kto, orpo and simpo, with keys of their own; there is no training on scores or by reinforcement"
+_NO_PREFERENCES = (
+    "training.objective has dpo, kto, orpo and simpo, with keys of their own; there is no training on scores or by reinforcement"
+)
 _NO_IMAGES = "rows are text; there is no training on images, audio or video"
 _SERVING = "a build serves nothing; engine adapters --fetch writes a folder that servers load"
 _OTHER_OPTIMIZER = "training.optimizer has other optimizers, with keys of their own"

@@ -41,6 +41,7 @@ def test_every_key_that_is_written_is_one_of_the_tool(path, tool):
     [
         *(("chat.yml", "axolotl"), ("factory.yaml", "llamafactory"), ("trl.yaml", "trl"), ("text.yml", "axolotl")),
         *(("pairs.yml", "axolotl"), ("factory-pairs.yaml", "llamafactory"), ("trl-pairs.yaml", "trl")),
+        *(("factory-kto.yaml", "llamafactory"), ("trl-kto.yaml", "trl")),
     ],
 )
 def test_an_imported_experiment_is_the_same_after_a_journey_there_and_back(name, tool, workspace):
@@ -58,7 +59,8 @@ def test_an_imported_experiment_is_the_same_after_a_journey_there_and_back(name,
     if tool == "llamafactory":
         (workspace / "data/dataset_info.json").write_text(
             '{"pairs": {"file_name": "pairs.json"}, "talks": {"file_name": "pairs.json"}, "judged": {"file_name": "pairs.json", '
-            '"ranking": true, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}}',
+            '"ranking": true, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}, '
+            '"thumbs": {"file_name": "pairs.json", "columns": {"prompt": "instruction", "response": "output", "kto_tag": "good"}}}',
             "utf-8",
         )
     second = load_spec(spec(workspace / "back.yml"), workspace)
