@@ -149,6 +149,8 @@ class Compilation:
     """The steps that sharing renames: for each, its name without a sweep, and its spec."""
     pairing: list[str] = field(default_factory=list)
     """The experiments whose pairs are being compiled, from the outermost on."""
+    taught: list[str] = field(default_factory=list)
+    """The experiments whose teachers are being compiled, from the outermost on."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """The final names of these steps, once known."""
     contributions: dict[str, Contribution] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from engine.compile.benchmarks import add_benchmarks
 from engine.compile.compilation import Base, Compilation, Contribution, Locate, Specs, Subject, chat_template, encoder_decoder
 from engine.compile.compilation import locate_below as _locate
 from engine.compile.compilation import narrow as _narrow
+from engine.compile.distillation import add_logits
 from engine.compile.evaluation import add_answers, add_evaluation, add_judgement, add_predictions
 from engine.compile.export import add_exports
 from engine.compile.headlines import add_headlines
@@ -33,6 +34,7 @@ from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_judged, unfit_for_pairs
 from stages.train.methods.saved import saved_method
 from stages.train.objectives import Objective
+from stages.train.objectives.distill import Distill
 from stages.train.zero import as_zero
 
 _TRAINING_RESOURCES = (
@@ -431,6 +433,9 @@ def _train(c: Compilation, spec: Spec, base: Base, training: Training) -> Step:
         reads |= {f"reference/{task}": _reference(c, spec, base, training, task, step).output() for task, step in tokens.items()}
     if training.objective.estimates_kl:
         reads |= {f"mismatched/{task}": _reference(c, spec, base, training, task, step, True).output() for task, step in tokens.items()}
+    if isinstance(training.objective, Distill):
+        teach = add_logits(c, spec, base, training.objective, lambda name: _subject(c, c.specs[name]))
+        reads |= {f"logits/{task}": teach(task, step).output() for task, step in tokens.items()}
     # All tasks of a spec have the same format.
     reads["format"] = tokens[min(tokens)].output("format.json")
     resources = experiment.resources

@@ -81,6 +81,8 @@ class Layout:
     """Whether gradients are accumulated over several micro-batches per optimizer step."""
     supervised: float = 1.0
     """Fraction of tokens that are supervised, i.e. count in the loss."""
+    distils: bool = False
+    """Whether the loss has the divergence from a teacher, too."""
 
     def __post_init__(self) -> None:
         assert self.zero_stage in (0, 1, 2, 3) and self.devices > 0
@@ -172,7 +174,11 @@ def _loss(logits: int, layout: Layout) -> int:
 
     The maximum of three phases: the forward pass (logits, a float32 copy of the supervised ones, and their log-probabilities); the
     backward pass (log-probabilities and two gradients, logits freed); and its end (the gradient of the supervised logits, and that of
-    all logits before and after the selection).
+    all logits before and after the selection). With the divergence from a teacher (stages/train/objectives/distill.py), the backward pass
+    holds six tensors of the size of the supervised logits, as measured.
     """
     supervised = layout.supervised * FLOAT32
-    return ceil(logits * max(layout.activation + 2 * supervised, 3 * supervised, layout.activation * (2 + layout.supervised)))
+    return ceil(
+        logits
+        * max(layout.activation + 2 * supervised, (6 if layout.distils else 3) * supervised, layout.activation * (2 + layout.supervised))
+    )

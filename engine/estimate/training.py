@@ -12,6 +12,7 @@ from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
 from stages.train import Parameters
 from stages.train.methods import Qlora
+from stages.train.objectives.distill import Distill
 
 GIGABYTE = 1e9
 
@@ -92,6 +93,7 @@ def layout_of(parameters: Parameters) -> Layout:
         devices=parameters.devices * parameters.nodes,
         offload_optimizer=parameters.zero.offload_optimizer is not None,
         offload_parameters=parameters.zero.offload_parameters is not None,
+        distils=isinstance(parameters.objective, Distill),
     )
 
 

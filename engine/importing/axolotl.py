@@ -195,7 +195,7 @@ REFUSED: Mapping[str, Refusal] = {
 """Keys that ask for what a spec cannot say."""
 
 PLUGINS_REFUSED: Mapping[str, Refusal] = {
-    "kd_trainer": Refusal("distillation", "a teacher that answers: tasks.<name>.teacher"),
+    "kd_trainer": Refusal("log-probabilities of a teacher in the rows", 'training.objective.kind = "distill", whose step computes them'),
     "diffusion": Refusal("a diffusion model", "a model that writes from left to right"),
     "hatchery": Refusal("training at a service", "training on devices of one's own"),
     "nemo_gym_enabled": Refusal("training on rewards", _PREFERENCES),

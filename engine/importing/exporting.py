@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engine.spec.models import HubAdapter, HubModel, LocalModel
 from engine.spec.sections import Training
 from stages.tokenize.masks import Assistant
+from stages.train.objectives.distill import Distill
 from stages.train.objectives.dpo import Dpo
 from stages.train.objectives.kto import Kto
 from stages.train.objectives.orpo import Orpo
@@ -264,6 +265,8 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
             "llamafactory": {"pref_loss": "simpo", "pref_beta": objective.beta, **strength},
         }
     else:
+        if isinstance(objective, Distill):
+            sheet.cannot(f"training.objective = distill: its teacher '{objective.teacher}', whose predictions a step of its own keeps")
         return False
     for key, value in found.get(tool, {}).items():
         sheet.put(key, value)

@@ -114,12 +114,13 @@ class Project:
         return [*compiled.problems, *missing, *unreadable, *benchmark_problems(specs, self.root)]
 
     def _fitting(self, compiled: "Compiled") -> Graph:
-        """The graph of COMPILED; raises UserError if a method does not fit its model."""
+        """The graph of COMPILED; raises UserError if a method does not fit its model, or a teacher its student."""
         from engine.checks.existing_adapter import adapter_problems
         from engine.checks.model_fit import misfits
+        from engine.checks.teacher_vocabulary import unlike_vocabularies
 
         graph = compiled.graph()
-        if problems := [*misfits(graph, self.root), *adapter_problems(graph, self.root)]:
+        if problems := [*misfits(graph, self.root), *adapter_problems(graph, self.root), *unlike_vocabularies(graph, self.root)]:
             raise UserError(problems)
         return graph
 

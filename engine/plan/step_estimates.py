@@ -15,7 +15,7 @@ from engine.plan.decide import Action, Plan
 from engine.plan.mixture_sizes import expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of, parameters_of
-from stages import evaluate, export, generate, mix, pair, predict, reference, split, tokenize, train
+from stages import evaluate, export, generate, logits, mix, pair, predict, reference, split, tokenize, train
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
         metrics = store.metrics(step.metrics)
         return Facts(_sizes(step, metrics), seconds, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
-    sizes = _expected_export(step, graph, plan, store) if step.kind is export.KIND else _expected(step, graph, store)
+    if step.kind is export.KIND:
+        sizes = _expected_export(step, graph, plan, store)
+    else:
+        sizes = _expected_logits(step, graph, plan, store) if step.kind is logits.KIND else _expected(step, graph, store)
     if estimate is None:
         return Facts(sizes, seconds)
     return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
@@ -113,6 +116,8 @@ def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         return (f"{tokens:,} tokens",)
     if step.kind is reference.KIND:
         return (f"{sum(part['pairs'] for part in metrics.values() if isinstance(part, dict)):,} pairs",)
+    if step.kind is logits.KIND:
+        return (gigabytes(sum(part["bytes"] for part in metrics.values() if isinstance(part, dict))),)
     if step.kind is pair.KIND:
         return (f"{metrics['pairs']:,} pairs of {metrics['prompts']:,} prompts",)
     if step.kind is train.KIND:
@@ -131,6 +136,18 @@ def _expected_export(step: Step, graph: Graph, plan: Plan, store: Store) -> tupl
     assert isinstance(step.parameters, export.Parameters)
     parameters = parameters_of(step.inputs["model"], graph, plan, store)
     return (f"~{gigabytes(parameters * step.parameters.into.bits / 8)} on disk",) if parameters else ()
+
+
+def _expected_logits(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[str, ...]:
+    """The bytes that a teacher's predictions take for each supervised token and, if the tokens are counted already, in all."""
+    from stages.tokens.top_logps import bytes_per_position  # imports numpy, which a plan without such a step does not need
+
+    assert isinstance(step.parameters, logits.Parameters)
+    each = bytes_per_position(step.parameters.top_k)
+    tokens = graph[str(step.inputs["train"].producer)]
+    counted = store.metrics(tokens.metrics) if plan[tokens.name].action in (Action.KEEP, Action.RESTORE) else {}
+    supervised = sum(part.get("supervised_tokens", 0) for part in counted.values() if isinstance(part, dict))
+    return (f"{each:,} bytes per supervised token", *((f"~{gigabytes(each * supervised)} on disk",) if supervised else ()))
 
 
 def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:

@@ -1,7 +1,6 @@
 """Body of reference: one forward pass over every answer of the pairs, without gradients."""
 
 import json
-from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from engine.core.errors import UserError
-from stages.models.added_tokens import extend
-from stages.models.folders import load_adapter, load_model, prepare_process
+from stages.models.folders import prepare_process
+from stages.models.forward import batches, open_for_inference, tensors
 from stages.models.weights import token_digest, weights_digest
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
@@ -21,9 +20,6 @@ from stages.tokens.files import Array, Tokens
 SPLITS = ("train", "validation")
 DIGITS = 6
 """Decimal digits of the means in the metrics."""
-_LOGITS_BYTES = 256 * 2**20
-"""Approximate limit on the bytes of logits per forward pass; with the sorting by length it decides which rows share one."""
-_IGNORED = -100
 
 
 def run(parameters: Parameters, job: Job) -> Metrics:
@@ -34,7 +30,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     those of `train-tokens.safetensors` and `validation-tokens.safetensors`, token files that are written too.
     """
     prepare_process(parameters.threads)
-    model = _model(parameters, job)
+    model = open_for_inference(job.inputs, parameters.precision, parameters.dtype, parameters.attention, parameters.quantisation)
     files = {split: job.inputs[split] for split in SPLITS}
     metrics: Metrics = {}
     for split, path in files.items():
@@ -54,19 +50,6 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     return metrics
 
 
-def _model(parameters: Parameters, job: Job) -> Any:
-    """The reference model on the first device, if there is one."""
-    import torch
-
-    torch.set_float32_matmul_precision("high" if parameters.precision == "tf32" else "highest")
-    model = load_model(job.inputs["model"], parameters.attention, parameters.dtype, parameters.quantisation)
-    if "vocabulary" in job.inputs:
-        extend(model, job.inputs["vocabulary"])
-    if "adapter" in job.inputs:
-        model = load_adapter(model, job.inputs["adapter"])
-    return model.to("cuda") if torch.cuda.is_available() else model
-
-
 def _logps(parameters: Parameters, model: Any, tokens: Tokens, name: str) -> Array:
     """The log-probability of each row's answer, float32 [rows]."""
     import torch
@@ -77,40 +60,12 @@ def _logps(parameters: Parameters, model: Any, tokens: Tokens, name: str) -> Arr
     half = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(parameters.precision)
     bar: Progress[None] = progress(len(tokens), name)
     with bar, torch.inference_mode(), torch.autocast(model.device.type, half) if half else nullcontext():
-        for rows in _batches(tokens.lengths, model.config.get_text_config().vocab_size):
-            inputs, labels, counts = _tensors(tokens, rows)
+        for rows in batches(tokens.lengths, model.config.get_text_config().vocab_size):
+            inputs, labels, counts = tensors(tokens, rows)
             logits = model(**{key: value.to(model.device) for key, value in inputs.items()}, use_cache=False).logits
             found[rows] = answer_logps(logits, labels.to(model.device), counts).cpu().numpy()
             bar.update(len(rows))
     return found
-
-
-def _batches(lengths: Array, vocabulary: int) -> Iterator[list[int]]:
-    """All rows by ascending length, in batches whose logits fit, of at least one row."""
-    batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * int(lengths[row]) * vocabulary * 4 > _LOGITS_BYTES:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
-
-
-def _tensors(tokens: Tokens, rows: Sequence[int]) -> tuple[dict[str, Any], Any, list[int]]:
-    """The model's inputs and the labels of ROWS, padded on the right, int64 [rows, width], and the number of labels of each."""
-    import torch
-
-    width = max(int(tokens.lengths[row]) for row in rows)
-    ids, mask = torch.zeros((len(rows), width), dtype=torch.int64), torch.zeros((len(rows), width), dtype=torch.int64)
-    labels = torch.full((len(rows), width), _IGNORED, dtype=torch.int64)
-    for line, row in enumerate(rows):
-        found, supervised = tokens.row(row)
-        ids[line, : len(found)] = torch.from_numpy(found.astype(np.int64))
-        mask[line, : len(found)] = 1
-        labels[line, : len(found)] = torch.from_numpy(np.where(supervised, found, _IGNORED).astype(np.int64))
-    labels[:, 0] = _IGNORED
-    return {"input_ids": ids, "attention_mask": mask}, labels, (labels[:, 1:] >= 0).sum(1).tolist()
 
 
 def _metrics(tokens: Tokens, logps: Array) -> Metrics:

@@ -35,7 +35,7 @@ _OPTIONAL = ("source_lengths", "conversations", "chosen", "desirable")
 _COPIED_BYTES = 1 << 20
 _SUMMED_ROWS = 4096
 
-_DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1"}
+_DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "U8": "u1", "F16": "<f2"}
 
 
 def memory_map(path: Path) -> dict[str, Array]:
@@ -126,6 +126,11 @@ class Tokens:
     def lengths(self) -> Array:
         """Tokens of each row, int64 [rows]."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def predicted_lengths(self) -> Array:
+        """Supervised tokens of each row without its first token, which no model predicts, int64 [rows]."""
+        return self.supervised_lengths - self.supervised[self.offsets[:-1]]
 
     @cached_property
     def supervised_lengths(self) -> Array:

@@ -41,7 +41,10 @@ class Training(Part):
     """How a model is trained, as written in a spec."""
 
     method: Method = recipe(description="Which weights are trained.")
-    objective: Objective = recipe(Supervised(), "What is minimised: the cross entropy of supervised tokens, or a loss on pairs of answers.")
+    objective: Objective = recipe(
+        Supervised(),
+        "What is minimised: the cross entropy of supervised tokens, also mixed with what a teacher says, or a loss on pairs of answers.",
+    )
     global_batch: GlobalBatch = recipe(GlobalBatch(), "Size of the global batch.")
     learning_rate: float = recipe(2e-4, "Peak learning rate.", gt=0)
     schedule: Annotated[Schedule, named] = recipe(Schedule(), "Learning rate schedule.")

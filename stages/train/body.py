@@ -107,17 +107,22 @@ def _metrics(parameters: Parameters, model: Any, rows: Any, result: Any) -> Metr
         "train_loss": round(final_loss(result.curve), DIGITS),
         "validation_loss": {task: round(loss, DIGITS) for task, loss in result.validation_loss.items()},
         **({"best_step": result.best_step} if result.best_step is not None else {}),
-        **(_answers(seen, rows, result) if parameters.objective.on_pairs else {}),
+        **(_answers(seen, rows) if parameters.objective.on_pairs else {}),
+        **(_measures(result) if result.curve[-1].measures else {}),
     }
 
 
-def _answers(seen: int, rows: Any, result: Any) -> Metrics:
-    """What the objective measured: of the training's last tenth of steps, as its loss, and of the held-out answers by task."""
+def _answers(seen: int, rows: Any) -> Metrics:
+    """The number of pairs, or of desirable answers, that the training has seen."""
+    return {"pairs": seen // 2} if rows.are_pairs_of_answers else {"desirable": int(rows.chosen()[:seen].sum())}
+
+
+def _measures(result: Any) -> Metrics:
+    """What the objective measured: of the training's last tenth of steps, as its loss, and of the held-out rows by task."""
     last = [point.measured() for point in result.curve[-max(1, len(result.curve) // 10) :]]
     means = {name: sum(point[name] for point in last) / len(last) for name in last[0]}
     held_out = {task: _rounded(found) for task, found in sorted(result.validation_measures.items())}
-    count = {"pairs": seen // 2} if rows.are_pairs_of_answers else {"desirable": int(rows.chosen()[:seen].sum())}
-    return {**count, "train": _rounded(means), "validation": held_out}
+    return {"train": _rounded(means), "validation": held_out}
 
 
 def _rounded(measures: dict[str, float]) -> Metrics:

@@ -1,4 +1,4 @@
-"""The how-to of preferences: every command of the page is run, and a model that rambles learns to be brief."""
+"""The how-tos of preferences and of distillation: every command of both is run; a model learns to be brief, and a smaller one from it."""
 
 import csv
 import json
@@ -9,8 +9,9 @@ import pytest
 
 from tests.end_to_end.conftest import ROOT, Place
 
-PAGE = (ROOT / "docs/how-to/preferences.md").read_text("utf-8")
-COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+PAGES = "".join((ROOT / f"docs/how-to/{name}.md").read_text("utf-8") for name in ("preferences", "distill"))
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
+COMMANDS = list(dict.fromkeys(line for block in BLOCKS for line in block.splitlines()))
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,17 @@ def test_pairs_of_its_own_samples_teach_it_as_much_and_leave_held_out_prompts_ou
         assert prompts("own", split) <= prompts("brief", split)
     before, after = (metrics(place, f"evaluate-{name}")["brief"] for name in ("sft", "own"))
     assert after["length"] < before["length"] / 4 and after["exact_match"] > before["exact_match"] + 0.5
+
+
+def test_a_smaller_model_comes_close_to_the_brief_one(followed):
+    place, said = followed
+    assert "98 bytes per supervised token" in said["engine plan"].stdout
+    with (place.root / "plots/train-small.csv").open() as file:
+        first, *_ = csv.DictReader(file)
+    held_out = metrics(place, "train-small")["validation"]["brief"]
+    assert held_out["kl"] < float(first["kl"]) / 5 and held_out["agreement"] > 0.75
+    kept = metrics(place, "logits-brief-beta_1_0-brief-small-top16")
+    assert kept["train"]["rest"] < 0.1 and kept["train"]["bytes"] == 98 * kept["train"]["supervised_tokens"]
 
 
 def test_rewards_are_recorded_for_every_step_and_for_held_out_pairs(followed):

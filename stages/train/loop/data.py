@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from engine.core.errors import UserError
 from stages.tokens.files import Array, Tokens, memory_map
+
+if TYPE_CHECKING:
+    from stages.tokens.top_logps import TopLogpFiles, TopLogps
 
 
 class Row(NamedTuple):
@@ -24,10 +27,16 @@ class Rows:
     """The rows of a training, in order."""
 
     def __init__(
-        self, tokens: Sequence[Tokens], task: Array, row: Array, bins: Array | None = None, logps: Sequence[Array] | None = None
+        self,
+        tokens: Sequence[Tokens],
+        task: Array,
+        row: Array,
+        bins: Array | None = None,
+        logps: Sequence[Array] | None = None,
+        teacher: "Sequence[TopLogpFiles]" = (),
     ) -> None:
         assert len(task) == len(row) and (bins is None or bins[-1] == len(row))
-        self._tokens, self._task, self._row = tokens, task, row
+        self._tokens, self._task, self._row, self._teacher = tokens, task, row, teacher
         self.bins = bins
         """Offsets of the bins of a packed mixture, or of pairs, int64 [bins + 1]; None if each row is a unit of its own."""
         self.reference = None if logps is None else self._gather(logps).astype(np.float32)
@@ -36,14 +45,25 @@ class Rows:
         """For each row, its prompt with the answer of another one, in the same order; None if the objective estimates no divergence."""
 
     @classmethod
-    def open(cls, order: Path, tokens: Mapping[str, Path], logps: Mapping[str, Array] | None = None) -> "Rows":
-        """The rows of the mixture in the folder ORDER, from the token file of each task, with the reference's LOGPS of each task."""
+    def open(
+        cls,
+        order: Path,
+        tokens: Mapping[str, Path],
+        logps: Mapping[str, Array] | None = None,
+        teacher: "Mapping[str, TopLogpFiles] | None" = None,
+    ) -> "Rows":
+        """The rows of the mixture in the folder ORDER, from the token file of each task.
+
+        With the reference's LOGPS of each task, or with what a TEACHER predicts in it.
+        """
         names = json.loads((order / "tasks.json").read_text("utf-8"))
         found = [Tokens.open(tokens[name]) for name in names]
-        return cls(found, **memory_map(order / "order.safetensors"), logps=[logps[name] for name in names] if logps else None)
+        given = [logps[name] for name in names] if logps else None
+        taught = [teacher[name] for name in names] if teacher else ()
+        return cls(found, **memory_map(order / "order.safetensors"), logps=given, teacher=taught)
 
     @classmethod
-    def all_of(cls, tokens: Tokens, logps: Array | None = None) -> "Rows":
+    def all_of(cls, tokens: Tokens, logps: Array | None = None, teacher: "TopLogpFiles | None" = None) -> "Rows":
         """All rows of one token file, by ascending length, to reduce padding; the two answers of a pair stay together."""
         given = None if logps is None else [logps]
         if tokens.are_pairs:
@@ -51,7 +71,7 @@ class Rows:
             row = np.stack([2 * pair, 2 * pair + 1], 1).reshape(-1)
             return cls([tokens], np.zeros(len(row), np.int16), row, np.arange(0, len(row) + 1, 2), given)
         row = np.argsort(tokens.lengths, kind="stable")
-        return cls([tokens], np.zeros(len(row), np.int16), row)
+        return cls([tokens], np.zeros(len(row), np.int16), row, teacher=[teacher] if teacher else ())
 
     def add_mismatched(self, tokens: Mapping[str, Tokens], logps: Mapping[str, Array]) -> None:
         """Add the mismatched answers of each task, of which row i belongs to row i of the task's token file."""
@@ -65,6 +85,10 @@ class Rows:
         tokens, row = self._tokens[int(self._task[index])], int(self._row[index])
         sources = getattr(tokens, "source_lengths", None)
         return Row(*tokens.row(row), None if sources is None else int(sources[row]))
+
+    def taught(self, positions: Sequence[int]) -> "list[TopLogps]":
+        """What the teacher predicts at the supervised tokens of each row at POSITIONS."""
+        return [self._teacher[int(self._task[position])].of_row(int(self._row[position])) for position in positions]
 
     def units(self) -> Array:
         """Offsets of the units of global batches (bins, or rows if not packed), int64 [units + 1]."""

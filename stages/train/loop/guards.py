@@ -78,7 +78,7 @@ def _unlearnt(curve: Sequence[Point]) -> tuple[float, float] | None:
 
     Losses on pairs compare answers only: they may fall while both answers become ever less likely, and the model writes neither.
     """
-    if not curve[-1].measures:
+    if "chosen_logp" not in curve[-1].measured():
         return None
     first, last = (
         # Steps on judged answers may have no desirable one.

@@ -27,11 +27,13 @@ class Point:
     learning_rate: float
     grad_norm: float
     measures: tuple[float, ...] = ()
-    """The values of MEASURES, and of KL if the objective estimates it; empty for supervised training."""
+    """What the objective measures; empty for supervised training."""
+    names: tuple[str, ...] = (*MEASURES, KL)
+    """The names of what is measured; an objective that does not estimate KL has no value of it."""
 
     def measured(self) -> dict[str, float]:
         """What the objective measures, by name; empty for supervised training."""
-        return dict(zip((*MEASURES, KL), self.measures, strict=False))
+        return dict(zip(self.names, self.measures, strict=False))
 
 
 def final_loss(curve: Sequence[Point]) -> float:

@@ -14,6 +14,7 @@ from stages.train.logging.observer import Watcher
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Checkpoint, Checkpoints, Progress
 from stages.train.loop.data import Rows, global_batches
+from stages.train.loop.distillation import Distillation
 from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.dropout import RowKeys
@@ -44,7 +45,9 @@ class Trainer:
     watcher: Watcher
     stop: StopRequest
     preference: Preference | None = None
-    """The objective on pairs of answers; None for supervised training."""
+    """The objective on pairs of answers, if it is one."""
+    distillation: Distillation | None = None
+    """The objective `distill`, if it is that."""
     divergence: Divergence | None = field(init=False)
     """What estimates how far the model is from its reference; None if the objective does not need it."""
     batches: list[range] = field(init=False)
@@ -68,7 +71,7 @@ class Trainer:
         if self.parameters.micro_batch is not None:
             self.progress.micro_rows = self.parameters.micro_batch
         self.curve = [
-            Point(number, loss, rate, norm, tuple(measures)) for number, (loss, rate, norm, *measures) in enumerate(self.progress.curve, 1)
+            self._point(number, loss, rate, norm, measures) for number, (loss, rate, norm, *measures) in enumerate(self.progress.curve, 1)
         ]
 
     def run(self) -> None:
@@ -88,7 +91,7 @@ class Trainer:
         first = self.processes.share.index == 0
         wishes = [float(bool(self.stop)), float(first and due.now(step + 1))]
         loss, stop, save, *measured = self.processes.sums([loss, *wishes, *measured])
-        self._note(Point(step + 1, loss, rate, norm, tuple(measured)))
+        self._note(self._point(step + 1, loss, rate, norm, measured))
         if self.validator.due(step + 1, len(self.batches)):
             self._validate(step + 1)
         if stop or (save and step + 1 < len(self.batches)):
@@ -96,6 +99,10 @@ class Trainer:
             due.saved(step + 1)
         if stop:
             raise Preempted(f"step {step + 1} of {len(self.batches)} is saved; the same command resumes from it")
+
+    def _point(self, step: int, loss: float, rate: float, norm: float, measured: Sequence[float]) -> Point:
+        part = self.distillation or self.preference
+        return Point(step, loss, rate, norm, tuple(measured), part.measures if part else ())
 
     def _note(self, point: Point) -> None:
         self.curve.append(point)
@@ -168,7 +175,9 @@ class Trainer:
         with autocast(self.parameters, batch.labels.device.type):
             outputs = self.processes.forward({**batch.inputs, "use_cache": False})
         measured = torch.empty(0, device=batch.labels.device)
-        if self.preference is None or totals is None:
+        if self.distillation is not None:
+            loss, measured = self.distillation.part(outputs, batch.labels, positions, self.supervised[step])
+        elif self.preference is None or totals is None:
             loss = token_loss(outputs, batch.labels, self.supervised[step])
         else:
             loss, measured = self.preference.part(outputs, batch.labels, positions, totals)

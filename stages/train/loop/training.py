@@ -18,6 +18,7 @@ from stages.train.loop.acceleration import open_model, speed_up
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Checkpoints, refuse_no_space
 from stages.train.loop.data import Rows, global_batches, refuse_misfits, refuse_other_pairs, refuse_single_answers, refuse_unsupervised
+from stages.train.loop.distillation import Distillation, teacher_logps
 from stages.train.loop.division import Bound, Share
 from stages.train.loop.dropout import install
 from stages.train.loop.guards import StopRequest
@@ -32,6 +33,7 @@ from stages.train.loop.validation import Validator
 from stages.train.memory.peak import Meter, forget_peak, peak_memory
 from stages.train.methods.saved import refuse_other
 from stages.train.objectives.base import PairObjective
+from stages.train.objectives.distill import Distill
 
 STOP = "stop"
 """File in the scratch folder with which the step's process asks the others to stop."""
@@ -86,9 +88,10 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
     from stages.tokens.files import Tokens
 
     logps = reference_logps(job) if parameters.objective.needs_reference else {}
-    rows = Rows.open(job.inputs["order"], job.group("tokens"), logps.get("train"))
+    teacher = teacher_logps(job, config.vocab_size) if isinstance(parameters.objective, Distill) else {}
+    rows = Rows.open(job.inputs["order"], job.group("tokens"), logps.get("train"), teacher.get("train"))
     opened = {
-        task: Rows.all_of(Tokens.open(path), logps["validation"][task] if logps else None)
+        task: Rows.all_of(Tokens.open(path), logps["validation"][task] if logps else None, teacher["validation"][task] if teacher else None)
         for task, path in sorted(job.group("validation").items())
     }
     refuse_single_answers(rows, parameters.objective.on_pairs, parameters.objective.on_judged)
@@ -139,7 +142,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
     weights = count_parameters(matter.model), count_parameters(matter.model, trainable=True)
     processes = _processes(matter.model, parameters, share)
     section = parameters.validation
-    objective = parameters.objective if isinstance(parameters.objective, PairObjective) else None
+    objective = parameters.objective if isinstance(parameters.objective, PairObjective | Distill) else None
     trainer = Trainer(
         processes,
         matter.rows,
@@ -150,7 +153,8 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
         Validator(processes, matter.validation, section, partial(autocast, parameters, device.type), decoder_start, objective),
         Watcher((), (), *weights, share.count, device, job.live, job.name, parameters.report_to, silent=share.index > 0),
         StopRequest(job.scratch / STOP),
-        Preference(objective, matter.rows) if objective else None,
+        Preference(objective, matter.rows) if isinstance(objective, PairObjective) else None,
+        Distillation(objective, matter.rows) if isinstance(objective, Distill) else None,
     )
     lengths = matter.rows.lengths()
     trainer.watcher.tokens = [int(lengths[batch.start : batch.stop].sum()) for batch in trainer.batches]

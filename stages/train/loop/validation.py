@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from stages.train import Validation
@@ -13,11 +14,14 @@ from stages.train.distributed.processes import Processes
 from stages.train.loop.batches import Batches
 from stages.train.loop.checkpoints import Validated
 from stages.train.loop.data import Rows
+from stages.train.loop.distillation import Distillation
 from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
 from stages.train.loop.preference import Preference
 from stages.train.objectives.base import PairObjective
+from stages.train.objectives.distill import MEASURES as DISTILLED
+from stages.train.objectives.distill import Distill
 
 _ROWS = 32
 
@@ -33,8 +37,8 @@ class Validator:
     """Precision of the model."""
     decoder_start: int | None = None
     """Decoder start token of an encoder-decoder."""
-    objective: PairObjective | None = None
-    """The objective on pairs of answers; None for supervised training."""
+    objective: PairObjective | Distill | None = None
+    """The objective; None for supervised training."""
 
     @property
     def keeps_best(self) -> bool:
@@ -55,8 +59,11 @@ class Validator:
     def ask(self, step: int, micro_rows: int | None) -> Validated:
         """Cross entropy in nats per supervised token after STEP steps, overall and by task, without dropout.
 
-        With an objective on pairs: its loss, averaged over the pairs, with what it measures.
+        With an objective on pairs: its loss, averaged over the pairs, with what it measures. With `distill`: its loss in place of the cross
+        entropy, with what it measures.
         """
+        if isinstance(self.objective, Distill):
+            return self._ask_distilled(step, micro_rows, self.objective)
         if self.objective is not None:
             return self._ask_pairs(step, micro_rows, self.objective)
         totals = self.processes.sums([self._total(rows, micro_rows) for rows in self.tasks.values()])
@@ -74,6 +81,28 @@ class Validator:
         measures = {task: dict(zip(preferences[task].measures, values[1:], strict=True)) for task, values in by_task.items()}
         whole = sum(losses[task] * len(rows) for task, rows in self.tasks.items()) / max(1, sum(map(len, self.tasks.values())))
         return Validated(step, whole, losses, measures)
+
+    def _ask_distilled(self, step: int, micro_rows: int | None, objective: Distill) -> Validated:
+        found = [self._distilled(Distillation(objective, rows), rows, micro_rows) for rows in self.tasks.values()]
+        sums = np.array(self.processes.sums([value for values in found for value in values])).reshape(len(found), 1 + len(DISTILLED))
+        counts = [int(rows.supervised().sum()) for rows in self.tasks.values()]
+        means = {task: (values / count).tolist() for task, values, count in zip(self.tasks, sums, counts, strict=True)}
+        measures = {task: dict(zip(DISTILLED, values[1:], strict=True)) for task, values in means.items()}
+        whole = sum(sums[:, 0].tolist()) / max(1, sum(counts))
+        return Validated(step, whole, {task: values[0] for task, values in means.items()}, measures)
+
+    def _distilled(self, distillation: Distillation, rows: Rows, micro_rows: int | None) -> list[float]:
+        """This process's part of the loss and of the measures of ROWS, summed over supervised tokens."""
+        self.processes.model.eval()
+        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
+        found = torch.zeros(1 + len(DISTILLED), dtype=torch.float64)
+        with torch.no_grad(), self.autocast():
+            for positions in maker.micro_batches(range(len(rows)), self.processes.share):
+                batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
+                outputs = self.processes.forward({**batch.inputs, "use_cache": False})
+                loss, measured = distillation.part(outputs, batch.labels, positions, 1)
+                found += torch.cat([loss[None], measured]).double().cpu()
+        return [float(value) for value in found.tolist()]
 
     def _pairs(self, preference: Preference, rows: Rows, micro_rows: int | None) -> list[float]:
         """This process's part of the loss of the pairs of ROWS and of what is measured of them."""

@@ -20,9 +20,10 @@ from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Ll
 from stages.models.folders import auto_class, count_parameters, save_model
 from stages.train import Parameters
 from stages.train.loop.acceleration import open_model, speed_up
-from stages.train.loop.loss import token_loss
+from stages.train.loop.loss import supervised_logits, token_loss
 from stages.train.loop.precision import autocast
 from stages.train.methods import Full, Lora, PromptTuning, Qlora
+from stages.train.objectives.distill import Distill, Taught
 from stages.train.optimizers import Adafactor, AdamW, AdamW8bit, PagedAdamW
 
 SIZES = {"hidden_size": 64, "layers": 4, "heads": 4, "max_length": 256}
@@ -232,11 +233,21 @@ def test_the_estimate_counts_what_the_real_model_has():
     assert count_parameters(model) == P
 
 
+def loss_of(parameters: Parameters, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """The loss of a batch, with a teacher that predicts the same tokens everywhere."""
+    tokens = int((labels[:, 1:] >= 0).sum())
+    if not isinstance(parameters.objective, Distill):
+        return token_loss(outputs, labels, tokens)
+    k = parameters.objective.top_k
+    taught = Taught(torch.arange(k).repeat(tokens, 1), torch.full((tokens, k), -3.0), torch.full((tokens,), -1.0))
+    return parameters.objective.loss_of(*supervised_logits(outputs, labels), taught, tokens)[0]
+
+
 def step_of(model: Any, made: Any, parameters: Parameters, ids: torch.Tensor, labels: torch.Tensor) -> None:
     """One optimizer step of one micro-batch, as the training loop takes it."""
     with autocast(parameters, "cpu"):
         outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    loss = token_loss(outputs, labels, int((labels >= 0).sum()))
+    loss = loss_of(parameters, outputs, labels)
     del outputs
     loss.backward()
     made.step()
@@ -251,6 +262,7 @@ PEAKS = {
     "lora, checkpointed": {"method": Lora(r=8), "gradient_checkpointing": True},
     "lora, bfloat16": {"method": Lora(r=8), "precision": "bfloat16"},
     "qlora": {"method": Qlora(r=8)},
+    "lora, distilled": {"method": Lora(r=8), "objective": Distill(teacher="large", top_k=8)},
 }
 
 
