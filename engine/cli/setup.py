@@ -15,8 +15,15 @@ def init(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the first spec for these rows (.jsonl, .json, .csv, .parquet), from their columns.",
+            help="Write a spec for these rows (.jsonl, .json, .csv, .tsv, .parquet), from their columns; the file is copied into data/ "
+            "if it is outside of the workspace and at most 50 MB.",
             show_default=False,
+        ),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="The column of --data that is learned; default: what names and values suggest.", show_default=False
         ),
     ] = None,
     ci: Annotated[
@@ -28,11 +35,11 @@ def init(
     from engine.cli import render
     from engine.setup.init import init as make
 
-    made, task, told = make(directory, ci, data)
-    if told:
-        render.note(told)
-    render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made)}" if made else ""))
-    verb = f"preview specs/first.toml {task}" if task else "plan"
+    made = make(directory, ci, data, answer)
+    for sentence in made.told:
+        render.note(sentence)
+    render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made.files)}" if made.files else ""))
+    verb = f"preview {made.spec} {made.task}" if made.spec else "plan"
     render.note(f"next: engine {verb}" if directory.resolve() == Path.cwd() else f"next: engine --workspace {directory} {verb}")
 
 

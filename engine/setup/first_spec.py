@@ -1,12 +1,15 @@
 """Writes a first spec for rows of the user's own, from the columns that they have."""
 
 import re
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Location, UserError
+from engine.setup.columns import TOLERATED, Chosen, choose, columns_of, where_filled
 from engine.spec.notation import toml
 from stages.generate.layout import Layout
 from stages.generate.selection import Files
@@ -15,47 +18,141 @@ from stages.generate.sources.json import Json
 from stages.generate.sources.jsonl import Jsonl
 from stages.generate.sources.parquet import Parquet
 
-SOURCES: Mapping[str, type[Files]] = {".jsonl": Jsonl, ".csv": Csv, ".json": Json, ".parquet": Parquet}
+SOURCES: Mapping[str, type[Files]] = {".jsonl": Jsonl, ".csv": Csv, ".tsv": Csv, ".json": Json, ".parquet": Parquet}
 """The kind of source that reads a file, by its suffix (before that of a compression)."""
 
-READ = 500
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What separates the values of tables, the likeliest first."""
+
+READ = 5000
 """The number of rows that are looked at."""
 
-ANSWERS = ("answer", "completion", "output", "response", "label", "target", "summary", "translation", "category", "class")
-"""Usual names of columns with answers, the surest first."""
 
-FEW, SHORT = 20, 30
-"""A column with at most so many different values, of at most so many characters and each in two rows on average, holds labels."""
+@dataclass(frozen=True)
+class FirstSpec:
+    """A spec for rows of the user's own."""
+
+    name: str
+    """The name of its file, without the suffix."""
+    task: str
+    answer: str | None
+    """The column that is learned; None for rows of a known layout."""
+    text: str
+    told: tuple[str, ...]
+    """Sentences that say how the rows are read."""
 
 
-def spec_for(data: Path, path: str) -> tuple[str, str, str]:
-    """The text of a spec for the rows of DATA, which it names as PATH, the name of its task, and a sentence on how rows are read.
+@dataclass(frozen=True)
+class _Learned:
+    """What is learned of the rows, as parts of a spec."""
 
-    Raises UserError, located at the file, if it cannot be read, has no rows, or has no column that could be an answer.
+    lines: list[str]
+    """Lines of the task."""
+    metrics: list[str]
+    mask: str
+    told: list[str]
+    answer: str | None = None
+
+
+Gaps = dict[int, tuple[str, str]]
+"""Rows that lack a column, by number: the first such column, and how it is empty."""
+
+
+def spec_for(data: Path, path: str, answer: str | None = None, taken: Collection[str] | None = None) -> FirstSpec:
+    """A spec for the rows of DATA, which it names as PATH; they are learned from their columns, or from a layout of conversations.
+
+    ANSWER names the column that is learned, if the user has chosen one. TAKEN are the names of experiments, models and tasks in other specs
+    of the workspace, which the spec avoids; None if it is the first. Raises UserError, located at the file, if it cannot be read, has no
+    rows, or has no column that could be an answer.
     """
+    kind, options, located = _read(data)
+    if not located:
+        raise UserError(f"{data} has no rows", Location(str(data)))
+    rows, lines = [row for _, row in located], [where for where, _ in located]
+    layout, gaps = _layout(rows, lines) if answer is None else (None, Gaps())
+    if layout is not None:
+        learned = _as_laid_out(layout)
+    else:
+        chosen = choose(rows, str(data), lines, answer)
+        learned, gaps = _as_columns(chosen), chosen.incomplete
+    task = _word(data.name.partition(".")[0]) or "rows"
+    name, model = "first", "tiny"
+    if taken is not None:
+        wished = task if task not in taken else f"{task}-{_word(learned.answer or '') or 'again'}"
+        further = (f"{wished}-{number}" for number in count(2))
+        name = task = next(name for name in chain([wished], further) if name not in taken and f"tiny-{name}" not in taken)
+        model = f"tiny-{name}"
+    read = {"kind": kind, "path": path, **options} | ({"where": where_filled(gaps.values())} if gaps else {})
+    section = [f"source         = {{ {', '.join(f'{key} = {toml(value)}' for key, value in read.items())} }}", *learned.lines]
+    told = [f"{data.name}: {learned.told[0]}", *learned.told[1:]]
+    if options:
+        told.append(f"its values are separated by {DELIMITERS[options['delimiter']]}")
+    if gaps:
+        section.insert(0, f"# `where` leaves out {(left_out := _left_out(gaps, lines, data.name))}")
+        told.append(f"specs/{name}.toml leaves out {left_out}")
+    measured = f"metrics = [{', '.join(map(toml, learned.metrics))}]"
+    text = _SPEC.format(
+        name=name,
+        model=model,
+        task=task,
+        section="\n".join(section),
+        mask=toml(learned.mask),
+        evaluation=f"held_out = [{toml(task)}]\ntasks    = []" if layout == "text" else measured,
+    )
+    return FirstSpec(name, task, learned.answer, text, tuple(told))
+
+
+def _word(text: str) -> str:
+    """TEXT as a name in a spec; empty if it has no letter or digit of ASCII."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _read(data: Path) -> tuple[str, dict[str, str], list[tuple[Location, dict[str, Any]]]]:
+    """The kind of source that reads DATA, options that it needs, and the first rows."""
     suffix = next((end for end in reversed(Path(data.name).suffixes) if end in SOURCES), None)
     if suffix is None:
         hint = f"convert the file to one of {', '.join(SOURCES)}; or edit specs/first.toml after `engine init`"
         raise UserError(f"--data must name a file of rows ({', '.join(SOURCES)}), got {data}", hint=hint)
+    if suffix in (".csv", ".tsv"):
+        delimiter, rows = _table(data)
+        return "csv", {} if delimiter == "," else {"delimiter": delimiter}, rows
     source = SOURCES[suffix](path=str(data))
-    located = list(islice(source.read((data,)), READ))
-    if not located:
-        raise UserError(f"{data} has no rows", Location(str(data)))
-    rows = [row for _, row in located]
-    names = {_layout(row, where) for where, row in located}
-    layout = names.pop() if len(names) == 1 else None
-    if layout is not None:
-        lines, metrics, mask, told = _as_laid_out(layout)
-    else:
-        lines, metrics, mask, told = _as_columns(rows, data)
-    name = re.sub(r"[^a-z0-9]+", "-", data.name.partition(".")[0].lower()).strip("-") or "rows"
-    task = [f"source         = {{ kind = {toml(SOURCES[suffix].model_fields['kind'].default)}, path = {toml(path)} }}", *lines]
-    evaluation = [f"held_out = [{toml(name)}]", "tasks    = []"] if layout == "text" else [f"metrics = [{', '.join(map(toml, metrics))}]"]
-    text = _SPEC.format(name=name, task="\n".join(task), evaluation="\n".join(evaluation), mask=toml(mask))
-    return text, name, f"{data.name}: {told}"
+    return str(SOURCES[suffix].model_fields["kind"].default), {}, list(islice(source.read((data,)), READ))
 
 
-def _layout(row: dict[str, Any], where: Location) -> str | None:
+def _table(data: Path) -> tuple[str, list[tuple[Location, dict[str, Any]]]]:
+    """The delimiter of the table DATA, and its first rows: commas if they make several columns, else what makes most."""
+    found: dict[str, list[tuple[Location, dict[str, Any]]]] = {}
+    refused: dict[str, UserError] = {}
+    for delimiter in DELIMITERS:
+        try:
+            found[delimiter] = list(islice(Csv(path=str(data), delimiter=delimiter).read((data,)), READ))
+        except UserError as error:
+            refused[delimiter] = error
+        else:
+            if delimiter == "," and found[","] and len(found[","][0][1]) > 1:
+                break
+    columns = {delimiter: len(rows[0][1]) if rows else 0 for delimiter, rows in found.items()}
+    best = max(columns, key=lambda delimiter: columns[delimiter], default=",")
+    if "," in refused and columns.get(best, 0) < 2:
+        raise refused[","]
+    return best, found[best]
+
+
+def _layout(rows: Sequence[Mapping[str, Any]], lines: Sequence[Location]) -> tuple[str | None, Gaps]:
+    """The layout of conversations that all complete rows have, and the gaps of the others; None for plain columns."""
+    names = [_layout_of(dict(row), where) for row, where in zip(rows, lines, strict=True)]
+    counted = Counter(name for name in names if name is not None)
+    if len(counted) != 1 or counted.total() < (1 - TOLERATED) * len(rows):
+        return None, {}
+    others = [number for number, name in enumerate(names) if name is None]
+    # What all rows of the layout have and the others lack is what makes the difference.
+    filled = [column for column in columns_of(rows) if set(column.gaps) <= set(others)] if others else []
+    lacking = {number: (column.name, way) for column in reversed(filled) for number, way in column.gaps.items()}
+    return (next(iter(counted)), lacking) if len(lacking) == len(others) else (None, {})
+
+
+def _layout_of(row: dict[str, Any], where: Location) -> str | None:
     """The layout of conversations that a row has; None for columns without one, and for plain text."""
     try:
         name, _ = Layout().normalised(row, where)
@@ -64,69 +161,63 @@ def _layout(row: dict[str, Any], where: Location) -> str | None:
     return name if name != "text" or len(row) == 1 else None
 
 
-def _as_laid_out(layout: str) -> tuple[list[str], list[str], str, str]:
-    """Lines of the task, metrics, mask, and a sentence for rows of a known LAYOUT."""
+def _as_laid_out(layout: str) -> _Learned:
+    """What is learned of rows of a known LAYOUT."""
     lines = [f"layout         = {toml(layout)}", "max_new_tokens = 64"]
     if layout == "text":
-        return lines, [], "full", "texts, all of which are learned"
+        return _Learned(lines, [], "full", ["texts, all of which are learned"])
+    metrics, told = ["exact_match", "rouge", "eos_rate"], f"rows of layout {layout}, whose answers are learned"
     if layout == "preference":
         lines.insert(1, "# of pairs, this training learns the chosen answers; to prefer them, see [training] below")
-        return lines, ["exact_match", "rouge", "eos_rate"], "completion", "pairs of a chosen and a rejected answer"
-    return lines, ["exact_match", "rouge", "eos_rate"], "completion", f"rows of layout {layout}, whose answers are learned"
+        told = "pairs of a chosen and a rejected answer"
+    return _Learned(lines, metrics, "completion", [told])
 
 
-def _as_columns(rows: list[dict[str, Any]], data: Path) -> tuple[list[str], list[str], str, str]:
-    """Lines of the task, metrics, mask, and a sentence for rows with plain columns, one of which is the answer."""
-    # A template names a column as a variable, so its name must be a word.
-    words = [name for name in rows[0] if name.isidentifier()]
-    texts = {name: [str(row[name]) for row in rows] for name in words if all(isinstance(row.get(name), str | int) for row in rows)}
-    answer = _answer(texts)
-    if answer is None or len(texts) < 2:
-        shown = ", ".join(rows[0])
-        hint = "both must be in every row, and named by a word; or edit specs/first.toml, which `engine init` writes without --data"
-        raise UserError(f"no two columns of {data} could be a question and its answer: {shown}", Location(str(data), 1), hint)
-    asked = [name for name in texts if name != answer and not _is_id(texts[name])] or [name for name in texts if name != answer]
-    prompt = "".join(f"{name}: {{{{ {name} }}}}\n" for name in asked) + f"{answer}:"
-    longest = max(len(text.split()) for text in texts[answer])
+def _as_columns(chosen: Chosen) -> _Learned:
+    """What is learned of rows with plain columns, as CHOSEN."""
+    answer, asked = chosen.answer, [column.name for column in chosen.asked]
+    prompt = "".join(f"{name}: {{{{ {name} }}}}\n" for name in asked) + f"{answer.name}:"
+    longest = max(len(text.split()) for text in answer.texts)
     lines = [
         f"prompts        = [{toml(prompt)}]",
-        f'teacher        = {{ kind = "gold", column = {toml(answer)} }}',
+        f'teacher        = {{ kind = "gold", column = {toml(answer.name)} }}',
         'answer_prefix  = " "',
         f"max_new_tokens = {min(128, max(8, 3 * longest))}",
     ]
-    labels = set(texts[answer])
-    if len(labels) <= min(FEW, len(rows) / 2) and max(map(len, labels)) <= SHORT:
-        return lines, ["exact_match", "eos_rate"], "completion", f"{answer} ({len(labels)} values) is learned from {', '.join(asked)}"
-    return lines, ["exact_match", "rouge", "eos_rate"], "completion", f"{answer} is learned from {', '.join(asked)}"
+    told = [f"{answer.described()} is learned from {', '.join(asked)}"]
+    if chosen.others:
+        others = " or ".join(column.described() for column in chosen.others)
+        told.append(f"{answer.name} is the answer because {chosen.why}; it could also be {others}: --answer {chosen.others[0].name}")
+    if chosen.left_out:
+        told.append(f"not in the prompt: {', '.join(f'{name}, which {why}' for name, why in chosen.left_out.items())}")
+    metrics = ["exact_match", "eos_rate"] if answer.is_labels else ["exact_match", "rouge", "eos_rate"]
+    return _Learned(lines, metrics, "completion", told, answer.name)
 
 
-def _answer(texts: Mapping[str, list[str]]) -> str | None:
-    """The column that most likely holds the answers: one with a usual name, else the last."""
-    named: Iterator[str] = (name for usual in ANSWERS for name in texts if name.lower() == usual)
-    return next(named, list(texts)[-1] if texts else None)
-
-
-def _is_id(values: list[str]) -> bool:
-    """Whether a column numbers the rows: different in each, and without a space."""
-    return len(set(values)) == len(values) > 1 and not any(" " in value for value in values)
+def _left_out(gaps: Gaps, lines: Sequence[Location], file: str) -> str:
+    """The rows with GAPS, of those at LINES of FILE, as a phrase that names the first one."""
+    first = min(gaps)
+    column, way = gaps[first]
+    place = f"line {lines[first].line} of {file}" if lines[first].line else file
+    return f"{len(gaps)} of {len(lines)} rows: {column} {way} in {place}{', the first one' if len(gaps) > 1 else ''}"
 
 
 _SPEC = """# A first experiment on your rows: trains a tiny model from scratch, to see the whole road in a minute.
-# To look at rows, labels and tokens first:   engine preview specs/first.toml {name}
+# To look at rows, labels and tokens first:   engine preview specs/{name}.toml {task}
 # What would run:                             engine plan
 # Then set [model] to a real model, and the method to LoRA.
 
 [experiment]
-name = "first"
+name = "{name}"
 seed = 1
 
 [model]                          # a real one: path = "/models/Qwen3-0.6B"; or id and revision on the hub
-name         = "tiny"
+name         = "{model}"
 architecture = {{ kind = "llama", hidden_size = 64, layers = 2, heads = 4, max_length = 512 }}
 tokenizer    = {{ vocab_size = 2000 }}
 
-[tasks.{name}]
-{task}
+[tasks.{task}]
+{section}
 split          = {{ validation = 0.1, test = 0.1 }}
 
 [tokenization]                   # format = "chat" for a model with a chat template
@@ -135,7 +226,7 @@ max_length  = 512
 over_length = "truncate_prompt_left"
 
 [mixture]
-tasks = ["{name}"]
+tasks = ["{task}"]
 
 [training]
 method        = "full"           # of a real model: {{ kind = "lora", r = 16, lora_alpha = 32 }}

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.errors import UserError
+from engine.core.errors import Location, UserError
 from engine.setup.first_spec import spec_for
 from engine.setup.init import init
+from stages.rows.templates import Expression, Template, is_empty
 from tests.support.commands import engine
 
 ROOT = Path(__file__).parents[3]
@@ -39,18 +40,33 @@ SHAPES = {
 @pytest.mark.parametrize(("rows", "told"), SHAPES.values(), ids=SHAPES)
 def test_each_shape_of_rows_becomes_a_spec_that_checks(rows: list[dict], told: str, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made, _, said = init(tmp_path, data=tmp_path / "rows.jsonl")
-    assert "specs/first.toml" in made and said and said.startswith("rows.jsonl: ") and told in said
+    made = init(tmp_path, data=tmp_path / "rows.jsonl")
+    assert made.spec == "specs/first.toml" and made.spec in made.files
+    assert made.told[0].startswith("rows.jsonl: ") and told in made.told[0]
     done = engine(tmp_path, "check")
     assert done.returncode == 0 and "1 spec OK" in done.stdout + done.stderr, done.stderr
 
 
-def test_other_formats_are_read_and_a_file_elsewhere_is_named_in_full(tmp_path: Path):
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_tables_are_read_by_the_delimiter_that_they_have(delimiter: str, tmp_path: Path):
     with (tmp_path / "Mein Datensatz.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["question", "answer"], ["1 + 1?", "2"], ["2 + 2?", "4"]])
-    init(tmp_path / "workspace", data=tmp_path / "Mein Datensatz.csv")
-    spec = tomllib.loads((tmp_path / "workspace/specs/first.toml").read_text())
-    assert spec["tasks"]["mein-datensatz"]["source"] == {"kind": "csv", "path": str(tmp_path / "Mein Datensatz.csv")}
+        csv.writer(file, delimiter=delimiter).writerows([["question", "answer"], ["1 + 1, say?", "2"], ["2 + 2, say?", "4"]])
+    found = spec_for(tmp_path / "Mein Datensatz.csv", "data/Mein Datensatz.csv")
+    source = tomllib.loads(found.text)["tasks"]["mein-datensatz"]["source"]
+    assert source == {"kind": "csv", "path": "data/Mein Datensatz.csv"} | ({} if delimiter == "," else {"delimiter": delimiter})
+
+
+def test_a_file_from_elsewhere_is_copied_unless_it_is_large_and_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"question": "a", "answer": "b"}\n')
+    made = init(tmp_path / "own", data=data)
+    assert (tmp_path / "own/data/rows.jsonl").read_bytes() == data.read_bytes()
+    assert any("copied to data/rows.jsonl" in sentence for sentence in made.told)
+    monkeypatch.setattr("engine.setup.init.COPIED", 10)
+    made = init(tmp_path / "other", data=data)
+    assert not (tmp_path / "other/data").exists()
+    assert any("outside of git" in sentence and str(data) in sentence for sentence in made.told)
+    assert f'path = "{data}"' in (tmp_path / "other/specs/first.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -60,22 +76,51 @@ def test_other_formats_are_read_and_a_file_elsewhere_is_named_in_full(tmp_path: 
         ("rows.jsonl", "", "has no rows"),
         ("rows.jsonl", '{"only": "one"}\n', "no two columns"),
         ("rows.jsonl", '{"a b": "x", "c-d": "y"}\n', "no two columns"),
+        ("rows.jsonl", '{"ticket": "x", "lang": "en"}\n{"ticket": "y", "lang": "en"}\n', "lang has only one value, 'en'"),
+        ("rows.jsonl", '{"q": "x"}\n{"q": "y"}\n{"q": "z", "a": "w"}\n', "rows.jsonl:1\n.*a is empty in 2 of 3 rows"),
         ("rows.jsonl", "{broken\n", "rows.jsonl"),
+        ("folder", None, "is a folder"),
     ],
 )
-def test_what_cannot_be_read_is_refused_before_anything_is_written(name: str, text: str, why: str, tmp_path: Path):
-    (tmp_path / name).write_text(text)
+def test_what_cannot_be_read_is_refused_before_anything_is_written(name: str, text: str | None, why: str, tmp_path: Path):
+    (tmp_path / name).mkdir() if text is None else (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=why):
         init(tmp_path / "workspace", data=tmp_path / name)
     assert not (tmp_path / "workspace").exists()
 
 
-def test_specs_that_are_there_are_not_joined_by_another(tmp_path: Path):
-    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
-    (tmp_path / "specs").mkdir()
-    (tmp_path / "specs/own.toml").write_text("")
-    with pytest.raises(UserError, match=r"there are specs already: own\.toml"):
-        init(tmp_path, data=tmp_path / "rows.jsonl")
+def test_specs_that_are_there_are_joined_by_another_under_names_of_its_own(tmp_path: Path):
+    rows = [{"ticket": f"it broke {n} times", "team": "ab"[n % 2], "urgency": "xyz"[n % 3]} for n in range(30)]
+    (tmp_path / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first = init(tmp_path, data=tmp_path / "tickets.jsonl")
+    assert first.spec == "specs/first.toml" and "urgency (3 values) is learned from ticket, team" in first.told[0]
+    assert "it could also be team (2 values): --answer team" in first.told[1]
+    second = init(tmp_path, data=tmp_path / "tickets.jsonl", answer="team")
+    assert second.spec == "specs/tickets-team.toml" and "team (2 values) is learned from ticket, urgency" in second.told[0]
+    done = engine(tmp_path, "check")
+    assert done.returncode == 0 and "2 specs OK" in done.stderr, done.stderr
+    with pytest.raises(UserError, match=r"specs/tickets-team\.toml learns team from tickets\.jsonl already"):
+        init(tmp_path, data=tmp_path / "tickets.jsonl", answer="team")
+    with pytest.raises(UserError, match="did you mean 'team'"):
+        init(tmp_path, data=tmp_path / "tickets.jsonl", answer="tema")
+
+
+NAMES = [
+    (("ticket", "team", "lang"), "team"),
+    (("team", "ticket"), "team"),
+    (("id", "ticket", "team", "priority"), "team"),
+    (("ticket", "gold_answer", "team"), "gold_answer"),
+    (("ticket", "answer_id", "team"), "team"),
+]
+
+
+@pytest.mark.parametrize(("names", "answer"), NAMES)
+def test_names_and_values_say_which_column_is_the_answer(names: tuple[str, ...], answer: str, tmp_path: Path):
+    values = {"ticket": "it broke {} times", "gold_answer": "try it {} times", "lang": "en", "answer_id": "a{}", "id": "{}"}
+    labels = {"team": ["red", "blue"], "priority": ["low", "mid", "high"]}
+    rows = [{k: labels[k][n % len(labels[k])] if k in labels else values[k].format(n) for k in names} for n in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert spec_for(tmp_path / "rows.jsonl", "rows.jsonl").answer == answer
 
 
 COLUMN = st.sampled_from(["text", "label", "answer", "id", "naïve", "a b", "if", "messages", "chosen", "rejected", "instruction", "output"])
@@ -84,14 +129,48 @@ VALUE = st.one_of(st.text(max_size=12), st.integers(), st.none(), st.lists(st.te
 
 @given(st.lists(st.dictionaries(COLUMN, VALUE, min_size=1, max_size=4), min_size=1, max_size=4))
 def test_any_rows_give_valid_toml_or_a_refusal(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]):
+    _holds(tmp_path_factory, rows)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"ticket": st.sampled_from(["it broke", "no ink", "why?"])}, optional={"team": st.sampled_from("ab"), "lang": st.just("en")}
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+    st.dictionaries(
+        st.integers(0, 11), st.dictionaries(st.sampled_from(["ticket", "team"]), st.sampled_from([None, "", " \n"]), max_size=2), max_size=3
+    ),
+)
+def test_incomplete_rows_leave_a_spec_whose_rows_are_complete_and_whose_answers_differ(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict], gaps: dict[int, dict]
+):
+    _holds(tmp_path_factory, [row | gaps.get(number, {}) for number, row in enumerate(rows)])
+
+
+def _holds(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
+    """ROWS are refused with a reason; or most of them pass the spec's `where`, fill its prompt and have an answer, and answers differ."""
     data = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     try:
-        text, name, told = spec_for(data, "rows.jsonl")
+        found = spec_for(data, "rows.jsonl")
     except UserError as error:
         assert str(error.problems[0])
         return
-    assert tomllib.loads(text)["mixture"]["tasks"] == [name] == ["rows"] and told
+    document = tomllib.loads(found.text)
+    task = document["tasks"]["rows"]
+    assert document["mixture"]["tasks"] == [found.task] == ["rows"] and found.told
+    where = Location("rows.jsonl")
+    kept = [row for row in rows if "where" not in task["source"] or Expression(task["source"]["where"], "where").value(row, where)]
+    if found.answer is not None:
+        prompt = Template(task["prompts"][0], "prompt")
+        assert all(prompt.render(row, where) and not prompt.empty_field(row) for row in kept)
+        assert all(not is_empty(row[found.answer]) for row in kept)
+        assert len(rows) == 1 or len({str(row[found.answer]) for row in kept}) > 1
+    if len(kept) < len(rows):
+        assert f"leaves out {len(rows) - len(kept)} of {len(rows)} rows" in "".join(found.told) and "# `where` leaves out" in found.text
 
 
 @pytest.mark.parametrize("path", ["gsm8k/train.jsonl", "mts_dialog/MTS-Dialog-TrainingSet.csv", "scitldr_a/train.jsonl"])

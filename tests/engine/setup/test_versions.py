@@ -71,7 +71,7 @@ def test_init_locks_what_is_installed_of_all_that_matters(root: Path):
     assert {"torch", "numpy", "transformers", "tokenizers", "peft", "bitsandbytes", "sacrebleu", "datasets"} <= set(relevant_packages())
     assert parse_lock(root) == {name: version for name in relevant_packages() if (version := find(name))}
     before = (root / LOCK).read_text()
-    assert init(root) == ([], None, None) and (root / LOCK).read_text() == before, "what is there stays"
+    assert init(root).files == () and (root / LOCK).read_text() == before, "what is there stays"
 
 
 def test_init_writes_no_second_lock_beside_that_of_another_tool(tmp_path: Path):
