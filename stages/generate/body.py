@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from engine.core.errors import UserError, did_you_mean
+from engine.core.errors import UserError
 from stages.generate import Parameters
 from stages.generate.cleaner import Cleaner
 from stages.generate.cleaning.rule import Texts
 from stages.generate.layout import UNPAIRED
 from stages.generate.prompting import Example, Examples, Prompt, Prompting, example_answer
 from stages.generate.question import Answer, Question, Tally
-from stages.generate.selection import Located, Row
+from stages.generate.selection import Located, Row, lacking
 from stages.generate.subjects import Subject, Subjects
 from stages.process.hashing import content_hash
 from stages.process.job import Job, Metrics
@@ -290,5 +290,5 @@ def _unfit(draft: Draft, completion: str) -> str | None:
 
 def _carried(subject: Subject, name: str) -> object:
     if name not in subject.row:
-        raise UserError(f"this row has no column '{name}' (carry)", subject.where, did_you_mean(name, subject.row))
+        raise UserError(f"this row has no column '{name}' (carry)", subject.where, lacking(name, subject.row))
     return subject.row[name]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from pathlib import Path
 
-from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError
 from stages.generate import Parameters
 from stages.generate.prompts import FewShot, TemplateFile
-from stages.generate.selection import Row
+from stages.generate.selection import Row, lacking
 from stages.generate.teachers.gold import gold_texts
 from stages.process.hashing import choice, content_hash
 from stages.process.job import Job
@@ -47,8 +47,8 @@ class Prompting:
 
 def _template(given: str | TemplateFile, name: str, job: Job, role: str) -> Template:
     if isinstance(given, str):
-        return Template(given, name)
-    return Template(_read(job.inputs[role]), given.file)
+        return Template(given, name, lacking)
+    return Template(_read(job.inputs[role]), given.file, lacking)
 
 
 def _read(path: Path) -> str:
@@ -104,7 +104,7 @@ def _first_of_each(candidates: Iterable[Example]) -> Iterator[Example]:
 def example_answer(few_shot: FewShot, row: Row, where: Location) -> str | None:
     """The answer of ROW as an example, None if it has none; raises UserError if the column is missing or not text."""
     if few_shot.answer not in row:
-        raise UserError(f"this row has no column '{few_shot.answer}' (few_shot.answer)", where, did_you_mean(few_shot.answer, row))
+        raise UserError(f"this row has no column '{few_shot.answer}' (few_shot.answer)", where, lacking(few_shot.answer, row))
     value = row[few_shot.answer]
     if is_empty(value):
         return None

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 
-from engine.core.errors import Location, UserError, did_you_mean
-from stages.generate.selection import Column, Located, Row, Sample, Selection
+from engine.core.errors import Location, UserError
+from stages.generate.selection import Column, Located, Row, Sample, Selection, lacking
 from stages.process.hashing import content_hash, fraction
 from stages.rows.strict_json import parse, type_name, unwritable
 from stages.rows.text import shorten
@@ -35,7 +35,7 @@ class Selected:
         from stages.rows.templates import Expression
 
         made = [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in self.selection.columns.items()]
-        keep = Expression(self.selection.where, FILTER) if self.selection.where else None
+        keep = Expression(self.selection.where, FILTER, self._guarded) if self.selection.where else None
         left = self.selection.limit
         for where, given in source:
             self.rows_in += 1
@@ -47,6 +47,11 @@ class Selected:
             left = None if left is None else left - 1
             if left == 0:  # before reading the next row: remote rows are expensive
                 return
+
+    def _guarded(self, field: str, row: Row) -> str | None:
+        """A hint for ROW, which lacks a FIELD of `where`: the expression for a source of which some rows lack it."""
+        kept = f"{field} is defined" + (f" and ({self.selection.where})" if self.selection.where != field else "")
+        return lacking(field, row, f"write: where = {json.dumps(kept, ensure_ascii=False)}")
 
     def _share(self, rows: Iterable[Located], sample: Sample, share: float) -> Iterator[Located]:
         for where, row in rows:
@@ -79,7 +84,7 @@ class _Made:
 
         self.name, self.column = name, column
         # A column such as `section text` or `a-b` is not an expression, or a different one: exact names take precedence.
-        self._expression = Expression(column.of, COLUMN.format(name)) if not _is_plain(column.of) else None
+        self._expression = Expression(column.of, COLUMN.format(name), _defaulted) if not _is_plain(column.of) else None
 
     def value(self, row: Row, where: Location) -> object:
         """The value for ROW; raises UserError if its source is missing or cannot be converted."""
@@ -89,13 +94,18 @@ class _Made:
             found = self._expression.value(row, where)
         else:
             why = _no_expression(self.column.of)
-            hint = f"it is not a valid expression either: {why}" if why else did_you_mean(self.column.of, row)
+            hint = f"it is not a valid expression either: {why}" if why else _defaulted(self.column.of, row)
             raise UserError(f"{COLUMN.format(self.name)} uses column '{self.column.of}', which this row does not have", where, hint)
         if found is not None and self.column.type is not None:
             return _converted(found, self.column.type, self.name, where)
         if why := unwritable(found):
             raise UserError(f"{COLUMN.format(self.name)} is {why}", where, f"it is computed from: {self.column.of}")
         return found
+
+
+def _defaulted(field: str, row: Row) -> str | None:
+    """A hint for ROW, which lacks a FIELD that a new column is computed from."""
+    return lacking(field, row, f'give it a value: {field} | default("")' if field.isidentifier() else None)
 
 
 def _is_plain(text: str) -> bool:

@@ -7,11 +7,23 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from engine.core.errors import Location, UserError
+from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.part import Need, Part, recipe
 
 Row = dict[str, object]
 Located = tuple[Location, Row]
+
+
+def lacking(column: str, row: Row, otherwise: str | None = None) -> str | None:
+    """A hint for ROW, which lacks COLUMN: the nearest column that it has, and what to do if only some rows lack it.
+
+    That is OTHERWISE; by default, a filter of the source.
+    """
+    near = did_you_mean(column, row)
+    # An expression cannot name a column such as `review body`.
+    if otherwise is None and column.isidentifier():
+        otherwise = f'leave these out: where = "{column} is defined" in the source'
+    return "; ".join([*([near] if near else []), *([f"if only some rows lack it, {otherwise}"] if otherwise else [])]) or None
 
 
 class Column(Part):

@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError
 from stages.generate import Parameters
 from stages.generate.layout import PREFERENCE, UNPAIRED
 from stages.generate.selecting import Selected
-from stages.generate.selection import Located, Row
+from stages.generate.selection import Located, Row, lacking
 from stages.process.hashing import canonical, content_hash
 from stages.process.job import Job
 from stages.process.progress import progress
@@ -132,7 +132,7 @@ class Subjects:
 
 def _value(row: Row, column: str, where: Location, purpose: str, hint: str) -> object:
     if column not in row:
-        raise UserError(f"this row has no column '{column}' to {purpose}", where, did_you_mean(column, row))
+        raise UserError(f"this row has no column '{column}' to {purpose}", where, lacking(column, row))
     if row[column] is None:
         raise UserError(f"column '{column}' is null, which is not a {purpose.split()[0]}", where, hint)
     return row[column]

@@ -17,11 +17,15 @@ Row = Mapping[str, object]
 _UNKNOWN_FIELD = re.compile(r"'(.+)' is undefined", re.DOTALL)
 
 
-class Template:
-    """A template, called NAME in messages; raises UserError if it is not valid Jinja."""
+Lacking = Callable[[str, Row], str | None]
+"""Writes a hint for a row that lacks a field, from both."""
 
-    def __init__(self, source: str, name: str) -> None:
-        self.source, self.name = source, name
+
+class Template:
+    """A template, called NAME in messages; raises UserError if it is not valid Jinja. LACKING writes the hint for rows without a field."""
+
+    def __init__(self, source: str, name: str, lacking: Lacking = did_you_mean) -> None:
+        self.source, self.name, self.lacking = source, name, lacking
         try:
             tree = _environment().parse(source)
             # Jinja detects unknown filters only during compilation.
@@ -42,10 +46,12 @@ class Template:
 
 
 class Expression:
-    """An expression, such as a filter over columns, called NAME in messages; raises UserError if it is not valid Jinja."""
+    """An expression, such as a filter over columns, called NAME in messages; raises UserError if it is not valid Jinja.
 
-    def __init__(self, source: str, name: str) -> None:
-        self.source, self.name = source, name
+    LACKING writes the hint for rows without a field."""
+
+    def __init__(self, source: str, name: str, lacking: Lacking = did_you_mean) -> None:
+        self.source, self.name, self.lacking = source, name, lacking
         try:
             self.fields = fields_of(_parsed_expression(source))
             self._value = _environment().compile_expression(source, undefined_to_none=False)
@@ -153,4 +159,4 @@ def _unknown(error: UndefinedError, asked: Template | Expression, row: Row, wher
     found = _UNKNOWN_FIELD.fullmatch(error.message or "")
     if not found:
         return UserError(f"{asked.name} uses a value that is undefined in this row: {error.message}", where, _shown(asked, error))
-    return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, did_you_mean(found[1], row))
+    return UserError(f"{asked.name} uses field '{found[1]}', which this row does not have", where, asked.lacking(found[1], row))

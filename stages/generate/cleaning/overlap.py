@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError
 from engine.core.part import recipe
 from stages.generate.cleaning.rule import Check, FilesOf, Rule
 from stages.generate.selecting import Selected
-from stages.generate.selection import Row
+from stages.generate.selection import Row, lacking
 from stages.generate.sources import Source
 from stages.rows.words import words
 
@@ -49,7 +49,7 @@ class Overlap(Rule):
     def _texts(self, row: Row, where: Location) -> Iterator[str]:
         for column in self.texts:
             if column not in row:
-                raise UserError(f"this row of the evaluation set has no column '{column}'", where, did_you_mean(column, row))
+                raise UserError(f"this row of the evaluation set has no column '{column}'", where, lacking(column, row))
         yield from _strings([row[column] for column in self.texts] if self.texts else list(row.values()))
 
 

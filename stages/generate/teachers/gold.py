@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
-from engine.core.errors import Location, UserError, did_you_mean
+from engine.core.errors import Location, UserError
 from engine.core.part import Part, recipe
 from stages.generate.question import Answer, Question, Tally
+from stages.generate.selection import lacking
 from stages.process.job import Job
 from stages.rows.strict_json import type_name
 
@@ -32,7 +33,7 @@ class Gold(Part):
     def _value(self, question: Question) -> object:
         row, where = question.row, question.where
         if self.column not in row:
-            raise UserError(f"this row has no column '{self.column}'", where, did_you_mean(self.column, row))
+            raise UserError(f"this row has no column '{self.column}'", where, lacking(self.column, row))
         return row[self.column]
 
 

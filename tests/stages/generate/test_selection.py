@@ -1,5 +1,7 @@
 """Columns, filters, limits and samples: what is used, what is counted, and what never moves."""
 
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +90,15 @@ def test_an_expression_that_is_none_says_why_beside_being_no_column():
 def test_a_filter_leaves_out_and_counts():
     found, selected = select(numbers(10), where="n % 3 == 0 and n > 0")
     assert found == [{"n": 3}, {"n": 6}, {"n": 9}] and selected.left_out == {"where": 7}
+
+
+@pytest.mark.parametrize("where", ["team", "team == 'a'", "stars > 1 and team", 'team | upper == "A"'])
+def test_the_hint_for_a_row_without_a_field_is_a_filter_that_leaves_it_out(where: str):
+    rows = [{"team": "a", "stars": 2}, {"stars": 3}, {"teem": "a", "stars": 3}]
+    with pytest.raises(UserError, match="where uses field 'team', which this row does not have") as caught:
+        select(rows, where=where)
+    given = tomllib.loads((caught.value.problems[0].hint or "").partition("write: ")[2])
+    assert select(rows, **given)[0] == rows[:1]
 
 
 def test_a_limit_stops_reading_after_the_last_row_that_is_used():
