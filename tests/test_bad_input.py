@@ -112,6 +112,7 @@ def test_one_step_name_with_two_meanings(workspace):
     (workspace / "specs/toy2.toml").write_text(SPEC.replace('name = "toy"', 'name = "toy2"').replace("Say", "Tell"))
     done = engine(workspace, "compile")
     refused(done, "two different steps are named 'generate-answer'", "they differ in prompts", "specs/toy.toml:9", "specs/toy2.toml:9")
+    assert "rename the task of one of them: [tasks.NAME]" in done.stderr
     assert not (workspace / "dvc.yaml").exists()
 
 

@@ -9,7 +9,6 @@ from engine.core.errors import Location, Problem, UserError, did_you_mean
 from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
-from stages import tokenize
 from stages.tokenize.pairs import unfit
 from stages.train.methods import Method
 
@@ -239,10 +238,19 @@ def _text(parameters: Part) -> str:
     return parameters.model_dump_json(serialize_as_any=True)
 
 
+_MODEL = 'set model.name = "..." in one of them'
+_NAMED_BY = {
+    **dict.fromkeys(("initialize", "dequantise", "fetch", "rescale"), _MODEL),
+    **dict.fromkeys(("generate", "split"), "rename the task of one of them: [tasks.NAME]"),
+    "pair": "rename one of them: [pairs.NAME]",
+    "tokenize": 'set tokenization.name = "..." in one of them',
+}
+"""What names the steps of a kind, where that is not the experiment, whose name is unique: what to change if two have one name."""
+
+
 def _clash(one: Step, other: Step, difference: str) -> Problem:
-    hint = "rename one of them, or set the value in a part that both specs extend"
-    if one.kind is tokenize.KIND:
-        hint = 'set tokenization.name = "..." in one of them, or set the value in a part that both specs extend'
+    way = _NAMED_BY.get(one.kind.name, "rename one of them")
+    hint = f"{way}, or set the value in a part that both specs extend"
     return Problem(
         f"two different steps are named '{one.name}': they differ in {difference}; the other is defined at {one.origin}", other.origin, hint
     )

@@ -1,6 +1,6 @@
 """Validates documents; turns pydantic's errors into messages, each with the location of the key or value at fault."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
@@ -97,10 +97,28 @@ def validated(document: Node, files: tuple[str, ...], part: type[P]) -> P:
     except ValidationError as error:
         found = problems(error.errors(), document, part)
     paths = {path for path, _ in found}
-    found += [(path, problem) for path, problem in reference_problems(document) if path not in paths]
+    others = [*_forgotten(document, part), *reference_problems(document)]
+    found += [(path, problem) for path, problem in others if path not in paths]
     if value is None or found:
         raise UserError(sorted((problem for _, problem in found), key=lambda problem: _place(problem, files)))
     return value
+
+
+_TOGETHER = ("mixture", "training")
+"""Sections of which neither may stand without the other."""
+
+
+def _forgotten(document: Node, part: type[Part]) -> Iterator[tuple[Key, Problem]]:
+    """The section that is missing beside the one of `_TOGETHER` that is there.
+
+    The model of a spec has this rule too, but pydantic tries it only where all sections are valid by themselves.
+    """
+    missing = [name for name in _TOGETHER if name in part.model_fields and name not in document.content]
+    if len(missing) == 1 and not get_close_matches(missing[0], document.content.keys() - part.model_fields.keys()):
+        yield (
+            (missing[0],),
+            Problem(f"missing section [{missing[0]}]", document.key, f"{missing[0]}: {part.model_fields[missing[0]].description}"),
+        )
 
 
 def _place(problem: Problem, files: tuple[str, ...]) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Every sort of mistake: what is said, where the caret stands, and the hint."""
 
 import re
+from itertools import combinations
 from typing import Self, get_args
 
 import pytest
@@ -322,6 +323,18 @@ def test_no_message_speaks_python_or_pydantic(mistake, fails, valid):
 def test_a_missing_section_is_shown_at_the_file(fails, valid):
     (problem,) = fails(valid.replace('[mixture]\ntasks = ["headline"]\n', ""))
     assert str(problem) == "error: missing section [mixture]\n  --> specs/a.toml\n  hint: mixture: The tasks to train on."
+
+
+SECTIONS = ("experiment", "model", "tasks", "mixture", "training")
+
+
+@pytest.mark.parametrize("missing", [names for count in range(1, 6) for names in combinations(SECTIONS, count) if names != SECTIONS[3:]])
+def test_all_missing_sections_are_told_at_once(missing, fails, valid):
+    parts = re.split(r"^(?=\[)", valid, flags=re.MULTILINE)
+    found = fails("".join(part for part in parts if not any(part.startswith((f"[{name}]", f"[{name}.")) for name in missing)))
+    told = {problem.what.removeprefix("missing section ").strip("[]") for problem in found}
+    # Without both a mixture and a training, the model is evaluated as it is.
+    assert told == set(missing) - (set(SECTIONS[3:]) if set(SECTIONS[3:]) <= set(missing) else set())
 
 
 def test_two_rules_at_once_are_shown_in_the_order_of_the_file(fails, valid):
