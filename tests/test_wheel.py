@@ -1,5 +1,7 @@
-"""The wheel holds one name of its own, and works beside a distribution that imports as `stages`."""
+"""The wheel holds one name of its own, works beside a distribution that imports as `stages`, and is all that the tutorial needs."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -75,3 +77,40 @@ def test_the_installed_tool_builds_beside_strangers_and_in_a_workspace_with_modu
     run(Path(sys.executable).parent / "dvc", "repro", "--force", "split-a")
     run("git", "add", "--all")
     assert str(tools) in run("git", "config", "--get", "merge.adapterbuild.driver").stdout
+
+
+def test_the_tutorial_leads_from_the_installed_tool_and_rows_to_an_adapter_without_a_network(tools: Path, tmp_path: Path):
+    page = (ROOT / "docs/tutorial.md").read_text("utf-8")
+    blocks = [(found[1], found[2]) for found in re.finditer(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    installing, beginning, building = (text for language, text in blocks if language == "sh")
+    assert "pip install adapterbuild" in installing.splitlines()
+    (spec,), (rows,), (said,) = ([text for language, text in blocks if language == wanted] for wanted in ("toml", "json", "text"))
+    head, _, content = spec.partition("\n")
+    examples = [json.loads(line) for line in rows.splitlines()]
+    texts = [*examples[:2], {"ticket": "The invoice has no date.", "team": "billing"}]
+    # As many rows as the page says, of which the third lacks what the page's third one lacks.
+    many = [texts[n % 3] | {"id": f"T{n}", "ticket": f"{texts[n % 3]['ticket']} {n}", "lang": "en"} for n in range(90)]
+    many[2] = examples[2]
+    (tmp_path / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    script = [
+        "set -e -o pipefail",
+        'engine() { command engine "$@" || { code=$?; [ "$1 $code" = "plan 2" ]; }; }  # 2: there is something to do',
+        beginning,
+        f"cat > {head.removeprefix('# ')} <<'END'\n{content}END",
+        building,
+    ]
+    environment = {key: value for key, value in dvc_environment().items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    environment |= {"PATH": f"{tools}:{dvc_environment()['PATH']}", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not [line for line in said.splitlines() if line not in done.stderr], done.stderr
+    (adapter,) = (tmp_path / "my-models/artifacts").glob("train-adapter/**/adapter_model.safetensors")
+    assert adapter.stat().st_size

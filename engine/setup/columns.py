@@ -79,7 +79,9 @@ class Column:
 
     @cached_property
     def is_id(self) -> bool:
-        """Whether it numbers the rows: different in each, ASCII, and without a space."""
+        """Whether it identifies rows or what they belong to: by its name, or different in each row, ASCII, and without a space."""
+        if list(_words(self.name))[-1:] in (["id"], ["uuid"], ["guid"]):
+            return True
         return self.different == len(self.texts) > 1 and all(text.isascii() and " " not in text for text in self.texts)
 
     @cached_property
@@ -201,7 +203,7 @@ def _asked(answer: Column, usable: Sequence[Column]) -> tuple[tuple[Column, ...]
     others = [column for column in usable if column is not answer]
     varied = [column for column in others if not column.is_constant]
     telling = [column for column in varied if not column.is_id] or varied
-    left_out = {c.name: "numbers the rows" if c in varied else "has only one value" for c in others if c not in telling}
+    left_out = {c.name: "is an identifier" if c in varied else "has only one value" for c in others if c not in telling}
     asked, kept = list[Column](), set(answer.values)
     for column in telling:
         left = kept - set(column.gaps)
