@@ -38,7 +38,7 @@ def plan(
         raise UserError(f"--fail-on must be run, got '{fail_on}'")
     from engine.build.pulling import Puller, pull_all
     from engine.cli import render
-    from engine.dvc import conflicts
+    from engine.dvc import conflicts, dvcfile
     from engine.dvc.remote import Remote
     from engine.plan.cost_memo import costs_of
     from engine.plan.decide import Action
@@ -70,7 +70,7 @@ def plan(
                 )
         if dvc:
             render.note("this is the plan of plain `dvc repro`; for that of `engine build`, run: engine plan")
-        if project.pipeline_is_stale:
+        if project.pipeline_is_stale and (project.root / dvcfile.PIPELINE).exists():
             render.warn("dvc.yaml is out of date; `engine build` updates it; before plain `dvc repro`, run: engine compile")
         render.plan(selected.title, decided, costs)
         if names := acceptable(decided):

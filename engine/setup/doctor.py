@@ -56,7 +56,7 @@ def _findings(root: Path) -> Iterator[Finding]:
         yield Finding("git", False, "not found on PATH: install git")
         return
     repository = git.has_repository(root)
-    yield Finding("git repository", repository, "found" if repository else "not found: run git init")
+    yield Finding("git repository", repository, "found" if repository else f"not found: run engine init {root}")
     yield _author(root)
     inside = (root / ".dvc").is_dir()
     yield Finding("DVC repository", inside, ".dvc" if inside else f"not found: run engine init {root}")

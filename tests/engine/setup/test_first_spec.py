@@ -46,6 +46,8 @@ def test_rows_of_each_shape_become_specs_that_check_together(tmp_path: Path):
         assert made.spec in made.files and made.told[0].startswith(f"{shape}.jsonl: ") and told in made.told[0]
     done = engine(tmp_path, "check")
     assert done.returncode == 0 and f"{len(SHAPES)} specs OK" in done.stderr, done.stderr
+    planned = engine(tmp_path, "plan")
+    assert planned.returncode == 2 and "out of date" not in planned.stderr, "there is no dvc.yaml that could be"
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
