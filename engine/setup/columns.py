@@ -181,7 +181,7 @@ def choose(rows: Sequence[Mapping[str, Any]], file: str, lines: Sequence[Locatio
             return Chosen(column, why, others, asked, {**unusable, **left_out})
         if answer is not None:
             break
-    reasons = {**unusable, **not_learned} or dict.fromkeys((column.name for column in columns), "has no other column beside it")
+    reasons = {**unusable, **not_learned} or dict.fromkeys((column.name for column in columns), "is the only column")
     shown = "; ".join(f"{name} {why}" for name, why in reasons.items())
     raise UserError(
         f"no two columns of {file} could be a question and its answer: {', '.join(column.name for column in columns)}",

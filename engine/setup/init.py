@@ -131,7 +131,7 @@ def _brought(folder: Path, data: Path, place: str) -> list[str]:
 
 
 def _spec_for(folder: Path, data: Path, place: str, answer: str | None) -> "FirstSpec":
-    """A spec for DATA that stands beside those of the workspace FOLDER; raises UserError if one of them learns the same from PLACE."""
+    """A spec for DATA whose names no other spec of the workspace FOLDER has; raises UserError if one of them learns the same from PLACE."""
     from engine.setup.first_spec import spec_for
 
     if not any(folder.glob("specs/*.toml")):

@@ -48,7 +48,7 @@ class Selected:
             if left == 0:  # before reading the next row: remote rows are expensive
                 return
 
-    def _guarded(self, field: str, row: Row) -> str | None:
+    def _guarded(self, field: str, row: Mapping[str, object]) -> str | None:
         """A hint for ROW, which lacks a FIELD of `where`: the expression for a source of which some rows lack it."""
         kept = f"{field} is defined" + (f" and ({self.selection.where})" if self.selection.where != field else "")
         return lacking(field, row, f"write: where = {json.dumps(kept, ensure_ascii=False)}")
@@ -103,7 +103,7 @@ class _Made:
         return found
 
 
-def _defaulted(field: str, row: Row) -> str | None:
+def _defaulted(field: str, row: Mapping[str, object]) -> str | None:
     """A hint for ROW, which lacks a FIELD that a new column is computed from."""
     return lacking(field, row, f'give it a value: {field} | default("")' if field.isidentifier() else None)
 

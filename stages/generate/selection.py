@@ -1,6 +1,6 @@
 """What every source has: which of its rows and columns are used; and what sources that read files have: one, several, or a pattern."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ Row = dict[str, object]
 Located = tuple[Location, Row]
 
 
-def lacking(column: str, row: Row, otherwise: str | None = None) -> str | None:
+def lacking(column: str, row: Mapping[str, object], otherwise: str | None = None) -> str | None:
     """A hint for ROW, which lacks COLUMN: the nearest column that it has, and what to do if only some rows lack it.
 
     That is OTHERWISE; by default, a filter of the source.
