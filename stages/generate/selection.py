@@ -23,7 +23,9 @@ def lacking(column: str, row: Mapping[str, object], otherwise: str | None = None
     # An expression cannot name a column such as `review body`.
     if otherwise is None and column.isidentifier():
         otherwise = f'leave these out: where = "{column} is defined" in the source'
-    return "; ".join([*([near] if near else []), *([f"if only some rows lack it, {otherwise}"] if otherwise else [])]) or None
+    if otherwise is None:
+        return near
+    return f"{near}{'' if near.endswith('?') else ';'} if only some rows lack it, {otherwise}" if near else otherwise
 
 
 class Column(Part):

@@ -140,20 +140,25 @@ def test_a_group_is_the_columns_value(tmp_path, value, group):
     assert rows[0]["group"] == group
 
 
+def _lacking(name: str, near: str) -> str:
+    """The hint for a row without column NAME that has NEAR."""
+    return f"did you mean '{near}'? if only some rows lack it, leave these out: where = \"{name} is defined\" in the source"
+
+
 def test_a_missing_or_null_group_is_the_users_error(tmp_path):
     row = {"text": "a", "answer": "b", "page": None}
     missing = problem(tmp_path, [row], group_by="pages")
-    assert "no column 'pages'" in missing.what and missing.hint == "did you mean 'page'?" and missing.where.line == 1
+    assert "no column 'pages'" in missing.what and missing.hint == _lacking("pages", "page") and missing.where.line == 1
     assert "'page' is null" in problem(tmp_path, [row], group_by="page").what
 
 
 def test_errors_name_the_row_the_column_and_the_nearest_one(tmp_path):
     rows = [{"text": "a", "answer": "b"}, {"txt": "a", "answer": "b"}]
     found = problem(tmp_path, rows)
-    assert "field 'text'" in found.what and found.hint == "did you mean 'txt'?"
+    assert "field 'text'" in found.what and found.hint == _lacking("text", "txt")
     assert (found.where.file, found.where.line) == (str(tmp_path / "rows.jsonl"), 2)
     found = problem(tmp_path, rows, teacher=Gold(column="answers"))
-    assert "no column 'answers'" in found.what and found.hint == "did you mean 'answer'?" and found.where.line == 1
+    assert "no column 'answers'" in found.what and found.hint == _lacking("answers", "answer") and found.where.line == 1
 
 
 @pytest.mark.parametrize("listed", [False, True])
