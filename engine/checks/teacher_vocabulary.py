@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.core.errors import Problem, UserError
 from engine.core.graph import Graph, Step
 from stages import fetch, logits, vocabulary
-from stages.tokens.encoder import FAST
+from stages.tokens import FAST
 from stages.tokens.vocabularies import OTHER_VOCABULARY, difference, vocabulary_of
 
 
@@ -63,4 +63,4 @@ def _known(step: Step, prefix: str, graph: Graph, root: Path) -> _Known | None:
     if FAST not in paths:
         # A Python tokenizer, which only transformers can load.
         return None
-    return _Known(vocabulary_of(paths))
+    return _Known(vocabulary_of(paths[FAST]))

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from stages.models.forward import batches, open_for_inference, tensors
 from stages.models.weights import token_digest, weights_digest
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
+from stages.tokens import FAST
+from stages.tokens.encoder import Encoder
 from stages.tokens.files import Array, Tokens, memory_map
 from stages.tokens.top_logps import SHARD_BYTES, TopLogps, bytes_per_position, shard_name, shards
 from stages.tokens.vocabularies import OTHER_VOCABULARY, difference, size_of, vocabulary_digest, vocabulary_of
@@ -60,11 +63,19 @@ def run(parameters: Parameters, job: Job, shard_bytes: int = SHARD_BYTES) -> Met
 def _common_vocabulary(job: Job) -> dict[str, int]:
     """The vocabulary of teacher and student; raises UserError if they differ: the student's ids would mean other tokens to the teacher."""
     files = {whose: job.group(whose) for whose in ("student", "teacher")}
-    student, teacher = (vocabulary_of(files[whose]) for whose in ("student", "teacher"))
+    student, teacher = (_vocabulary(files[whose]) for whose in ("student", "teacher"))
     if found := difference(student, teacher):
         where = Location(str(next(iter(files["teacher"].values()))))
         raise UserError(f"the teacher's vocabulary is not the student's: {found}", where, OTHER_VOCABULARY)
     return student
+
+
+def _vocabulary(files: Mapping[str, Path]) -> dict[str, int]:
+    """The id of each token of the tokenizer in FILES, by name; one that is written in Python is loaded."""
+    if FAST in files:
+        return vocabulary_of(files[FAST])
+    found: dict[str, int] = Encoder.open(files).tokenizer.get_vocab(with_added_tokens=True)
+    return found
 
 
 def _write(parameters: Parameters, model: Any, size: int, tokens: Tokens, job: Job, split: str, shard_bytes: int) -> Metrics:

@@ -1,1 +1,4 @@
 """Tokenizers, token ids, and token files."""
+
+FAST = "tokenizer.json"
+"""The file of a tokenizer of the tokenizers library."""

@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Location, UserError
-from stages.tokens.encoder import FAST, Encoder
 
 OTHER_VOCABULARY = "choose a teacher with the student's tokenizer; from any other one, learn its answers: a task with a local teacher"
 """What to do where teacher and student have different vocabularies."""
 
 
-def vocabulary_of(files: Mapping[str, Path]) -> dict[str, int]:
-    """The id of each token, added tokens included, of the tokenizer in FILES (by name); raises UserError if they are unusable.
+def vocabulary_of(path: Path) -> dict[str, int]:
+    """The id of each token, added tokens included, in a `tokenizer.json`; raises UserError if it is none.
 
-    A `tokenizer.json` is read as it is, without the tokenizers library, so that specs can be checked quickly.
+    It is read without the tokenizers library, so that specs can be checked quickly.
     """
-    if FAST not in files:
-        found: dict[str, int] = Encoder.open(files).tokenizer.get_vocab(with_added_tokens=True)
-        return found
-    path = files[FAST]
     try:
         description = json.loads(path.read_text("utf-8"))
         return _listed(description["model"]["vocab"]) | {token["content"]: token["id"] for token in description.get("added_tokens") or ()}
