@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
+from engine.cli.tables import wrapped
 from engine.core.errors import Problem, UserError, visible
 from engine.plan.cost_memo import Costs, Known, expected_seconds
 from engine.plan.decide import Action, Decision, Plan, Reason
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 JSON_VERSION = 1
 """The version of what `--json` prints, for all commands: raised when a key is removed, renamed, or means something else."""
-# A pipe or a file has no width: its lines are not wrapped.
 _UNBOUNDED = 10_000
 _STYLES = {Action.KEEP: "dim", Action.RESTORE: "cyan", Action.RUN: "bold yellow", Action.MAYBE: "yellow"}
 _MODULES_NAMED = 3
@@ -43,7 +43,12 @@ def _console(stderr: bool) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _UNBOUNDED)
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _columns())
+
+
+def _columns() -> int:
+    """The width of stdout; a pipe or a file has none, and its lines are not wrapped, unless COLUMNS is set."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal() else _UNBOUNDED
 
 
 def out() -> "Console":
@@ -113,7 +118,7 @@ def configuration(value: Any) -> None:
 
 def plan(title: str, decided: Plan, costs: Costs) -> None:
     """Print the plan as a tree: action, step, and its reasons or sizes; then a summary line."""
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else _UNBOUNDED
+    columns = _columns()
     width = max((len(d.name) for d in decided.decisions), default=0) + 2
     last = len(decided.decisions) - 1
     lines: list[Line] = [[(title, "bold")]]
@@ -136,26 +141,11 @@ def _branch(decision: Decision, known: Known, width: int, columns: int, is_last:
         remarks.append([(" · ".join(sizes), "dim")])
     beside = columns - 3 - 9 - width >= _NARROWEST
     indent = 9 + width if beside else 2
-    found = [line for remark in remarks for line in _wrapped(remark, columns - 3 - indent)]
+    found = [line for remark in remarks for line in wrapped(remark, columns - 3 - indent)]
     style, more = _STYLES[decision.action], "   " if is_last else "│  "
     head: list[Span] = [("└─ " if is_last else "├─ ", "dim"), (f"{decision.action:<9}{decision.name:<{width if beside else 0}}", style)]
     below = found[1:] if beside else found
     return [[*head, *(found[0] if beside and found else ())], *([(more + " " * indent, "dim"), *line] for line in below)]
-
-
-def _wrapped(line: Line, width: int) -> list[list[Span]]:
-    """LINE wrapped between words to WIDTH columns."""
-    if sum(len(text) for text, _ in line) <= width:
-        return [list(line)]
-    lines: list[list[Span]] = [[]]
-    used = 0
-    for word, style in ((word, style) for text, style in line for word in text.split(" ") if word):
-        if used and used + 1 + len(word) > width:
-            lines.append([])
-            used = 0
-        lines[-1].append((f" {word}" if used else word, style))
-        used += len(word) + bool(used)
-    return lines
 
 
 def _time(known: Known, action: Action) -> list[str]:
@@ -240,30 +230,18 @@ class LiveStatus:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:
-    """Print a table to stdout; columns of numbers are right-aligned, except the first."""
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
+    """Print a table to stdout; no text is lost in a narrow terminal."""
+    from engine.cli.tables import laid_out
 
-    rows = [tuple(map(visible, row)) for row in rows]
-    view = Table(title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
-    for number, column in enumerate(columns):
-        numeric = all(_NUMBER.fullmatch(row[number]) for row in rows)
-        whole = max(map(len, (row[number] for row in rows)), default=0) if numeric else None  # a number is never split
-        view.add_column(column, justify="right" if number and numeric and rows else "left", overflow="fold", min_width=whole)
-    for row in rows:
-        view.add_row(*(escape(cell) for cell in row))
-    _console(False).print(view)
-
-
-_NUMBER = re.compile(r"([+-]?[\d.,]+|< [\d.]+|\[[^]]*\])?( \[[^]]*\])?( [*~ ])?|–")
-"""A number with its interval and mark, an interval, or nothing."""
+    shown = [tuple(map(visible, row)) for row in rows]
+    _print(laid_out(visible(title), columns, shown, caption, _columns()))
 
 
 def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether a table fits into the terminal; anything fits where there is none."""
-    widths = (max(map(len, column)) for column in zip(columns, *rows, strict=True))
-    return not sys.stdout.isatty() or sum(width + 2 for width in widths) + 2 <= shutil.get_terminal_size().columns
+    """Whether the rows of a table are lines in this terminal; anything fits where there is none."""
+    from engine.cli.tables import side_by_side
+
+    return side_by_side(columns, rows, _columns())
 
 
 def sentence(said: str) -> None:

@@ -1,12 +1,14 @@
-"""The plan on narrow terminals and on pipes: nothing is lost, nothing runs over the edge, names stay beside their reasons."""
+"""Plans and tables on narrow terminals and on pipes: nothing is lost, nothing runs over the edge, names stay beside their reasons."""
 
 import io
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import render
+from engine.cli.tables import laid_out, room_of, wrapped
 from engine.cli.values import command_of
 from engine.core.errors import Location
 from engine.plan.cost_memo import Costs
@@ -23,11 +25,44 @@ def text(line: render.Line) -> str:
 @given(st.lists(st.tuples(WORDS, st.sampled_from(["", "dim"])), min_size=1, max_size=4), st.integers(9, 60))
 def test_wrapping_keeps_every_word_in_its_style_and_no_line_is_too_long(pieces: list[tuple[list[str], str]], width: int):
     line = [(" ".join(words) + " ", style) for words, style in pieces]
-    wrapped = render._wrapped(line, width)
-    assert [word for one in wrapped for word in text(one).split()] == [word for words, _ in pieces for word in words]
-    assert all(len(text(one).rstrip()) <= width for one in wrapped)
-    styles = [style for one in wrapped for piece, style in one for _ in piece.split()]
+    lines = wrapped(line, width)
+    assert [word for one in lines for word in text(one).split()] == [word for words, _ in pieces for word in words]
+    assert all(len(text(one).rstrip()) <= width for one in lines)
+    styles = [style for one in lines for piece, style in one for _ in piece.split()]
     assert styles == [style for words, style in pieces for _ in words]
+
+
+SENTENCES = WORDS.map(" ".join)
+SINGLE = ["", "+0.94", "0.94 [0.91, 0.96] *", "< 0.001", "–", "答えは値段", "artifacts/" + "d" * 40]
+CELLS = st.one_of(SENTENCES, st.sampled_from(SINGLE))
+
+
+@given(st.data(), st.integers(1, 12), st.integers(60, 200))
+def test_a_table_loses_no_word_at_any_width_and_no_line_is_too_long_or_ends_in_blanks(data: st.DataObject, columns: int, width: int):
+    named = data.draw(st.lists(SENTENCES, min_size=columns, max_size=columns))
+    rows = data.draw(st.lists(st.lists(CELLS, min_size=columns, max_size=columns), min_size=1, max_size=4))
+    lines = [text(line) for line in laid_out("a title", named, rows, "what the " + "long " * 30 + "footnote says", width)]
+    shown = Counter(" ".join(lines).split())
+    assert not Counter(word for row in rows for cell in row for word in cell.split()) - shown
+    assert {"a", "title", "says"} < shown.keys() and shown["long"] == 30
+    assert all(room_of(line) <= width and line == line.rstrip() for line in lines)
+    named_all = {word for column in named[1:] for word in column.split()}
+    assert named_all <= shown.keys() or any(not cell for row in rows for cell in row)
+
+
+@pytest.mark.parametrize("columns", [80, 120, None])
+def test_a_number_stays_beside_its_interval_and_a_pipe_has_the_width_that_it_is_given(
+    columns: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", str(columns)) if columns else monkeypatch.delenv("COLUMNS", raising=False)
+    names = ["experiment", "trained on it", "compared with", "difference", "interval", "p (Holm)", "significant", "remark"]
+    row = ["lora-support", "yes", "base", "+0.21", "[-0.28, +0.28]", "< 0.001", "yes", "the longest of all the cells of this table"]
+    render.table("differences", names, [row, row])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("[-0.28, +0.28]" in line for line in lines) == sum("< 0.001" in line for line in lines) == 2
+    assert all(line == line.rstrip() for line in lines)
+    widest = max(map(len, lines))
+    assert widest <= columns if columns else widest > 120
 
 
 def long_plan() -> Plan:
@@ -58,7 +93,8 @@ def test_a_plan_fits_its_terminal(columns: int, monkeypatch: pytest.MonkeyPatch)
     assert "tokenize-task-3-tiny-falcon" in shown and "train-multitask-with-a-long-name" in shown
 
 
-def test_a_pipe_is_never_wrapped(capsys: pytest.CaptureFixture[str]):
+def test_a_pipe_is_never_wrapped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     decided = long_plan()
     render.plan("all specs", decided, Costs({d.name: NOTHING for d in decided.decisions}, (), ()))
     lines = capsys.readouterr().out.splitlines()

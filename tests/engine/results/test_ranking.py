@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cli import render
 from engine.core.errors import UserError
 from engine.results.ranking import Standing, headline, standings
 from engine.results.table import Result, chosen_metric, comparison_table, score_table, value_rows
@@ -120,17 +119,3 @@ def test_values_without_intervals_or_of_different_splits_are_not_ranked():
     assert headline([found[0], replace(found[1], split="validation")], "exact_match") == [
         "Not ranked: values of different splits are not comparable."
     ]
-
-
-@pytest.mark.parametrize("columns", [60, 80, 100])
-def test_no_number_of_a_table_is_split(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from rich.console import Console
-
-    monkeypatch.setattr(render, "_console", lambda stderr: Console(width=columns))
-    render.table(
-        "differences",
-        ["experiment", "difference", "interval"],
-        [["a-long-name-of-a-point-of-a-sweep" * 2, "-0.00089", "[-0.00102, -0.00077]"]],
-    )
-    said = capsys.readouterr().out
-    assert "-0.00089" in said and "[-0.00102, -0.00077]" in said
