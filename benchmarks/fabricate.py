@@ -24,6 +24,7 @@ from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.plan.decide import Decision
 from engine.plan.project import Project
+from stages.process.saved import Saved
 
 SHARED_STEPS = 7
 """generate, split and tokenize of two tasks, and initialize."""
@@ -157,7 +158,7 @@ class Silence:
     def decided(self, decision: Decision) -> None:
         """A step was kept or restored, or may start."""
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Step, resumes: Saved | None) -> None:
         """A step has started."""
 
     def ended(self, finished: Finished) -> None:

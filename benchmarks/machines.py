@@ -51,6 +51,7 @@ from engine.dvc.recording import Recorder
 from engine.dvc.remote import Remote
 from engine.jobs.sealed import Ended, ended_path, parse, path_of
 from engine.plan.project import Project
+from stages.process.saved import Saved
 from tests.stages.generate.chat_server import running
 from tests.support import processes, slurm
 
@@ -198,7 +199,7 @@ class Counting(Silence):
 
     runs: int = 0
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Step, resumes: Saved | None) -> None:
         """One more."""
         self.runs += 1
 

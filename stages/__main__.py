@@ -4,6 +4,7 @@ import sys
 
 from engine.core.errors import UserError, no_room
 from stages.process.job import PREEMPTED, Preempted
+from stages.process.progress import end_bars
 from stages.runner import run_step
 
 
@@ -19,7 +20,10 @@ def main(arguments: list[str]) -> int:
         )
         return 2
     try:
-        run_step(*arguments)
+        try:
+            run_step(*arguments)
+        finally:
+            end_bars()
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

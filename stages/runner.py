@@ -109,7 +109,9 @@ def _run(run: Run) -> None:
         metrics = _work(run, scratch)
         _check_code(run)
         _check_inputs(run, before)
-        measured = metrics.pop(MEASURED, {}) | {"seconds": round(time.monotonic() - clock, 3)}
+        measured = metrics.pop(MEASURED, {})
+        # Attempts that were stopped and left a checkpoint count.
+        measured |= {"seconds": round(time.monotonic() - clock + measured.get("earlier_seconds", 0.0), 3)}
         made = _move_into_place(run, metrics, before, started, measured)
         _keep_run(run, before)
     finally:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts.addresses import SHORTEST, matching, provenance_of
-from engine.core.digests import scratch_name
 from engine.core.errors import UserError
 from engine.core.graph import ARTIFACTS
 from engine.dvc import dvcfile
@@ -21,6 +20,7 @@ from engine.dvc.store import Store
 from engine.dvc.writing import remove
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
+from engine.plan.resuming import scratch_of
 
 # Every word that looks like an md5 counts, even in a file with conflict markers: keeping too much costs space, too little a result.
 _MD5 = re.compile(rb"\b[0-9a-f]{32}(?:\.dir)?(?![0-9a-zA-Z])")
@@ -181,10 +181,7 @@ def _resumes(name: str, planner: Planner, decisions: Iterable[Decision]) -> bool
     step = next((planner.graph[d.name] for d in decisions if match and d.name == match[1] and d.action in (Action.RUN, Action.MAYBE)), None)
     if step is None:
         return False
-    needs, unknown = planner.needs(step)
-    # The file that only orders `resolve` before the step is not one of its inputs.
-    read = {path: entry.md5 for path, entry in needs.items() if path != dvcfile.RESOLVED}
-    return bool(unknown) or name == scratch_name(step.name, planner.identities[step.name], read)
+    return scratch_of(step, planner) in (None, name)
 
 
 def _md5s(run: Record) -> set[str]:

@@ -26,8 +26,10 @@ from engine.dvc.recording import Recorder
 from engine.dvc.writing import replace_with
 from engine.plan.decide import Action, Decision, Planner
 from engine.plan.project import Project
+from engine.plan.resuming import resumes
 from engine.plan.takeover import take_over
 from stages.process.job import PREEMPTED
+from stages.process.saved import Saved
 
 
 class BuildDetached(Exception):
@@ -48,8 +50,8 @@ class View(Protocol):
     def decided(self, decision: Decision) -> None:
         """A step was kept or restored, or is ready to start."""
 
-    def started(self, step: Step) -> None:
-        """A step has started."""
+    def started(self, step: Step, resumes: Saved | None) -> None:
+        """A step has started; RESUMES is the checkpoint from which it goes on, if an earlier attempt has left one here."""
 
     def ended(self, finished: Finished) -> None:
         """A step has ended."""
@@ -92,7 +94,7 @@ def build(
         store = project.store()
         recorder = Recorder(project.root, store.hashes)
         resolve(project, store, recorder)
-        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, puller, share)
+        run = _Build(graph, store, Planner(graph, store, project.identities), recorder, executor, view, here, puller, share)
         try:
             run.go()
             _tell_loggers(project.root, run)
@@ -137,6 +139,7 @@ class _Build:
     recorder: Recorder
     executor: Executor
     view: View
+    here: bool
     puller: Puller | None = None
     share: Callable[[Sequence[Step]], None] | None = None
     unsettled: dict[str, set[str]] = field(default_factory=dict)
@@ -240,8 +243,9 @@ class _Build:
             step = self.graph.steps[heappop(min(heaps))]
             self._drop_damaged(step)
             self.read[step.name] = self._read_now(step)
+            resumes_here = resumes(self.recorder.root, step, self.planner) if self.here else None
             self.executor.start(step, self.read[step.name])
-            self.view.started(step)
+            self.view.started(step, resumes_here)
             started += 1
         self.executor.launch()
         self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))

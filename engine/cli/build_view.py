@@ -12,6 +12,8 @@ from engine.cli import render
 from engine.core.graph import Step
 from engine.plan.decide import Action, Decision
 from stages.process.job import PREEMPTED
+from stages.process.progress import seconds_left
+from stages.process.saved import Saved
 
 _LOG_LINES = 30
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 130, PREEMPTED)
@@ -43,6 +45,10 @@ class View:
         self.said = said
         self.done = 0
         self.running: dict[str, float] = {}
+        self.earlier: dict[str, float] = {}
+        """What earlier attempts of running steps took, in seconds."""
+        self.settled: set[str] = set()
+        """Steps that nothing waits for any more."""
         self.first: Sequence[tuple[str, str]] = ()
         self.undone = 0
         self.moving = render.LiveStatus(self.rows) if live else None
@@ -59,14 +65,19 @@ class View:
     @property
     def left(self) -> str:
         """How long the steps that are not done will take, as far as earlier runs tell; empty if nothing is known of them."""
-        now, unknown = time.time(), 0
+        now, unknown, most = time.time(), 0, 0.0
         seconds: dict[int, float] = defaultdict(float)
         for name, (once, at_once) in list(self.expected.items()):
-            unknown += once is None
-            # A step that takes longer than last time is about to end, as far as one can tell.
-            seconds[at_once] += max(0.0, (once or 0.0) - (now - self.running.get(name, now)))
+            since = self.running.get(name, now)
+            own = seconds_left(self.said(name, since)) if name in self.running else None
+            unknown += once is None and own is None
+            # What a running step says of itself counts. One that says nothing and takes longer than last time is about to end.
+            rest = max(0.0, (once or 0.0) - (now - since)) if own is None else own
+            seconds[at_once] += rest
+            most = max(most, rest)
         # The steps of which fewest run at once, such as trainings on one device, may take longer than all together.
         longest = max((sum(value for other, value in seconds.items() if other <= limit) / limit for limit in seconds), default=0.0)
+        longest = max(longest, most)
         parts = [f"about {render.duration(longest)} left"] if len(self.expected) > unknown else []
         return " + ".join([*parts, *([f"{unknown} never timed here"] if unknown else [])])
 
@@ -80,9 +91,13 @@ class View:
             for name, since in running[:_SHOWN]
         ]
         rows += [f"  {len(running) - _SHOWN} more running"] if len(running) > _SHOWN else []
-        waits = [f"{name} waits for {what}" for name, what in self.first]
+        waits = [self._waits(name, what) for name, what in self.first]
         more = self.undone - len(self.running) - len(waits)
         return [*rows, *([f"{' · '.join(waits)}{f' · {more} more waiting' if more > 0 else ''}"] if waits else [])]
+
+    def _waits(self, name: str, what: str) -> str:
+        left = [one for one in what.split(", ") if one not in self.settled]
+        return f"{name} waits for {', '.join(left)}" if left else f"{name} is starting"
 
     def waiting(self, first: Sequence[tuple[str, str]], undone: int) -> None:
         """FIRST are the next waiting steps, each with what it waits for; UNDONE is the number of steps that run or wait."""
@@ -92,14 +107,16 @@ class View:
         """A step was kept or restored, or is ready to start."""
         if decision.action is not Action.RUN:
             self.done += 1
+            self.settled.add(decision.name)
             self.expected.pop(decision.name, None)
         if decision.action is Action.RESTORE:
             render.step_line("restored", decision.name, f"{self.done} of {self.steps}")
 
-    def started(self, step: Step) -> None:
-        """A step has started."""
+    def started(self, step: Step, resumes: Saved | None = None) -> None:
+        """A step has started; RESUMES is the checkpoint from which it goes on."""
         self.running[step.name] = time.time()
-        render.step_line("run", step.name, step.description)
+        self.earlier[step.name] = resumes.seconds if resumes else 0.0
+        render.step_line("run", step.name, f"{step.description} · {resumes}" if resumes else step.description)
 
     def moved(self, step: Step) -> None:
         """An input of a step changed while it ran, so its result is discarded."""
@@ -110,8 +127,12 @@ class View:
         self.running.pop(finished.step.name, None)
         if finished.status == 0:
             self.done += 1
+            self.settled.add(finished.step.name)
             self.expected.pop(finished.step.name, None)
-            parts = (render.duration(finished.seconds), f"{self.done} of {self.steps}", self.left)
+            earlier = self.earlier.pop(finished.step.name, 0.0)
+            took = render.duration(finished.seconds + earlier)
+            took += f", {render.duration(earlier)} of it before it was stopped" if earlier else ""
+            parts = (took, f"{self.done} of {self.steps}", self.left)
             render.step_line("done", finished.step.name, " · ".join(part for part in parts if part))
             return
         if finished.status in _STOPPED:

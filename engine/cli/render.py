@@ -149,9 +149,10 @@ def _branch(decision: Decision, known: Known, width: int, columns: int, is_last:
 
 
 def _time(known: Known, action: Action) -> list[str]:
-    """The duration of the last run; for a training never timed on this machine, that it is unknown."""
+    """How long the step will take, from its last run; for a training never timed on this machine, that it is unknown."""
     if known["seconds"] and action is not Action.KEEP:
-        return [f"{duration(known['seconds'])} last time"]
+        expected, last = duration(known["seconds"]), duration(known["last_seconds"])
+        return [f"{last} last time" if expected == last else f"about {expected} ({last} last time)"]
     return ["time unknown"] if known["memory"] and action in (Action.RUN, Action.MAYBE) else []
 
 

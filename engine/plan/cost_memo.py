@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from engine.core import memo
 from engine.core.digests import canonical, digest
+from engine.core.graph import ARTIFACTS
 from engine.dvc import dvcfile, run_records
 from engine.dvc.disk import Disk
 from engine.dvc.dvcfile import Entry
@@ -51,6 +52,26 @@ class Traced(Disk):
 
 def costs_of(project: "Project", plan: Plan, store: Disk) -> Costs:
     """The costs of PLAN, which was made with STORE."""
+    return _less_what_is_saved(_costs(project, plan, store), project, plan, store)
+
+
+def _less_what_is_saved(costs: Costs, project: "Project", plan: Plan, store: Disk) -> Costs:
+    """COSTS with the checkpoints from which steps will resume, and without the time that these have taken; looked up each time."""
+    if not any((project.root / ARTIFACTS / "scratch").glob("*")):
+        return costs
+    from engine.plan.resuming import resuming
+
+    steps = dict(costs.steps)
+    for name, found in resuming(project.root, plan, project.graph, store, project.identities).items():
+        known = steps[name]
+        left = 1 - found.step / found.steps if found.steps else 1.0
+        state = {"step": found.step, "steps": found.steps, "seconds": found.seconds}
+        sizes = [*known["sizes"], str(found)]
+        steps[name] = {**known, "sizes": sizes, "resumes": state, "seconds": known["seconds"] and known["seconds"] * left}
+    return replace(costs, steps=steps)
+
+
+def _costs(project: "Project", plan: Plan, store: Disk) -> Costs:
     path = memo.memo_path(project.root, "costs")
     found = memo.load(path)
     key, of = _key(project, store), _steps(project, plan)

@@ -20,10 +20,12 @@ from stages import evaluate, export, generate, logits, mix, pair, predict, refer
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about a step: sizes as text, the seconds of the last run on this machine, and the estimate of a training."""
+    """Facts about a step: sizes as text, the seconds that it will take, and the estimate of a training."""
 
     sizes: tuple[str, ...] = ()
     seconds: float | None = None
+    """Those of the last run on this machine; of a training, for as many optimizer steps as it will take now."""
+    last_seconds: float | None = None
     parameters: int | None = None
     trainable_parameters: int | None = None
     estimate: Estimate | None = None
@@ -34,28 +36,31 @@ class Facts:
         return {
             "sizes": list(self.sizes),
             "seconds": self.seconds,
+            "last_seconds": self.last_seconds,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
             "memory": self.estimate.as_data() if self.estimate else None,
             "disk": self.estimate.disk if self.estimate else None,
             "asking": self.asking.as_data() if self.asking else None,
+            "resumes": None,
         }
 
 
 def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     """The facts about STEP: from its metrics if it is kept or restored, else from its inputs."""
-    seconds = _seconds(store.ran(step))
+    last = _seconds(store.ran(step))
     estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
         metrics = store.metrics(step.metrics)
-        return Facts(_sizes(step, metrics), seconds, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
+        return Facts(_sizes(step, metrics), last, last, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
     if step.kind is export.KIND:
         sizes = _expected_export(step, graph, plan, store)
     else:
         sizes = _expected_logits(step, graph, plan, store) if step.kind is logits.KIND else _expected(step, graph, store)
+    seconds = last * _as_many_steps(step, graph, store) if last else last
     if estimate is None:
-        return Facts(sizes, seconds)
-    return Facts((*sizes, *_cost(estimate)), seconds, estimate.parameters, estimate.trainable, estimate)
+        return Facts(sizes, seconds, last)
+    return Facts((*sizes, *_cost(estimate)), seconds, last, estimate.parameters, estimate.trainable, estimate)
 
 
 def with_requests(facts: Mapping[str, Facts], plan: Plan, graph: Graph, root: Path) -> dict[str, Facts]:
@@ -74,6 +79,16 @@ def _seconds(ran: RunRecord | None) -> float | None:
     machine = ran.machine
     here = machine.get("platform") == platform.platform() and machine.get("cores") == os.cpu_count()
     return ran.measured.get("seconds") if here else None
+
+
+def _as_many_steps(step: Step, graph: Graph, store: Store) -> float:
+    """How many times the optimizer steps of its last run a training will take; 1 if it may stop early, or one of both is not known."""
+    if not isinstance(step.parameters, train.Parameters):
+        return 1.0
+    if step.parameters.validation and step.parameters.validation.patience is not None:
+        return 1.0
+    before, now = store.metrics(step.metrics).get("steps"), _steps(step, graph, store)
+    return now[0] / before if now and before else 1.0
 
 
 def _cost(estimate: Estimate) -> tuple[str, ...]:
@@ -179,12 +194,16 @@ def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
     """Expected sizes as text: the shares of a mixture if its tasks' sizes are known, the optimizer steps of a training if its rows are."""
     if step.kind is mix.KIND:
         return expected_shares(step, graph, store)
-    if step.kind is not train.KIND:
-        return ()
+    found = _steps(step, graph, store) if step.kind is train.KIND else None
+    return (f"{found[0]:,} steps of {found[1]}",) if found else ()
+
+
+def _steps(step: Step, graph: Graph, store: Store) -> tuple[int, str] | None:
+    """The optimizer steps of a training, and what is in each; None if the rows of its mixture are not known yet."""
     order = graph[str(step.inputs["order"].producer)]
     parameters = order.parameters
     assert isinstance(parameters, mix.Parameters) and isinstance(step.parameters, train.Parameters)
     unit = "rows" if parameters.bin_tokens is None else "bins"
     rows = parameters.rows or store.metrics(order.metrics).get(unit)
     batch = step.parameters.global_batch.rows
-    return (f"{-(-rows // batch):,} steps of {batch} {unit}",) if isinstance(rows, int) else ()
+    return (-(-rows // batch), f"{batch} {unit}") if isinstance(rows, int) else None

@@ -1,6 +1,5 @@
 """What of a workspace runs now: its steps, their last lines of progress, and the losses of trainings so far."""
 
-import json
 import os
 import re
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from engine.core.graph import ARTIFACTS
 from engine.dvc.dvcfile import TEMPORARY
+from stages.process.saved import CHECKPOINTS, saved
 
 _STEP_FILES = f"{TEMPORARY}/adapterbuild"
 """Holds a lock of each step, with the process that runs it, and the log of each step that does not run in a terminal alone."""
@@ -65,22 +65,20 @@ def _log(root: Path, name: str, since: float) -> str:
 
 
 def _checkpoint(root: Path, name: str) -> Iterator[tuple[float, float]]:
-    """The losses in the header of the training's newest checkpoint (github.com/huggingface/safetensors: a length, then JSON)."""
-    files = [path for path in (root / _SCRATCH).glob(f"{name}-*/step-*.safetensors") if path.parent.name.rpartition("-")[0] == name]
+    """The losses in the training's newest checkpoint."""
+    folders = [path for path in (root / _SCRATCH).glob(f"{name}-*/{CHECKPOINTS}") if path.parent.name.rpartition("-")[0] == name]
     try:
-        with max(files, key=lambda path: path.stat().st_mtime).open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        curve = json.loads(header["__metadata__"]["state"])["progress"]["curve"]
-    except (OSError, ValueError, KeyError):
+        newest = saved(max(folders, key=lambda path: path.stat().st_mtime).parent)
+    except (OSError, ValueError):
         return  # none yet, or it was removed meanwhile
-    yield from ((float(step), point[0]) for step, point in enumerate(curve, 1))
+    yield from ((float(step), loss) for step, loss in enumerate(newest.losses if newest else (), 1))
 
 
 def stamp(root: Path) -> str:
     """A text that changes when a step starts, says something, writes a checkpoint, or ends, and when a spec changes."""
     folders = [root / _STEP_FILES, root / "metrics", root / "metrics/experiments", root / "plots", root / "specs"]
     files = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_file()]
-    files += [*(root / _SCRATCH).glob("*/step-*.safetensors"), root / "dvc.lock"]
+    files += [*(root / _SCRATCH).glob(f"*/{CHECKPOINTS}/step-*.safetensors"), root / "dvc.lock"]
     newest = 0
     for path in files:
         try:

@@ -27,6 +27,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
     # Child processes are confined to their own cores and must not inherit this process's.
     prepare_process(None if launch.is_needed(parameters) else parameters.threads)
+    from stages.process.saved import saved
     from stages.train.distributed.processes import put
     from stages.train.loop.record import write_curve
     from stages.train.loop.refusals import refuse_impossible
@@ -40,9 +41,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     for library in ("transformers.modeling_utils", *parameters.method.environment):
         import_module(library)
     before = held_memory(default_device())
+    earlier = found.seconds if (found := saved(job.scratch)) else 0.0
     started = time.monotonic()
     model, rows, result = _trained(parameters, job)
-    seconds = time.monotonic() - started
+    seconds = earlier + time.monotonic() - started
     if result.weights is not None:
         put(result.weights, model)
     model.eval()
@@ -51,8 +53,10 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     if job.plot:
         write_curve(result.curve, job.plot, tuple(result.curve[-1].measured()))
     metrics = _metrics(parameters, model, rows, result)
+    # All attempts, since the tokens are those of the whole training.
     speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
-    return metrics | {"_measured": speed | _memory(model, rows, result, before)}
+    before_it = {"earlier_seconds": earlier} if earlier else {}
+    return metrics | {"_measured": speed | before_it | _memory(model, rows, result, before)}
 
 
 def _serving(job: Job) -> Serving:

@@ -26,12 +26,16 @@ global_batch = { rows = 2 }
 @pytest.mark.long
 def test_a_build_that_is_preempted_says_so_and_goes_on_from_the_checkpoint(place: Place):
     place.write("specs/long.toml", spec("long", "a", more=LONG))
-    reached = [_preempted(place), _preempted(place)]
-    assert 0 < reached[0] < reached[1], "the second run went on where the first had stopped"
+    first, _ = _preempted(place)
+    plan = place.engine("plan", "train-long")
+    assert f"resumes at step {first:,} of 20,000" in plan.stdout
+    second, said = _preempted(place)
+    assert 0 < first < second, "the second run went on where the first had stopped"
+    assert f"resumes at step {first:,} of 20,000" in said
 
 
-def _preempted(place: Place) -> int:
-    """Build until the training takes steps, take the machine away as a scheduler does, and tell which step was saved."""
+def _preempted(place: Place) -> tuple[int, str]:
+    """Build until the training takes steps, and take the machine away as a scheduler does: the step that was saved, and what was said."""
     command = [sys.executable, "-m", "engine", "build", "train-long"]
     process = subprocess.Popen(command, cwd=place.root, env=dvc_environment(), stderr=subprocess.PIPE, text=True)
     live, deadline = place.root / "artifacts/live/train-long/metrics.json", time.monotonic() + 120
@@ -45,4 +49,4 @@ def _preempted(place: Place) -> int:
     assert "preempted after saving its state: train-long" in errors and "Traceback" not in errors
     live.unlink()
     (folder,) = place.root.glob("artifacts/scratch/train-long-*/checkpoints")
-    return max(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*"))
+    return max(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*")), errors

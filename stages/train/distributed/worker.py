@@ -59,10 +59,11 @@ def _job(fields: dict[str, Any]) -> Job:
 
 
 def _work(folder: Path, parameters: Parameters, job: Job, micro_rows: int | None, mark: str) -> None:
+    from stages.process.saved import CHECKPOINTS
     from stages.train.distributed.disks import Disks
     from stages.train.loop.checkpoints import write_whole
     from stages.train.loop.division import Share
-    from stages.train.loop.training import CHECKPOINTS, default_device, matter, work
+    from stages.train.loop.training import default_device, matter, work
 
     device = default_device(int(os.environ["LOCAL_RANK"]))
     with _group(parameters, device) as (rank, count):

@@ -23,7 +23,6 @@ class Pace:
 
     tokens_per_second: float
     supervised_tokens_per_second: float
-    seconds_left: float
 
 
 class Clock:
@@ -37,7 +36,7 @@ class Clock:
         """The pace after STEP steps."""
         seconds = max(time.monotonic() - self._started, 1e-9)
         tokens, supervised = (sum(counts[self._start : step]) / seconds for counts in (self._tokens, self._supervised))
-        return Pace(tokens, supervised, seconds / max(1, step - self._start) * (len(self._tokens) - step))
+        return Pace(tokens, supervised)
 
 
 class ProgressLine:
@@ -50,17 +49,11 @@ class ProgressLine:
     def add(self, point: Point, pace: Pace) -> None:
         """Report one more step."""
         rates = f"learning rate {point.learning_rate:.2e}, {pace.tokens_per_second:.0f} tokens/s"
-        self._progress.update(1, f"loss {point.loss:.4f}, {rates}, {_duration(pace.seconds_left)} left")
+        self._progress.update(1, f"loss {point.loss:.4f}, {rates}")
 
     def close(self) -> None:
         """Print the final state."""
         self._progress.close()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass

@@ -48,6 +48,10 @@ class Progress:
     validations: list[Validated] = field(default_factory=list)
     micro_rows: int | None = None
     """Micro-batch size, in rows, found to fit into memory."""
+    steps: int | None = None
+    """Steps of the whole training; None in checkpoints of older versions."""
+    seconds: float = 0.0
+    """Wall time until the checkpoint, in all attempts; 0 in checkpoints of older versions."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The training loop: global batches in the mixture's order, gradients independent of their division, resumable at every step."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -53,6 +54,8 @@ class Trainer:
     batches: list[range] = field(init=False)
     supervised: list[int] = field(init=False)
     """Supervised tokens of each global batch."""
+    began: float = field(default_factory=time.monotonic)
+    """When this attempt began, on the monotonic clock."""
     progress: Progress = field(default_factory=Progress)
     curve: list[Point] = field(default_factory=list)
 
@@ -60,14 +63,15 @@ class Trainer:
         self.batches = global_batches(self.rows, self.parameters.global_batch.rows, self.parameters.global_batch.tokens)
         counts = self.rows.supervised()
         self.supervised = [int(counts[batch.start : batch.stop].sum()) for batch in self.batches]
-        self.progress.micro_rows = self.parameters.micro_batch
+        self.progress.micro_rows, self.progress.steps = self.parameters.micro_batch, len(self.batches)
         self.divergence = Divergence(self.rows.mismatched) if self.rows.mismatched else None
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Resume from CHECKPOINT, whose weights the model already has."""
         if checkpoint.states:
             self.processes.load(checkpoint.states)
-        self.progress = checkpoint.progress
+        self.progress = replace(checkpoint.progress, steps=len(self.batches))
+        self.began -= self.progress.seconds
         if self.parameters.micro_batch is not None:
             self.progress.micro_rows = self.parameters.micro_batch
         self.curve = [
@@ -124,6 +128,7 @@ class Trainer:
         """Write a checkpoint; collective over all processes."""
         weights, states = self.processes.weights(), self.processes.states()
         if self.processes.share.index == 0:
+            self.progress.seconds = round(time.monotonic() - self.began, 3)
             self.checkpoints.save(self.progress, weights, states)
 
     def _gradient(self, step: int) -> list[float]:

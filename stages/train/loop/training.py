@@ -1,5 +1,6 @@
 """The work of every process of a training: load rows, prepare the model, resume from the last checkpoint, train, validate."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +12,7 @@ import torch
 from stages.models.added_tokens import extend
 from stages.models.folders import count_parameters, longest_sequence
 from stages.process.job import Job
+from stages.process.saved import CHECKPOINTS
 from stages.train import Parameters
 from stages.train.distributed.processes import Processes, Replicated, put, trained
 from stages.train.logging.observer import Watcher
@@ -37,10 +39,6 @@ from stages.train.objectives.distill import Distill
 
 STOP = "stop"
 """File in the scratch folder with which the step's process asks the others to stop."""
-
-
-CHECKPOINTS = "checkpoints"
-"""Folder in the scratch folder for the training's state."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class Matter:
     model: Any
     rows: Rows
     validation: dict[str, Rows]
+    began: float
+    """When it began to be loaded, on the monotonic clock: the time of a training starts there."""
 
 
 def prepare(parameters: Parameters, inputs: Mapping[str, Path]) -> Any:
@@ -109,9 +109,10 @@ def open_rows(parameters: Parameters, job: Job, config: Any) -> tuple[Rows, dict
 
 def matter(parameters: Parameters, job: Job) -> Matter:
     """Model and rows of a training; raises UserError if they do not fit each other."""
+    began = time.monotonic()
     model = prepare(parameters, job.inputs)
     rows, validation = open_rows(parameters, job, model.config)
-    return Matter(model, rows, validation)
+    return Matter(model, rows, validation, began)
 
 
 def work(parameters: Parameters, job: Job, matter: Matter, share: Share, device: torch.device, micro_rows: int | None = None) -> Result:
@@ -155,6 +156,7 @@ def _trainer(parameters: Parameters, job: Job, matter: Matter, share: Share, dev
         StopRequest(job.scratch / STOP),
         Preference(objective, matter.rows) if isinstance(objective, PairObjective) else None,
         Distillation(objective, matter.rows) if isinstance(objective, Distill) else None,
+        matter.began,
     )
     lengths = matter.rows.lengths()
     trainer.watcher.tokens = [int(lengths[batch.start : batch.stop].sum()) for batch in trainer.batches]

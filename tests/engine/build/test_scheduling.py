@@ -20,6 +20,7 @@ from engine.core.workspace import Workspace
 from engine.dvc.dvcfile import Entry
 from engine.plan.decide import Action, Decision
 from engine.plan.project import Project
+from stages.process.saved import Saved
 from tests.engine.plan import test_decide as toys
 
 
@@ -133,25 +134,35 @@ def test_the_view_names_what_runs_and_what_the_next_steps_wait_for(project: Proj
     bar, running, waiting = view.rows()
     assert bar.endswith(" 0 of 20") and running == "  generate-task-0  1 s"
     assert waiting == "split-task-0 waits for generate-task-0 · train-run-00000 waits for a free device · 17 more waiting"
+    view.ended(Finished(project.graph["generate-task-0"], 0, 1.0))
+    assert view.rows()[-1].startswith("split-task-0 is starting · train-run-00000 waits for a free device")
     view.waiting([], 1)
-    assert len(view.rows()) == 2
+    assert len(view.rows()) == 1
 
 
 def test_the_view_says_how_long_it_will_take_and_what_each_step_says(project: Project, capsys):
     first, second, third = (project.graph[f"generate-task-{number}"] for number in range(3))
     expected = {first.name: (60.0, 2), second.name: (3600.0, 2), third.name: (None, 1)}
     view = View(4, live=False, expected=expected, said=lambda name, since: "90/200 rows" if name == first.name else "")
-    assert view.left == "about 30 min 30 s left + 1 never timed here", "two at once"
+    assert view.left == "about 1 h 0 min left + 1 never timed here", "two at once, but one of them takes an hour"
     view.started(first)
     assert view.rows()[1] == f"  {first.name}  1 s  90/200 rows"
     view.ended(Finished(first, 0, 50.0))
-    assert "done generate-task-0 50 s · 1 of 4 · about 30 min 0 s left" in " ".join(capsys.readouterr().err.split())
+    assert "done generate-task-0 50 s · 1 of 4 · about 1 h 0 min left" in " ".join(capsys.readouterr().err.split())
     view.decided(Decision(second.name, second.kind_name, Action.RESTORE))
     assert view.left == "1 never timed here" and view.rows()[0].startswith("█" * 12 + "░")
     view.ended(Finished(third, 0, 1.0))
     assert not view.left
     expected = {first.name: (60.0, 4), second.name: (100.0, 1), third.name: (120.0, 1)}
-    assert View(3, live=False, expected=expected).left == "about 3 min 40 s left", "trainings take turns on a device"
+    said = {first.name: "train: 30/90 steps, loss 1.5000, 1:05:00 left", third.name: "read c: 3/4 rows"}
+    view = View(3, live=False, expected=expected, said=lambda name, since: said.get(name, ""))
+    assert view.left == "about 3 min 40 s left", "trainings take turns on a device"
+    view.started(first)
+    assert view.left == "about 1 h 5 min left", "what a running step says counts, not what it took last time"
+    view.started(third, Saved(3, 4, 48.0, ()))
+    assert "run generate-task-2" in (shown := " ".join(capsys.readouterr().err.split())) and shown.endswith("resumes at step 3 of 4")
+    view.ended(Finished(third, 0, 20.0))
+    assert "done generate-task-2 1 min 8 s, 48 s of it before it was stopped" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_interrupted_training_is_not_said_to_be_lost(capsys):

@@ -158,6 +158,10 @@ def test_times_are_this_machines_own_or_unknown(graph, machine, seconds):
     assert facts.seconds == seconds
     assert _time(facts.as_data(), Action.RUN) == (["2 min 44 s last time"] if seconds else ["time unknown"])
     assert _time(facts.as_data(), Action.KEEP) == []
+    store.files["metrics/train-base.json"] = {"steps": 500}
+    facts = facts_of(base["train-base"], plan_of(base), base, store)
+    assert facts.last_seconds == seconds and facts.seconds == (seconds and 1.5 * seconds), "750 steps now"
+    assert _time(facts.as_data(), Action.RUN) == (["about 4 min 6 s (2 min 44 s last time)"] if seconds else ["time unknown"])
 
 
 def test_a_training_that_will_run_is_told_in_words(graph):

@@ -33,13 +33,13 @@ def test_a_build_is_watched_until_the_server_is_interrupted(tmp_path: Path):
     (tmp_path / "specs").mkdir()
     (tmp_path / "specs/toy.toml").write_text(toy())
     (tmp_path / "a.jsonl").write_text('{"word": "x"}\n' * 9)
-    steps, scratch = tmp_path / ".dvc/tmp/adapterbuild", tmp_path / "artifacts/scratch/train-toy-0123456789ab"
+    steps, scratch = tmp_path / ".dvc/tmp/adapterbuild", tmp_path / "artifacts/scratch/train-toy-0123456789ab/checkpoints"
     steps.mkdir(parents=True)
     (steps / "train-toy.lock").write_text(str(os.getpid()))
     (steps / "train-toy.log").write_text("train: 30/60 steps, loss 1.5000, learning rate 1.00e-03, 90 tokens/s, 0:10 left\n")
     (steps / "mix-toy.lock").write_text("not a process")
     scratch.mkdir(parents=True)
-    state = json.dumps({"progress": {"curve": [[4.0, 0.1, 1.0], [3.0, 0.1, 1.0]]}})
+    state = json.dumps({"progress": {"step": 2, "curve": [[4.0, 0.1, 1.0], [3.0, 0.1, 1.0]]}})
     save_file({"w": np.zeros(1)}, scratch / "step-00000002.safetensors", {"state": state})
 
     command = [sys.executable, "-m", "engine", "--workspace", str(tmp_path), "report", "--serve", "--port", "0"]

@@ -11,4 +11,3 @@ def test_the_pace_counts_from_the_step_that_was_resumed_at_and_no_padding():
     pace = clock.pace(6)
     assert pace.tokens_per_second == pytest.approx(20 / 2, rel=0.05)
     assert pace.supervised_tokens_per_second == pytest.approx(8 / 2, rel=0.05)
-    assert pace.seconds_left == pytest.approx(2.0, rel=0.05)

@@ -1,5 +1,6 @@
 """Killed at any moment and run again, a training leaves the very bytes of one that nobody disturbed."""
 
+import json
 import os
 import random
 import shutil
@@ -9,9 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from engine.core.errors import UserError
 from stages.process.job import Preempted
+from stages.process.saved import CHECKPOINTS, saved
 from stages.train import Checkpoints as Section
 from stages.train import GlobalBatch, Schedule, Validation
 from stages.train.body import run
@@ -126,6 +130,40 @@ def test_a_stopped_training_goes_on_with_the_same_bits(tmp_path, falcon, monkeyp
     assert {key: value for key, value in found.items() if key != "_measured"} == {
         key: value for key, value in expected.items() if key != "_measured"
     }
+
+
+def changed(job, **values):
+    """The newest checkpoint of JOB, with other values of its progress; None takes one out, as if an older version had written it."""
+    path = max((job.scratch / CHECKPOINTS).glob("step-*"))
+    with safe_open(path, "pt") as file:
+        state, tensors = json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    state["progress"] = {name: value for name, value in (state["progress"] | values).items() if value is not None}
+    save_file(tensors, path, {"state": json.dumps(state)})
+
+
+def test_the_time_of_a_training_is_that_of_all_its_attempts(tmp_path, falcon, monkeypatch):
+    chosen, job = settings(**CHOSEN), training_job(tmp_path, falcon, SIZES)
+    assert saved(job.scratch) is None
+    stop_after(monkeypatch, 5)
+    with pytest.raises(Preempted):
+        run(chosen, job)
+    assert str(saved(job.scratch)) == "resumes at step 5 of 16" and saved(job.scratch).seconds > 0
+    changed(job, seconds=None, steps=None)
+    assert str(saved(job.scratch)) == "resumes at step 5" and saved(job.scratch).seconds == 0
+    stop_after(monkeypatch, 2)
+    with pytest.raises(Preempted):
+        run(chosen, job)
+    assert (saved(job.scratch).step, saved(job.scratch).steps) == (7, 16)
+    changed(job, seconds=1000.0)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(Preempted):
+        run(chosen, job)
+    assert saved(job.scratch).seconds > 1000
+    changed(job, seconds=2000.0)
+    found = run(chosen, job)
+    measured = found["_measured"]
+    assert measured["training_seconds"] > measured["earlier_seconds"] == 2000
+    assert measured["tokens_per_second"] == round(found["tokens"] / measured["training_seconds"], 1)
 
 
 def test_early_stopping_and_the_best_weights_survive_a_stop(tmp_path, falcon, monkeypatch):
