@@ -41,6 +41,8 @@ class BuildPreempted(UserError):
 
 
 _NAMED_WAITS = 3
+_NO_MISTAKE = (0, 130, PREEMPTED)
+"""Exit statuses of steps whose inputs changed while they ran, that were interrupted, or that were preempted."""
 _SLOTS = {"cpu": "process"}
 
 
@@ -183,7 +185,11 @@ class _Build:
     def _failure(self) -> UserError:
         """The error that names the failed steps; BuildPreempted if all of them were preempted."""
         names = ", ".join(finished.step.name for finished in self.failed)
+        # Such a step has said what is wrong with data, specs or machine, and would say so again.
+        refused = any(finished.status not in _NO_MISTAKE and finished.status > 0 and not finished.lost for finished in self.failed)
         hint = "finished steps are kept; run the same command to resume"
+        if refused:
+            hint = "mend the error above, then run the same command: finished steps are kept"
         if all(finished.status == PREEMPTED for finished in self.failed):
             return BuildPreempted(f"preempted after saving its state: {names}", hint=hint)
         return UserError(f"{names} failed", hint=hint)

@@ -20,6 +20,8 @@ class Finished:
     log: Path | None = None
     elsewhere: str = ""
     """The machine that ran the step, whose outputs are in the cache; empty if they are in the workspace."""
+    lost: bool = False
+    """Whether it is not the step that failed, but the machines on which it was to run."""
 
 
 class Executor(Protocol):

@@ -284,7 +284,7 @@ class Distributed:
         self._cancel([running])
         if number >= _ATTEMPTS:
             self.say(f"{running.step.name}: {why}; given up after {number} attempts")
-            return Finished(running.step, 1, time.time() - running.submitted.began)
+            return Finished(running.step, 1, time.time() - running.submitted.began, lost=True)
         self.say(f"{running.step.name}: {why}; submitted again, from its last checkpoint in the store")
         (running.submitted,) = self._submit([_Sealed(running.step, running.job, running.needs, number + 1)])
         running.gone = None

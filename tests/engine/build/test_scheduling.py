@@ -31,6 +31,7 @@ class Room(Fabricator):
     jobs: int = 2
     draw: random.Random = field(default_factory=random.Random)
     fails: str = ""
+    status: int = 1
     running: list[Step] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     started: list[str] = field(default_factory=list)
@@ -51,7 +52,7 @@ class Room(Fabricator):
             super().start(step, {})
         self.ended.clear()
         self.done |= {step.name for step in ended}
-        return [Finished(step, int(step.name == self.fails), 0.0) for step in ended]
+        return [Finished(step, self.status if step.name == self.fails else 0, 0.0) for step in ended]
 
     def stop(self) -> list[Finished]:
         return self.wait() if self.running else []
@@ -116,9 +117,15 @@ def test_one_after_another_they_run_in_the_order_of_the_graph(project: Project):
 
 
 def test_after_a_failure_nothing_starts_and_the_next_build_goes_on(project: Project):
-    executor = room(project, jobs=2, fails="mix-run-00000", draw=random.Random(1))
-    with pytest.raises(UserError, match="mix-run-00000 failed"):
+    executor = room(project, jobs=2, fails="generate-task-0", status=-9)
+    with pytest.raises(UserError, match="generate-task-0 failed") as caught:
         build(project, project.graph, executor, Silence())
+    assert caught.value.problems[0].hint == "finished steps are kept; run the same command to resume", "it was killed"
+    kept = {d.name for d in project.plan().decisions if d.action is Action.KEEP}
+    executor = room(project, jobs=2, fails="mix-run-00000", draw=random.Random(1), done=kept)
+    with pytest.raises(UserError, match="mix-run-00000 failed") as caught:
+        build(project, project.graph, executor, Silence())
+    assert caught.value.problems[0].hint == "mend the error above, then run the same command: finished steps are kept"
     assert "train-run-00000" not in executor.started
     kept = {d.name for d in project.plan().decisions if d.action is Action.KEEP}
     assert kept == (executor.done - {"mix-run-00000"}) | {"resolve"}
