@@ -76,27 +76,34 @@ def _built(rows: Path | None, identity: str) -> dict[str, Any] | None:
 
 
 def tokens_of(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The tokens of ROW with their supervision; or why tokenize would leave the row out."""
+    """The tokens of ROW with their supervision; or why tokenize would leave the row out, or would fail at it."""
+    from stages.rows.rows import read_rows
     from stages.tokenize import body
+    from stages.tokenize.paired import PairTokenization
+    from stages.tokenize.tokenization import Tokenization
+    from stages.tokens.encoder import Encoder
     from stages.tokens.files import Tokens
 
     folder.mkdir()
     inputs = {role: Path(path) for role, path in request["inputs"].items()}
-    for split, rows in (("train", [row]), ("validation", [])):
-        inputs[split] = folder / f"{split}.jsonl"
-        write_rows(inputs[split], rows)
+    write_rows(folder / "train.jsonl", [row])
     parameters = tokenize.Parameters.model_validate(with_tuples(request["parameters"]))
     try:
-        metrics = body.run(parameters, Job(request["name"], inputs, folder, None, folder))
+        encoder = Encoder.open(Job(request["name"], inputs, folder, None, folder).group("tokenizer"))
+        body.refuse_tokenizer(parameters, encoder)
+        tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, inputs.get("chat_template"))
+        counts = body.write(tokenization, read_rows(folder / "train.jsonl"), folder / "train.safetensors")
     except UserError as error:
         problem = error.problems[0]
-        return {"no_tokens": f"{problem.what} ({problem.hint})" if problem.hint else problem.what}
+        return {"no_tokens": f"{problem.what} ({problem.hint})" if problem.hint else problem.what, "fails": True}
+    if not counts["rows_out"]:
+        return {"no_tokens": ", ".join(counts["left_out"]), "fails": False}
     found = Tokens.open(folder / "train.safetensors")
     rows_of_tokens = [
         _pieces(inputs["tokenizer/tokenizer.json"], [int(one) for one in ids], [bool(one) for one in supervised])
         for ids, supervised in map(found.row, range(len(found)))
     ]
-    return {"tokens": rows_of_tokens[0], "more_tokens": rows_of_tokens[1:], "notes": _notes(metrics["train"], parameters)}
+    return {"tokens": rows_of_tokens[0], "more_tokens": rows_of_tokens[1:], "notes": _notes(counts, parameters)}
 
 
 def _notes(counts: Mapping[str, Any], parameters: tokenize.Parameters) -> list[str]:
@@ -109,6 +116,8 @@ def _notes(counts: Mapping[str, Any], parameters: tokenize.Parameters) -> list[s
         notes.append(f"unrolled: one row per supervised turn, {unrolled['rows']} in total")
     notes += [f"not rendered: {part}" for part in counts.get("unrendered", {})]
     notes += [f"reasoning {what}: of {number} message{'s' * (number != 1)}" for what, number in counts.get("reasoning", {}).items()]
+    if counts.get("truncated"):
+        notes.append("truncated to the maximum length (tokenization.over_length)")
     notes += [f"part left out: {reason}" for reason in counts["left_out"]]
     return notes
 

@@ -24,23 +24,50 @@ COMPLETION_VARIABLE = "_ENGINE_COMPLETE"
 """The environment variable by which a shell asks what could come next."""
 
 
-def specs_like(context: typer.Context, incomplete: str) -> list[str]:
-    """The specs that begin with INCOMPLETE, for the shell's completion."""
+def _workspace(context: typer.Context) -> Any:
     from engine.core.workspace import Workspace
 
-    workspace = Workspace.at(context.find_root().params.get("workspace") or Path())
+    return Workspace.at(context.find_root().params.get("workspace") or Path())
+
+
+def _specs(context: typer.Context) -> Any:
+    """The workspace's specs; none while they have mistakes."""
+    from engine.core.errors import UserError
+    from engine.plan.project import Project
+
+    try:
+        return Project(_workspace(context)).specs
+    except UserError:
+        return ()
+
+
+def specs_like(context: typer.Context, incomplete: str) -> list[str]:
+    """The specs that begin with INCOMPLETE, for the shell's completion."""
+    workspace = _workspace(context)
     return [name for path in workspace.spec_paths() if (name := workspace.display(path)).startswith(incomplete)]
+
+
+def experiments_like(context: typer.Context, incomplete: str) -> list[str]:
+    """The experiments that begin with INCOMPLETE."""
+    return [spec.name for spec in _specs(context) if spec.name.startswith(incomplete)]
+
+
+def tasks_like(context: typer.Context, incomplete: str) -> list[str]:
+    """The tasks that begin with INCOMPLETE, of the spec or experiment that the command names; of all specs if it names none of them."""
+    specs = _specs(context)
+    named = str(context.params.get("spec") or context.params.get("target") or "")
+    meant = [spec for spec in specs if named in (spec.path, spec.name, spec.stem)] or specs
+    return [task for task in dict.fromkeys(task for spec in meant for task in spec.experiment.tasks) if task.startswith(incomplete)]
 
 
 def names_like(context: typer.Context, incomplete: str) -> list[str]:
     """The specs, experiments and steps that begin with INCOMPLETE; only specs while these have mistakes."""
     from engine.core.errors import UserError
-    from engine.core.workspace import Workspace
     from engine.plan.project import Project
 
     specs = specs_like(context, incomplete)
     try:
-        project = Project(Workspace.at(context.find_root().params.get("workspace") or Path()))
+        project = Project(_workspace(context))
         names = dict.fromkeys([spec.name for spec in project.specs] + [step.name for step in project.graph])
     except UserError:
         return specs

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from engine.cli.app import Json, app, load_project, names_like
+from engine.cli.app import Json, app, load_project, names_like, tasks_like
 
 
 @app.command()
@@ -18,7 +18,10 @@ def inspect(
         ),
     ],
     row: Annotated[int, typer.Argument(metavar="ROW", help="The index of the row in its token file, from 0.", min=0)] = 0,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help="A task of the mixture. Default: the first.", show_default=False)] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(autocompletion=tasks_like, metavar="TASK", help="A task of the mixture. Default: the first.", show_default=False),
+    ] = None,
     split: Annotated[Literal["train", "validation"], typer.Option(help="The split of the row.")] = "train",
     json: Json = False,
 ) -> None:

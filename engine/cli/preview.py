@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project, specs_like
+from engine.cli.app import Json, app, load_project, specs_like, tasks_like
 
 
 @app.command()
 def preview(
     spec: Annotated[Path, typer.Argument(autocompletion=specs_like, metavar="SPEC", help="A spec of the workspace.")],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of the spec.")],
+    task: Annotated[str, typer.Argument(autocompletion=tasks_like, metavar="TASK", help="A task of the spec.")],
     rows: Annotated[int, typer.Option("--rows", "-n", metavar="N", min=1, help="The number of rows to show.")] = 5,
     json: Json = False,
 ) -> None:

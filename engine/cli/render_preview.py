@@ -34,7 +34,8 @@ def _lines(row: Mapping[str, Any], colour: bool) -> Iterable[Text]:
         yield text(("left out: ", "bold yellow"), row["left_out"])
     yield from _texts(row)
     if "no_tokens" in row:
-        yield text(("left out of training: ", "bold yellow"), row["no_tokens"])
+        fails = ("the build fails at this row, unless it is a test row: ", "bold red")
+        yield text(fails if row["fails"] else ("left out of training: ", "bold yellow"), row["no_tokens"])
     if "tokens" in row:
         learned = sum(token["supervised"] for token in row["tokens"])
         for note_of in row.get("notes", ()):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.app import Json, app, load_project, specs_like
+from engine.cli.app import Json, app, load_project, specs_like, tasks_like
 from engine.core.errors import UserError
 
 
@@ -21,7 +21,10 @@ def pick(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Rank by one task. Default: the mean over all tasks.", show_default=False)
+        str | None,
+        typer.Option(
+            autocompletion=tasks_like, metavar="TASK", help="Rank by one task. Default: the mean over all tasks.", show_default=False
+        ),
     ] = None,
     highest: Annotated[bool, typer.Option("--max", help="Higher is better.")] = False,
     lowest: Annotated[bool, typer.Option("--min", help="Lower is better.")] = False,

@@ -29,6 +29,9 @@ def workspace(tmp_path: Path) -> Path:
         ("plan t", {"topic", "tokenize-a-tiny", "train-topic"}),
         ("verify to", {"topic", "tokenize-a-tiny"}),
         ("report --se", {"--serve"}),
+        ("preview specs/topic.toml a", {"a"}),
+        ("ask topic --task a", {"a"}),
+        ("chat topic --with t", {"topic"}),
     ],
 )
 def test_what_a_shell_offers(words: str, offered: set[str], workspace: Path, monkeypatch: pytest.MonkeyPatch):

@@ -62,6 +62,24 @@ def test_what_the_step_would_say_is_said(workspace):
     assert "has no task 'answre'" in said and "did you mean" in said
 
 
+@pytest.mark.parametrize(
+    ("policy", "fails", "said"),
+    [
+        ("error", True, "the build fails at this row, unless it is a test row: row "),
+        ("drop", False, "left out of training: longer than max_length"),
+        ("truncate_prompt_left", None, "note: truncated to the maximum length"),
+        ("split", None, "tokens of another row: "),
+    ],
+)
+def test_what_the_build_will_do_with_a_row_that_is_too_long_is_said(workspace, policy, fails, said):
+    spec = workspace / "specs/answer.toml"
+    tokens = f'[tokenization]\nmask = "full"\nmax_length = 20\nover_length = "{policy}"\n'
+    spec.write_text(f"{spec.read_text('utf-8')}\n{tokens}", "utf-8")
+    (row,) = look(workspace, TASK, "-n", "1")["rows"]
+    assert row.get("fails") is fails and ("no_tokens" in row) == (fails is not None)
+    assert said in engine(workspace, "preview", "specs/answer.toml", TASK, "-n", "1").stdout
+
+
 def test_a_template_file_is_checked_before_anything_runs(workspace):
     spec = workspace / "specs/answer.toml"
     spec.write_text(spec.read_text("utf-8").replace("prompts        = [", 'prompts        = [{ file = "ask.jinja" }, '), "utf-8")
