@@ -1,8 +1,8 @@
 """Answers to single questions, by the models of experiments, with the code of the predict step: `python -m stages.answering`.
 
 A process that loads models once and answers until its input ends. Both directions are lines of JSON. The first line in has `numerics`,
-`threads` and `models`; each model has a `name`, the `parameters` of predict, its `inputs` by role, and optionally a request for `tokenize`.
-It is answered by a `loading` event for each model, and `ready`.
+`threads` and `models`; each model has a `name`, the `parameters` of predict, its `inputs` by role, and optionally `limit_gives_way`,
+a request for `tokenize`, and the steps that generate the rows of `tasks`. It is answered by a `loading` event for each model, and `ready`.
 
 Each further line in is `{"ask": [question, ...]}`: questions to one model, with one sampling, that are generated as one batch. Lines out
 follow: `text` while an answer is generated, one `answer`, `left_out`, `error` or `failed` for each question as soon as it is complete, and
@@ -14,7 +14,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from engine.core.errors import Location, Problem, UserError
+from engine.core.errors import Location, UserError
 from engine.core.part import with_tuples
 from stages.chat.formats.plain import Plain
 from stages.predict import Parameters, TaskPrediction
@@ -37,6 +37,7 @@ from stages.rows.rows import Row, parse_row
 from stages.streaming import Answer, Enough, Interruption, Watcher
 
 if TYPE_CHECKING:
+    from stages.generate.body import Generation
     from stages.predict.exam import Question
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -50,13 +51,18 @@ class Entrant:
     parameters: Parameters
     inputs: Mapping[str, Path]
     tokenize: Mapping[str, Any] | None
+    tasks: Mapping[str, Mapping[str, Any]]
+    """The steps that generate the rows of tasks: a `name`, their `parameters` and their `inputs` by role."""
+    limit_gives_way: bool = False
+    """Whether an answer of which nobody has said how long it may be gets the room that its prompt leaves, up to the task's limit."""
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "Entrant":
         """The entrant that REQUEST describes."""
         parameters = Parameters.model_validate(with_tuples(request["parameters"]))
         inputs = {role: Path(path) for role, path in request["inputs"].items()}
-        return cls(request["name"], parameters, inputs, request.get("tokenize"))
+        tasks, gives_way = request.get("tasks", {}), bool(request.get("limit_gives_way"))
+        return cls(request["name"], parameters, inputs, request.get("tokenize"), tasks, gives_way)
 
     @property
     def job(self) -> Job:
@@ -104,6 +110,27 @@ class Entrant:
 
         found: tuple[int, ...] = self.asking.ends(self.inputs["model"], *adapter_folders(self.job, ""))
         return found
+
+    def row(self, task: str, given: Mapping[str, Any], where: Location) -> Row:
+        """The row GIVEN, with its own prompt, or with the one that TASK makes of its columns, as before an evaluation."""
+        if {"prompt", "messages"} & given.keys() or task not in self.tasks:
+            return parse_row(given, where, unanswered=True)
+        return parse_row(self._generation(task).question(given, where), where, unanswered=True)
+
+    def _generation(self, task: str) -> "Generation":
+        from stages import generate
+        from stages.generate.body import Generation
+
+        if task not in self._generations:
+            step = self.tasks[task]
+            inputs = {role: Path(path) for role, path in step["inputs"].items()}
+            parameters = generate.Parameters.model_validate(with_tuples(step["parameters"]))
+            self._generations[task] = Generation(parameters, Job(step["name"], inputs, Path(), None, Path()))
+        return self._generations[task]
+
+    @cached_property
+    def _generations(self) -> "dict[str, Generation]":
+        return {}
 
     def decoding(self, sampling: Mapping[str, Any]) -> Decoding:
         """The experiment's decoding, with what a question sets otherwise: `temperature`, `top_p`, `top_k`, `seed`."""
@@ -204,12 +231,16 @@ class Answering:
         from stages.predict.entrants import virtual_tokens
 
         task, plain = str(question["task"]), bool(question.get("plain"))
-        row = parse_row(question["row"], Location(*question["where"]), unanswered=True)
+        row = entrant.row(task, question["row"], Location(*question["where"]))
         asked = entrant.parameters.tasks.get(task)
-        limit = question.get("max_new_tokens") or (asked.max_new_tokens if asked else TaskPrediction().max_new_tokens)
+        given = question.get("max_new_tokens")
+        limit = given or (asked.max_new_tokens if asked else TaskPrediction().max_new_tokens)
         asking = entrant.continuing if plain else entrant.asking
         longest = longest_sequence(self.models.of(entrant).config, virtual_tokens(entrant.job))
-        rendered = _rendered(entrant, asking, task, row, limit, longest, question.get("ids"))
+        ids = question.get("ids")
+        if entrant.limit_gives_way and given is None and longest is not None and not entrant.parameters.encoder_decoder:
+            limit = max(1, min(limit, longest - (_length(asking, row) if ids is None else len(ids))))
+        rendered = _rendered(entrant, asking, task, row, limit, longest, ids)
         if isinstance(rendered, str):
             return {"id": row.id, "left_out": rendered}
         return Answer(
@@ -302,9 +333,11 @@ def _as_row(row: Row, answer: str) -> dict[str, Any]:
 class TooLong(UserError):
     """The prompt leaves no room for the answer in the model's context."""
 
-    def __init__(self, problems: Iterable[Problem], tokens: int, limit: int, longest: int) -> None:
-        super().__init__(problems)
+    def __init__(self, where: Location | None, tokens: int, limit: int, longest: int) -> None:
         self.briefly = f"the prompt has {tokens} tokens and the answer up to {limit}, but the model has a context of {longest}"
+        shorter = "shorten the prompt, or begin a new conversation"
+        hint = f"allow {longest - tokens} tokens at most (--max-new-tokens, max_tokens), or {shorter}" if tokens < longest else shorter
+        super().__init__(self.briefly, where, hint)
 
 
 def _rendered(
@@ -316,24 +349,24 @@ def _rendered(
     """
     from stages.predict.exam import Question, Reader
 
-    def refuse(problems: Iterable[Problem], tokens: int) -> None:
+    def refuse(where: Location | None, tokens: int) -> None:
         shared = 0 if entrant.parameters.encoder_decoder else limit
         if longest is not None and tokens + shared > longest:
-            raise TooLong(problems, tokens, limit, longest)
+            raise TooLong(where, tokens, limit, longest)
 
     if ids is not None:
         if not ids:
             raise UserError("a prompt needs at least one token")
         if unknown := [one for one in ids if not 0 <= one < entrant.tokenizer.encoder.size()]:
             raise UserError(f"{unknown[0]} is not a token id of this model")
-        refuse([Problem("the prompt is too long")], len(ids))
+        refuse(None, len(ids))
         return Question(row.id, "", None, list(ids), [])
     # But for the likelihood of references, which a question does not have.
     changes = {"tasks": {task: TaskPrediction(max_new_tokens=limit)}, "likelihood": False, "held_out": ()}
     try:
         return Reader(entrant.parameters.model_copy(update=changes), asking, longest).question(task, row)
     except UserError as error:
-        refuse(error.problems, _length(asking, row))
+        refuse(error.problems[0].where, _length(asking, row))
         raise
 
 

@@ -1,7 +1,7 @@
 """The model card of an adapter: what it is, how it was made, and the commands that load it; contains no path of this machine."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,12 @@ class Way(Enum):
     UNNAMED = "not included: it was not available"
 
 
-def card(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any]) -> str:
-    """The card of the artifact of TOLD, whose base is provided in this WAY; CONFIG is its `adapter_config.json`."""
-    return "\n".join([*_head(told, base, config), "", *_body(told, base, way, config)]) + "\n"
+def card(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any], prompts: Sequence[str] = ()) -> str:
+    """The card of the artifact of TOLD, whose base is provided in this WAY; CONFIG is its `adapter_config.json`.
+
+    PROMPTS are the lines on how it is asked.
+    """
+    return "\n".join([*_head(told, base, config), "", *_body(told, base, way, config, prompts)]) + "\n"
 
 
 def _head(told: Provenance, base: "Base | None", config: Mapping[str, Any]) -> Iterator[str]:
@@ -50,7 +53,7 @@ def _head(told: Provenance, base: "Base | None", config: Mapping[str, Any]) -> I
     yield "---"
 
 
-def _body(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any]) -> Iterator[str]:
+def _body(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, Any], prompts: Sequence[str]) -> Iterator[str]:
     yield f"# {told.step}"
     yield ""
     yield f"Trained by adapterbuild; method `{_method(told)}`. Content address: `{told.digest}`."
@@ -59,6 +62,7 @@ def _body(told: Provenance, base: "Base | None", way: Way, config: Mapping[str, 
         yield f"Base: {_base(base)}; {way.value}."
         yield ""
     yield from _loading(base, way, config)
+    yield from prompts
     yield "## How it was made"
     yield ""
     yield from _metrics(told)

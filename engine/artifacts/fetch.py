@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +31,20 @@ class Fetched:
     loadable: Loadable
 
 
-def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "auto", published: tuple[str, str] | None = None) -> Fetched:
+def fetch(
+    root: Path,
+    store: Disk,
+    target: str,
+    folder: Path,
+    base: Choice = "auto",
+    published: tuple[str, str] | None = None,
+    prompts: Callable[[Provenance], Sequence[str]] = lambda told: (),
+) -> Fetched:
     """Write the artifact of the training whose content address starts with TARGET to FOLDER, so that it loads without other files.
 
-    BASE says how its base is included, PUBLISHED is its id and revision on the hub if it did not come from there. A model card is in the
-    folder, statement and run record are next to it. Raises UserError if the address is unknown or ambiguous, or if neither the cache nor
-    the remote has all of the content.
+    BASE says how its base is included, PUBLISHED is its id and revision on the hub if it did not come from there. A model card, with the
+    lines that PROMPTS has on how a training's model is asked, is in the folder; statement and run record are next to it. Raises UserError
+    if the address is unknown or ambiguous, or if neither the cache nor the remote has all of the content.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} already exists", hint="give another folder: --output DIR")
@@ -52,7 +60,7 @@ def fetch(root: Path, store: Disk, target: str, folder: Path, base: Choice = "au
                     f"{training.step} is damaged in the cache: its content address is {short(found)}, expected {short(provenance.digest)}"
                 )
                 raise UserError(what, hint="rebuild it, or get it from a remote: dvc fetch")
-            loadable = complete(root, store, remote, provenance, temporary, folder, base, published)
+            loadable = complete(root, store, remote, provenance, temporary, folder, base, published, prompts(provenance))
             remove(folder)
             temporary.rename(folder)
         finally:

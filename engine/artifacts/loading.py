@@ -15,7 +15,7 @@ relative, so that folder and base can be moved together.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,14 +57,15 @@ def complete(
     target: Path,
     choice: Choice = "auto",
     published: tuple[str, str] | None = None,
+    prompts: Sequence[str] = (),
 ) -> Loadable:
     """Add to FOLDER the name or a copy of the base, and a model card; it holds the artifact of the training TOLD and will move to TARGET.
 
-    PUBLISHED is the id and revision of the base on the hub, if it is there without having come from there. Raises UserError if the base
-    cannot be provided as in CHOICE.
+    PUBLISHED is the id and revision of the base on the hub, if it is there without having come from there. PROMPTS are the card's lines on
+    how it is asked. Raises UserError if the base cannot be provided as in CHOICE.
     """
     if not (folder / CONFIG).is_file():
-        (folder / CARD).write_text(card(told, None, Way.WHOLE, {}), "utf-8")
+        (folder / CARD).write_text(card(told, None, Way.WHOLE, {}, prompts), "utf-8")
         return Loadable("none (whole model)")
     base = replace(base_of(root, store, remote, told), published=published)
     way, said = _provide(root, store, remote, told, base, folder, target, choice)
@@ -72,7 +73,7 @@ def complete(
     if said:
         # As the artifact's own, so that nothing but these two values differs.
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    (folder / CARD).write_text(card(told, base, way, config), "utf-8")
+    (folder / CARD).write_text(card(told, base, way, config, prompts), "utf-8")
     if way is Way.UNNAMED:
         return Loadable(base.name, f"{base.read.path} is neither in DVC's cache or remote nor unchanged in the workspace")
     at = f" at {base.hub[1]}" if base.hub else ""

@@ -56,12 +56,15 @@ def adapters(
 
 
 def _fetch(project: Any, digest: str, output: Path | None, base: Literal["auto", "place", "name"], json: bool) -> None:
+    from functools import partial
+
     from engine.artifacts.fetch import fetch
+    from engine.artifacts.prompts import prompts
     from engine.cli import render
     from engine.core.digests import short
 
     folder = output or Path(f"adapter-{short(digest)}")
-    fetched = fetch(project.root, project.store(), digest, folder, base)
+    fetched = fetch(project.root, project.store(), digest, folder, base, prompts=partial(prompts, project))
     provenance, ran, loadable = fetched.provenance, fetched.ran, fetched.loadable
     if loadable.lacking:
         render.warn(f"{loadable.lacking}: {folder}/adapter_config.json names no base; see {folder}/README.md")

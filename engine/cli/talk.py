@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli.app import INTERRUPTED, MISTAKE, Json, app, load_project, names_like
+from engine.cli.app import INTERRUPTED, MISTAKE, Json, app, experiments_like, load_project, names_like, tasks_like
 from engine.core.errors import UserError, visible
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ Target = Annotated[
         help="An experiment, a spec, the content address of an adapter, or a model's folder.",
     ),
 ]
-Task = Annotated[str | None, typer.Option(metavar="TASK", help="The task whose system prompt and token limit apply. Default: the first.")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=tasks_like, metavar="TASK", help="The task whose prompt, system prompt and token limit apply. Default: the first."
+    ),
+]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="The system prompt. Default: that of the task.", show_default=False)]
 Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Maximum tokens of an answer. Default: the task's.", show_default=False)
@@ -36,7 +41,9 @@ _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 @app.command()
 def ask(
     target: Target,
-    question: Annotated[str | None, typer.Argument(metavar="QUESTION", help="Default: rows of JSONL, or one question, on stdin.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="A text, or a row as JSON. Default: rows of JSONL, or one text, on stdin.")
+    ] = None,
     task: Task = None,
     system: System = None,
     max_new_tokens: Limit = None,
@@ -81,6 +88,9 @@ def _asked(
     from engine.rows.questions import question_row
 
     given = model.systems.get(task) if system is None else system
+    if question is not None and question.lstrip().startswith("{") and (row := _object(question)):
+        yield row, ("question", None)
+        return
     if question is not None:
         yield question_row(question, given), ("question", None)
         return
@@ -98,6 +108,14 @@ def _asked(
             yield _row(line, number), ("stdin", number)
 
 
+def _object(text: str) -> dict[str, Any] | None:
+    """The row that TEXT is as JSON; None for any other text, such as code that begins with a brace."""
+    try:
+        return _row(text, 1)
+    except UserError:
+        return None
+
+
 def _row(line: str, number: int) -> dict[str, Any]:
     from engine.core.errors import Location
     from engine.rows.questions import identity_of
@@ -108,7 +126,8 @@ def _row(line: str, number: int) -> dict[str, Any]:
         raise UserError(f"not valid JSON: {error}", Location("stdin", number)) from None
     if not isinstance(row, dict):
         raise UserError("a row must be a JSON object", Location("stdin", number))
-    return {"id": identity_of(str(row.get("prompt", row.get("messages")))), **row}
+    # A row of columns gets the id that it has in its task.
+    return {"id": identity_of(str(row.get("prompt", row.get("messages")))), **row} if {"prompt", "messages"} & row.keys() else row
 
 
 def _print(event: Mapping[str, Any], json: bool) -> bool:
@@ -135,7 +154,13 @@ def _print(event: Mapping[str, Any], json: bool) -> bool:
 def chat(
     target: Target,
     others: Annotated[
-        list[str] | None, typer.Option("--with", metavar="OTHER", help="Another model that answers the same questions; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--with",
+            autocompletion=experiments_like,
+            metavar="OTHER",
+            help="Another model that answers the same questions; may be repeated.",
+        ),
     ] = None,
     task: Task = None,
     system: System = None,

@@ -18,7 +18,7 @@ from engine.plan.project import Project
 from engine.rows.inspection import spec_of
 from engine.rows.preview import tokens_request, tokens_step
 from engine.rows.questions import COMMAND, opening
-from stages import predict
+from stages import generate, predict
 from stages.chat.formats.chat import Chat
 from stages.chat.formats.plain import Plain
 from stages.models.folders import ADAPTER_CONFIG, json_object
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from engine.spec.sections import Spec
 
 TOKENS = 512
-"""Maximum number of tokens of an answer by a model in a folder, for which no task sets one."""
+"""Maximum number of tokens of an answer by a model in a folder, for which no task sets one; less where its context has less room."""
 ANSWER = "answer"
 """The task of models in folders."""
 _HELD = ("test/", "validation/")
@@ -78,6 +78,7 @@ def of_experiment(project: Project, target: str) -> Model:
         "parameters": recipe_of(parameters),
         "inputs": {role: str((project.root / item.path).absolute()) for role, item in inputs.items()},
         "tokenize": _anywhere(project, tokens) if tokens else None,
+        "tasks": {task: found for task in parameters.tasks if (found := _generating(project, spec, task))},
     }
     tasks = tuple(parameters.tasks)
     resources = spec.experiment.resources
@@ -89,6 +90,15 @@ def _tokens(project: Project, spec: "Spec") -> Step | None:
     """A step that tokenizes rows as the training of SPEC does; None without a training."""
     mixture = spec.experiment.mixture
     return tokens_step(project, spec, mixture.tasks[0])[0] if mixture else None
+
+
+def _generating(project: Project, spec: "Spec", task: str) -> dict[str, Any] | None:
+    """What makes prompts of the columns of rows of TASK; None for conversations, which are questions as they are."""
+    step = project.graph.find(spec.name, f"generate-{task}")
+    if step is None or not isinstance(step.parameters, generate.Parameters) or step.parameters.teacher is None:
+        return None
+    inputs = {role: str((project.root / item.path).absolute()) for role, item in step.inputs.items()}
+    return {"name": step.name, "parameters": recipe_of(step.parameters), "inputs": inputs}
 
 
 def _anywhere(project: Project, step: Step) -> dict[str, Any]:
@@ -122,6 +132,7 @@ def of_folder(target: str) -> Model:
         "parameters": recipe_of(parameters),
         "inputs": {role: str(path) for role, path in inputs.items()},
         "tokenize": None,
+        "limit_gives_way": True,
     }
     return Model(folder.name, (ANSWER,), {ANSWER: None}, request, "portable", None)
 

@@ -145,7 +145,7 @@ def _shown(raw: Mapping[str, Any]) -> Iterator[str]:
         yield "as a row of its training, with [what is supervised]"
         yield from (_line(row, "supervised") for row in rows)
     elif reason := training.get("no_tokens"):
-        yield f"a training would not take this row: {reason}"
+        yield f"a training would {'fail at' if training['fails'] else 'leave out'} this row: {reason}"
     yield from training.get("notes", ())
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from engine.core.errors import UserError
+from engine.core.errors import Location, UserError
 from stages.generate import Parameters
 from stages.generate.cleaner import Cleaner
 from stages.generate.cleaning.rule import Texts
@@ -99,6 +99,18 @@ class Generation:
             return draft, None
         (answer,) = self._answers(iter([draft.question]))
         return draft, self._row(draft, answer)
+
+    def question(self, given: Row, where: Location) -> Row:
+        """The row of the task that the columns GIVEN make, without a completion, which they need not have either.
+
+        Raises UserError if the task would leave the row out. For a task with a teacher.
+        """
+        self._occurrences.clear()
+        draft = self._draft(self.subjects.one(given, where))
+        if reason := self._unaskable(draft):
+            raise UserError(f"this row would be left out: {reason}", where)
+        system = {"system": draft.prompt.system} if draft.prompt.system else {}
+        return {"id": draft.id, "group": draft.subject.group, **system, "prompt": draft.prompt.prompt}
 
     def _answers(self, questions: Iterator[Question]) -> Iterator[Answer]:
         teacher = self.parameters.teacher

@@ -34,7 +34,7 @@ class Selected:
     def _filtered(self, source: Iterable[Located]) -> Iterator[Located]:
         from stages.rows.templates import Expression
 
-        made = [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in self.selection.columns.items()]
+        made = _made(self.selection)
         keep = Expression(self.selection.where, FILTER, self._guarded) if self.selection.where else None
         left = self.selection.limit
         for where, given in source:
@@ -74,6 +74,15 @@ class Selected:
                 self.left_out[SAMPLE] += 1
         for _, _, where, row in sorted(kept, key=lambda item: -item[1]):
             yield where, row
+
+
+def with_columns(selection: Selection, given: Row, where: Location) -> Row:
+    """GIVEN with the columns that SELECTION makes of its own."""
+    return {**given, **{column.name: column.value(given, where) for column in _made(selection)}}
+
+
+def _made(selection: Selection) -> "list[_Made]":
+    return [_Made(name, column if isinstance(column, Column) else Column(of=column)) for name, column in selection.columns.items()]
 
 
 class _Made:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.core.errors import Location, UserError
 from stages.generate import Parameters
 from stages.generate.layout import PREFERENCE, UNPAIRED
-from stages.generate.selecting import Selected
+from stages.generate.selecting import Selected, with_columns
 from stages.generate.selection import Located, Row, lacking
 from stages.process.hashing import canonical, content_hash
 from stages.process.job import Job
@@ -71,6 +71,10 @@ class Subjects:
         rows = self.parameters.source.read(self.job.files("source")) if source is None else source
         for where, row in self._shown(self._main.rows(rows), self.job.name):
             yield self._subject(row, where, self._fixed(row, where))
+
+    def one(self, given: Row, where: Location) -> Subject:
+        """The subject that the columns GIVEN of a row make, whatever the source selects."""
+        return self._subject(with_columns(self.parameters.source, given, where), where, None)
 
     def test(self) -> Iterator[Subject]:
         """The rows of the fixed test split, if it has a source."""

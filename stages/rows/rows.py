@@ -121,6 +121,8 @@ def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = Fals
         raise UserError("this row's id and group must be strings", where, "generate writes both")
     if "messages" not in found:
         if unanswered and found.get("completion") is None:
+            if not isinstance(found.get("prompt"), str):
+                raise UserError("this row needs text under prompt, or a list under messages", where, "prompt must be a string")
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
         references, rejected = _references(found, where), _rejected(found, where)
         return Row(

@@ -51,6 +51,20 @@ def test_a_question_gets_the_system_prompt_and_the_template_of_its_training(talk
     assert json.loads(other)["prompt"] == row["prompt"]
 
 
+def test_a_row_of_columns_gets_the_prompt_of_its_task_and_the_id_by_which_answers_are_drawn(talking):
+    row = next(iter(rows_of(talking, "split")))
+    columns = json.dumps({"word": row["prompt"].removeprefix("Say ").removesuffix(":"), "other": 1})
+    for name, argument, given in (("red", [columns], ""), ("blue", [], columns)):
+        found, wanted = (
+            json.loads(piped(talking, "ask", name, *argument, "--json", given=given).stdout),
+            predicted(talking, name)[row["id"]],
+        )
+        assert {key: found[key] for key in ("id", "prompt", "answer")} == {key: wanted[key] for key in ("id", "prompt", "answer")}
+    refused = piped(talking, "ask", "red", '{"wrod": "w1"}', check=False)
+    assert refused.returncode == 1 and "'word'" in refused.stderr and "Traceback" not in refused.stderr
+    assert json.loads(piped(talking, "ask", "red", "{ not JSON", "--json").stdout)["prompt"] == "{ not JSON"
+
+
 def test_a_fetched_folder_is_asked_as_it_was_trained(talking, tmp_path):
     row = next(iter(rows_of(talking, "split")))
     wanted = predicted(talking, "red")[row["id"]]["answer"]
@@ -58,6 +72,12 @@ def test_a_fetched_folder_is_asked_as_it_was_trained(talking, tmp_path):
     piped(talking, "adapters", "--fetch", digest, "--output", str(tmp_path / "red"))
     asked = piped(talking, "ask", str(tmp_path / "red"), row["prompt"], "--system", "Repeat.", "--max-new-tokens", "6").stdout
     assert asked == f"{wanted}\n"
+    # Nobody has said how long the answer may be: it gets the room that the prompt leaves.
+    long = json.loads(piped(talking, "ask", str(tmp_path / "red"), "w " * 2000, "--json").stdout)
+    assert long["prompt"] == "w " * 2000 and 0 < long["tokens"] < 96
+    refused = piped(talking, "ask", str(tmp_path / "red"), "w " * 2000, "--max-new-tokens", "512", check=False)
+    assert refused.returncode == 1 and "the answer up to 512, but the model has a context of 4096" in refused.stderr
+    assert re.search(r"hint: allow \d\d tokens at most \(--max-new-tokens", refused.stderr) and "tasks." not in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -66,7 +86,7 @@ def test_a_fetched_folder_is_asked_as_it_was_trained(talking, tmp_path):
         (["ask", "rde", "x"], "", ["unknown experiment, spec or adapter: rde", "did you mean 'red'?"]),
         (["ask", "red"], "", ["no question: stdin is empty"]),
         (["ask", "red", "x", "--task", "b"], "", ["red is not evaluated on task 'b'"]),
-        (["ask", "red"], '{"prompt": 3}\n', ["this row needs text under prompt and completion", "stdin:1"]),
+        (["ask", "red"], '{"prompt": 3}\n', ["this row needs text under prompt, or a list under messages", "stdin:1"]),
         (["ask", "red"], '{"prompt": "x"}\n{\n', ["not valid JSON", "stdin:2"]),
         (["chat", "red", "--with", "red"], "", ["two of these models are called red"]),
     ],
@@ -80,7 +100,7 @@ def test_what_cannot_be_asked(talking, arguments, given, messages):
 def test_a_prompt_that_leaves_no_room_is_an_error_and_the_next_row_is_answered(talking):
     given = "".join(json.dumps({"id": name, "prompt": text}) + "\n" for name, text in (("long", "w " * 2100), ("short", "Say w1:")))
     done = piped(talking, "ask", "red", "--json", given=given, check=False)
-    assert done.returncode == 1 and "but the model has room for only" in done.stderr
+    assert done.returncode == 1 and "but the model has a context of" in done.stderr
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["short"]
 
 

@@ -83,6 +83,8 @@ def test_a_folder_loads_and_tells_results_data_and_how_to_build_it_again(made, t
         "engine verify train-one",
         "--lora-modules one=.",
         "AutoPeftModelForCausalLM",
+        "## Prompts",
+        "Prompt:\n\n```jinja\nSay {{ word }}:\n```",
     ):
         assert text in card, text
     assert str(made.root) not in "".join(path.read_text() for path in (target / "README.md", target / "provenance.json"))
