@@ -58,10 +58,11 @@ def ask(
     answered, interrupted = True, False
     with Answerer(root, [model]) as answerer:
         for row, where in asked:
+            growing = Growing()
             for event in answerer.ask(
                 model, chosen, row, where, max_new_tokens=max_new_tokens, stream="text" if sys.stdout.isatty() and not json else None
             ):
-                answered &= _print(event, json)
+                answered &= _print(event, json, growing)
                 interrupted |= event.get("interrupted", False)
             if interrupted:
                 raise typer.Exit(INTERRUPTED)
@@ -130,10 +131,10 @@ def _row(line: str, number: int) -> dict[str, Any]:
     return {"id": identity_of(str(row.get("prompt", row.get("messages")))), **row} if {"prompt", "messages"} & row.keys() else row
 
 
-def _print(event: Mapping[str, Any], json: bool) -> bool:
-    """Print an event of an answer; whether it is an answer or a part of one."""
+def _print(event: Mapping[str, Any], json: bool, growing: "Growing") -> bool:
+    """Print an event of an answer, which is GROWING; whether it is an answer or a part of one."""
     if event["event"] == "text":
-        sys.stdout.write(_shown(event["text"]))
+        sys.stdout.write(growing.shown(event["text"]))
         sys.stdout.flush()
         return True
     if event["event"] == "error":
@@ -192,14 +193,17 @@ class _Screen:
     def __init__(self, several: bool, colours: bool) -> None:
         self.several, self.colours = several, colours
         self._fresh = True
+        self._growing = Growing()
 
     def show(self, model: "Model", event: Mapping[str, Any]) -> None:
+        if self._fresh:
+            self._growing = Growing()
         if self._fresh and self.several:
             self._write(f"{_BOLD}{model.name}{_PLAIN}\n" if self.colours else f"{model.name}\n")
         self._fresh = event["event"] != "text"
         match event["event"]:
             case "text":
-                self._write(_shown(event["text"]))
+                self._write(self._growing.shown(event["text"]))
             case "answer":
                 ended = {"length": f"cut after {event['tokens']} tokens"}.get(str(event["finish_reason"]), "")
                 said = "interrupted" if event["interrupted"] else ended
@@ -215,9 +219,19 @@ class _Screen:
         sys.stdout.flush()
 
 
-def _shown(text: str) -> str:
-    """TEXT of a model as it is for a program, and as a terminal may print it for a terminal."""
-    return visible(text) if sys.stdout.isatty() else text
+class Growing:
+    """An answer while it grows: for a program as it is; for a terminal as that may print it, without the blanks before its first word."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def shown(self, text: str) -> str:
+        """What TEXT, the next part of the answer, adds to what is shown."""
+        if not sys.stdout.isatty():
+            return text
+        text = text if self._begun else text.lstrip()
+        self._begun |= bool(text)
+        return visible(text)
 
 
 def _line() -> str | None:

@@ -476,13 +476,13 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: i
                 shown[row["id"]] = row
             elif row["id"] not in sought:
                 continue
-            answers.setdefault(row["id"], []).append((model, row.get("answer") or ""))
+            answers.setdefault(row["id"], []).append((model, (row.get("answer") or "").strip()))
             sought.discard(row["id"])
             if not first and not sought:
                 break
     rows: list[Answers] = []
     for key, said in shown.items():
-        references = said.get("references") or [str(said.get("reference") or "")]
+        references = [text.strip() for text in said.get("references") or [str(said.get("reference") or "")]]
         marked = [(model, _differing(references[0], _cut(answer))) for model, answer in answers[key]]
         prompt, reference = _cut(str(said.get("prompt") or "")), _cut("\n".join(references))
         room -= len(prompt) + len(reference) + sum(len(text) + _MARK for _, pieces in marked for text, _ in pieces)

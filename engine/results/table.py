@@ -86,7 +86,9 @@ def measured_metric(tables: Iterable[Mapping[str, Mapping[str, Any]]], wanted: s
         name for table in tables for scores in table.values() for name, value in scores.items() if isinstance(value, float)
     )
     if wanted and wanted not in names:
-        raise UserError(f"no experiment has the metric '{wanted}'", hint=did_you_mean(wanted, names))
+        own = [name for name in names if name.startswith(wanted)]
+        hint = f"its values: {', '.join(own)}" if len(own) > 1 else did_you_mean(wanted, names)
+        raise UserError(f"no experiment has the metric '{wanted}'", hint=hint)
     return wanted or next(iter(names), "exact_match")
 
 

@@ -61,6 +61,10 @@ def test_a_value_of_two_models_has_a_table_of_comparisons_and_no_ranking():
     assert [row[:4] for row in comparison_table(found, "win_rate")[1]] == [["one", "a", "yes", "base"]]
     with pytest.raises(UserError, match="no experiment has the metric 'win_rat'"):
         chosen_metric(found, "win_rat")
+    several = [replace(one, scores={"a": {"rouge1": 0.5, "rouge2": 0.25, "rougeL": 0.5}}) for one in found]
+    with pytest.raises(UserError, match="no experiment has the metric 'rouge'") as caught:
+        chosen_metric(several, "rouge")
+    assert caught.value.problems[0].hint == "its values: rouge1, rouge2, rougeL"
 
 
 def test_an_interval_without_zero_beside_a_large_p_is_explained():
