@@ -13,16 +13,31 @@ _UNITS = ("rows", "tokens", "supervised_tokens")
 
 def expected_shares(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
     """The rows per epoch and each task's share of rows, tokens and supervised tokens, as text; empty if a size is not known."""
-    assert isinstance(step.parameters, mix.Parameters)
     sizes = _sizes(step, graph, store)
     if not sizes:
         return ()
+    rows = _epoch(step, sizes)
+    amounts = {task: {unit: rows[task] * size.of(unit) / size.rows for unit in _UNITS} for task, size in sizes.items()}
+    return (f"{sum(rows.values()):,} rows per epoch", *_shares(amounts))
+
+
+def expected_rows(step: Step, graph: Graph, store: Store) -> int | None:
+    """The rows of a mixture that is not built as it is now; None if its length is not given in rows, or a size is not known."""
+    assert isinstance(step.parameters, mix.Parameters)
+    if step.parameters.bin_tokens is not None or step.parameters.epochs is None:
+        return None
+    sizes = _sizes(step, graph, store)
+    return step.parameters.epochs * sum(_epoch(step, sizes).values()) if sizes else None
+
+
+def _epoch(step: Step, sizes: Mapping[str, Size]) -> dict[str, int]:
+    """The rows of each task in one epoch."""
+    assert isinstance(step.parameters, mix.Parameters)
     rows: dict[str, int] = dict.fromkeys(sizes, 0)
     for phase in step.parameters.sampler.phases(sizes):
         for task, count in phase.items():
             rows[task] += count
-    amounts = {task: {unit: rows[task] * size.of(unit) / size.rows for unit in _UNITS} for task, size in sizes.items()}
-    return (f"{sum(rows.values()):,} rows per epoch", *_shares(amounts))
+    return rows
 
 
 def realised_shares(metrics: Mapping[str, Any]) -> tuple[str, ...]:

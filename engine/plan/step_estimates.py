@@ -12,7 +12,7 @@ from engine.dvc.run_records import RunRecord
 from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
-from engine.plan.mixture_sizes import expected_shares, realised_shares
+from engine.plan.mixture_sizes import expected_rows, expected_shares, realised_shares
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of, parameters_of
 from stages import evaluate, export, generate, logits, mix, pair, predict, reference, split, tokenize, train
@@ -56,8 +56,8 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     if step.kind is export.KIND:
         sizes = _expected_export(step, graph, plan, store)
     else:
-        sizes = _expected_logits(step, graph, plan, store) if step.kind is logits.KIND else _expected(step, graph, store)
-    seconds = last * _as_many_steps(step, graph, store) if last else last
+        sizes = _expected_logits(step, graph, plan, store) if step.kind is logits.KIND else _expected(step, graph, plan, store)
+    seconds = last * _as_many_steps(step, graph, plan, store) if last else last
     if estimate is None:
         return Facts(sizes, seconds, last)
     return Facts((*sizes, *_cost(estimate)), seconds, last, estimate.parameters, estimate.trainable, estimate)
@@ -81,13 +81,13 @@ def _seconds(ran: RunRecord | None) -> float | None:
     return ran.measured.get("seconds") if here else None
 
 
-def _as_many_steps(step: Step, graph: Graph, store: Store) -> float:
+def _as_many_steps(step: Step, graph: Graph, plan: Plan, store: Store) -> float:
     """How many times the optimizer steps of its last run a training will take; 1 if it may stop early, or one of both is not known."""
     if not isinstance(step.parameters, train.Parameters):
         return 1.0
     if step.parameters.validation and step.parameters.validation.patience is not None:
         return 1.0
-    before, now = store.metrics(step.metrics).get("steps"), _steps(step, graph, store)
+    before, now = store.metrics(step.metrics).get("steps"), _steps(step, graph, plan, store)
     return now[0] / before if now and before else 1.0
 
 
@@ -190,20 +190,22 @@ def _rounded(count: float) -> str:
     return f"{count:g}"
 
 
-def _expected(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
+def _expected(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[str, ...]:
     """Expected sizes as text: the shares of a mixture if its tasks' sizes are known, the optimizer steps of a training if its rows are."""
     if step.kind is mix.KIND:
         return expected_shares(step, graph, store)
-    found = _steps(step, graph, store) if step.kind is train.KIND else None
+    found = _steps(step, graph, plan, store) if step.kind is train.KIND else None
     return (f"{found[0]:,} steps of {found[1]}",) if found else ()
 
 
-def _steps(step: Step, graph: Graph, store: Store) -> tuple[int, str] | None:
+def _steps(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[int, str] | None:
     """The optimizer steps of a training, and what is in each; None if the rows of its mixture are not known yet."""
     order = graph[str(step.inputs["order"].producer)]
     parameters = order.parameters
     assert isinstance(parameters, mix.Parameters) and isinstance(step.parameters, train.Parameters)
     unit = "rows" if parameters.bin_tokens is None else "bins"
-    rows = parameters.rows or store.metrics(order.metrics).get(unit)
+    # The metrics of a mixture that will be built anew are those of the one before.
+    is_built = plan[order.name].action is Action.KEEP
+    rows = parameters.rows or (store.metrics(order.metrics).get(unit) if is_built else expected_rows(order, graph, store))
     batch = step.parameters.global_batch.rows
     return (-(-rows // batch), f"{batch} {unit}") if isinstance(rows, int) else None

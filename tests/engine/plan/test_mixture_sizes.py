@@ -108,6 +108,15 @@ def test_steps_of_a_packed_training_are_counted_in_bins_and_its_memory_by_their_
     assert estimate is not None and estimate.matter.length == 512
 
 
+def test_steps_of_a_training_are_those_of_the_mixture_that_will_be_built_not_of_the_one_before(compiled):
+    graph = compiled(training="epochs = 3")
+    store = MemoryStore(files=TOKENS | {"metrics/mix-one.json": {"rows": 400}, "metrics/train-one.json": {"steps": 25}})
+    for action, steps in ((Action.KEEP, "25 steps of 16 rows"), (Action.RUN, "75 steps of 16 rows")):
+        actions = {"mix": action, "train": Action.RUN}
+        plan = Plan(tuple(Decision(step.name, step.kind.name, actions.get(step.kind.name, Action.KEEP)) for step in graph))
+        assert facts_of(graph["train-one"], plan, graph, store).sizes[0] == steps
+
+
 @pytest.mark.parametrize(
     ("mixture", "training", "message"),
     [
