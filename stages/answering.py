@@ -115,7 +115,7 @@ class Entrant:
         """The row GIVEN, with its own prompt, or with the one that TASK makes of its columns, as before an evaluation."""
         if {"prompt", "messages"} & given.keys() or task not in self.tasks:
             return parse_row(given, where, unanswered=True)
-        return parse_row(self._generation(task).question(given, where), where, unanswered=True)
+        return parse_row(self._generation(task).question(dict(given), where), where, unanswered=True)
 
     def _generation(self, task: str) -> "Generation":
         from stages import generate

@@ -79,8 +79,6 @@ def tokens_of(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) 
     """The tokens of ROW with their supervision; or why tokenize would leave the row out, or would fail at it."""
     from stages.rows.rows import read_rows
     from stages.tokenize import body
-    from stages.tokenize.paired import PairTokenization
-    from stages.tokenize.tokenization import Tokenization
     from stages.tokens.encoder import Encoder
     from stages.tokens.files import Tokens
 
@@ -91,7 +89,7 @@ def tokens_of(request: Mapping[str, Any], row: Mapping[str, Any], folder: Path) 
     try:
         encoder = Encoder.open(Job(request["name"], inputs, folder, None, folder).group("tokenizer"))
         body.refuse_tokenizer(parameters, encoder)
-        tokenization = (PairTokenization if parameters.pairs else Tokenization)(parameters, encoder, inputs.get("chat_template"))
+        tokenization = body.kind_of(parameters)(parameters, encoder, inputs.get("chat_template"))
         counts = body.write(tokenization, read_rows(folder / "train.jsonl"), folder / "train.safetensors")
     except UserError as error:
         problem = error.problems[0]

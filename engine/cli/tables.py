@@ -11,7 +11,7 @@ Line = list[tuple[str, str]]
 _NUMBER = re.compile(r"([+-]?[\d.,]+|< [\d.]+|\[[^]]*\])?( \[[^]]*\])?( [*~ ])?|–")
 """A number with its interval and mark, an interval, or nothing."""
 _INDENT, _EDGES = 2, 3
-"""Blanks before a row; columns beside those of the cells, since the rule is longer than the rows by one."""
+"""Blanks before a row; columns in addition to those of the cells: the blanks, and one by which the rule is longer."""
 _HEAD, _DIM = "bold", "dim"
 
 

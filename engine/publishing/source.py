@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.artifacts.addresses import of_steps, only
 from engine.artifacts.bases import base_of
 from engine.artifacts.fetch import fetch
+from engine.artifacts.loading import Choice
 from engine.artifacts.prompts import prompts
 from engine.core.digests import folder_digest, short
 from engine.core.errors import UserError, did_you_mean
@@ -119,7 +120,7 @@ def gather(project: "Project", target: str, folder: Path, on_hub: bool, publishe
             if not base.hub:
                 hint = "publish it too and name it: --base USER/NAME@COMMIT; or write a folder that contains a copy: --to DIR"
                 raise UserError(f"the base of {name}, {base.name}, is not on the hub: nobody could load the adapter", hint=hint)
-        base_as = "name" if on_hub and is_adapter else "auto"
+        base_as: Choice = "name" if on_hub and is_adapter else "auto"
         fetch(project.root, store, told.digest, folder, base_as, published, partial(prompts, project))
         # What fetch writes next to the folder is written inside it, in other words.
         for path in folder.parent.glob(f"{folder.name}.*"):
