@@ -29,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """What is remembered between runs is shared by all processes of the tests, and no business of the user's cache."""
     if answer := config.getoption("--avx512-bf16"):
         force(answer == "yes")
+    # What is printed must not depend on the terminal that starts the tests; some runners set these for their processes.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     os.environ["DVC_NO_ANALYTICS"] = "1"  # each `dvc` would start a process that reports to its makers
     if not hasattr(config, "workerinput"):
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -19,7 +19,7 @@ class Status:
     def __init__(self, name: str, session: Session | BatchSession, priced: bool, expected: int | None = None) -> None:
         self._session, self._priced = session, priced
         self._bar: Progress[Answer] = progress(iter(()) if expected is None else expected, name, "answers")
-        self._expected, self._started = expected, monotonic()
+        self._started = monotonic()
         self._unsaid, self._said = 0, monotonic()
         self._name, self._unknown_ends = name, Counter[str]()
 
@@ -36,9 +36,12 @@ class Status:
         self._unsaid, self._said = 0, monotonic()
 
     def note(self) -> str:
-        """Everything on the line but the number of rows."""
+        """Everything on the line but the number of rows and the time left."""
         session, spending = self._session, self._session.spending
-        parts = [*self._pace(), f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
+        done, seconds = self._session.counts.answered, monotonic() - self._started
+        # A terminal's bar shows the rate itself.
+        rate = [f"{done / seconds:.1f}/s"] if done and seconds and not sys.stderr.isatty() else []
+        parts = [*rate, f"{session.in_flight} in flight", f"{session.counts.cached:,} cached"]
         if retries := sum(session.counts.retries.values()):
             parts.append(f"{retries:,} retries")
         if spending.requests:
@@ -46,14 +49,6 @@ class Status:
         if self._priced:
             parts.append(f"cost {spending.cost:.2f}")
         return ", ".join(parts)
-
-    def _pace(self) -> list[str]:
-        """Rows per second, and the estimated time left; empty on a terminal, whose bar shows both."""
-        done, seconds = self._session.counts.answered, monotonic() - self._started
-        if sys.stderr.isatty() or not done or not seconds:
-            return []
-        left = [f"{(self._expected - done) * seconds / done:.0f} s left"] if self._expected else []
-        return [f"{done / seconds:.1f}/s", *left]
 
     def close(self) -> None:
         """Print the final state."""

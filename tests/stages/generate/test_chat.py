@@ -218,7 +218,7 @@ def test_the_line_of_progress_says_rate_and_time_left(server, monkeypatch, capfd
     server.set(delay=0.1)
     ask(chat(server, in_flight=2, input_price=10_000.0, output_price=0.0), [f"[500*1] {n}" for n in range(8)], tally=Tally(expected=8))
     lines = capfd.readouterr().err.splitlines()
-    pattern = r"generate-x: \d+/8 answers, [\d.]+/s, \d+ s left, \d in flight, 0 cached, \d+ retries, \d+ tokens, cost [\d.]+"
+    pattern = r"generate-x: \d+/8 answers, [\d.]+/s, \d in flight, 0 cached, \d+ retries, \d+ tokens, cost [\d.]+, \d:\d\d left"
     assert any(re.fullmatch(pattern, line) for line in lines), lines
 
 
