@@ -3,6 +3,7 @@
     python benchmarks/machines.py [--quick] [--json]
 
 `overhead`: the real build, store and jobs; the cluster is one that has run each job when it is submitted, whose own time is left out.
+`overhead` also times `engine plan` where nothing is built and the store has everything, with and without `--remote`.
 `clone`: what a build on a cluster has left in the store, restored in a second workspace, compared with `dvc pull` of the same results.
 `efficiency`: eight steps that wait for a teacher (a server on loopback), on eight slots of this machine: of the build's own processes,
 of a Slurm cluster of four nodes, of a Ray cluster. Slots share the cores here, so the start of eight workers counts for more than on as
@@ -177,6 +178,8 @@ def overhead(steps: int, jobs: int) -> dict[str, Any]:
         on_cluster(project, cluster, jobs)
         wall, used = time.perf_counter() - began, processor() - used
         shutil.copytree(root, third, ignore=shutil.ignore_patterns("cache", "tmp", "artifacts"))
+        plan_seconds(third)  # what was compiled is remembered
+        looked_up = {"plan_s": plan_seconds(third), "plan_remote_s": plan_seconds(third, "--remote")}
         began = time.perf_counter()
         restored = Project(Workspace.at(second))
         with Remote(second) as remote:
@@ -190,7 +193,14 @@ def overhead(steps: int, jobs: int) -> dict[str, Any]:
         own = wall - cluster.seconds
         found = {"steps": steps, "jobs": jobs, "wall_s": wall, "nodes_s": cluster.seconds, "overhead_per_step_s": own / steps}
         found["processor_per_step_s"] = (used - cluster.seconds) / steps
-        return found | {"second_clone_s": ours, "dvc_pull_s": theirs, "second_clone_runs": view.runs}
+        return found | looked_up | {"second_clone_s": ours, "dvc_pull_s": theirs, "second_clone_runs": view.runs}
+
+
+def plan_seconds(root: Path, *options: str) -> float:
+    """Seconds of a whole `engine plan`."""
+    began = time.perf_counter()
+    subprocess.run([str(ENGINE), "plan", "--json", *options], cwd=root, check=False, capture_output=True)
+    return time.perf_counter() - began
 
 
 @dataclass
