@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.core.errors import Location, Problem
+from engine.core.part import Part
 from engine.spec.models import ScratchModel
 from engine.spec.sections import Spec
+from stages.evaluate.metrics.unit_tests import UnitTests
 
 USUAL_RATES: Mapping[str, tuple[float, float]] = {
     "full": (1e-7, 1e-2),
@@ -25,7 +27,7 @@ STARTING_RATES: Mapping[str, float] = {"full": 2e-5, "ia3": 3e-3, "prefix_tuning
 
 def advice(specs: Iterable[Spec]) -> list[Problem]:
     """A warning for each probable mistake in SPECS, without duplicates."""
-    checks = (_frozen_noise, _odd_rate, _rate_of_another_method)
+    checks = (_frozen_noise, _odd_rate, _rate_of_another_method, _code_without_isolation)
     return list(dict.fromkeys(warning for spec in specs for check in checks for warning in check(spec)))
 
 
@@ -58,6 +60,20 @@ def _rate_of_another_method(spec: Spec) -> Iterator[Problem]:
     if kind in STARTING_RATES:
         what = f"learning_rate is not set, and its default, {training.learning_rate:g}, is meant for LoRA, not for {kind}"
         yield Problem(what, spec.where("training", "method"), f"set training.learning_rate; start with {STARTING_RATES[kind]:g}", "warning")
+
+
+def _code_without_isolation(spec: Spec) -> Iterator[Problem]:
+    """Answers are code that nobody has read."""
+    experiment = spec.experiment
+    metrics: list[tuple[Part, tuple[str | int, ...]]] = []
+    metrics += [(metric, ("evaluation", "metrics", n)) for n, metric in enumerate(experiment.evaluation.metrics)]
+    for name, pairs in experiment.pairs.items():
+        metrics += [(term.metric, ("pairs", name, "scores", n, "metric")) for n, term in enumerate(pairs.scores)]
+    for metric, place in metrics:
+        if isinstance(metric, UnitTests) and metric.isolation == "limits":
+            what = "unit_tests runs answers of models with limits of time and memory, but with this account's rights and network"
+            hint = 'keep this to containers and machines that may be lost; elsewhere set isolation = "bubblewrap"'
+            yield Problem(what, spec.where(*place, "isolation"), hint, "warning")
 
 
 def loggers(specs: Iterable[Spec]) -> dict[str, Location]:

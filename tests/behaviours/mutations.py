@@ -88,6 +88,8 @@ MUTATIONS = (
     _edit("predict/body", "bool(ids) and ids[-1] in ends", "bool(ids)", "predict-base", "predict-scores"),
     _edit("evaluate/metrics/exact_match", "answer == reference.strip()", "answer != reference.strip()", "evaluate-learned"),
     _edit("evaluate/metrics/token_f1", "return 2 * shared", "return shared", "evaluate-learned"),
+    _edit("evaluate/metrics/unit_tests", '"\\n".join(references_of(p))', "references_of(p)[0]", "evaluate-tested"),
+    _edit("evaluate/sandbox", "        found()", "        pass", "evaluate-tested"),
     _edit("evaluate/metrics/novelty", "gram not in known", "gram in known", "evaluate-scores"),
     _edit(
         "statistics/resampling",

@@ -23,6 +23,7 @@ from stages.evaluate.metrics.rouge import Rouge
 from stages.evaluate.metrics.runaway_rate import RunawayRate
 from stages.evaluate.metrics.token_f1 import TokenF1
 from stages.evaluate.metrics.tool_calls import ToolCalls
+from stages.evaluate.metrics.unit_tests import UnitTests
 
 Given = (
     Bleu
@@ -39,6 +40,7 @@ Given = (
     | RunawayRate
     | TokenF1
     | ToolCalls
+    | UnitTests
 )
 """The metrics, as members of a family."""
 

@@ -72,6 +72,15 @@ def test_a_rate_that_is_not_set_is_told_where_the_default_is_made_for_another_me
         assert "is meant for LoRA" in warning.what and marked(warning) == f'"{method}"' and "start with" in warning.hint
 
 
+def test_code_of_models_without_isolation_is_told(told):
+    def metrics(isolation: str) -> str:
+        return f'\n[evaluation]\nmetrics = ["exact_match", {{ kind = "unit_tests", isolation = {isolation} }}]\n'
+
+    (warning,) = told(spec('"full"') + metrics('"limits"'))
+    assert "rights and network" in warning.what and marked(warning) == '"limits"' and "bubblewrap" in warning.hint
+    assert told(spec('"full"') + metrics('"bubblewrap"')) == []
+
+
 def test_a_learning_rate_of_three_is_told(told):
     (warning,) = told(spec('"full"') + "learning_rate = 3\n")
     assert str(warning).startswith("warning: learning_rate = 3 is far above the usual range\n")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core.errors import Location, UserError
-from stages.evaluate.metrics import ExactMatch, JsonValidity, JudgeScores, Length, TokenF1
+from stages.evaluate.metrics import ExactMatch, JsonValidity, JudgeScores, Length, TokenF1, UnitTests
 from stages.generate.layout import Layout
 from stages.generate.sources.best_of import BestOf
 from stages.pair import Criterion, Parameters
@@ -127,6 +127,15 @@ def test_scores_are_sums_of_metrics_rules_and_judgements(tmp_path):
     metrics, (pair,), _ = paired(tmp_path / "x", rows, samples, judgements, scores=scores)
     assert (pair["chosen"], pair["chosen_score"]) == ("a", 3 + 2.0) and (pair["rejected"], pair["rejected_score"]) == ('{"k": 1}', 4 + 0.5)
     assert metrics["answers"] == {"read": 3, "not judged": 1} and metrics["models"]["m"]["answers"] == 2
+
+
+def test_code_is_scored_by_its_tests(tmp_path):
+    rows, tests = text_rows([("train", [])]), "assert double(2) == 4 and double(0) == 0"
+    said = ["def double(x): return x * 2", "def double(x): return x + 2", "def double(x): return x +"]
+    samples = {f"0/m/{n}": [answered("r0", text, reference=tests)] for n, text in enumerate(said)}
+    scores = (Criterion(metric=UnitTests(isolation="limits"), value="unit_tests"),)
+    _, pairs, _ = paired(tmp_path / "x", rows, samples, scores=scores, combine="all")
+    assert {(pair["chosen"], pair["rejected"]) for pair in pairs} == {(said[0], said[1]), (said[0], said[2])}
 
 
 def test_answers_that_cannot_be_scored_are_located(tmp_path):
