@@ -99,6 +99,12 @@ EXPERIMENTS = {
             real=True,
         ),
         Experiment("smollm2", ROOT / "specs/examples/smollm2", data=("instruction_induction", "ner", "sentence_polarity"), real=True),
+        Experiment(
+            "smollm2-preferences",
+            ROOT / "specs/examples/smollm2-preferences",
+            data=("instruction_induction", "sentence_polarity"),
+            real=True,
+        ),
     )
 }
 

@@ -125,6 +125,28 @@ def smollm2(folder: Path) -> list[Outcome]:
     ]
 
 
+def smollm2_preferences(folder: Path) -> list[Outcome]:
+    """SmolLM2-135M-Instruct learns from pairs of its own samples that brief and right answers are better."""
+    here = Workspace(folder)
+
+    def told(task: str, metric: str) -> str:
+        return " → ".join(here.interval("brief", task, metric, model) for model in ("asked", ""))
+
+    def values(task: str, metric: str) -> list[float]:
+        return [here.value("brief", task, metric, model) for model in ("asked", "")]
+
+    (long, short), (known, kept) = values("polarity", "length"), values("passive", "rouge1")
+    pairs = here.metrics("pair-brief-samples")
+    of_prompts = f"{pairs['pairs']} of {pairs['prompts']} prompts, margin {pairs['margin']:.2f}"
+    return [
+        Outcome("its own samples differ enough to make pairs", of_prompts, pairs["pairs"] >= pairs["prompts"] / 4),
+        Outcome("answers become brief", f"tokens {told('polarity', 'length')}", short < long / 2),
+        Outcome("and right, word by word", f"F1 {told('polarity', 'token_f1')}", here.real("brief", "polarity", "token_f1", "asked")),
+        Outcome("another task is not forgotten", f"ROUGE-1 {told('passive', 'rouge1')}", kept > known - 0.1, needed=False),
+        Outcome("nor answered briefly instead", f"tokens {told('passive', 'length')}", True, needed=False),
+    ]
+
+
 def falcon_180b_dolly(folder: Path) -> list[Outcome]:
     """LoRA with ZeRO-3, packed rows, adapter alone and merged."""
     return _dolly(Workspace(folder), "adapter-tiny")
@@ -341,5 +363,6 @@ OUTCOMES: dict[str, Callable[[Path], list[Outcome]]] = {
     "flan-t5-methods": flan_t5_methods,
     "flan-t5-methods-real": flan_t5_methods_real,
     "smollm2": smollm2,
+    "smollm2-preferences": smollm2_preferences,
 }
 """By the experiment's name."""

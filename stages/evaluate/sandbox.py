@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.core.errors import UserError
+from stages.process.numerics import cores
 
 Isolation = Literal["bubblewrap", "limits"]
 """How strictly code is isolated."""
@@ -117,7 +118,7 @@ class Sandbox:
         if not programs:
             return []
         self._try()
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(lambda program: self._run(program)[0], programs))
 
     def _try(self) -> None:
