@@ -136,7 +136,7 @@ def smollm2_preferences(folder: Path) -> list[Outcome]:
         return [here.value("brief", task, metric, model) for model in ("asked", "")]
 
     (long, short), (known, kept) = values("polarity", "length"), values("passive", "rouge1")
-    pairs = here.metrics("pair-brief-samples")
+    pairs = here.metrics("pair-samples")
     of_prompts = f"{pairs['pairs']} of {pairs['prompts']} prompts, margin {pairs['margin']:.2f}"
     return [
         Outcome("its own samples differ enough to make pairs", of_prompts, pairs["pairs"] >= pairs["prompts"] / 4),

@@ -420,3 +420,29 @@ def test_distil(tmp_path: Path):
 def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:
     text = (place.root / f"artifacts/split-{task}/{split}.jsonl").read_bytes().decode("utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_smollm2_learns_from_pairs_of_its_own_answers(tmp_path: Path):
+    example = EXPERIMENTS["smollm2-preferences"]
+    for data in example.data:
+        public(data)
+    place = Place(tmp_path / "workspace")
+    example.prepare(place.root)
+    for path, pattern, replacement, times in (
+        ("specs/parts/reviews.toml", r"rows = 250", "rows = 24", 2),
+        ("specs/parts/reviews.toml", r"rows    = 50", "rows    = 2", 1),
+        ("specs/brief.toml", r"samples     = 4", "samples     = 3", 1),
+        ("specs/brief.toml", r"epochs        = 3", "steps         = 1", 1),
+        ("specs/brief.toml", r"rows = 8", "rows = 2", 1),
+    ):
+        text, count = re.subn(pattern, replacement, (place.root / path).read_text("utf-8"))
+        assert count == times, pattern
+        (place.root / path).write_text(text, "utf-8")
+
+    metrics = build(place, "evaluate-brief")
+
+    made = metrics["pair-samples"]
+    assert 0 < made["pairs"] <= made["prompts"] <= 20 and made["margin"] > 0
+    assert {task["rows_out"] for task in metrics["predict-brief"].values()} == {2} and metrics["train-brief"]["steps"] == 1
