@@ -161,9 +161,10 @@ def ours(case: Case, folder: Path) -> list[float]:
     from stages.train.loop.division import Share
     from stages.train.loop.training import Matter, default_device, work
 
+    began = time.monotonic()
     rows = Rows.open(case.job.inputs["order"], case.job.group("tokens"))
     model = speed_up(case.prepared(), case.parameters)
-    return [point.loss for point in work(case.parameters, case.job, Matter(model, rows, {}), Share(), default_device()).curve]
+    return [point.loss for point in work(case.parameters, case.job, Matter(model, rows, {}, began), Share(), default_device()).curve]
 
 
 def trl(case: Case, folder: Path) -> list[float]:
@@ -219,7 +220,7 @@ def _arguments(case: Case, folder: Path) -> dict[str, Any]:
 def _in_order(trainer: Any) -> Any:
     """TRAINER taking the rows one after another, as they lie."""
 
-    class InOrder(trainer):  # type: ignore[misc]
+    class InOrder(trainer):
         """The same, without drawing."""
 
         def _get_train_sampler(self, *_: Any) -> Any:

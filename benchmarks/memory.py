@@ -105,7 +105,7 @@ def measured(case: Case, folder: Path) -> dict[str, Any]:
         _bin(job.inputs["order"], rows)
     with contextlib.redirect_stderr(io.StringIO()), Peak() as tensors:
         metrics = run(parameters, job)
-    found = metrics["_measured"]
+    found: dict[str, Any] = metrics["_measured"]
     return found | estimated(parameters, job.inputs, found) | {"parameters": metrics["parameters"], "tensor_bytes": tensors.peak}
 
 

@@ -89,7 +89,8 @@ def main() -> None:
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        print(json.dumps(work(*options.work, options.steps, options.quick)))
+        case, asked = options.work
+        print(json.dumps(work(case, asked, options.steps, options.quick)))
         return
     turns = 1 if options.quick else 3
     cases = {"tiny Falcon": 2 if options.quick else 30, "Llama": 2 if options.quick else 5}

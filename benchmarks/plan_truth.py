@@ -40,7 +40,7 @@ class Commit:
 
     name: str
     world: World
-    compiled: object
+    compiled: dict[str, set[str]]
     recorded: dict[str, str]
 
 

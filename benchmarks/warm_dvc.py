@@ -11,7 +11,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _IMPORTS = ("dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.repo.reproduce", "dvc.stage.run", "dvc.stage.cache", "dvc.output")
 
@@ -47,17 +47,17 @@ def serve(requests: IO[str]) -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _command(request: dict[str, object]) -> int:
+def _command(request: dict[str, Any]) -> int:
     from dvc.cli import main
 
     os.chdir(str(request["cwd"]))
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[arg-type, call-overload]
+    os.environ.update(request["environment"])
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    for descriptor, path in enumerate(request["files"], 1):  # type: ignore[arg-type, call-overload]
+    for descriptor, path in enumerate(request["files"], 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
-    code = main(request["arguments"])
+    code: int = main(request["arguments"])
     sys.stdout.flush()
     sys.stderr.flush()
     return code
