@@ -322,7 +322,8 @@ def known_needs(step: Step, project: Project, graph: Graph, devices: int = 0) ->
     processes, memory = 1, 0
     if isinstance(step.parameters, train.Parameters):
         processes = step.parameters.devices
-        estimate = None if devices else estimate_of(step, graph, project.plan(graph), project.store())
+        above = graph.needed_for([step.name])  # all that the estimate reads: planning the whole graph for each step would be quadratic
+        estimate = None if devices else estimate_of(step, above, project.plan(above), project.store())
         memory = processes * (estimate.memory.total + _LIBRARIES) if estimate else 0
     return Needs(cores=processes * (getattr(step.parameters, "threads", None) or 1), memory=memory)
 
