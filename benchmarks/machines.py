@@ -73,7 +73,7 @@ TASK = """
 [tasks.{name}]
 source = {{ kind = "jsonl", path = "rows.jsonl" }}
 prompts = ["{name} {{{{ word }}}}"]
-teacher = {{ kind = "chat", model = "m", base_url = "{url}", api_key_env = "TEACHER_KEY" }}
+teacher = {{ kind = "chat", model = "m", base_url = "{url}", api_key_env = "TEACHER_KEY", timeout = 600.0 }}
 """
 SWEPT = """
 [experiment]
@@ -249,7 +249,8 @@ def efficiency(slots: int, seconds: float) -> dict[str, Any]:
             clusters["ray"] = ({"command": str(ENGINE), "address": address}, {})
         for name, (settings, more) in clusters.items():
             root = folder / name
-            written(root, "waiting", text, {"on": name, **settings}, folder / f"store-{name}")
+            # One row: of several, the first would be asked alone, to see whether the teacher answers.
+            written(root, "waiting", text, {"on": name, **settings}, folder / f"store-{name}", rows=1)
             words = [str(ENGINE), "build", "--jobs", str(slots), *(f"generate-{task}" for task in tasks)]
             began = time.perf_counter()
             done = subprocess.run(words, cwd=root, env=os.environ | more, capture_output=True, text=True, check=False)
@@ -275,11 +276,11 @@ def ray_cluster(slots: int) -> Iterator[str | None]:
         cluster.shutdown()
 
 
-def written(root: Path, name: str, spec: str, settings: Mapping[str, Any], store: Path | str) -> None:
-    """Make ROOT a workspace with SPEC as its only one, STORE as its remote, and the executor's SETTINGS."""
+def written(root: Path, name: str, spec: str, settings: Mapping[str, Any], store: Path | str, rows: int = 20) -> None:
+    """Make ROOT a workspace with SPEC as its only one, ROWS rows, STORE as its remote, and the executor's SETTINGS."""
     (root / "specs").mkdir(parents=True)
     (root / "specs" / f"{name}.toml").write_text(spec)
-    (root / "rows.jsonl").write_text("".join(json.dumps({"word": f"word {number}"}) + "\n" for number in range(20)))
+    (root / "rows.jsonl").write_text("".join(json.dumps({"word": f"word {number}"}) + "\n" for number in range(rows)))
     values = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     (root / "pyproject.toml").write_text(f"[tool.adapterbuild.executor]\n{values}")
     if isinstance(store, Path):
