@@ -5,10 +5,9 @@ from typing import Any
 
 from engine.core.graph import Graph, Step
 from engine.dvc.store import Store
+from engine.plan.shares import UNITS, shares_text
 from stages import mix
 from stages.mix.samplers.sizes import Size
-
-_UNITS = ("rows", "tokens", "supervised_tokens")
 
 
 def expected_shares(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
@@ -17,8 +16,8 @@ def expected_shares(step: Step, graph: Graph, store: Store) -> tuple[str, ...]:
     if not sizes:
         return ()
     rows = _epoch(step, sizes)
-    amounts = {task: {unit: rows[task] * size.of(unit) / size.rows for unit in _UNITS} for task, size in sizes.items()}
-    return (f"{sum(rows.values()):,} rows per epoch", *_shares(amounts))
+    amounts = {task: {unit: rows[task] * size.of(unit) / size.rows for unit in UNITS} for task, size in sizes.items()}
+    return (f"{sum(rows.values()):,} rows per epoch", *shares_text(amounts))
 
 
 def expected_rows(step: Step, graph: Graph, store: Store) -> int | None:
@@ -38,21 +37,6 @@ def _epoch(step: Step, sizes: Mapping[str, Size]) -> dict[str, int]:
         for task, count in phase.items():
             rows[task] += count
     return rows
-
-
-def realised_shares(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Each task's share of a built mixture, as text, from the mixture's METRICS."""
-    tasks = metrics.get("tasks", {})
-    known = {task: found for task, found in tasks.items() if isinstance(found, dict) and all(unit in found for unit in _UNITS)}
-    return _shares(known)
-
-
-def _shares(amounts: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
-    if len(amounts) < 2:
-        return ()
-    totals = {unit: max(1, sum(amount[unit] for amount in amounts.values())) for unit in _UNITS}
-    shares = {task: "/".join(f"{100 * amount[unit] / totals[unit]:.0f}" for unit in _UNITS) for task, amount in amounts.items()}
-    return ("% of rows/tokens/supervised: " + ", ".join(f"{task} {share}" for task, share in shares.items()),)
 
 
 def _sizes(step: Step, graph: Graph, store: Store) -> dict[str, Size]:

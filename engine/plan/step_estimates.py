@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from engine.dvc.run_records import RunRecord
 from engine.dvc.store import Store
 from engine.estimate.training import Estimate, gigabytes, shortage, too_large
 from engine.plan.decide import Action, Plan
-from engine.plan.mixture_sizes import expected_rows, expected_shares, realised_shares
+from engine.plan.mixture_sizes import expected_rows, expected_shares
+from engine.plan.recorded_sizes import recorded_sizes, rounded
 from engine.plan.teacher_requests import TeacherRequests, requests_of
 from engine.plan.training_inputs import estimate_of, parameters_of
-from stages import evaluate, export, generate, logits, mix, pair, predict, reference, split, tokenize, train
+from stages import export, logits, mix, train
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def facts_of(step: Step, plan: Plan, graph: Graph, store: Store) -> Facts:
     estimate = estimate_of(step, graph, plan, store) if step.kind is train.KIND else None
     if plan[step.name].action in (Action.KEEP, Action.RESTORE):
         metrics = store.metrics(step.metrics)
-        return Facts(_sizes(step, metrics), last, last, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate)
+        return Facts(
+            recorded_sizes(step.kind, metrics), last, last, metrics.get("parameters"), metrics.get("trainable_parameters"), estimate
+        )
     if step.kind is export.KIND:
         sizes = _expected_export(step, graph, plan, store)
     else:
@@ -94,9 +97,9 @@ def _as_many_steps(step: Step, graph: Graph, plan: Plan, store: Store) -> float:
 def _cost(estimate: Estimate) -> tuple[str, ...]:
     """Parameters and memory as text; `at most` if the vocabulary, `at max_length` if the longest row is not known yet."""
     matter = estimate.matter
-    total = f"{'' if matter.exact_model else 'at most '}{_rounded(estimate.parameters)}"
+    total = f"{'' if matter.exact_model else 'at most '}{rounded(estimate.parameters)}"
     memory = f"~{gigabytes(estimate.memory.total)}{'' if matter.measured_length else ' at max_length'}"
-    return f"{_rounded(estimate.trainable)} trainable of {total}", memory
+    return f"{rounded(estimate.trainable)} trainable of {total}", memory
 
 
 def shortages(plan: Plan, facts: Mapping[str, Facts], limits: Mapping[str, float]) -> list[str]:
@@ -117,35 +120,6 @@ def _limited(plan: Plan, limits: Mapping[str, float]) -> list[str]:
     return [d.name for d in plan.decisions if d.name in limits and d.action in (Action.RUN, Action.MAYBE)]
 
 
-def _sizes(step: Step, metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    if not metrics:
-        return ()
-    if step.kind is generate.KIND:
-        return _counted(metrics, "rows_out", "rows")
-    if step.kind is mix.KIND:
-        return (*_counted(metrics, "rows"), *_counted(metrics, "bins"), *realised_shares(metrics))
-    if step.kind is split.KIND:
-        return tuple(f"{metrics[name]:,} {name}" for name in ("train", "validation", "test") if isinstance(metrics.get(name), int))
-    if step.kind is tokenize.KIND:
-        tokens = sum(part.get("tokens", 0) for part in metrics.values() if isinstance(part, dict))
-        return (f"{tokens:,} tokens",)
-    if step.kind is reference.KIND:
-        return (f"{sum(part['pairs'] for part in metrics.values() if isinstance(part, dict)):,} pairs",)
-    if step.kind is logits.KIND:
-        return (gigabytes(sum(part["bytes"] for part in metrics.values() if isinstance(part, dict))),)
-    if step.kind is pair.KIND:
-        return (f"{metrics['pairs']:,} pairs of {metrics['prompts']:,} prompts",)
-    if step.kind is train.KIND:
-        return (*_counted(metrics, "steps", "steps"), *_trainable(metrics))
-    if step.kind is predict.KIND:
-        return (f"{sum(_answers(metrics)):,} predictions",)
-    if step.kind is evaluate.KIND:
-        return (f"{sum(isinstance(v, float) for part in metrics.values() if isinstance(part, dict) for v in part.values()):,} values",)
-    if step.kind is export.KIND:
-        return (gigabytes(metrics["bytes"]), f"{metrics['equal_answers']:.0%} of {metrics['rows']:,} answers equal")
-    return _counted(metrics, "parameters", "parameters")
-
-
 def _expected_export(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[str, ...]:
     """The approximate size of an export's files, if its model is available."""
     assert isinstance(step.parameters, export.Parameters)
@@ -163,31 +137,6 @@ def _expected_logits(step: Step, graph: Graph, plan: Plan, store: Store) -> tupl
     counted = store.metrics(tokens.metrics) if plan[tokens.name].action in (Action.KEEP, Action.RESTORE) else {}
     supervised = sum(part.get("supervised_tokens", 0) for part in counted.values() if isinstance(part, dict))
     return (f"{each:,} bytes per supervised token", *((f"~{gigabytes(each * supervised)} on disk",) if supervised else ()))
-
-
-def _answers(metrics: Mapping[str, Any]) -> Iterator[int]:
-    """The number of predictions for every task, and for every adapter if there are several."""
-    for part in metrics.values():
-        if isinstance(part, dict):
-            yield from [part["rows_out"]] if isinstance(part.get("rows_out"), int) else _answers(part)
-
-
-def _counted(metrics: Mapping[str, Any], *words: str) -> tuple[str, ...]:
-    *keys, unit = words
-    return next(((f"{metrics[key]:,} {unit}",) for key in (*keys, unit) if isinstance(metrics.get(key), int)), ())
-
-
-def _trainable(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    trainable, total = metrics.get("trainable_parameters"), metrics.get("parameters")
-    return (f"{_rounded(trainable)} trainable of {_rounded(total)}",) if trainable and total else ()
-
-
-def _rounded(count: float) -> str:
-    """Three significant digits and a unit: 98304 is `98.3 k`."""
-    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= factor:
-            return f"{count / factor:.3g}{unit}"
-    return f"{count:g}"
 
 
 def _expected(step: Step, graph: Graph, plan: Plan, store: Store) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from engine.core.graph import Graph
 from engine.identity.environment import Environment
 from engine.identity.text import Identities
 from engine.plan.decide import Action, Decision, Plan
-from engine.plan.mixture_sizes import expected_shares, realised_shares
+from engine.plan.mixture_sizes import expected_shares
+from engine.plan.shares import realised_shares
 from engine.plan.step_estimates import facts_of
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
