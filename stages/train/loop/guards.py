@@ -27,8 +27,11 @@ _NO_PROGRESS = (
 _KEPT = "the last good checkpoint is kept; the same command would resume from it"
 
 
-def refuse_bad_course(curve: Sequence[Point], stop_on_divergence: bool, patience: int = 0) -> None:
-    """Raise UserError if the last step of CURVE shows that the training fails; PATIENCE: steps without progress, 0 for unlimited."""
+def refuse_bad_course(curve: Sequence[Point], stop_on_divergence: bool, patience: int = 0, remedy: str = "") -> None:
+    """Raise UserError if the last step of CURVE shows that the training fails.
+
+    PATIENCE: steps without progress, 0 for unlimited; REMEDY: what the objective can do if the chosen answers are unlearnt.
+    """
     point = curve[-1]
     for name, value in (("loss", point.loss), ("norm of the gradient", point.grad_norm)):
         if not math.isfinite(value):
@@ -43,7 +46,7 @@ def refuse_bad_course(curve: Sequence[Point], stop_on_divergence: bool, patience
     if stop_on_divergence and len(curve) >= 2 * WINDOW and (unlearnt := _unlearnt(curve)):
         first, last = unlearnt
         what = f"the chosen answers have become far less likely: from {first:.4g} to {last:.4g} nats per token by step {point.step}"
-        hint = "raise training.objective.beta, decrease training.learning_rate, or train for fewer steps"
+        hint = ", ".join([*([remedy] if remedy else []), "decrease training.learning_rate, or train for fewer steps"])
         raise UserError(f"{what} ({_KEPT})", hint=f"{hint}; resources.stop_on_divergence = false disables this check")
     if patience and (flat := _flat(curve, patience)):
         what = f"the loss has not decreased: {flat[0]:.4g} at first, {flat[1]:.4g} by step {point.step} ({_KEPT})"
@@ -76,15 +79,15 @@ def _risen(curve: Sequence[Point]) -> tuple[float, float] | None:
 def _unlearnt(curve: Sequence[Point]) -> tuple[float, float] | None:
     """Mean log-probability per token of the chosen answers in the first and the last steps if it has fallen far; else None.
 
-    Losses on pairs compare answers only: they may fall while both answers become ever less likely, and the model writes neither.
+    Losses on pairs compare answers only: they may fall while both answers become ever less likely, and the model writes neither. Steps on
+    judged answers may have no desirable one, and means over few say more of these answers than of the training: then None.
     """
     if "chosen_logp" not in curve[-1].measured():
         return None
-    first, last = (
-        # Steps on judged answers may have no desirable one.
-        sum(point["chosen_logp"] for point in part) / (sum(point["chosen_tokens"] for point in part) or 1.0)
-        for part in ([point.measured() for point in points] for points in (curve[:WINDOW], curve[-WINDOW:]))
-    )
+    windows = [[found for point in points if (found := point.measured())["chosen_tokens"]] for points in (curve[:WINDOW], curve[-WINDOW:])]
+    if min(map(len, windows)) < WINDOW // 2:
+        return None
+    first, last = (sum(point["chosen_logp"] for point in part) / sum(point["chosen_tokens"] for point in part) for part in windows)
     return (first, last) if first - last > _UNLEARNT else None
 
 

@@ -110,7 +110,8 @@ class Trainer:
 
     def _note(self, point: Point) -> None:
         self.curve.append(point)
-        refuse_bad_course(self.curve, self.parameters.stop_on_divergence, self.parameters.stop_without_progress)
+        remedy = self.preference.objective.remedy if self.preference else ""
+        refuse_bad_course(self.curve, self.parameters.stop_on_divergence, self.parameters.stop_without_progress, remedy)
         self.progress.curve.append([point.loss, point.learning_rate, point.grad_norm, *point.measures])
         self.progress.step, self.progress.position = point.step, self.batches[point.step - 1].stop
         self.watcher.add(point)

@@ -52,6 +52,8 @@ class PairObjective(Part):
     """Whether it learns from answers that were judged alone, too."""
     needs_reference: ClassVar[bool] = False
     """Whether it compares the model with a reference model."""
+    remedy: ClassVar[str] = ""
+    """Which of its fields to change if a training unlearns the chosen answers, as in `raise training.objective.beta`."""
 
     @property
     def estimates_kl(self) -> bool:

@@ -26,6 +26,7 @@ class Dpo(PairObjective):
         0.0, "Assumed share of pairs with exchanged labels (conservative DPO), only for `sigmoid`.", ge=0, lt=0.5
     )
     needs_reference: ClassVar[bool] = True
+    remedy: ClassVar[str] = "raise training.objective.beta"
 
     @model_validator(mode="after")
     def _smoothing_is_used(self) -> Self:

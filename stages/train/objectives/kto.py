@@ -27,6 +27,7 @@ class Kto(PairObjective):
     undesirable_weight: float = recipe(1.0, "Weight of the undesirable (rejected) answers (lambda_U in the paper).", gt=0)
     on_judged: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = True
+    remedy: ClassVar[str] = "raise training.objective.beta or training.objective.desirable_weight"
 
     @property
     def estimates_kl(self) -> bool:

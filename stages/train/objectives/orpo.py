@@ -1,6 +1,6 @@
 """Odds ratio preference optimization (Hong et al., 2024, arXiv:2403.07691): supervised training and preferences in one loss."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.core.part import recipe
 from stages.train.objectives.base import Answers, PairObjective, Totals
@@ -14,6 +14,7 @@ class Orpo(PairObjective):
 
     kind: Literal["orpo"] = "orpo"
     weight: float = recipe(0.1, "Weight of the odds ratio, added to the cross entropy (lambda in the paper, `beta` in TRL).", gt=0)
+    remedy: ClassVar[str] = "decrease training.objective.weight"  # the cross entropy of the chosen answers then weighs more
 
     def loss_of(self, answers: Answers, totals: Totals) -> "Tensor":
         """Cross entropy per token of the chosen answers, plus the mean of the pairs' odds ratio losses (equations 6 and 7)."""

@@ -1,6 +1,6 @@
 """Simple preference optimization (Meng et al., 2024, arXiv:2405.14734): the log-probability per token is the reward."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from engine.core.part import recipe
 from stages.train.objectives.base import Answers, PairObjective, Totals
@@ -15,6 +15,7 @@ class Simpo(PairObjective):
     kind: Literal["simpo"] = "simpo"
     beta: float = recipe(2.0, "Scale of the rewards.", gt=0)
     margin: float = recipe(1.0, "Wanted difference of the rewards of both answers (gamma in the paper).", ge=0)
+    remedy: ClassVar[str] = "decrease training.objective.margin"
 
     def loss_of(self, answers: Answers, totals: Totals) -> "Tensor":
         """The mean loss of the pairs of the global batch (equation 6)."""

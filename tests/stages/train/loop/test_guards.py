@@ -1,6 +1,7 @@
 """A training that is of no use stops and says what to try; one that is asked to stop finishes its step first."""
 
 import os
+import re
 import signal
 
 import pytest
@@ -11,6 +12,10 @@ from stages.train.body import run
 from stages.train.loop.guards import WINDOW, StopRequest, refuse_bad_course
 from stages.train.loop.record import Point
 from stages.train.methods import Lora
+from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.kto import Kto
+from stages.train.objectives.orpo import Orpo
+from stages.train.objectives.simpo import Simpo
 from tests.stages.train.tiny import settings, training_job
 
 
@@ -121,6 +126,35 @@ def test_chosen_answers_that_are_unlearnt_stop_the_training_although_its_loss_fa
     fallen = [pairs(step, -4.0) for step in range(1, 21)] + [pairs(step, -12.4) for step in range(21, 41)]
     with pytest.raises(UserError, match=r"far less likely: from -1 to -3\.1 nats per token by step 40") as caught:
         refuse_bad_course(fallen, True)
-    assert "objective.beta" in caught.value.problems[0].hint
+    assert caught.value.problems[0].hint.startswith("decrease training.learning_rate")
     refuse_bad_course(fallen, False)
     refuse_bad_course([pairs(step, -4.0 - step / 10) for step in range(1, 41)], True)
+
+
+def judged(step, logp, desirable=True):
+    """A step on judged answers; means over none are 0."""
+    logp, tokens = (logp, 4.0) if desirable else (0.0, 0.0)
+    return Point(step, 0.7 - step / 1000, 1e-3, 1.0, (1.0, 1.0, 0.0, -2.0, logp, -9.0, tokens, 8.0, 0.0))
+
+
+def test_steps_without_a_desirable_answer_are_no_answers_that_became_unlikely():
+    never, late, rarely = (
+        [judged(step, -10.0 if step > 1 else -0.5, desirable=step % every == 1 and step > after) for step in range(1, 61)]
+        for every, after in ((61, 61), (1, 20), (7, 0))
+    )
+    late = [*late[:20], *(judged(step, -10.0) for step in range(21, 61))]
+    for course in (never, late, rarely):
+        for end in range(1, len(course) + 1):
+            refuse_bad_course(course[:end], True)
+    half = [judged(step, -4.0 if step <= 20 else -16.0, desirable=step % 2 == 0) for step in range(1, 41)]
+    with pytest.raises(UserError, match=r"from -1 to -4 nats per token by step 40"):
+        refuse_bad_course(half, True)
+
+
+@pytest.mark.parametrize("objective", [Dpo(), Kto(), Orpo(), Simpo()], ids=lambda objective: objective.kind)
+def test_what_to_try_names_fields_that_the_objective_has(objective):
+    fallen = [judged(step, -4.0 if step <= 20 else -16.0) for step in range(1, 41)]
+    with pytest.raises(UserError) as caught:
+        refuse_bad_course(fallen, True, remedy=objective.remedy)
+    named = re.findall(r"training\.objective\.(\w+)", caught.value.problems[0].hint)
+    assert named and set(named) <= set(type(objective).model_fields)
