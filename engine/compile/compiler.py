@@ -25,6 +25,7 @@ from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import Graph, Input, Step
+from engine.core.part import Need
 from engine.spec.models import TOKENIZER_FILES, GgufModel, HubModel, LocalModel, ScratchModel, TrainedModel
 from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
@@ -148,7 +149,7 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     makers = Makers(
         lambda other: _task(c, spec, other, (*chain, name)),
         lambda model, where: _fetched(c, spec, *model, where, lambda path: where),
-        lambda pairs, where: _pairs(c, spec, pairs, where, (*chain, name)),
+        lambda need, where: _pairs(c, spec, need, where, (*chain, name)),
     )
     reads, wrong = needed_by(spec, parameters, locate, (*chain, name), makers)
     c.problems += wrong
@@ -169,15 +170,15 @@ def _task(c: Compilation, spec: Spec, name: str, chain: tuple[str, ...] = ()) ->
     return c.tasks[spec.name, name]
 
 
-def _pairs(c: Compilation, spec: Spec, name: str, where: Location | None, chain: tuple[str, ...]) -> Step:
-    """Add the steps of `[pairs.NAME]`, which a task names at WHERE; returns the one that writes the pairs."""
+def _pairs(c: Compilation, spec: Spec, need: Need, where: Location | None, chain: tuple[str, ...]) -> Step:
+    """Add the steps of the `[pairs.<name>]` of which a task at WHERE has NEED; returns the one that writes pairs and answers."""
     makers = PairMakers(
         lambda task: _task(c, spec, task, chain),
         lambda experiment: _subject(c, c.specs[experiment]),
         partial(add_answers, c, spec),
         partial(add_judgement, c, spec),
     )
-    return add_pairs(c, spec, name, where, makers)
+    return add_pairs(c, spec, need, where, makers)
 
 
 def _base(c: Compilation, spec: Spec, chain: tuple[str, ...]) -> Base:

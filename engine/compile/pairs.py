@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from engine.compile.compilation import Compilation, Subject, chat_template, locate_below, narrow
 from engine.core.errors import Location, UserError, did_you_mean
 from engine.core.graph import Step
+from engine.core.part import Need
 from engine.spec.headline import headline
 from engine.spec.pairs import ByJudge, Criterion, Pairs
 from stages import pair, predict
 from stages.evaluate.metrics.classification import Classification
 from stages.evaluate.metrics.judge_scores import JudgeScores
+from stages.generate.sources.pairs import PAIRS_FILE
 from stages.predict.decoding.sample import Sample
 
 if TYPE_CHECKING:
@@ -40,13 +42,18 @@ class PairMakers:
     """The step in which the judge scores answers: `add_judgement` of the evaluation."""
 
 
-def add_pairs(c: Compilation, spec: "Spec", name: str, where: Location | None, makers: PairMakers) -> Step:
-    """Add the steps that answer, judge and pair; WHERE a task names the pairs. Returns the step that writes them."""
+def add_pairs(c: Compilation, spec: "Spec", need: Need, where: Location | None, makers: PairMakers) -> Step:
+    """Add the steps that answer, judge and pair, of which a task at WHERE has NEED; returns the step that writes pairs and answers."""
+    name = need.pairs
+    assert name is not None
     if (section := spec.experiment.pairs.get(name)) is None:
         raise UserError(f"this spec has no [pairs.{name}]", where, did_you_mean(name, spec.experiment.pairs))
     at, task = ("pairs", name), section.task
     if task not in spec.experiment.tasks:
         raise UserError(f"this spec has no task '{task}'", spec.where(*at, "task"), did_you_mean(task, spec.experiment.tasks))
+    if need.file == PAIRS_FILE and len(section.experiments) * section.samples < 2:
+        hint = "raise samples, or name another experiment; to learn from good answers alone, use source best_of"
+        raise UserError("a pair needs two answers to a prompt, and these are of one sample of one model", spec.where(*at, "samples"), hint)
     scores = tuple(_criterion(spec, name, number) for number in range(len(section.scores)))
     rows = {split: makers.task_of(task).output(f"{split}.jsonl") for split in SPLITS}
     reads = {f"rows/{split}": file for split, file in rows.items()}

@@ -24,8 +24,8 @@ class Makers:
     """The split step of another task."""
     fetched: Callable[[tuple[str, str], Location], Step]
     """The step that fetches a model from the hub, by id and revision."""
-    paired: Callable[[str, Location | None], Step]
-    """The step that makes pairs, by their name."""
+    paired: Callable[[Need, Location | None], Step]
+    """The step that makes pairs and scores answers, which a need names."""
 
 
 def needed_by(
@@ -58,7 +58,7 @@ def _needed(spec: "Spec", need: Need, where: Location | None, chain: tuple[str, 
         assert where is not None
         return makers.fetched(need.model, where).output()
     if need.pairs is not None:
-        return makers.paired(need.pairs, where).output(need.file)
+        return makers.paired(need, where).output(need.file)
     if need.task is None:
         assert need.path is not None
         return Input(need.path, where=where)

@@ -52,13 +52,10 @@ class Pairs(Pairing):
     scores: tuple[Criterion, ...] = recipe(description="The terms of an answer's score.", min_length=1)
 
     @model_validator(mode="after")
-    def _two_answers(self) -> Self:
+    def _different_answers(self) -> Self:
         if len(set(self.experiments)) < len(self.experiments):
             raise PydanticCustomError("named_twice", "an experiment is listed twice: raise samples instead", {"at": ("experiments",)})
         if self.samples > 1 and not isinstance(self.decoding, Sample):
             message = "all samples of {kind} decoding are equal: set decoding.kind to sample, or samples to 1"
             raise PydanticCustomError("equal_samples", message, {"kind": self.decoding.kind, "at": ("samples",)})
-        if len(self.experiments) * self.samples < 2:
-            message = "a pair needs two answers to a prompt: raise samples, or name another experiment"
-            raise PydanticCustomError("one_answer", message, {"at": ("samples",)})
         return self

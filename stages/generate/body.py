@@ -18,7 +18,7 @@ from stages.generate.subjects import Subject, Subjects
 from stages.process.hashing import content_hash
 from stages.process.job import Job, Metrics
 from stages.rows.jsonl import write_rows
-from stages.rows.rows import parse_row
+from stages.rows.rows import parse_row, rejected_ended
 from stages.rows.splits import split_of
 from stages.rows.text import is_well_formed
 
@@ -186,6 +186,8 @@ class Generation:
             made["desirable"] = row["desirable"]
         if subject.split:
             made["split"] = subject.split
+        if subject.rejected is not None and not rejected_ended(row, subject.where):
+            made["rejected_ended"] = False
         if self.parameters.carry:
             made["carried"] = {name: _carried(subject, name) for name in self.parameters.carry}
         if draft.messages is not None:

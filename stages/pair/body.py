@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,8 +31,8 @@ class Answer:
 
     said: Prediction
     score: float
-    model: int
-    """Position of the model that gave it, in the order of the spec."""
+    models: tuple[int, ...]
+    """Positions of the models that gave it, in the order of the spec."""
 
     @property
     def text(self) -> str:
@@ -52,7 +52,7 @@ class Prompt:
 def run(parameters: Parameters, job: Job) -> Metrics:
     """Write `pairs.jsonl` (`prompt`, `chosen`, `rejected`) and `answers.jsonl` (each answer that ended, with score and rank).
 
-    Every row keeps the split of its prompt. Raises UserError if no two answers make a pair.
+    Every row keeps the split of its prompt. There may be no pairs: the answers are of use without.
     """
     counts: Counter[str] = Counter()
     # Roles are answers/NUMBER/NAME/SAMPLE, with the position of the model among those of the spec.
@@ -64,21 +64,19 @@ def run(parameters: Parameters, job: Job) -> Metrics:
         found = list(_pairs(prompt.answers, parameters))
         pairs += [(prompt, chosen, rejected) for chosen, rejected in found]
         if not found:
-            left_out[_why_none(prompt.answers)] += 1
+            left_out[_why_none(prompt.answers, parameters)] += 1
     write_rows(job.output / "answers.jsonl", ranked)
     write_rows(job.output / "pairs.jsonl", [_pair_row(*pair) for pair in pairs])
-    if not pairs:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
-        hint = "take more samples, a higher temperature, other scores or a smaller min_margin"
-        raise UserError(f"none of {len(prompts):,} prompts has two answers of different scores: {reasons}", hint=hint)
+    cut_off = sum(not rejected.said.ended for _, _, rejected in pairs)
     return {
         "prompts": len(prompts),
         "pairs": len(pairs),
         "left_out": dict(sorted(left_out.items())),
+        **({"rejected_cut_off": cut_off} if cut_off else {}),
         "answers": dict(sorted(counts.items())),
-        "margin": round(fmean(chosen.score - rejected.score for _, chosen, rejected in pairs), DIGITS),
-        "chosen_tokens": round(fmean(chosen.said.tokens for _, chosen, _ in pairs), DIGITS),
-        "rejected_tokens": round(fmean(rejected.said.tokens for _, _, rejected in pairs), DIGITS),
+        "margin": _mean([chosen.score - rejected.score for _, chosen, rejected in pairs]),
+        "chosen_tokens": _mean([chosen.said.tokens for _, chosen, _ in pairs]),
+        "rejected_tokens": _mean([rejected.said.tokens for _, _, rejected in pairs]),
         "models": {name: _of_model(number, prompts, pairs) for number, name in sorted(names.items())},
     }
 
@@ -97,7 +95,7 @@ def _answers(parameters: Parameters, job: Job, counts: Counter[str]) -> dict[str
             if reason := _unusable(one):
                 counts[reason] += 1
             else:
-                usable.append(Answer(one, round(float(score), DIGITS), int(role.partition("/")[0])))
+                usable.append(Answer(one, round(float(score), DIGITS), (int(role.partition("/")[0]),)))
     return found
 
 
@@ -139,11 +137,11 @@ def _ranked(job: Job, found: Mapping[str, list[Answer]], counts: Counter[str]) -
                 continue
             distinct: dict[str, Answer] = {}
             for answer in found[row.id]:
-                known = distinct.setdefault(answer.text.strip(), answer)
-                if known is not answer:
+                text = answer.text.strip()
+                if (known := distinct.setdefault(text, answer)) is not answer:
                     counts["equal to another"] += 1
-                    if answer.said.ended and not known.said.ended:
-                        distinct[answer.text.strip()] = answer
+                    kept = answer if answer.said.ended and not known.said.ended else known
+                    distinct[text] = replace(kept, models=tuple(dict.fromkeys((*kept.models, *known.models, *answer.models))))
             yield Prompt(row, split, tuple(sorted(distinct.values(), key=_rank)))
 
 
@@ -158,18 +156,26 @@ def _pairs(answers: Sequence[Answer], parameters: Parameters) -> Iterator[tuple[
         chosen, answers = chosen[:1], answers[-1:]
     for better in chosen:
         for worse in answers:
-            margin = round(better.score - worse.score, DIGITS)
-            if margin > 0 and margin >= parameters.min_margin:
+            if _suffices(better.score - worse.score, parameters):
                 yield better, worse
 
 
-def _why_none(answers: Sequence[Answer]) -> str:
+def _why_none(answers: Sequence[Answer], parameters: Parameters) -> str:
     if len(answers) < 2:
         return "with one distinct answer" if answers else "without a usable answer"
     best = next((one.score for one in answers if one.said.ended), None)
     if best is None:
         return "with no answer that ended"
-    return "tied" if best <= answers[-1].score else "within min_margin"
+    worst = answers[-1].score
+    if not _suffices(best - worst, parameters) and _suffices(answers[0].score - worst, parameters):
+        return "with better answers cut off"
+    return "tied" if answers[0].score <= worst else "within min_margin"
+
+
+def _suffices(difference: float, parameters: Parameters) -> bool:
+    """Whether two answers with this DIFFERENCE of their scores make a pair."""
+    margin = round(difference, DIGITS)
+    return margin > 0 and margin >= parameters.min_margin
 
 
 def _pair_row(prompt: Prompt, chosen: Answer, rejected: Answer) -> dict[str, Any]:
@@ -178,11 +184,13 @@ def _pair_row(prompt: Prompt, chosen: Answer, rejected: Answer) -> dict[str, Any
         **_asked(prompt.row),
         "chosen": _said(prompt.row, chosen),
         "rejected": _said(prompt.row, rejected),
+        # A cut-off answer has no end: trainings must not learn one.
+        **({} if rejected.said.ended else {"rejected_ended": False}),
         "chosen_score": chosen.score,
         "rejected_score": rejected.score,
         "margin": round(chosen.score - rejected.score, DIGITS),
-        "chosen_of": chosen.model,
-        "rejected_of": rejected.model,
+        "chosen_of": chosen.models[0],
+        "rejected_of": rejected.models[0],
     }
 
 
@@ -193,7 +201,7 @@ def _ranked_rows(prompt: Prompt) -> Iterator[dict[str, Any]]:
         asked, said = _asked(prompt.row), _said(prompt.row, one)
         tools = {"tools": asked["tools"]} if "tools" in asked else {}
         row = {"messages": [*asked["prompt"], said], **tools} if prompt.row.messages else {**asked, "completion": said}
-        yield {**_placed(prompt), **row, "score": one.score, "rank": rank, "of": one.model}
+        yield {**_placed(prompt), **row, "score": one.score, "rank": rank, "of": one.models[0]}
 
 
 def _placed(prompt: Prompt) -> dict[str, Any]:
@@ -219,11 +227,15 @@ def _said(row: Row, answer: Answer) -> str | dict[str, Any]:
 
 
 def _of_model(number: int, prompts: Sequence[Prompt], pairs: Sequence[tuple[Prompt, Answer, Answer]]) -> dict[str, Any]:
-    """How many distinct answers one model gave, their mean score, and how many were chosen and rejected."""
-    scored = [one.score for prompt in prompts for one in prompt.answers if one.model == number]
+    """How many distinct answers one model gave, also with others, their mean score, and how many were chosen and rejected."""
+    scored = [one.score for prompt in prompts for one in prompt.answers if number in one.models]
     return {
         "answers": len(scored),
-        "score": round(fmean(scored), DIGITS) if scored else None,
-        "chosen": sum(chosen.model == number for _, chosen, _ in pairs),
-        "rejected": sum(rejected.model == number for _, _, rejected in pairs),
+        "score": _mean(scored),
+        "chosen": sum(number in chosen.models for _, chosen, _ in pairs),
+        "rejected": sum(number in rejected.models for _, _, rejected in pairs),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(fmean(values), DIGITS) if values else None

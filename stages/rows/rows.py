@@ -5,6 +5,7 @@ The two forms, one JSON object per line; a pair has a second, worse answer under
     which is `completion`; `rejected` is text;
  2. `id`, `group`, `messages` (`role`, `content`, optionally `train` and other keys of chat templates, such as `tool_calls`) and
     optionally `tools`. The last assistant message is the reference of an evaluation; `rejected` is a message to stand in its place.
+A rejected answer that was cut off has `rejected_ended`, false.
 
 An answer that was judged alone has `desirable`, true or false; an undesirable one is no reference.
 """
@@ -48,13 +49,18 @@ class Row:
     """The worse answer to the same prompt: text, or a message if the row is a conversation; None if the row is not a pair."""
     desirable: bool | None = None
     """Whether the answer is desirable; None if nobody judged it alone."""
+    rejected_ended: bool = True
+    """Whether the rejected answer was written to its end; else its model was cut off at a limit."""
+    ended: bool = True
+    """Whether the last answer was written to its end; if not, no end is learned."""
 
     def with_rejected(self) -> "Row":
         """The row with its rejected answer in place of the chosen one."""
         assert self.rejected is not None
+        ended = self.rejected_ended
         if isinstance(self.rejected, str):
-            return replace(self, completion=self.rejected, references=(), rejected=None)
-        return replace(self, messages=(*self.messages[:-1], self.rejected), rejected=None)
+            return replace(self, completion=self.rejected, references=(), rejected=None, ended=ended)
+        return replace(self, messages=(*self.messages[:-1], self.rejected), rejected=None, ended=ended)
 
     def conversation(self) -> tuple[Message, ...]:
         """The messages of the row, in either form."""
@@ -125,14 +131,14 @@ def parse_row(found: Mapping[str, Any], where: Location, unanswered: bool = Fals
                 raise UserError("this row needs text under prompt, or a list under messages", where, "prompt must be a string")
             return Row(where, identity, group, *_pair({**found, "completion": ""}, where), answered=False)
         references, rejected = _references(found, where), _rejected(found, where)
-        return Row(
-            where, identity, group, *_pair(found, where), references=references, rejected=rejected, desirable=_desirable(found, where)
-        )
+        row = Row(where, identity, group, *_pair(found, where), references=references, rejected=rejected)
+        return replace(row, desirable=_desirable(found, where), rejected_ended=rejected_ended(found, where))
     if clash := next((key for key in ("prompt", "completion", "system", "references") if key in found), None):
         raise UserError(f"this row has both messages and {clash}", where, "a row has either messages, or prompt and completion")
     messages, tools = _messages(found["messages"], where), _tools(found.get("tools"), where)
     rejected, desirable = _rejected(found, where), _desirable(found, where)
-    return Row(where, identity, group, messages=messages, tools=tools, rejected=rejected, desirable=desirable)
+    ended = rejected_ended(found, where)
+    return Row(where, identity, group, messages=messages, tools=tools, rejected=rejected, desirable=desirable, rejected_ended=ended)
 
 
 def _pair(found: Mapping[str, Any], where: Location) -> tuple[str, str, str | None]:
@@ -175,6 +181,15 @@ def _desirable(found: Mapping[str, Any], where: Location) -> bool | None:
     given = found.get("desirable")
     if not isinstance(given, bool | None):
         raise UserError(f"this row's desirable must be true or false, got {type_name(given)}", where, "remove the key if nobody judged it")
+    return given
+
+
+def rejected_ended(found: Mapping[str, Any], where: Location) -> bool:
+    """Whether the rejected answer of a row at WHERE was written to its end; raises UserError if it says neither yes nor no."""
+    given = found.get("rejected_ended", True)
+    if not isinstance(given, bool):
+        what = f"this row's rejected_ended must be true or false, got {type_name(given)}"
+        raise UserError(what, where, "false: the rejected answer was cut off, so that its end is not learned")
     return given
 
 

@@ -75,6 +75,10 @@ def encode_batch(rows: Sequence[Row], rendered: Sequence[Rendered], parameters: 
         ends = np.flatnonzero(kinds == END)
         learned[ends] &= lengths[ends - 1] > 0
     piece_rows = np.repeat(np.arange(len(rows)), np.diff(np.append(pieces.starts, len(kinds))))
+    # An answer that was cut off has no end: the one that the format adds is not supervised.
+    cut_off = [number for number, row in enumerate(rows) if not row.ended]
+    for number in cut_off:
+        learned[np.flatnonzero((piece_rows == number) & (kinds == END))[-1:]] = False
     return Batch(rows, pieces, ids, np.repeat(kinds, lengths), np.repeat(learned, lengths).astype(np.uint8), lengths, piece_rows)
 
 

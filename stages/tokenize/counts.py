@@ -39,6 +39,8 @@ class Counts:
     desirable: int = 0
     undesirable: int = 0
     """Answers that were judged alone."""
+    cut_off: int = 0
+    """Answers without a supervised end, since they were cut off."""
     conversations: int = 0
     """Units of an epoch, if an unrolled conversation counts as one."""
     control_token_rows: int = 0
@@ -75,6 +77,7 @@ class Counts:
             "pairs": self.pairs,
             "desirable": self.desirable,
             "undesirable": self.undesirable,
+            "cut_off": self.cut_off,
             "conversations": self.conversations,
             "unrolled": {"conversations": self.unrolled, "rows": self.unrolled_rows} if self.unrolled else None,
             "control_tokens_in_text": {"rows": self.control_token_rows, "tokens": self.control_tokens} if self.control_tokens else None,

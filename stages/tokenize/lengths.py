@@ -30,7 +30,7 @@ class Tokenized:
 
     def answers(self) -> Iterator[tuple[int, int, int]]:
         """For each supervised turn, the positions of its answer, of its end token, and of the turn's end."""
-        for turn in np.unique(self.turns[(self.kinds == END) & (self.supervised == 1)]):
+        for turn in np.unique(self.turns[(self.kinds != CONTEXT) & (self.supervised == 1)]):
             end = np.flatnonzero((self.turns == turn) & (self.kinds == END))
             answer = np.flatnonzero((self.turns == turn) & (self.kinds == ANSWER))
             yield int(answer[0] if len(answer) else end[0]), int(end[0]), int(end[-1]) + 1

@@ -76,7 +76,7 @@ class PairTokenization(Tokenization):
         self.counts.truncated += 1
         self.counts.truncated_tokens += len(tokens) - len(made)
         self._handed_on.append(row.part_of)
-        yield self._checked(made.ids, made.supervised, made.kinds, np.array([len(made)]), None)
+        yield self._checked(made.ids, made.supervised, made.kinds, np.array([len(made)]), None, int(not row.ended))
 
 
 def _prompt(rendered: Rendered) -> str:

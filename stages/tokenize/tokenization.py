@@ -187,7 +187,8 @@ class Tokenization:
         tokens = chosen[batch.token_rows]
         self._handed_on += [batch.rows[number].part_of for number in np.flatnonzero(chosen).tolist()]
         sources = batch.count(batch.kinds == CONTEXT)[chosen].astype(np.int32) if self.parameters.encoder_decoder else None
-        yield self._checked(batch.ids[tokens], batch.supervised[tokens], batch.kinds[tokens], lengths[chosen], sources)
+        cut_off = sum(not batch.rows[number].ended for number in np.flatnonzero(chosen).tolist())
+        yield self._checked(batch.ids[tokens], batch.supervised[tokens], batch.kinds[tokens], lengths[chosen], sources, cut_off)
 
     def _too_long(self, batch: Batch, lengths: Array) -> Array:
         if not self.parameters.encoder_decoder:
@@ -214,7 +215,7 @@ class Tokenization:
         for part in made:
             sources = np.array([part.source], np.int32) if self.parameters.encoder_decoder else None
             self._handed_on.append(batch.rows[number].part_of)
-            yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, len(made) == 1)
+            yield self._checked(part.ids, part.supervised, part.kinds, np.array([len(part)]), sources, 0 if len(made) == 1 else None)
 
     def _learnable(self, row: Tokenized, parts: list[Tokenized]) -> list[Tokenized]:
         """The pieces of ROW with supervised tokens."""
@@ -267,17 +268,22 @@ class Tokenization:
             return "completion longer than max_target_length"
         return [cut_pair(source, target, limits["max_length"], limits["max_target_length"], self._kept(tokens))]
 
-    def _checked(self, ids: Array, supervised: Array, kinds: Array, lengths: Array, sources: Array | None, ended: bool = True) -> Part:
-        """The arrays of rows to write, after checking their invariants; ENDED: no answer continues in another row."""
+    def _checked(self, ids: Array, supervised: Array, kinds: Array, lengths: Array, sources: Array | None, cut_off: int | None) -> Part:
+        """The arrays of rows to write, after checking their invariants.
+
+        CUT_OFF: how many of their last answers were cut off and have no end; None if answers may continue in other rows.
+        """
         ends = (kinds == END) & (supervised == 1)
         row_ends = np.cumsum(lengths) - 1
         last = _last_of_runs(supervised == 1, row_ends)
         assert (np.add.reduceat(supervised, row_ends + 1 - lengths, dtype=np.int64) > 0).all(), "every row must have supervised tokens"
         assert self.parameters.encoder_decoder or lengths.max() <= self.parameters.max_length
-        assert not ended or not (kinds[supervised == 1] == ANSWER).any() or ends.any()
+        assert cut_off is None or not (kinds[supervised == 1] == ANSWER).any() or ends.any() or cut_off == len(lengths)
         if not self.parameters.mask.everything:
             assert not supervised[kinds == CONTEXT].any(), "no prompt, system or tool message may be supervised"
-            assert not ended or (kinds[last] == END).all(), "every supervised answer must be followed by its supervised end token"
+            endless = int(np.count_nonzero(kinds[last] != END))
+            assert cut_off is None or endless == cut_off, "every supervised answer must be followed by its supervised end token"
+            self.counts.cut_off += cut_off or 0
         self.counts.write(supervised, lengths, int(np.count_nonzero(_last_of_runs(ends, row_ends))))
         return ids, supervised, lengths, sources
 

@@ -100,6 +100,17 @@ def test_the_best_answers_are_rows_of_a_supervised_task(compiled):
     assert found.problems == [] and found.graph()["generate-made"].inputs["source"].path == "artifacts/pair-own/answers.jsonl"
 
 
+def test_one_answer_is_enough_to_choose_rows_by_its_score_but_not_for_a_pair(compiled):
+    one = SAMPLED.replace("samples = 2", "samples = 1")
+    best = MADE | {"made": 'source = { kind = "best_of", pairs = "own", min_score = 1.0 }\nlayout = "prompt_completion"'}
+    found = compiled(sft=SFT, toy=spec(one, tasks=best).replace('objective = { kind = "dpo" }\n', ""))
+    assert found.problems == []
+    assert [role for role in found.graph()["pair-own"].inputs if role.startswith("answers/")] == ["answers/0/sft/0"]
+    (problem,) = compiled(sft=SFT, toy=spec(one)).problems
+    assert problem.what.startswith("a pair needs two answers to a prompt") and "source best_of" in problem.hint
+    assert problem.where.file == "toy.toml" and problem.where.line > 1
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [
@@ -129,7 +140,6 @@ def test_what_cannot_be_paired_is_located_in_the_spec(compiled, text, what, hint
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
-        ("samples = 2", "samples = 1", "a pair needs two answers to a prompt"),
         ("samples = 2", 'samples = 2\ndecoding = "greedy"', "all samples of greedy decoding are equal"),
         ('["sft"]', '["sft", "sft"]', "an experiment is listed twice"),
         ('"exact_match"', '"perplexity"', "perplexity measures the reference, not the answer"),

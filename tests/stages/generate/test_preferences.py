@@ -161,3 +161,17 @@ def test_labels_that_are_no_labels_are_located(row, what):
     with pytest.raises(UserError, match=what) as caught:
         Layout(kind="unpaired_preference").normalised(row, WHERE)
     assert caught.value.problems[0].where == WHERE
+
+
+def test_a_rejected_answer_that_was_cut_off_stays_marked_and_changes_no_id(tmp_path):
+    pair = {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    for folder, rows in (("marked", [pair | {"rejected_ended": False}]), ("plain", [pair, {**pair, "rejected_ended": True}])):
+        (tmp_path / folder).mkdir()
+        _, found = generate(tmp_path / folder, rows)
+        assert [row.rejected_ended for row in found] == [folder == "plain"] * len(rows)
+        assert found[0].with_rejected().ended is (folder == "plain") and found[0].ended
+    assert len({next(read_rows(tmp_path / folder / "out/rows.jsonl")).id for folder in ("marked", "plain")}) == 1
+    asked = {"prompt": [SYSTEM, ASK, GOOD, ASK], "chosen": "A", "rejected": "B", "rejected_ended": False}
+    (tmp_path / "asked").mkdir()
+    _, (row,) = generate(tmp_path / "asked", [asked])
+    assert not row.rejected_ended and not row.with_rejected().ended

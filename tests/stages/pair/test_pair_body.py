@@ -13,6 +13,7 @@ from engine.core.errors import Location, UserError
 from stages.evaluate.metrics import ExactMatch, JsonValidity, JudgeScores, Length, TokenF1, UnitTests
 from stages.generate.layout import Layout
 from stages.generate.sources.best_of import BestOf
+from stages.generate.sources.pairs import Pairs
 from stages.pair import Criterion, Parameters
 from stages.pair.body import run
 from stages.process.job import Job
@@ -22,6 +23,7 @@ from stages.rows.predictions import write_predictions
 
 EXACT = Criterion(metric=ExactMatch(), value="exact_match")
 BRIEF = Criterion(metric=Length(), value="length", weight=-0.01)
+OVERLAP = Criterion(metric=TokenF1(), value="token_f1")
 SPLITS = ("train", "validation")
 
 said = st.tuples(st.sampled_from(["a", " a", "b", "a b", ""]), st.booleans())
@@ -71,16 +73,9 @@ def test_the_better_answer_is_chosen_whoever_gave_it_and_what_makes_no_pair_is_c
 
     def made(name, *order):
         roles = {"0/one/0": order[0], "0/one/1": order[1], "1/two/0": order[2]}
-        try:
-            return paired(folder / name, rows, {role: samples[n] for role, n in roles.items()}, combine=combine, min_margin=margin)
-        except UserError as error:
-            assert f"none of {len(prompts)} prompts has two answers of different scores" in error.problems[0].what
-            return None
+        return paired(folder / name, rows, {role: samples[n] for role, n in roles.items()}, combine=combine, min_margin=margin)
 
     found, otherwise = made("a", 0, 1, 2), made("b", 2, 0, 1)
-    assert (found is None) == (otherwise is None)
-    if found is None or otherwise is None:
-        return
     metrics, pairs, ranked = found
     for one in pairs:
         number = int(one["row"][1:])
@@ -88,10 +83,12 @@ def test_the_better_answer_is_chosen_whoever_gave_it_and_what_makes_no_pair_is_c
         assert one["split"] == split_of[one["row"]] and one["group"] == f"g{number}" and one["prompt"] == f"prompt r{number}"
         assert one["chosen"] in texts and one["rejected"] in texts and one["chosen"].strip() != one["rejected"].strip()
         assert (one["chosen"], True) in prompts[number][1], "an answer that was cut off is never chosen"
+        ended = [wrote_end for text, wrote_end in prompts[number][1] if text.strip() == one["rejected"].strip()]
+        assert one.get("rejected_ended", True) is any(ended), "a rejected answer that was cut off is marked"
         assert one["margin"] == pytest.approx(one["chosen_score"] - one["rejected_score"]) and one["margin"] > 0 and one["margin"] >= margin
     of = Counter(one["row"] for one in pairs)
     assert metrics["pairs"] == len(pairs) and len(of) + sum(metrics["left_out"].values()) == metrics["prompts"] == len(prompts)
-    assert combine == "all" or max(of.values()) == 1
+    assert combine == "all" or max(of.values(), default=1) == 1
     assert {(one["row"], one["rank"]) for one in ranked} == {
         (row, rank) for row, count in Counter(one["row"] for one in ranked).items() for rank in range(1, count + 1)
     }
@@ -156,3 +153,45 @@ def test_best_of_takes_the_best_answers_that_are_good_enough(tmp_path):
         return [row["completion"] for _, row in BestOf(pairs="x", **options).read([file])]
 
     assert read() == ["a", "b b"] and read(n=2) == ["a", "b", "b b", "b b b"] and read(n=9, min_score=0.5) == ["a"]
+
+
+def test_answers_without_a_pair_are_still_ranked_and_only_who_reads_pairs_is_told(tmp_path):
+    """A model that is right every time: its answers pass for rejection sampling, and there is nothing to prefer."""
+    rows = text_rows([("train", []), ("train", [])])
+    metrics, pairs, ranked = paired(tmp_path / "x", rows, {"0/m/0": [answered("r0", "a"), answered("r1", "a")]}, scores=(EXACT,))
+    assert (metrics["pairs"], metrics["left_out"], metrics["margin"]) == (0, {"with one distinct answer": 2}, None)
+    assert pairs == [] and [one["score"] for one in ranked] == [1.0, 1.0]
+    assert len(list(BestOf(pairs="x", min_score=1.0).read([tmp_path / "x/out/answers.jsonl"]))) == 2
+    with pytest.raises(UserError, match=r"\[pairs.x\] has no pairs") as caught:
+        list(Pairs(pairs="x").read([tmp_path / "x/out/pairs.jsonl"]))
+    assert "metrics/pair-x.json counts the reasons" in caught.value.problems[0].hint
+
+
+def test_an_answer_that_several_models_gave_is_counted_for_each(tmp_path):
+    rows = text_rows([("train", [])])
+    samples = {"0/one/0": [answered("r0", "a")], "1/two/0": [answered("r0", "a ")], "1/two/1": [answered("r0", "b")]}
+    metrics, (pair,), _ = paired(tmp_path / "x", rows, samples, scores=(EXACT,))
+    assert metrics["models"] == {
+        "one": {"answers": 1, "score": 1.0, "chosen": 1, "rejected": 0},
+        "two": {"answers": 2, "score": 0.5, "chosen": 1, "rejected": 1},
+    }
+    assert (pair["chosen_of"], pair["rejected_of"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "margin", "reason"),
+    [
+        ([("a", True), ("b", True)], 0.0, None),
+        ([("a", False), ("b", True)], 0.0, "with better answers cut off"),
+        ([("a", False), ("b", False)], 0.0, "with no answer that ended"),
+        ([("c", True), ("b", True)], 0.0, "tied"),
+        ([("a", True), ("b", True)], 1.5, "within min_margin"),
+        ([("a", False), ("b", True)], 1.5, "within min_margin"),
+        ([("a", True)], 0.0, "with one distinct answer"),
+        ([("", True)], 0.0, "without a usable answer"),
+    ],
+)
+def test_why_a_prompt_has_no_pair(tmp_path, given, margin, reason):
+    samples = {f"0/m/{number}": [answered("r0", *one)] for number, one in enumerate(given)}
+    metrics, _, _ = paired(tmp_path / "x", text_rows([("train", [])]), samples, scores=(OVERLAP,), min_margin=margin)
+    assert metrics["left_out"] == ({reason: 1} if reason else {})

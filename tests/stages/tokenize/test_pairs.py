@@ -125,3 +125,32 @@ def test_answers_that_were_judged_alone_keep_their_judgement_whatever_is_left_ou
         tokenize(tmp_path, files, [{"prompt": "a", "completion": "b"}], **how)
     with pytest.raises(ValidationError, match="would cut an answer that was judged as a whole"):
         tokenize(tmp_path, files, rows, **how, over_length="split")
+
+
+def cut_off(row):
+    return {**dict(zip(("prompt", "completion", "rejected"), row, strict=True)), "rejected_ended": False}
+
+
+@pytest.mark.parametrize("policy", ["drop", "truncate_prompt_left"])
+def test_a_rejected_answer_that_was_cut_off_is_compared_without_the_end_that_it_never_had(tmp_path, files, encoder, policy):
+    found = ("ask " * 30 if policy == "truncate_prompt_left" else "ask", "good", "bad and")
+    counts, tokens = tokenize(tmp_path, files, [ANCHOR, cut_off(found), found], over_length=policy, max_length=40)
+    assert tokens.units == 3 and counts["cut_off"] == 1 and counts["completions"] == 5
+    (_, chosen), (ids, rejected), (_, other), (whole, ended) = (tokens.row(number) for number in (2, 3, 4, 5))
+    assert np.array_equal(ids, whole) and np.array_equal(chosen, other) and ids[-1] == encoder.eos_id
+    assert rejected.tolist() == [*ended[:-1].tolist(), 0], "all of the answer, but no end"
+
+
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_a_cut_off_answer_of_a_conversation_has_no_end_in_any_style(tmp_path, chat_files, chat_encoder, style):
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(("Hello?", "Hi.", "And?", "So it is."))]
+    row = {"messages": messages, "rejected": {"role": "assistant", "content": "I do"}, "rejected_ended": False}
+    counts, tokens = tokenize(tmp_path, chat_files, [row], format=Chat(template=TEMPLATES[style]))
+    ids, supervised = tokens.row(1)
+    assert chat_encoder.decode([ids[supervised == 1].tolist()])[0].strip() == "I do" and counts["cut_off"] == 1
+
+
+def test_rejected_ended_is_yes_or_no(tmp_path, files):
+    with pytest.raises(UserError, match="rejected_ended must be true or false, got a number") as caught:
+        tokenize(tmp_path, files, [ANCHOR, cut_off(ANCHOR) | {"rejected_ended": 3}])
+    assert caught.value.problems[0].where.line == 2
