@@ -27,7 +27,8 @@ def run(parameters: Parameters, job: Job) -> Metrics:
 
     `logps` are the log-probabilities (nats) of the supervised tokens of each row of the token files, summed. `reference.json` has the
     digests of the weights and of the token files, by which trainings check that the numbers are theirs. Of mismatched answers, the rows are
-    those of `train-tokens.safetensors` and `validation-tokens.safetensors`, token files that are written too.
+    those of `train-tokens.safetensors` and `validation-tokens.safetensors`, token files that are written too; there are none for validation
+    rows with one prompt, which have no divergence.
     """
     prepare_process(parameters.threads)
     model = open_for_inference(job.inputs, parameters.precision, parameters.dtype, parameters.attention, parameters.quantisation)
@@ -39,11 +40,11 @@ def run(parameters: Parameters, job: Job) -> Metrics:
             raise UserError(f"{path} has neither pairs of answers nor judged answers", hint="build its tokenize step again")
         if parameters.mismatched:
             couples = job.output / f"{split}-tokens.safetensors"
-            cut = write_mismatched(tokens, couples, split)
+            rows, cut = len(tokens), write_mismatched(tokens, couples, needed=split == "train")
             tokens = Tokens.open(couples)
         logps = _logps(parameters, model, tokens, f"{job.name} {split}")
         save_file({"logps": logps}, job.output / f"{split}.safetensors")
-        metrics[split] = _mismatched_metrics(tokens, logps, cut) if parameters.mismatched else _metrics(tokens, logps)
+        metrics[split] = _mismatched_metrics(tokens, logps, cut, rows) if parameters.mismatched else _metrics(tokens, logps)
     folders = [job.inputs["model"], *([job.inputs["adapter"]] if "adapter" in job.inputs else [])]
     said = {"model": weights_digest(folders), "tokens": {split: token_digest(path) for split, path in files.items()}}
     (job.output / "reference.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -89,9 +90,9 @@ def _metrics(tokens: Tokens, logps: Array) -> Metrics:
     }
 
 
-def _mismatched_metrics(tokens: Tokens, logps: Array, cut: int) -> Metrics:
-    """The number of mismatched answers, how many are cut, and their mean log-probability."""
+def _mismatched_metrics(tokens: Tokens, logps: Array, cut: int, rows: int) -> Metrics:
+    """The number of mismatched answers, how many are cut, and their mean log-probability; of ROWS with one prompt, their number alone."""
     if not len(logps):
-        return {"answers": 0}
+        return {"answers": 0} | ({"rows_of_one_prompt": rows} if rows else {})
     mean = round(float(logps.astype(np.float64).mean()), DIGITS)
     return {"answers": len(logps), "cut": cut, "tokens": int(tokens.lengths.sum()), "logp": mean}

@@ -43,5 +43,6 @@ def add_mismatched(job: Job, rows: Rows, validation: Mapping[str, Rows]) -> None
 
     rows.add_mismatched(opened("train"), logps["train"])
     for task, tokens in opened("validation").items():
-        if task in validation:
+        # Held-out rows of one prompt have no mismatched answers: no divergence is estimated of them.
+        if task in validation and len(tokens):
             validation[task].add_mismatched({task: tokens}, {task: logps["validation"][task]})

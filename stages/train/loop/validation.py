@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ class Validator:
         preferences = {task: Preference(objective, rows) for task, rows in self.tasks.items()}
         found = {task: self._pairs(preference, self.tasks[task], micro_rows) for task, preference in preferences.items()}
         sums = self.processes.sums([value for values in found.values() for value in values])
-        width = len(sums) // max(1, len(found))
-        by_task = {task: sums[number * width : (number + 1) * width] for number, task in enumerate(found)}
+        # Some tasks may have fewer measures: those without a divergence.
+        ends = list(accumulate(map(len, found.values())))
+        by_task = {task: sums[end - len(found[task]) : end] for task, end in zip(found, ends, strict=True)}
         losses = {task: values[0] for task, values in by_task.items()}
         measures = {task: dict(zip(preferences[task].measures, values[1:], strict=True)) for task, values in by_task.items()}
         whole = sum(losses[task] * len(rows) for task, rows in self.tasks.items()) / max(1, sum(map(len, self.tasks.values())))

@@ -224,6 +224,25 @@ def test_every_answer_stands_once_or_more_after_a_prompt_that_it_does_not_answer
         reference_of(tmp_path / "same", llama, same, same, mismatched=True)
 
 
+def test_held_out_rows_of_one_prompt_are_validated_without_a_divergence(tmp_path, llama):
+    """Beside a task whose held-out rows have several prompts."""
+    job = kto_job(tmp_path, llama)
+    same = written(tmp_path / "same.safetensors", [([5], [6], [7]), ([5], [8], [9, 10])])
+    files = {"train": job.inputs["tokens/colour"], "validation": same}
+    other = {
+        role: reference_of(tmp_path / f"other-{role}", llama, **files, mismatched=role == "mismatched")
+        for role in ("reference", "mismatched")
+    }
+    assert len(Tokens.open(other["mismatched"] / "validation-tokens.safetensors")) == 0
+    order = make_job(tmp_path / "both", {"tokens/alike": files["train"], "tokens/colour": files["train"]})
+    mix(Mixing(epochs=1), order)
+    job.inputs.update({"order": order.output, "tokens/alike": files["train"], "validation/alike": same})
+    job.inputs.update({f"{role}/alike": folder for role, folder in other.items()})
+    metrics = run(settings(objective=KTO, global_batch=GlobalBatch(rows=7), learning_rate=1e-2), job)
+    assert metrics["validation"]["alike"].keys() == set(MEASURES) and metrics["validation"]["colour"].keys() == {*MEASURES, KL}
+    assert metrics["validation"]["alike"]["chosen_tokens"] == 1.0 and metrics["validation"]["alike"]["rejected_tokens"] == 1.5
+
+
 TEXTS = [
     {"prompt": "say red:", "chosen": " red", "rejected": " red house and river"},
     {"prompt": "say say blue:", "chosen": " blue one two", "rejected": " bird"},
