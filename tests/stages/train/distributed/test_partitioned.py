@@ -7,11 +7,17 @@ from safetensors.torch import load_file
 from stages.process.job import Job
 from stages.train import GlobalBatch
 from stages.train.methods import Full, Lora
+from stages.train.objectives.distill import Distill
+from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.kto import Kto
 from stages.train.zero import Zero
 from tests.stages.initialize.tiny import make_model
 from tests.stages.train.groups import launch, ready
 from tests.stages.train.matrix import METHODS, TRAINS
 from tests.stages.train.methods_table import ZERO_COLUMNS, written
+from tests.stages.train.objectives.pairs import pairs_job
+from tests.stages.train.objectives.test_distill import student_job
+from tests.stages.train.objectives.test_kto import judged_job, kto_job
 from tests.stages.train.tiny import settings, training_job
 
 pytestmark = pytest.mark.forks
@@ -105,6 +111,39 @@ def test_every_stage_gives_the_losses_and_weights_of_one_process(tmp_path, falco
         result, weights = alone(job, tmp_path / f"alone-{method}", **values)
         for name in (one["name"] for one in cases if one["name"].startswith(method)):
             assert_same(found[name], load_file(tmp_path / "group" / f"{name}.safetensors"), result, weights)
+
+
+OBJECTIVES = {
+    "dpo": (pairs_job, Dpo(beta=0.5)),
+    "kto": (kto_job, Kto(beta=0.5, desirable_weight=2.0)),
+    "judged": (judged_job, Kto(beta=0.5)),
+}
+DISTILL = Distill(teacher="large", top_k=20, temperature=2.0, alpha=0.7)
+
+
+@pytest.mark.slow
+def test_pairs_judged_answers_and_a_teacher_teach_the_same_under_every_stage(tmp_path):
+    """Five pairs or rows of a batch in micro-batches of two: one of two processes computes its last one only for the others."""
+    small, large = (make_model(tmp_path / name, "llama", **sizes) for name, sizes in (("small", {}), ("large", {"layers": 3})))
+    jobs = {name: (make(tmp_path / name, small), objective) for name, (make, objective) in OBJECTIVES.items()}
+    jobs["distill"] = student_job(tmp_path / "distill", (small, large)), DISTILL
+    values = {"method": Lora(r=4, lora_dropout=0.3), "global_batch": GlobalBatch(rows=5), "micro_batch": 2, "learning_rate": 1e-2}
+    cases = [
+        case(f"{name}-{stage}", job, tmp_path / f"{name}-{stage}", settings(objective=objective, zero=ZEROS[stage], **values))
+        for name, (job, objective) in jobs.items()
+        for stage in ("0", *STAGES)
+    ]
+    found = launch(tmp_path / "group", cases, 2)
+    for name, (job, objective) in jobs.items():
+        result, weights = alone(job, tmp_path / f"alone-{name}", objective=objective, **values)
+        for stage in ("0", *STAGES):
+            one = found[f"{name}-{stage}"]
+            assert_same(one, load_file(tmp_path / "group" / f"{name}-{stage}.safetensors"), result, weights)
+            # Whether one reward is above another is chance where both are 0, as in the first step.
+            known = [number for number, measure in enumerate(result.curve[0].names) if measure != "accuracy"]
+            for theirs, ours in zip(one["curve"], result.curve, strict=True):
+                for number in known:
+                    assert theirs[4][number] == pytest.approx(ours.measures[number], rel=1e-3, abs=1e-4), (name, stage, ours.names[number])
 
 
 def nvme(disk, both):
