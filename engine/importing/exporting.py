@@ -228,6 +228,10 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
     objective = training.objective
     found: dict[str, dict[str, Any]]
     if isinstance(objective, Dpo):
+        if tool == "trl" and objective.loss == "sigmoid" and objective.label_smoothing:
+            sheet.cannot("training.objective.label_smoothing: its loss sigmoid does not smooth labels")
+        if tool == "llamafactory" and objective.loss == "robust":
+            sheet.cannot("training.objective.loss = robust: the configuration has the loss sigmoid with the same label smoothing")
         found = {
             "axolotl": {
                 "rl": "dpo",
@@ -235,7 +239,11 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
                 "dpo_loss_type": (objective.loss,),
                 "dpo_label_smoothing": objective.label_smoothing,
             },
-            "llamafactory": {"pref_loss": objective.loss, "pref_beta": objective.beta, "dpo_label_smoothing": objective.label_smoothing},
+            "llamafactory": {
+                "pref_loss": "sigmoid" if objective.loss == "robust" else objective.loss,
+                "pref_beta": objective.beta,
+                "dpo_label_smoothing": objective.label_smoothing,
+            },
             "trl": {"loss_type": (objective.loss,), "beta": objective.beta, "label_smoothing": objective.label_smoothing},
         }
     elif isinstance(objective, Kto):

@@ -8,23 +8,30 @@ from collections.abc import Mapping, Sequence
 
 from engine.importing.reading import Reading
 
-_LOSSES = ("sigmoid", "hinge", "ipo")
+_LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 """Losses of DPO that a spec has, under the names of TRL."""
 _OBJECTIVE = "training.objective"
 
 
-def put_dpo(reading: Reading, losses: Sequence[str], loss: str, beta: str, smoothing: str) -> None:
-    """The objective dpo with LOSSES, which the key LOSS names; BETA and SMOOTHING: the keys of its strength and of its label smoothing."""
+def put_dpo(
+    reading: Reading, losses: Sequence[str], loss: str, beta: str, smoothing: str, smoothed: Sequence[str] = ("sigmoid", "robust")
+) -> None:
+    """The objective dpo with LOSSES, which the key LOSS names.
+
+    BETA and SMOOTHING: the keys of its strength and of its label smoothing; SMOOTHED: the losses to which the tool applies this.
+    """
     name = ", ".join(losses)
     reading.draft.set(f"{_OBJECTIVE}.kind", "dpo", [loss])
-    if name not in _LOSSES:
+    share = float(reading.number(smoothing, 0.0) or 0.0)
+    if name == "robust" and not share:
+        reading.put(f"{_OBJECTIVE}.loss", "sigmoid", loss, why="which robust is without exchanged labels")
+    elif name not in _LOSSES:
         reading.refuse(loss, f"the loss {name} of pairs", f"{', '.join(_LOSSES)}")
     else:
         reading.put(f"{_OBJECTIVE}.loss", name, loss)
     put_strength(reading, "beta", beta, 0.1)
-    share = float(reading.number(smoothing, 0.0) or 0.0)
-    if share and name != "sigmoid":
-        reading.none(smoothing, why="of the loss sigmoid")
+    if share and name not in smoothed:
+        reading.none(smoothing, why=f"of the loss{'es' * (len(smoothed) > 1)} {' and '.join(smoothed)}")
     else:
         reading.put(f"{_OBJECTIVE}.label_smoothing", share, smoothing)
 

@@ -132,7 +132,9 @@ def _put_preferences(reading: Reading, request: Request, command: str) -> None:
     if command == "kto":
         _put_kto(reading)
     else:
-        put_dpo(reading, reading.names("loss_type") or ("sigmoid",), "loss_type", "beta", "label_smoothing")
+        # trl/trainer/dpo_trainer.py smooths no labels of the loss sigmoid any more.
+        losses = reading.names("loss_type") or ("sigmoid",)
+        put_dpo(reading, losses, "loss_type", "beta", "label_smoothing", smoothed=("robust",))
     without = reading.flag("disable_dropout", True)
     reading.taken("disable_dropout", ours="training.method.lora_dropout")
     truncation, rows = ("max_length", "rows") if command == "kto" else ("truncation_mode", "pairs")

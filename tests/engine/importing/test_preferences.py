@@ -33,7 +33,9 @@ TRL = "model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.1\n"
         (FACTORY + "pref_loss: orpo\npref_beta: 0.2", {"kind": "orpo", "weight": 0.2}),
         (FACTORY + "pref_loss: simpo", {"kind": "simpo", "beta": 0.1, "margin": 0.5}),
         (KTO + "pref_beta: 0.3\nkto_chosen_weight: 1.5", {"kind": "kto", "beta": 0.3, "desirable_weight": 1.5}),
-        (TRL + "label_smoothing: 0.2", {"kind": "dpo", "label_smoothing": 0.2}),
+        (TRL + "label_smoothing: 0.2", {"kind": "dpo"}),
+        (TRL + "loss_type: robust\nlabel_smoothing: 0.2", {"kind": "dpo", "loss": "robust", "label_smoothing": 0.2}),
+        (TRL + "loss_type: robust", {"kind": "dpo"}),
         (TRL + "loss_type: kto", {"kind": "kto"}),
         (
             TRL + "undesirable_weight: 1.3\nloss_type: apo_zero_unpaired",

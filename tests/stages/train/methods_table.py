@@ -32,8 +32,8 @@ memory.
 _OBJECTIVES = """
 ## Objectives
 
-The table above is of supervised training. Objectives on answers train with every method (tried on Llama), and on every family of causal
-models (tried with lora): a tick is a loss over answers with its gradient, finite and not zero (`tests/stages/train/test_matrix.py`).
+The table above is of supervised training. Objectives on answers and `distill` train with every method (tried on Llama), and on every
+family of causal models (tried with lora): a tick is a loss with its gradient, finite and not zero (`tests/stages/train/test_matrix.py`).
 
 """
 

@@ -14,9 +14,11 @@ from stages.tokenize.pairs import unfit_for_pairs
 from stages.tokens.files import Tokens
 from stages.train.loop.batches import below
 from stages.train.loop.data import Rows
+from stages.train.loop.loss import supervised_logits
 from stages.train.loop.preference import Preference
 from stages.train.methods import Ia3, Method, PrefixTuning, PromptTuning
 from stages.train.objectives import Objective
+from stages.train.objectives.distill import Distill, Taught
 from tests.stages.train.matrix import (
     FAMILIES,
     METHODS,
@@ -34,6 +36,9 @@ from tests.stages.train.matrix import (
 from tests.stages.train.methods_table import OUTCOMES, TABLE, ZERO_COLUMNS, read, table, written
 
 ON_ANSWERS = {kind.model_fields["kind"].default: kind() for kind in get_args(get_args(Objective)[0]) if kind.on_pairs}
+DISTILL = Distill(teacher="large", top_k=3, temperature=2.0)
+OBJECTIVES = {*ON_ANSWERS, "distill"}
+"""All but supervised training, which the first table is of."""
 PAIRS = [(method, family) for method in METHODS for family in FAMILIES]
 TRAINED = [pair for pair in PAIRS if outcome(*pair) == TRAINS]
 VARIED = [(method, "Qwen2") for method in VARIANTS]
@@ -72,8 +77,8 @@ def test_what_is_refused_is_refused_with_a_way_out_and_really_fails(monkeypatch,
 
 
 @pytest.mark.parametrize(("method", "family"), [(m, "Llama") for m in METHODS] + [("lora", f) for f in FAMILIES if f != "Llama"])
-def test_each_objective_on_answers_learns_with_each_method_and_on_each_causal_family(method, family):
-    """Two pairs of answers, one pair of which the reference judges otherwise."""
+def test_each_objective_learns_with_each_method_and_on_each_causal_family(method, family):
+    """Two pairs of answers, one pair of which the reference judges otherwise, and a teacher that finds the first three tokens likely."""
     causal, name = not FAMILIES[family].encoder_decoder, method if family == "Llama" else family
     reason = None if causal else unfit_for_pairs(Labels().model_copy(update={"encoder_decoder": True}))[1]
     ids, lengths = np.tile(np.array([5, 6, 7, 8, 9, 10, 5, 6, 11, 12], np.int32), 2), np.array([6, 4, 6, 4])
@@ -82,24 +87,31 @@ def test_each_objective_on_answers_learns_with_each_method_and_on_each_causal_fa
     rows = Rows([tokens], np.zeros(4, np.int16), np.arange(4), np.arange(0, 5, 2), [np.array([-20, -10, -15, -10], np.float32)])
     batch, every = below(range(4), [rows[number] for number in range(4)]), range(4)
     model = prepared(family, METHODS[method])
-    for objective in ON_ANSWERS.values():
-        if causal:
+
+    def loss_of(objective, outputs):
+        if objective is not DISTILL:
             preference = Preference(objective, rows)
-            outputs = model(**batch.inputs, use_cache=False)
-            preference.part(outputs, batch.labels, every, preference.totals(every, kl=0.1))[0].backward()
+            return preference.part(outputs, batch.labels, every, preference.totals(every, kl=0.1))[0]
+        logits, targets = supervised_logits(outputs, batch.labels)
+        likely = torch.tensor([0.5, 0.25, 0.125]).log().repeat(len(targets), 1)
+        return objective.loss_of(logits, targets, Taught(torch.arange(3).repeat(len(targets), 1), likely, likely[:, 2]), len(targets))[0]
+
+    for objective in (*ON_ANSWERS.values(), DISTILL):
+        if causal:
+            loss_of(objective, model(**batch.inputs, use_cache=False)).backward()
             gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
             assert all(gradient.isfinite().all() for gradient in gradients) and any(gradient.any() for gradient in gradients)
             model.zero_grad()
         with written("objectives") as outcomes:
-            cells = outcomes.setdefault(objective.kind, {})
-            cells |= dict.fromkeys((name, family), reason or TRAINS)
+            why = "distillation is supported for causal models only" if reason and objective is DISTILL else reason
+            outcomes.setdefault(objective.kind, {}).update(dict.fromkeys((name, family), why or TRAINS))
 
 
 def test_the_table_shows_what_these_tests_ran():
     recorded = json.loads(OUTCOMES.read_text())
     assert recorded["zero"] == {method: dict.fromkeys(ZERO_COLUMNS, TRAINS) for method in METHODS}
     causal = {family: TRAINS for family, architecture in FAMILIES.items() if not architecture.encoder_decoder}
-    assert recorded["objectives"].keys() == ON_ANSWERS.keys()
+    assert recorded["objectives"].keys() == OBJECTIVES
     assert all(cells.items() >= {**dict.fromkeys(METHODS, TRAINS), **causal}.items() for cells in recorded["objectives"].values())
     assert recorded["families"] == {method: {family: outcome(method, family) for family in FAMILIES} for method in METHODS}
     assert TABLE.read_text() == table(read()), "run: python -m tests.stages.train.methods_table --write"

@@ -44,6 +44,12 @@ def of_numbers(*numbers: float) -> Answers:
     return Answers(*(torch.tensor([number]) for number in numbers))
 
 
+def other_way(pair: Answers) -> Answers:
+    """PAIR with its labels exchanged."""
+    tokens, reference = (pair.rejected_tokens, pair.chosen_tokens), (pair.reference_rejected, pair.reference_chosen)
+    return Answers(pair.rejected, pair.chosen, *tokens, *reference)
+
+
 def test_on_two_tokens_the_loss_is_the_closed_form():
     """A model of two tokens with logits (a, 0), answers of one token: log-probabilities are -log(1 + e^-a) and -log(1 + e^a)."""
     a, b, beta = 0.7, -0.2, 0.3
@@ -67,7 +73,12 @@ def test_the_variants_are_those_of_their_papers():
     assert float(Dpo(beta=0.1, label_smoothing=0.2).loss_of(pair, totals)) == pytest.approx(smoothed)
     assert float(Dpo(beta=0.1, loss="hinge").loss_of(pair, totals)) == pytest.approx(1 - margin)
     assert float(Dpo(beta=0.1, loss="ipo").loss_of(pair, totals)) == pytest.approx((1 / 2 + 1 / 3 - 5.0) ** 2)
-    with pytest.raises(ValidationError, match="label_smoothing is only for loss sigmoid, got hinge"):
+    # The mean over labels that are exchanged with probability 0.2 is the loss of DPO with the right ones.
+    robust, exchanged = (Dpo(beta=0.1, label_smoothing=0.2, loss="robust").loss_of(one, totals) for one in (pair, other_way(pair)))
+    assert float(0.8 * robust + 0.2 * exchanged) == pytest.approx(math.log(1 + math.exp(-margin)))
+    with pytest.raises(ValidationError, match="loss robust without exchanged labels is loss sigmoid"):
+        Dpo(loss="robust")
+    with pytest.raises(ValidationError, match="label_smoothing is only for the losses sigmoid and robust, got hinge"):
         Dpo(loss="hinge", label_smoothing=0.1)
 
 
@@ -178,8 +189,11 @@ def test_a_continued_adapter_is_compared_with_itself_as_it_was(tmp_path, llama):
         (Dpo(beta=0.3), "sigmoid"),
         (Dpo(beta=0.3, loss="hinge"), "hinge"),
         (Dpo(beta=0.3, loss="ipo"), "ipo"),
+        # TRL 1.16 smooths no labels of its loss sigmoid; its aot, which sorts margins, is the same of one pair alone.
+        (Dpo(beta=0.3, label_smoothing=0.2), "aot"),
+        (Dpo(beta=0.3, label_smoothing=0.2, loss="robust"), "robust"),
     ],
-    ids=["sigmoid", "hinge", "ipo"],
+    ids=["sigmoid", "hinge", "ipo", "smoothed", "robust"],
 )
 def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective, loss_type):
     from datasets import Dataset
@@ -192,9 +206,8 @@ def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective, loss_
         {"prompt": "say say blue:", "chosen": " blue one two", "rejected": " bird"},
         {"prompt": "three:", "chosen": " three", "rejected": " four five cat"},
     ]
-    arguments = DPOConfig(
-        str(tmp_path / "trl"), beta=objective.beta, loss_type=[loss_type], report_to=[], use_cpu=True, max_length=None, bf16=False
-    )
+    chosen = {"beta": objective.beta, "loss_type": [loss_type], "label_smoothing": objective.label_smoothing}
+    arguments = DPOConfig(str(tmp_path / "trl"), **chosen, report_to=[], use_cpu=True, max_length=None, bf16=False)
     theirs = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
     peer = DPOTrainer(
         theirs,
@@ -205,7 +218,8 @@ def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective, loss_
     )
     examples = [peer.train_dataset[number] for number in range(len(texts))]
     theirs.eval()
-    expected = peer.compute_loss(theirs, peer.data_collator(examples))
+    batches = [[example] for example in examples] if loss_type == "aot" else [examples]
+    expected = sum(peer.compute_loss(theirs, peer.data_collator(batch)) for batch in batches) / len(batches)
     expected.backward()
 
     path = tmp_path / "pairs.safetensors"
