@@ -16,7 +16,8 @@ def pick(
         str | None,
         typer.Option(
             metavar="METRIC",
-            help="A metric on validation rows. Default: the first if evaluation.split is validation, else validation_loss.",
+            help="A metric on validation rows. Default: the first if evaluation.split is validation, else validation_loss, which "
+            "does not compare objectives: for these validation_accuracy or validation_cross_entropy.",
             show_default=False,
         ),
     ] = None,
@@ -49,6 +50,8 @@ def pick(
         render.as_json(choice.as_data() | {"written": written})
         return
     render.table(f"{choice.metric} on {', '.join(choice.tasks)}, best point first ({choice.direction})", *choice.table())
+    if metric is None and choice.sweep.is_over_objective and choice.metric in choice.sweep.comparable:
+        render.note(f"the points differ in training.objective, whose losses do not compare: picked by {choice.metric}")
     if choice.equals > 1:
         render.warn(f"{choice.equals} choices tie in {choice.metric}: picked the one with the fewest trainable parameters, then the first")
     elif (margin := choice.margin) and margin.within:

@@ -16,7 +16,7 @@ from engine.core.errors import UserError, did_you_mean
 from engine.core.part import NAME_PATTERN
 from engine.plan.project import Project, write_text
 from engine.results.ranking import LOWER_IS_BETTER, WITHOUT_BETTER
-from engine.results.sweeps import SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
+from engine.results.sweeps import OF_TRAININGS, SEED, VALIDATION_LOSS, PointResult, Sweep, given, short_field, sweeps
 from engine.results.table import results
 from engine.spec.notation import dotted, toml
 
@@ -178,19 +178,25 @@ def _metric(spec: "Spec", sweep: Sweep, wanted: str | None) -> str:
     """The metric to rank by: on validation rows only, since ranking by test rows would leave no unseen rows to report on."""
     build = f"run: engine build {spec.path}"
     on_validation = spec.experiment.evaluation.split == "validation"
-    known = [name for name in sweep.metrics if on_validation or name == VALIDATION_LOSS]
+    known = [name for name in sweep.metrics if on_validation or name in OF_TRAININGS]
     if wanted is None:
-        wanted = known[0] if known else VALIDATION_LOSS
+        wanted = next((name for name in known if name not in OF_TRAININGS or name in sweep.comparable), VALIDATION_LOSS)
+    if wanted == VALIDATION_LOSS and sweep.is_over_objective and sweep.metrics:
+        what = f"the points of '{sweep.name}' differ in training.objective, and losses of different objectives do not compare"
+        names = [*sweep.comparable, *(name for name in known if name not in OF_TRAININGS)]
+        hint = f"pick by {' or '.join(names)}" if names else f'set evaluation.split = "validation" in {spec.path} and {build}'
+        raise UserError(what, spec.where("training"), hint)
     if wanted in known:
         return wanted
     if wanted in sweep.metrics:
         what = f"'{wanted}' was measured on test rows: picking by it would leave no unseen rows to evaluate the best point on"
-        hint = f'set evaluation.split = "validation" in {spec.path} and rebuild, or pick by {VALIDATION_LOSS}'
+        others = " or ".join(sweep.comparable) or VALIDATION_LOSS
+        hint = f'set evaluation.split = "validation" in {spec.path} and rebuild, or pick by {others}'
         raise UserError(what, spec.where("evaluation"), hint)
     if not sweep.metrics:
         raise UserError(f"no point of the sweep '{sweep.name}' is built yet", hint=build)
     if wanted == VALIDATION_LOSS and any(point.trained for point in sweep.points):
-        what = f"the trainings of '{sweep.name}' have no validation_loss: their tasks have no validation rows"
+        what = f"the trainings of '{sweep.name}' have no {wanted}: their tasks have no validation rows"
         raise UserError(what, spec.where("tasks"), "raise tasks.<task>.split.validation")
     # The metrics of points that are out of date say nothing about those that a build will measure.
     current = known and all(point.trained and point.evaluated for point in sweep.points)
@@ -228,7 +234,7 @@ def _candidates(sweep: Sweep, metric: str, tasks: Sequence[str]) -> list[Candida
 
 
 def _measures(point: PointResult, metric: str, tasks: Sequence[str]) -> bool:
-    current = point.trained if metric == VALIDATION_LOSS else point.evaluated
+    current = point.trained if metric in OF_TRAININGS else point.evaluated
     return current and all(task in point.metrics.get(metric, {}) for task in tasks)
 
 

@@ -9,7 +9,7 @@ from stages.score import WITHOUT_BETTER
 if TYPE_CHECKING:
     from engine.results.table import Result
 
-LOWER_IS_BETTER = {"validation_loss", "loss", "perplexity", "runaway_rate"}
+LOWER_IS_BETTER = {"validation_loss", "validation_cross_entropy", "loss", "perplexity", "runaway_rate"}
 
 
 class Standing(Enum):

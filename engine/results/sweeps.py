@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 SEED = "experiment.seed"
 VALIDATION_LOSS = "validation_loss"
 """The loss on validation rows at the end of a training, by task."""
+HELD_OUT = {"accuracy": "validation_accuracy", "cross_entropy": "validation_cross_entropy"}
+"""Names of what trainings measure of validation rows and what compares, unlike losses, whatever the fields of the objective are: the share
+of pairs (or judged answers) that the rewards rank right, and the cross entropy of the supervised tokens, without a teacher."""
+OF_TRAININGS = (*HELD_OUT.values(), VALIDATION_LOSS)
+"""What is measured by trainings, on validation rows; all other metrics are those of evaluations."""
+OBJECTIVE = "training.objective"
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,21 @@ class Sweep:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Every measured metric, the validation loss last."""
+        """Every measured metric, those of trainings last, and of these the loss."""
         names = dict.fromkeys(name for point in self.points for name in point.metrics)
-        return tuple(sorted(names, key=lambda name: name == VALIDATION_LOSS))
+        return tuple(sorted(names, key=lambda name: OF_TRAININGS.index(name) if name in OF_TRAININGS else -1))
+
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """What trainings measured that compares all points: the validation loss, unless they differ in the objective; then of HELD_OUT."""
+        if not self.is_over_objective:
+            return (VALIDATION_LOSS,)
+        return tuple(name for name in HELD_OUT.values() if all(name in point.metrics for point in self.points))
+
+    @property
+    def is_over_objective(self) -> bool:
+        """Whether points differ in the objective, so that their losses are different functions."""
+        return any(field == OBJECTIVE or field.startswith(f"{OBJECTIVE}.") for field in self.fields)
 
     def tasks(self, metric: str) -> tuple[str, ...]:
         """The tasks on which METRIC was measured."""
@@ -87,6 +105,7 @@ def _sweep(specs: "Sequence[Spec]", results: Mapping[str, Result], graph: Graph,
         last = "train" if spec.experiment.training else "evaluate"
         measured = store.metrics(graph[f"train-{spec.name}"].metrics) if spec.experiment.training else {}
         metrics = dict(_scores(results.get(spec.name)))
+        metrics |= _held_out(spec, measured)
         if isinstance(losses := measured.get(VALIDATION_LOSS), dict):
             metrics[VALIDATION_LOSS] = {task: Measured(float(value)) for task, value in losses.items()}
         trained, evaluated = (plan[graph[f"{kind}-{spec.name}"].name].action is Action.KEEP for kind in (last, "evaluate"))
@@ -96,6 +115,21 @@ def _sweep(specs: "Sequence[Spec]", results: Mapping[str, Result], graph: Graph,
             )
         )
     return Sweep(specs[0].stem, specs[0].path, fields, tuple(points))
+
+
+def _held_out(spec: "Spec", measured: Mapping[str, Any]) -> dict[str, dict[str, Measured]]:
+    """What the training of SPEC, with the metrics MEASURED, says of validation rows besides the loss, by metric and task."""
+    training = spec.experiment.training
+    if training is not None and training.objective.kind == "supervised":
+        losses = measured.get(VALIDATION_LOSS)
+        known = {task: {"cross_entropy": value} for task, value in losses.items()} if isinstance(losses, dict) else {}
+    else:
+        known = measured.get("validation") or {}
+    found: dict[str, dict[str, Measured]] = {}
+    for key, name in HELD_OUT.items():
+        if values := {task: Measured(float(of[key])) for task, of in known.items() if key in of}:
+            found[name] = values
+    return found
 
 
 def _scores(result: Result | None) -> Iterator[tuple[str, dict[str, Measured]]]:
@@ -110,11 +144,11 @@ def _scores(result: Result | None) -> Iterator[tuple[str, dict[str, Measured]]]:
 
 
 def sweep_table(sweep: Sweep, metric: str, intervals: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: the swept fields of each point, METRIC on every task with its interval, and the loss on validation rows.
+    """Columns and rows: the swept fields of each point, METRIC on every task with its interval, and what trainings measured.
 
     INTERVALS: show them.
     """
-    shown = [(name, task) for name in dict.fromkeys((metric, VALIDATION_LOSS)) for task in sweep.tasks(name)]
+    shown = [(name, task) for name in dict.fromkeys((metric, *sweep.comparable, VALIDATION_LOSS)) for task in sweep.tasks(name)]
     columns = ["point", *(short_field(field, sweep.fields) for field in sweep.fields), *(f"{name} {task}" for name, task in shown), "state"]
     rows = []
     for point in sweep.points:

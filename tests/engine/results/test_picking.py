@@ -32,7 +32,7 @@ def point(
 ) -> PointResult:
     metrics = {"validation_loss": losses} | (more or {})
     shown = {metric: {task: Measured(value) for task, value in of.items()} for metric, of in metrics.items()}
-    fields = {"r": "training.method.r", "seed": "experiment.seed", "rate": "training.learning_rate"}
+    fields = {"r": "training.method.r", "seed": "experiment.seed", "rate": "training.learning_rate", "beta": "training.objective.beta"}
     return PointResult(name, {fields[key]: value for key, value in values.items()}, shown, current, current, 100 * values.get("r", 1))
 
 
@@ -206,3 +206,30 @@ def test_seeds_tell_the_noise_where_both_choices_have_several(project, spread, w
 def test_a_sweep_of_seeds_alone_has_no_next_choice(project):
     sweep = sweep_of(*(point(f"s-{seed}", {"a": 1.0 + seed}, seed=seed) for seed in range(3)))
     assert chosen(project().specs[0], sweep, Question()).margin is None
+
+
+def test_losses_of_different_objectives_are_not_ranked_but_what_compares(project):
+    """A high beta makes the loss of the same rewards small."""
+    betas = {
+        "low": ({"a": 0.6}, {"validation_accuracy": {"a": 0.9}}, 0.1),
+        "high": ({"a": 0.1}, {"validation_accuracy": {"a": 0.5}}, 5.0),
+    }
+    sweep = sweep_of(*(point(name, losses, more, beta=beta) for name, (losses, more, beta) in betas.items()))
+    assert best(project(), sweep) == "low"
+    assert chosen(project().specs[0], sweep, Question()).metric == "validation_accuracy"
+    told = refusal(project(), sweep, "validation_loss")
+    assert "losses of different objectives do not compare" in told and told.endswith("pick by validation_accuracy")
+    columns, _ = sweep_table(sweep, "validation_loss")
+    assert columns == ["point", "beta", "validation_loss a", "validation_accuracy a", "state"]
+    # One of them has no such value: a supervised training beside those on pairs.
+    mixed = sweep_of(sweep.points[0], point("other", {"a": 1.0}, {"validation_cross_entropy": {"a": 1.0}}, beta=None))
+    assert 'set evaluation.split = "validation"' in refusal(project(), mixed)
+    entropies = (("p", 2.0), ("q", 1.5))
+    taught = sweep_of(*(point(name, {"a": 1.0}, {"validation_cross_entropy": {"a": value}}, beta=value) for name, value in entropies))
+    assert best(project(), taught) == "q", "the lower cross entropy is better"
+
+
+def test_a_sweep_over_the_learning_rate_of_pairs_is_still_ranked_by_its_loss(project):
+    rates = (("p", 0.2, 0.5), ("q", 0.3, 0.9))
+    sweep = sweep_of(*(point(name, {"a": loss}, {"validation_accuracy": {"a": right}}, rate=loss) for name, loss, right in rates))
+    assert best(project(), sweep) == "p" and best(project(), sweep, "validation_accuracy") == "q"
