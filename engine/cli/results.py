@@ -125,6 +125,7 @@ def _tables(
     project: "Project", specs: "Sequence[Spec]", found: "Sequence[Result]", shown: str, intervals: bool | None, sort: str | None
 ) -> Iterator[_Table]:
     from engine.cli import render
+    from engine.results.held_out import held_out_tables
     from engine.results.ranking import legend
     from engine.results.sweeps import sweep_table, sweeps
     from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, comparison_table, score_table
@@ -137,6 +138,8 @@ def _tables(
         yield _Table(f"{shown} on held-out rows", columns, rows, legend(found, shown))
         for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
             yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
+    for table in held_out_tables(found):
+        yield _Table(*table)
     if rows := benchmark_table(found):
         yield _Table("benchmarks", BENCHMARK_COLUMNS, rows)
     columns, rows, tested = comparison_table(found, shown)

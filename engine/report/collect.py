@@ -125,11 +125,21 @@ def _trained(spec: "Spec", graph: Graph) -> Trained:
 
 def losses(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
     """The loss curves of a training: optimizer step and loss, by column of its plot."""
-    wanted = ("loss", "validation_loss")
+    return {name: points for name, points in _curves(root, node).items() if name.startswith(("loss", "validation_loss"))}
+
+
+def measures(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
+    """What the objective of a training measured besides the loss: optimizer step and value, by column of its plot."""
+    others = ("step", "loss", "validation_loss", "learning_rate", "grad_norm")
+    return {name: points for name, points in _curves(root, node).items() if not name.startswith(others)}
+
+
+def _curves(root: Path, node: Node) -> dict[str, list[tuple[float, float]]]:
+    """Optimizer step and value by column of a training's plot."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in _table(root, node):
         for name in row:
-            if name.startswith(wanted) and row[name]:
+            if row[name]:
                 found.setdefault(name, []).append((float(row["step"]), float(row[name])))
     return found
 

@@ -131,8 +131,12 @@ def _box(axes: Any, name: str, place: tuple[float, float], width: float, colour:
     axes.text(place[0] + width / 2, place[1], name, ha="center", va="center", fontsize=8, color=_INK, zorder=3)
 
 
-def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: bool = False) -> str:
-    """Loss against optimizer step, one line for each of FOUND; LOG: on a logarithmic axis, if they span a decade.
+def curves(
+    name: str, found: Mapping[str, Sequence[tuple[float, float]]], unit: str = "loss (nats per supervised token)", log: bool = False
+) -> str:
+    """Loss, or what else is measured in UNIT, against optimizer step, one line for each of FOUND.
+
+    LOG: on a logarithmic axis, if they span a decade.
 
     The picture says where its axes lie and what they span, so that the page's script can tell the values at the pointer from the lines.
     """
@@ -145,7 +149,7 @@ def curves(name: str, found: Mapping[str, Sequence[tuple[float, float]]], log: b
         # Every point stays one, unless there are far more than pixels.
         line.get_path().should_simplify = len(points) > _MOST_POINTS
         drawn.append({"id": f"{name}-curve-{number}", "label": label, "colour": line.get_color()})
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per supervised token)")
+    axes.set(xlabel="optimizer step", ylabel=unit)
     axes.xaxis.get_major_locator().set_params(integer=True)
     values = [value for points in found.values() for _, value in points]
     if log and min(values) > 0 and max(values) >= 10 * min(values):  # within a decade a logarithmic axis has no round numbers

@@ -13,8 +13,9 @@ from engine.estimate.training import needed
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.report import pictures
 from engine.report.blocks import AnswerRows, Answers, Block, Commands, Filter, Picture, Remark, Section, Statement, Table, TokenRow
-from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, predictions, row_lengths, scores, smoothed, token_rows
+from engine.report.collect import ROWS_SHOWN, Node, ReportData, losses, measures, predictions, row_lengths, scores, smoothed, token_rows
 from engine.report.live import running
+from engine.results.held_out import held_out_tables
 from engine.results.ranking import headline, legend
 from engine.results.sweeps import SEED, VALIDATION_LOSS, Sweep, lines, sweep_table
 from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, chosen_metric, comparison_table, ignored_text, score_table
@@ -29,6 +30,7 @@ def sections(data: ReportData) -> list[Section]:
         *_changes(data),
         Section("answers", "Sample predictions", _answers(data)),
         Section("scores", "Metrics", _scores(data)),
+        *_learned(data),
         *_sweeps(data, _metrics(data)),
         *_exports(data),
         Section("loss", "Loss curves", _losses(data)),
@@ -355,7 +357,27 @@ def _losses(data: ReportData) -> list[Block]:
             last = ", ".join(f"{task} {_number(value, 3)}".strip() for task, value in by_task.items())
             caption = f"{node.name}: {_count(node.metrics.get('steps'))} optimizer steps; final validation loss: {last or '–'}"
             blocks.append(Picture(f"loss-{node.name}", caption, pictures.curves(f"loss-{node.name}", found[node.name])))
+            blocks += _measures(data, node)
     return blocks or [Remark("No model is trained.")]
+
+
+def _measures(data: ReportData, node: Node) -> list[Block]:
+    """What the objective of a training measured in its steps, one picture for each unit; none for supervised training."""
+    found = measures(data.root, node)
+    blocks: list[Block] = []
+    for kind, (unit, columns) in _MEASURED.items():
+        name = f"{kind}-{node.name}"
+        if drawn := {column.replace("_", " "): smoothed(found[column]) for column in columns if column in found}:
+            blocks.append(Picture(name, f"{node.name}: {', '.join(drawn)} in training", pictures.curves(name, drawn, unit)))
+    return blocks
+
+
+_MEASURED = {
+    "rewards": ("reward", ("chosen_reward", "rejected_reward", "margin")),
+    "shares": ("share", ("accuracy", "agreement")),
+    "divergence": ("nats", ("kl", "cross_entropy")),
+}
+"""What trainings measure besides the loss, by unit."""
 
 
 def _metrics(data: ReportData) -> list[str]:
@@ -383,6 +405,13 @@ def _scores(data: ReportData) -> list[Block]:
     done = {result.experiment for result in data.results}
     missing = [_missing(f"scores of {one.name}", f"engine build {one.spec}") for one in data.experiments if one.name not in done]
     return [*blocks, *missing] or [Remark("There are no experiments.")]
+
+
+def _learned(data: ReportData) -> list[Section]:
+    """What preferences or a teacher taught, on held-out rows and elsewhere; no section if all trainings are supervised."""
+    tables = held_out_tables(data.results)
+    blocks = [block for one in tables for block in (Table(one.title.capitalize(), one.columns, one.rows), Remark(one.legend))]
+    return [Section("learned", "Preferences and teachers", blocks)] if blocks else []
 
 
 _BASE_OF = "base of "

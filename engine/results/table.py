@@ -12,6 +12,7 @@ from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
 from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings, tasks_with
+from stages.train.objectives.supervised import Supervised
 
 if TYPE_CHECKING:
     from engine.spec.sections import Spec
@@ -40,6 +41,11 @@ class Result:
     """The values of published benchmarks by task and metric; empty if none was run."""
     benchmarks_current: bool = True
     """Whether the benchmark values are up to date with specs, code and data."""
+    objective: str = "supervised"
+    """What the training minimised."""
+    held_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What the objective measured of validation rows, by task, such as `accuracy` of pairs; empty for supervised training. With a reference
+    model also `chosen_log_ratio` and `rejected_log_ratio`: how much likelier than under it the answers are, in nats."""
 
 
 def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
@@ -62,8 +68,26 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
             values = scores_of(taken, store) if taken else {}
             fresh = taken is None or plan[taken.name].action is Action.KEEP
             trained = experiment.trained_tasks, method_name(spec)
-            found.append(Result(name, *trained, digest, scores, intervals, compared, current, split, tested, values, fresh))
+            objective = experiment.training.objective if experiment.training else Supervised()
+            learned = _learned(graph[f"train-{name}"], store, objective) if experiment.training else {}
+            found.append(
+                Result(name, *trained, digest, scores, intervals, compared, current, split, tested, values, fresh, objective.kind, learned)
+            )
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
+
+
+def _learned(step: Step, store: Store, objective: Any) -> Mapping[str, Mapping[str, float]]:
+    """What the OBJECTIVE of a training measured of validation rows, by task; with a reference also the log-ratios to it."""
+    measured = store.metrics(step.metrics).get("validation")
+    found = {task: values for task, values in measured.items() if isinstance(values, dict)} if isinstance(measured, dict) else {}
+    if not objective.needs_reference:
+        return found
+    # Rewards are log-ratios times beta, which makes them incomparable.
+    sides = ("chosen", "rejected")
+    return {
+        task: {**values, **{f"{side}_log_ratio": values[f"{side}_reward"] / objective.beta for side in sides if f"{side}_reward" in values}}
+        for task, values in found.items()
+    }
 
 
 def method_name(spec: "Spec") -> str:

@@ -445,3 +445,33 @@ def test_values_of_benchmarks_are_in_the_comparison(matter: ReportData):
     ]
     assert html("Report", sections(told)).count("<script>") == 1
     assert not [block for one in sections(matter) for block in one.blocks if isinstance(block, Table) and "benchmark" in block.columns]
+
+
+def test_preferences_have_their_curves_accuracies_and_what_they_cost_elsewhere(matter: ReportData):
+    (matter.root / "plots/train-one.csv").write_text(
+        "step,loss,learning_rate,grad_norm,accuracy,margin,chosen_reward,rejected_reward,chosen_logp,kl\n"
+        "1,0.69,0.1,1.0,0.5,0.0,0.0,0.0,-5.0,0.0\n2,0.5,0.1,1.0,0.75,0.2,0.1,-0.1,-5.5,0.01\n"
+    )
+    measured = {"accuracy": 0.875, "margin": 0.25, "chosen_tokens": 4.25, "rejected_tokens": 11.5, "chosen_log_ratio": -0.5}
+    (result,) = matter.results
+    known = {"difference": -0.2, "low": -0.3, "high": -0.1, "p": 0.01, "p_corrected": 0.01, "real": True, "value": 0.5, "other_value": 0.7}
+    others = (
+        {"task": "b", "metric": "exact_match", "other": "sft", "trained_on": False, **known},
+        {"task": "a", "metric": "length", "other": "sft", "trained_on": True, **known},
+    )
+    learned = replace(result, objective="dpo", held_out={"a": measured}, comparisons=(*result.comparisons, *others))
+    found = replace(matter, results=[learned])
+    (row,) = cells(found, "Preferences and teachers")
+    assert (row["objective"], row["accuracy"], row["margin"], row["divergence"]) == ("dpo", "0.875", "0.250", "–")
+    assert (row["tokens of chosen"], row["tokens of rejected"]) == ("4.2", "11.5")
+    assert (row["log-ratio of chosen"], row["log-ratio of rejected"]) == ("-0.500", "–")
+    elsewhere = cells(found, "Preferences and teachers", 1)
+    assert [(row["task"], row["metric"], row["trained on it"]) for row in elsewhere] == [("b", "exact_match", "no"), ("a", "length", "yes")]
+    assert elsewhere[0]["difference"] == "-0.2" and elsewhere[0]["compared with"] == "sft"
+    drawn = {block.name: block for section in sections(found) for block in section.blocks if isinstance(block, Picture)}
+    assert {"rewards-train-one", "shares-train-one", "divergence-train-one"} <= drawn.keys()
+    assert "chosen reward" in drawn["rewards-train-one"].caption and "chosen reward" in drawn["rewards-train-one"].svg
+    assert "Preferences and teachers" not in [section.title for section in sections(matter)]
+    taught = replace(result, objective="distill", held_out={"a": {"kl": 0.5, "cross_entropy": 1.25, "agreement": 0.75}})
+    (row,) = cells(replace(matter, results=[taught]), "Preferences and teachers")
+    assert (row["divergence"], row["cross entropy"], row["agreement"]) == ("0.500", "1.250", "0.750")
