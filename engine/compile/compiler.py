@@ -31,6 +31,7 @@ from engine.spec.sections import Mixture, Spec, Training
 from stages import dequantise, fetch, generate, initialize, mix, reference, rescale, split, tokenize, train, vocabulary
 from stages.chat.formats.chat import Chat
 from stages.generate.layout import UNPAIRED
+from stages.merge import Merging
 from stages.rescale.configuration import Unscalable, scaled
 from stages.tokenize.pairs import unfit_for_judged, unfit_for_pairs
 from stages.train.methods.saved import saved_method
@@ -203,7 +204,13 @@ def _rescaled(c: Compilation, spec: Spec, base: Base) -> Base:
     description = f"Model {whose} with {scaling.kind} scaling of rotary positions."
     name, locate = f"rescale-{whose}-{scaling.kind}", _locate(spec, ("model",))
     step = c.add(Step(name, rescale.KIND, parameters, {"model": base.weights}, description, where, locate), spec)
-    return replace(base, weights=step.output(), variant=scaling.kind, config=config, context=of_scaled(spec, scaling, base.context, config))
+    return replace(
+        base,
+        weights=step.output(),
+        variant=_variant(base, scaling.kind),
+        config=config,
+        context=of_scaled(spec, scaling, base.context, config),
+    )
 
 
 def _adapted(c: Compilation, spec: Spec, base: Base) -> Base:
@@ -296,13 +303,37 @@ def _trained(c: Compilation, spec: Spec, model: TrainedModel, chain: tuple[str, 
         raise UserError(f"no experiment '{model.experiment}' in this workspace", where, c.meant(model.experiment, c.specs))
     base = _base(c, other, (*chain, model.experiment))
     training = other.experiment.training
-    if training is None:
+    subject = Subject(other, base, _train(c, other, base, training) if training else None)
+    if model.merged:
+        return _merged(c, spec, subject)
+    if training is None or subject.trained is None:
         return base
-    trained = _train(c, other, base, training).output()
+    trained = subject.trained.output()
     if not training.method.makes_adapter:
         return replace(base, weights=trained, vocabulary=None, adapter=None, method=None)
     c.problems += not_continued(spec, other)
     return replace(base, adapter=trained, method=training.method)
+
+
+def _merged(c: Compilation, spec: Spec, other: Subject) -> Base:
+    """The model of OTHER, which SPEC starts from, with its adapter merged into the weights; adds the step that merges."""
+    where, method = spec.where("model", "merged"), other.method
+    if other.adapter is None:
+        how = f"is trained with method {method.kind}" if method else "trains nothing"
+        raise UserError(f"experiment '{other.name}' {how} and has no adapter to merge", where, "remove merged")
+    if method and method.virtual_tokens:
+        what = f"the adapter of '{other.name}' consists of virtual tokens ({method.kind}), which cannot be merged into weights"
+        raise UserError(what, where, "remove merged, which trains that adapter further")
+    section = other.spec.experiment.merge or Merging()
+    step = add_merge(c, other, partial(_task, c), lambda name: _subject(c, c.specs[name]), section)
+    # Without a step, the section has problems, which are noted.
+    weights = step.output() if step else other.base.weights
+    base = replace(other.base, weights=weights, vocabulary=None, adapter=None, method=None)
+    return replace(base, variant=_variant(base, "merged"), adapter_name=None)
+
+
+def _variant(base: Base, more: str) -> str:
+    return "-".join(part for part in (base.variant, more) if part)
 
 
 def _vocabulary(c: Compilation, spec: Spec, base: Base) -> Base:

@@ -232,8 +232,8 @@ class _Comparison:
             base = replace(base, adapter=None, adapter_name=None, vocabulary=None)
         elif isinstance(model, TrainedModel):
             name = model.experiment
-            # With another configuration it is not the model that the other experiment evaluates.
-            existing = self._existing(self.subject_of(name)) if model.rope_scaling is None else {}
+            # With another configuration, or merged weights, it is not the model that the other experiment evaluates.
+            existing = self._existing(self.subject_of(name)) if model.rope_scaling is None and not model.merged else {}
         name = base.named(name)
         return {task: existing[task] if task in existing else self._answers_of_base(base, name, task) for task in self._all_tasks()}
 

@@ -99,6 +99,11 @@ class TrainedModel(_Scaled):
     """The model trained by another experiment of this workspace."""
 
     experiment: Name = recipe(description="Name of the experiment whose model is trained further.")
+    merged: bool = recipe(
+        False,
+        "Whether its adapter is merged into the weights first (by its `[merge]`, if it has one), so that a new adapter or a full training "
+        "starts from the merged model; otherwise that adapter itself is trained further.",
+    )
 
 
 _MODELS: dict[str, type[Part]] = {

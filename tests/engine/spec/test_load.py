@@ -184,7 +184,7 @@ def test_keys_for_a_member_that_a_part_names_alone(tmp_path, write, valid):
     ("part", "changes", "kept"),
     [
         ('[model]\nname = "tiny"\narchitecture = "llama"\n', 'path = "models/a"', {"path": "models/a", "name": None}),
-        (f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n', 'experiment = "other"', {"experiment": "other"}),
+        (f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n', 'experiment = "other"', {"experiment": "other", "merged": False}),
         (
             f'[model]\nid = "a/b"\nrevision = "{"1" * 40}"\nname = "b"\n',
             'gguf = "a.gguf"',
