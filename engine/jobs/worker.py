@@ -5,6 +5,7 @@ record, which is written when everything else is there, or none.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -39,6 +40,8 @@ from stages.process.parent import PARENT, named
 from stages.process.starting import ours
 
 _CHECKPOINT_SECONDS = 30.0
+_WAIT_SECONDS = 0.2
+"""Between looks at whether another job has fetched an object."""
 _LOG_BYTES = 20_000
 _FIRST_SECONDS = 5.0
 """How long a node that has failed leaves it to the first one to say why."""
@@ -165,7 +168,7 @@ class Worker:
             if _is_done(job, store, recorder.cache, self.signer):
                 log.say(f"the store has the result of {job.step}: nothing to run")
                 return 0
-            _bring_inputs(job, store, recorder)
+            _bring_inputs(job, store, recorder, shared=self.address.folder is None)
             scratch = root / ARTIFACTS / "scratch" / _scratch(job)
             checkpoints = Checkpoints(job, scratch, root / dvcfile.TEMPORARY / "checkpoints", self.signer)
             # The first node hands checkpoints to the others.
@@ -223,8 +226,11 @@ def _make_workspace(root: Path, address: StoreAddress, cache: Path) -> None:
     (root / ".dvc" / "config").write_text(text, "utf-8")
 
 
-def _bring_inputs(job: SealedJob, store: Store, recorder: Recorder) -> None:
-    """Put everything that the step reads where it looks for it; raises UserError for content that the store lacks."""
+def _bring_inputs(job: SealedJob, store: Store, recorder: Recorder, shared: bool) -> None:
+    """Put everything that the step reads where it looks for it; raises UserError for content that the store lacks.
+
+    SHARED: the cache is this machine's, and other jobs on it fetch what they read into it, too.
+    """
     root = recorder.root
     for path, text in ((f"{dvcfile.IDENTITIES}/{job.step}.json", job.identity), (f"{dvcfile.RESOURCES}/{job.step}.json", job.resources)):
         replace_with(root / path, text.encode())
@@ -235,13 +241,36 @@ def _bring_inputs(job: SealedJob, store: Store, recorder: Recorder) -> None:
                 what = f"{path} on {socket.gethostname()} {'does not exist' if found is None else 'differs from that of the build'}"
                 raise UserError(what, hint="put the file into the workspace, or at the same place on every machine")
             continue
-        if not store.pull([entry.md5]):
+        with _alone(recorder.cache, entry.md5) if shared else contextlib.nullcontext():
+            has = store.pull([entry.md5])
+        if not has:
             raise UserError(f"the store lacks {path} ({entry.md5})", hint="start the build again: it sends what is missing")
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         # The mode of a link would be that of the object, which everybody reads.
         recorder.check_out(path, entry, ("copy",) if entry.executable else recorder.settings.links)
         if entry.executable:
             (root / path).chmod(0o755)
+
+
+@contextlib.contextmanager
+def _alone(cache: Path, md5: str) -> Iterator[None]:
+    """While no other job on this machine fetches the object MD5: jobs that start together would each transfer it.
+
+    A file system without locks does without; a job that dies holds none.
+    """
+    folder = cache / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / md5[:2]).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_WAIT_SECONDS)
+                continue
+            except OSError:
+                pass
+            break
+        yield
 
 
 def _scratch(job: SealedJob) -> str:
