@@ -157,8 +157,7 @@ class Models:
         """The model of ENTRANT; another adapter on the same base is taken off first."""
         import torch
 
-        from stages.models.folders import load_adapter
-        from stages.predict.entrants import take_off
+        from stages.predict.entrants import put_on, take_off
 
         base, adapter = self._base(entrant), entrant.inputs.get("adapter")
         torch.set_num_threads(self.parts[entrant.base])
@@ -169,7 +168,7 @@ class Models:
         if adapter is None:
             return base
         if there is None:
-            self.on[entrant.base] = there = adapter, load_adapter(base, adapter)
+            self.on[entrant.base] = there = adapter, put_on(base, adapter)
         return there[1]
 
     def _base(self, entrant: Entrant) -> Any:

@@ -280,26 +280,46 @@ class _Comparison:
         return replace_fields(mine, tasks={task: one for task, one in mine.tasks.items() if task in tasks}, held_out=held_out)
 
     def _predict_missing(self, missing: Mapping[str, list[str]]) -> dict[str, dict[str, Answers]]:
-        """The predictions of adapters for their MISSING tasks, by model: one step loads the base once for all of them."""
+        """The predictions of adapters for their MISSING tasks, by model: one step loads the base once for all of them.
+
+        An adapter that replaces weights of the base, instead of adding to them, has a step of its own: until the base was put back as it
+        was, the adapters after it in a step answered with its weights, and what was answered so must not be found again.
+        """
         subjects = {name: self.subject_of(name) for name in missing}
         self.c.problems += [problem for name, tasks in missing.items() for problem in self._incomparable(subjects[name], tasks[0])]
         if not subjects or any(not self._shares_base(other) for other in subjects.values()):
             return {}
-        tasks = [task for task in self._all_tasks() if any(task in lacking for lacking in missing.values())]
+        replacing = [name for name, other in subjects.items() if _replaces_weights(other)] if len(subjects) > 1 else []
+        together = {name: other for name, other in subjects.items() if name not in replacing}
+        found = self._predict_others(together, missing, f"{self.subject.stem}-others") if together else {}
+        for name in replacing:
+            found |= self._predict_others({name: subjects[name]}, missing, f"{self.subject.stem}-other-{name}")
+        return found
+
+    def _predict_others(
+        self, subjects: Mapping[str, Subject], missing: Mapping[str, list[str]], whose: str
+    ) -> dict[str, dict[str, Answers]]:
+        """The step `predict-WHOSE`, in which SUBJECTS answer what they have MISSING."""
+        tasks = [task for task in self._all_tasks() if any(task in missing[name] for name in subjects)]
         base = replace(self.subject.base, adapter=None)
         reads = {**base.reads(), **{f"adapter/{name}": adapter for name, other in subjects.items() if (adapter := other.adapter)}}
         spec = self.subject.spec
         reads |= {_role(spec, task): self.own.inputs[_role(spec, task)] for task in tasks}
         split = spec.experiment.evaluation.split
-        name, whom = f"predict-{self.subject.stem}-others", ", ".join(subjects)
+        whom = ", ".join(subjects)
         step = self.c.add(
-            _step(self.subject.spec, name, self._only(tasks), reads, f"Predictions of {whom} on the {split} rows of {self.subject.stem}."),
+            _step(
+                self.subject.spec,
+                f"predict-{whose}",
+                self._only(tasks),
+                reads,
+                f"Predictions of {whom} on the {split} rows of {self.subject.stem}.",
+            ),
             self.subject.spec,
         )
-        whose = f"{self.subject.stem}-others"
         return {
-            name: {task: Answers(task, f"{whose}-{name}", spec, _predictions(step, task, name)) for task in lacking}
-            for name, lacking in missing.items()
+            name: {task: Answers(task, f"{whose}-{name}", spec, _predictions(step, task, name)) for task in missing[name]}
+            for name in subjects
         }
 
     def _shares_base(self, other: Subject) -> bool:
@@ -314,6 +334,12 @@ class _Comparison:
             yield Problem(
                 what, where, f"set evaluation.tasks, metrics and max_new_tokens in a part that both extend, or remove '{other.name}'"
             )
+
+
+def _replaces_weights(subject: Subject) -> bool:
+    """Whether the adapter of SUBJECT has weights that take the place of the base's; taken to be so if its method is not known."""
+    method = subject.method
+    return method is None or bool(getattr(method, "modules_to_save", ())) or getattr(method, "bias", "none") != "none"
 
 
 def replace_fields(parameters: predict.Parameters, **values: object) -> predict.Parameters:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.models.folders import load_adapter, load_model
+from stages.models.folders import load_adapter, load_model, read_adapter_config
 from stages.process.job import Job
 
 
@@ -24,7 +24,7 @@ def entrants(model: Any, job: Job) -> Iterator[tuple[str, Any]]:
     """
     if several := job.group("adapter"):
         for name, folder in sorted(several.items()):
-            yield name, (adapted := load_adapter(model, folder))
+            yield name, (adapted := put_on(model, folder))
             take_off(adapted)
     else:
         yield "", load_adapter(model, job.inputs["adapter"]) if "adapter" in job.inputs else model
@@ -36,11 +36,33 @@ def adapter_folders(job: Job, entrant: str) -> list[Path]:
     return [folder] if folder else []
 
 
+def put_on(model: Any, folder: Path) -> Any:
+    """MODEL with the adapter in FOLDER; `take_off` gives MODEL back as it was."""
+    biases = {}
+    if read_adapter_config(folder).get("bias", "none") != "none":
+        # The adapter's biases are written over those of the model.
+        biases = {name: weight.detach().clone() for name, weight in model.named_parameters() if name.endswith("bias")}
+    adapted = load_adapter(model, folder)
+    adapted.biases_below = biases
+    return adapted
+
+
 def take_off(adapted: Any) -> Any:
-    """The original model below an adapter, with the adapter's layers removed."""
+    """The model below an adapter of `put_on`, as it was before: peft's `unload` would leave modules that the adapter has in full."""
     if getattr(adapted.active_peft_config, "is_prompt_learning", False):
         return adapted.get_base_model()  # prompt-learning adapters wrap the model
-    return adapted.unload()
+    import torch
+    from peft.utils import ModulesToSaveWrapper
+
+    modules = {name: module for name, module in adapted.get_base_model().named_modules() if isinstance(module, ModulesToSaveWrapper)}
+    biases, model = adapted.biases_below, adapted.unload()
+    for name, module in modules.items():
+        model.set_submodule(name, module.original_module)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in biases:
+                weight.copy_(biases[name])
+    return model
 
 
 def virtual_tokens(job: Job) -> int:

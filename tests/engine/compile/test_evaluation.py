@@ -157,6 +157,18 @@ def test_adapters_that_lack_answers_are_asked_together(graph):
     }
 
 
+@pytest.mark.parametrize("setting", ['modules_to_save = ["norm"]', 'bias = "all"'])
+def test_an_adapter_that_replaces_weights_of_the_base_answers_alone(graph, setting):
+    replacing = f'[training]\nmethod = {{ kind = "lora", {setting} }}\n'
+    found = graph(
+        spec("all", ["a", "b"], 'compare = ["one", "two"]'), spec("one", ["a"]), spec("two", ["b"], 'tasks = ["a"]\nrows = 3', replacing)
+    )
+    assert predicting(found) == {"predict-all", "predict-one", "predict-two", "predict-all-others", "predict-all-other-two"}
+    assert {role for role in found["predict-all-others"].inputs if "adapter" in role} == {"adapter/one"}
+    assert {role for role in found["predict-all-other-two"].inputs if "adapter" in role} == {"adapter/two"}
+    assert compared(found, "all")["compare/two/b"] == "predict-all-other-two/two/predictions-b.jsonl"
+
+
 def test_a_trained_base_is_asked_by_its_own_experiment(graph):
     reading = spec("base", ["prose"], 'tasks = ["a"]', more="training.method = 'full'")
     found = graph(reading, spec("one", ["a"], 'compare = ["base"]', more='model = { experiment = "base" }').replace("path", "x"))

@@ -71,15 +71,16 @@ def test_the_cap_takes_the_rows_with_the_smallest_hash_of_the_id(tmp_path, parro
     assert [row["id"] for row in made_by(job)] == [identifier for identifier in ids if identifier in expected]
 
 
-def make_adapter(model_folder, folder, scale, seed=0):
-    """A LoRA adapter whose second matrices are drawn with deviation SCALE: at 0 it changes nothing."""
+def make_adapter(model_folder, folder, scale, seed=0, **settings):
+    """A LoRA adapter whose second matrices, and all that its SETTINGS train in full, are drawn with deviation SCALE: at 0 it changes nothing."""
     torch.manual_seed(seed)
-    model = Lora(r=4).prepare(load_model(model_folder))
+    method = Lora(r=4, **settings)
+    model = method.prepare(load_model(model_folder))
     for key, weight in model.named_parameters():
-        if "lora_B" in key:
+        if "lora_B" in key or (weight.requires_grad and "lora_" not in key):
             torch.nn.init.normal_(weight, std=scale)
     folder.mkdir(parents=True)
-    Lora(r=4).save(model, folder)
+    method.save(model, folder)
     return folder
 
 
@@ -105,6 +106,30 @@ def test_adapters_in_turn_on_one_base_answer_as_each_does_alone(tmp_path, parrot
         assert contents(together.output / name) == contents(alone.output)
         files.add(contents(alone.output)["predictions-words.jsonl"])
     assert len(files) == 3, "the adapters differ"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize(
+    ("architecture", "replaces"),
+    [
+        ("llama", {"modules_to_save": ("lm_head",)}),
+        ("llama", {"modules_to_save": ("norm", "mlp")}),
+        ("gpt2", {"bias": "all"}),
+        ("gpt2", {"bias": "lora_only"}),
+    ],
+)
+def test_an_adapter_that_replaces_weights_leaves_the_base_to_the_others_as_it_was(tmp_path, architecture, replaces, order):
+    model = make_model(tmp_path / "model", architecture, initializer_range=0.2)
+    made = {"a": replaces, "b": {}}
+    folders = {name: make_adapter(model, tmp_path / name, 0.5, seed, **made[name]) for seed, name in enumerate("ab")}
+    # Adapters take turns in the order of their names.
+    names = dict(zip("ab", order, strict=True))
+    together = asking_job(tmp_path / "together", model, **{f"adapter/{names[name]}": folder for name, folder in folders.items()})
+    run(settings(likelihood=True), together)
+    for name, folder in folders.items():
+        alone = asking_job(tmp_path / "alone" / name, model, adapter=folder)
+        run(settings(likelihood=True), alone)
+        assert contents(together.output / names[name]) == contents(alone.output), name
 
 
 @pytest.mark.parametrize("architecture", ["falcon", "llama", "gpt2"])
