@@ -336,6 +336,17 @@ def test_pictures_that_are_no_longer_there_are_removed(matter: ReportData, tmp_p
     assert [path.name for path in (tmp_path / "out/pictures").iterdir()] == ["heat-map.svg"]
 
 
+def test_files_of_others_stay_where_a_report_is_written(matter: ReportData, tmp_path: Path):
+    """Also a picture of others that the earlier page names, by whatever accident."""
+    pictures = tmp_path / "docs/pictures"
+    pictures.mkdir(parents=True)
+    (pictures / "logo.svg").write_text("<svg/>")
+    (tmp_path / "docs/report.md").write_text("# Ours\n\n![the logo](pictures/logo.svg)\n")
+    for shown in (sections(matter), sections(matter)[:1]):
+        write(tmp_path / "docs", "Report", shown)
+    assert sorted(path.name for path in pictures.iterdir()) == ["heat-map.svg", "logo.svg"]
+
+
 def test_what_is_missing_is_said(tmp_path: Path, matter: ReportData):
     """A workspace in which nothing has run yet: every section is there, and says which command makes it."""
     nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
