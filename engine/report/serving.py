@@ -11,7 +11,7 @@ from importlib import resources
 from threading import Lock
 from typing import Any
 
-from engine.core.errors import UserError
+from engine.core.errors import UserError, visible
 
 HOST = "127.0.0.1"
 _NAMES = (HOST, "localhost")
@@ -42,7 +42,7 @@ class Page:
                 try:
                     self._status, self._text, self._shown = 200, self._make(now), now
                 except Exception as error:  # whatever it is, the page tries again: a build may have moved a file meanwhile
-                    traceback.print_exc()
+                    sys.stderr.write(visible(traceback.format_exc()))
                     shown = f"{now} failed"
                     self._status, self._text, self._shown = 500, _failed(error, shown), shown
                 self._rests_until = time.monotonic() + min(_REST, time.monotonic() - started)
