@@ -229,7 +229,7 @@ def parse_stages(text: str | bytes) -> dict[str, Any]:
 
 
 def _named(value: Any) -> str:
-    return {list: "a list", str: "text"}.get(type(value), "a number")
+    return "a list" if isinstance(value, list) else "text" if isinstance(value, str) else "a number"
 
 
 @without_collection
