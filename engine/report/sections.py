@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -281,7 +281,7 @@ def _mixture(data: ReportData) -> list[Block]:
 
 
 _FILES_DRAWN = 12
-"""Token files whose lengths are drawn; the colours of more would repeat."""
+"""Token files whose lengths are drawn and whose rows are shown; the colours of more would repeat, and the page grow with them."""
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
@@ -309,6 +309,7 @@ def _tokens(data: ReportData) -> list[Block]:
         return [_missing("token files")]
     lengths = {node.name.removeprefix("tokenize-"): found for node in built[:_FILES_DRAWN] if (found := row_lengths(data, node))}
     drawn: list[Block] = []
+    more = len(built) - _FILES_DRAWN
     if lengths:
         caption = "Lengths of the rows that are trained on, in tokens" + (
             f" ({_FILES_DRAWN} of {len(built)} token files)" if len(built) > _FILES_DRAWN else ""
@@ -318,7 +319,8 @@ def _tokens(data: ReportData) -> list[Block]:
         *drawn,
         Table("Token files", _TOKEN_COLUMNS, rows),
         Remark(_MARKED),
-        *(block for node in built for block in _token_rows(data, node)),
+        *(block for node in built[:_FILES_DRAWN] for block in _token_rows(data, node)),
+        *([Remark(f"… {more} more token files; to see rows of one: engine preview SPEC TASK")] if more > 0 else []),
     ]
 
 
@@ -329,7 +331,8 @@ def _token_rows(data: ReportData, node: Node) -> list[Block]:
     found = token_rows(data, node)
     if found is None:
         return [Remark(f"{node.name}: no rows shown, since its token file or its tokenizer.json is missing.")]
-    return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
+    cut = [[(f" … ({row.more:,} more tokens)", False)] if row.more else [] for row in found]
+    return [TokenRow(f"{node.name}, train row {number}", [*row.pieces, *cut[number]]) for number, row in enumerate(found)]
 
 
 _CURVES_SHOWN = 12
@@ -343,6 +346,7 @@ def _losses(data: ReportData) -> list[Block]:
     blocks: list[Block] = []
     if len(curves) > 1:
         caption = f"Training loss of {len(curves)} experiments, smoothed"
+        caption += "; the page names the curves at the pointer" if len(curves) > pictures.MOST_NAMED else ""
         blocks.append(
             Picture("loss-all", caption, pictures.curves("loss-all", {name: smoothed(one) for name, one in curves.items()}, log=True))
         )
@@ -483,7 +487,7 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: i
     rows: list[Answers] = []
     for key, said in shown.items():
         references = [text.strip() for text in said.get("references") or [str(said.get("reference") or "")]]
-        marked = [(model, _differing(references[0], _cut(answer))) for model, answer in answers[key]]
+        marked = [(model, _differing(_cut(references[0]), _cut(answer))) for model, answer in answers[key]]
         prompt, reference = _cut(str(said.get("prompt") or "")), _cut("\n".join(references))
         room -= len(prompt) + len(reference) + sum(len(text) + _MARK for _, pieces in marked for text, _ in pieces)
         if room < 0 and len(rows) >= ROWS_SHOWN:
@@ -502,14 +506,27 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text) - _LONGEST:,} more characters)"
 
 
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words both begin with."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _differing(reference: str, answer: str) -> list[tuple[str, bool]]:
     """ANSWER in pieces, each with whether it differs from REFERENCE; space between two words that differ does too."""
     if not reference or answer == reference:
         return [(answer, False)]
     wanted, given = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (reference, answer))
+    begin = _alike(wanted, given)
+    rest = _alike(wanted[begin:][::-1], given[begin:][::-1])
+    middle = given[begin : len(given) - rest]
+    # Of more than 200 words, those that come up all the time begin no match: an answer that repeats itself would take minutes.
+    matcher = SequenceMatcher(None, wanted[begin : len(wanted) - rest], middle)
+    parts = [("".join(given[:begin]), False)]
+    parts += [("".join(middle[start:end]), kind != "equal") for kind, _, _, start, end in matcher.get_opcodes()]
     found: list[tuple[str, bool]] = []
-    for kind, _, _, start, end in SequenceMatcher(None, wanted, given, autojunk=False).get_opcodes():
-        text, differs = "".join(given[start:end]), kind != "equal"
+    for text, differs in (*parts, ("".join(given[len(given) - rest :]), False)):
+        if found and text and found[-1][1] == differs:
+            text = found.pop()[0] + text
         if differs and len(found) > 1 and found[-1][0].isspace() and found[-2][1]:
             text = found.pop(-2)[0] + found.pop()[0] + text
         if text:

@@ -56,7 +56,9 @@ def _findings(root: Path) -> Iterator[Finding]:
     yield _torch()
     obstacle = numerics.obstacle()
     lacks = f"{obstacle}: results are identical on machines of this type, and equal up to rounding on others"
-    yield Finding("portable numerics", True, lacks if obstacle else "AVX2: the same recipe gives the same bytes as on other processors of this maker")
+    yield Finding(
+        "portable numerics", True, lacks if obstacle else "AVX2: the same recipe gives the same bytes as on other processors of this maker"
+    )
     yield from _packages(root)
     if shutil.which("git") is None:
         yield Finding("git", False, "not found on PATH: install git")
