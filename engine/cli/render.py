@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.cli.tables import wrapped
 from engine.core.errors import Problem, UserError, visible, visible_json
+from engine.core.markdown import inline
 from engine.plan.cost_memo import Costs, Known, expected_seconds
 from engine.plan.decide import Action, Decision, Plan, Reason
 
@@ -273,16 +273,13 @@ def as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def as_markdown(said: Iterable[str], tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]], str | None]]) -> None:
     """Print sentences as a list, then tables with title and legend, to stdout in Markdown."""
 
-    def escaped(cell: str) -> str:
-        return re.sub(r"([\\`*_|<>~])", r"\\\1", visible(cell))
-
     def row(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(map(escaped, cells))} |"
+        return f"| {' | '.join(map(inline, cells))} |"
 
-    lines = [f"- {escaped(line)}" for line in said]
+    lines = [f"- {inline(line)}" for line in said]
     for title, columns, rows, legend in tables:
-        lines += ["", f"### {title}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
-        lines += ["", escaped(legend)] if legend else []
+        lines += ["", f"### {inline(title)}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
+        lines += ["", inline(legend)] if legend else []
     sys.stdout.write("\n".join(lines).strip() + "\n")
 
 

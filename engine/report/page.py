@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import UserError, visible
+from engine.core.markdown import inline
 from engine.report.blocks import Picture, Section, Table
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
@@ -35,7 +36,7 @@ def _render(template: str, escapes: bool, title: str, sections: Sequence[Section
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"numeric": _numeric, "cell": _cell, "fenced": _fenced, "bold": _bold}
+    environment.filters |= {"numeric": _numeric, "cell": inline, "fenced": _fenced, "bold": _bold}
     return environment.get_template(template).render(title=title, sections=sections, **helpers).rstrip("\n") + "\n"
 
 
@@ -46,12 +47,6 @@ def _numeric(table: Table) -> list[bool]:
 
 def _is_number(text: str) -> bool:
     return re.match(r"^[+-]?[<\s]*[\d.,]+( ?%| [GMK]iB| \[.*\])?( [*~ ])?$|^\[.*\]$|^–$", text) is not None
-
-
-def _cell(text: str) -> str:
-    """TEXT for a line of Markdown: markup escaped, line ends replaced."""
-    flat = re.sub(r"\s*\n\s*", " ↵ ", text)
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _fenced(text: str) -> str:
@@ -68,7 +63,7 @@ def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
             runs[-1] = (runs[-1][0] + text, learned)
         else:
             runs.append((text, learned))
-    return "".join(f"<b>{_cell(text)}</b>" if learned else _cell(text) for text, learned in runs)
+    return "".join(f"<b>{inline(text)}</b>" if learned else inline(text) for text, learned in runs)
 
 
 def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:

@@ -149,3 +149,13 @@ def test_csv_is_data_for_a_pipe_and_shown_in_a_terminal(
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     render.as_csv(["a"], [[HOSTILE]])
     assert ("\x1b" in capsys.readouterr().out) is not terminal
+
+
+def test_what_a_line_of_markdown_holds_makes_no_markup_of_its_own(capsys: pytest.CaptureFixture[str]):
+    """Such as the prompt of an Alpaca template in a recipe."""
+    prompt = "recipe  task  prompts[0]  Below is\n\n### Response:\n| a | [b](c) <i> \x1b[2J"
+    render.as_markdown([prompt], [("# t", ["a|b"], [["x\ny"]], None)])
+    assert capsys.readouterr().out == (
+        "- recipe  task  prompts\\[0\\]  Below is ↵ \\#\\#\\# Response: ↵ \\| a \\| \\[b\\](c) &lt;i&gt; \\\\x1b\\[2J\n\n"
+        "### \\# t\n\n| a\\|b |\n| --- |\n| x ↵ y |\n"
+    )

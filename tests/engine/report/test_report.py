@@ -17,12 +17,13 @@ import pytest
 from engine import __version__
 from engine.artifacts.history import State, compare
 from engine.core.errors import UserError
+from engine.core.markdown import inline
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import AnswerRows, Picture, Remark, Section, Table, TokenRow
 from engine.report.collect import Node, ReportData, Trained, _pieces
-from engine.report.page import _bold, _cell, _fenced, html, markdown, write
+from engine.report.page import _bold, _fenced, html, markdown, write
 from engine.report.sections import _differing, sections
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
@@ -483,7 +484,7 @@ def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: ReportData)
 
 
 def test_markdown_cells():
-    assert _cell("a|b\n<i>") == r"a\|b ↵ &lt;i&gt;"
+    assert inline("a|b\n<i>") == r"a\|b ↵ &lt;i&gt;"
     assert _fenced("````") == "`````text\n````\n`````"
     assert _bold([("a", False), ("b", True), ("c", True)]) == "a<b>bc</b>"
 
