@@ -3,8 +3,9 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from pathlib import PurePosixPath
 from typing import Any
 
 from engine import __version__
@@ -416,31 +417,65 @@ def _sweep(sweep: Sweep, main: str) -> list[Block]:
 def _across(data: ReportData, metric: str) -> list[Block]:
     """METRIC of every model on every task: experiments, then the models they were compared with."""
     rows = {r.experiment: {task: float(v[metric]) for task, v in r.scores.items() if metric in v} for r in data.results}
+    # In every experiment `base` is another name of some model, that of an experiment or one that several share.
+    experiments = {_model(data, path): own for own, role, _, path in _answered(data) if role == "predictions"}
+    compared = {(own, task): _model(data, path) for own, role, task, path in _answered(data) if role == "base"}
+    sharing: dict[object, list[str]] = {}
+    for (own, _), model in compared.items():
+        if own not in sharing.setdefault(model, []):
+            sharing[model].append(own)
     for node in data.of("evaluate"):
+        own = node.name.removeprefix("evaluate-")
         for one in scores(data.root, node):
-            if one["score"] == f"{one['task']} {one['metric']}":
-                continue  # the model's own value, which is among the results
-            # Two experiments may have different bases; any other name is the same model in all of them.
-            model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
-            if one["metric"] == metric and one["value"]:
-                rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
+            if one["metric"] != metric or not one["value"] or one["score"] == f"{one['task']} {one['metric']}":
+                continue  # the model's own values are among the results
+            name = one["model"]
+            if name == "base":
+                model = compared.get((own, one["task"]))
+                name = experiments.get(model) or _BASE_OF + _some(sharing.get(model, [own]))
+            rows.setdefault(name, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
     caption = f"{metric} of models (rows) on the held-out rows of tasks (columns)"
     return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else []
 
 
-def _answers(data: ReportData) -> list[Block]:
-    """The first rows of every task, each with the predictions of all models."""
-    files: dict[str, dict[str, str]] = {}
+def _answered(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
+    """Every file of answers that an evaluation reads: its experiment, `predictions` or the name of another model, task and path."""
     for node in data.of("evaluate"):
         own = node.name.removeprefix("evaluate-")
         for role, path in node.inputs.items():
-            first, _, task = role.partition("/")
-            model, _, other = task.partition("/")
+            first, _, rest = role.partition("/")
+            model, _, task = rest.partition("/")
             if first == "predictions":
-                files.setdefault(task, {})[own] = path
+                yield own, first, rest, path
             elif first == "compare":
-                files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
+                yield own, model, task, path
+
+
+def _model(data: ReportData, path: str) -> object:
+    """What identifies the model whose answers are in the file PATH: what its step reads besides rows."""
+    step = data.nodes.get(PurePosixPath(path).parent.name)
+    read = {(role, place) for role, place in (step.inputs if step else {}).items() if role.partition("/")[0] not in _SPLITS}
+    return frozenset(read) or path
+
+
+_NAMED = 3
+"""Of more experiments that share a base, a label has the first ones."""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _answers(data: ReportData) -> list[Block]:
+    """The first rows of every task, each with the predictions of all models."""
+    files: dict[str, dict[str, str]] = {}
+    for own, model, task, path in _answered(data):
+        if model == "predictions":
+            files.setdefault(task, {})[own] = path
+        else:
+            files.setdefault(task, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
     if not files:
         return [Remark("No experiment is evaluated.")]
     found = {task: _side_by_side(data, task, paths, _ANSWER_BYTES // len(files)) for task, paths in files.items()}
@@ -466,14 +501,12 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: i
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
     # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
-    models: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for model, path in paths.items():
-        is_base, before = model.startswith(_BASE_OF), models.get(path)
-        if before is None or (before.startswith(_BASE_OF) and not is_base):
-            models[path] = model
-        elif before.startswith(_BASE_OF) == is_base:
-            models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
-    for path, model in models.items():
+        names.setdefault(path, []).append(model)
+    models = {path: [one for one in found if not one.startswith(_BASE_OF)] for path, found in names.items()}
+    for path, found in names.items():
+        model = _some(models[path]) or _BASE_OF + _some([one.removeprefix(_BASE_OF) for one in found])
         first, sought = not shown, set(shown)
         for row in predictions(data.root, path, _ROWS_KEPT if first else None):
             if first:

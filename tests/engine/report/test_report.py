@@ -193,6 +193,35 @@ def test_the_heat_map_has_experiments_and_bases(matter: ReportData):
     assert "base of one" in svg and "0.75" in svg and "0.25" in svg
 
 
+def test_the_heat_map_has_one_row_for_each_base_whatever_experiments_are_called(matter: ReportData):
+    """Two experiments share a base, a third has another one, and an experiment is called `base` and is the base of a fourth."""
+
+    def predict(name: str, model: str) -> Node:
+        return node(f"predict-{name}", inputs={"model": f"artifacts/{model}", "test/a": "artifacts/split-a/test.jsonl"})
+
+    def evaluate(name: str, base: str | None, value: float) -> Node:
+        plot = f"plots/evaluate-{name}.csv"
+        (matter.root / plot).write_text(
+            f"score,model,task,metric,value,low,high,rows\na exact_match,{name},a,exact_match,0.9,,,4\n"
+            + (f"base: a,base,a,exact_match,{value},,,4\n" if base else "")
+        )
+        inputs = {"predictions/a": f"artifacts/predict-{name}/predictions-a.jsonl"}
+        inputs |= {"compare/base/a": f"artifacts/predict-{base}/predictions-a.jsonl"} if base else {}
+        return node(f"evaluate-{name}", inputs=inputs, plots=plot)
+
+    made = [predict(*pair) for pair in (("one", "t1"), ("two", "t2"), ("three", "t3"), ("base", "t4"), ("four", "t5"))]
+    made += [predict("small-a", "small"), predict("large-a", "large")]
+    made += [evaluate("one", "small-a", 0.11), evaluate("two", "small-a", 0.11), evaluate("three", "large-a", 0.22)]
+    made += [evaluate("base", None, 0), evaluate("four", "base", 0.33)]
+    results = [replace(matter.results[0], experiment=name, comparisons=()) for name in ("one", "two", "three", "four")]
+    shown = replace(matter, nodes={one.name: one for one in made}, results=results)
+    (summary, *_) = sections(shown)
+    (picture,) = [block for block in summary.blocks if isinstance(block, Picture)]
+    rows = re.findall(r">((?:base|one|two|three|four|0\.)[^<]*)</text>", picture.svg)
+    assert [row for row in rows if row[0] != "0"] == ["one", "two", "three", "four", "base of one, two", "base of three", "base"]
+    assert rows.count("0.11") == rows.count("0.22") == rows.count("0.33") == 1
+
+
 def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: ReportData):
     (tested,) = matter.results
     table = score_table([tested, replace(tested, experiment="two", split="validation")], "exact_match")
