@@ -1,8 +1,9 @@
 """`python -P -m adapterbuild stages KIND NAME`: run one step as DVC does, from its identity file to artifact, metrics and provenance."""
 
 import sys
+import traceback
 
-from engine.core.errors import UserError, no_room
+from engine.core.errors import UserError, no_room, visible
 from stages.process.job import PREEMPTED, Preempted
 from stages.process.progress import end_bars
 from stages.runner import run_step
@@ -30,14 +31,14 @@ def main(arguments: list[str]) -> int:
     except Preempted as stopped:
         print(f"stopped: {stopped}", file=sys.stderr)
         return PREEMPTED
-    except OSError as error:
-        if (full := no_room(error)) is None:
-            raise
-        print(full, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted: this step's partial output was discarded", file=sys.stderr)
         return 130
+    except Exception as error:
+        full = no_room(error) if isinstance(error, OSError) else None
+        # The message of an error may quote the data.
+        print(full or visible(traceback.format_exc()), file=sys.stderr)
+        return 1
     return 0
 
 

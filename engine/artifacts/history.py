@@ -1,13 +1,16 @@
 """Compares two git revisions step by step: recipes, artifacts, adapters and metrics; needs no checkout."""
 
+import csv
+import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.core.errors import Location, UserError
-from engine.core.graph import ARTIFACTS, METRICS, measured_by
+from engine.core.graph import ARTIFACTS, METRICS, PLOTS, measured_by
 from engine.dvc import dvcfile, git
 from engine.dvc.dvcfile import Record
 from engine.dvc.store import Store
@@ -22,6 +25,13 @@ LOST = "not in the cache"
 _ABSENT = "none"
 _ADAPTER_COLUMNS = ("step", "old", "new")
 _METRIC_COLUMNS = ("step", "metric", "old", "new", "difference")
+_OVERLAP = "intervals overlap"
+_LEGEND = (
+    f"[…]: the interval of each value by itself; {_OVERLAP}: whether both have a value in common. Where they do not, chance hardly "
+    "explains the difference; where they do, it may, and this is no test of it: one evaluation that compares both models on the same "
+    "rows tells more."
+)
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class State:
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     records: Mapping[str, Record] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """Of evaluations: the interval of a metric, by its name behind that of its task."""
     missing: tuple[str, ...] = ()
     """Files that this revision does not have."""
 
@@ -49,6 +61,16 @@ class Change:
     subject: str
     old: Any
     new: Any
+    old_interval: Interval | None = None
+    """Of a metric of an evaluation: the interval of the old value; None if there is none."""
+    new_interval: Interval | None = None
+
+    @property
+    def intervals_overlap(self) -> bool | None:
+        """Whether both intervals have a value in common; None without two intervals. It is no test of the difference on the same rows."""
+        if self.old_interval is None or self.new_interval is None:
+            return None
+        return self.old_interval[0] <= self.new_interval[1] and self.new_interval[0] <= self.old_interval[1]
 
     @property
     def difference(self) -> float | None:
@@ -79,13 +101,19 @@ class Changes:
 
     def as_data(self) -> dict[str, Any]:
         """Plain JSON values, for `--json`."""
-        parts = {name: [asdict(change) for change in getattr(self, name)] for name in ("recipes", "artifacts", "adapters")}
+        own = ("step", "subject", "old", "new")
+        parts = {
+            name: [{key: getattr(change, key) for key in own} for change in getattr(self, name)]
+            for name in ("recipes", "artifacts", "adapters")
+        }
         return {
             "old": {"revision": self.old.title, "missing": list(self.old.missing)},
             "new": {"revision": self.new.title, "missing": list(self.new.missing)},
             "steps": {"added": list(self.added), "removed": list(self.removed)},
             **parts,
-            "metrics": [asdict(change) | {"difference": change.difference} for change in self.metrics],
+            "metrics": [
+                asdict(change) | {"difference": change.difference, "intervals_overlap": change.intervals_overlap} for change in self.metrics
+            ],
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -99,30 +127,58 @@ class Changes:
         yield from ((f"recipe    {c.step}  {c.subject}  {_show(c.old)} → {_show(c.new)}", "") for c in self.recipes)
         yield from ((f"artifact  {c.step}  {_address(c.old)} → {_address(c.new)}", "") for c in self.artifacts)
 
-    def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]]]]:
-        """Title, columns and rows of the tables: content addresses and metrics."""
+    def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]], str | None]]:
+        """Title, columns, rows and legend of the tables: content addresses, and metrics with intervals if there are any."""
         if self.adapters:
-            yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters]
-        if self.metrics:
-            yield "metrics", _METRIC_COLUMNS, [[c.step, c.subject, _show(c.old), _show(c.new), c.shown_difference] for c in self.metrics]
+            yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters], None
+        if not self.metrics:
+            return
+        measured = any(change.old_interval or change.new_interval for change in self.metrics)
+        rows = []
+        for c in self.metrics:
+            values = [f"{_show(c.old)}{_around(c.old_interval)}", f"{_show(c.new)}{_around(c.new_interval)}", c.shown_difference]
+            overlap = {None: "", True: "yes", False: "no"}[c.intervals_overlap]
+            rows.append([c.step, c.subject, *values, *([overlap] if measured else [])])
+        columns = [*_METRIC_COLUMNS, *([_OVERLAP] if measured else [])]
+        yield "metrics", columns, rows, _LEGEND if measured else None
 
 
 def differences_between(project: Project, old: str, new: str | None) -> Changes:
-    """The differences between the revisions OLD and NEW (None: the working tree); raises UserError for an unknown revision."""
-    before = state_at(project.root, old)
-    now = state_at(project.root, new) if new else working_state(project)
-    return compare(before, now, project.store())
+    """The differences between the revisions OLD and NEW (None: the working tree).
+
+    OLD alone may be a range, as in git: `A..B` are the revisions A and B, `A...B` the last commit that both have in common, and B; where
+    A or B is missing, it is HEAD. Raises UserError for an unknown revision, and for a range next to NEW.
+    """
+    one, dots, other = _range(old)
+    if not dots:
+        before = state_at(project.root, old)
+        now = state_at(project.root, new) if new else working_state(project)
+        return compare(before, now, project.store())
+    if new is not None:
+        raise UserError(f"{old} names two revisions, and {new} is a third", hint=f"run: engine diff {old}")
+    if dots == "...":
+        common = git.merge_base(project.root, one, other)
+        before = state_at(project.root, common, f"{short(common)}, which {one} and {other} have in common")
+    else:
+        before = state_at(project.root, one)
+    return compare(before, state_at(project.root, other), project.store())
 
 
-def state_at(root: Path, revision: str) -> State:
-    """The state that a git revision holds."""
+def _range(text: str) -> tuple[str, str, str]:
+    """The revisions in TEXT and the dots between them; no name of a revision has two dots in a row."""
+    one, dots, other = re.match(r"(.*?)(\.{2,3}|$)(.*)", text).groups()  # type: ignore[union-attr]
+    return (one or "HEAD", dots, other or "HEAD") if dots else (text, "", "")
+
+
+def state_at(root: Path, revision: str, title: str | None = None) -> State:
+    """The state that a git revision holds; TITLE: how it is named, if not by REVISION."""
     commit = git.commit_of(root, revision)
-    return read_state(revision, git.files_at(root, commit, dvcfile.PARAMS, dvcfile.LOCK, METRICS))
+    return read_state(title or revision, git.files_at(root, commit, dvcfile.PARAMS, dvcfile.LOCK, METRICS, PLOTS))
 
 
 def working_state(project: Project) -> State:
     """The state of the working tree; recipes are those of the specs, compiled or not."""
-    paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).rglob("*.json")]
+    paths = [project.root / dvcfile.LOCK, *(project.root / METRICS).rglob("*.json"), *(project.root / PLOTS).glob("*.csv")]
     files = {path.relative_to(project.root).as_posix(): path.read_bytes() for path in paths if path.is_file()}
     return read_state(WORKING_TREE, files | {dvcfile.PARAMS: project.compiled[dvcfile.PARAMS].encode()})
 
@@ -133,7 +189,21 @@ def read_state(title: str, files: Mapping[str, bytes]) -> State:
     metrics = {measured_by(path): _parsed(_parse_json, data, f"{path} of {title}") for path, data in measured.items()}
     params = _parsed(_parse_params, files.get(dvcfile.PARAMS, b""), f"{dvcfile.PARAMS} of {title}")
     records = _parsed(dvcfile.parse_lock, files.get(dvcfile.LOCK, b""), f"{dvcfile.LOCK} of {title}")
-    return State(title, params, records, metrics, tuple(name for name in (dvcfile.PARAMS, dvcfile.LOCK) if name not in files))
+    plots = {path: data for path, data in files.items() if path.startswith(f"{PLOTS}/")}
+    intervals = {PurePosixPath(path).stem: found for path, data in plots.items() if (found := _intervals(data))}
+    return State(title, params, records, metrics, intervals, tuple(name for name in (dvcfile.PARAMS, dvcfile.LOCK) if name not in files))
+
+
+def _intervals(plot: bytes) -> dict[str, Interval]:
+    """The intervals of a model's own values in the plot of its evaluation, by task and metric; none in another plot, or a damaged one."""
+    found = {}
+    for row in csv.DictReader(io.StringIO(plot.decode("utf-8", "replace"))):
+        try:
+            if row["score"] == f"{row['task']} {row['metric']}":  # other rows are those of models that it is compared with
+                found[f"{row['task']}.{row['metric']}"] = float(row["low"]), float(row["high"])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
 
 
 def _parse_json(data: bytes) -> Any:
@@ -170,8 +240,18 @@ def compare(old: State, new: State, store: Store) -> Changes:
         recipes=tuple(change for name in both for change in _fields(name, old.recipes[name], new.recipes[name])),
         artifacts=artifacts,
         adapters=tuple(_differing("digest", {c.step: (_digest(old, c.step, store), _digest(new, c.step, store)) for c in artifacts}, LOST)),
-        metrics=tuple(change for name in names for change in _fields(name, _numbers(old, name), _numbers(new, name))),
+        metrics=tuple(_measured(change, old, new) for name in names for change in _fields(name, _numbers(old, name), _numbers(new, name))),
     )
+
+
+def _measured(change: Change, old: State, new: State) -> Change:
+    """CHANGE with the intervals that both states have of its values."""
+    before, now = (state.intervals.get(change.step, {}).get(change.subject) for state in (old, new))
+    return replace(change, old_interval=before, new_interval=now)
+
+
+def _around(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval[0]:.4g}, {interval[1]:.4g}]"
 
 
 def _fields(step: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:

@@ -34,7 +34,9 @@ def why(
 
 @app.command()
 def diff(
-    old: Annotated[str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit.")],
+    old: Annotated[
+        str, typer.Argument(metavar="REV", help="A git revision: a branch, a tag, HEAD~1, a commit; or two: main...branch, main..branch.")
+    ],
     new: Annotated[
         str | None, typer.Argument(metavar="REV2", help="Another revision. Default: the working tree.", show_default=False)
     ] = None,
@@ -53,11 +55,11 @@ def diff(
         return
     if markdown:
         told = [f"{text}   {remark}".rstrip() for text, remark in found.lines()]
-        render.as_markdown(told, ((title, columns, rows, None) for title, columns, rows in found.tables()))
+        render.as_markdown(told, found.tables())
         return
     render.lines(found.lines())
-    for title, columns, rows in found.tables():
-        render.table(title, columns, rows)
+    for title, columns, rows, legend in found.tables():
+        render.table(title, columns, rows, legend)
 
 
 @app.command()

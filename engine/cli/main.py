@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from types import TracebackType
 from typing import Any
 
 # isort: off
@@ -13,7 +14,7 @@ from engine.cli import report, serve, sweep, talk  # noqa: F401
 # isort: on
 from engine.cli.app import COMPLETION_VARIABLE, MISTAKE, app
 from engine.cli.values import command_of
-from engine.core.errors import UserError, no_room
+from engine.core.errors import UserError, no_room, visible
 
 
 def command() -> Any:
@@ -30,6 +31,7 @@ def main() -> None:
         from typer.completion import completion_init
 
         completion_init()
+    sys.excepthook = _unexpected
     try:
         command()(complete_var=COMPLETION_VARIABLE)
     except UserError as error:
@@ -44,3 +46,10 @@ def main() -> None:
 
         render.error(full)
         sys.exit(MISTAKE)
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that nobody foresaw; its message may quote data."""
+    import traceback
+
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +10,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.cli.tables import wrapped
-from engine.core.errors import Problem, UserError, visible
+from engine.core.errors import Problem, UserError, visible, visible_json
+from engine.core.markdown import inline
 from engine.plan.cost_memo import Costs, Known, expected_seconds
 from engine.plan.decide import Action, Decision, Plan, Reason
 
@@ -108,12 +108,17 @@ def as_json(answer: Mapping[str, Any]) -> None:
 
 def as_json_line(answer: Mapping[str, Any]) -> None:
     """As `as_json`, for commands that answer with a line for each row."""
-    print(json.dumps({"version": JSON_VERSION, **answer}, ensure_ascii=False), flush=True)
+    print(visible_json(json.dumps({"version": JSON_VERSION, **answer}, ensure_ascii=False)), flush=True)
 
 
 def configuration(value: Any) -> None:
     """Print the configuration of another program to stdout, as that program reads it."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")
+
+
+def document(content: str) -> None:
+    """Print a file's CONTENT to stdout: as it is for a pipe or a file, and as a terminal may show it for a terminal."""
+    sys.stdout.write(visible(content) if sys.stdout.isatty() else content)
 
 
 def plan(title: str, decided: Plan, costs: Costs) -> None:
@@ -131,7 +136,7 @@ def plan_as_json(decided: Plan, costs: Costs) -> None:
     """Print the plan as one JSON value with each step's facts; one line per step, since there may be thousands."""
     steps = ({**decision.as_data(), "facts": costs.steps[decision.name]} for decision in decided.decisions)
     lines = ",\n".join(json.dumps(step, ensure_ascii=False, allow_nan=False) for step in steps)
-    sys.stdout.write(f'{{"version": {JSON_VERSION}, "steps": [\n{lines}\n]}}\n')
+    sys.stdout.write(f'{{"version": {JSON_VERSION}, "steps": [\n{visible_json(lines)}\n]}}\n')
 
 
 def _branch(decision: Decision, known: Known, width: int, columns: int, is_last: bool) -> list[Line]:
@@ -217,10 +222,15 @@ class LiveStatus:
 
     def __init__(self, rows: Callable[[], list[str]]) -> None:
         from rich.live import Live
-        from rich.text import Text
 
-        moving = lambda: Text("\n".join(rows()), style="bold", no_wrap=True, overflow="ellipsis")  # noqa: E731
-        self._live = Live(get_renderable=moving, console=_console(True), refresh_per_second=4, transient=True)
+        self._rows = rows
+        self._live = Live(get_renderable=self.shown, console=_console(True), refresh_per_second=4, transient=True)
+
+    def shown(self) -> "Text":
+        """The lines of this moment, each cut at the terminal's width; what steps say in them is shown, and not obeyed."""
+        found = text("\n".join(" ".join(row.splitlines()) for row in self._rows()), style="bold")
+        found.no_wrap, found.overflow = True, "ellipsis"
+        return found
 
     def start(self) -> None:
         if sys.stderr.isatty():
@@ -253,23 +263,23 @@ def sentence(said: str) -> None:
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows to stdout as CSV with a header."""
     import csv
+    import io
 
-    csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
+    made = io.StringIO()
+    csv.writer(made, lineterminator="\n").writerows([columns, *rows])
+    document(made.getvalue())
 
 
 def as_markdown(said: Iterable[str], tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]], str | None]]) -> None:
     """Print sentences as a list, then tables with title and legend, to stdout in Markdown."""
 
-    def escaped(cell: str) -> str:
-        return re.sub(r"([\\`*_|<>~])", r"\\\1", visible(cell))
-
     def row(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(map(escaped, cells))} |"
+        return f"| {' | '.join(map(inline, cells))} |"
 
-    lines = [f"- {escaped(line)}" for line in said]
+    lines = [f"- {inline(line)}" for line in said]
     for title, columns, rows, legend in tables:
-        lines += ["", f"### {title}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
-        lines += ["", escaped(legend)] if legend else []
+        lines += ["", f"### {inline(title)}", "", row(columns), f"|{' --- |' * len(columns)}", *map(row, rows)]
+        lines += ["", inline(legend)] if legend else []
     sys.stdout.write("\n".join(lines).strip() + "\n")
 
 

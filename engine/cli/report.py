@@ -1,12 +1,16 @@
 """The command that writes a report of what was built: report."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.cli.app import Specs, app, load_project
+
+if TYPE_CHECKING:
+    from engine.plan.project import Project
 
 
 @app.command()
@@ -46,16 +50,23 @@ def _serve(specs: Sequence[Path], port: int) -> None:
     from engine.report.serving import Page
     from engine.report.serving import serve as run
 
-    root = load_project().root
+    root, read = load_project().root, set[Path]()
+
+    def opened() -> "Project":
+        project: Project = load_project()
+        read.update(root / file for spec in project.specs for file in spec.files)
+        return project
 
     def make(now: str) -> str:
         try:
-            data = gather(load_project(), specs)
+            data = gather(opened(), specs)
         except UserError as error:
             told: list[Block] = [Remark("The report cannot be made at present:"), Commands([str(problem) for problem in error.problems])]
             return html("Report", [Section("summary", "Summary", told)], now)
         title = "Report: " + ", ".join(one.name for one in data.experiments)
         return html(title, [*running_now(data), *sections(data)], now)
 
-    run(Page(make, lambda: stamp(root)), port, lambda address: render.note(f"report on {address}; ^C ends"))
+    with suppress(UserError):  # which the page says
+        opened()
+    run(Page(make, lambda: stamp(root, tuple(read))), port, lambda address: render.note(f"report on {address}; ^C ends"))
     render.note("ended")

@@ -45,13 +45,15 @@ def results(
             "--intervals/--no-intervals", help="Show each value with its confidence interval. Default: if the terminal is wide enough."
         ),
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print all values with intervals as CSV, one per line.")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print all values with intervals as CSV, one per line; of --metric win_rate, comparisons.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown, for a pull request.")] = False,
     json: Json = False,
 ) -> None:
     """Show the metrics of experiments on tasks: which is best, how sure that is, and which differences are significant."""
     from engine.cli import render
-    from engine.results.table import as_data, chosen_metric, value_rows
+    from engine.results.table import as_data, chosen_metric, comparison_rows, value_rows
     from engine.results.table import results as collect
 
     if csv + markdown + json > 1:
@@ -71,7 +73,7 @@ def results(
     if json:
         render.as_json({"results": as_data(found)})
     else:
-        render.as_csv(*value_rows(found, metric))
+        render.as_csv(*(comparison_rows(found, metric) if metric and not _is_of_one_model(found, metric) else value_rows(found, metric)))
 
 
 def _unevaluated(specs: "Sequence[Spec]") -> UserError:
@@ -121,6 +123,11 @@ def print_results(
         render.lines((f"  {line}", "") for line in changed)
 
 
+def _is_of_one_model(found: "Sequence[Result]", metric: str) -> bool:
+    """Whether METRIC is a value of a model alone; the win rate is one of two models, which only comparisons have."""
+    return any(metric in scores for result in found for scores in result.scores.values())
+
+
 def _tables(
     project: "Project", specs: "Sequence[Spec]", found: "Sequence[Result]", shown: str, intervals: bool | None, sort: str | None
 ) -> Iterator[_Table]:
@@ -130,14 +137,15 @@ def _tables(
     from engine.results.sweeps import sweep_table, sweeps
     from engine.results.table import BENCHMARK_COLUMNS, benchmark_table, comparison_table, score_table
 
-    # The win rate is a value of two models: it has no table of single ones.
-    if any(shown in scores for result in found for scores in result.scores.values()):
+    if _is_of_one_model(found, shown):
         columns, rows = score_table(found, shown, intervals is not False, sort)
         if intervals is None and not render.fits(columns, rows):
             columns, rows = score_table(found, shown, sort=sort)
         yield _Table(f"{shown} on held-out rows", columns, rows, legend(found, shown))
         for sweep in sweeps(specs, found, project.graph, project.store(), project.plan()):
             yield _Table(f"sweep {sweep.name}: {shown} by point", *sweep_table(sweep, shown, intervals is not False))
+    elif sort:
+        raise UserError(f"{shown} is a value of two models, and its table has no column to sort by", hint="leave --sort out")
     for table in held_out_tables(found):
         yield _Table(*table)
     if rows := benchmark_table(found):

@@ -67,7 +67,7 @@ def show(
 
         if tool not in EXPORTERS:
             raise UserError(f"--as names no known tool: {tool}", hint=did_you_mean(tool, EXPORTERS))
-        sys.stdout.write(export(chosen[0], tool))
+        render.document(export(chosen[0], tool))
         return
     values = explain_all(chosen)
     if json:

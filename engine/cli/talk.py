@@ -145,7 +145,7 @@ def _print(event: Mapping[str, Any], json: bool, growing: "Growing") -> bool:
 
         render.as_json_line({name: value for name, value in event.items() if name != "event"})
     elif event["event"] == "left_out":
-        print(f"error: {event['id'] or 'this row'} is left out: {visible(event['left_out'])}", file=sys.stderr)
+        print(visible(f"error: {event['id'] or 'this row'} is left out: {event['left_out']}"), file=sys.stderr)
     else:
         print("" if sys.stdout.isatty() else event["answer"], flush=True)
     return bool(event["event"] != "left_out")

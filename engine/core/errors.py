@@ -15,6 +15,11 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def visible_json(text: str) -> str:
+    """The JSON in TEXT with the same characters written as JSON escapes, so that its values stay what they are."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 @dataclass(frozen=True)
 class Location:
     """A place in a text file; line and column count from 1, and `source` is the line itself."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.core import memo
-from engine.core.errors import Location, UserError
 from engine.core.graph import Step
 from engine.dvc import dvcfile, run_records
 from engine.dvc.config import cache_folder, remote_folder
@@ -107,7 +106,7 @@ class Disk:
 
             if merge := mended(path.parent, path.name):
                 return dvcfile.parse_lock(merge.text)
-            raise UserError(f"cannot read dvc.lock: {error}", Location("dvc.lock"), "restore it: git checkout HEAD -- dvc.lock") from None
+            raise dvcfile.unreadable(error) from None
 
     def record(self, step: str) -> Record | None:
         """The last recorded run of a step in `dvc.lock`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from engine.core.errors import Location, UserError
 from engine.core.gc_pause import without_collection
 from engine.core.graph import HEADLINES, Graph, Step
 
@@ -216,14 +217,37 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError(str(error)) from None
 
 
+def parse_stages(text: str | bytes) -> dict[str, Any]:
+    """The content of a `dvc.yaml` or `dvc.lock`, its `stages` a mapping, if it has any; raises ValueError if it is invalid."""
+    content = parse_yaml(text) or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {_named(content)}, not a mapping")
+    stages = content.get("stages")
+    if stages is not None and not isinstance(stages, dict):
+        raise ValueError(f"its `stages` are {_named(stages)}, not a mapping")
+    return content | {"stages": stages or {}} if "stages" in content else content
+
+
+def _named(value: Any) -> str:
+    return "a list" if isinstance(value, list) else "text" if isinstance(value, str) else "a number"
+
+
 @without_collection
 def parse_lock(text: str | bytes) -> dict[str, Record]:
     """The records of a `dvc.lock`, by step; raises ValueError if it is invalid."""
-    content = parse_yaml(text) or {}
+    content = parse_stages(text)
     try:
-        return lock_records(content.get("stages") or {})
+        return lock_records(content.get("stages", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
+
+
+RESTORE_LOCK = f"restore it: git checkout HEAD -- {LOCK}"
+
+
+def unreadable(error: ValueError) -> UserError:
+    """What a `dvc.lock` that cannot be read, because of ERROR, is for the user."""
+    return UserError(f"cannot read {LOCK}: {error}", Location(LOCK), RESTORE_LOCK)
 
 
 def lock_records(stages: Mapping[str, Any]) -> dict[str, Record]:
@@ -309,8 +333,9 @@ class LockText:
     """The text of a `dvc.lock` in one piece per step, so that updating one step does not serialize thousands of others."""
 
     def __init__(self, text: str | bytes | None) -> None:
-        content: dict[str, Any] = (parse_yaml(text) if text else None) or {"schema": "2.0"}
-        stages = content.pop("stages", None) or {}
+        """TEXT: that of the file; None if there is none yet. Raises ValueError if it is invalid."""
+        content = (parse_stages(text) if text else None) or {"schema": "2.0"}
+        stages = content.pop("stages", {})
         self.head = _dump(content).encode()
         self.put(stages)
 

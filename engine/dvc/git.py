@@ -37,6 +37,15 @@ def commit_of(root: Path, revision: str) -> str:
     return found[0].decode()
 
 
+def merge_base(root: Path, one: str, other: str) -> str:
+    """The last commit that the revisions ONE and OTHER have in common; raises UserError if there is none."""
+    found = _git(root, "merge-base", commit_of(root, one), commit_of(root, other), check=False).split()
+    if not found:
+        hint = "in a shallow clone: git fetch --unshallow; else compare the two themselves: engine diff " + f"{one} {other}"
+        raise UserError(f"{one} and {other} have no commit in common", hint=hint)
+    return found[0].decode()
+
+
 def has_commits(root: Path) -> bool:
     """Whether ROOT is in a git repository with at least one commit."""
     return has_repository(root) and bool(_git(root, "rev-parse", "--verify", "--quiet", "HEAD", check=False))

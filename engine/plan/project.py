@@ -462,10 +462,15 @@ class Project:
         write_text(self.root / dvcfile.RESOLVED, dvcfile.RESOLVED_TEXT)
 
     def order_lock(self) -> None:
-        """Sort `dvc.lock` and reserve an entry in it for every step: `dvc repro` appends new records at the end."""
+        """Sort `dvc.lock` and reserve an entry in it for every step: `dvc repro` appends new records at the end.
+
+        Raises UserError if it cannot be read."""
         path = self.root / dvcfile.LOCK
         old = path.read_bytes() if path.exists() else None
-        lock = dvcfile.LockText(old)
+        try:
+            lock = dvcfile.LockText(old)
+        except ValueError as error:
+            raise dvcfile.unreadable(error) from None
         lock.reserve({dvcfile.RESOLVE: dvcfile.RESOLVE_COMMAND} | {step.name: dvcfile.command(step) for step in self.graph})
         if (text := lock.text()) != old:
             from engine.dvc.locks import dvc_lock

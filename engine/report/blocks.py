@@ -51,7 +51,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One row as tokens, each with whether it is supervised."""
+    """The text of a row in pieces, each with whether it is supervised."""
 
     sort: ClassVar[str] = "tokens"
     caption: str

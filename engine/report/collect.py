@@ -2,8 +2,9 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -184,8 +185,26 @@ def row_lengths(data: ReportData, node: Node) -> list[int]:
     return lengths
 
 
-def token_rows(data: ReportData, node: Node) -> list[list[tuple[str, bool]]] | None:
-    """The first rows of a token file as tokens, each with whether it is supervised; None if the file or its tokenizer is missing."""
+TOKENS_SHOWN = 400
+"""Tokens of each row that are shown."""
+_UNFINISHED = "\ufffd"
+"""What decoding writes for bytes that are part of a character."""
+_LONGEST_PART = 8
+"""Tokens that may together be one character; what is no text after so many is none."""
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """The first tokens of a row, as text."""
+
+    pieces: list[tuple[str, bool]]
+    """Adjacent tokens that are supervised alike, or not, are one piece."""
+    more: int
+    """How many tokens follow."""
+
+
+def token_rows(data: ReportData, node: Node) -> list[Tokenized] | None:
+    """The first rows of a token file as text, with what is supervised; None if the file or its tokenizer is missing."""
     tokens = data.root / "artifacts" / node.name / "train.safetensors"
     tokenizer = next((data.root / path for path in node.inputs.values() if path.endswith("tokenizer.json")), None)
     if tokenizer is None or not tokenizer.exists() or not tokens.exists():
@@ -195,8 +214,32 @@ def token_rows(data: ReportData, node: Node) -> list[list[tuple[str, bool]]] | N
     from stages.tokens.files import Tokens
 
     encoder, found = Tokenizer.from_file(str(tokenizer)), Tokens.open(tokens)
-    rows = [found.row(number) for number in range(min(ROWS_SHOWN, len(found)))]
-    return [
-        [(encoder.decode([int(token)], skip_special_tokens=False), bool(learned)) for token, learned in zip(*row, strict=True)]
-        for row in rows
-    ]
+    decode = partial(encoder.decode, skip_special_tokens=False)
+    rows = []
+    for number in range(min(ROWS_SHOWN, len(found))):
+        ids, learned = found.row(number)
+        shown = ids[:TOKENS_SHOWN].tolist()
+        rows.append(Tokenized(_pieces(shown, [bool(one) for one in learned[:TOKENS_SHOWN]], decode), len(ids) - len(shown)))
+    return rows
+
+
+def _pieces(ids: Sequence[int], learned: Sequence[bool], decode: Callable[[Sequence[int]], str]) -> list[tuple[str, bool]]:
+    """The text of IDS in pieces that are LEARNED or not; a character of several tokens is, if any of these is.
+
+    Each token is decoded behind those before it: alone, it has neither the space that a decoder strips from the first word nor the other
+    bytes of its character.
+    """
+    found: list[tuple[str, bool]] = []
+    before, start = 0, 0
+    for place in range(len(ids)):
+        text = decode(ids[before : place + 1])
+        is_part = text.endswith(_UNFINISHED) and place + 1 - start < _LONGEST_PART and place + 1 < len(ids)
+        if is_part:
+            continue
+        added, supervised = text[len(decode(ids[before:start])) :], any(learned[start : place + 1])
+        if found and found[-1][1] == supervised:
+            found[-1] = found[-1][0] + added, supervised
+        else:
+            found.append((added, supervised))
+        before, start = start, place + 1
+    return found

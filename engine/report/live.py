@@ -1,6 +1,5 @@
 """What of a workspace runs now: its steps, their last lines of progress, and the losses of trainings so far."""
 
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -9,12 +8,15 @@ from pathlib import Path
 
 from engine.core.graph import ARTIFACTS
 from engine.dvc.dvcfile import TEMPORARY
+from stages.process.parent import age
 from stages.process.saved import CHECKPOINTS, saved
 
 _STEP_FILES = f"{TEMPORARY}/adapterbuild"
 """Holds a lock of each step, with the process that runs it, and the log of each step that does not run in a terminal alone."""
 _SCRATCH = f"{ARTIFACTS}/scratch"
 _LOSS = re.compile(r"^train: (\d+)/\d+ steps, loss (\d+\.\d+)", re.MULTILINE)
+_INEXACT = 2.0
+"""Seconds by which the clock that counts a process's age and that of files may differ."""
 _TAIL = 1 << 16
 """Bytes of a log that are read, from its end."""
 
@@ -38,9 +40,12 @@ def running(root: Path, steps: Iterable[str]) -> list[Running]:
         lock = root / _STEP_FILES / f"{name}.lock"
         try:
             process, since = int(lock.read_text()), lock.stat().st_mtime
-            os.kill(process, 0)
         except (OSError, ValueError):
-            continue  # never built, or the process that built it has ended
+            continue  # never built
+        # A lock keeps its process after the end: one that began after the lock was written is another with the same id.
+        lives = age(process)
+        if lives is None or lives < time.time() - since - _INEXACT:
+            continue
         losses = dict(_checkpoint(root, name)) | {float(step): float(loss) for step, loss in _LOSS.findall(_log(root, name, since))}
         found.append(Running(name, max(0.0, time.time() - since), said(root, name, since), tuple(sorted(losses.items()))))
     return found
@@ -74,15 +79,15 @@ def _checkpoint(root: Path, name: str) -> Iterator[tuple[float, float]]:
     yield from ((float(step), loss) for step, loss in enumerate(newest.losses if newest else (), 1))
 
 
-def stamp(root: Path) -> str:
-    """A text that changes when a step starts, says something, writes a checkpoint, or ends, and when a spec changes."""
-    folders = [root / _STEP_FILES, root / "metrics", root / "metrics/experiments", root / "plots", root / "specs"]
-    files = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_file()]
-    files += [*(root / _SCRATCH).glob(f"*/{CHECKPOINTS}/step-*.safetensors"), root / "dvc.lock"]
+def stamp(root: Path, read: Iterable[Path] = ()) -> str:
+    """A text that changes when a step starts, says something, writes a checkpoint, or ends, and when a spec or a file of READ changes."""
+    folders = [root / _STEP_FILES, root / "metrics", root / "metrics/experiments", root / "plots"]
+    files = {entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_file()}
+    files |= {*(root / "specs").rglob("*.toml"), *(root / _SCRATCH).glob(f"*/{CHECKPOINTS}/step-*.safetensors"), root / "dvc.lock", *read}
     newest = 0
     for path in files:
         try:
             newest = max(newest, path.stat().st_mtime_ns)
-        except FileNotFoundError:
+        except OSError:
             continue
     return f"{len(files)}-{newest}"

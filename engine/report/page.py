@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import UserError, visible
+from engine.core.markdown import inline
 from engine.report.blocks import Picture, Section, Table
 
 HTML, MARKDOWN, PICTURES = "report.html", "report.md", "pictures"
@@ -35,7 +36,7 @@ def _render(template: str, escapes: bool, title: str, sections: Sequence[Section
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"numeric": _numeric, "cell": _cell, "fenced": _fenced, "bold": _bold}
+    environment.filters |= {"numeric": _numeric, "cell": inline, "fenced": _fenced, "bold": _bold}
     return environment.get_template(template).render(title=title, sections=sections, **helpers).rstrip("\n") + "\n"
 
 
@@ -46,12 +47,6 @@ def _numeric(table: Table) -> list[bool]:
 
 def _is_number(text: str) -> bool:
     return re.match(r"^[+-]?[<\s]*[\d.,]+( ?%| [GMK]iB| \[.*\])?( [*~ ])?$|^\[.*\]$|^–$", text) is not None
-
-
-def _cell(text: str) -> str:
-    """TEXT for a line of Markdown: markup escaped, line ends replaced."""
-    flat = re.sub(r"\s*\n\s*", " ↵ ", text)
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", flat).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _fenced(text: str) -> str:
@@ -68,11 +63,14 @@ def _bold(pieces: Sequence[tuple[str, bool]]) -> str:
             runs[-1] = (runs[-1][0] + text, learned)
         else:
             runs.append((text, learned))
-    return "".join(f"<b>{_cell(text)}</b>" if learned else _cell(text) for text, learned in runs)
+    return "".join(f"<b>{inline(text)}</b>" if learned else inline(text) for text, learned in runs)
 
 
 def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
-    """Write both pages and the pictures into FOLDER; returns the files, the HTML page first. Raises UserError if it cannot be created."""
+    """Write both pages and the pictures into FOLDER; returns the files, the HTML page first. Raises UserError if it cannot be created.
+
+    Pictures of an earlier report there are removed; other files stay.
+    """
     pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
     texts = {HTML: html(title, sections), MARKDOWN: markdown(title, sections)}
     texts |= {f"{PICTURES}/{picture.name}.svg": _alone(picture.svg) for picture in pictures}
@@ -80,14 +78,27 @@ def write(folder: Path, title: str, sections: Sequence[Section]) -> list[Path]:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"cannot write to the folder {folder}: {error.strerror}", hint="give another one with --output") from None
-    for stale in set((folder / PICTURES).glob("*.svg")) - {folder / name for name in texts}:
-        stale.unlink()
+    for stale in _earlier(folder) - {folder / name for name in texts}:
+        stale.unlink(missing_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
     return [folder / name for name in texts]
 
 
+_SCHEME = "<style>svg{color:#1c2733}@media(prefers-color-scheme:dark){svg{color:#dde3ea;--ground:#14191f}}</style>"
+"""In every picture that is a file of its own: it follows the reader's light or dark colour scheme."""
+
+
+def _earlier(folder: Path) -> set[Path]:
+    """The pictures that an earlier report has written into FOLDER: its Markdown page shows them, and they begin as its pictures do."""
+    try:
+        page = (folder / MARKDOWN).read_text("utf-8", "replace")
+    except OSError:
+        return set()
+    named = {folder / PICTURES / name for name in re.findall(rf"^!\[.*\]\({PICTURES}/([^/()]+\.svg)\)$", page, re.MULTILINE)}
+    return {path for path in named if path.is_file() and _SCHEME in path.read_text("utf-8", "replace")}
+
+
 def _alone(svg: str) -> str:
-    """A picture for a file of its own, which follows the reader's light or dark colour scheme."""
-    style = "<style>svg{color:#1c2733}@media(prefers-color-scheme:dark){svg{color:#dde3ea;--ground:#14191f}}</style>"
-    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + style, svg, count=1)
+    """A picture for a file of its own."""
+    return re.sub(r"(<svg[^>]*>)", lambda found: found[1] + _SCHEME, svg, count=1)

@@ -23,6 +23,10 @@ LINES = ("#3b7dd8", "#cf7a22", "#2e8b57", "#c44e52", "#9467bd", "#8c6d3f", "#d16
 """Of curves; as legible."""
 _MOST_POINTS = 2000
 """Of a curve; of more, matplotlib leaves out those that no pixel shows."""
+MOST_NAMED = 24
+"""Curves of a picture with a legend; that of more would leave no room for the curves."""
+_NAMES_BELOW = 12
+"""Names below each other in a legend beside the axes."""
 _MOST_STEPS = 80
 """A graph with more steps is drawn by kind."""
 _BOX = 0.34
@@ -54,8 +58,11 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def _legend(axes: Any, outside: int = 0) -> None:
-    """A legend within the axes or, with OUTSIDE entries, to the right of them."""
-    more: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": 1 + outside // 12} if outside else {}
+    """A legend within the axes or, with OUTSIDE entries, to the right of them; none if there are too many."""
+    if len(axes.get_legend_handles_labels()[1]) > MOST_NAMED:
+        return
+    columns = -(-outside // _NAMES_BELOW)
+    more: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "ncols": columns} if outside else {}
     axes.legend(fontsize=8, frameon=False, labelcolor=_INK, **more)
 
 
@@ -144,7 +151,7 @@ def curves(
     drawn = []
     for number, (label, points) in enumerate(found.items()):
         style = {"marker": "o", "markersize": 3} if len(points) < 12 else {}
-        line = axes.plot(*zip(*points, strict=True), label=label, color=LINES[number % len(LINES)], linewidth=1.4, **style)[0]
+        line = axes.plot(*zip(*points, strict=True), label=_word(label), color=LINES[number % len(LINES)], linewidth=1.4, **style)[0]
         line.set_gid(f"curve-{number}")
         # Every point stays one, unless there are far more than pixels.
         line.get_path().should_simplify = len(points) > _MOST_POINTS
@@ -186,7 +193,7 @@ def histogram(name: str, found: Mapping[str, Sequence[int]]) -> str:
     bins = np.linspace(0, longest + 1, min(40, longest + 1) + 1)
     for number, (label, lengths) in enumerate(found.items()):
         counts, _ = np.histogram(lengths, bins)
-        axes.stairs(counts / len(lengths), bins, label=label, color=LINES[number % len(LINES)], linewidth=1.4)
+        axes.stairs(counts / len(lengths), bins, label=_word(label), color=LINES[number % len(LINES)], linewidth=1.4)
     axes.set(xlabel="tokens", ylabel="share of rows", xlim=(0, longest + 1), ylim=(0, None))
     axes.grid(alpha=0.25)
     _legend(axes, len(found))

@@ -3,8 +3,9 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from pathlib import PurePosixPath
 from typing import Any
 
 from engine import __version__
@@ -283,7 +284,7 @@ def _mixture(data: ReportData) -> list[Block]:
 
 
 _FILES_DRAWN = 12
-"""Token files whose lengths are drawn; the colours of more would repeat."""
+"""Token files whose lengths are drawn and whose rows are shown; the colours of more would repeat, and the page grow with them."""
 _TOKEN_COLUMNS = ("step", "split", "rows in", "left out", "rows out", "truncated", "tokens", "supervised", "share", "longest")
 
 
@@ -311,6 +312,7 @@ def _tokens(data: ReportData) -> list[Block]:
         return [_missing("token files")]
     lengths = {node.name.removeprefix("tokenize-"): found for node in built[:_FILES_DRAWN] if (found := row_lengths(data, node))}
     drawn: list[Block] = []
+    more = len(built) - _FILES_DRAWN
     if lengths:
         caption = "Lengths of the rows that are trained on, in tokens" + (
             f" ({_FILES_DRAWN} of {len(built)} token files)" if len(built) > _FILES_DRAWN else ""
@@ -320,7 +322,8 @@ def _tokens(data: ReportData) -> list[Block]:
         *drawn,
         Table("Token files", _TOKEN_COLUMNS, rows),
         Remark(_MARKED),
-        *(block for node in built for block in _token_rows(data, node)),
+        *(block for node in built[:_FILES_DRAWN] for block in _token_rows(data, node)),
+        *([Remark(f"… {more} more token files; to see rows of one: engine preview SPEC TASK")] if more > 0 else []),
     ]
 
 
@@ -331,7 +334,8 @@ def _token_rows(data: ReportData, node: Node) -> list[Block]:
     found = token_rows(data, node)
     if found is None:
         return [Remark(f"{node.name}: no rows shown, since its token file or its tokenizer.json is missing.")]
-    return [TokenRow(f"{node.name}, train row {number}", pieces) for number, pieces in enumerate(found)]
+    cut = [[(f" … ({row.more:,} more tokens)", False)] if row.more else [] for row in found]
+    return [TokenRow(f"{node.name}, train row {number}", [*row.pieces, *cut[number]]) for number, row in enumerate(found)]
 
 
 _CURVES_SHOWN = 12
@@ -345,6 +349,7 @@ def _losses(data: ReportData) -> list[Block]:
     blocks: list[Block] = []
     if len(curves) > 1:
         caption = f"Training loss of {len(curves)} experiments, smoothed"
+        caption += "; the page names the curves at the pointer" if len(curves) > pictures.MOST_NAMED else ""
         blocks.append(
             Picture("loss-all", caption, pictures.curves("loss-all", {name: smoothed(one) for name, one in curves.items()}, log=True))
         )
@@ -441,31 +446,65 @@ def _sweep(sweep: Sweep, main: str) -> list[Block]:
 def _across(data: ReportData, metric: str) -> list[Block]:
     """METRIC of every model on every task: experiments, then the models they were compared with."""
     rows = {r.experiment: {task: float(v[metric]) for task, v in r.scores.items() if metric in v} for r in data.results}
+    # In every experiment `base` is another name of some model, that of an experiment or one that several share.
+    experiments = {_model(data, path): own for own, role, _, path in _answered(data) if role == "predictions"}
+    compared = {(own, task): _model(data, path) for own, role, task, path in _answered(data) if role == "base"}
+    sharing: dict[object, list[str]] = {}
+    for (own, _), model in compared.items():
+        if own not in sharing.setdefault(model, []):
+            sharing[model].append(own)
     for node in data.of("evaluate"):
+        own = node.name.removeprefix("evaluate-")
         for one in scores(data.root, node):
-            if one["score"] == f"{one['task']} {one['metric']}":
-                continue  # the model's own value, which is among the results
-            # Two experiments may have different bases; any other name is the same model in all of them.
-            model = _BASE_OF + node.name.removeprefix("evaluate-") if one["model"] == "base" and "base" not in rows else one["model"]
-            if one["metric"] == metric and one["value"]:
-                rows.setdefault(model, {}).setdefault(one["task"], float(one["value"]))
+            if one["metric"] != metric or not one["value"] or one["score"] == f"{one['task']} {one['metric']}":
+                continue  # the model's own values are among the results
+            name = one["model"]
+            if name == "base":
+                model = compared.get((own, one["task"]))
+                name = experiments.get(model) or _BASE_OF + _some(sharing.get(model, [own]))
+            rows.setdefault(name, {}).setdefault(one["task"], float(one["value"]))
     known = {model: values for model, values in rows.items() if values}
     caption = f"{metric} of models (rows) on the held-out rows of tasks (columns)"
     return [Picture("heat-map", caption, pictures.heat_map("heat-map", known))] if known else []
 
 
-def _answers(data: ReportData) -> list[Block]:
-    """The first rows of every task, each with the predictions of all models."""
-    files: dict[str, dict[str, str]] = {}
+def _answered(data: ReportData) -> Iterator[tuple[str, str, str, str]]:
+    """Every file of answers that an evaluation reads: its experiment, `predictions` or the name of another model, task and path."""
     for node in data.of("evaluate"):
         own = node.name.removeprefix("evaluate-")
         for role, path in node.inputs.items():
-            first, _, task = role.partition("/")
-            model, _, other = task.partition("/")
+            first, _, rest = role.partition("/")
+            model, _, task = rest.partition("/")
             if first == "predictions":
-                files.setdefault(task, {})[own] = path
+                yield own, first, rest, path
             elif first == "compare":
-                files.setdefault(other, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
+                yield own, model, task, path
+
+
+def _model(data: ReportData, path: str) -> object:
+    """What identifies the model whose answers are in the file PATH: what its step reads besides rows."""
+    step = data.nodes.get(PurePosixPath(path).parent.name)
+    read = {(role, place) for role, place in (step.inputs if step else {}).items() if role.partition("/")[0] not in _SPLITS}
+    return frozenset(read) or path
+
+
+_NAMED = 3
+"""Of more experiments that share a base, a label has the first ones."""
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _answers(data: ReportData) -> list[Block]:
+    """The first rows of every task, each with the predictions of all models."""
+    files: dict[str, dict[str, str]] = {}
+    for own, model, task, path in _answered(data):
+        if model == "predictions":
+            files.setdefault(task, {})[own] = path
+        else:
+            files.setdefault(task, {}).setdefault(f"{_BASE_OF}{own}" if model == "base" else model, path)
     if not files:
         return [Remark("No experiment is evaluated.")]
     found = {task: _side_by_side(data, task, paths, _ANSWER_BYTES // len(files)) for task, paths in files.items()}
@@ -491,14 +530,12 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: i
     shown: dict[str, Mapping[str, Any]] = {}
     answers: dict[str, list[tuple[str, str]]] = {}
     # Experiments with the same base share one file of its predictions; if the base is an experiment, it has that experiment's name.
-    models: dict[str, str] = {}
+    names: dict[str, list[str]] = {}
     for model, path in paths.items():
-        is_base, before = model.startswith(_BASE_OF), models.get(path)
-        if before is None or (before.startswith(_BASE_OF) and not is_base):
-            models[path] = model
-        elif before.startswith(_BASE_OF) == is_base:
-            models[path] = f"{before}, {model.removeprefix(_BASE_OF)}"
-    for path, model in models.items():
+        names.setdefault(path, []).append(model)
+    models = {path: [one for one in found if not one.startswith(_BASE_OF)] for path, found in names.items()}
+    for path, found in names.items():
+        model = _some(models[path]) or _BASE_OF + _some([one.removeprefix(_BASE_OF) for one in found])
         first, sought = not shown, set(shown)
         for row in predictions(data.root, path, _ROWS_KEPT if first else None):
             if first:
@@ -512,7 +549,7 @@ def _side_by_side(data: ReportData, task: str, paths: Mapping[str, str], room: i
     rows: list[Answers] = []
     for key, said in shown.items():
         references = [text.strip() for text in said.get("references") or [str(said.get("reference") or "")]]
-        marked = [(model, _differing(references[0], _cut(answer))) for model, answer in answers[key]]
+        marked = [(model, _differing(_cut(references[0]), _cut(answer))) for model, answer in answers[key]]
         prompt, reference = _cut(str(said.get("prompt") or "")), _cut("\n".join(references))
         room -= len(prompt) + len(reference) + sum(len(text) + _MARK for _, pieces in marked for text, _ in pieces)
         if room < 0 and len(rows) >= ROWS_SHOWN:
@@ -531,14 +568,27 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text) - _LONGEST:,} more characters)"
 
 
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words both begin with."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _differing(reference: str, answer: str) -> list[tuple[str, bool]]:
     """ANSWER in pieces, each with whether it differs from REFERENCE; space between two words that differ does too."""
     if not reference or answer == reference:
         return [(answer, False)]
     wanted, given = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in (reference, answer))
+    begin = _alike(wanted, given)
+    rest = _alike(wanted[begin:][::-1], given[begin:][::-1])
+    middle = given[begin : len(given) - rest]
+    # Of more than 200 words, those that come up all the time begin no match: an answer that repeats itself would take minutes.
+    matcher = SequenceMatcher(None, wanted[begin : len(wanted) - rest], middle)
+    parts = [("".join(given[:begin]), False)]
+    parts += [("".join(middle[start:end]), kind != "equal") for kind, _, _, start, end in matcher.get_opcodes()]
     found: list[tuple[str, bool]] = []
-    for kind, _, _, start, end in SequenceMatcher(None, wanted, given, autojunk=False).get_opcodes():
-        text, differs = "".join(given[start:end]), kind != "equal"
+    for text, differs in (*parts, ("".join(given[len(given) - rest :]), False)):
+        if found and text and found[-1][1] == differs:
+            text = found.pop()[0] + text
         if differs and len(found) > 1 and found[-1][0].isspace() and found[-2][1]:
             text = found.pop(-2)[0] + found.pop()[0] + text
         if text:

@@ -185,6 +185,21 @@ def value_rows(found: Iterable[Result], metric: str | None) -> tuple[list[str], 
     return columns, rows
 
 
+def comparison_rows(found: Iterable[Result], metric: str) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of METRIC, a value of two models such as the win rate: one comparison per row, unrounded, for programs."""
+    own = ["experiment", "trained_on", "method", "digest", "task", "split", "metric", "compared_with", "value", "other_value"]
+    numbers = ["difference", "low", "high", "p", "p_corrected", "rows"]
+    rows = []
+    for result in found:
+        for one in result.comparisons:
+            if one["metric"] == metric:
+                whose = [result.experiment, " ".join(result.tasks), result.method, result.digest or ""]
+                values = [str(one[key]) for key in ("value", "other_value", *numbers)]
+                states = [str(one["real"]).lower(), str(result.current).lower()]
+                rows.append([*whose, one["task"], result.split, metric, one["other"], *values, *states])
+    return [*own, *numbers, "significant", "current"], rows
+
+
 def ignored_text(found: Iterable[Result]) -> list[str]:
     """One line for each metric that ignores the text of some rows of an experiment: its values do not cover these rows."""
     lines = []

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,8 @@ from stages.process import numerics
 COLUMNS = ("check", "passed", "detail")
 TESTED_DVC = "3.67"
 """The minor version of DVC whose files and caches `engine.dvc.dvcfile` and `engine.dvc.recording` write."""
+OLDEST = (3, 11)
+"""The oldest version of Python that has what this program uses."""
 ROOM = 2**30
 """Bytes of free disk space below which a build is likely to fail."""
 
@@ -47,10 +49,16 @@ def examine(root: Path) -> list[Finding]:
 
 
 def _findings(root: Path) -> Iterator[Finding]:
-    yield Finding("Python", sys.version_info >= (3, 11), f"{platform.python_version()} ({sys.executable})")
+    recent = sys.version_info >= OLDEST
+    oldest = ".".join(map(str, OLDEST))
+    way = "" if recent else f": install Python {oldest} or newer, and adapterbuild with it"
+    yield Finding("Python", recent, f"{platform.python_version()} ({sys.executable}){way}")
     yield _torch()
     obstacle = numerics.obstacle()
-    yield Finding("portable numerics", True, obstacle or "AVX2: the same recipe gives the same bytes as on other processors of this maker")
+    lacks = f"{obstacle}: results are identical on machines of this type, and equal up to rounding on others"
+    yield Finding(
+        "portable numerics", True, lacks if obstacle else "AVX2: the same recipe gives the same bytes as on other processors of this maker"
+    )
     yield from _packages(root)
     if shutil.which("git") is None:
         yield Finding("git", False, "not found on PATH: install git")
@@ -80,8 +88,12 @@ def _version() -> Finding:
     try:
         found = version("dvc")
     except PackageNotFoundError:
-        return Finding("DVC version", False, "DVC is not installed")
-    return Finding("DVC version", found.startswith(f"{TESTED_DVC}."), f"{found}; tested with {TESTED_DVC}")
+        return Finding("DVC version", False, f"not installed: {_INSTALL_DVC}")
+    tested = found.startswith(f"{TESTED_DVC}.")
+    return Finding("DVC version", tested, f"{found}; tested with {TESTED_DVC}" + ("" if tested else f": {_INSTALL_DVC}"))
+
+
+_INSTALL_DVC = f'run pip install "dvc=={TESTED_DVC}.*"'
 
 
 def _torch() -> Finding:
@@ -124,7 +136,8 @@ def _remote(root: Path) -> Finding:
         with Remote(root) as remote:
             remote.texts(["doctor"])
     except (Unreadable, UserError) as error:
-        return Finding("DVC remote", False, f"{url} cannot be read: {str(error).splitlines()[0]}")
+        way = "see whether address, network and credentials are right: dvc remote list, dvc remote modify"
+        return Finding("DVC remote", False, f"{url} cannot be read: {str(error).splitlines()[0]}; {way}")
     return Finding("DVC remote", True, f"{url} answers")
 
 
@@ -152,23 +165,31 @@ def _readable(root: Path, name: str) -> Finding:
     if conflicts.has_markers(data):
         return Finding(name, False, "has merge conflicts: run engine compile, which takes the records of both sides")
     try:
-        content = dvcfile.parse_lock(data) if name == dvcfile.LOCK else dvcfile.parse_yaml(data) or {}
+        entries = len(dvcfile.parse_lock(data)) if name == dvcfile.LOCK else len(_sections(dvcfile.parse_stages(data)))
     except ValueError as error:
-        return Finding(name, False, f"cannot be read: {error}".splitlines()[0])
-    entries: Any = content.get("stages", {}) if name == dvcfile.PIPELINE else content
-    return Finding(name, True, f"{len(entries)} entries")
+        way = dvcfile.RESTORE_LOCK if name == dvcfile.LOCK else "write it again: engine compile"
+        return Finding(name, False, f"cannot be read: {str(error).splitlines()[0]}; {way}")
+    return Finding(name, True, f"{entries} entries")
+
+
+def _sections(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The steps in the CONTENT of `dvc.yaml`, or of `params.yaml`, which has no more than these."""
+    found: Mapping[str, Any] = content.get("stages", content)
+    return found
 
 
 def _cache(root: Path) -> Iterator[Finding]:
     try:
         cache = cache_settings(root)
     except UserError as error:
-        yield Finding("cache", False, error.problems[0].what)
+        problem = error.problems[0]
+        yield Finding("cache", False, "; ".join(filter(None, (problem.what, problem.hint))))
         return
     there = next(folder for folder in (cache.folder, *cache.folder.parents) if folder.exists())
     writable = os.access(there, os.W_OK)
     shared = ", shared with the group" if cache.shared else ""
-    yield Finding("cache", writable, f"{cache.folder} ({', '.join(cache.links)}{shared})" + ("" if writable else ": not writable"))
+    way = "" if writable else f": not writable; give yourself the right to write {there}, or choose another: dvc cache dir --local FOLDER"
+    yield Finding("cache", writable, f"{cache.folder} ({', '.join(cache.links)}{shared}){way}")
     free = shutil.disk_usage(there).free
     hint = "" if free >= ROOM else ": free disk space, for example with engine gc"
     yield Finding("disk space of the cache", free >= ROOM, f"{free / 1e9:,.1f} GB free{hint}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from engine.build.driver import dvc_environment
 from engine.core.errors import UserError, did_you_mean
 from engine.core.workspace import CODE_ROOT, workspace_above
+from engine.dvc.config import default_remote
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK, REQUIREMENTS
 from engine.setup.versions import first_lock
@@ -26,6 +27,12 @@ DVCIGNORE = ("__pycache__", "*.pyc")
 
 COPIED = 50_000_000
 """The largest file of rows, in bytes, that is copied into a workspace and so comes into git."""
+
+PLUGINS = {
+    **{name: f"dvc-{name}" for name in ("s3", "gs", "azure", "ssh", "oss", "hdfs", "gdrive")},
+    **{"webdav": "dvc-webdav", "webdavs": "dvc-webdav", "webhdfs": "dvc-webhdfs"},
+}
+"""The packages that DVC needs for a remote, by the scheme of its URL; others need none."""
 
 CI_FILES = {"github": ".github/workflows/adapterbuild.yml", "gitlab": ".gitlab-ci.yml"}
 """Where a code host looks for the file that says what it checks."""
@@ -90,10 +97,20 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None, answer: 
     if ci is not None:
         checks = folder / CI_FILES[ci]
         checks.parent.mkdir(parents=True, exist_ok=True)
-        text = resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8")
-        checks.write_text(text if (folder / LOCK).exists() else text.replace(LOCK, REQUIREMENTS), "utf-8")
+        checks.write_text(_checks(folder, ci), "utf-8")
         made.append(CI_FILES[ci])
     return Made(tuple(made), f"specs/{first.name}.toml" if first else None, first.task if first else None, tuple(told))
+
+
+def _checks(folder: Path, ci: str) -> str:
+    """The checks of pull requests on the host CI, with the lock of FOLDER and what DVC needs for its default remote, if it has one."""
+    text = resources.files("engine.setup").joinpath(f"{ci}.yml").read_text("utf-8")
+    text = text if (folder / LOCK).exists() else text.replace(LOCK, REQUIREMENTS)
+    scheme, separator, _ = default_remote(folder).get("url", "").partition("://")
+    if separator or scheme:
+        plugin = PLUGINS.get(scheme) if separator else None
+        text = text.replace("adapterbuild dvc-s3 ", f"adapterbuild {plugin} " if plugin else "adapterbuild ")
+    return text
 
 
 def _place(folder: Path, data: Path) -> str:

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import sys
+import time
+from math import inf
 from pathlib import Path
 
 DECIDES_NO_BYTES = True
@@ -35,6 +37,14 @@ def die_with_parent(number: signal.Signals) -> None:
         what = f"process {name.split()[0]}, which started this one, has ended, and so does this one: nobody would record its result"
         print(f"error: {what}\n  hint: start the build again; where none was ended, unset {PARENT}", file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def age(pid: int) -> float | None:
+    """Seconds since the process PID began; None if it has ended, infinite if the system does not report it."""
+    began = _began(pid)
+    if began is None or not began.isdecimal():
+        return None if began is None else inf
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_dead(name: str) -> bool:

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from time import monotonic
 
+from engine.core.errors import visible
 from stages.generate.asking.batches import BatchSession
 from stages.generate.asking.session import Session
 from stages.generate.question import Answer
@@ -58,7 +59,7 @@ class Status:
         if self._unknown_ends:
             told = ", ".join(f"{count:,} with {reason}" for reason, count in sorted(self._unknown_ends.items()))
             hint = "if such answers are complete, list the endpoint's words in teacher.finish_reasons"
-            print(f"{self._name}: answers not known to be complete were not used: {told}; {hint}", file=sys.stderr)
+            print(visible(f"{self._name}: answers not known to be complete were not used: {told}; {hint}"), file=sys.stderr)
 
     def measured(self) -> Metrics:
         """Usage of this run; another run of the same step may use nothing."""

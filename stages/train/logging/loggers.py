@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.core.errors import UserError
+from engine.core.errors import UserError, visible
 from stages.process.starting import ours
 from stages.train.logging.services import flat
 
@@ -137,7 +137,7 @@ class Apart:
 
     def _warn(self, what: str) -> None:
         hint = "see whether its server can be reached, or leave it out of resources.report_to; the result is as it would be without it"
-        print(f"warning: {self._name} {what}\n  hint: {hint}", file=sys.stderr)
+        print(visible(f"warning: {self._name} {what}\n  hint: {hint}"), file=sys.stderr)
 
 
 def refuse_missing(report_to: Sequence[str]) -> None:
@@ -188,7 +188,8 @@ class Live:
         except Exception as error:
             said = " ".join(str(error).split())
             hint = "make room on the disk, or leave loggers out of resources.report_to; the result is as it would be without"
-            print(f"warning: live metrics could not {doing}: {type(error).__name__}: {said}\n  hint: {hint}", file=sys.stderr)
+            told = f"warning: live metrics could not {doing}: {type(error).__name__}: {said}\n  hint: {hint}"
+            print(visible(told), file=sys.stderr)
             return False
         return True
 

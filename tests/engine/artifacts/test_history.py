@@ -4,10 +4,11 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from engine.artifacts.history import LOST, compare, read_state, state_at
+from engine.artifacts.history import LOST, State, compare, differences_between, read_state, state_at
 from engine.core.errors import UserError
 from engine.dvc import git
 from engine.dvc.dvcfile import Entry, Record
@@ -172,6 +173,39 @@ def test_an_unknown_revision_is_a_clear_error(repository: Git, tmp_path: Path, r
     assert "known: main, v1" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "old", "new"),
+    [
+        (("main...branch",), 1, 2),
+        (("main...",), 1, 2),
+        (("...branch",), 2, 2),
+        (("main..branch",), 3, 2),
+        (("main..",), 3, 2),
+        (("..main",), 2, 3),
+        (("main", "branch"), 3, 2),
+    ],
+)
+def test_a_range_is_two_revisions_or_one_and_what_both_have_in_common(
+    repository: Git, tmp_path: Path, asked: tuple[str, ...], old: int, new: int
+):
+    root = tmp_path / "ws"
+    commit(repository, root, "train-one: {steps: 1}\n", "params.yaml")
+    repository("checkout", "--quiet", "-b", "branch")
+    commit(repository, root, "train-one: {steps: 2}\n", "params.yaml")
+    repository("checkout", "--quiet", "main")
+    commit(repository, root, "train-one: {steps: 3}\n", "params.yaml")
+    repository("checkout", "--quiet", "branch")
+    workspace = SimpleNamespace(root=root, store=MemoryStore)
+    found = differences_between(workspace, asked[0], *asked[1:] or (None,))
+    assert [(one.old, one.new) for one in found.recipes] == ([(old, new)] if old != new else [])
+    with pytest.raises(UserError, match="names two revisions, and v9 is a third"):
+        differences_between(workspace, "main...branch", "v9")
+    repository("checkout", "--quiet", "--orphan", "other")
+    commit(repository, root, "train-one: {steps: 4}\n", "params.yaml")
+    with pytest.raises(UserError, match=r"main and other have no commit in common"):
+        differences_between(workspace, "main...other", None)
+
+
 def test_no_git_and_no_commits_are_clear_errors(tmp_path: Path, repository: Git):
     with pytest.raises(UserError, match="unknown git revision 'HEAD'"):
         git.commit_of(tmp_path / "ws", "HEAD")
@@ -243,3 +277,27 @@ def test_a_broken_repository_is_an_error_and_not_an_empty_one(repository: Git, t
 def test_an_object_that_git_has_lost_is_an_error(repository: Git, tmp_path: Path):
     with pytest.raises(UserError, match="is missing"):
         list(git.contents(tmp_path / "ws", ["1" * 40]))
+
+
+def plot(low: float, high: float) -> bytes:
+    lines = ("score,model,task,metric,value,low,high,rows", f"a exact_match,one,a,exact_match,0.5,{low},{high},40")
+    return "\n".join((*lines, "base: a,base,a,exact_match,0.1,0.0,0.2,40", "a eos_rate,one,a,eos_rate,1,,,40")).encode()
+
+
+@pytest.mark.parametrize(("low", "overlap", "shown"), [(0.5, True, "yes"), (0.61, False, "no"), (None, None, "")])
+def test_intervals_of_both_values_stand_beside_them_and_say_whether_they_overlap(
+    store: MemoryStore, low: float | None, overlap: bool | None, shown: str
+):
+    def state(title: str, value: float, *ends: float) -> State:
+        plots = {"plots/evaluate-one.csv": plot(*ends)} if ends else {}
+        metrics = {"metrics/evaluate-one.json": json.dumps({"a": {"exact_match": value, "rows": 40}}).encode()}
+        return read_state(title, {"params.yaml": b"evaluate-one: {}\n", **metrics, **plots})
+
+    changes = compare(state("old", 0.5, 0.4, 0.6), state("new", 0.75, *([low, 0.9] if low else [])), store)
+    (change,) = changes.metrics
+    assert (change.old_interval, change.intervals_overlap) == ((0.4, 0.6), overlap)
+    ((_, columns, rows, legend),) = changes.tables()
+    row = dict(zip(columns, rows[0], strict=True))
+    assert row["old"] == "0.5 [0.4, 0.6]" and row["intervals overlap"] == shown and "no test" in legend
+    assert changes.as_data()["metrics"][0]["intervals_overlap"] is overlap
+    assert "old_interval" not in str(changes.as_data()["recipes"])

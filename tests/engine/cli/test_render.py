@@ -1,6 +1,7 @@
 """Plans and tables on narrow terminals and on pipes: nothing is lost, nothing runs over the edge, names stay beside their reasons."""
 
 import io
+import json
 from collections import Counter
 
 import pytest
@@ -124,3 +125,37 @@ def test_texts_and_paths_are_converted_without_typers_own_conversion_and_numbers
     }
     assert {"plan targets", "check specs", "show spec", "gc keep", "why step", "plan json"} <= own
     assert "build jobs" not in own
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\x9b2J \u202ereversed"
+
+
+def test_what_steps_say_in_a_live_status_is_shown_and_not_obeyed():
+    shown = render.LiveStatus(lambda: ["bar", f"  train-x  3 s  {HOSTILE}\rand more"]).shown()
+    assert shown.plain.splitlines() == ["bar", r"  train-x  3 s  \x1b[2J\x1b]0;title\x07\x9b2J \u202ereversed and more"]
+
+
+def test_json_holds_the_value_and_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]):
+    for answer in (render.as_json, render.as_json_line):
+        answer({"answer": HOSTILE})
+        text = capsys.readouterr().out
+        assert json.loads(text)["answer"] == HOSTILE and text.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_csv_is_data_for_a_pipe_and_shown_in_a_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    render.as_csv(["a"], [[HOSTILE]])
+    assert ("\x1b" in capsys.readouterr().out) is not terminal
+
+
+def test_what_a_line_of_markdown_holds_makes_no_markup_of_its_own(capsys: pytest.CaptureFixture[str]):
+    """Such as the prompt of an Alpaca template in a recipe."""
+    prompt = "recipe  task  prompts[0]  Below is\n\n### Response:\n| a | [b](c) <i> \x1b[2J"
+    render.as_markdown([prompt], [("# t", ["a|b"], [["x\ny"]], None)])
+    assert capsys.readouterr().out == (
+        "- recipe  task  prompts\\[0\\]  Below is ↵ \\#\\#\\# Response: ↵ \\| a \\| \\[b\\](c) &lt;i&gt; \\\\x1b\\[2J\n\n"
+        "### \\# t\n\n| a\\|b |\n| --- |\n| x ↵ y |\n"
+    )

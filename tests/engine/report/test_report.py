@@ -4,8 +4,10 @@ import json
 import re
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,13 +17,14 @@ import pytest
 from engine import __version__
 from engine.artifacts.history import State, compare
 from engine.core.errors import UserError
+from engine.core.markdown import inline
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
 from engine.report import pictures
 from engine.report.blocks import AnswerRows, Picture, Remark, Section, Table, TokenRow
-from engine.report.collect import Node, ReportData, Trained
-from engine.report.page import _bold, _cell, _fenced, html, markdown, write
-from engine.report.sections import sections
+from engine.report.collect import Node, ReportData, Trained, _pieces
+from engine.report.page import _bold, _fenced, html, markdown, write
+from engine.report.sections import _differing, sections
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
 from tests.support.memory_store import MemoryStore
@@ -178,16 +181,45 @@ def test_the_lengths_of_rows_and_what_became_of_them_are_drawn(matter: ReportDat
 def test_supervised_tokens_are_marked(matter: ReportData):
     (section,) = [one for one in sections(matter) if one.title == "Tokens and labels"]
     (row,) = [block for block in section.blocks if isinstance(block, TokenRow)]
-    assert row.pieces == [("Say", False), ("<yes>", True), ("end", True)]
+    assert row.pieces == [("Say", False), (" <yes> end", True)]
     page = html("Report", [section])
-    assert "<span>Say</span><mark>&lt;yes&gt;</mark><mark>end</mark>" in page
-    assert "Say<b>&lt;yes&gt;end</b>" in markdown("Report", [section])
+    assert "<span>Say</span><mark> &lt;yes&gt; end</mark>" in page
+    assert "Say<b> &lt;yes&gt; end</b>" in markdown("Report", [section])
 
 
 def test_the_heat_map_has_experiments_and_bases(matter: ReportData):
     page = html("Report", sections(matter))
     svg = page[page.index('role="img" aria-label="exact_match of models') :].split("</svg>")[0]
     assert "base of one" in svg and "0.75" in svg and "0.25" in svg
+
+
+def test_the_heat_map_has_one_row_for_each_base_whatever_experiments_are_called(matter: ReportData):
+    """Two experiments share a base, a third has another one, and an experiment is called `base` and is the base of a fourth."""
+
+    def predict(name: str, model: str) -> Node:
+        return node(f"predict-{name}", inputs={"model": f"artifacts/{model}", "test/a": "artifacts/split-a/test.jsonl"})
+
+    def evaluate(name: str, base: str | None, value: float) -> Node:
+        plot = f"plots/evaluate-{name}.csv"
+        (matter.root / plot).write_text(
+            f"score,model,task,metric,value,low,high,rows\na exact_match,{name},a,exact_match,0.9,,,4\n"
+            + (f"base: a,base,a,exact_match,{value},,,4\n" if base else "")
+        )
+        inputs = {"predictions/a": f"artifacts/predict-{name}/predictions-a.jsonl"}
+        inputs |= {"compare/base/a": f"artifacts/predict-{base}/predictions-a.jsonl"} if base else {}
+        return node(f"evaluate-{name}", inputs=inputs, plots=plot)
+
+    made = [predict(*pair) for pair in (("one", "t1"), ("two", "t2"), ("three", "t3"), ("base", "t4"), ("four", "t5"))]
+    made += [predict("small-a", "small"), predict("large-a", "large")]
+    made += [evaluate("one", "small-a", 0.11), evaluate("two", "small-a", 0.11), evaluate("three", "large-a", 0.22)]
+    made += [evaluate("base", None, 0), evaluate("four", "base", 0.33)]
+    results = [replace(matter.results[0], experiment=name, comparisons=()) for name in ("one", "two", "three", "four")]
+    shown = replace(matter, nodes={one.name: one for one in made}, results=results)
+    (summary, *_) = sections(shown)
+    (picture,) = [block for block in summary.blocks if isinstance(block, Picture)]
+    rows = re.findall(r">((?:base|one|two|three|four|0\.)[^<]*)</text>", picture.svg)
+    assert [row for row in rows if row[0] != "0"] == ["one", "two", "three", "four", "base of one, two", "base of three", "base"]
+    assert rows.count("0.11") == rows.count("0.22") == rows.count("0.33") == 1
 
 
 def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: ReportData):
@@ -231,17 +263,87 @@ def test_a_reader_can_search_more_rows_than_a_page_shows(matter: ReportData):
     assert page.count('data-differs="0 1 "') == page.count('data-differs=""') == 25, "what an answer lacks differs too"
 
 
-def test_the_page_of_a_hundred_experiments_is_below_ten_megabytes(matter: ReportData):
-    names, nodes = [f"x{n}" for n in range(100)], {name: node for name, node in matter.nodes.items() if name != "evaluate-one"}
-    for name in names:
-        rows = [{"id": n, "prompt": "Say", "reference": "yes", "answer": f"{name} {n} & so on " * 30} for n in range(50)]
+@pytest.mark.filterwarnings("error")
+def test_the_page_of_a_hundred_experiments_and_a_hundred_thousand_rows_is_below_ten_megabytes(
+    matter: ReportData, capfd: pytest.CaptureFixture[str]
+):
+    names, nodes = [f"x{n}-of-a-long-name" for n in range(100)], {**matter.nodes}
+    del nodes["evaluate-one"]
+    for place, name in enumerate(names):
+        # Only the rows that a page has are read.
+        rows = [
+            {"id": n, "prompt": "Say", "reference": "yes", "answer": f"{name} {n} & so on " * 30 if n < 50 else ""} for n in range(1000)
+        ]
         (matter.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         nodes[f"train-{name}"] = replace(matter.nodes["train-one"], name=f"train-{name}")
         nodes[f"evaluate-{name}"] = replace(
             matter.nodes["evaluate-one"], name=f"evaluate-{name}", inputs={"predictions/a": f"{name}.jsonl"}
         )
-    page = html("Report", sections(replace(matter, nodes=nodes)))
+        if place < 25:
+            folder = matter.root / f"artifacts/tokenize-{name}-toy"
+            folder.mkdir()
+            with TokenWriter(folder / "train.safetensors") as writer:
+                for _ in range(3):
+                    writer.write(np.tile(np.array([0, 1], np.int32), 4096), np.tile(np.array([0, 1], np.uint8), 4096))
+            nodes[folder.name] = replace(matter.nodes["tokenize-a-toy"], name=folder.name)
+    found = sections(replace(matter, nodes=nodes))
+    page = html("Report", found)
     assert 3 * 100 < page.count("<h3>x") < 50 * 100 and len(page.encode()) < 10 * 2**20
+    assert len(markdown("Report", found).encode()) < 10 * 2**20 and capfd.readouterr().err == ""
+    (tokens,) = [one for one in found if one.title == "Tokens and labels"]
+    rows = [block for block in tokens.blocks if isinstance(block, TokenRow)]
+    assert rows[-1].pieces[-1] == (" … (7,792 more tokens)", False) and tokens.blocks[-1].text.startswith("… 14 more token files")
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_have_room_beside_their_legend_however_many_there_are():
+    for count in (2, 12, 13, 24, 25, 100):
+        found = {f"experiment-{n}-of-a-name-that-is-quite-long": [(1.0, 2.0), (2.0, 0.1)] for n in range(count)}
+        svg = pictures.curves("loss-all", found, log=True)
+        plot = json.loads(unescape(re.search(r'data-plot="(.*?)"', svg)[1]))
+        assert plot["right"] - plot["left"] > 200, count
+        assert ("experiment-0-of" in re.sub('data-plot=".*?"', "", svg)) is (count <= pictures.MOST_NAMED)
+        assert [one["label"] for one in plot["curves"]] == list(found), "which the page names at the pointer"
+
+
+@pytest.mark.parametrize("learned", [[0, 0, 0, 0, 1, 1], [1, 1, 1, 1, 1, 1], [0, 0, 1, 0, 0, 0]])
+def test_a_character_of_several_tokens_is_shown_whole(learned: list[int]):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = {symbol: number for number, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(alphabet, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    ids = tokenizer.encode("a🙂b").ids
+    pieces = _pieces(ids, [bool(one) for one in learned], tokenizer.decode)
+    assert "".join(text for text, _ in pieces) == "a🙂b"
+    assert ("🙂" in "".join(text for text, marked in pieces if marked)) is any(learned[1:5])
+    assert _pieces(ids[:3], [True] * 3, tokenizer.decode) == [("a\ufffd", True)], "a row that ends amid a character"
+
+
+def test_the_space_before_a_word_is_shown():
+    """Decoders strip it from the first one."""
+    from tokenizers import Tokenizer, decoders, models
+
+    tokenizer = Tokenizer(models.WordLevel({"▁hello": 0, "▁big": 1, "▁world": 2}, unk_token="▁big"))
+    tokenizer.decoder = decoders.Metaspace()
+    assert _pieces([0, 1, 2], [False, False, True], tokenizer.decode) == [("hello big", False), (" world", True)]
+
+
+def test_answers_that_repeat_themselves_are_compared_in_no_time():
+    """As a model does that never ends; the words of both are cut where the page cuts them."""
+    before = time.monotonic()
+    assert _differing("yes " * 1000, "no " * 1000)[0][1]
+    assert _differing("yes " * 1000, "yes " * 999) == [("yes " * 999, False)]
+    assert _differing(f"{'yes ' * 500}but {'no ' * 500}", f"{'yes ' * 500}and {'no ' * 500}")[1] == ("and", True)
+    assert time.monotonic() - before < 5
+
+
+def test_a_reference_is_compared_as_far_as_it_is_shown(matter: ReportData):
+    row = {"id": "r1", "prompt": "Say", "reference": f"{'yes ' * 100_000}end", "answer": f"{'yes ' * 100_000}and"}
+    (matter.root / "one.jsonl").write_text(json.dumps(row))
+    (section,) = [one for one in sections(matter) if one.title == "Sample predictions"]
+    (rows,) = [block for block in section.blocks if isinstance(block, AnswerRows)]
+    assert len(rows.rows[0].reference) < 5000 and all(len(text) < 5000 for _, pieces in rows.rows[0].answers for text, _ in pieces)
 
 
 def test_what_changed_since_the_last_commit(matter: ReportData):
@@ -336,6 +438,17 @@ def test_pictures_that_are_no_longer_there_are_removed(matter: ReportData, tmp_p
     assert [path.name for path in (tmp_path / "out/pictures").iterdir()] == ["heat-map.svg"]
 
 
+def test_files_of_others_stay_where_a_report_is_written(matter: ReportData, tmp_path: Path):
+    """Also a picture of others that the earlier page names, by whatever accident."""
+    pictures = tmp_path / "docs/pictures"
+    pictures.mkdir(parents=True)
+    (pictures / "logo.svg").write_text("<svg/>")
+    (tmp_path / "docs/report.md").write_text("# Ours\n\n![the logo](pictures/logo.svg)\n")
+    for shown in (sections(matter), sections(matter)[:1]):
+        write(tmp_path / "docs", "Report", shown)
+    assert sorted(path.name for path in pictures.iterdir()) == ["heat-map.svg", "logo.svg"]
+
+
 def test_what_is_missing_is_said(tmp_path: Path, matter: ReportData):
     """A workspace in which nothing has run yet: every section is there, and says which command makes it."""
     nodes = {name: replace(one, metrics={}, provenance=None, ran=None, action="run") for name, one in matter.nodes.items()}
@@ -400,7 +513,7 @@ def test_a_base_that_is_an_experiment_has_its_own_name_alone(matter: ReportData)
 
 
 def test_markdown_cells():
-    assert _cell("a|b\n<i>") == r"a\|b ↵ &lt;i&gt;"
+    assert inline("a|b\n<i>") == r"a\|b ↵ &lt;i&gt;"
     assert _fenced("````") == "`````text\n````\n`````"
     assert _bold([("a", False), ("b", True), ("c", True)]) == "a<b>bc</b>"
 

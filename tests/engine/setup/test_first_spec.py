@@ -8,12 +8,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import Location, UserError
 from engine.setup.first_spec import spec_for
-from engine.setup.init import init
+from engine.setup.init import _checks, init
 from stages.rows.templates import Expression, Template, is_empty
 from tests.support.commands import engine
 
@@ -213,4 +214,24 @@ def test_checks_of_a_code_host_name_the_lock_that_is_there(tmp_path: Path):
     own, new = (tmp_path / "own/.github/workflows/adapterbuild.yml").read_text(), (tmp_path / "new/.gitlab-ci.yml").read_text()
     assert "--constraint requirements.lock" in own and "adapterbuild.lock" not in own
     assert "--constraint adapterbuild.lock" in new and "requirements.lock" not in new
-    assert new.index("engine diff") < new.index("engine check"), "reviewers see what changed, above all if a check fails"
+    for text in (own, new):
+        assert text.index("engine plan") < text.index("engine diff"), "which reads what the plan has fetched of adapters"
+    assert yaml.safe_load(new)["adapterbuild"]["after_script"], "reviewers see what changed, above all if a check fails"
+
+
+@pytest.mark.parametrize(
+    ("url", "packages"),
+    [
+        ("", "adapterbuild dvc-s3 "),
+        ("s3://bucket/path", "adapterbuild dvc-s3 "),
+        ("azure://container/path", "adapterbuild dvc-azure "),
+        ("webdavs://example.org/path", "adapterbuild dvc-webdav "),
+        ("https://example.org/path", "adapterbuild "),
+        ("/mnt/remote", "adapterbuild "),
+    ],
+)
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_checks_of_a_code_host_install_what_dvc_needs_for_the_remote(tmp_path: Path, url: str, packages: str, ci: str):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text(f"[core]\n    remote = far\n['remote \"far\"']\n    url = {url}\n" if url else "")
+    assert f"pip install {packages}--constraint requirements.lock" in _checks(tmp_path, ci)
