@@ -373,7 +373,7 @@ class Checkpoints:
 
     @property
     def _list(self) -> str:
-        return f"{self._place}.json"
+        return saved_path(self.job.key)
 
     def restore(self, store: Store) -> list[str]:
         """Put the files of the last attempt back; returns their names. Where one is not whole in the store, none is put back."""
@@ -451,6 +451,21 @@ class Checkpoints:
         finally:
             ended.set()
             thread.join()
+
+
+def saved_path(key: str) -> str:
+    """Where the store lists what the job KEY has saved."""
+    return f"checkpoints/{key[:2]}/{key}.json"
+
+
+def saved_in(text: str, before: str = "") -> str:
+    """How far a job has come that has saved what TEXT lists: a training's step, of others a digest; BEFORE, if that is not further."""
+    files = _checkpoint_files(text.partition(_SIGNATURE)[0])
+    if not files:
+        return before
+    # What a training saves at one step may differ in the seconds that it took.
+    steps = [found[1] for name in files if (found := re.search(r"step-(\d+)", name))]
+    return max(*steps, before if before.isdigit() else "") if steps else dvcfile.text_md5(json.dumps(files, sort_keys=True))
 
 
 def _checkpoint_files(text: str) -> dict[str, str]:

@@ -1,15 +1,19 @@
 """Slurm: each step is a batch job, or a task of an array of them (https://slurm.schedmd.com/sbatch.html, job_array.html)."""
 
+import contextlib
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
-from engine.build.executors.cluster import Needs, Unreachable, checked
+from engine.build.executors.cluster import Full, JobEnd, Needs, Unreachable, checked
 from engine.core.errors import UserError
 
 _PASSING = (
@@ -20,6 +24,13 @@ _PASSING = (
     "Zero Bytes",
 )
 """What Slurm's commands say while the controller is away."""
+_FULL = re.compile(r"\w*Submit\w*Limit|job submit limit|temporarily unable to accept job|Resource temporarily unavailable")
+"""What it says of a job that it would take if the user, or the cluster, had fewer."""
+_OTHER_LIMIT = re.compile(r"\b(?!\w*Submit)(?:QOS|Assoc|Max|Grp)\w*Limit\b")
+"""A limit of another kind, which it names before the same text."""
+_OUTPUT_BYTES = 4000
+_KEPT_SECONDS = 7 * 86400
+"""After that, the output of a job is removed."""
 _NO_NODE = "node configuration is not available"
 """What it says of a job that no node fits; for some seconds after its start, of any job that those which have reported do not fit."""
 
@@ -46,6 +57,8 @@ class Slurm:
         """What sbatch says against a job with NEEDS on each of NODES nodes."""
         try:
             self._run(["sbatch", "--test-only", *self._asked(needs, nodes), *self.options, "--wrap", "true"])
+        except Full:
+            return None
         except UserError as error:
             return error.problems[0].what
         return None
@@ -94,14 +107,29 @@ class Slurm:
         return int(found[1]) if found else 0
 
     def _sbatch(self, label: str, lines: str, needs: Needs, *more: str, nodes: int = 1) -> str:
-        # The worker sends the log to the store; one on the node would stay there.
+        # The worker sends the log to the store. What keeps it from doing so is written where nodes share this machine's home folder; Slurm
+        # itself would not start a job whose output has no place.
         options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *more, *self._asked(needs, nodes), *self.options]
-        return self._run(["sbatch", *options], f"#!/bin/sh\n{self.setup}\n{lines}\n").strip().partition(";")[0]
+        folder, name = shlex.quote(str(self._outputs)), "$SLURM_JOB_ID.out"
+        output = f'[ -d {folder} ] && [ -w {folder} ] && exec >{folder}/"{name}" 2>&1'
+        return self._run(["sbatch", *options], f"#!/bin/sh\n{output}\n{self.setup}\n{lines}\n").strip().partition(";")[0]
+
+    @cached_property
+    def _outputs(self) -> Path:
+        """The folder for what jobs write, without that of old ones."""
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "adapterbuild" / "slurm"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.out"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                        path.unlink()
+        return folder
 
     @staticmethod
     def _asked(needs: Needs, nodes: int = 1) -> list[str]:
         found = [f"--cpus-per-task={needs.cores}", f"--ntasks={nodes}"]
-        found += [f"--nodes={nodes}", "--ntasks-per-node=1"] if nodes > 1 else []
+        found += [f"--nodes={nodes}", *(["--ntasks-per-node=1"] if nodes > 1 else [])]
         found += [f"--gpus{'-per-node' if nodes > 1 else ''}={needs.devices}"] if needs.devices else []
         found += [f"--mem={-(-needs.memory // 2**20)}M"] if needs.memory else []
         return found + ([f"--time={needs.minutes}"] if needs.minutes else [])
@@ -118,6 +146,27 @@ class Slurm:
             if number in wanted and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY"):
                 found[number] = f"running on {node}" if state == "RUNNING" else "queued" if state == "PENDING" else state.lower()
         return found
+
+    def explain(self, id: str) -> JobEnd | None:
+        """From scontrol, which knows jobs for some minutes after their end (MinJobAge), and from what the job has written."""
+        try:
+            text = self._run(["scontrol", "show", "job", "--oneliner", id])
+        except UserError:
+            return None
+        told = dict(re.findall(r"(\w+)=(\S*)", text.partition("\n")[0]))
+        status, _, number = told.get("ExitCode", "0:0").partition(":")
+        state, reason, node = (told.get(name, "") for name in ("JobState", "Reason", "BatchHost"))
+        if state in ("", "PENDING", "RUNNING", "COMPLETING"):
+            return None
+        why = f"exit code {status}" if status != "0" else f"signal {number}" if number not in ("", "0") else state
+        why += f", {state}" if state not in (why, "FAILED", "COMPLETED") else ""
+        why += f", {reason}" if reason not in ("", "None", "NonZeroExitCode", state) else ""
+        why += f" on {node}" if node else ""
+        said = ""
+        with contextlib.suppress(OSError), (self._outputs / f"{told.get('JobId', id)}.out").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+            said = file.read().decode(errors="replace")
+        return JobEnd(why, int(status) if state in ("FAILED", "COMPLETED") else None, said)
 
     def cancel(self, ids: Iterable[str]) -> None:
         """By scancel: SIGTERM to the batch script and its processes, SIGKILL after the cluster's KillWait."""
@@ -138,6 +187,8 @@ class Slurm:
         said = " ".join(done.stderr.split()) or f"{command[0]} ended with exit code {done.returncode}"
         if any(text in said for text in _PASSING):
             raise Unreachable(said)
+        if _FULL.search(said) and not _OTHER_LIMIT.search(said):
+            raise Full(said)
         if _NO_NODE in said and "unknown" in self._run(["sinfo", "--noheader", "--format=%T"]):
             raise Unreachable(f"the controller has not heard from every node yet, and says: {said}")
         raise UserError(said)
