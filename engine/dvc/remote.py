@@ -25,7 +25,7 @@ from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
 from engine.dvc.sharing import sharing
 from engine.dvc.signatures import RUN, Untrusted, principal
-from engine.dvc.writing import aside, file_md5, make_folder
+from engine.dvc.writing import aside, copy, file_md5, make_folder
 from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
 
@@ -316,6 +316,7 @@ class _Asking:
                 # Runs of earlier releases may have left no record of their own.
                 found = self._cache.folder / folder
                 for path in sorted(found.iterdir()) if found.is_dir() else ():
+                    self._signs.arriving()
                     self._upload(path, self._runs.fs, self._runs.fs.join(self._runs.path, *folder.split("/"), path.name))
             case {"write": name, "text": text}:
                 self._write(name, text)
@@ -325,12 +326,13 @@ class _Asking:
                 return self._upload(Path(path), self._runs.fs, self._name(name))
             case {"get": name, "to": path}:
                 try:
-                    self._runs.fs.get_file(self._name(name), path, callback=_arriving(self._signs))
+                    self._fetch(self._runs.fs, self._name(name), Path(path))
                 except FileNotFoundError:
                     return False
                 return True
             case {"remove": names}:
                 for name in names:
+                    self._signs.arriving()
                     with contextlib.suppress(FileNotFoundError):
                         self._runs.fs.remove(self._name(name))
         return None
@@ -347,12 +349,16 @@ class _Asking:
                 return False
             wanted |= files
         unknown = [md5 for md5 in sorted(wanted) if not (self._cache.folder / dvcfile.object_path(md5)).exists()]
+        if self._objects.fs.protocol == "local":
+            # DVC would hash what is there, which takes as long as to bring it; what is brought is hashed anyway.
+            return all(self._objects.fs.exists(self._objects.oid_to_path(md5)) for md5 in unknown)
         # DVC asks for many at once.
-        return len(list(self._objects.oids_exist(unknown))) == len(unknown)
+        return len(list(self._objects.oids_exist(unknown, progress=lambda *_: self._signs.arriving()))) == len(unknown)
 
     def _push_object(self, md5: str) -> int:
         """Send an object, a folder with all its files, unless the remote has it; the bytes sent."""
         fs, target, source = self._objects.fs, self._objects.oid_to_path(md5), self._cache.folder / dvcfile.object_path(md5)
+        self._signs.arriving()
         # The listing comes last, so a remote that has it has all its files.
         if fs.exists(target):
             return 0
@@ -366,7 +372,14 @@ class _Asking:
         if fs.exists(target):
             return 0
         fs.makedirs(fs.parent(target))
-        if fs.protocol in ("local", "ssh", "sftp"):
+        if fs.protocol == "local":
+            there = aside(Path(target))
+            try:
+                copy(source, there, self._signs.arriving)
+                there.replace(target)
+            finally:
+                there.unlink(missing_ok=True)
+        elif fs.protocol in ("ssh", "sftp"):
             there = fs.join(fs.parent(target), aside(Path(fs.name(target))).name)
             fs.put_file(str(source), there, callback=_arriving(self._signs))
             fs.mv(there, target)
@@ -395,6 +408,7 @@ class _Asking:
         """The texts under NAMES that exist; a missing one costs one request."""
         found = {}
         for name in names:
+            self._signs.arriving()
             with contextlib.suppress(FileNotFoundError), self._runs.fs.open(self._name(name), "rb") as file:
                 found[name] = file.read().decode()
         return found
@@ -408,6 +422,7 @@ class _Asking:
         signatures = self._listed(self._name(inside.replace("runs", "signatures", 1))) if allowed else []
         found, refused = False, []
         for path in self._listed(fs.join(self._runs.path, *inside.split("/"))):
+            self._signs.arriving()
             run = f"{inside}/{fs.name(path)}"
             target = self._cache.folder / run
             if allowed and not target.exists():
@@ -434,6 +449,7 @@ class _Asking:
         """Raise Untrusted unless one of the SIGNATURES in the remote is one of RUN by somebody in ALLOWED."""
         why = Untrusted("it is not signed")
         for path in signatures:
+            self._signs.arriving()
             with self._runs.fs.open(path, "rb") as file:
                 text = file.read(_LONGEST_SIGNATURE).decode(errors="replace")
             try:
@@ -448,7 +464,8 @@ class _Asking:
         target = self._cache.folder / dvcfile.object_path(md5)
         if not dvcfile.is_object(md5):
             raise UserError(f"'{md5}' is not the md5 of an object")
-        whole = target.exists() and file_md5(target) == md5.removesuffix(".dir")
+        self._signs.arriving()
+        whole = target.exists() and file_md5(target, self._signs.arriving) == md5.removesuffix(".dir")
         if not whole:
             target.unlink(missing_ok=True)
             try:
@@ -463,7 +480,15 @@ class _Asking:
     def _bring(self, md5: str, target: Path) -> None:
         """Copy one object to TARGET, if its content matches its md5."""
         path, right = self._objects.oid_to_path(md5), md5.removesuffix(".dir")
-        self._copy(self._objects.fs, path, target, dvcfile.OBJECT_MODE, lambda file: file_md5(file) == right)
+        self._copy(self._objects.fs, path, target, dvcfile.OBJECT_MODE, lambda file: file_md5(file, self._signs.arriving) == right)
+
+    def _fetch(self, fs: Any, source: str, target: Path) -> None:
+        """Copy one file of the remote to TARGET."""
+        if fs.protocol == "local":
+            # DVC shows no progress of files below a gigabyte.
+            copy(Path(source), target, self._signs.arriving)
+        else:
+            fs.get_file(source, str(target), callback=_arriving(self._signs))
 
     def _copy(self, fs: Any, source: str, target: Path, mode: int, is_right: Callable[[Path], bool] = lambda _: True) -> None:
         """Copy one file to a temporary name, then move it into place; a file that is not right is discarded."""
@@ -472,7 +497,7 @@ class _Asking:
         make_folder(target.parent, self._cache)
         arriving = aside(target)
         try:
-            fs.get_file(source, str(arriving), callback=_arriving(self._signs))
+            self._fetch(fs, source, arriving)
             if is_right(arriving):
                 arriving.chmod(mode)
                 arriving.replace(target)
