@@ -81,6 +81,8 @@ class Remote:
     """Why the remote cannot be read; empty as long as it can."""
     refused: list[str] = field(default_factory=list)
     """Why runs in the remote were not taken, until whoever asked for them has told it."""
+    lacking: str = ""
+    """Which object the last `pull` or `has` has missed, such as `files/md5/12/34… is damaged`; empty if none."""
     _permanent: bool = False
     """Whether it failed for good."""
     _process: "subprocess.Popen[bytes] | None" = None
@@ -91,13 +93,16 @@ class Remote:
 
         Raises Unreadable if there is no remote, or if it fails or does not answer in time.
         """
-        wanted = list(md5s)
-        return not wanted or bool(self._ask({"objects": wanted}))
+        return self._complete("objects", md5s)
 
     def has(self, md5s: Iterable[str]) -> bool:
         """Whether the remote or the cache has these objects, folders with all their files; copies only listings. Raises Unreadable."""
+        return self._complete("has", md5s)
+
+    def _complete(self, request: str, md5s: Iterable[str]) -> bool:
         wanted = list(md5s)
-        return not wanted or bool(self._ask({"has": wanted}))
+        self.lacking = str(self._ask({request: wanted}) or "") if wanted else ""
+        return not self.lacking
 
     def pull_runs(self, folder: str) -> bool:
         """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable.
@@ -307,7 +312,7 @@ class _Asking:
                 return self._folder(folder, Path(allowed) if allowed else None)
             case {"objects": md5s}:
                 # Request all of them: the next request, or another build, finds what has arrived.
-                return not [md5 for md5 in md5s if not self._object(md5)]
+                return next(iter([lacking for md5 in md5s if (lacking := self._object(md5))]), "")
             case {"has": md5s}:
                 return self._has(md5s)
             case {"push": md5s}:
@@ -337,23 +342,26 @@ class _Asking:
                         self._runs.fs.remove(self._name(name))
         return None
 
-    def _has(self, md5s: Sequence[str]) -> bool:
+    def _has(self, md5s: Sequence[str]) -> str:
+        """Which object is lacking, folders with all their files; empty if none is."""
         wanted = set(md5s)
         for listing in [md5 for md5 in md5s if md5.endswith(".dir")]:
             target = self._cache.folder / dvcfile.object_path(listing)
             try:
                 self._bring(listing, target)
             except FileNotFoundError:
-                return False
+                return _missing(listing)
             if (files := _listed(target)) is None:
-                return False
+                return _damaged(listing)
             wanted |= files
         unknown = [md5 for md5 in sorted(wanted) if not (self._cache.folder / dvcfile.object_path(md5)).exists()]
         if self._objects.fs.protocol == "local":
             # DVC would hash what is there, which takes as long as to bring it; what is brought is hashed anyway.
-            return all(self._objects.fs.exists(self._objects.oid_to_path(md5)) for md5 in unknown)
-        # DVC asks for many at once.
-        return len(list(self._objects.oids_exist(unknown, progress=lambda *_: self._signs.arriving()))) == len(unknown)
+            lacking = [md5 for md5 in unknown if not self._objects.fs.exists(self._objects.oid_to_path(md5))]
+        else:
+            # DVC asks for many at once.
+            lacking = sorted({*unknown} - {*self._objects.oids_exist(unknown, progress=lambda *_: self._signs.arriving())})
+        return _missing(lacking[0]) if lacking else ""
 
     def _push_object(self, md5: str) -> int:
         """Send an object, a folder with all its files, unless the remote has it; the bytes sent."""
@@ -460,7 +468,8 @@ class _Asking:
                 return
         raise why
 
-    def _object(self, md5: str) -> bool:
+    def _object(self, md5: str) -> str:
+        """Bring an object, a folder with all its files; returns which one is lacking, empty if none is."""
         target = self._cache.folder / dvcfile.object_path(md5)
         if not dvcfile.is_object(md5):
             raise UserError(f"'{md5}' is not the md5 of an object")
@@ -471,11 +480,16 @@ class _Asking:
             try:
                 self._bring(md5, target)
             except FileNotFoundError:
-                return False
+                return _missing(md5)
+        if not target.exists():
+            return _damaged(md5)
         if not md5.endswith(".dir"):
-            return target.exists()
+            return ""
         files = _listed(target)
-        return files is not None and not [file for file in sorted(files) if not self._object(file)]
+        if files is None:
+            return _damaged(md5)
+        # The others are brought too: the next request, or another build, finds them.
+        return next(iter([lacking for file in sorted(files) if (lacking := self._object(file))]), "")
 
     def _bring(self, md5: str, target: Path) -> None:
         """Copy one object to TARGET, if its content matches its md5."""
@@ -503,6 +517,14 @@ class _Asking:
                 arriving.replace(target)
         finally:
             arriving.unlink(missing_ok=True)
+
+
+def _missing(md5: str) -> str:
+    return f"{dvcfile.object_path(md5)} is missing"
+
+
+def _damaged(md5: str) -> str:
+    return f"{dvcfile.object_path(md5)} is damaged"
 
 
 def _is_run(file: Path, run: str) -> bool:
