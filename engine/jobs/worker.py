@@ -43,17 +43,13 @@ _LOG_BYTES = 20_000
 _FIRST_SECONDS = 5.0
 """How long a node that has failed leaves it to the first one to say why."""
 _SIGNATURE = "-----BEGIN SSH SIGNATURE-----"
-_SECRETS = (
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "password",
-    "keyfile",
-    "token",
-    "connection_string",
-    "account_key",
-    "sas",
+_SECRET = re.compile(
+    r"secret|token|password|passphrase|keyfile|key_path|account_key|customer_key|(access|oss)_key_id|connection_string|sas$|auth_header"
+    r"|credentialpath|credentials_file|json_file|kerb_ticket"
 )
+"""What the names of DVC's settings of a remote hold that are secrets, or lead to them."""
+_HERE = ("url", "configpath", "cert_path", "version_aware", "worktree")
+"""Settings that hold for this machine alone, or for what a store is not."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class StoreAddress:
 
     def __post_init__(self) -> None:
         for name in self.options:
-            if any(name.endswith(secret) for secret in _SECRETS):
+            if _SECRET.search(name):
                 what = f"store option {name} is a secret, and would stand in the process list"
                 raise UserError(what, hint="set it in the environment or in the user's configuration of the worker's machine")
         if re.match(r"\w+://[^/@]*:[^/@]*@", self.url):
@@ -73,6 +69,11 @@ class StoreAddress:
             raise UserError(what, hint="set it in the user's configuration of each machine: dvc remote modify --global")
         if any(character in text for text in (self.url, *self.options, *self.options.values()) for character in '\n\r"'):
             raise UserError("the store's URL and options must be one line each, without quotes")
+
+    @classmethod
+    def of(cls, remote: Mapping[str, str]) -> "StoreAddress":
+        """The address of a REMOTE whose settings DVC's configuration has; secrets are looked for on each machine, as DVC does."""
+        return cls(remote["url"], {name: value for name, value in remote.items() if name not in _HERE and not _SECRET.search(name)})
 
     @property
     def folder(self) -> Path | None:

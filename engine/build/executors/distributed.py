@@ -45,8 +45,6 @@ _GATHER_SECONDS = 5.0
 """How long a job waits for others that can be submitted with it, while what they read is sent to the store."""
 _LIBRARIES = 2_000_000_000
 """Bytes of main memory of a training's process before the model comes, on a machine that has the libraries in no cache."""
-_OPTIONS = ("endpointurl", "region", "profile", "port", "user", "allow_anonymous_login", "ssl_verify", "timeout")
-"""The settings of a DVC remote that a worker is told: where the store is. Credentials are looked for on the node, as DVC does."""
 
 
 @dataclass(frozen=True)
@@ -482,7 +480,6 @@ def distributed(
     if "url" not in found:
         hint = "for example: dvc remote add --default store /shared/folder (or s3://bucket/path)"
         raise UserError("jobs of a cluster need a store, and this workspace has no default DVC remote", hint=hint)
-    options = {key: value for key, value in found.items() if key in _OPTIONS}
     store = Store(remote, say)
     recorder = Recorder(project.root, project.hashes)
 
@@ -495,7 +492,7 @@ def distributed(
     return Distributed(
         project.root,
         cluster,
-        StoreAddress(found["url"], options),
+        StoreAddress.of(found),
         store,
         recorder,
         jobs,

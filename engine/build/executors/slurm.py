@@ -1,6 +1,7 @@
 """Slurm: each step is a batch job, or a task of an array of them (https://slurm.schedmd.com/sbatch.html, job_array.html)."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ _FULL = re.compile(r"\w*Submit\w*Limit|job submit limit|temporarily unable to ac
 """What it says of a job that it would take if the user, or the cluster, had fewer."""
 _OTHER_LIMIT = re.compile(r"\b(?!\w*Submit)(?:QOS|Assoc|Max|Grp)\w*Limit\b")
 """A limit of another kind, which it names before the same text."""
+_ANSWER_SECONDS = 60.0
 _OUTPUT_BYTES = 4000
 _KEPT_SECONDS = 7 * 86400
 """After that, the output of a job is removed."""
@@ -44,6 +46,8 @@ class Slurm:
     setup: str = ""
     """Lines of shell that run on the node first, such as `module load cuda`."""
     name: str = "slurm"
+    _unsure: set[str] = field(default_factory=set)
+    """Marks of jobs that Slurm may have taken although sbatch has not said so."""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -112,7 +116,26 @@ class Slurm:
         options = ["--parsable", "--requeue", f"--job-name={label}", "--output=/dev/null", *more, *self._asked(needs, nodes), *self.options]
         folder, name = shlex.quote(str(self._outputs)), "$SLURM_JOB_ID.out"
         output = f'[ -d {folder} ] && [ -w {folder} ] && exec >{folder}/"{name}" 2>&1'
-        return self._run(["sbatch", *options], f"#!/bin/sh\n{output}\n{self.setup}\n{lines}\n").strip().partition(";")[0]
+        script = f"#!/bin/sh\n{output}\n{self.setup}\n{lines}\n"
+        # Each attempt at a job has a script of its own.
+        mark = f"adapterbuild:{hashlib.sha256(script.encode()).hexdigest()[:16]}"
+        if mark in self._unsure:
+            told = self._run(["squeue", "--me", "--states=all", "--noheader", "--format=%F|%k"]).splitlines()
+            if found := next((line.split("|")[0].strip() for line in told if mark in line), None):
+                return found
+        try:
+            number = self._run(["sbatch", *options, f"--comment={' '.join([*self._comment, mark])}"], script)
+        except Unreachable:
+            self._unsure.add(mark)
+            raise
+        return number.strip().partition(";")[0]
+
+    @property
+    def _comment(self) -> list[str]:
+        """The comment that the options give every job, of which sbatch takes the last."""
+        following = zip(self.options, self.options[1:], strict=False)
+        given = [value for name, value in following if name == "--comment"]
+        return [*given, *(option.removeprefix("--comment=") for option in self.options if option.startswith("--comment="))][-1:]
 
     @cached_property
     def _outputs(self) -> Path:
@@ -155,18 +178,17 @@ class Slurm:
             return None
         told = dict(re.findall(r"(\w+)=(\S*)", text.partition("\n")[0]))
         status, _, number = told.get("ExitCode", "0:0").partition(":")
-        state, reason, node = (told.get(name, "") for name in ("JobState", "Reason", "BatchHost"))
+        state, node = told.get("JobState", ""), told.get("BatchHost")
         if state in ("", "PENDING", "RUNNING", "COMPLETING"):
             return None
-        why = f"exit code {status}" if status != "0" else f"signal {number}" if number not in ("", "0") else state
-        why += f", {state}" if state not in (why, "FAILED", "COMPLETED") else ""
-        why += f", {reason}" if reason not in ("", "None", "NonZeroExitCode", state) else ""
+        ended = state in ("FAILED", "COMPLETED")
+        why = (f"exit code {status}" if number in ("", "0") else f"signal {number}") if ended else state
         why += f" on {node}" if node else ""
         said = ""
         with contextlib.suppress(OSError), (self._outputs / f"{told.get('JobId', id)}.out").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
             said = file.read().decode(errors="replace")
-        return JobEnd(why, int(status) if state in ("FAILED", "COMPLETED") else None, said)
+        return JobEnd(why, int(status) if ended else None, said)
 
     def cancel(self, ids: Iterable[str]) -> None:
         """By scancel: SIGTERM to the batch script and its processes, SIGKILL after the cluster's KillWait."""
@@ -179,9 +201,9 @@ class Slurm:
 
     def _run(self, command: Sequence[str], given: str = "") -> str:
         try:
-            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=60)
+            done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS)
         except subprocess.TimeoutExpired:
-            raise Unreachable(f"{command[0]} does not answer for 60 s") from None
+            raise Unreachable(f"{command[0]} does not answer for {_ANSWER_SECONDS:g} s") from None
         if done.returncode == 0:
             return done.stdout
         said = " ".join(done.stderr.split()) or f"{command[0]} ended with exit code {done.returncode}"
