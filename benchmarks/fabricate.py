@@ -24,7 +24,7 @@ from engine.core.workspace import Workspace
 from engine.dvc.dvcfile import Entry, text_md5
 from engine.dvc.run_records import RunRecord
 from engine.identity.provenance import Provenance
-from engine.plan.decide import Decision
+from engine.plan.decide import Decision, Plan
 from engine.plan.project import Project
 from stages.process.saved import Saved
 
@@ -121,6 +121,9 @@ class Fabricator:
     detaches: bool = False
     keeps_going: bool = False
 
+    def check(self, steps: Sequence[Step], plan: Plan) -> None:
+        """Every step can run."""
+
     def free(self, step: Step) -> bool:
         """There is always room."""
         return True
@@ -151,7 +154,9 @@ class Fabricator:
         ended, self.ended = self.ended, []
         return ended
 
-    stop = wait
+    def stop(self, asked: bool = True) -> list[Finished]:
+        """All that was started."""
+        return self.wait()
 
     def __enter__(self) -> Self:
         """Nothing is opened."""

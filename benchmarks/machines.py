@@ -406,7 +406,7 @@ class Simulated(Fabricator):
             self.lost += 1
             self._occupy(name, hours)
 
-    def stop(self) -> list[Finished]:
+    def stop(self, asked: bool = True) -> list[Finished]:
         """Forget what runs."""
         self.running = []
         return []

@@ -91,6 +91,10 @@ def build(
         pull_all(project, graph, puller)
     if here:
         refuse_impossible(project, graph)
+    else:
+        # All of them: a step that is refused later has cost the work of those before it.
+        plan = project.plan(graph)
+        executor.check([graph[d.name] for d in plan.decisions if d.name in graph and d.action in (Action.RUN, Action.MAYBE)], plan)
     with build_lock(project.root), _interrupted_by_sigterm():
         project.write_compiled()
         store = project.store()
@@ -100,9 +104,9 @@ def build(
         try:
             run.go()
             _tell_loggers(project.root, run)
-        except BaseException:
+        except BaseException as error:
             # ^C, SIGTERM, a user error, a full disk: steps that have finished are still recorded.
-            run.record(executor.stop())
+            run.record(executor.stop(isinstance(error, KeyboardInterrupt)))
             raise
         finally:
             recorder.flush()
@@ -248,7 +252,11 @@ class _Build:
         while heaps := [heap for heap in self.ready.values() if heap and self.executor.free(self.graph.steps[heap[0]])]:
             step = self.graph.steps[heappop(min(heaps))]
             self._drop_damaged(step)
-            self.read[step.name] = self._read_now(step)
+            try:
+                self.read[step.name] = self._read_now(step)
+            except UserError as error:
+                self._fail(step, error)
+                continue
             resumes_here = resumes(self.recorder.root, step, self.planner) if self.here else None
             self.executor.start(step, self.read[step.name])
             self.view.started(step, resumes_here)
@@ -256,6 +264,13 @@ class _Build:
         self.executor.launch()
         self.view.waiting(list(islice(self._waiting(), _NAMED_WAITS)), len(self.unsettled))
         return started
+
+    def _fail(self, step: Step, error: UserError) -> None:
+        """Let STEP alone fail where a failed one leaves the others to run; else raise ERROR."""
+        if not self.executor.keeps_going:
+            raise error
+        self.failed.append(Finished(step, 1, 0.0, why=error.problems[0].what))
+        self.view.ended(self.failed[-1])
 
     def _waiting(self) -> Iterator[tuple[str, str]]:
         """The waiting steps, each with what it waits for; first those that only wait for a free slot."""
@@ -304,9 +319,9 @@ class _Build:
             elif self.planner.decide(step).action is Action.RESTORE:
                 self._restore(step, self.read[step.name])
             else:
-                raise UserError(
-                    f"{finished.elsewhere} has run {step.name}, but the cache lacks its outputs", hint="run the same command again"
-                )
+                what = f"{finished.elsewhere} has run {step.name}, but the cache lacks its outputs"
+                self._fail(step, UserError(what, hint="run the same command again"))
+                continue
             self._settle(step)
         self.recorder.flush()
 

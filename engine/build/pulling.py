@@ -49,12 +49,13 @@ class Puller:
 
     def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
         key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
-        self.remote.pull_runs(dvcfile.run_folder(key))
+        there = self.remote.pull_runs(dvcfile.run_folder(key))
         while self.remote.refused:
             self.warn(f"{step.name}: a run in the store does not count: {self.remote.refused.pop()}")
         recorded = self.store.record(step.name)
         # Pushed without its run-cache entry: git has the record.
         same = recorded and all(recorded.dependencies.get(path) == entry for path, entry in needs.items())
+        lacking = ""
         for run in (*self.store.runs(key), recorded if same else None):
             if run is None or set(run.outputs) != set(step.outputs):
                 continue
@@ -66,6 +67,13 @@ class Puller:
                 if not self.download and not self.store.holds(artifact):
                     self.store.offered[artifact.md5] = _told(self.store.run_record(step.name, statement.md5), artifact)
                 return True
+            # Git's record says nothing of the remote.
+            lacking = lacking or (self.remote.lacking if run is not recorded else "")
+        if there and lacking:
+            self.warn(
+                f"{step.name}: the store has a run of it, but {lacking} there, so it runs again; "
+                "to mend the store: remove that file, if it is there, and run engine push where the step is built"
+            )
         return False
 
 

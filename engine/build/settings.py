@@ -25,8 +25,9 @@ class ExecutorSettings:
     jobs: int | None = None
     command: tuple[str, ...] = ("engine",)
     """How a node starts this program."""
-    lost_after: float = 15.0
-    """Seconds that the end of a job may take to be seen in the store, once the scheduler no longer knows the job."""
+    lost_after: float = 90.0
+    """Seconds that the end of a job may take to be seen in the store, once the scheduler no longer knows the job: NFS may show a
+    new file only after a minute (acdirmax)."""
     needs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """By kind of step, and `default`: cores, devices, memory in bytes, minutes."""
     rest: Mapping[str, Any] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
     from engine.build.driver import BuildDetached, BuildPreempted, dvc_environment
     from engine.build.driver import build as run
     from engine.build.executors.base import Executor
-    from engine.build.executors.distributed import distributed
+    from engine.build.executors.distributed import Distributed, distributed
     from engine.build.executors.local import Local
     from engine.build.forks import forks
     from engine.build.pulling import Puller
@@ -113,7 +113,7 @@ def _build(targets: list[str], jobs: int | None, devices: int, pull: bool, on: s
                 len(selected.graph),
                 live=where != "local" or at_once > 1,
                 expected=_expected(project, selected.graph, at_once, device_steps) if sys.stderr.isatty() else {},
-                said=partial(said, project.root),
+                said=executor.does if isinstance(executor, Distributed) else partial(said, project.root),
             ) as view,
         ):
             # What somebody else has built is restored before anything is submitted.

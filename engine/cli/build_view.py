@@ -132,13 +132,15 @@ class View:
             earlier = self.earlier.pop(finished.step.name, 0.0)
             took = render.duration(finished.seconds + earlier)
             took += f", {render.duration(earlier)} of it before it was stopped" if earlier else ""
+            took += f" on {finished.elsewhere}" if finished.elsewhere else ""
             parts = (took, f"{self.done} of {self.steps}", self.left)
             render.step_line("done", finished.step.name, " · ".join(part for part in parts if part))
             return
         if finished.status in _STOPPED:
             render.step_line("stopped", finished.step.name, "not finished; a training resumes from its last checkpoint")
             return
-        render.step_line("failed", finished.step.name, f"exit status {finished.status}")
+        where = f" on {finished.elsewhere}" if finished.elsewhere else ""
+        render.step_line("failed", finished.step.name, finished.why or f"exit status {finished.status}{where}")
         if finished.log:
             lines = finished.log.read_text("utf-8", errors="replace").splitlines()
             render.plain("\n".join(lines[-_LOG_LINES:]))

@@ -25,7 +25,7 @@ from engine.dvc import dvcfile
 from engine.dvc.config import cache_settings
 from engine.dvc.sharing import sharing
 from engine.dvc.signatures import RUN, Untrusted, principal
-from engine.dvc.writing import aside, file_md5, make_folder
+from engine.dvc.writing import aside, copy, file_md5, make_folder
 from stages.process.parent import PARENT, die_with_parent, named
 from stages.process.starting import ours
 
@@ -81,6 +81,8 @@ class Remote:
     """Why the remote cannot be read; empty as long as it can."""
     refused: list[str] = field(default_factory=list)
     """Why runs in the remote were not taken, until whoever asked for them has told it."""
+    lacking: str = ""
+    """Which object the last `pull` or `has` has missed, such as `files/md5/12/34… is damaged`; empty if none."""
     _permanent: bool = False
     """Whether it failed for good."""
     _process: "subprocess.Popen[bytes] | None" = None
@@ -91,13 +93,16 @@ class Remote:
 
         Raises Unreadable if there is no remote, or if it fails or does not answer in time.
         """
-        wanted = list(md5s)
-        return not wanted or bool(self._ask({"objects": wanted}))
+        return self._complete("objects", md5s)
 
     def has(self, md5s: Iterable[str]) -> bool:
         """Whether the remote or the cache has these objects, folders with all their files; copies only listings. Raises Unreadable."""
+        return self._complete("has", md5s)
+
+    def _complete(self, request: str, md5s: Iterable[str]) -> bool:
         wanted = list(md5s)
-        return not wanted or bool(self._ask({"has": wanted}))
+        self.lacking = str(self._ask({request: wanted}) or "") if wanted else ""
+        return not self.lacking
 
     def pull_runs(self, folder: str) -> bool:
         """Copy the entries of one FOLDER of the run cache (relative to the cache); returns whether there were any. Raises Unreadable.
@@ -307,7 +312,7 @@ class _Asking:
                 return self._folder(folder, Path(allowed) if allowed else None)
             case {"objects": md5s}:
                 # Request all of them: the next request, or another build, finds what has arrived.
-                return not [md5 for md5 in md5s if not self._object(md5)]
+                return next(iter([lacking for md5 in md5s if (lacking := self._object(md5))]), "")
             case {"has": md5s}:
                 return self._has(md5s)
             case {"push": md5s}:
@@ -316,6 +321,7 @@ class _Asking:
                 # Runs of earlier releases may have left no record of their own.
                 found = self._cache.folder / folder
                 for path in sorted(found.iterdir()) if found.is_dir() else ():
+                    self._signs.arriving()
                     self._upload(path, self._runs.fs, self._runs.fs.join(self._runs.path, *folder.split("/"), path.name))
             case {"write": name, "text": text}:
                 self._write(name, text)
@@ -325,34 +331,42 @@ class _Asking:
                 return self._upload(Path(path), self._runs.fs, self._name(name))
             case {"get": name, "to": path}:
                 try:
-                    self._runs.fs.get_file(self._name(name), path, callback=_arriving(self._signs))
+                    self._fetch(self._runs.fs, self._name(name), Path(path))
                 except FileNotFoundError:
                     return False
                 return True
             case {"remove": names}:
                 for name in names:
+                    self._signs.arriving()
                     with contextlib.suppress(FileNotFoundError):
                         self._runs.fs.remove(self._name(name))
         return None
 
-    def _has(self, md5s: Sequence[str]) -> bool:
+    def _has(self, md5s: Sequence[str]) -> str:
+        """Which object is lacking, folders with all their files; empty if none is."""
         wanted = set(md5s)
         for listing in [md5 for md5 in md5s if md5.endswith(".dir")]:
             target = self._cache.folder / dvcfile.object_path(listing)
             try:
                 self._bring(listing, target)
             except FileNotFoundError:
-                return False
+                return _missing(listing)
             if (files := _listed(target)) is None:
-                return False
+                return _damaged(listing)
             wanted |= files
         unknown = [md5 for md5 in sorted(wanted) if not (self._cache.folder / dvcfile.object_path(md5)).exists()]
-        # DVC asks for many at once.
-        return len(list(self._objects.oids_exist(unknown))) == len(unknown)
+        if self._objects.fs.protocol == "local":
+            # DVC would hash what is there, which takes as long as to bring it; what is brought is hashed anyway.
+            lacking = [md5 for md5 in unknown if not self._objects.fs.exists(self._objects.oid_to_path(md5))]
+        else:
+            # DVC asks for many at once.
+            lacking = sorted({*unknown} - {*self._objects.oids_exist(unknown, progress=lambda *_: self._signs.arriving())})
+        return _missing(lacking[0]) if lacking else ""
 
     def _push_object(self, md5: str) -> int:
         """Send an object, a folder with all its files, unless the remote has it; the bytes sent."""
         fs, target, source = self._objects.fs, self._objects.oid_to_path(md5), self._cache.folder / dvcfile.object_path(md5)
+        self._signs.arriving()
         # The listing comes last, so a remote that has it has all its files.
         if fs.exists(target):
             return 0
@@ -366,7 +380,14 @@ class _Asking:
         if fs.exists(target):
             return 0
         fs.makedirs(fs.parent(target))
-        if fs.protocol in ("local", "ssh", "sftp"):
+        if fs.protocol == "local":
+            there = aside(Path(target))
+            try:
+                copy(source, there, self._signs.arriving)
+                there.replace(target)
+            finally:
+                there.unlink(missing_ok=True)
+        elif fs.protocol in ("ssh", "sftp"):
             there = fs.join(fs.parent(target), aside(Path(fs.name(target))).name)
             fs.put_file(str(source), there, callback=_arriving(self._signs))
             fs.mv(there, target)
@@ -395,6 +416,7 @@ class _Asking:
         """The texts under NAMES that exist; a missing one costs one request."""
         found = {}
         for name in names:
+            self._signs.arriving()
             with contextlib.suppress(FileNotFoundError), self._runs.fs.open(self._name(name), "rb") as file:
                 found[name] = file.read().decode()
         return found
@@ -408,6 +430,7 @@ class _Asking:
         signatures = self._listed(self._name(inside.replace("runs", "signatures", 1))) if allowed else []
         found, refused = False, []
         for path in self._listed(fs.join(self._runs.path, *inside.split("/"))):
+            self._signs.arriving()
             run = f"{inside}/{fs.name(path)}"
             target = self._cache.folder / run
             if allowed and not target.exists():
@@ -434,6 +457,7 @@ class _Asking:
         """Raise Untrusted unless one of the SIGNATURES in the remote is one of RUN by somebody in ALLOWED."""
         why = Untrusted("it is not signed")
         for path in signatures:
+            self._signs.arriving()
             with self._runs.fs.open(path, "rb") as file:
                 text = file.read(_LONGEST_SIGNATURE).decode(errors="replace")
             try:
@@ -444,26 +468,41 @@ class _Asking:
                 return
         raise why
 
-    def _object(self, md5: str) -> bool:
+    def _object(self, md5: str) -> str:
+        """Bring an object, a folder with all its files; returns which one is lacking, empty if none is."""
         target = self._cache.folder / dvcfile.object_path(md5)
         if not dvcfile.is_object(md5):
             raise UserError(f"'{md5}' is not the md5 of an object")
-        whole = target.exists() and file_md5(target) == md5.removesuffix(".dir")
+        self._signs.arriving()
+        whole = target.exists() and file_md5(target, self._signs.arriving) == md5.removesuffix(".dir")
         if not whole:
             target.unlink(missing_ok=True)
             try:
                 self._bring(md5, target)
             except FileNotFoundError:
-                return False
+                return _missing(md5)
+        if not target.exists():
+            return _damaged(md5)
         if not md5.endswith(".dir"):
-            return target.exists()
+            return ""
         files = _listed(target)
-        return files is not None and not [file for file in sorted(files) if not self._object(file)]
+        if files is None:
+            return _damaged(md5)
+        # The others are brought too: the next request, or another build, finds them.
+        return next(iter([lacking for file in sorted(files) if (lacking := self._object(file))]), "")
 
     def _bring(self, md5: str, target: Path) -> None:
         """Copy one object to TARGET, if its content matches its md5."""
         path, right = self._objects.oid_to_path(md5), md5.removesuffix(".dir")
-        self._copy(self._objects.fs, path, target, dvcfile.OBJECT_MODE, lambda file: file_md5(file) == right)
+        self._copy(self._objects.fs, path, target, dvcfile.OBJECT_MODE, lambda file: file_md5(file, self._signs.arriving) == right)
+
+    def _fetch(self, fs: Any, source: str, target: Path) -> None:
+        """Copy one file of the remote to TARGET."""
+        if fs.protocol == "local":
+            # DVC shows no progress of files below a gigabyte.
+            copy(Path(source), target, self._signs.arriving)
+        else:
+            fs.get_file(source, str(target), callback=_arriving(self._signs))
 
     def _copy(self, fs: Any, source: str, target: Path, mode: int, is_right: Callable[[Path], bool] = lambda _: True) -> None:
         """Copy one file to a temporary name, then move it into place; a file that is not right is discarded."""
@@ -472,12 +511,20 @@ class _Asking:
         make_folder(target.parent, self._cache)
         arriving = aside(target)
         try:
-            fs.get_file(source, str(arriving), callback=_arriving(self._signs))
+            self._fetch(fs, source, arriving)
             if is_right(arriving):
                 arriving.chmod(mode)
                 arriving.replace(target)
         finally:
             arriving.unlink(missing_ok=True)
+
+
+def _missing(md5: str) -> str:
+    return f"{dvcfile.object_path(md5)} is missing"
+
+
+def _damaged(md5: str) -> str:
+    return f"{dvcfile.object_path(md5)} is damaged"
 
 
 def _is_run(file: Path, run: str) -> bool:

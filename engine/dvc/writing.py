@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from engine.core.errors import UserError
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+_PART_BYTES = 2**20
+"""What is read at once of a file that is copied or hashed."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,18 @@ def reflink(source: Path, target: Path) -> None:
         fcntl.ioctl(new.fileno(), _FICLONE, old.fileno())
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy SOURCE, as a reflink if the file system supports it."""
+def copy(source: Path, target: Path, going_on: Callable[[], None] | None = None) -> None:
+    """Copy SOURCE, as a reflink if the file system supports it; GOING_ON is called after each part."""
     try:
         reflink(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        if going_on is None:
+            shutil.copyfile(source, target)
+            return
+        with source.open("rb") as old, target.open("wb") as new:
+            while part := old.read(_PART_BYTES):
+                new.write(part)
+                going_on()
 
 
 def is_link(file: Path, target: Path) -> bool:
@@ -127,7 +135,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def file_md5(path: Path) -> str:
-    """The md5 of a file, computed without cached hashes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def file_md5(path: Path, going_on: Callable[[], None] = lambda: None) -> str:
+    """The md5 of a file, computed without cached hashes; GOING_ON is called after each part."""
+    found, part = hashlib.md5(usedforsecurity=False), memoryview(bytearray(_PART_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(part):
+            found.update(part[:size])
+            going_on()
+    return found.hexdigest()

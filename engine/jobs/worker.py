@@ -46,17 +46,13 @@ _LOG_BYTES = 20_000
 _FIRST_SECONDS = 5.0
 """How long a node that has failed leaves it to the first one to say why."""
 _SIGNATURE = "-----BEGIN SSH SIGNATURE-----"
-_SECRETS = (
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "password",
-    "keyfile",
-    "token",
-    "connection_string",
-    "account_key",
-    "sas",
+_SECRET = re.compile(
+    r"secret|token|password|passphrase|keyfile|key_path|account_key|customer_key|(access|oss)_key_id|connection_string|sas$|auth_header"
+    r"|credentialpath|credentials_file|json_file|kerb_ticket"
 )
+"""What the names of DVC's settings of a remote hold that are secrets, or lead to them."""
+_HERE = ("url", "configpath", "cert_path", "version_aware", "worktree")
+"""Settings that hold for this machine alone, or for what a store is not."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class StoreAddress:
 
     def __post_init__(self) -> None:
         for name in self.options:
-            if any(name.endswith(secret) for secret in _SECRETS):
+            if _SECRET.search(name):
                 what = f"store option {name} is a secret, and would stand in the process list"
                 raise UserError(what, hint="set it in the environment or in the user's configuration of the worker's machine")
         if re.match(r"\w+://[^/@]*:[^/@]*@", self.url):
@@ -76,6 +72,11 @@ class StoreAddress:
             raise UserError(what, hint="set it in the user's configuration of each machine: dvc remote modify --global")
         if any(character in text for text in (self.url, *self.options, *self.options.values()) for character in '\n\r"'):
             raise UserError("the store's URL and options must be one line each, without quotes")
+
+    @classmethod
+    def of(cls, remote: Mapping[str, str]) -> "StoreAddress":
+        """The address of a REMOTE whose settings DVC's configuration has; secrets are looked for on each machine, as DVC does."""
+        return cls(remote["url"], {name: value for name, value in remote.items() if name not in _HERE and not _SECRET.search(name)})
 
     @property
     def folder(self) -> Path | None:
@@ -402,7 +403,7 @@ class Checkpoints:
 
     @property
     def _list(self) -> str:
-        return f"{self._place}.json"
+        return saved_path(self.job.key)
 
     def restore(self, store: Store) -> list[str]:
         """Put the files of the last attempt back; returns their names. Where one is not whole in the store, none is put back."""
@@ -480,6 +481,21 @@ class Checkpoints:
         finally:
             ended.set()
             thread.join()
+
+
+def saved_path(key: str) -> str:
+    """Where the store lists what the job KEY has saved."""
+    return f"checkpoints/{key[:2]}/{key}.json"
+
+
+def saved_in(text: str, before: str = "") -> str:
+    """How far a job has come that has saved what TEXT lists: a training's step, of others a digest; BEFORE, if that is not further."""
+    files = _checkpoint_files(text.partition(_SIGNATURE)[0])
+    if not files:
+        return before
+    # What a training saves at one step may differ in the seconds that it took.
+    steps = [found[1] for name in files if (found := re.search(r"step-(\d+)", name))]
+    return max(*steps, before if before.isdigit() else "") if steps else dvcfile.text_md5(json.dumps(files, sort_keys=True))
 
 
 def _checkpoint_files(text: str) -> dict[str, str]:

@@ -72,7 +72,8 @@ class Here:
         ended, self.ended = self.ended, []
         return ended
 
-    stop = wait
+    def stop(self, asked=True):
+        return self.wait()
 
     def __enter__(self):
         return self

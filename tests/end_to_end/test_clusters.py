@@ -252,7 +252,7 @@ def test_workers_that_are_killed_leave_nothing_that_counts(place: Place, here: P
 def test_a_step_that_is_lost_again_and_again_fails_and_the_others_go_on(place: Place):
     settings(place, environment={"PATH": "/nonexistent"}, command=["/bin/sh", "-c", 'case "$*" in *) kill -9 $$;; esac', "sh"])
     done = build(place)
-    assert done.returncode == 1 and "generate-a: its node was lost; given up after 5 attempts" in done.stderr
+    assert done.returncode == 1 and re.search(r"generate-a +its node was lost; given up after 5 attempts", done.stderr), done.stderr
     assert "generate-a, generate-b failed" in done.stderr or "generate-b, generate-a failed" in done.stderr
 
 
@@ -362,6 +362,34 @@ def test_needs_that_no_node_meets_are_refused_before_anything_is_submitted(place
     done = build(place)
     assert done.returncode == 1 and not jobs(place)
     assert re.search(r"generate-\w cannot run on processes: no node has 64 cores", done.stderr), done.stderr
+
+
+def test_a_step_that_no_node_can_run_is_refused_before_the_steps_that_it_reads_are_submitted(place: Place):
+    settings(place, needs={"train": {"cores": 65}})
+    done = build(place, "train-one", "train-two")
+    assert done.returncode == 1 and not jobs(place)
+    assert re.search(r"train-\w+ cannot run on processes: no node has 64 cores", done.stderr), done.stderr
+
+
+def test_a_job_that_the_cluster_refuses_fails_its_step_and_the_others_go_on(place: Place):
+    settings(place, refused="generate-b")
+    done = build(place)
+    assert done.returncode == 1 and re.search(r"failed +generate-b +processes refuses the job: invalid account", done.stderr), done.stderr
+    assert set(place.plan(*SPLITS).items()) >= {("split-a", "keep"), ("generate-b", "run")}
+
+
+def test_jobs_wait_where_the_cluster_takes_one_at_a_time(place: Place, here: Place):
+    settings(place, room=1)
+    done = build(place)
+    assert done.returncode == 0 and "takes no further job now: job submit limit" in done.stderr, done.stderr
+    assert records(place) == records(here) and sorted(jobs(place)) == sorted(LIGHT)
+
+
+def test_a_command_that_the_nodes_lack_fails_at_once_and_says_so(place: Place):
+    settings(place, explains=True, lost_after=600, command=["/bin/sh", "-c", "enginee"])
+    done = build(place, "generate-a")
+    assert done.returncode == 1 and jobs(place) == ["generate-a"], done.stderr
+    assert re.search(r"failed +generate-a .*exit code 127: .*enginee.* not found \(set command in", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from engine.build.executors.cluster import Full, JobEnd
+from engine.core.errors import UserError
+
+ENDED: dict[int, int] = {}
+"""The exit status of each child that has ended."""
 SITE = "site"
 """The folder, inside the cluster's, that puts the plug-in on a Python's path."""
 MOMENTS = (".restored", "/artifact/", "/files/md5/", "/runs/")
@@ -43,7 +48,8 @@ def install(folder: Path) -> Path:
 
 
 class Processes:
-    """Each job is a process in a session of its own, which outlives the build; `killed`: an attempt at a job dies at each of `MOMENTS`."""
+    """Each job is a process in a session of its own, which outlives the build; `killed`: an attempt at a job dies at each of `MOMENTS`;
+    `explains`: it says how a job has ended; `room`: it takes so many jobs at once; `refused`: it refuses jobs with this in their label."""
 
     name = "processes"
 
@@ -52,6 +58,9 @@ class Processes:
         self.killed = settings.get("killed", False)
         self.environment = os.environ | settings.get("environment", {})
         self.first = settings.get("first", [])  # words before the command of the first attempt at each job
+        self.room, self.refused = settings.get("room"), settings.get("refused")
+        if not settings.get("explains", False):
+            self.explain = None
         (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
 
     def refusal(self, needs):
@@ -59,6 +68,10 @@ class Processes:
 
     def submit(self, label, command, needs):
         earlier = [each for each in submissions(self.folder) if each["label"] == label]
+        if self.refused and self.refused in label:
+            raise UserError("invalid account")
+        if self.room and sum(alive(each["pid"]) for each in submissions(self.folder)) >= self.room:
+            raise Full("job submit limit")
         words = [*(self.first if not earlier else []), *command]
         moment = {"DIES_AT": MOMENTS[len(earlier)]} if self.killed and len(earlier) < len(MOMENTS) else {}
         with (self.folder / f"{label}.log").open("ab") as log:
@@ -77,6 +90,11 @@ class Processes:
             if alive(int(number)):
                 os.killpg(int(number), signal.SIGTERM)
 
+    def explain(self, number):
+        code = ENDED.get(int(number))
+        log = next(each["label"] for each in submissions(self.folder) if str(each["pid"]) == number)
+        return None if code is None else JobEnd(f"exit code {code}", code, (self.folder / f"{log}.log").read_text())
+
     def close(self):
         pass
 
@@ -90,7 +108,9 @@ def submissions(folder):
 def alive(pid):
     """Whether a process runs; one that has ended and that nobody has waited for does not."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            ENDED[pid] = os.waitstatus_to_exitcode(status)
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -28,6 +28,22 @@ class Unreachable(Exception):
     """The scheduler does not answer now, which may pass; the text says why."""
 
 
+class Full(Exception):
+    """The scheduler takes no further job of this user until one ends; the text says why."""
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """What a scheduler knows of a job that has ended."""
+
+    why: str
+    """As it is shown, such as `exit code 127` or `OUT_OF_MEMORY`."""
+    status: int | None = None
+    """The exit status of its command, where that has ended by itself."""
+    said: str = ""
+    """The end of what its command has written, as far as it is to be had."""
+
+
 class Cluster(Protocol):
     """A scheduler. Every method may raise Unreachable."""
 
@@ -39,7 +55,10 @@ class Cluster(Protocol):
         """Why no node can ever meet NEEDS, such as `no node has 8 GPUs`; None if one can, or if that is not known."""
 
     def submit(self, label: str, command: Sequence[str], needs: Needs) -> str:
-        """Queue COMMAND, which LABEL names for people; returns the scheduler's id of the job. Raises UserError if it refuses the job."""
+        """Queue COMMAND, which LABEL names for people; returns the scheduler's id of the job.
+
+        Raises UserError if it refuses the job, and Full if it would take the job later.
+        """
 
     def states(self, ids: Iterable[str]) -> Mapping[str, str]:
         """What each of IDS does now, such as `queued` or `running on node3`; those that have ended, or are not known, are left out."""
@@ -60,6 +79,14 @@ class Arrays(Protocol):
 
         Returns the ids of the first of them, in order: of as many as one submission takes, at least one. `states` and `cancel` know each.
         """
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """What a cluster may have besides: why a job has ended without a result."""
+
+    def explain(self, id: str) -> JobEnd | None:
+        """How the job ID, which `states` leaves out, has ended; None if that is not known, or not known any more."""
 
 
 @runtime_checkable

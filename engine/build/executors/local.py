@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from engine.build.executors.base import Finished
 from engine.build.forks import Fork, Forks
@@ -16,6 +16,9 @@ from engine.core.graph import Step
 from engine.dvc.dvcfile import TEMPORARY, Entry
 from stages.process.parent import PARENT, named
 from stages.process.starting import ours
+
+if TYPE_CHECKING:
+    from engine.plan.decide import Plan
 
 _POLL_SECONDS = 0.005
 _GRACE_SECONDS = 15.0
@@ -45,6 +48,9 @@ class Local:
     detaches: bool = False
     keeps_going: bool = False
     _running: list[_Process] = field(default_factory=list)
+
+    def check(self, steps: Sequence[Step], plan: "Plan") -> None:
+        """What this machine lacks is found by `engine.build.machine`."""
 
     def free(self, step: Step) -> bool:
         """Whether a process and the step's slot are free."""
@@ -83,7 +89,7 @@ class Local:
         self._running = [p for p in self._running if p not in ended]
         return [p.finished() for p in ended]
 
-    def stop(self) -> list[Finished]:
+    def stop(self, asked: bool = True) -> list[Finished]:
         """Send SIGTERM to every process, and SIGKILL to those that still run after 15 seconds."""
         for running in self._running:
             if running.process.poll() is None:

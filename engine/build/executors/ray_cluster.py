@@ -2,12 +2,17 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from engine.build.executors.cluster import Needs, checked
+from engine.build.executors.cluster import JobEnd, Needs, checked
 from engine.core.errors import UserError
+
+_GRACE_SECONDS = 30.0
+"""How long trainings have to save their state when the build leaves the cluster."""
+_OUTPUT_BYTES = 4000
 
 
 @dataclass
@@ -68,6 +73,25 @@ class Ray:
         _, running = ray.wait(list(wanted), num_returns=len(wanted), timeout=0, fetch_local=False) if wanted else ([], [])
         return {wanted[task]: "submitted" for task in running}
 
+    def explain(self, id: str) -> JobEnd | None:
+        """From the task: the exit code and the output of its command, or the error that ended it."""
+        import ray
+
+        if id not in self._tasks:
+            return None
+        try:
+            status, said = ray.get(self._tasks[id], timeout=60)
+        except ray.exceptions.GetTimeoutError:
+            return None
+        except Exception as error:
+            # Ray raises what the task has raised, or says what became of its process.
+            text = " ".join(str(error).split())
+            if "ModuleNotFoundError" in text or "No module named" in text:
+                why = "a Ray worker runs in an environment without adapterbuild, or with another version"
+                return JobEnd(why, said=f"ModuleNotFoundError: {text[-500:]}")
+            return JobEnd(f"{type(error).__name__}: {text[:300]}")
+        return JobEnd(f"exit code {status}", status, said)
+
     def cancel(self, ids: Iterable[str]) -> None:
         """KeyboardInterrupt in the task, which ends its command with SIGTERM."""
         import ray
@@ -77,26 +101,32 @@ class Ray:
                 ray.cancel(self._tasks[number], force=False)
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Leave the cluster, which ends the tasks that are left; trainings save their state first."""
         if self._begun:
             import ray
 
+            if left := [*self.states(self._tasks)]:
+                self.cancel(left)
+                ray.wait([self._tasks[number] for number in left], num_returns=len(left), timeout=_GRACE_SECONDS, fetch_local=False)
             ray.shutdown()
             self._begun = False
 
 
-def _run(command: list[str]) -> int:
-    """Run COMMAND on a node; returns its exit status, 127 if the node lacks it."""
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run COMMAND on a node; returns its exit status, 127 if the node lacks it, and the end of what it has written."""
     # Ray starts its workers with signals and variables of its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
     environment.pop("OMP_NUM_THREADS", None)
-    try:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    except FileNotFoundError:
-        return 127
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        except (FileNotFoundError, PermissionError) as error:
+            return 127, str(error)
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+        return status, output.read().decode(errors="replace")

@@ -54,7 +54,7 @@ class Room(Fabricator):
         self.done |= {step.name for step in ended}
         return [Finished(step, self.status if step.name == self.fails else 0, 0.0) for step in ended]
 
-    def stop(self) -> list[Finished]:
+    def stop(self, asked: bool = True) -> list[Finished]:
         return self.wait() if self.running else []
 
 

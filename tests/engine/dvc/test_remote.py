@@ -1,18 +1,79 @@
-"""A workspace that demands signed runs leaves others in the remote, and says why."""
+"""A workspace that demands signed runs leaves others in the remote, and says why; a remote that is slow but goes on is waited for."""
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Entry, Record
-from engine.dvc.remote import Remote
+from engine.dvc.remote import PATIENCE, Remote, Unreadable
 from engine.dvc.signatures import RUN, Signer, signature_path
 from engine.jobs.worker import StoreAddress
 
 
 def run_of(inputs: str, outputs: str) -> Record:
     return Record("step", {"data": Entry(32 * inputs)}, {"made": Entry(32 * outputs)})
+
+
+SLOW = """
+import hashlib, time
+
+real = hashlib.md5
+
+class Slow:
+    def __init__(self, *arguments, **more):
+        self.digest = real(*arguments, **more)
+
+    def update(self, data):
+        time.sleep(PAUSE if len(data) >= 2**20 else 0)
+        self.digest.update(data)
+
+    def hexdigest(self):
+        return self.digest.hexdigest()
+
+hashlib.md5 = Slow
+"""
+"""A Python that hashes a megabyte in PAUSE seconds."""
+
+
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pause: float) -> Remote:
+    """A remote whose process, which runs already, hashes slowly."""
+    there, ws, site = tmp_path / "store", tmp_path / "ws", tmp_path / "site"
+    for folder in (there, ws / ".dvc/tmp", site):
+        folder.mkdir(parents=True)
+    (site / "sitecustomize.py").write_text(SLOW.replace("PAUSE", str(pause)))
+    (ws / ".dvc/config").write_text(StoreAddress(str(there)).config())
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    remote = Remote(ws)
+    assert remote.texts(["nothing"]) == {}
+    monkeypatch.setenv(PATIENCE, "2")
+    return remote
+
+
+def kept(folder: Path, data: bytes) -> str:
+    """The md5 of DATA, which becomes an object in FOLDER."""
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    target = folder / dvcfile.object_path(md5)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    return md5
+
+
+def test_a_file_whose_hashing_takes_longer_than_the_timeout_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with slow(tmp_path, monkeypatch, 0.4) as remote:
+        md5 = kept(tmp_path / "store", bytes(8 * 2**20))
+        assert remote.pull([md5])
+        assert (tmp_path / "ws/.dvc/cache" / dvcfile.object_path(md5)).stat().st_size == 8 * 2**20
+        # What the cache has is hashed too.
+        assert remote.pull([md5])
+
+
+def test_a_remote_that_does_not_go_on_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with slow(tmp_path, monkeypatch, 30.0) as remote, pytest.raises(Unreadable, match="no answer for 2 s"):
+        remote.pull([kept(tmp_path / "store", bytes(2**20))])
 
 
 def test_only_runs_that_an_allowed_key_has_signed_leave_the_remote(tmp_path: Path):

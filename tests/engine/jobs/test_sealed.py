@@ -148,3 +148,34 @@ def test_a_worker_refuses_a_job_that_would_write_elsewhere_and_writes_nothing_th
     folder.mkdir(parents=True)
     assert Worker(StoreAddress(str(store)), "one", tmp_path / "cache", patience=0).run(sealed.key, folder) == 1
     assert not list(tmp_path.rglob("escaped"))
+
+
+def test_a_worker_is_told_every_setting_of_the_remote_that_is_no_secret():
+    told = {
+        "account_name": "team",
+        "tenant_id": "t",
+        "projectname": "p",
+        "endpointurl": "http://127.0.0.1:9",
+        "sse_kms_key_id": "k",
+        "exclude_environment_credential": "true",
+    }
+    kept = {
+        "account_key": "x",
+        "sas_token": "x",
+        "client_secret": "x",
+        "secret_access_key": "x",
+        "access_key_id": "x",
+        "oss_key_id": "x",
+        "sse_customer_key": "x",
+        "custom_auth_header": "x",
+        "passphrase": "x",
+        "credentialpath": "/home/me/keys",
+        "keyfile": "/home/me/.ssh/id",
+        "bearer_token_command": "x",
+        "configpath": "/home/me/.aws/config",
+    }
+    address = StoreAddress.of({"url": "azure://work", **told, **kept})
+    assert address.url == "azure://work" and address.options == told
+    for name in kept.keys() - {"configpath"}:
+        with pytest.raises(UserError, match=f"store option {name} is a secret"):
+            StoreAddress("azure://work", {name: "x"})
