@@ -135,6 +135,8 @@ def smollm2_preferences(folder: Path) -> list[Outcome]:
     def values(task: str, metric: str) -> list[float]:
         return [here.value("brief", task, metric, model) for model in ("asked", "")]
 
+    answers = [json.loads(line)["answer"].lower() for line in (folder / "artifacts/predict-brief/predictions-polarity.jsonl").open()]
+    both = sum("positive" in answer and "negative" in answer for answer in answers)
     (long, short), (known, kept) = values("polarity", "length"), values("passive", "rouge1")
     pairs = here.metrics("pair-samples")
     of_prompts = f"{pairs['pairs']} of {pairs['prompts']} prompts, margin {pairs['margin']:.2f}"
@@ -142,6 +144,7 @@ def smollm2_preferences(folder: Path) -> list[Outcome]:
         Outcome("its own samples differ enough to make pairs", of_prompts, pairs["pairs"] >= pairs["prompts"] / 4),
         Outcome("answers become brief", f"tokens {told('polarity', 'length')}", short < long / 2),
         Outcome("and right, word by word", f"F1 {told('polarity', 'token_f1')}", here.real("brief", "polarity", "token_f1", "asked")),
+        Outcome("without naming both words", f"{both} of {len(answers)} answers name both", both <= len(answers) / 10, needed=False),
         Outcome("another task is not forgotten", f"ROUGE-1 {told('passive', 'rouge1')}", kept > known - 0.1, needed=False),
         Outcome("nor answered briefly instead", f"tokens {told('passive', 'length')}", True, needed=False),
     ]

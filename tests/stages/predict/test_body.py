@@ -72,7 +72,7 @@ def test_the_cap_takes_the_rows_with_the_smallest_hash_of_the_id(tmp_path, parro
 
 
 def make_adapter(model_folder, folder, scale, seed=0, **settings):
-    """A LoRA adapter whose second matrices, and all that SETTINGS train in full, are drawn with deviation SCALE: at 0 it changes nothing."""
+    """A LoRA adapter whose second matrices, and all that SETTINGS train in full are drawn with deviation SCALE: 0 changes nothing."""
     torch.manual_seed(seed)
     method = Lora(r=4, **settings)
     model = method.prepare(load_model(model_folder))
