@@ -14,7 +14,7 @@ QLORA := tests/stages/models/test_quantisation.py tests/stages/train/test_matrix
 # A lock names every package, so pip need not look for more.
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: quickstart real real-experiments real-model gguf behaviours test suite experiments setup lint lock reference docs docs-serve clean
+.PHONY: quickstart real real-experiments real-model gguf axe behaviours test suite experiments setup lint lock reference docs docs-serve clean
 
 quickstart: setup
 	@engine build
@@ -48,6 +48,10 @@ gguf: .venv/.gguf
 .venv/.gguf: .venv/.installed requirements-gguf.txt
 	@$(INSTALL) --require-hashes --requirement requirements-gguf.txt
 	@touch $@
+
+# Rules of accessibility for the report's tests in a browser (Chromium); they need npm and skip without.
+axe: setup
+	@npm install --silent --no-audit --no-fund --ignore-scripts --no-save --prefix .venv/axe axe-core@4.14.1
 
 experiments: setup
 	@python -m benchmarks.experiments

@@ -51,7 +51,13 @@ def test_one_name_holds_every_file_of_the_packages(wheel: Path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in names} == {"adapterbuild"}
     sources = {p.relative_to(ROOT).as_posix() for package in ("engine", "stages") for p in (ROOT / package).rglob("*.py")}
-    data = {"engine/setup/first.toml", "engine/identity/behaviours.json", "engine/report/page.html.jinja"}
+    data = {
+        "engine/setup/first.toml",
+        "engine/setup/templates/chat.toml",
+        "engine/setup/templates/chatml.jinja",
+        "engine/identity/behaviours.json",
+        "engine/report/page.html.jinja",
+    }
     (top,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/top_level.txt"))
     assert zipfile.ZipFile(wheel).read(top).split() == [b"adapterbuild"]
     assert {f"adapterbuild/{name}" for name in sources | data} <= names

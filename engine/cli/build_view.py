@@ -27,10 +27,11 @@ _SHOWN = 8
 
 
 class View:
-    """Lines on stderr; with several steps at once on a terminal, also a live status of what runs and waits.
+    """Lines on stderr; on a terminal also a bar of the whole build: LIVE, with what runs and waits below it.
 
-    EXPECTED are the steps that may run, each with the seconds that it took last time (None if it was never timed here) and how many of its
-    sort run at once. SAID gives the last line of progress of a step that runs since a time.
+    A build that is not LIVE has steps that write to the terminal themselves: the bar is the last line, and they write above it. EXPECTED
+    are the steps that may run, each with the seconds that it took last time (None if it was never timed here) and how many of its sort run
+    at once. SAID gives the last line of progress of a step that runs since a time.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class View:
         """Steps that nothing waits for any more."""
         self.first: Sequence[tuple[str, str]] = ()
         self.undone = 0
-        self.moving = render.LiveStatus(self.rows) if live else None
+        self.live = live
+        self.moving = render.LiveStatus(self.rows) if live else render.StatusLine(lambda: self.bar)
 
     def __enter__(self) -> Self:
-        if self.moving:
+        if self.live:
             self.moving.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.moving:
-            self.moving.stop()
+        self.moving.stop()
 
     @property
     def left(self) -> str:
@@ -81,11 +82,16 @@ class View:
         parts = [f"about {render.duration(longest)} left"] if len(self.expected) > unknown else []
         return " + ".join([*parts, *([f"{unknown} never timed here"] if unknown else [])])
 
+    @property
+    def bar(self) -> str:
+        """How many steps are done, as a bar and in numbers, and the time left."""
+        filled = _BAR * self.done // max(1, self.steps)
+        return " · ".join(part for part in (f"{'█' * filled}{'░' * (_BAR - filled)} {self.done} of {self.steps}", self.left) if part)
+
     def rows(self) -> list[str]:
         """The lines of the live status: a bar with the time left, running steps with what they say, and waiting steps."""
         now, running = time.time(), list(self.running.items())
-        filled = _BAR * self.done // max(1, self.steps)
-        rows = [" · ".join(part for part in (f"{'█' * filled}{'░' * (_BAR - filled)} {self.done} of {self.steps}", self.left) if part)]
+        rows = [self.bar]
         rows += [
             "  ".join(part for part in (f"  {name}", render.duration(now - since), self.said(name, since)) if part)
             for name, since in running[:_SHOWN]
@@ -114,6 +120,8 @@ class View:
 
     def started(self, step: Step, resumes: Saved | None = None) -> None:
         """A step has started; RESUMES is the checkpoint from which it goes on."""
+        if not self.live:
+            self.moving.start()
         self.running[step.name] = time.time()
         self.earlier[step.name] = resumes.seconds if resumes else 0.0
         render.step_line("run", step.name, f"{step.description} · {resumes}" if resumes else step.description)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.cli.tables import wrapped
@@ -238,6 +239,64 @@ class LiveStatus:
 
     def stop(self) -> None:
         self._live.stop()
+
+
+class StatusLine:
+    """One line at the bottom of a terminal to which another process writes: what that writes scrolls above the line.
+
+    It does not take part where stderr is no terminal, or one of a few lines.
+    """
+
+    def __init__(self, row: Callable[[], str]) -> None:
+        self._row = row
+        self._size = os.terminal_size((0, 0))
+        self._ended = Event()
+        self._drawing: Thread | None = None
+
+    def start(self) -> None:
+        """Show the line, and every second what it says then, until `stop`."""
+        if self._drawing is None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" and self._reserve("\n", "\x1b[1A"):
+            self._drawing = Thread(target=self._draw_on, daemon=True)
+            self._drawing.start()
+
+    def stop(self) -> None:
+        """Give the line back to the terminal."""
+        if self._drawing is not None:
+            self._ended.set()
+            self._drawing.join()
+            self._drawing = None
+            # Without a margin the whole screen scrolls again. Setting one moves the cursor, which is why it is saved.
+            self._write(f"\x1b7\x1b[r\x1b[{self._size.lines};1H\x1b[2K\x1b8")
+
+    def _draw_on(self) -> None:
+        while True:
+            self._draw()
+            if self._ended.wait(1.0):
+                return
+
+    def _draw(self) -> None:
+        if self._size != os.get_terminal_size(sys.stderr.fileno()) and not self._reserve():
+            return
+        row = visible(" ".join(self._row().splitlines()))[: self._size.columns - 1]
+        self._write(f"\x1b7\x1b[{self._size.lines};1H\x1b[2K\x1b[1m{row}\x1b[0m\x1b8")
+
+    def _reserve(self, before: str = "", after: str = "") -> bool:
+        """Let only the lines above the last one scroll; BEFORE and AFTER make room below the cursor. False if there are too few."""
+        self._size = os.get_terminal_size(sys.stderr.fileno())
+        if self._size.lines < _FEWEST_LINES:
+            return False
+        self._write(f"{before}\x1b7\x1b[1;{self._size.lines - 1}r\x1b8{after}")
+        return True
+
+    @staticmethod
+    def _write(sequence: str) -> None:
+        """In one piece, so that nothing of another process comes between."""
+        sys.stderr.flush()
+        os.write(sys.stderr.fileno(), sequence.encode("utf-8", "replace"))
+
+
+_FEWEST_LINES = 5
+"""A terminal with fewer lines has none to spare."""
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> None:

@@ -26,6 +26,15 @@ def init(
             metavar="COLUMN", help="The column of --data that is learned; default: what names and values suggest.", show_default=False
         ),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Write a spec with comments for rows of this sort: chat, classify, summarize or preferences; for those of --data, or, "
+            "without it, for a small file data/NAME.jsonl, which you replace by your own.",
+            show_default=False,
+        ),
+    ] = None,
     ci: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="Also write the checks of pull requests: github or gitlab.", show_default=False),
@@ -35,7 +44,7 @@ def init(
     from engine.cli import render
     from engine.setup.init import init as make
 
-    made = make(directory, ci, data, answer)
+    made = make(directory, ci, data, answer, template)
     for sentence in made.told:
         render.note(sentence)
     render.note(f"workspace {directory} is ready" + (f", with new files: {', '.join(made.files)}" if made.files else ""))

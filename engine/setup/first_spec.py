@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import resources
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class FirstSpec:
     text: str
     told: tuple[str, ...]
     """Sentences that say how the rows are read."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Texts of other files that the spec names, by path in the workspace."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,30 @@ Gaps = dict[int, tuple[str, str]]
 """Rows that lack a column, by number: the first such column, and how it is empty."""
 
 
-def spec_for(data: Path, path: str, answer: str | None = None, taken: Collection[str] | None = None) -> FirstSpec:
+def spec_for(
+    data: Path, path: str, answer: str | None = None, taken: Collection[str] | None = None, template: str | None = None
+) -> FirstSpec:
     """A spec for the rows of DATA, which it names as PATH; they are learned from their columns, or from a layout of conversations.
 
     ANSWER names the column that is learned, if the user has chosen one. TAKEN are the names of experiments, models and tasks in other specs
-    of the workspace, which the spec avoids; None if it is the first. Raises UserError, located at the file, if it cannot be read, has no
-    rows, or has no column that could be an answer.
+    of the workspace, which the spec avoids; None if it is the first. TEMPLATE (`chat`, `classify`, `summarize`, `preferences`) says what is
+    learned, rather than what the columns suggest. Raises UserError, located at the file, if it cannot be read, has no rows, or has no
+    column that could be an answer, or not those of TEMPLATE.
     """
     kind, options, located = _read(data)
     if not located:
         raise UserError(f"{data} has no rows", Location(str(data)))
     rows, lines = [row for _, row in located], [where for where, _ in located]
-    layout, gaps = _layout(rows, lines) if answer is None else (None, Gaps())
+    layout, gaps = _layout(rows, lines) if answer is None and template not in _OF_COLUMNS else (None, Gaps())
+    if template in _LAYOUTS and layout not in _LAYOUTS[template]:
+        raise _misfit(template, data, rows, lines)
     if layout is not None:
-        learned = _as_laid_out(layout)
+        learned = _as_laid_out(layout, template)
     else:
-        chosen = choose(rows, str(data), lines, answer)
-        learned, gaps = _as_columns(chosen), chosen.incomplete
+        chosen = choose(rows, str(data), lines, answer or _wanted(template, rows, str(data), lines))
+        if template == "classify" and not chosen.answer.is_labels:
+            raise _misfit(template, data, rows, lines)
+        learned, gaps = _as_columns(chosen, template), chosen.incomplete
     task = _word(data.name.partition(".")[0]) or "rows"
     name, model = "first", "tiny"
     if taken is not None:
@@ -91,7 +101,8 @@ def spec_for(data: Path, path: str, answer: str | None = None, taken: Collection
         section.insert(0, f"# `where` leaves out {(left_out := _left_out(gaps, lines, data.name))}")
         told.append(f"specs/{name}.toml leaves out {left_out}")
     measured = f"metrics = [{', '.join(map(toml, learned.metrics))}]"
-    text = _SPEC.format(
+    skeleton = _SPEC if template is None else _text(f"{template}.toml")
+    text = skeleton.format(
         name=name,
         model=model,
         task=task,
@@ -99,7 +110,47 @@ def spec_for(data: Path, path: str, answer: str | None = None, taken: Collection
         mask=toml(learned.mask),
         evaluation=f"held_out = [{toml(task)}]\ntasks    = []" if layout == "text" else measured,
     )
-    return FirstSpec(name, task, learned.answer, text, tuple(told))
+    files = {"templates/chatml.jinja": _text("chatml.jinja")} if template == "chat" else {}
+    return FirstSpec(name, task, learned.answer, text, tuple(told), files)
+
+
+_LAYOUTS = {
+    "chat": ("messages", "conversations", "instruction", "prompt_completion", "tree"),
+    "preferences": ("preference",),
+}
+"""For templates of rows that have a layout: the layouts which they may have."""
+_OF_COLUMNS = ("classify", "summarize")
+"""Templates of rows with columns."""
+_EXPECTED = {
+    "chat": '`messages`, a list of {"role": …, "content": …}; or another layout of conversations: docs/how-to/data.md',
+    "classify": "a text, and a column of labels: few different values, short ones; --answer COLUMN names it",
+    "preferences": "`prompt`, `chosen` and `rejected`; see docs/how-to/preferences.md",
+}
+
+
+def _text(name: str) -> str:
+    return resources.files("engine.setup").joinpath("templates", name).read_text("utf-8")
+
+
+def _misfit(template: str, data: Path, rows: Sequence[Mapping[str, Any]], lines: Sequence[Location]) -> UserError:
+    """What is wrong with ROWS that have not the columns of TEMPLATE."""
+    columns = ", ".join(dict.fromkeys(name for row in rows for name in row))
+    other = f"; for one answer to each question: --template {' or '.join(_OF_COLUMNS)}" if template == "chat" else ""
+    what = f"the rows of {data} are none for --template {template}: their columns are {columns}"
+    return UserError(what, lines[0], f"expected: {_EXPECTED[template]}{other}")
+
+
+def _wanted(template: str | None, rows: Sequence[Mapping[str, Any]], file: str, lines: Sequence[Location]) -> str | None:
+    """The column that TEMPLATE learns, if that is not the likeliest answer of any; else None."""
+    if template not in _OF_COLUMNS:
+        return None
+    chosen = choose(rows, file, lines)
+    if chosen.answer.is_labels is (template == "classify"):
+        return None
+    if template == "classify":
+        return next((column.name for column in chosen.others if column.is_labels), None)
+    texts = [one for one in columns_of(rows) if not (one.unusable() or one.not_learned or one.is_id or one.is_labels)]
+    return min(texts, key=lambda one: sum(map(len, one.texts)) / len(one.texts)).name if len(texts) > 1 else None
 
 
 def _word(text: str) -> str:
@@ -161,22 +212,32 @@ def _layout_of(row: dict[str, Any], where: Location) -> str | None:
     return name if name != "text" or len(row) == 1 else None
 
 
-def _as_laid_out(layout: str) -> _Learned:
-    """What is learned of rows of a known LAYOUT."""
+def _as_laid_out(layout: str, template: str | None) -> _Learned:
+    """What is learned of rows of a known LAYOUT, with the TEMPLATE that was asked for, if any."""
     lines = [f"layout         = {toml(layout)}", "max_new_tokens = 64"]
     if layout == "text":
         return _Learned(lines, [], "full", ["texts, all of which are learned"])
     metrics, told = ["exact_match", "rouge", "eos_rate"], f"rows of layout {layout}, whose answers are learned"
+    if template == "preferences":
+        return _Learned(lines, metrics, "completion", ["pairs of a chosen and a rejected answer, the chosen ones are preferred"])
     if layout == "preference":
         lines.insert(1, "# of pairs, this training learns the chosen answers; to prefer them, see [training] below")
         told = "pairs of a chosen and a rejected answer"
     return _Learned(lines, metrics, "completion", [told])
 
 
-def _as_columns(chosen: Chosen) -> _Learned:
-    """What is learned of rows with plain columns, as CHOSEN."""
+def _as_columns(chosen: Chosen, template: str | None) -> _Learned:
+    """What is learned of rows with plain columns, as CHOSEN, with the TEMPLATE that was asked for, if any."""
     answer, asked = chosen.answer, [column.name for column in chosen.asked]
+    if template == "summarize":  # of several columns, that with the long texts
+        asked = [max(chosen.asked, key=lambda column: sum(map(len, column.texts)) / max(1, len(column.texts))).name]
     prompt = "".join(f"{name}: {{{{ {name} }}}}\n" for name in asked) + f"{answer.name}:"
+    if template == "classify":
+        labels = ", ".join(sorted(set(answer.texts)))
+        # A brace in a label would be one of the template.
+        prompt = f"Classify the text{'' if '{' in labels else f' as one of: {labels}'}.\n{prompt}"
+    elif template == "summarize":
+        prompt = f"Summarize the text.\n{prompt}"
     longest = max(len(text.split()) for text in answer.texts)
     lines = [
         f"prompts        = [{toml(prompt)}]",
@@ -191,6 +252,9 @@ def _as_columns(chosen: Chosen) -> _Learned:
     if chosen.left_out:
         told.append(f"not in the prompt: {', '.join(f'{name}, which {why}' for name, why in chosen.left_out.items())}")
     metrics = ["exact_match", "eos_rate"] if answer.is_labels else ["exact_match", "rouge", "eos_rate"]
+    metrics = {"classify": ["classification", "eos_rate"], "summarize": ["rouge", "copy_rate", "length", "eos_rate"]}.get(
+        template or "", metrics
+    )
     return _Learned(lines, metrics, "completion", told, answer.name)
 
 

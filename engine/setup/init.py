@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from engine.build.driver import dvc_environment
@@ -16,6 +17,8 @@ from engine.core.workspace import CODE_ROOT, workspace_above
 from engine.dvc.config import default_remote
 from engine.dvc.conflicts import ATTRIBUTES, install_driver
 from engine.identity.environment import LOCK, REQUIREMENTS
+from engine.setup.samples import TEMPLATES
+from engine.setup.samples import sample as sample_rows
 from engine.setup.versions import first_lock
 
 if TYPE_CHECKING:
@@ -50,12 +53,13 @@ class Made:
     told: tuple[str, ...] = ()
 
 
-def init(folder: Path, ci: str | None = None, data: Path | None = None, answer: str | None = None) -> Made:
+def init(folder: Path, ci: str | None = None, data: Path | None = None, answer: str | None = None, template: str | None = None) -> Made:
     """Make FOLDER a workspace and keep existing files.
 
     DATA: write a spec for these rows, whose column ANSWER is learned, if given; in a workspace with specs it becomes another one, under
     names of its own. A file from outside is copied into the workspace unless it is large. Raises UserError as `spec_for` does, and if a
     spec learns the same of the same file already.
+    TEMPLATE: write a spec with comments for rows of this sort (see `engine.setup.samples`); without DATA, also a small file of such rows.
     CI: also write the checks of pull requests for `github` or `gitlab`; raises UserError for another name, and if there is such a file.
     """
     if ci is not None:
@@ -64,10 +68,28 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None, answer: 
         if (folder / CI_FILES[ci]).exists():
             hint = f"move it away, or add the commands that `engine init --ci {ci}` writes in an empty folder"
             raise UserError(f"{CI_FILES[ci]} exists already", hint=hint)
+    if template is not None and template not in TEMPLATES:
+        raise UserError(f"--template names no known template: {template}", hint=did_you_mean(template, TEMPLATES))
     if answer is not None and data is None:
         raise UserError("--answer names a column of the rows, but there are none", hint="add --data FILE")
+    if template is not None and data is None:
+        with TemporaryDirectory() as samples:
+            sample = Path(samples, f"{template}.jsonl")
+            sample.write_text(sample_rows(template), "utf-8")
+            # Rows that are there already, such as the user's in place of the sample, are those of the spec.
+            own = folder / "data" / sample.name
+            if own.is_file():
+                return _init(folder, ci, own, None, template)
+            made = _init(folder, ci, sample, None, template)
+            told = f"data/{sample.name} has rows as the spec reads them: put your own in their place"
+            return replace(made, told=(*made.told[:-1], told))  # rather than whence they were copied
+    return _init(folder, ci, data, answer, template)
+
+
+def _init(folder: Path, ci: str | None, data: Path | None, answer: str | None, template: str | None) -> Made:
+    """As `init`; TEMPLATE needs DATA."""
     place = _place(folder, data) if data is not None else None
-    first = _spec_for(folder, data, place, answer) if data is not None and place is not None else None
+    first = _spec_for(folder, data, place, answer, template) if data is not None and place is not None else None
     above = workspace_above(folder)
     if above is not None and not (folder / ".dvc").is_dir():
         raise UserError(f"{folder} is inside the workspace {above}", hint="run engine there, or choose a folder outside of it")
@@ -94,6 +116,11 @@ def init(folder: Path, ci: str | None = None, data: Path | None = None, answer: 
         spec.parent.mkdir(exist_ok=True)
         spec.write_text(text, "utf-8")
         made.append(f"specs/{spec.name}")
+    for name, content in (first.files if first else {}).items():
+        if not (folder / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content, "utf-8")
+            made.append(name)
     if ci is not None:
         checks = folder / CI_FILES[ci]
         checks.parent.mkdir(parents=True, exist_ok=True)
@@ -147,12 +174,12 @@ def _brought(folder: Path, data: Path, place: str) -> list[str]:
     return [f"{data.name} is copied to {place}, so that git has it with the specs"]
 
 
-def _spec_for(folder: Path, data: Path, place: str, answer: str | None) -> "FirstSpec":
+def _spec_for(folder: Path, data: Path, place: str, answer: str | None, template: str | None) -> "FirstSpec":
     """A spec for DATA whose names no other spec of the workspace FOLDER has; raises UserError if one of them learns the same from PLACE."""
     from engine.setup.first_spec import spec_for
 
     if not any(folder.glob("specs/*.toml")):
-        return spec_for(data, place, answer)
+        return spec_for(data, place, answer, template=template)
     taken = set[str]()
     learned = dict[tuple[object, object], str]()
     for file in sorted(folder.glob("specs/**/*.toml")):
@@ -167,7 +194,7 @@ def _spec_for(folder: Path, data: Path, place: str, answer: str | None) -> "Firs
             path = source.get("path") if isinstance(source, dict) else None
             column = teacher.get("column") if isinstance(teacher, dict) else None
             learned.setdefault((str(path), column), file.relative_to(folder).as_posix())
-    found = spec_for(data, place, answer, taken)
+    found = spec_for(data, place, answer, taken, template)
     if (place, found.answer) in learned:
         what = f"{learned[place, found.answer]} learns {found.answer or 'the answers'} from {place} already"
         raise UserError(what, hint="edit it; or name another column as the answer: --answer COLUMN")

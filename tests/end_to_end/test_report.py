@@ -1,18 +1,23 @@
 """The report of a real build, opened in a real browser where there is one."""
 
+import base64
 import csv
 import re
-import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.conftest import Place
+from tests.support.browser import CHROMIUM, Browser, browser
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+IN_BROWSER = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
+AXE = Path(sys.prefix) / "axe/node_modules/axe-core/axe.min.js"
+"""Rules of accessibility, a tool for development (`make axe`)."""
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,8 @@ addEventListener("load", () => {
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
-@pytest.mark.parametrize("width", [1280, 360])
+@IN_BROWSER
+@pytest.mark.parametrize("width", [1280, 768, 360])
 def test_in_a_browser(built: Place, written: Path, tmp_path: Path, width: int):
     """No message in the console, nothing wider than the window, no heading, caption or remark over another; rows are searched; a pointer
     over curves reads their values."""
@@ -88,3 +93,88 @@ def test_in_a_browser(built: Place, written: Path, tmp_path: Path, width: int):
             (loss,) = [float(row["loss"]) for row in csv.DictReader(file) if row["step"] == step and row["loss"]]
         assert float(value) == pytest.approx(loss, rel=1e-3), told
     assert ":CONSOLE" not in done.stderr
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Browser]:
+    with browser(tmp_path / "profile") as found:
+        yield found
+
+
+FOCUSED = """(() => {
+  const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect()
+  const seen = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1
+  return [one.tagName, one.name || one.className || one.textContent.trim(), seen, box.bottom > 0 && box.top < innerHeight]
+})()"""
+
+
+@IN_BROWSER
+def test_everything_is_reached_by_keyboard_in_order_and_the_focus_is_seen(written: Path, reader: Browser):
+    reader.open(written / "report.html")
+    reached = []
+    for _ in range(300):
+        reader.press("Tab", 9)
+        tag, name, seen, inside = reader.evaluate(FOCUSED)
+        if tag == "BODY":
+            break
+        assert seen and inside, (tag, name)
+        reached.append((tag, name))
+    tags = [tag for tag, _ in reached]
+    links = reader.evaluate("[...document.querySelectorAll('nav a')].map(one => one.textContent.trim())")
+    assert [name for tag, name in reached if tag == "A"] == links and tags[: len(links)] == ["A"] * len(links)
+    assert {("INPUT", "search"), ("SELECT", "task"), ("SELECT", "model"), ("BUTTON", "Show all"), ("DIV", "box")} <= {*reached}
+    folds = reader.evaluate("document.querySelectorAll('summary').length")
+    assert tags.count("SUMMARY") == folds > 2, "a fold that is closed hides what is in it, and nothing else"
+    boxes = reader.evaluate("[...document.querySelectorAll('.box')].filter(one => one.checkVisibility()).length")
+    assert reached.count(("DIV", "box")) == boxes
+
+    reader.evaluate("document.querySelector('details.more > summary').focus()")
+    for opened in (True, False):
+        reader.press("Enter", 13, "\r")
+        assert reader.evaluate("document.querySelector('details.more').open") is opened
+    reader.evaluate("document.querySelector('input[type=search]').focus()")
+    reader.call("Input.insertText", text="no such words")
+    assert reader.evaluate("document.querySelector('form.filter output').textContent").startswith("0 of ")
+    assert reader.complaints == []
+
+
+@IN_BROWSER
+def test_the_page_prints_whole(written: Path, reader: Browser):
+    reader.open(written / "report.html", width=718)  # A4 between margins of 1 cm
+    shown = """[...document.querySelectorAll(QUERY)].filter(one => one.checkVisibility({contentVisibilityAuto: true})).length"""
+    folded = "'section details:not(.more) table'"
+    assert reader.evaluate(shown.replace("QUERY", folded)) == 0
+    reader.call("Emulation.setEmulatedMedia", media="print")
+    assert reader.evaluate(shown.replace("QUERY", "'nav, summary, form.filter, .readout, details.more'")) == 0
+    assert reader.evaluate(shown.replace("QUERY", folded)) == reader.evaluate(f"document.querySelectorAll({folded}).length") > 0
+    wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert reader.evaluate(wider) == 0
+    pages = base64.b64decode(reader.call("Page.printToPDF", printBackground=True)["data"])
+    assert pages.startswith(b"%PDF") and pages.count(b"/Type /Page\n") >= 2 and reader.complaints == []
+
+
+@IN_BROWSER
+def test_the_page_is_whole_without_scripts(written: Path, reader: Browser):
+    reader.call("Emulation.setScriptExecutionDisabled", value=True)
+    reader.open(written / "report.html")
+    assert not reader.evaluate("document.querySelector('form.filter').checkVisibility()"), "a search that cannot search is not offered"
+    rows, first = (reader.evaluate(f"document.querySelectorAll('{query} figure.answer').length") for query in ("", "details.more"))
+    assert rows > first > 0
+    for section in ("summary", "answers", "scores", "loss", "cost"):
+        assert reader.evaluate(f"document.querySelector('section > #{section}').checkVisibility()"), section
+    reader.evaluate("document.querySelector('details.more > summary').focus()")
+    reader.press("Enter", 13, "\r")
+    assert reader.evaluate("document.querySelector('details.more figure').checkVisibility()") and reader.complaints == []
+
+
+@IN_BROWSER
+@pytest.mark.skipif(not AXE.exists(), reason="no axe-core in the environment (make axe)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 768, 360])
+def test_axe_finds_nothing_to_object_to(written: Path, reader: Browser, width: int, scheme: str):
+    reader.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    reader.open(written / "report.html", width)
+    reader.evaluate(AXE.read_text("utf-8") + "\n;0")
+    reader.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    found = reader.evaluate("axe.run().then(({violations, passes}) => [violations.map(one => [one.id, one.nodes[0].html]), passes.length])")
+    assert found[0] == [] and found[1] > 15

@@ -1,8 +1,16 @@
 """Plans and tables on narrow terminals and on pipes: nothing is lost, nothing runs over the edge, names stay beside their reasons."""
 
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +23,7 @@ from engine.core.errors import Location
 from engine.plan.cost_memo import Costs
 from engine.plan.decide import Action, Decision, Plan, Reason
 
+ROOT = Path(__file__).parents[3]
 WORDS = st.lists(st.text("ab→·12", min_size=1, max_size=9), min_size=1, max_size=12)
 NOTHING = {"sizes": [], "seconds": None, "memory": None}
 
@@ -159,3 +168,36 @@ def test_what_a_line_of_markdown_holds_makes_no_markup_of_its_own(capsys: pytest
         "- recipe  task  prompts\\[0\\]  Below is ↵ \\#\\#\\# Response: ↵ \\| a \\| \\[b\\](c) &lt;i&gt; \\\\x1b\\[2J\n\n"
         "### \\# t\n\n| a\\|b |\n| --- |\n| x ↵ y |\n"
     )
+
+
+LINE = """
+import subprocess, sys, time
+from engine.cli import render
+
+line = render.StatusLine(lambda: "3 of 9 \\x1b[2J")
+line.stop()
+line.start()
+subprocess.run([sys.executable, "-c", "print('the step says')"])
+time.sleep(0.2)
+line.stop()
+print("afterwards")
+"""
+
+
+@pytest.mark.parametrize(("lines", "terminal"), [(24, "xterm"), (4, "xterm"), (24, "dumb")])
+def test_a_status_line_is_the_last_of_a_terminal_and_gives_it_back(lines: int, terminal: str):
+    shown, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 80, 0, 0))
+    environment = {**os.environ, "TERM": terminal}
+    subprocess.run([sys.executable, "-c", LINE], cwd=ROOT, stdin=inside, stdout=inside, stderr=inside, env=environment, check=True)
+    os.close(inside)
+    text = os.read(shown, 1 << 16).decode()
+    os.close(shown)
+    assert "the step says" in text and "afterwards" in text
+    if lines < 5 or terminal == "dumb":
+        assert "\x1b" not in text
+        return
+    begin, drawn, end = (
+        text.index(sequence) for sequence in ("\x1b[1;23r", "\x1b[24;1H\x1b[2K\x1b[1m3 of 9 \\x1b[2J", "\x1b[r\x1b[24;1H\x1b[2K")
+    )
+    assert begin < drawn < end < text.index("afterwards") and text.count("\x1b7") == text.count("\x1b8")
