@@ -3,7 +3,7 @@
 A remote that fails or does not answer in time is reported once, and everything else is built here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from engine.core.graph import Graph, Step
@@ -42,10 +42,33 @@ class Puller:
             if outputs and self.store.run_record(step.name, outputs[step.provenance].md5) is None:
                 self.remote.pull_run_records(folder_of(step.name, outputs[step.provenance].md5))
         except Unreadable as error:
-            instead = "building here instead" if self.download else "planning without it"
-            hint = f"{instead}; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
-            self.warn(f"DVC's remote cannot be read: {error}; {hint}")
+            self._tell_unreadable(error)
         return False
+
+    def look_ahead(self, steps: Sequence[Step], planner: Planner) -> None:
+        """Ask the remote at once what `bring` will ask for each of STEPS, which are decided: one by one, a thousand take minutes."""
+        keys = []
+        for step in steps:
+            needs, unknown = planner.needs(step)
+            if not unknown and step.name not in self._asked:
+                keys.append((step, dvcfile.run_key(dvcfile.command(step), needs, step.outputs)))
+        if self.remote.failed or not keys:
+            return
+        try:
+            self.remote.look_ahead(runs=[dvcfile.run_folder(key) for _, key in keys])
+            outputs = [(step, run.outputs) for step, key in keys for run in self.store.runs(key) if run]
+            found = [(step, made[step.artifact], made[step.provenance]) for step, made in outputs if set(made) == set(step.outputs)]
+            statements = dict.fromkeys(statement.md5 for _, _, statement in found)
+            listed = [] if self.download else dict.fromkeys(artifact.md5 for _, artifact, _ in found)
+            records = dict.fromkeys(folder_of(step.name, statement.md5) for step, _, statement in found)
+            self.remote.look_ahead(records=records, objects=statements, listed=listed)
+        except Unreadable as error:
+            self._tell_unreadable(error)
+
+    def _tell_unreadable(self, error: Unreadable) -> None:
+        instead = "building here instead" if self.download else "planning without it"
+        hint = f"{instead}; to see why: dvc pull --run-cache ({PATIENCE} sets the timeout)"
+        self.warn(f"DVC's remote cannot be read: {error}; {hint}")
 
     def _run(self, step: Step, needs: Mapping[str, Entry]) -> bool:
         key = dvcfile.run_key(dvcfile.command(step), needs, step.outputs)
@@ -89,8 +112,15 @@ def _told(ran: RunRecord | None, artifact: Entry) -> str:
 def pull_all(project: Project, graph: Graph, puller: Puller) -> int:
     """Pull results for every step of GRAPH that would run and whose inputs are known; returns the number of steps that can be restored."""
     planner = Planner(graph, puller.store, project.identities)
-    count = 0
-    for step in graph:
-        if puller.bring(step, planner, planner.decide(step).action):
-            count += planner.decide(step).action is Action.RESTORE
+    count, undecided = 0, list(graph)
+    while undecided:
+        waiting = {step.name for step in undecided}
+        level = [step for step in undecided if waiting.isdisjoint(step.producers)]
+        actions = [planner.decide(step).action for step in level]
+        puller.look_ahead([step for step, action in zip(level, actions, strict=True) if action is Action.RUN], planner)
+        for step, action in zip(level, actions, strict=True):
+            if puller.bring(step, planner, action):
+                count += planner.decide(step).action is Action.RESTORE
+        puller.remote.forget()
+        undecided = [step for step in undecided if not waiting.isdisjoint(step.producers)]
     return count

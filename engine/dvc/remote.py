@@ -13,8 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +37,8 @@ PATIENCE = "ADAPTERBUILD_REMOTE_TIMEOUT"
 _SECONDS = 30.0
 _BETWEEN_SIGNS = 1.0
 _LONGEST_SIGNATURE = 20_000
+_AT_ONCE = 16
+"""Requests that are answered at once: most of their time is that of the network, or of `ssh-keygen`."""
 
 
 def patience() -> float:
@@ -85,6 +89,8 @@ class Remote:
     """Which object the last `pull` or `has` has missed, such as `files/md5/12/34… is damaged`; empty if none."""
     _permanent: bool = False
     """Whether it failed for good."""
+    _ahead: dict[str, Any] = field(default_factory=dict)
+    """Answers to requests that are still to be made, by the text of the request."""
     _process: "subprocess.Popen[bytes] | None" = None
     _unread: bytes = b""
 
@@ -109,13 +115,36 @@ class Remote:
 
         Where the workspace demands signed runs, others are left where they are, and `refused` says why.
         """
-        answer = self._ask({"folder": folder, "allowed": str(self._allowed) if self._allowed else None})
+        answer = self._ask(self._runs_request(folder))
         self.refused += answer["refused"]
         return bool(answer["found"])
 
     def pull_run_records(self, folder: str) -> bool:
         """As `pull_runs`, for a FOLDER that says when and where runs took place: no result depends on that, and nobody signs it."""
         return bool(self._ask({"folder": folder, "allowed": None})["found"])
+
+    def look_ahead(
+        self, runs: Iterable[str] = (), records: Iterable[str] = (), objects: Iterable[str] = (), listed: Iterable[str] = ()
+    ) -> None:
+        """Ask at once what will be asked one by one: `pull_runs` of each of RUNS, `pull_run_records` of each of RECORDS, and `pull` of each
+        of OBJECTS and `has` of each of LISTED, alone. Raises Unreadable.
+        """
+        requests = [
+            *map(self._runs_request, runs),
+            *({"folder": folder, "allowed": None} for folder in records),
+            *({"objects": [md5]} for md5 in objects),
+            *({"has": [md5]} for md5 in listed),
+        ]
+        if requests:
+            answers = self._ask({"each": requests})
+            self._ahead |= {json.dumps(request): answer for request, answer in zip(requests, answers, strict=True)}
+
+    def forget(self) -> None:
+        """Drop what was asked ahead, and not asked for since: the next answer is a new one."""
+        self._ahead.clear()
+
+    def _runs_request(self, folder: str) -> dict[str, Any]:
+        return {"folder": folder, "allowed": str(self._allowed) if self._allowed else None}
 
     @cached_property
     def _allowed(self) -> Path | None:
@@ -160,6 +189,8 @@ class Remote:
         """The answer to REQUEST."""
         if self.failed:
             raise Unreadable(self.failed, self._permanent)
+        if self._ahead and (asked := json.dumps(request)) in self._ahead:
+            return self._ahead.pop(asked)
         try:
             return self._answer(request)
         except Unreadable as error:
@@ -264,10 +295,12 @@ class _Signs:
 
     stream: Any
     _last: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def say(self, answer: dict[str, Any]) -> None:
-        self.stream.write(json.dumps(answer) + "\n")
-        self.stream.flush()
+        with self._lock:
+            self.stream.write(json.dumps(answer) + "\n")
+            self.stream.flush()
 
     def arriving(self) -> None:
         if (now := time.monotonic()) - self._last > _BETWEEN_SIGNS:
@@ -307,6 +340,12 @@ class _Asking:
             raise FileNotFoundError(f"folder not found: {self._runs.path}")
         # Other processes write too; some file systems remember what they have listed.
         self._runs.fs.fs.invalidate_cache()
+        if "each" in request:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                return list(pool.map(self._answer, request["each"]))
+        return self._answer(request)
+
+    def _answer(self, request: dict[str, Any]) -> Any:
         match request:
             case {"folder": folder, "allowed": allowed}:
                 return self._folder(folder, Path(allowed) if allowed else None)

@@ -109,3 +109,31 @@ def test_only_runs_that_an_allowed_key_has_signed_leave_the_remote(tmp_path: Pat
         assert "by alice" in pulled(old, moved, ours, of=dvcfile.run_path(old))
         assert pulled(old, moved, ours, of=moved) == "it was edited after it was signed"
         assert not pulled(right, signer=ours)
+
+
+def test_what_is_asked_ahead_is_asked_once_and_answered_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    there = tmp_path / "store"
+    runs = [Record("step", {"data": Entry(f"{number:032}")}, {"made": Entry(32 * "b")}) for number in range(40)]
+    folders = [str(Path(dvcfile.run_path(run)).parent) for run in runs]
+    for run in runs[:30]:
+        (there / dvcfile.run_path(run)).parent.mkdir(parents=True)
+        (there / dvcfile.run_path(run)).write_text(dvcfile.run_text(run))
+    md5s = [kept(there, f"object {number}".encode()) for number in range(30)] + [32 * "0"]
+    (there / dvcfile.object_path(md5s[1])).write_bytes(b"damaged")
+    found = []
+    for ahead in (False, True):
+        ws = tmp_path / str(ahead)
+        (ws / ".dvc/tmp").mkdir(parents=True)
+        (ws / ".dvc/config").write_text(StoreAddress(str(there)).config())
+        with Remote(ws) as remote:
+            if ahead:
+                remote.look_ahead(runs=folders, objects=md5s, listed=md5s)
+                monkeypatch.setattr(remote, "_answer", None)
+            answers = [remote.pull_runs(folder) for folder in folders]
+            answers += [(asks([md5]), remote.lacking) for md5 in md5s for asks in (remote.pull, remote.has)]
+        found.append((answers, sorted(path.relative_to(ws) for path in (ws / ".dvc/cache").rglob("*") if path.is_file())))
+    assert found[0] == found[1]
+    (answers, files), _ = found
+    assert answers.count(True) == 30 and len(files) == 30 + 29
+    assert (False, f"{dvcfile.object_path(md5s[1])} is damaged") in answers
+    assert answers[-1] == (False, f"{dvcfile.object_path(md5s[-1])} is missing")
