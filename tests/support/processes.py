@@ -59,8 +59,7 @@ class Processes:
         self.environment = os.environ | settings.get("environment", {})
         self.first = settings.get("first", [])  # words before the command of the first attempt at each job
         self.room, self.refused = settings.get("room"), settings.get("refused")
-        if not settings.get("explains", False):
-            self.explain = None
+        self.explains = settings.get("explains", False)
         (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
 
     def refusal(self, needs):
@@ -93,7 +92,7 @@ class Processes:
     def explain(self, number):
         code = ENDED.get(int(number))
         log = next(each["label"] for each in submissions(self.folder) if str(each["pid"]) == number)
-        return None if code is None else JobEnd(f"exit code {code}", code, (self.folder / f"{log}.log").read_text())
+        return None if code is None or not self.explains else JobEnd(f"exit code {code}", code, (self.folder / f"{log}.log").read_text())
 
     def close(self):
         pass
