@@ -90,6 +90,14 @@ class Explains(Protocol):
 
 
 @runtime_checkable
+class EndsWithBuild(Protocol):
+    """What a cluster may be besides: one whose jobs end with the process that has submitted them."""
+
+    ends_with_build: bool
+    """True."""
+
+
+@runtime_checkable
 class Allocations(Protocol):
     """What a cluster may have besides: jobs on several nodes at once."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine.build.executors.base import Finished
-from engine.build.executors.cluster import Allocations, Arrays, Cluster, Explains, Full, JobEnd, Needs, Unreachable
+from engine.build.executors.cluster import Allocations, Arrays, Cluster, EndsWithBuild, Explains, Full, JobEnd, Needs, Unreachable
 from engine.build.settings import ExecutorSettings
 from engine.core.errors import Problem, UserError
 from engine.core.graph import ARTIFACTS, Graph, Step
@@ -406,7 +406,7 @@ class Distributed:
     def stop(self, asked: bool = True) -> list[Finished]:
         """Cancel all jobs, unless the build is to be detached from them, or an error ends it; checkpoints stay in the store."""
         if self._running and not self.detaches:
-            if asked:
+            if asked or isinstance(self.cluster, EndsWithBuild):
                 self._cancel(self._running)
             else:
                 names = ", ".join(each.step.name for each in self._running)

@@ -21,6 +21,7 @@ class Ray:
 
     address: str
     name: str = "ray"
+    ends_with_build: bool = True
     _tasks: dict[str, Any] = field(default_factory=dict)
     """Tasks that were submitted here, by id."""
     _begun: bool = False

@@ -161,6 +161,14 @@ def test_an_error_that_ends_the_build_leaves_its_jobs_and_an_interruption_cancel
     assert bench.said == ["left in the cluster: split-a; the same command takes them up"]
 
 
+def test_jobs_that_end_with_the_build_are_cancelled_whatever_ends_it(bench: Bench):
+    vars(bench.cluster)["ends_with_build"] = True
+    bench.gather("split-a")
+    bench.executor.launch()
+    bench.executor.stop(asked=False)
+    assert len(bench.cluster.cancelled) == 1 and not bench.said
+
+
 def test_a_scheduler_that_stays_away_ends_the_build_and_fails_no_step(bench: Bench):
     bench.cluster.away, bench.store.patience = True, 0.01
     bench.gather("split-a")

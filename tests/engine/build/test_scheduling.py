@@ -177,3 +177,16 @@ def test_an_interrupted_training_is_not_said_to_be_lost(capsys):
     view.ended(Finished(toys.step("train-x"), 130, 1.0))
     said = " ".join(capsys.readouterr().err.split())
     assert "stopped train-x not finished; a training resumes from its last checkpoint" in said and view.done == 0
+
+
+def test_the_view_says_where_a_step_ran_and_why_it_failed_without_a_log(capsys):
+    step = toys.step("train-x")
+    view = View(2, live=False, said=lambda name, since: "running on n2")
+    view.started(step)
+    assert view.rows()[1] == "  train-x  1 s  running on n2"
+    view.ended(Finished(step, 0, 5.0, elsewhere="n2"))
+    view.ended(Finished(step, 1, 5.0, elsewhere="n2"))
+    view.ended(Finished(step, 1, 0.0, why="slurm refuses the job: invalid account"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "done train-x 5 s on n2 · 1 of 2 failed train-x exit status 1 on n2" in said
+    assert said.endswith("failed train-x slurm refuses the job: invalid account")
