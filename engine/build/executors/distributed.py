@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -260,7 +259,9 @@ class Distributed:
         texts = self.store.texts([ended_path(job.key, found.attempt)])
         end = ended("".join(texts.values()))
         if end is None or end.status == PREEMPTED:
-            # A scheduler that requeues what it has preempted would run a job that is submitted anew twice.
+            # A scheduler that requeues what it has preempted would run a job that is submitted anew twice. Its old end is not its end.
+            if known and end:
+                self.store.remove(texts)
             return found if known else None
         # A failure is tried anew; a success only has to be fetched.
         return found if end.status == 0 else None
@@ -351,6 +352,11 @@ class Distributed:
                 running.end = self._patiently(lambda: cluster.explain(running.submitted.id))
         end = running.end
         if end is not None and (hint := _hopeless(end)):
+            # It may have ended between the look into the store and that at the scheduler.
+            path = ended_path(running.job.key, running.submitted.attempt)
+            if said := ended("".join(self.store.texts([path]).values())):
+                self.store.remove([path])
+                return self._finished(running, said)
             return self._lost(running, f"its job could not begin: {_told(end)} ({hint})", lost=False)
         if now - running.gone <= self.lost_after:
             return None
@@ -442,7 +448,9 @@ def _hopeless(end: JobEnd) -> str | None:
     """What to do about a job that would end so on every node; None if another one may do better."""
     if end.status in _CANNOT_START:
         return "set command in [tool.adapterbuild.executor] to the program as the nodes find it, with its whole path"
-    if re.search(rf"\b({'|'.join(_CANNOT_IMPORT)})\b", end.said):
+    # Python ends with it; what a step has logged on its way, or before it succeeded, says nothing.
+    last = end.said.strip().rpartition("\n")[2]
+    if end.status != 0 and last.startswith(_CANNOT_IMPORT):
         return "install adapterbuild, in this version, in the environment in which the nodes start it"
     return None
 

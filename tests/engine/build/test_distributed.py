@@ -225,6 +225,19 @@ def test_a_job_that_cannot_begin_fails_at_once_and_says_what_to_do(bench: Bench)
     assert len(bench.cluster.submitted) == 1 and not first.lost
 
 
+@pytest.mark.parametrize("status", [0, None])
+def test_an_import_error_on_the_way_says_nothing_of_how_a_job_ended(bench: Bench, status: int | None):
+    bench.executor.lost_after = 600.0
+    bench.cluster.ends = {"ab-split-a": JobEnd("ended", status, "warning: ImportError: no flash_attn\nModuleNotFoundError: x\ndone\n")}
+    bench.gather("split-a")
+    bench.executor.launch()
+    bench.cluster.known.clear()
+    assert bench.executor._ended() == [] and bench.executor._running
+    bench.end(3)
+    (finished,) = bench.executor._ended()
+    assert finished.status == 3
+
+
 def test_a_job_that_is_gone_is_told_with_what_the_scheduler_knows(bench: Bench):
     said = "error: the store /s is not a folder on n2\n  hint: mount it there\n"
     bench.cluster.ends = {"ab-split-a": JobEnd("exit code 1 on n2", 1, said), "ab-split-b": JobEnd("OUT_OF_MEMORY")}
@@ -251,6 +264,9 @@ def test_a_build_takes_up_what_the_scheduler_has_requeued(bench: Bench, status: 
         bench.end(status)
     bench.cluster.known = {running.submitted.id: "queued"} if known else {}
     assert (bench.executor._earlier(running.job) == running.submitted) == taken
+    if status == 75 and known:
+        bench.executor._running = [running]
+        assert bench.executor._ended() == [] and len(bench.cluster.submitted) == 1, "its old end is not its end"
 
 
 def test_what_jobs_do_is_told_by_step(bench: Bench):
