@@ -1,5 +1,6 @@
 """Ray: each step is a task with resources on a cluster that exists (https://docs.ray.io/en/latest/ray-core/tasks.html)."""
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -127,7 +128,10 @@ def _run(command: list[str]) -> tuple[int, str]:
             status = process.wait()
         except BaseException:
             process.terminate()
-            process.wait()
+            # Ray may interrupt more than once, and the command needs its time to save its state.
+            while process.poll() is None:
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
             raise
         output.seek(max(0, output.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
         return status, output.read().decode(errors="replace")
