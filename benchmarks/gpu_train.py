@@ -167,8 +167,11 @@ def ours(case: Case, folder: Path) -> list[float]:
     return [point.loss for point in work(case.parameters, case.job, Matter(model, rows, {}, began), Share(), default_device()).curve]
 
 
-def trl(case: Case, folder: Path) -> list[float]:
-    """The losses of TRL's SFTTrainer, with what its documentation recommends for speed and memory."""
+def trl(case: Case, folder: Path, dataset: Any = None, **settings: Any) -> list[float]:
+    """The losses of TRL's SFTTrainer, with what its documentation recommends for speed and memory; SETTINGS are further ones of it.
+
+    DATASET: its rows, in place of the case's own.
+    """
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
@@ -176,8 +179,9 @@ def trl(case: Case, folder: Path) -> list[float]:
     more = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}, "shuffle_dataset": False}
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(10)}, "w2"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1")
-    config = SFTConfig(**_arguments(case, folder), **more)
-    return _losses(_in_order(SFTTrainer)(case.prepared(), config, train_dataset=_dataset(case), processing_class=tokenizer))
+    config = SFTConfig(**_arguments(case, folder), **more, **settings)
+    rows = _dataset(case) if dataset is None else dataset
+    return _losses(_in_order(SFTTrainer)(case.prepared(), config, train_dataset=rows, processing_class=tokenizer))
 
 
 def trainer(case: Case, folder: Path) -> list[float]:
@@ -202,6 +206,7 @@ def _arguments(case: Case, folder: Path) -> dict[str, Any]:
         "gradient_accumulation_steps": p.global_batch.rows // p.micro_batch,
         "num_train_epochs": 1,
         "learning_rate": p.learning_rate,
+        "weight_decay": p.weight_decay,
         "lr_scheduler_type": "constant",
         "optim": "adamw_torch_fused",
         "max_grad_norm": p.max_grad_norm,
@@ -244,9 +249,6 @@ def _dataset(case: Case) -> Any:
 
 
 def _losses(trainer: Any) -> list[float]:
-    import torch
-
-    torch.set_num_threads(1)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -268,6 +270,8 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
     from stages.train.memory.peak import peak_memory, release
 
     loops: dict[str, Callable[[Case, Path], list[float]]] = {"ours": ours, "trl": trl, "trainer": trainer}
+    if case.parameters.threads:
+        torch.set_num_threads(case.parameters.threads)
     release()
     before, watch = reset_peak(), Watch()
     with watch.watching(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
