@@ -111,6 +111,17 @@ objective = "dpo"
 steps = 2
 global_batch = { rows = 4 }
 """
+DISTILLED = """extends = ["parts/common.toml"]
+[experiment]
+name = "distilled"
+[model]
+experiment = "base"
+[training]
+method = { kind = "lora", r = 2 }
+objective = { kind = "distill", teacher = "base", top_k = 8 }
+steps = 2
+global_batch = { rows = 8 }
+"""
 EXPORT = '[export]\nrows = 1\nformats = [{ kind = "merged", dtype = "float32" }]\n'
 MORE = '[merge]\n[benchmarks]\ntasks = ["which_word"]\nfolder = "own"\n'
 TASK = """
@@ -151,6 +162,7 @@ def built(root: Path, threads: int, options: tuple[str, ...], environment: dict[
         "specs/tuned.toml": TUNED.replace("METHOD", "lora"),
         "specs/merged.toml": MERGED + EXPORT + MORE,
         "specs/preferred.toml": PREFERRED,
+        "specs/distilled.toml": DISTILLED,
         "specs/unpacked.toml": UNPACKED,
     }
     for name, text in reversed(files.items()) if backwards else files.items():
