@@ -125,6 +125,8 @@ class Case:
     config: Any
     parameters: Parameters
     job: Job
+    supervised: float = 1.0
+    """Fraction of the rows' tokens that are supervised."""
 
     @property
     def names(self) -> dict[str, Any]:
@@ -319,7 +321,7 @@ def estimated(case: Case) -> int | None:
     """Bytes that the plan would say this training takes."""
     from engine.estimate.training import Matter, estimate
 
-    found = estimate(case.parameters, Matter(case.config.to_dict(), case.sequence))
+    found = estimate(case.parameters, Matter(case.config.to_dict(), case.sequence, supervised=case.supervised))
     return found.memory.total if found else None
 
 

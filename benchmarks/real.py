@@ -134,6 +134,14 @@ def ours(case: Case, folder: Path) -> list[float]:
     return [point.loss for point in curve]
 
 
+def with_every_logit(case: Case, folder: Path) -> list[float]:
+    """The losses of this project's loop if the output layer is applied to every position, not to those that predict supervised tokens."""
+    from stages.models import projection
+
+    projection.LARGE = sys.maxsize
+    return ours(case, folder)
+
+
 def bare(case: Case, folder: Path) -> list[float]:
     """The losses of a loop of a few lines, which pads batches as this project does and computes the loss as transformers does."""
     import torch
@@ -180,8 +188,8 @@ def trl_in_bins(case: Case, folder: Path) -> list[float]:
 
 
 LOOPS: dict[str, dict[str, Callable[[Case, Path], list[float]]]] = {
-    "padded": {"bare": bare, "trl": gpu_train.trl, "ours": ours},
-    "packed": {"trl": trl_in_bins, "ours": ours},
+    "padded": {"bare": bare, "trl": gpu_train.trl, "every logit": with_every_logit, "ours": ours},
+    "packed": {"trl": trl_in_bins, "every logit": with_every_logit, "ours": ours},
 }
 
 
@@ -208,7 +216,8 @@ def train(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
     config = AutoConfig.from_pretrained(inputs["model"])
     longest = int(np.add.reduceat(rows.lengths(), rows.units()[:-1]).max())
-    case = Real("SmolLM2-135M-Instruct", given["batching"], longest, config, parameters, job_of(inputs, folder / "job"))
+    share = float(rows.supervised().sum() / rows.lengths().sum())
+    case = Real("SmolLM2-135M-Instruct", given["batching"], longest, config, parameters, job_of(inputs, folder / "job"), share)
     (folder / "result").mkdir()
     tokens = int(rows.lengths()[global_batches(rows, given["batch"])[WARM].start :].sum())
     for library in ("peft", "trl") if given["loop"] == "trl" else ("peft",):

@@ -172,6 +172,7 @@ def gradient_difference(folder: Path, model: Path) -> float:
     """The largest distance of a split global batch's gradient from the whole one's, dropout included."""
     import torch
 
+    from stages.models.projection import predictions
     from stages.train.batching import Padded
     from stages.train.loop.batches import Batches
     from stages.train.loop.division import Bound, Share
@@ -189,7 +190,7 @@ def gradient_difference(folder: Path, model: Path) -> float:
         for part in (part for index in range(count) for part in maker.micro_batches(batch, Share(count, index))):
             made = maker.tensors(part)
             keys.of_batch(made.positions, made.offsets, flat=False)
-            token_loss(model_(**made.inputs, use_cache=False), made.labels, supervised).backward()
+            token_loss(*predictions(model_, made.inputs, made.labels), supervised).backward()
         return torch.cat([weight.grad.flatten() for weight in model_.parameters() if weight.requires_grad and weight.grad is not None])
 
     whole = gradient(1, None)

@@ -91,7 +91,7 @@ def test_medians_and_tables():
 @pytest.mark.long
 def test_quick_real_trains_alike_in_every_loop_and_gives_the_answers_of_transformers():
     found = quick("real")
-    assert [row["loop"] for row in found["trainings"]] == ["bare", "trl", "ours", "trl", "ours"]
+    assert [row["loop"] for row in found["trainings"]] == ["bare", "trl", "every logit", "ours", "trl", "every logit", "ours"]
     assert len({row["threads"] for row in found["trainings"]}) == 1, "every loop has the same threads"
     assert all(row["losses_apart"] < 1e-4 and row["speed"] > 0 for row in found["ratios"])
     assert [(row["model"], row["equal_answers"], row["rows"]) for row in found["answers"]] == [("base", 3, 3), ("adapter", 3, 3)]

@@ -11,10 +11,9 @@ fragmentation of the allocator.
 from dataclasses import dataclass
 from math import ceil
 
-from engine.estimate.models import Model, Stack
+from engine.estimate.models import FLOAT32, Model, Stack
+from stages.models.projection import is_large
 
-FLOAT32 = 4
-"""Bytes of a float32 number, the type of all trained weights."""
 _ADAMW = 8.0
 """Bytes of AdamW's two moments per trainable parameter (Loshchilov and Hutter, 2019, arXiv:1711.05101)."""
 _BITS = {(4, True): 4.127, (4, False): 4.5, (8, True): 8.0, (8, False): 8.0}
@@ -81,6 +80,10 @@ class Layout:
     """Whether gradients are accumulated over several micro-batches per optimizer step."""
     supervised: float = 1.0
     """Fraction of tokens that are supervised, i.e. count in the loss."""
+    kept_by_lora: int = 0
+    """Bytes per token that an adapter keeps in addition, over all layers; may be negative (engine.estimate.methods.kept_by_lora)."""
+    compiled: bool = False
+    """Whether the model is compiled, so that every position has logits."""
     distils: bool = False
     """Whether the loss has the divergence from a teacher, too."""
 
@@ -107,14 +110,19 @@ def memory(model: Model, trainable: int, added: int, rows: int, length: int, lay
     TRAINABLE is the number of trained parameters, ADDED the number of adapter parameters in addition to those of MODEL.
     """
     layout = layout or Layout()
+    # ZeRO allocates its communication buffers before the first step.
+    together = layout.accumulates or layout.zero_stage > 0
+    # The output layer's gradient is the first one, and exists while all layers' activations do. Of a matrix that is also the embeddings'
+    # there are three at the end of the backward pass: both gradients and their sum.
+    head = layout.trained * model.head.weights if trainable >= model.parameters else 0
+    stored = activations(model, rows, length, layout, head) + _cast_weights(model, trainable, added, layout)
     return Memory(
         _weights(model, added, layout),
         _gradients(trainable, layout),
         _optimizer(trainable, layout),
-        activations(model, rows, length, layout),
-        # ZeRO allocates its communication buffers before the first step.
-        together=layout.accumulates or layout.zero_stage > 0,
-        layer=_temporary(model, rows * length, length, layout),
+        max(stored, 3 * head) if together and model.tied else stored,
+        together,
+        layer=max(_temporary(model, rows * length, length, layout), 2 * head if model.tied else 0),
     )
 
 
@@ -143,8 +151,8 @@ def _optimizer(trainable: int, layout: Layout) -> int:
     return ceil(each * trainable / (layout.devices if layout.zero_stage >= 1 else 1))
 
 
-def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
-    """Bytes that the forward pass stores for the backward pass, plus the largest temporary memory.
+def activations(model: Model, rows: int, length: int, layout: Layout, head: int = 0) -> int:
+    """Bytes that the forward pass stores for the backward pass, plus the largest temporary memory, or the HEAD's gradient.
 
     The backward pass of the loss comes first, so its logits are freed before a layer is recomputed (gradient checkpointing) or a 4-bit
     matrix is dequantised.
@@ -154,7 +162,11 @@ def activations(model: Model, rows: int, length: int, layout: Layout) -> int:
     kept = 2 * tokens * model.hidden
     for stack in model.stacks:
         kept += stack.layers * (tokens * model.hidden if layout.gradient_checkpointing else _layer(stack, tokens, length))
-    return layout.activation * kept + max(_loss(tokens * model.vocabulary, layout), _temporary(model, tokens, length, layout))
+    if not layout.gradient_checkpointing:
+        kept += tokens * (layout.kept_by_lora + _norms(model, layout)) // layout.activation
+    selected = not layout.compiled and is_large(model.vocabulary, model.hidden)
+    loss = _loss(tokens * model.vocabulary, selected, layout)
+    return layout.activation * kept + max(loss, _temporary(model, tokens, length, layout) + head)
 
 
 def _layer(stack: Stack, tokens: int, length: int) -> int:
@@ -164,21 +176,38 @@ def _layer(stack: Stack, tokens: int, length: int) -> int:
 
 def _temporary(model: Model, tokens: int, length: int, layout: Layout) -> int:
     """Bytes of a recomputed layer and of a dequantised 4-bit matrix."""
-    again = max(_layer(stack, tokens, length) for stack in model.stacks) if layout.gradient_checkpointing else 0
     unpacked = max(layer.weights for layer, _ in model.inside) if layout.quantisation_bits == 4 else 0
-    return layout.activation * (again + unpacked)
+    if not layout.gradient_checkpointing:
+        return layout.activation * unpacked
+    again = max(_layer(stack, tokens, length) for stack in model.stacks)
+    copied = tokens * (layout.kept_by_lora + _norms(model, layout)) // sum(stack.layers for stack in model.stacks)
+    return layout.activation * (again + unpacked) + copied
 
 
-def _loss(logits: int, layout: Layout) -> int:
-    """Peak bytes of the loss over LOGITS logits (stages/train/loop/loss.py), in float32 except for the logits themselves.
+def _norms(model: Model, layout: Layout) -> int:
+    """Bytes per token by which the inputs of norms, which are in float32 at any precision, exceed other activations."""
+    return (FLOAT32 - layout.activation) * model.hidden * model.norms
 
-    The maximum of three phases: the forward pass (logits, a float32 copy of the supervised ones, and their log-probabilities); the
-    backward pass (log-probabilities and two gradients, logits freed); and its end (the gradient of the supervised logits, and that of
-    all logits before and after the selection). With the divergence from a teacher (stages/train/objectives/distill.py), the backward pass
-    holds six tensors of the size of the supervised logits, as measured.
+
+def _cast_weights(model: Model, trainable: int, added: int, layout: Layout) -> int:
+    """Bytes of the copies of trained matrices in the precision of activations, which autocast keeps until the backward pass ends."""
+    if layout.activation >= layout.trained:
+        return 0
+    whole = trainable >= model.parameters
+    return layout.activation * (model.head.weights + sum(count * layer.weights for layer, count in model.inside) if whole else added)
+
+
+def _loss(logits: int, selected: bool, layout: Layout) -> int:
+    """Peak bytes of the loss over LOGITS logits (stages/models/projection.py), in float32 except for the logits themselves.
+
+    The backward pass of the loss holds the log-probabilities of supervised tokens and two gradients; with the divergence from a teacher
+    (stages/train/objectives/distill.py) six tensors of that size, as measured. Unless the output layer is applied to SELECTED positions
+    only, there are two more phases: the forward pass (all logits, and the supervised ones, which half precision copies to float32), and
+    the end of the backward pass (the gradient of the supervised logits, and that of all logits before and after the selection).
     """
-    supervised = layout.supervised * FLOAT32
-    return ceil(
-        logits
-        * max(layout.activation + 2 * supervised, (6 if layout.distils else 3) * supervised, layout.activation * (2 + layout.supervised))
-    )
+    share, activation = layout.supervised, layout.activation
+    backward = (6 if layout.distils else 3) * share * FLOAT32
+    if selected:
+        return ceil(logits * backward)
+    copied = activation * share + (FLOAT32 * share if activation < FLOAT32 else 0)
+    return ceil(logits * max(activation + copied, backward, activation * (2 + share)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.core.part import Part
-from engine.estimate.models import Linear, Model, Stack
+from engine.estimate.models import FLOAT32, Linear, Model, Stack
 from stages.train.methods import Full, Ia3, Lora, PrefixTuning, PromptTuning, Qlora
 
 
@@ -90,6 +90,45 @@ def _factors(model: Model, method: Ia3) -> int | None:
     # peft scales the inputs of a layer that is in both lists.
     scaled = [(layer, count, any(_ends(layer.name, name) for name in inputs)) for layer, count in targets(model, (*outputs, *inputs))]
     return sum(count * (layer.inputs if at_inputs else layer.outputs) for layer, count, at_inputs in scaled) or None
+
+
+_SHARED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q", "k", "v"), ("wi_0", "wi_1"))
+"""Linear layers, by the ends of their names, that read the same input."""
+_AFTER_ATTENTION = ("o_proj", "o", "self_attention.dense", "attention.dense", "attn.c_proj")
+"""Linear layers whose input attention keeps in any case."""
+
+
+_RMS_NORMS = ("llama", "mistral", "qwen2", "qwen3", "t5")
+"""Architectures whose norms keep their output for the gradient of their weights."""
+
+
+def kept_by_lora(model: Model, method: Part, dropout: float, activation: int) -> int:
+    """Bytes per token, over all layers, that LoRA keeps beyond activations of ACTIVATION bytes; negative if it keeps less.
+
+    A frozen layer without an update keeps no input, and a frozen RMS norm no output. In half precision peft gives each adapted layer a
+    float32 copy of its input, of which the multiplication keeps one in half precision; with DROPOUT, each has a mask in float32 and an
+    input of its own. 0 for other methods.
+    """
+    if not isinstance(method, Lora | Qlora):
+        return 0
+    separate = dropout > 0 or activation < FLOAT32
+    masks = 0
+    elements = -model.hidden * model.norms if model.model_type in _RMS_NORMS else 0
+    for stack in model.stacks:
+        groups: dict[str, list[tuple[Linear, int]]] = {}
+        for layer in stack.block:
+            count = stack.layers if method.target_modules == "all-linear" else _count(stack, layer, method.target_modules)
+            place, _, end = layer.name.rpartition(".")
+            shared = next((names[0] for names in _SHARED if end in names), end)
+            groups.setdefault(f"{place}.{shared}", []).append((layer, count))
+        for group in groups.values():
+            kept = (sum if separate else max)(count * layer.inputs for layer, count in group)
+            first = stack.layers * group[0][0].inputs
+            if any(_ends(group[0][0].name, name) for name in _AFTER_ATTENTION):
+                kept = kept + first if separate else first
+            elements += kept - first
+            masks += sum(count * layer.inputs for layer, count in group) if dropout else 0
+    return activation * elements + FLOAT32 * masks
 
 
 def lora_parameters(layer: Linear, r: int) -> int:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+FLOAT32 = 4
+"""Bytes of a float32 number, the type of all trained weights."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -66,6 +69,8 @@ class Model:
     """Parameters outside linear layers: embeddings, learned positions, norms."""
     norm_biases: int = 0
     """Those of them that are biases of norms."""
+    norms: int = 0
+    """Number of norms over the hidden size."""
     model_type: str = ""
     """transformers' name of the architecture."""
 
@@ -141,7 +146,8 @@ class _Sizes:
         head = Linear("lm_head", self.hidden, self.vocabulary)
         biases = norms * self.hidden if biased else 0
         other = self.vocabulary * self.hidden + norms * self.hidden + biases + extra
-        return Model(self.vocabulary, self.hidden, self.heads, kv_width or self.hidden, (stack,), head, embedding, self.tied, other, biases)
+        width = kv_width or self.hidden
+        return Model(self.vocabulary, self.hidden, self.heads, width, (stack,), head, embedding, self.tied, other, biases, norms)
 
 
 def _bloom(config: Mapping[str, Any]) -> Model:

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.core.part import Part
 from engine.estimate.memory import FLOAT32, Layout, Memory, memory
-from engine.estimate.methods import counts
+from engine.estimate.methods import counts, kept_by_lora
 from engine.estimate.models import Model, model_of
 from stages.train import Parameters
 from stages.train.methods import Qlora
@@ -63,7 +63,9 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
     share = _share(parameters, matter.length)
     rows = min(parameters.micro_batch or share, share)
     length = matter.length + parameters.method.virtual_tokens
-    layout = replace(layout_of(parameters), accumulates=rows < share, supervised=matter.supervised)
+    layout = layout_of(parameters)
+    more = kept_by_lora(model, parameters.method, parameters.method.dropout, layout.activation)
+    layout = replace(layout, accumulates=rows < share, supervised=matter.supervised, kept_by_lora=more)
     needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout)
     makes_adapter = parameters.method.makes_adapter
     return Estimate(model.parameters + counted.added, counted.trained, needed, FLOAT32 * counted.saved, rows, makes_adapter, matter)
@@ -93,6 +95,7 @@ def layout_of(parameters: Parameters) -> Layout:
         devices=parameters.devices * parameters.nodes,
         offload_optimizer=parameters.zero.offload_optimizer is not None,
         offload_parameters=parameters.zero.offload_parameters is not None,
+        compiled=parameters.torch_compile,
         distils=isinstance(parameters.objective, Distill),
     )
 

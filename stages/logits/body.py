@@ -14,6 +14,7 @@ from engine.core.errors import Location, UserError
 from stages.logits import Parameters
 from stages.models.folders import prepare_process
 from stages.models.forward import batches, open_for_inference, tensors
+from stages.models.projection import predictions
 from stages.models.weights import token_digest, weights_digest
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
@@ -119,9 +120,8 @@ def _top_logps(parameters: Parameters, model: Any, size: int, tokens: Tokens, ro
     with torch.inference_mode(), torch.autocast(model.device.type, half) if half else nullcontext():
         for batch in batches(tokens.lengths[rows.start : rows.stop], model.config.get_text_config().vocab_size):
             inputs, labels, _ = tensors(tokens, [rows[row] for row in batch])
-            logits = model(**{key: value.to(model.device) for key, value in inputs.items()}, use_cache=False).logits
-            # Prompt tuning's virtual tokens precede the row.
-            logits = logits[:, -labels.shape[1] :][:, :-1][(labels[:, 1:] >= 0).to(model.device)].float()
+            given = {key: value.to(model.device) for key, value in inputs.items()}
+            logits, _ = predictions(model, given, labels.to(model.device))
             if logits.shape[1] < size:
                 what = f"the vocabulary has {size:,} tokens, but the teacher has {logits.shape[1]:,} logits"
                 raise UserError(what, hint="its tokenizer belongs to another model")

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from engine.core.errors import UserError
 from stages.models.folders import prepare_process
 from stages.models.forward import batches, open_for_inference, tensors
+from stages.models.projection import predictions
 from stages.models.weights import token_digest, weights_digest
 from stages.process.job import Job, Metrics
 from stages.process.progress import Progress, progress
@@ -63,8 +64,9 @@ def _logps(parameters: Parameters, model: Any, tokens: Tokens, name: str) -> Arr
     with bar, torch.inference_mode(), torch.autocast(model.device.type, half) if half else nullcontext():
         for rows in batches(tokens.lengths, model.config.get_text_config().vocab_size):
             inputs, labels, counts = tensors(tokens, rows)
-            logits = model(**{key: value.to(model.device) for key, value in inputs.items()}, use_cache=False).logits
-            found[rows] = answer_logps(logits, labels.to(model.device), counts).cpu().numpy()
+            given = {key: value.to(model.device) for key, value in inputs.items()}
+            logits, targets = predictions(model, given, labels.to(model.device))
+            found[rows] = answer_logps(logits, targets, counts).cpu().numpy()
             bar.update(len(rows))
     return found
 

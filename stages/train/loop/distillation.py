@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from stages.process.job import Job
 from stages.tokens.files import Tokens
 from stages.tokens.top_logps import TopLogpFiles
 from stages.train.loop.data import Rows
-from stages.train.loop.loss import supervised_logits
 from stages.train.objectives.distill import MEASURES, Distill, Taught
 
 
@@ -48,12 +46,12 @@ class Distillation:
         """The names of what is measured."""
         return MEASURES
 
-    def part(self, outputs: Any, labels: torch.Tensor, positions: Sequence[int], tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def part(self, logits: torch.Tensor, targets: torch.Tensor, positions: Sequence[int], tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The parts of the loss (with its graph) and of the objective's measures, float32, of the rows at POSITIONS.
 
-        They sum to those of a global batch with this number of supervised TOKENS.
+        They sum to those of a global batch with this number of supervised TOKENS. LOGITS [tokens, vocabulary] are those that predict the
+        supervised tokens of these rows, TARGETS.
         """
-        logits, targets = supervised_logits(outputs, labels)
         return self.objective.loss_of(logits, targets, self._taught(positions, logits.device), tokens)
 
     def _taught(self, positions: Sequence[int], device: torch.device) -> Taught:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from stages.models.answers import answer_logps
+from stages.models.projection import predictions
 from stages.tokens.files import Array
 from stages.train.batching.padded import Padded
 from stages.train.distributed.processes import Processes
@@ -40,8 +41,8 @@ class Divergence:
         with torch.no_grad(), autocast():
             for part in self._batches.micro_batches(positions, processes.share, Bound(min(micro_rows or _ROWS, _ROWS))):
                 batch = self._batches.tensors(part).to(next(processes.model.parameters()).device)
-                outputs = processes.forward({**batch.inputs, "use_cache": False})
-                logps = answer_logps(outputs.logits, batch.labels, self._counts[part].tolist())
+                logits, targets = predictions(processes.model, batch.inputs, batch.labels, processes.forward)
+                logps = answer_logps(logits, targets, self._counts[part].tolist())
                 total += float(logps.double().sum()) - float(self._reference[part].sum())
         (total,) = processes.sums([total])
         return max(total / len(positions), 0.0)

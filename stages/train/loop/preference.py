@@ -1,7 +1,6 @@
 """The loss of an objective on pairs or on judged answers, and what is measured of them, independent of the division of a global batch."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +33,15 @@ class Preference:
         number = int(chosen.sum())
         return Totals(number, len(positions) - number, int(counts[chosen].sum()), kl)
 
-    def part(self, outputs: Any, labels: torch.Tensor, positions: Sequence[int], totals: Totals) -> tuple[torch.Tensor, torch.Tensor]:
-        """The parts of the loss (with its graph) and of what is measured, float32, of the rows at POSITIONS; they sum to the batch's."""
-        counts, device = self._counts[list(positions)], labels.device
-        logps = answer_logps(outputs.logits, labels, counts.tolist())
+    def part(
+        self, logits: torch.Tensor, targets: torch.Tensor, positions: Sequence[int], totals: Totals
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The parts of the loss (with its graph) and of what is measured, float32, of the rows at POSITIONS; they sum to the batch's.
+
+        LOGITS [tokens, vocabulary] are those that predict the supervised tokens of these rows, TARGETS.
+        """
+        counts, device = self._counts[list(positions)], targets.device
+        logps = answer_logps(logits, targets, counts.tolist())
         reference = torch.from_numpy(self._reference[list(positions)]).to(device)
         tokens = torch.from_numpy(counts.astype(np.float32)).to(device)
         better, worse = (torch.from_numpy(np.flatnonzero(self._chosen[list(positions)] == side)).to(device) for side in (True, False))

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from engine.core.errors import UserError
+from stages.models.projection import predictions
 from stages.process.job import Preempted
 from stages.train import Parameters
 from stages.train.distributed.processes import Processes
@@ -179,16 +180,16 @@ class Trainer:
         batch = self.maker.tensors(positions).to(next(self.processes.model.parameters()).device)
         self.keys.of_batch(batch.positions, batch.offsets, self.maker.layout.flat)
         with autocast(self.parameters, batch.labels.device.type):
-            outputs = self.processes.forward({**batch.inputs, "use_cache": False})
+            logits, targets = predictions(self.processes.model, batch.inputs, batch.labels, self.processes.forward)
         measured = torch.empty(0, device=batch.labels.device)
         if self.distillation is not None:
-            loss, measured = self.distillation.part(outputs, batch.labels, positions, self.supervised[step])
+            loss, measured = self.distillation.part(logits, targets, positions, self.supervised[step])
         elif self.preference is None or totals is None:
-            loss = token_loss(outputs, batch.labels, self.supervised[step])
+            loss = token_loss(logits, targets, self.supervised[step])
         else:
-            loss, measured = self.preference.part(outputs, batch.labels, positions, totals)
+            loss, measured = self.preference.part(logits, targets, positions, totals)
         # Free the logits, often the largest tensor, to make room for their gradient.
-        del outputs
+        del logits
         self.processes.backward(loss, last)
         return torch.cat([loss.detach()[None], measured])
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from stages.models.projection import predictions
 from stages.train import Validation
 from stages.train.batching.none import Unsorted
 from stages.train.distributed.processes import Processes
-from stages.train.loop.batches import Batches
+from stages.train.loop.batches import Batch, Batches
 from stages.train.loop.checkpoints import Validated
 from stages.train.loop.data import Rows
 from stages.train.loop.distillation import Distillation
@@ -101,8 +102,7 @@ class Validator:
         with torch.no_grad(), self.autocast():
             for positions in maker.micro_batches(range(len(rows)), self.processes.share):
                 batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
-                outputs = self.processes.forward({**batch.inputs, "use_cache": False})
-                loss, measured = distillation.part(outputs, batch.labels, positions, 1)
+                loss, measured = distillation.part(*self._predictions(batch), positions, 1)
                 found += torch.cat([loss[None], measured]).double().cpu()
         return [float(value) for value in found.tolist()]
 
@@ -117,8 +117,7 @@ class Validator:
         with torch.no_grad(), self.autocast():
             for positions in maker.micro_batches(every, self.processes.share):
                 batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
-                outputs = self.processes.forward({**batch.inputs, "use_cache": False})
-                loss, measured = preference.part(outputs, batch.labels, positions, totals)
+                loss, measured = preference.part(*self._predictions(batch), positions, totals)
                 found += torch.cat([loss[None], measured]).double().cpu()
         return [float(value) for value in found.tolist()]
 
@@ -131,4 +130,7 @@ class Validator:
 
     def _part(self, maker: Batches, positions: Sequence[int]) -> float:
         batch = maker.tensors(positions).to(next(self.processes.model.parameters()).device)
-        return float(token_loss(self.processes.forward({**batch.inputs, "use_cache": False}), batch.labels, 1))
+        return float(token_loss(*self._predictions(batch), 1))
+
+    def _predictions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return predictions(self.processes.model, batch.inputs, batch.labels, self.processes.forward)

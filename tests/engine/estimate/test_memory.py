@@ -18,9 +18,11 @@ from engine.estimate.models import Model, model_of
 from engine.estimate.training import Matter, estimate, layout_of
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
 from stages.models.folders import auto_class, count_parameters, save_model
+from stages.models.projection import predictions
 from stages.train import Parameters
 from stages.train.loop.acceleration import open_model, speed_up
-from stages.train.loop.loss import supervised_logits, token_loss
+from stages.train.loop.dropout import install
+from stages.train.loop.loss import token_loss
 from stages.train.loop.precision import autocast
 from stages.train.methods import Full, Lora, PromptTuning, Qlora
 from stages.train.objectives.distill import Distill, Taught
@@ -233,22 +235,22 @@ def test_the_estimate_counts_what_the_real_model_has():
     assert count_parameters(model) == P
 
 
-def loss_of(parameters: Parameters, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+def loss_of(parameters: Parameters, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The loss of a batch, with a teacher that predicts the same tokens everywhere."""
-    tokens = int((labels[:, 1:] >= 0).sum())
+    tokens = len(targets)
     if not isinstance(parameters.objective, Distill):
-        return token_loss(outputs, labels, tokens)
+        return token_loss(logits, targets, tokens)
     k = parameters.objective.top_k
     taught = Taught(torch.arange(k).repeat(tokens, 1), torch.full((tokens, k), -3.0), torch.full((tokens,), -1.0))
-    return parameters.objective.loss_of(*supervised_logits(outputs, labels), taught, tokens)[0]
+    return parameters.objective.loss_of(logits, targets, taught, tokens)[0]
 
 
 def step_of(model: Any, made: Any, parameters: Parameters, ids: torch.Tensor, labels: torch.Tensor) -> None:
     """One optimizer step of one micro-batch, as the training loop takes it."""
     with autocast(parameters, "cpu"):
-        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    loss = loss_of(parameters, outputs, labels)
-    del outputs
+        logits, targets = predictions(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
+    loss = loss_of(parameters, logits, targets)
+    del logits
     loss.backward()
     made.step()
     made.zero_grad()
@@ -261,16 +263,30 @@ PEAKS = {
     "lora": {"method": Lora(r=8)},
     "lora, checkpointed": {"method": Lora(r=8), "gradient_checkpointing": True},
     "lora, bfloat16": {"method": Lora(r=8), "precision": "bfloat16"},
+    "lora, bfloat16, checkpointed": {"method": Lora(r=8), "precision": "bfloat16", "gradient_checkpointing": True},
+    "lora, dropout": {"method": Lora(r=8, lora_dropout=0.1)},
+    "lora of two layers": {"method": Lora(r=8, target_modules=("q_proj", "v_proj"))},
+    "lora of two layers, dropout": {"method": Lora(r=8, lora_dropout=0.1, target_modules=("q_proj", "v_proj"))},
+    "lora, dropout, bfloat16": {"method": Lora(r=8, lora_dropout=0.1), "precision": "bfloat16"},
+    "full, bfloat16": {"method": Full(), "precision": "bfloat16"},
     "qlora": {"method": Qlora(r=8)},
     "lora, distilled": {"method": Lora(r=8), "objective": Distill(teacher="large", top_k=8)},
 }
 
 
-@pytest.mark.parametrize("name", PEAKS)
-@pytest.mark.parametrize(("vocabulary", "learnt"), [(1000, 0.5), (4000, 1.0)])
-def test_the_peak_of_real_steps_is_the_estimate_by_the_byte(tmp_path, name, learnt, vocabulary):
-    """What a GPU's allocator would count; with a small vocabulary the layers decide, with a large one the loss."""
-    architecture, rows, length = Llama(hidden_size=128, layers=6, heads=4), 4, 64
+LARGE_FAMILIES = (Falcon, Bloom, Gpt2, GptNeox, Qwen2)
+CASES = [(name, Llama, *loss) for name in PEAKS for loss in ((1000, 0.5), (4000, 1.0), (40000, 0.25))]
+CASES += [
+    (name, family, 1000, 0.5)
+    for name in ("lora", "lora, bfloat16", "lora, dropout", "lora, dropout, bfloat16", "full, bfloat16")
+    for family in LARGE_FAMILIES
+]
+
+
+@pytest.mark.parametrize(("name", "family", "vocabulary", "learnt"), CASES)
+def test_the_peak_of_real_steps_is_the_estimate_by_the_byte(tmp_path, name, family, vocabulary, learnt):
+    """What a GPU's allocator would count; the layers decide, or the loss, or the gradients of a large vocabulary."""
+    architecture, rows, length = family(hidden_size=128, layers=6, heads=4), 4, 64
     torch.manual_seed(0)
     save_model(AutoModelForCausalLM.from_config(architecture.config(vocabulary, 0, 1), dtype=torch.float32), tmp_path)
     parameters = Parameters(**PEAKS[name], micro_batch=rows, global_batch={"rows": rows})
@@ -278,10 +294,10 @@ def test_the_peak_of_real_steps_is_the_estimate_by_the_byte(tmp_path, name, lear
     labels = ids.masked_fill(torch.arange(length) >= learnt * length, -100)
     with Peak() as tensors:
         model = speed_up(parameters.method.prepare(open_model(parameters, tmp_path)), parameters).train()
+        install(model, 0).of_batch(torch.arange(rows)[:, None].expand(rows, length), torch.arange(length).expand(rows, length), flat=False)
         made = parameters.optimizer.make(model.named_parameters(), 1e-3, (0.9, 0.999), 0.1)
         step_of(model, made, parameters, ids, labels)
         tensors.forget()
         step_of(model, made, parameters, ids, labels)
     found = estimate(parameters, Matter(model.config.to_dict(), length, supervised=learnt))
-    # In half precision peft gives each layer that gets an update a copy of its input, and norms keep float32: that is not counted.
-    assert found is not None and found.memory.total == pytest.approx(tensors.peak, rel=0.15 if "bfloat16" in name else 0.1), found.memory
+    assert found is not None and found.memory.total == pytest.approx(tensors.peak, rel=0.1), found.memory

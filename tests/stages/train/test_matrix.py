@@ -9,12 +9,12 @@ import torch
 
 from engine.core.errors import UserError
 from stages.initialize.architectures import Architecture
+from stages.models.projection import predictions
 from stages.tokenize import Labels
 from stages.tokenize.pairs import unfit_for_pairs
 from stages.tokens.files import Tokens
 from stages.train.loop.batches import below
 from stages.train.loop.data import Rows
-from stages.train.loop.loss import supervised_logits
 from stages.train.loop.preference import Preference
 from stages.train.methods import Ia3, Method, PrefixTuning, PromptTuning
 from stages.train.objectives import Objective
@@ -88,17 +88,16 @@ def test_each_objective_learns_with_each_method_and_on_each_causal_family(method
     batch, every = below(range(4), [rows[number] for number in range(4)]), range(4)
     model = prepared(family, METHODS[method])
 
-    def loss_of(objective, outputs):
+    def loss_of(objective, logits, targets):
         if objective is not DISTILL:
             preference = Preference(objective, rows)
-            return preference.part(outputs, batch.labels, every, preference.totals(every, kl=0.1))[0]
-        logits, targets = supervised_logits(outputs, batch.labels)
+            return preference.part(logits, targets, every, preference.totals(every, kl=0.1))[0]
         likely = torch.tensor([0.5, 0.25, 0.125]).log().repeat(len(targets), 1)
         return objective.loss_of(logits, targets, Taught(torch.arange(3).repeat(len(targets), 1), likely, likely[:, 2]), len(targets))[0]
 
     for objective in (*ON_ANSWERS.values(), DISTILL):
         if causal:
-            loss_of(objective, model(**batch.inputs, use_cache=False)).backward()
+            loss_of(objective, *predictions(model, batch.inputs, batch.labels)).backward()
             gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
             assert all(gradient.isfinite().all() for gradient in gradients) and any(gradient.any() for gradient in gradients)
             model.zero_grad()

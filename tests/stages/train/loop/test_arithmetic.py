@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.core.errors import UserError
 from stages.models.folders import load_model
+from stages.models.projection import predictions
 from stages.train import GlobalBatch
 from stages.train.batching import Padded, PaddingFree, Unsorted
 from stages.train.body import run
@@ -46,7 +47,7 @@ def gradient(adapted, layout, batch, count, micro_rows):
         for part in maker.micro_batches(batch, Share(count, index)):
             made = maker.tensors(part)
             keys.of_batch(made.positions, made.offsets, layout.flat)
-            loss = token_loss(model(**made.inputs, use_cache=False), made.labels, supervised)
+            loss = token_loss(*predictions(model, made.inputs, made.labels), supervised)
             loss.backward()
             total += float(loss.detach())
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad]), total

@@ -17,6 +17,7 @@ from stages.logits.body import run as predict
 from stages.mix import Parameters as Mixing
 from stages.mix.body import run as mix
 from stages.models.folders import load_model
+from stages.models.projection import predictions
 from stages.process.job import Preempted
 from stages.tokens.files import Tokens
 from stages.tokens.top_logps import TopLogpFiles, bytes_per_position
@@ -225,7 +226,7 @@ def test_the_parts_of_several_processes_sum_to_the_loss_of_the_batch(tmp_path, m
         for share in shares:
             for positions in maker.micro_batches(range(3), share):
                 batch = maker.tensors(positions)
-                loss, measured = distillation.part(model(**batch.inputs, use_cache=False), batch.labels, positions, supervised)
+                loss, measured = distillation.part(*predictions(model, batch.inputs, batch.labels), positions, supervised)
                 yield torch.cat([loss[None], measured])
 
     (whole,), divided = list(parts(Share())), list(parts(*(Share(4, index) for index in range(4))))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from engine.core.errors import UserError
 from stages.models.folders import load_model
+from stages.models.projection import predictions
 from stages.process.job import Preempted
 from stages.tokens.files import Tokens, TokenWriter
 from stages.train import Checkpoints, GlobalBatch
@@ -236,7 +237,7 @@ def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective, loss_
     model = load_model(llama)
     preference = Preference(objective, rows)
     batch = below(range(6), [rows[number] for number in range(6)])
-    loss, _ = preference.part(model(**batch.inputs, use_cache=False), batch.labels, range(6), preference.totals(range(6)))
+    loss, _ = preference.part(*predictions(model, batch.inputs, batch.labels), range(6), preference.totals(range(6)))
     loss.backward()
     assert float(loss) == pytest.approx(float(expected), abs=1e-5)
     wanted = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}

@@ -15,6 +15,7 @@ from engine.core.errors import UserError
 from stages.mix import Parameters as Mixing
 from stages.mix.body import run as mix
 from stages.models.folders import load_model
+from stages.models.projection import predictions
 from stages.process.job import Preempted
 from stages.tokens.files import Tokens, TokenWriter
 from stages.train import Checkpoints, GlobalBatch
@@ -296,7 +297,7 @@ def test_losses_gradients_and_divergence_are_those_of_trl(tmp_path, llama, loss_
     kl = Divergence(ours.mismatched).estimate(processes, every, 2, torch.no_grad) if ours.mismatched else 0.0
     totals = preference.totals(every, kl)
     batch = below(every, [ours[number] for number in every])
-    loss, _ = preference.part(model(**batch.inputs, use_cache=False), batch.labels, every, totals)
+    loss, _ = preference.part(*predictions(model, batch.inputs, batch.labels), every, totals)
     loss.backward()
     assert totals.kl == pytest.approx(peer._metrics["eval"]["kl"][-1], abs=1e-5)
     assert (totals.kl > 0) is (loss_type == "kto")

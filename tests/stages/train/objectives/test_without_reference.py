@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stages.models.folders import load_model
+from stages.models.projection import predictions
 from stages.tokens.files import Tokens, TokenWriter
 from stages.train import GlobalBatch
 from stages.train.body import run
@@ -111,7 +112,7 @@ def test_losses_and_gradients_are_those_of_trl(tmp_path, llama, objective):
     rows = Rows([Tokens.open(path)], np.zeros(6, np.int16), np.arange(6), np.arange(0, 7, 2))
     model, preference = load_model(llama), Preference(objective, rows)
     given = below(range(6), [rows[number] for number in range(6)])
-    loss, _ = preference.part(model(**given.inputs, use_cache=False), given.labels, range(6), preference.totals(range(6)))
+    loss, _ = preference.part(*predictions(model, given.inputs, given.labels), range(6), preference.totals(range(6)))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     wanted = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
