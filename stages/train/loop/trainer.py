@@ -83,6 +83,8 @@ class Trainer:
         """Run the remaining steps; raises UserError if the training fails, Preempted if it was asked to stop."""
         due = Due(self.parameters.checkpoints, self.progress.step)
         with self.stop.listening(), self.watcher.watching(self.progress.step):
+            if self.progress.step == len(self.batches):
+                self._validate_if_due(self.progress.step)  # it was stopped between its last step and the validation
             while self.progress.step < len(self.batches) and not self.validator.exhausted(self.progress.validations):
                 self._advance(due)
 
@@ -97,8 +99,10 @@ class Trainer:
         wishes = [float(bool(self.stop)), float(first and due.now(step + 1))]
         loss, stop, save, *measured = self.processes.sums([loss, *wishes, *measured])
         self._note(self._point(step + 1, loss, rate, norm, measured))
-        if self.validator.due(step + 1, len(self.batches)):
-            self._validate(step + 1)
+        if step + 1 == len(self.batches) and self.validator.tasks:
+            # What fails or is killed while it validates need not train again.
+            self.save()
+        self._validate_if_due(step + 1)
         if stop or (save and step + 1 < len(self.batches)):
             self.save()
             due.saved(step + 1)
@@ -117,7 +121,10 @@ class Trainer:
         self.progress.step, self.progress.position = point.step, self.batches[point.step - 1].stop
         self.watcher.add(point)
 
-    def _validate(self, step: int) -> None:
+    def _validate_if_due(self, step: int) -> None:
+        done = self.progress.validations and self.progress.validations[-1].step == step
+        if done or not self.validator.due(step, len(self.batches)):
+            return
         validated = self.validator.ask(step, self.progress.micro_rows)
         self.progress.validations.append(validated)
         self.watcher.validated(step, validated.loss)

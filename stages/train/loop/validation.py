@@ -1,5 +1,6 @@
 """Validation: the loss on held-out rows, during and after a training, and early stopping."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.core.errors import UserError
 from stages.models.projection import predictions
 from stages.train import Validation
 from stages.train.batching.none import Unsorted
@@ -21,6 +23,7 @@ from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
 from stages.train.loop.preference import Preference
+from stages.train.memory.peak import is_out_of_memory, release
 from stages.train.objectives.base import PairObjective
 from stages.train.objectives.distill import MEASURES as DISTILLED
 from stages.train.objectives.distill import Distill
@@ -28,7 +31,7 @@ from stages.train.objectives.distill import Distill
 _ROWS = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Validator:
     """Computes validation losses by task; decides about early stopping."""
 
@@ -41,6 +44,8 @@ class Validator:
     """Decoder start token of an encoder-decoder."""
     objective: PairObjective | Distill | None = None
     """The objective; None for supervised training."""
+    rows: int = _ROWS
+    """Maximum number of rows per batch, which is halved if memory is short."""
 
     @property
     def keeps_best(self) -> bool:
@@ -64,18 +69,35 @@ class Validator:
         With an objective on pairs: its loss, averaged over the pairs, with what it measures. With `distill`: its loss in place of the cross
         entropy, with what it measures.
         """
+        self.rows = min(micro_rows or self.rows, self.rows)
+        while True:
+            try:
+                return self._ask(step)
+            except (MemoryError, RuntimeError) as error:
+                # Other processes would wait for this one in a collective operation.
+                if not is_out_of_memory(error) or self.processes.share.count > 1:
+                    raise
+                if self.rows == 1:
+                    hint = "decrease tokenization.max_length, or use a smaller model or a larger device"
+                    raise UserError("out of memory in the validation, even with batches of one row", hint=hint) from error
+                print(f"validation: out of memory with batches of {self.rows} rows; going on with {self.rows // 2}", file=sys.stderr)
+                self.rows //= 2
+            # Outside of the handler: the traceback's frames hold the tensors that filled the memory.
+            release()
+
+    def _ask(self, step: int) -> Validated:
         if isinstance(self.objective, Distill):
-            return self._ask_distilled(step, micro_rows, self.objective)
+            return self._ask_distilled(step, self.objective)
         if self.objective is not None:
-            return self._ask_pairs(step, micro_rows, self.objective)
-        totals = self.processes.sums([self._total(rows, micro_rows) for rows in self.tasks.values()])
+            return self._ask_pairs(step, self.objective)
+        totals = self.processes.sums([self._total(rows) for rows in self.tasks.values()])
         counts = [int(rows.supervised().sum()) for rows in self.tasks.values()]
         tasks = {task: total / count for task, total, count in zip(self.tasks, totals, counts, strict=True)}
         return Validated(step, sum(totals) / max(1, sum(counts)), tasks)
 
-    def _ask_pairs(self, step: int, micro_rows: int | None, objective: PairObjective) -> Validated:
+    def _ask_pairs(self, step: int, objective: PairObjective) -> Validated:
         preferences = {task: Preference(objective, rows) for task, rows in self.tasks.items()}
-        found = {task: self._pairs(preference, self.tasks[task], micro_rows) for task, preference in preferences.items()}
+        found = {task: self._pairs(preference, self.tasks[task]) for task, preference in preferences.items()}
         sums = self.processes.sums([value for values in found.values() for value in values])
         # Some tasks may have fewer measures: those without a divergence.
         ends = list(accumulate(map(len, found.values())))
@@ -85,8 +107,8 @@ class Validator:
         whole = sum(losses[task] * len(rows) for task, rows in self.tasks.items()) / max(1, sum(map(len, self.tasks.values())))
         return Validated(step, whole, losses, measures)
 
-    def _ask_distilled(self, step: int, micro_rows: int | None, objective: Distill) -> Validated:
-        found = [self._distilled(Distillation(objective, rows), rows, micro_rows) for rows in self.tasks.values()]
+    def _ask_distilled(self, step: int, objective: Distill) -> Validated:
+        found = [self._distilled(Distillation(objective, rows), rows) for rows in self.tasks.values()]
         sums = np.array(self.processes.sums([value for values in found for value in values])).reshape(len(found), 1 + len(DISTILLED))
         counts = [int(rows.supervised().sum()) for rows in self.tasks.values()]
         means = {task: (values / count).tolist() for task, values, count in zip(self.tasks, sums, counts, strict=True)}
@@ -94,10 +116,10 @@ class Validator:
         whole = sum(sums[:, 0].tolist()) / max(1, sum(counts))
         return Validated(step, whole, {task: values[0] for task, values in means.items()}, measures)
 
-    def _distilled(self, distillation: Distillation, rows: Rows, micro_rows: int | None) -> list[float]:
+    def _distilled(self, distillation: Distillation, rows: Rows) -> list[float]:
         """This process's part of the loss and of the measures of ROWS, summed over supervised tokens."""
         self.processes.model.eval()
-        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
+        maker = Batches(rows, Unsorted(), Bound(self.rows))
         found = torch.zeros(1 + len(DISTILLED), dtype=torch.float64)
         with torch.no_grad(), self.autocast():
             for positions in maker.micro_batches(range(len(rows)), self.processes.share):
@@ -106,13 +128,13 @@ class Validator:
                 found += torch.cat([loss[None], measured]).double().cpu()
         return [float(value) for value in found.tolist()]
 
-    def _pairs(self, preference: Preference, rows: Rows, micro_rows: int | None) -> list[float]:
+    def _pairs(self, preference: Preference, rows: Rows) -> list[float]:
         """This process's part of the loss of the pairs of ROWS and of what is measured of them."""
         self.processes.model.eval()
         every = range(len(rows))
-        kl = Divergence(rows.mismatched).estimate(self.processes, every, micro_rows, self.autocast) if rows.mismatched else 0.0
+        kl = Divergence(rows.mismatched).estimate(self.processes, every, self.rows, self.autocast) if rows.mismatched else 0.0
         totals = preference.totals(every, kl)
-        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)))
+        maker = Batches(rows, Unsorted(), Bound(self.rows))
         found = torch.zeros(1 + len(preference.measures), dtype=torch.float64)
         with torch.no_grad(), self.autocast():
             for positions in maker.micro_batches(every, self.processes.share):
@@ -121,10 +143,10 @@ class Validator:
                 found += torch.cat([loss[None], measured]).double().cpu()
         return [float(value) for value in found.tolist()]
 
-    def _total(self, rows: Rows, micro_rows: int | None) -> float:
+    def _total(self, rows: Rows) -> float:
         """Summed loss (nats) over this process's share of ROWS."""
         self.processes.model.eval()
-        maker = Batches(rows, Unsorted(), Bound(min(micro_rows or _ROWS, _ROWS)), decoder_start=self.decoder_start)
+        maker = Batches(rows, Unsorted(), Bound(self.rows), decoder_start=self.decoder_start)
         with torch.no_grad(), self.autocast():
             return sum(self._part(maker, part) for part in maker.micro_batches(range(len(rows)), self.processes.share))
 

@@ -19,9 +19,12 @@ from stages.process.saved import CHECKPOINTS, saved
 from stages.train import Checkpoints as Section
 from stages.train import GlobalBatch, Schedule, Validation
 from stages.train.body import run
+from stages.train.distributed.processes import Replicated
 from stages.train.loop import checkpoints as module
 from stages.train.loop import timing
 from stages.train.loop.checkpoints import Checkpoints, Progress, Validated, refuse_no_space
+from stages.train.loop.trainer import Trainer
+from stages.train.loop.validation import Validator
 from stages.train.methods import Full, Lora
 from stages.train.optimizers import Adafactor, AdamW8bit
 from tests.stages.initialize.tiny import contents
@@ -259,4 +262,66 @@ def test_a_training_saves_itself_by_the_clock(tmp_path, falcon, monkeypatch):
     saved = []
     monkeypatch.setattr(Checkpoints, "save", lambda self, progress, *state: saved.append(progress.step))
     run(settings(**(CHOSEN | {"checkpoints": Section(every_minutes=1)})), training_job(tmp_path, falcon, SIZES))
-    assert saved == list(range(1, sum(SIZES.values()) // 4)), "after each step but the last, which ends the training"
+    assert saved == list(range(1, sum(SIZES.values()) // 4 + 1)), "after each step, the last one before the validation"
+
+
+@pytest.mark.parametrize(
+    "section", [None, Validation(every_steps=6), Validation(every_steps=6, keep_best=True)], ids=["after", "during", "best"]
+)
+def test_killed_while_it_validates_after_its_last_step_it_trains_no_step_again(tmp_path, falcon, monkeypatch, section):
+    chosen = settings(**CHOSEN, validation=section)
+    whole, job = training_job(tmp_path / "whole", falcon, SIZES), training_job(tmp_path / "job", falcon, SIZES)
+    expected = run(chosen, whole)
+
+    class Killed(BaseException):
+        """Nothing that the training could handle."""
+
+    original = Validator.ask
+
+    def killed(self, step, micro_rows):
+        if step == 16:
+            raise Killed
+        return original(self, step, micro_rows)
+
+    monkeypatch.setattr(Validator, "ask", killed)
+    with pytest.raises(Killed):
+        run(chosen, job)
+    monkeypatch.setattr(Validator, "ask", original)
+    monkeypatch.setattr(Trainer, "_gradient", lambda self, step: pytest.fail(f"step {step + 1} is trained again"))
+    found = run(chosen, job)
+    assert contents(job.output) == contents(whole.output) and job.plot.read_bytes() == whole.plot.read_bytes()
+    assert found["validation_loss"] == expected["validation_loss"]
+
+
+def test_a_validation_that_runs_out_of_memory_goes_on_with_fewer_rows(tmp_path, falcon, monkeypatch, capsys):
+    chosen = settings(**CHOSEN)
+    expected = run(chosen, training_job(tmp_path / "whole", falcon, SIZES))
+    original, sizes = Replicated.forward, []
+
+    def forward(self, inputs):
+        if not self.model.training:
+            sizes.append(len(inputs["input_ids"]))
+            if sizes[-1] > 3:
+                raise MemoryError
+        return original(self, inputs)
+
+    monkeypatch.setattr(Replicated, "forward", forward)
+    job = training_job(tmp_path / "job", falcon, SIZES)
+    found = run(chosen, job)
+    assert max(sizes) > 3 and sizes[-1] <= 3
+    assert found["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-5)
+    assert "validation: out of memory with batches of 4 rows; going on with 2" in capsys.readouterr().err
+    with pytest.raises(UserError, match="even with batches of one row"):
+        monkeypatch.setattr(Replicated, "forward", refusing(original))
+        run(chosen, training_job(tmp_path / "refused", falcon, SIZES))
+
+
+def refusing(forward):
+    """A forward pass that has memory for training only."""
+
+    def refused(self, inputs):
+        if not self.model.training:
+            raise MemoryError
+        return forward(self, inputs)
+
+    return refused
