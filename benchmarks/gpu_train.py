@@ -267,9 +267,10 @@ def measure_one(case: Case, loop: str, folder: Path) -> dict[str, Any]:
 
     from engine.estimate.methods import counts
     from engine.estimate.models import model_of
+    from stages.models.out_of_memory import release
     from stages.train.logging.loggers import utilization
     from stages.train.loop.training import default_device
-    from stages.train.memory.peak import peak_memory, release
+    from stages.train.memory.peak import peak_memory
 
     loops: dict[str, Callable[[Case, Path], list[float]]] = {"ours": ours, "trl": trl, "trainer": trainer}
     if case.parameters.threads:
@@ -353,7 +354,7 @@ def cases(size: Size, folder: Path) -> Iterator[Case]:
 def measure(quick: bool, minutes: float) -> dict[str, Any]:
     """Every case in every loop, as far as time and memory go."""
     prepare_process(None if _has_gpu() else 1)
-    from stages.train.memory.peak import is_out_of_memory
+    from stages.models.out_of_memory import is_out_of_memory
 
     size = LARGE if _has_gpu() and not quick else TINY
     until, rows, left_out = time.monotonic() + 60 * minutes, [], []

@@ -198,8 +198,9 @@ def train(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 
+    from stages.models.out_of_memory import release
     from stages.train.loop.data import global_batches
-    from stages.train.memory.peak import peak_memory, release
+    from stages.train.memory.peak import peak_memory
 
     inputs = {role: Path(path) for role, path in given["inputs"].items()}
     rows = _rows(inputs["order"], inputs)

@@ -277,7 +277,7 @@ class Answering:
 
         prompts, limit = [answer.question.input_ids for answer in asked], max(answer.limit for answer in asked)
         try:
-            made = generate(model, prompts, entrant.ends, limit, len(asked), processors=processors)
+            made = generate(model, prompts, entrant.ends, limit, len(asked), processors=processors, halves=False)
         except Enough:
             # Rows that may not be padded are several batches, of which only one may have ended.
             self._generate(entrant, asked, sampling)

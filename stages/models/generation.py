@@ -1,10 +1,13 @@
 """Batched generation whose answers do not depend on the batch."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from stages.models.out_of_memory import is_out_of_memory, release
 
 TokenIds = list[int]
 
@@ -22,12 +25,13 @@ def generate(
     batch_rows: int,
     done: Callable[[int], None] = lambda rows: None,
     processors: Callable[[Sequence[int]], list[LogitsProcessor]] = no_processors,
+    halves: bool = True,
 ) -> list[TokenIds]:
     """New token ids after each of PROMPTS (none empty): at most MAX_NEW_TOKENS, up to and including the first of STOPS.
 
     Prompts of similar length share a batch to save padding; answers do not depend on the batch, except for ties between tokens within
-    rounding. DONE is called with the number of rows of each finished batch; PROCESSORS returns the logits processors for a batch, given
-    the indices of its prompts.
+    rounding. If memory is short and HALVES, a batch is halved, and so are the later ones. DONE is called with the number of rows of each
+    finished batch; PROCESSORS returns the logits processors for a batch, given the indices of its prompts.
     """
     # Only our settings: a published model's generation config may sample, or penalise repetition.
     greedy = {"do_sample": False, "num_beams": 1}
@@ -42,8 +46,25 @@ def generate(
     model.generation_config = below.generation_config = ours
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     answers: list[TokenIds] = [[] for _ in prompts]
-    for batch in _batches(order, prompts, batch_rows, _pads(model)):
-        made = _generate_batch(model, [prompts[number] for number in batch], stops, LogitsProcessorList(processors(batch)))
+    waiting = _batches(order, prompts, batch_rows, _pads(model))[::-1]
+    while waiting:
+        batch = waiting.pop()
+        if len(batch) > batch_rows:
+            waiting += [batch[batch_rows:], batch[:batch_rows]]
+            continue
+        try:
+            made = _generate_batch(model, [prompts[number] for number in batch], stops, LogitsProcessorList(processors(batch)))
+        except (MemoryError, RuntimeError) as error:
+            if not halves or len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            batch_rows = len(batch) // 2
+            print(f"out of memory with a batch of {len(batch)} answers; going on with {batch_rows}", file=sys.stderr)
+            made = None
+        if made is None:
+            # Outside of the handler: the traceback's frames hold the tensors that filled the memory.
+            release()
+            waiting.append(batch)
+            continue
         for number, answer in zip(batch, made, strict=True):
             answers[number] = answer
         done(len(batch))

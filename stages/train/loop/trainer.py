@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from engine.core.errors import UserError
+from stages.models.out_of_memory import is_out_of_memory, release
 from stages.models.projection import predictions
 from stages.process.job import Preempted
 from stages.train import Parameters
@@ -28,7 +29,6 @@ from stages.train.loop.record import Point
 from stages.train.loop.schedule import factor
 from stages.train.loop.timing import Due
 from stages.train.loop.validation import Validator
-from stages.train.memory.peak import is_out_of_memory, release
 from stages.train.objectives.base import Totals
 
 

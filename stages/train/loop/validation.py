@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engine.core.errors import UserError
+from stages.models.out_of_memory import is_out_of_memory, release
 from stages.models.projection import predictions
 from stages.train import Validation
 from stages.train.batching.none import Unsorted
@@ -23,7 +24,6 @@ from stages.train.loop.divergence import Divergence
 from stages.train.loop.division import Bound
 from stages.train.loop.loss import token_loss
 from stages.train.loop.preference import Preference
-from stages.train.memory.peak import is_out_of_memory, release
 from stages.train.objectives.base import PairObjective
 from stages.train.objectives.distill import MEASURES as DISTILLED
 from stages.train.objectives.distill import Distill

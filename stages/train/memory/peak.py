@@ -1,8 +1,7 @@
-"""Measures the memory of a training, and detects out-of-memory errors."""
+"""Measures the memory of a training."""
 
 import contextlib
 import ctypes
-import gc
 import resource
 import sys
 import threading
@@ -15,22 +14,6 @@ import torch
 
 DECIDES_NO_BYTES = True
 """Not part of a step's identity: the memory of a training does not affect results."""
-
-
-_SAYINGS = ("out of memory", "can't allocate memory", "not enough memory")
-"""Messages of torch's out-of-memory errors, which on the CPU are plain RuntimeErrors."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ERROR is an out-of-memory error of a device or of main memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(saying in str(error) for saying in _SAYINGS)
-
-
-def release() -> None:
-    """Free unreferenced memory, including torch's caches."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

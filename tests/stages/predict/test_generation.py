@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stages.models import generation
 from stages.models.folders import load_model, load_tokenizer
 from stages.models.generation import generate
 from stages.train.methods import PrefixTuning, PromptTuning
@@ -72,3 +73,26 @@ def test_any_of_several_tokens_ends_an_answer(model):
     stops = (free[5], free[2])
     (answer,) = generate(model, PROMPTS[2:3], stops, 12, 1)
     assert answer == free[: min(free.index(stop) for stop in stops) + 1]
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_answers_stay(model, monkeypatch, capsys):
+    expected = generate(model, PROMPTS, (0,), 8, len(PROMPTS))
+    original, sizes, finished = generation._generate_batch, [], []
+
+    def with_memory_for_two(model, prompts, *others):
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes")
+        return original(model, prompts, *others)
+
+    monkeypatch.setattr(generation, "_generate_batch", with_memory_for_two)
+    assert generate(model, PROMPTS, (0,), 8, len(PROMPTS), finished.append) == expected
+    assert sum(finished) == len(PROMPTS) and max(finished) <= 2 < max(sizes)
+    assert f"out of memory with a batch of {len(PROMPTS)} answers" in capsys.readouterr().err
+    monkeypatch.setattr(generation, "_generate_batch", out_of_memory)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        generate(model, PROMPTS, (0,), 8, len(PROMPTS))
+
+
+def out_of_memory(*arguments):
+    raise RuntimeError("can't allocate memory")
