@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from engine.artifacts.paired import Evaluations, Paired, Unpaired, files_needed, paired_between
 from engine.core.errors import Location, UserError
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS, measured_by
 from engine.dvc import dvcfile, git
@@ -18,6 +20,7 @@ from engine.identity.provenance import parse
 from engine.identity.text import short
 from engine.plan.decide import differences
 from engine.plan.project import Project
+from engine.results.significance import p_name, p_text
 from stages import train
 
 WORKING_TREE = "the working tree"
@@ -26,10 +29,14 @@ _ABSENT = "none"
 _ADAPTER_COLUMNS = ("step", "old", "new")
 _METRIC_COLUMNS = ("step", "metric", "old", "new", "difference")
 _OVERLAP = "intervals overlap"
-_LEGEND = (
-    f"[…]: the interval of each value by itself; {_OVERLAP}: whether both have a value in common. Where they do not, chance hardly "
-    "explains the difference; where they do, it may, and this is no test of it: one evaluation that compares both models on the same "
-    "rows tells more."
+_INTERVALS = "[…] behind a value: its interval by itself"
+_TESTED = (
+    "[…] behind a difference: its interval on the rows that both revisions answered; {p}: a paired permutation test on these rows, "
+    "corrected for all comparisons of this metric between the two revisions; significant: {p} < {level}; no p: not tested"
+)
+_UNTESTED = (
+    f"{_OVERLAP}: whether both intervals have a value in common. Where they do not, chance hardly explains the difference; where they "
+    "do, it may, and this is no test of it"
 )
 Interval = tuple[float, float]
 
@@ -52,6 +59,12 @@ class State:
         """The compiled steps; if nothing is compiled, the recorded ones, some of which may no longer exist."""
         return tuple(self.recipes) or tuple(name for name in self.records if name != dvcfile.RESOLVE)
 
+    @property
+    def evaluations(self) -> Evaluations:
+        """What the evaluations of this revision have recorded; of a common commit the title says more than a sentence needs."""
+        records = {name: record for name, record in self.records.items() if name in self.steps}
+        return Evaluations(self.title.partition(",")[0], records, self.metrics)
+
 
 @dataclass(frozen=True)
 class Change:
@@ -64,6 +77,8 @@ class Change:
     old_interval: Interval | None = None
     """Of a metric of an evaluation: the interval of the old value; None if there is none."""
     new_interval: Interval | None = None
+    paired: Paired | None = None
+    """Of a metric of an evaluation: the test of the difference on the same rows; None if it was not tested."""
 
     @property
     def intervals_overlap(self) -> bool | None:
@@ -79,7 +94,9 @@ class Change:
 
     @property
     def shown_difference(self) -> str:
-        """The difference with its sign; empty if there is none."""
+        """The difference with its sign, and with its interval if it was tested; empty if there is none."""
+        if self.paired:
+            return f"{self.paired.difference:+.4g} [{self.paired.low:+.4g}, {self.paired.high:+.4g}]"
         return "" if self.difference is None else f"{self.difference:+.4g}"
 
 
@@ -95,6 +112,8 @@ class Changes:
     artifacts: tuple[Change, ...]
     adapters: tuple[Change, ...]
     metrics: tuple[Change, ...]
+    unpaired: tuple[Unpaired, ...] = ()
+    """What was not tested of evaluations whose metrics differ."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.recipes or self.artifacts or self.adapters or self.metrics)
@@ -114,6 +133,7 @@ class Changes:
             "metrics": [
                 asdict(change) | {"difference": change.difference, "intervals_overlap": change.intervals_overlap} for change in self.metrics
             ],
+            "untested": [{"step": one.step, "task": one.task, "why": one.why} for one in self.unpaired],
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -126,6 +146,8 @@ class Changes:
         yield from ((f"removed   {name}", "") for name in self.removed)
         yield from ((f"recipe    {c.step}  {c.subject}  {_show(c.old)} → {_show(c.new)}", "") for c in self.recipes)
         yield from ((f"artifact  {c.step}  {_address(c.old)} → {_address(c.new)}", "") for c in self.artifacts)
+        for why, found in groupby(sorted(self.unpaired, key=lambda one: one.why), key=lambda one: one.why):
+            yield f"untested  {', '.join(one.step + (f' {one.task}' if one.task else '') for one in found)}: {why}", ""
 
     def tables(self) -> Iterator[tuple[str, Sequence[str], list[list[str]], str | None]]:
         """Title, columns, rows and legend of the tables: content addresses, and metrics with intervals if there are any."""
@@ -133,27 +155,43 @@ class Changes:
             yield "adapters and models", _ADAPTER_COLUMNS, [[c.step, _address(c.old), _address(c.new)] for c in self.adapters], None
         if not self.metrics:
             return
-        measured = any(change.old_interval or change.new_interval for change in self.metrics)
+        paired = [change.paired for change in self.metrics if change.paired]
+        # An overlap of intervals says less than a test: it is there for what was not tested.
+        overlapping = any(c.intervals_overlap is not None and not c.paired for c in self.metrics)
+        test = p_name(one.correction for one in paired)
         rows = []
         for c in self.metrics:
-            values = [f"{_show(c.old)}{_around(c.old_interval)}", f"{_show(c.new)}{_around(c.new_interval)}", c.shown_difference]
-            overlap = {None: "", True: "yes", False: "no"}[c.intervals_overlap]
-            rows.append([c.step, c.subject, *values, *([overlap] if measured else [])])
-        columns = [*_METRIC_COLUMNS, *([_OVERLAP] if measured else [])]
-        yield "metrics", columns, rows, _LEGEND if measured else None
+            row = [c.step, c.subject, f"{_show(c.old)}{_around(c.old_interval)}", f"{_show(c.new)}{_around(c.new_interval)}"]
+            tested = [p_text(c.paired.p_corrected), "yes" if c.paired.significant else "no"] if c.paired else ["", ""]
+            overlap = "" if c.paired else {None: "", True: "yes", False: "no"}[c.intervals_overlap]
+            rows.append([*row, c.shown_difference, *(tested if paired else []), *([overlap] if overlapping else [])])
+        columns = [*_METRIC_COLUMNS, *([test, "significant"] if paired else []), *([_OVERLAP] if overlapping else [])]
+        measured = any(change.old_interval or change.new_interval for change in self.metrics)
+        levels = {f"{1 - one.confidence:.2g}" for one in paired}
+        level = levels.pop() if len(levels) == 1 else "1 - confidence"
+        said = [_INTERVALS] * measured + [_TESTED.format(p=test, level=level)] * bool(paired) + [_UNTESTED] * overlapping
+        yield "metrics", columns, rows, "; ".join(said) or None
 
 
-def differences_between(project: Project, old: str, new: str | None) -> Changes:
-    """The differences between the revisions OLD and NEW (None: the working tree).
+def differences_between(project: Project, old: str, new: str | None, fetch: Callable[[Iterable[str]], object] | None = None) -> Changes:
+    """The differences between the revisions OLD and NEW (None: the working tree), tested where both answered the same rows.
 
     OLD alone may be a range, as in git: `A..B` are the revisions A and B, `A...B` the last commit that both have in common, and B; where
-    A or B is missing, it is HEAD. Raises UserError for an unknown revision, and for a range next to NEW.
+    A or B is missing, it is HEAD. FETCH brings objects, by md5, into the cache. Raises UserError for an unknown revision, and for a range
+    next to NEW.
     """
+    before, now = _states(project, old, new)
+    if fetch:
+        trainings = ((step, _training(state, step)) for state in (before, now) for step in state.steps)
+        fetch(dict.fromkeys(md5 for step, record in trainings if record and (md5 := _statement(record, step))))
+        files_needed(before.evaluations, now.evaluations, project.store(), fetch)
+    return with_tests(compare(before, now, project.store()), project.store())
+
+
+def _states(project: Project, old: str, new: str | None) -> tuple[State, State]:
     one, dots, other = _range(old)
     if not dots:
-        before = state_at(project.root, old)
-        now = state_at(project.root, new) if new else working_state(project)
-        return compare(before, now, project.store())
+        return state_at(project.root, old), state_at(project.root, new) if new else working_state(project)
     if new is not None:
         raise UserError(f"{old} names two revisions, and {new} is a third", hint=f"run: engine diff {old}")
     if dots == "...":
@@ -161,7 +199,20 @@ def differences_between(project: Project, old: str, new: str | None) -> Changes:
         before = state_at(project.root, common, f"{short(common)}, which {one} and {other} have in common")
     else:
         before = state_at(project.root, one)
-    return compare(before, state_at(project.root, other), project.store())
+    return before, state_at(project.root, other)
+
+
+def with_tests(changes: Changes, store: Store) -> Changes:
+    """CHANGES with paired tests of the metrics of evaluations, where STORE has the predictions of both states."""
+    # A table without intervals is one of steps that measure no answers.
+    measured = {(c.step, task) for c in changes.metrics if c.old_interval and c.new_interval for task in (c.subject.rpartition(".")[0],)}
+    if not measured:
+        return changes
+    found = paired_between(changes.old.evaluations, changes.new.evaluations, store)
+    paired = {(step, f"{task}.{metric}"): one for (step, task, metric), one in found.paired.items()}
+    steps = {step for step, _ in measured}
+    unpaired = tuple(one for one in found.unpaired if ((one.step, one.task) in measured if one.task else one.step in steps))
+    return replace(changes, metrics=tuple(replace(c, paired=paired.get((c.step, c.subject))) for c in changes.metrics), unpaired=unpaired)
 
 
 def _range(text: str) -> tuple[str, str, str]:
@@ -273,13 +324,25 @@ def _artifact(state: State, step: str) -> str | None:
     return entry.md5 if entry else None
 
 
+def _training(state: State, step: str) -> Record | None:
+    """The record of a training; None for other steps and for those that the revision has not built."""
+    record = state.records.get(step) if step in state.steps else None
+    return record if record and dvcfile.kind_of(record.command) == train.KIND.name else None
+
+
+def _statement(record: Record, step: str) -> str | None:
+    """md5 of the recorded statement of a step."""
+    entry = record.outputs.get(f"{ARTIFACTS}/{step}.provenance.json")
+    return entry.md5 if entry else None
+
+
 def _digest(state: State, step: str, store: Store) -> str | None:
     """Content address of a training's artifact; None for other steps and for those that the revision has not built."""
-    record = state.records.get(step) if step in state.steps else None
-    if record is None or dvcfile.kind_of(record.command) != train.KIND.name:
+    record = _training(state, step)
+    if record is None:
         return None
-    entry = record.outputs.get(f"{ARTIFACTS}/{step}.provenance.json")
-    data = store.read(entry.md5) if entry else None
+    md5 = _statement(record, step)
+    data = store.read(md5) if md5 else None
     if data is None:
         return LOST
     found = parse(data)

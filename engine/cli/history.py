@@ -41,15 +41,29 @@ def diff(
         str | None, typer.Argument(metavar="REV2", help="Another revision. Default: the working tree.", show_default=False)
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the comparison in Markdown, for a pull request.")] = False,
+    remote: Annotated[
+        bool,
+        typer.Option("--remote", help="Fetch what the comparison reads from DVC's remote: statements, and both revisions' predictions."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Compare two git revisions without a checkout: steps, recipes field by field, artifacts, adapters and metrics."""
+    """Compare two git revisions without a checkout: steps, recipes, artifacts, adapters, and metrics with tests on the same rows."""
     from engine.artifacts.history import differences_between
     from engine.cli import render
+    from engine.dvc.remote import Remote, Unreadable
 
     if markdown and json:
         raise UserError("--markdown and --json exclude each other", hint="give one of them")
-    found = differences_between(load_project(), old, new)
+    project = load_project()
+    if remote:
+        with Remote(project.root) as there:
+            try:
+                found = differences_between(project, old, new, there.pull)
+            except Unreadable as error:
+                render.warn(f"DVC's remote cannot be read, and what is not in the cache is not compared: {error}")
+                found = differences_between(project, old, new)
+    else:
+        found = differences_between(project, old, new)
     if json:
         render.as_json(found.as_data())
         return

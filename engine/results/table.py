@@ -12,6 +12,7 @@ from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
 from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings, tasks_with
+from engine.results.significance import p_name, p_text
 from stages.train.objectives.supervised import Supervised
 
 if TYPE_CHECKING:
@@ -229,9 +230,8 @@ def benchmark_table(found: Iterable[Result]) -> list[list[str]]:
 
 def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], list[list[str]], str]:
     """Columns, rows and legend: METRIC of every experiment against every model that it is compared with, and what is significant."""
-    corrections = {str(result.statistics.get("correction", "")) for result in found if result.comparisons}
     confidences = {float(result.statistics["confidence"]) for result in found if "confidence" in result.statistics}
-    corrected = _CORRECTED.get(next(iter(corrections), ""), "p (corrected)") if len(corrections) == 1 else "p (corrected)"
+    corrected = p_name(str(result.statistics.get("correction", "")) for result in found if result.comparisons)
     columns = ["experiment", "task", "trained on it", "compared with", "value", "baseline", "difference", "interval", "p", corrected]
     rows = []
     for result in found:
@@ -240,7 +240,7 @@ def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], l
                 difference, low, high = (f"{one[key]:+.{_digits(one)}f}" for key in ("difference", "low", "high"))
                 values = [number(one["value"]), number(one["other_value"]), difference, f"[{low}, {high}]"]
                 trained_on, significant = ("yes" if one[key] else "no" for key in ("trained_on", "real"))
-                chances = [_p(one["p"]), _p(one["p_corrected"])]
+                chances = [p_text(one["p"]), p_text(one["p_corrected"])]
                 rows.append([result.experiment, one["task"], trained_on, one["other"], *values, *chances, significant])
     level = f"{1 - confidences.pop():.2g}" if len(confidences) == 1 else "1 - confidence"
     legend = (
@@ -250,17 +250,10 @@ def comparison_table(found: Sequence[Result], metric: str) -> tuple[list[str], l
     return [*columns, "significant"], rows, legend
 
 
-_CORRECTED = {"holm": "p (Holm)", "benjamini_hochberg": "p (Benjamini-Hochberg)", "none": "p (uncorrected)"}
-
-
 def _digits(compared: Mapping[str, Any]) -> int:
     """Decimals of a difference: two, and more if its interval is narrow."""
     width = compared["high"] - compared["low"]
     return min(6, max(2, 1 - floor(log10(width)))) if width > 0 else 2
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _any_stale(found: Sequence[Result]) -> bool:
