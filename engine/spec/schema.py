@@ -4,6 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from engine.core.part import named
 from engine.spec.sections import Experiment
 
 Schema = dict[str, Any]
@@ -17,9 +21,21 @@ _EXTENDS: Schema = {
 }
 
 
+_BY_NAME = "by name"
+"""Marks what may be given by name alone, until its names are known."""
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's, but it marks what a name may stand for: of a union, its discriminator tells the names, and else nothing does."""
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
+        found = super().function_before_schema(schema)
+        return {"anyOf": [found], _BY_NAME: True} if schema["function"]["function"] is named.func and "$ref" in found else found
+
+
 def schema() -> Schema:
     """The JSON Schema (draft 2020-12) of a spec or of a part that specs extend: sections are optional, unknown keys are rejected."""
-    found = Experiment.model_json_schema()
+    found = Experiment.model_json_schema(schema_generator=_Generator)
     definitions = found.pop("$defs")
     for change in (_without_null, _strict_names, lambda node: _with_names(node, definitions)):
         _everywhere({"top": found, "definitions": definitions}, change)
@@ -80,6 +96,10 @@ def _strict_names(node: Schema) -> None:
 
 def _with_names(node: Schema, definitions: Schema) -> None:
     """A member of a family requires `kind`; it may be given by name alone if it has no other required keys."""
+    if node.pop(_BY_NAME, False):
+        kind = definitions[node["anyOf"][0]["$ref"].rsplit("/", 1)[1]]["properties"]["kind"]
+        node["anyOf"].append({"type": "string", "enum": kind.get("enum") or [kind["const"]]})
+        return
     family = node.get("discriminator")
     if not isinstance(family, dict) or "mapping" not in family:
         return
