@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.core.digests import scratch_name
-from engine.core.errors import UserError, no_room
+from engine.core.errors import UserError, no_room, visible
 from engine.core.graph import ARTIFACTS, METRICS, PLOTS
 from engine.dvc import dvcfile
 from engine.dvc.dvcfile import Record
@@ -43,6 +43,8 @@ _CHECKPOINT_SECONDS = 30.0
 _WAIT_SECONDS = 0.2
 """Between looks at whether another job has fetched an object."""
 _LOG_BYTES = 20_000
+_LONGEST_LINE = 65_536
+"""A line that is longer is shown in parts, so that a step cannot fill the memory with one."""
 _FIRST_SECONDS = 5.0
 """How long a node that has failed leaves it to the first one to say why."""
 _SIGNATURE = "-----BEGIN SSH SIGNATURE-----"
@@ -130,6 +132,9 @@ class Worker:
                     except UserError as error:
                         log.say(str(error))
                         status = 1
+                    if log.step:
+                        word = {0: "done", PREEMPTED: "stopped"}.get(status, "failed")
+                        log.event(word, log.step, f"{time.monotonic() - began:.0f} s")
                     end = Ended(status, socket.gethostname(), round(time.monotonic() - began, 3), log.end())
                     self._tell(key, end, store)
                     # A node that fails ends the others, and the first one may still send checkpoints.
@@ -176,6 +181,8 @@ class Worker:
             if not self._rank and (steps := checkpoints.restore(store)):
                 log.say(f"checkpoints of an earlier attempt: {', '.join(steps)}")
         with contextlib.nullcontext() if self._rank else checkpoints.kept_in_store(root):
+            log.step = job.step
+            log.event("run", job.step, f"on {socket.gethostname()}")
             status = _step(job, root, log, stop)
         if self._rank and not status:
             return 0
@@ -351,10 +358,14 @@ class StopRequest:
 
 
 class Log:
-    """What a step writes: shown here, and its end kept for the driver."""
+    """What a step writes: shown here line by line, as a terminal may print it, and its end kept for the driver as it is."""
 
     def __init__(self) -> None:
+        self.step = ""
+        """The job's step, once it runs."""
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._open = b""
+        """The line that has no end yet."""
 
     def __enter__(self) -> "Log":
         return self
@@ -362,18 +373,32 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    def event(self, word: str, step: str, remark: str) -> None:
+        """Show a line as a build does for an event of a step; the driver, which has its own, is not told."""
+        self._show(f"{word:<9}{step}   {remark}".encode() + b"\n")
+
     def say(self, text: str) -> None:
         """Write one line."""
-        self._take(text.encode() + b"\n")
+        self._take(text.encode("utf-8", "replace") + b"\n")
 
     def follow(self, stream: IO[bytes]) -> None:
         """Copy STREAM until it ends."""
         while data := os.read(stream.fileno(), 65536):
             self._take(data)
+        self._take(b"", ended=True)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, ended: bool = False) -> None:
         self._file.write(data)
-        sys.stderr.buffer.write(data)
+        # A bar of a library is drawn again after each carriage return.
+        *whole, self._open = re.split(rb"[\r\n]", self._open + data)
+        if self._open and (ended or len(self._open) > _LONGEST_LINE):
+            whole, self._open = [*whole, self._open], b""
+        self._show(b"".join(line + b"\n" for line in whole if line))
+
+    @staticmethod
+    def _show(lines: bytes) -> None:
+        """Rows may hold sequences that a terminal would obey, and so may what libraries say of them."""
+        sys.stderr.buffer.write(visible(lines.decode("utf-8", "replace")).encode("utf-8", "replace"))
         sys.stderr.buffer.flush()
 
     def end(self) -> str:

@@ -159,6 +159,8 @@ def test_a_build_on_nodes_whose_clocks_are_an_hour_ahead_records_what_a_build_he
     store = place.root.with_name("store")
     assert not left_behind(store) and not list((place.root / ".dvc/tmp/adapterbuild/jobs").iterdir())
     (job,) = [path.stem for path in store.glob("adapterbuild/jobs/*/*.json") if json.loads(path.read_text())["step"] == "split-a"]
+    log = (cluster_of(place) / "ab-split-a.log").read_text()
+    assert re.search(r"^run      split-a   on \S+$", log, re.MULTILINE) and re.search(r"^done     split-a   \d+ s$", log, re.MULTILINE), log
     again = subprocess.run([ENGINE, "work", job, "--store", str(store)], capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "the store has the result of split-a: nothing to run" in again.stderr, again.stderr
     # For whoever signs, it counts once it is signed.
