@@ -2,14 +2,20 @@
 
 import base64
 import csv
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from engine.build.driver import dvc_environment
 from tests.end_to_end.conftest import Place
 from tests.support.browser import CHROMIUM, Browser, browser
 
@@ -178,3 +184,57 @@ def test_axe_finds_nothing_to_object_to(written: Path, reader: Browser, width: i
     reader.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     found = reader.evaluate("axe.run().then(({violations, passes}) => [violations.map(one => [one.id, one.nodes[0].html]), passes.length])")
     assert found[0] == [] and found[1] > 15
+
+
+@contextmanager
+def served(place: Place) -> Iterator[str]:
+    """The address at which `engine report --serve` shows PLACE."""
+    command = [sys.executable, "-m", "engine", "report", "--serve", "--port", "0"]
+    environment = dvc_environment() | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    with subprocess.Popen(command, cwd=place.root, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            yield re.search(r"http://127.0.0.1:\d+/", server.stderr.readline())[0]
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.stderr.read().strip() == "ended"
+
+
+STATE = """[document.querySelector('nav')?.innerText ?? '', document.querySelector('#running')?.closest('section').innerText ?? '',
+    document.querySelector('#summary')?.closest('section').innerText ?? '', Math.round(scrollY)]"""
+
+
+@pytest.mark.long
+@IN_BROWSER
+def test_an_open_page_follows_a_build_until_its_end(place: Place, reader: Browser):
+    """Nobody touches the page: it says what runs, and after the end what that has changed, where its reader has scrolled to."""
+    place.edit("specs/two.toml", "[mixture]", "[training]\nsteps = 4000\n\n[mixture]")
+    seen: list[tuple[str, str, str, int]] = []
+
+    def look() -> tuple[str, str, str, int]:
+        try:
+            seen.append(tuple(reader.evaluate(STATE)))
+        except RuntimeError:
+            time.sleep(0.2)  # the page was being loaded again
+        return seen[-1]
+
+    with served(place) as address:
+        reader.open(address)
+        assert look()[1] == "" and "train-two" not in reader.evaluate("document.title")
+        reader.evaluate("scrollTo(0, 700)")
+        build = Thread(target=place.run, args=("engine", "build", "--jobs", "2", "score-two"))
+        build.start()
+        while build.is_alive():
+            look()
+            time.sleep(0.05)
+        told = [now for _, now, *_ in seen if "train-two" in now]
+        assert told, "the training is on the page while it runs"
+        # A step without a terminal says every ten seconds how far it is.
+        steps = [int(found[1]) for now in told if (found := re.search(r"train: (\d+)/4000 steps, loss \d", now))]
+        assert steps and steps == sorted(steps) and "Training loss so far" in told[-1]
+        until = time.monotonic() + 60
+        while (look()[1] or "16000" not in reader.evaluate("document.body.innerText")) and time.monotonic() < until:
+            time.sleep(0.2)
+        text = reader.evaluate("document.body.innerText")
+        assert "Running now" not in text and re.search(r"mix-two\s+rows\s+8\s+16000", text), text[:3000]
+        # What is above may have become longer; nobody is thrown to the top.
+        assert seen[-1][3] >= 700 and reader.complaints == []

@@ -49,10 +49,10 @@ class Browser:
             self.complaints.append(json.dumps(said["params"]))
         return said
 
-    def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
-        """Load PAGE in a window of WIDTH × HEIGHT pixels."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
+        """Load PAGE, a file or an address, in a window of WIDTH × HEIGHT pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self._next().get("method") != "Page.loadEventFired":
             pass
 
