@@ -30,8 +30,8 @@ FEW, SHORT = 20, 30
 TOLERATED = 0.2
 """The largest share of rows that may lack a column which is used; a spec leaves these rows out."""
 
-MISSING, NULL, BLANK = "is missing", "is null", "is blank"
-_FILLED = {MISSING: "{} is defined", NULL: "{} is not none", BLANK: "{} | trim"}
+MISSING, NULL, BLANK, EMPTY = "is missing", "is null", "is blank", "is an empty list"
+_FILLED = {MISSING: "{} is defined", NULL: "{} is not none", BLANK: "{} | trim", EMPTY: "{}"}
 """Expressions over a column that are true where it is not empty in this way, in the order in which they can be evaluated."""
 
 
@@ -40,7 +40,9 @@ def gap(row: Mapping[str, Any], name: str) -> str | None:
     if name not in row:
         return MISSING
     value = row[name]
-    return NULL if value is None else BLANK if isinstance(value, str) and not value.strip() else None
+    if value is None or value == []:
+        return NULL if value is None else EMPTY
+    return BLANK if isinstance(value, str) and not value.strip() else None
 
 
 def where_filled(gaps: Iterable[tuple[str, str]]) -> str:
@@ -121,6 +123,40 @@ def _is_word(name: str) -> bool:
         return name.isidentifier() and Expression(name, "").fields == {name}
     except UserError:
         return False
+
+
+def words_for(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Words for the columns of ROWS which a template cannot name, such as `Text of the review`: the column by its word.
+
+    Only columns that each row has: a source would refuse the others. A column without any letter or digit in its name has no word.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    found: dict[str, str] = {}
+    for name in names:
+        word = re.sub(r"\W+", "_", name.lower()).strip("_")
+        word = f"column_{word}" if word[:1].isdigit() else word
+        word = word if not word or _is_word(word) else f"{word}_"
+        if word and not _is_word(name) and _is_word(word) and word not in {*names, *found} and all(name in row for row in rows):
+            found[word] = name
+    return found
+
+
+def conversations_in(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The one column of ROWS that holds conversations, by the name under which a layout knows it; empty if there are none, or several."""
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row[name] for row in rows if row.get(name)]
+        for layout, keys in _TURNS.items():
+            turns = [
+                isinstance(value, list) and all(isinstance(turn, Mapping) and keys <= turn.keys() for turn in value) for value in values
+            ]
+            if turns and all(turns) and all(name in row and layout not in row for row in rows):
+                found[name] = layout
+    return {layout: name for name, layout in found.items()} if len(found) == 1 else {}
+
+
+_TURNS = {"messages": {"role", "content"}, "conversations": {"from", "value"}}
+"""Names of columns with conversations, and the keys of each turn."""
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -215,9 +251,10 @@ def _asked(answer: Column, usable: Sequence[Column]) -> tuple[tuple[Column, ...]
 
 
 _NAMED, _LABELS, _FREE = 0, 1, 2
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 
 
-def _rank(column: Column) -> tuple[bool, bool, int, float, int]:
+def _rank(column: Column) -> tuple[bool, bool, int, bool, float, int]:
     """What sorts columns by how likely they are the answer: their names, then their values; of equal ones, the last column first."""
     words = list(_words(column.name))
     named = [n for n, usual in enumerate(ANSWERS) if usual == column.name.lower()] or [
@@ -225,10 +262,12 @@ def _rank(column: Column) -> tuple[bool, bool, int, float, int]:
     ]
     about = words[-1:] != [] and words[-1] in ABOUT
     if named and not about:
-        return False, False, _NAMED, named[0], -column.position
-    # Of labels, those with more values say more about a row.
+        return False, False, _NAMED, False, named[0], -column.position
+    # Of labels, those with more values say more about a row; numbers are more often measured than asked for.
     order = -column.different if column.is_labels else 0
-    return about or column.name.lower() in QUESTIONS, column.is_id, _LABELS if column.is_labels else _FREE, order, -column.position
+    numbers = column.is_labels and all(_NUMBER.fullmatch(text) for text in column.texts)
+    sort = _LABELS if column.is_labels else _FREE
+    return about or column.name.lower() in QUESTIONS, column.is_id, sort, numbers, order, -column.position
 
 
 def _why(column: Column) -> str:

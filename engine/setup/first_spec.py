@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import Location, UserError
-from engine.setup.columns import TOLERATED, Chosen, choose, columns_of, where_filled
+from engine.setup.columns import TOLERATED, Chosen, choose, columns_of, conversations_in, where_filled, words_for
 from engine.spec.notation import toml
 from stages.generate.layout import Layout
 from stages.generate.selection import Files
@@ -76,15 +76,22 @@ def spec_for(
         raise UserError(f"{data} has no rows", Location(str(data)))
     rows, lines = [row for _, row in located], [where for where, _ in located]
     layout, gaps = _layout(rows, lines) if answer is None and template not in _OF_COLUMNS else (None, Gaps())
+    columns: dict[str, str] = {}
+    if layout is None and answer is None and template not in _OF_COLUMNS and (columns := conversations_in(rows)):
+        layout, gaps = _layout([{**row, **{new: row[old] for new, old in columns.items()}} for row in rows], lines)
     if template in _LAYOUTS and layout not in _LAYOUTS[template]:
         raise _misfit(template, data, rows, lines)
     if layout is not None:
         learned = _as_laid_out(layout, template)
     else:
+        words = {old: new for new, old in words_for(rows).items()}
+        rows, answer = [{words.get(name, name): value for name, value in row.items()} for row in rows], words.get(answer or "", answer)
         chosen = choose(rows, str(data), lines, answer or _wanted(template, rows, str(data), lines))
         if template == "classify" and not chosen.answer.is_labels:
             raise _misfit(template, data, rows, lines)
         learned, gaps = _as_columns(chosen, template), chosen.incomplete
+        used = {column.name for column in (chosen.answer, *chosen.asked)}
+        columns = {new: old for old, new in words.items() if new in used}
     task = _word(data.name.partition(".")[0]) or "rows"
     name, model = "first", "tiny"
     if taken is not None:
@@ -92,9 +99,12 @@ def spec_for(
         further = (f"{wished}-{number}" for number in count(2))
         name = task = next(name for name in chain([wished], further) if name not in taken and f"tiny-{name}" not in taken)
         model = f"tiny-{name}"
-    read = {"kind": kind, "path": path, **options} | ({"where": where_filled(gaps.values())} if gaps else {})
+    read: dict[str, object] = {"kind": kind, "path": path, **options}
+    read |= {"columns": columns} if columns else {}
+    read |= {"where": where_filled(gaps.values())} if gaps else {}
     section = [f"source         = {{ {', '.join(f'{key} = {toml(value)}' for key, value in read.items())} }}", *learned.lines]
     told = [f"{data.name}: {learned.told[0]}", *learned.told[1:]]
+    told += [f"column '{old}' is {new} in the spec" for new, old in columns.items()]
     if options:
         told.append(f"its values are separated by {DELIMITERS[options['delimiter']]}")
     if gaps:
@@ -250,7 +260,9 @@ def _as_columns(chosen: Chosen, template: str | None) -> _Learned:
         others = " or ".join(column.described() for column in chosen.others)
         told.append(f"{answer.name} is the answer because {chosen.why}; it could also be {others}: --answer {chosen.others[0].name}")
     if chosen.left_out:
-        told.append(f"not in the prompt: {', '.join(f'{name}, which {why}' for name, why in chosen.left_out.items())}")
+        told.append(
+            f"not in the prompt: {', '.join(f'{name.strip() or repr(name)}, which {why}' for name, why in chosen.left_out.items())}"
+        )
     metrics = ["exact_match", "eos_rate"] if answer.is_labels else ["exact_match", "rouge", "eos_rate"]
     metrics = {"classify": ["classification", "eos_rate"], "summarize": ["rouge", "copy_rate", "length", "eos_rate"]}.get(
         template or "", metrics

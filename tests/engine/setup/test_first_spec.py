@@ -79,7 +79,7 @@ def test_a_file_from_elsewhere_is_copied_unless_it_is_large_and_the_user_is_told
         ("rows.txt", "a", "--data must name a file of rows"),
         ("rows.jsonl", "", "has no rows"),
         ("rows.jsonl", '{"only": "one"}\n', "no two columns"),
-        ("rows.jsonl", '{"a b": "x", "c-d": "y"}\n', "no two columns"),
+        ("rows.jsonl", '{"?": "x", "": "y"}\n', "no two columns"),
         ("rows.jsonl", '{"ticket": "x", "lang": "en"}\n{"ticket": "y", "lang": "en"}\n', "lang has only one value, 'en'"),
         ("rows.jsonl", '{"q": "x"}\n{"q": "y"}\n{"q": "z", "a": "w"}\n', "rows.jsonl:1\n.*a is empty in 2 of 3 rows"),
         ("rows.jsonl", "{broken\n", "rows.jsonl"),
@@ -127,6 +127,41 @@ def test_names_and_values_say_which_column_is_the_answer(names: tuple[str, ...],
     assert spec_for(tmp_path / "rows.jsonl", "rows.jsonl").answer == answer
 
 
+def test_columns_whose_names_are_no_words_have_a_word_in_the_spec(tmp_path: Path):
+    """As tables are called by people, with a byte order mark and a column without a name."""
+    lines = ["Ticket-Nr.,Text des Kunden,Größe,Abteilung,", *(f"{n},Der Drucker zeigt E{n},{n % 5},{'ABC'[n % 3]}," for n in range(30))]
+    data = tmp_path / "tickets.csv"
+    data.write_text("\n".join(lines), "utf-8-sig")
+    first = init(tmp_path / "own", data=data, template="classify")
+    assert "Abteilung (3 values) is learned from ticket_nr" not in first.told[0]
+    assert first.told[0] == "tickets.csv: Abteilung (3 values) is learned from text_des_kunden, Größe"
+    assert "not in the prompt: '', which is not named by a word, ticket_nr, which is an identifier" in first.told
+    assert "column 'Text des Kunden' is text_des_kunden in the spec" in first.told
+    done = engine(tmp_path / "own", "check")
+    assert done.returncode == 0, done.stderr
+    done = engine(tmp_path / "own", "preview", "specs/first.toml", "tickets")
+    assert done.returncode == 0 and "text_des_kunden: Der Drucker zeigt E0" in done.stdout, done.stdout + done.stderr
+    assert spec_for(data, "rows.csv", answer="Text des Kunden").answer == "text_des_kunden"
+
+
+@pytest.mark.parametrize(("column", "turns"), [("dialog", ("role", "content")), ("turns", ("from", "value"))])
+def test_conversations_in_a_column_of_another_name_are_found_and_rows_without_any_left_out(
+    column: str, turns: tuple[str, str], tmp_path: Path
+):
+    roles = ("user", "assistant") if turns[0] == "role" else ("human", "gpt")
+    rows = [
+        {"id": f"c{n}", "meta": {"tags": [None]}, column: [dict(zip(turns, (role, f"{n}"), strict=True)) for role in roles] * (n != 4)}
+        for n in range(20)
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for template in ("chat", None):
+        first = init(tmp_path / f"own-{template}", data=data, template=template)
+        assert "whose answers are learned" in first.told[0] and f"{column} is an empty list in line 5" in " ".join(first.told)
+        done = engine(tmp_path / f"own-{template}", "preview", "specs/first.toml", "rows", "--rows", "20")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 COLUMN = st.sampled_from(["text", "label", "answer", "id", "naïve", "a b", "if", "messages", "chosen", "rejected", "instruction", "output"])
 VALUE = st.one_of(st.text(max_size=12), st.integers(), st.none(), st.lists(st.text(max_size=3), max_size=2))
 
@@ -167,6 +202,7 @@ def _holds(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
     task = document["tasks"]["rows"]
     assert document["mixture"]["tasks"] == [found.task] == ["rows"] and found.told
     where = Location("rows.jsonl")
+    rows = [{**row, **{new: row[old] for new, old in task["source"].get("columns", {}).items()}} for row in rows]
     kept = [row for row in rows if "where" not in task["source"] or Expression(task["source"]["where"], "where").value(row, where)]
     if found.answer is not None:
         prompt = Template(task["prompts"][0], "prompt")
