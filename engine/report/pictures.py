@@ -3,6 +3,7 @@
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def _svg(figure: Any, name: str) -> str:
     # A page has several pictures, whose ids must differ.
     for before in (' id="', "url(#", 'href="#'):
         text = text.replace(before, f"{before}{name}-")
-    return text
+    # The style of a page for narrow windows reads how wide the picture is by itself.
+    return re.sub(r'<svg (.*?width="([\d.]+)pt")', r'<svg style="--width: \2pt" \1', text, count=1)
 
 
 def graph(nodes: "Mapping[str, Node]") -> str:

@@ -27,6 +27,7 @@ from engine.report.page import _bold, _fenced, html, markdown, write
 from engine.report.sections import _differing, sections
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
+from tests.support.browser import CHROMIUM, browser
 from tests.support.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[3]
@@ -220,6 +221,26 @@ def test_the_heat_map_has_one_row_for_each_base_whatever_experiments_are_called(
     rows = re.findall(r">((?:base|one|two|three|four|0\.)[^<]*)</text>", picture.svg)
     assert [row for row in rows if row[0] != "0"] == ["one", "two", "three", "four", "base of one, two", "base of three", "base"]
     assert rows.count("0.11") == rows.count("0.22") == rows.count("0.33") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
+def test_the_heat_map_of_three_tasks_fits_a_phone_and_keeps_its_size_elsewhere(tmp_path: Path):
+    rows = {name: {"extract": 1.0, "headline": 0.5, "topic": 0.25} for name in ("base", "multitask")}
+    drawn = pictures.heat_map("heat", rows)
+    wide = pictures.heat_map("wide", {name: {f"task-{n}": 0.5 for n in range(12)} for name in rows})
+    page = tmp_path / "page.html"
+    page.write_text(
+        html("Report", [Section("summary", "Summary", [Picture("heat", "Heat", drawn), Picture("wide", "Wide", wide)])]), "utf-8"
+    )
+    sizes = "[...document.querySelectorAll('.box')].map(one => [one.scrollWidth - one.clientWidth, one.firstElementChild.clientWidth])"
+    with browser(tmp_path / "profile") as reader:
+        reader.open(page, width=1280)
+        whole = [width for _, width in reader.evaluate(sizes)]
+        reader.open(page, width=360)
+        (hidden, _), (scrolled, width) = reader.evaluate(sizes)
+    assert hidden == 0 and whole[0] > 328, "the one chart of the summary is seen at once"
+    assert scrolled > 0 and width == pytest.approx(0.68 * whole[1], rel=0.02), "words of a wide one stay legible"
 
 
 def test_scores_of_validation_rows_say_so_beside_those_of_test_rows(matter: ReportData):
