@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.setup.init import init
+from engine.setup.samples import TEMPLATES
 from engine.spec.load import load_spec
 from engine.spec.schema import schema, schema_text
 
@@ -139,12 +141,15 @@ TAPLO = shutil.which("taplo", path=os.pathsep.join([str(Path(sys.executable).par
 """It is among the packages of the tests."""
 
 
-def test_taplo_accepts_the_specs_of_the_repository_and_places_what_it_refuses(tmp_path):
+def test_taplo_accepts_the_specs_of_the_repository_and_of_templates_and_places_what_it_refuses(tmp_path):
     """The linter behind the TOML support of editors: https://taplo.tamasfe.dev"""
     written = ROOT / "docs/reference/spec.schema.json"
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[experiment]\nname = "a"\nseed = "x"\n')
     specs = [path for path in (ROOT / "specs").rglob("*.toml") if "seeds" not in path.parts]
+    for template in TEMPLATES:
+        init(tmp_path / "own", template=template)
+    specs += (tmp_path / "own/specs").glob("*.toml")
 
     def lint(*paths: Path) -> subprocess.CompletedProcess[str]:
         command = [TAPLO, "lint", "--schema", written.as_uri(), *map(str, paths)]
