@@ -11,7 +11,7 @@ from typing import Any
 from engine.core.errors import Problem
 from engine.importing import common, reasons
 from engine.importing.common import Request
-from engine.importing.preferences import put_dpo, put_pairs, put_strength, settle_pairs
+from engine.importing.preferences import SMOOTHED_BY_TRL, put_dpo, put_pairs, put_strength, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -286,7 +286,8 @@ def _put_objective(reading: Reading) -> None:
     where, strength = (inner, "beta") if inner and inner.given("beta") else (reading, beta)
     if rl in ("dpo", "ipo"):
         losses = reading.names("dpo_loss_type") or ("sigmoid",) if rl == "dpo" else ("ipo",)
-        put_dpo(reading, losses, "dpo_loss_type" if rl == "dpo" else "rl", beta, "dpo_label_smoothing")
+        # axolotl hands the share on to TRL, for rl: dpo alone (axolotl/core/trainers/dpo/__init__.py).
+        put_dpo(reading, losses, "dpo_loss_type" if rl == "dpo" else "rl", beta, "dpo_label_smoothing", SMOOTHED_BY_TRL)
         weights = reading.get("dpo_loss_weights")
         if rl == "dpo" and weights and set(map(float, weights)) != {1.0}:
             reading.refuse("dpo_loss_weights", "a weight of the loss", "training.learning_rate", nearest=True)

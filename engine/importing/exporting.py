@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from engine.importing.preferences import SMOOTHED_BY_TRL
 from engine.spec.models import HubAdapter, HubModel, LocalModel
 from engine.spec.sections import Training
 from stages.tokenize.masks import Assistant
@@ -228,7 +229,7 @@ def _objective(sheet: _Sheet, training: Training, tool: str) -> bool:
     objective = training.objective
     found: dict[str, dict[str, Any]]
     if isinstance(objective, Dpo):
-        if tool == "trl" and objective.loss == "sigmoid" and objective.label_smoothing:
+        if tool in ("axolotl", "trl") and objective.label_smoothing and objective.loss not in SMOOTHED_BY_TRL:
             sheet.cannot("training.objective.label_smoothing: its loss sigmoid does not smooth labels")
         if tool == "llamafactory" and objective.loss == "robust":
             sheet.cannot("training.objective.loss = robust: the configuration has the loss sigmoid with the same label smoothing")

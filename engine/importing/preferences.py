@@ -11,6 +11,9 @@ from engine.importing.reading import Reading
 _LOSSES = ("sigmoid", "hinge", "ipo", "robust")
 """Losses of DPO that a spec has, under the names of TRL."""
 _OBJECTIVE = "training.objective"
+SMOOTHED_BY_TRL = ("robust",)
+"""Losses of DPO whose labels TRL smooths: since version 1.0.0 (trl/trainer/dpo_trainer.py) not those of sigmoid. axolotl, which requires
+TRL 1.8.0, hands the share on to it; LLaMA-Factory requires 0.24.0 at most, which smooths sigmoid."""
 
 
 def put_dpo(

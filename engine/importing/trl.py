@@ -10,7 +10,7 @@ from typing import Any
 from engine.core.errors import Problem
 from engine.importing import common, reasons
 from engine.importing.common import Request
-from engine.importing.preferences import put_dpo, put_kto, put_pairs, settle_pairs
+from engine.importing.preferences import SMOOTHED_BY_TRL, put_dpo, put_kto, put_pairs, settle_pairs
 from engine.importing.reading import Draft, Reading, Refusal
 from engine.importing.rows import first_row, put_rows, task_name
 from engine.importing.schemas import listed, names, version
@@ -132,9 +132,8 @@ def _put_preferences(reading: Reading, request: Request, command: str) -> None:
     if command == "kto":
         _put_kto(reading)
     else:
-        # trl/trainer/dpo_trainer.py smooths no labels of the loss sigmoid any more.
         losses = reading.names("loss_type") or ("sigmoid",)
-        put_dpo(reading, losses, "loss_type", "beta", "label_smoothing", smoothed=("robust",))
+        put_dpo(reading, losses, "loss_type", "beta", "label_smoothing", smoothed=SMOOTHED_BY_TRL)
     without = reading.flag("disable_dropout", True)
     reading.taken("disable_dropout", ours="training.method.lora_dropout")
     truncation, rows = ("max_length", "rows") if command == "kto" else ("truncation_mode", "pairs")

@@ -98,7 +98,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "tasks.pairs.layout.kind": "preference",
         "tasks.pairs.source.columns": {"messages": "asked", "chosen": "good", "rejected": "bad"},
         "tokenization.over_length": "drop",
-        "training.objective": {"kind": "dpo", "beta": 0.3, "label_smoothing": 0.1},
+        "training.objective": {"kind": "dpo", "beta": 0.3},
         "training.method": {"kind": "lora", "r": 8},
     },
     "factory-pairs.yaml": {

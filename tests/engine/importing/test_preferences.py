@@ -1,6 +1,7 @@
 """Imports of trainings on pairs: DPO, ORPO and SimPO as axolotl, LLaMA-Factory and TRL configure them."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from engine.core.errors import Location, UserError
 from engine.importing.documents import read
+from engine.importing.exporting import export
 from engine.importing.importing import recognised
 from engine.spec.load import load_spec
 from stages.generate.selecting import Selected
@@ -27,6 +29,11 @@ TRL = "model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.1\n"
         (AXOLOTL + "rl: dpo", {"kind": "dpo"}),
         (AXOLOTL + "rl: ipo\nrl_beta: 0.2", {"kind": "dpo", "loss": "ipo", "beta": 0.2}),
         (AXOLOTL + "rl: dpo\ntrl: {beta: 0.4}\nrl_beta: 0.2\ndpo_loss_type: [hinge]", {"kind": "dpo", "loss": "hinge", "beta": 0.4}),
+        (AXOLOTL + "rl: dpo\ndpo_label_smoothing: 0.1", {"kind": "dpo"}),
+        (
+            AXOLOTL + "rl: dpo\ndpo_loss_type: [robust]\ndpo_label_smoothing: 0.1",
+            {"kind": "dpo", "loss": "robust", "label_smoothing": 0.1},
+        ),
         (AXOLOTL + "rl: orpo\norpo_alpha: 0.3", {"kind": "orpo", "weight": 0.3}),
         (AXOLOTL + "rl: simpo\nrl_beta: 2.5\nsimpo_gamma: 0.5\ncpo_alpha: 0", {"kind": "simpo", "beta": 2.5, "margin": 0.5}),
         (FACTORY + "dpo_label_smoothing: 0.1", {"kind": "dpo", "label_smoothing": 0.1}),
@@ -166,6 +173,29 @@ def test_the_answers_of_pairs_are_learned_after_the_prompt_of_the_tools_format(h
         prompt = "".join(token["text"] for token in sides[0]).partition(PAIR["chosen"])[0]
         assert prompt.endswith(f"{system}<|im_start|>user\nName a river.{more}<|im_end|>\n<|im_start|>assistant\n")
     assert all("trainings on pairs" in one["without_rules"] for one in (*found, factory))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [(AXOLOTL + "rl: dpo\ndpo_label_smoothing: 0.1", "dpo_label_smoothing"), (TRL + "label_smoothing: 0.2", "label_smoothing")],
+)
+def test_label_smoothing_that_the_tool_does_not_apply_is_told(text, key, imported, write):
+    (entry,) = [entry for entry in imported(write(text + "\n")).specs[0].entries if entry.key == key]
+    assert "of the loss robust" in entry.why and not entry.ours
+
+
+@pytest.mark.parametrize("tool", ["axolotl", "llamafactory", "trl"])
+@pytest.mark.parametrize("loss", ["sigmoid", "robust"])
+def test_a_configuration_says_if_its_tool_smooths_no_labels(tool, loss, imported, workspace):
+    ((path, text),) = imported("pairs.yml").files.items()
+    changed, number = re.subn(r'^(kind = "dpo")', rf'\1\nloss = "{loss}"\nlabel_smoothing = 0.1', text, flags=re.MULTILINE)
+    assert number == 1
+    (workspace / "specs").mkdir(exist_ok=True)
+    (workspace / path).write_text(changed.replace('"main"', f'"{"1" * 40}"'), "utf-8")
+    written = export(load_spec(workspace / path, workspace), tool)
+    unsaid = "its loss sigmoid does not smooth labels" in written
+    assert unsaid == (loss == "sigmoid" and tool != "llamafactory")
+    assert "label_smoothing: 0.1" in written
 
 
 def test_a_spec_of_pairs_passes_the_check(imported, workspace):
