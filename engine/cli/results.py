@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from engine.cli.app import Json, Specs, app, load_project
-from engine.core.errors import UserError
+from engine.core.errors import Problem, UserError
 
 if TYPE_CHECKING:
     from engine.plan.project import Project
@@ -111,12 +111,14 @@ def print_results(
     said = [*headline(found, shown), *ignored_text(found)]
     tables = list(_tables(project, specs, found, shown, intervals, sort))
     if markdown:
-        render.as_markdown(said, tables)
+        told = [f"Warning: {one.what}. To try: {one.hint}." for result in found for one in result.warnings]
+        render.as_markdown([*said, *told], tables)
         return
     for line in said:
         render.sentence(line)
     for table in tables:
         render.table(*table)
+    render.warnings(Problem(one.what, hint=one.hint, severity="warning") for result in found for one in result.warnings)
     now = {result.experiment: Recorded(result.digest, result.scores) for result in found}
     if changed := changes(before or {}, now, shown):
         render.sentence("Since the last build:")

@@ -18,7 +18,7 @@ from engine.core.graph import Input, Step
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
 from engine.spec.judge import Judge
-from engine.spec.models import TrainedModel
+from engine.spec.models import BASE, TrainedModel
 from stages import evaluate, generate, predict
 from stages.chat.markers import Markers
 from stages.evaluate.metrics.judge_scores import JudgeScores
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 _PROMPT_POLICIES: dict[str, Literal["drop", "truncate_prompt_left"]] = {"drop": "drop", "truncate_prompt_left": "truncate_prompt_left"}
 """Policies for over-long rows that also apply to prompts without a completion; with any other policy, a prompt that is too long is an
 error."""
-
-BASE = "base"
-"""The name in `compare` of the model that the experiment starts from."""
 
 _ID = "id"
 _CARRIED_FIELD = re.compile(r"""\bfields(?:\.|\[\s*["'])(\w+)""")

@@ -416,6 +416,7 @@ def _learned(data: ReportData) -> list[Section]:
     """What preferences or a teacher taught, on held-out rows and elsewhere; no section if all trainings are supervised."""
     tables = held_out_tables(data.results)
     blocks = [block for one in tables for block in (Table(one.title.capitalize(), one.columns, one.rows), Remark(one.legend))]
+    blocks += [Remark(f"Warning: {one.what}. To try: {one.hint}.") for result in data.results for one in result.warnings]
     return [Section("learned", "Preferences and teachers", blocks)] if blocks else []
 
 

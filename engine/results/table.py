@@ -11,8 +11,11 @@ from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
 from engine.plan.decide import Action, Plan
+from engine.results.lengths import Learned, Warned, run_away
 from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings, tasks_with
 from engine.results.significance import p_name, p_text
+from engine.spec.models import BASE
+from stages.train.objectives.base import PairObjective
 from stages.train.objectives.supervised import Supervised
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ class Result:
     held_out: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """What the objective measured of validation rows, by task, such as `accuracy` of pairs; empty for supervised training. With a reference
     model also `chosen_log_ratio` and `rejected_log_ratio`: how much likelier than under it the answers are, in nats."""
+    warnings: tuple[Warned, ...] = ()
+    """What is probably wrong with its answers: lengths that ran away while it learned from preferences."""
 
 
 def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> tuple[Result, ...]:
@@ -71,8 +76,9 @@ def results(specs: "Iterable[Spec]", graph: Graph, store: Store, plan: Plan) -> 
             trained = experiment.trained_tasks, method_name(spec)
             objective = experiment.training.objective if experiment.training else Supervised()
             learned = _learned(graph[f"train-{name}"], store, objective) if experiment.training else {}
+            kind, warned = objective.kind, _warned(spec, learned, compared)
             found.append(
-                Result(name, *trained, digest, scores, intervals, compared, current, split, tested, values, fresh, objective.kind, learned)
+                Result(name, *trained, digest, scores, intervals, compared, current, split, tested, values, fresh, kind, learned, warned)
             )
     return tuple(sorted(found, key=lambda result: (result.method != "full", len(result.tasks), result.experiment)))
 
@@ -89,6 +95,15 @@ def _learned(step: Step, store: Store, objective: Any) -> Mapping[str, Mapping[s
         task: {**values, **{f"{side}_log_ratio": values[f"{side}_reward"] / objective.beta for side in sides if f"{side}_reward" in values}}
         for task, values in found.items()
     }
+
+
+def _warned(spec: "Spec", measured: Mapping[str, Mapping[str, float]], compared: Sequence[Mapping[str, Any]]) -> tuple[Warned, ...]:
+    """What is wrong with the answers of SPEC's model, by MEASURED of validation rows; only preferences let lengths run away."""
+    training = spec.experiment.training
+    if training is None or not isinstance(training.objective, PairObjective):
+        return ()
+    start = [name for name in (BASE, getattr(spec.experiment.model, "experiment", None)) if name]
+    return run_away(Learned(spec.name, start, measured, training.objective.remedy), compared)
 
 
 def method_name(spec: "Spec") -> str:

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from engine.core.errors import Location, Problem
 from engine.core.part import Part
-from engine.spec.models import ScratchModel
+from engine.spec.models import BASE, ScratchModel
 from engine.spec.sections import Spec
 from stages.evaluate.metrics.unit_tests import UnitTests
+from stages.train.objectives.base import PairObjective
 
 USUAL_RATES: Mapping[str, tuple[float, float]] = {
     "full": (1e-7, 1e-2),
@@ -25,9 +26,13 @@ STARTING_RATES: Mapping[str, float] = {"full": 2e-5, "ia3": 3e-3, "prefix_tuning
 """Where to start with methods for which the default rate, that of LoRA, is not made; docs/reference/defaults.md has the sources."""
 
 
+_OF_LENGTHS = ("length", "eos_rate")
+"""The metrics that tell whether answers run away (engine/results/lengths.py)."""
+
+
 def advice(specs: Iterable[Spec]) -> list[Problem]:
     """A warning for each probable mistake in SPECS, without duplicates."""
-    checks = (_frozen_noise, _odd_rate, _rate_of_another_method, _code_without_isolation)
+    checks = (_frozen_noise, _odd_rate, _rate_of_another_method, _code_without_isolation, _unwatched_lengths)
     return list(dict.fromkeys(warning for spec in specs for check in checks for warning in check(spec)))
 
 
@@ -74,6 +79,21 @@ def _code_without_isolation(spec: Spec) -> Iterator[Problem]:
             what = "unit_tests runs answers of models with limits of time and memory, but with this account's rights and network"
             hint = 'keep this to containers and machines that may be lost; elsewhere set isolation = "bubblewrap"'
             yield Problem(what, spec.where(*place, "isolation"), hint, "warning")
+
+
+def _unwatched_lengths(spec: Spec) -> Iterator[Problem]:
+    """Losses on answers fall while answers run away in length, which only their comparison with those from before shows."""
+    training, model, evaluation = spec.experiment.training, spec.experiment.model, spec.experiment.evaluation
+    if training is None or not isinstance(training.objective, PairObjective) or isinstance(model, ScratchModel):
+        return
+    if not spec.experiment.evaluated_tasks:
+        return
+    start = getattr(model, "experiment", None) or BASE
+    lacking = [] if {start, BASE} & set(evaluation.compare) else [f'"{start}" in evaluation.compare']
+    lacking += [f'"{kind}" in evaluation.metrics' for kind in _OF_LENGTHS if kind not in {metric.kind for metric in evaluation.metrics}]
+    if lacking:
+        what = f"nothing compares the lengths of answers with those before {training.objective.kind}, which may make them run away"
+        yield Problem(what, spec.where("training", "objective"), f"set {' and '.join(lacking)}", "warning")
 
 
 def loggers(specs: Iterable[Spec]) -> dict[str, Location]:

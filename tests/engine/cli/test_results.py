@@ -107,3 +107,38 @@ def test_markdown_has_the_same_tables(workspace: Path):
 def test_json_has_values_and_comparisons(workspace: Path):
     first, second = json.loads(engine(workspace, "results", "--json").stdout)["results"]
     assert first["scores"]["a"]["exact_match"] == 0.5 and first["comparisons"][0]["other"] == "base|x" and second["comparisons"] == []
+
+
+PAIRS = """\
+source = { kind = "jsonl", path = "pairs.jsonl" }
+layout = "preference"
+split  = { test = 0.2 }"""
+
+
+@pytest.fixture
+def preferred(tmp_path: Path) -> Path:
+    """An experiment that learned from pairs, whose evaluation says that its answers are three times as long as before."""
+    for folder in ("specs", "metrics", "artifacts/evaluate-own"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "x", "chosen": "y", "rejected": "z"}\n' * 9)
+    learned = 'objective = { kind = "dpo", beta = 0.5 }\n[evaluation]\ncompare = ["base"]'
+    (tmp_path / "specs/sft.toml").write_text(toy({"a": PAIRS}, name="sft"))
+    (tmp_path / "specs/own.toml").write_text(toy({"a": PAIRS}, name="own", base='experiment = "sft"', method='"lora"', more=learned))
+    (tmp_path / "metrics/evaluate-own.json").write_text(json.dumps({"a": {"exact_match": 0.5, "length": 30.0, "rows": 40}}))
+    held_out = {"accuracy": 0.9, "chosen_tokens": 9.0, "rejected_tokens": 5.0, "chosen_reward": 1.0, "rejected_reward": 0.0}
+    (tmp_path / "metrics/train-own.json").write_text(json.dumps({"validation": {"a": held_out}}))
+    one = {"model": "own", "task": "a", "metric": "length", "other": "base", "rows": 40, "trained_on": True, "real": True}
+    one |= {"value": 30.0, "other_value": 10.0, "difference": 20.0, "low": 18.0, "high": 22.0, "p": 0.0001, "p_corrected": 0.0001}
+    (tmp_path / "artifacts/evaluate-own/comparisons.json").write_text(json.dumps({"comparisons": [one], "method": {}}))
+    return tmp_path
+
+
+def test_answers_that_ran_away_are_told_wherever_results_are_shown(preferred: Path):
+    told = "own: answers on a have become 3.0 times as long: 30.0 tokens on average, those of base 10.0"
+    shown = engine(preferred, "results")
+    assert f"warning: {told}\n  hint: its chosen answers are 1.8 times as long as the rejected ones" in shown.stderr
+    assert "raise training.objective.beta" in shown.stderr and "warning" not in shown.stdout
+    assert f"Warning: {told}. To try: " in engine(preferred, "results", "--markdown").stdout.replace("\\", "")
+    (found,) = json.loads(engine(preferred, "results", "--json").stdout)["results"]
+    (warned,) = found["warnings"]
+    assert warned["what"] == told and "raise training.objective.beta" in warned["hint"]

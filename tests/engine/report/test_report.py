@@ -25,6 +25,7 @@ from engine.report.blocks import AnswerRows, Picture, Remark, Section, Table, To
 from engine.report.collect import Node, ReportData, Trained, _pieces
 from engine.report.page import _bold, _fenced, html, markdown, write
 from engine.report.sections import _differing, sections
+from engine.results.lengths import Warned
 from engine.results.table import Result, score_table
 from stages.tokens.files import TokenWriter
 from tests.support.browser import CHROMIUM, browser
@@ -599,6 +600,10 @@ def test_preferences_have_their_curves_accuracies_and_what_they_cost_elsewhere(m
     assert (row["objective"], row["accuracy"], row["margin"], row["divergence"]) == ("dpo", "0.875", "0.250", "–")
     assert (row["tokens of chosen"], row["tokens of rejected"]) == ("4.2", "11.5")
     assert (row["log-ratio of chosen"], row["log-ratio of rejected"]) == ("-0.500", "–")
+    assert "Warning" not in remarks(found, "Preferences and teachers")
+    warned = replace(learned, warnings=(Warned("one: answers on a have become 3.1 times as long", "raise training.objective.beta"),))
+    told = "Warning: one: answers on a have become 3.1 times as long. To try: raise training.objective.beta."
+    assert told in remarks(replace(matter, results=[warned]), "Preferences and teachers")
     elsewhere = cells(found, "Preferences and teachers", 1)
     assert [(row["task"], row["metric"], row["trained on it"]) for row in elsewhere] == [("b", "exact_match", "no"), ("a", "length", "yes")]
     assert elsewhere[0]["difference"] == "-0.2" and elsewhere[0]["compared with"] == "sft"

@@ -81,6 +81,25 @@ def test_code_of_models_without_isolation_is_told(told):
     assert told(spec('"full"') + metrics('"bubblewrap"')) == []
 
 
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ("", 'set "toy" in evaluation.compare'),
+        ('compare = ["toy"]', None),
+        ('compare = ["base"]', None),
+        ('compare = ["base"]\nmetrics = ["exact_match", "length"]', 'set "eos_rate" in evaluation.metrics'),
+        ('metrics = ["eos_rate"]', 'set "toy" in evaluation.compare and "length" in evaluation.metrics'),
+    ],
+)
+def test_learning_from_pairs_without_a_look_at_lengths_is_told(told, more, hint):
+    objective = 'learning_rate = 1e-4\nobjective = "dpo"\n\n[evaluation]\n'
+    found = told(spec('"full"'), further('"lora"') + objective + more)
+    assert [warning.hint for warning in found] == ([hint] if hint else [])
+    if hint:
+        assert marked(found[0]) == '"dpo"' and "run away" in found[0].what
+    assert told(spec('"full"') + 'objective = "orpo"\n') == []
+
+
 def test_a_learning_rate_of_three_is_told(told):
     (warning,) = told(spec('"full"') + "learning_rate = 3\n")
     assert str(warning).startswith("warning: learning_rate = 3 is far above the usual range\n")
