@@ -39,6 +39,10 @@ class Experiment:
     """The public data sets that it reads."""
     real: bool = False
     """Whether it trains the real model."""
+    script: Path | None = None
+    """The script of another example that writes its rows, if it has no `prepare.py` of its own."""
+    tasks: tuple[str, ...] = ()
+    """The tasks of that script whose rows it reads."""
 
     def missing(self) -> list[str]:
         """What its build needs and this machine lacks."""
@@ -54,9 +58,10 @@ class Experiment:
                 shutil.copytree(self.source / part, folder / part)
         if self.published:
             shutil.copytree(self.published, folder / "published")
-        if (script := self.source / "prepare.py").is_file():
+        script = self.script or self.source / "prepare.py"
+        if script.is_file():
             shutil.copy(script, folder)
-            subprocess.run([sys.executable, "prepare.py", str(DATA)], cwd=folder, check=True)
+            subprocess.run([sys.executable, "prepare.py", str(DATA), *self.tasks], cwd=folder, check=True)
         else:
             for data in self.data:
                 (folder / "data").mkdir(exist_ok=True)
@@ -104,6 +109,8 @@ EXPERIMENTS = {
             ROOT / "specs/examples/smollm2-preferences",
             data=("instruction_induction", "sentence_polarity"),
             real=True,
+            script=ROOT / "specs/examples/smollm2/prepare.py",
+            tasks=("polarity", "passive"),
         ),
     )
 }

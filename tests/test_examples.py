@@ -422,6 +422,33 @@ def split_rows(place: Place, task: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
+def test_one_script_writes_the_rows_of_both_examples_of_smollm2(tmp_path: Path):
+    for name, content in (("pos", "a fine film .\n\n"), ("neg", "a dull film .\n")):
+        (tmp_path / "sentence_polarity").mkdir(exist_ok=True)
+        (tmp_path / f"sentence_polarity/rt-polarity.{name}").write_text(content, "latin-1")
+    (tmp_path / "instruction_induction/induce").mkdir(parents=True)
+    passive = {"examples": {"1": {"input": "He saw it.", "output": "It was seen."}}}
+    (tmp_path / "instruction_induction/induce/active_to_passive.json").write_text(json.dumps(passive), "utf-8")
+    example = EXPERIMENTS["smollm2-preferences"]
+    assert example.script and (example.source / "../smollm2/prepare.py").resolve() == example.script
+    assert "python ../smollm2/prepare.py path/to/public/data polarity passive" in (example.source / "README.md").read_text("utf-8")
+
+    def prepared(*tasks: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "here").mkdir(exist_ok=True)
+        command = [sys.executable, str(example.script), str(tmp_path), *tasks]
+        return subprocess.run(command, cwd=tmp_path / "here", capture_output=True, text=True, check=False)
+
+    assert prepared("polarty").returncode == 2 and not (tmp_path / "here/data").exists()
+    assert prepared(*example.tasks).returncode == 0
+    written = {
+        file.name: [json.loads(line) for line in file.read_text("utf-8").splitlines()] for file in (tmp_path / "here/data").iterdir()
+    }
+    assert written == {
+        "polarity.jsonl": [{"text": "a fine film .", "polarity": "positive"}, {"text": "a dull film .", "polarity": "negative"}],
+        "passive.jsonl": [{"text": "He saw it.", "passive": "It was seen."}],
+    }
+
+
 @pytest.mark.long
 @pytest.mark.real
 def test_smollm2_learns_from_pairs_of_its_own_answers(tmp_path: Path):

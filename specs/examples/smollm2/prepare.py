@@ -1,8 +1,8 @@
-"""Writes the rows of the three tasks as JSON lines into `data/`, from public files as they were published.
+"""Writes the rows of the tasks as JSON lines into `data/` of the current folder, from public files as they were published.
 
-    python prepare.py FOLDER
+    python prepare.py FOLDER [TASK ...]
 
-FOLDER holds `ner/wikigold.conll.txt`, `sentence_polarity/rt-polarity.pos` and `.neg`, and
+TASK is `person`, `polarity` or `passive`; without any, all three. FOLDER holds `ner/wikigold.conll.txt`, `sentence_polarity/rt-polarity.pos` and `.neg`, and
 `instruction_induction/induce/active_to_passive.json`; README.md says where they are published.
 """
 
@@ -57,15 +57,19 @@ def write(path: Path, rows: Iterable[Row]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8", newline="\n")
 
 
+TASKS = {task.__name__: task for task in (person, polarity, passive)}
+
+
 def main() -> int:
-    """Write `data/` of this example."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+    """Write `data/`."""
+    source, *wanted = sys.argv[1:] or [""]
+    if not source or not Path(source).is_dir() or not set(wanted) <= TASKS.keys():
         print(__doc__, file=sys.stderr)
         return 2
-    source, target = Path(sys.argv[1]), Path(__file__).parent / "data"
+    target = Path("data")
     target.mkdir(exist_ok=True)
-    for task in (person, polarity, passive):
-        write(target / f"{task.__name__}.jsonl", task(source))
+    for name in wanted or TASKS:
+        write(target / f"{name}.jsonl", TASKS[name](Path(source)))
     return 0
 
 
