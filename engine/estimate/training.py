@@ -24,13 +24,15 @@ class Matter:
     config: Mapping[str, Any]
     """The model's config.json."""
     length: int
-    """Tokens of the longest row."""
+    """Tokens of the longest row, or of the longest pair of answers: twice its longer one, to which both are padded."""
     exact_model: bool = True
     """Whether the vocabulary size is the actual one; a tokenizer trained on little text has fewer tokens than requested."""
     measured_length: bool = True
     """Whether `length` was measured; else it is tokenization.max_length."""
     supervised: float = 1.0
     """Fraction of tokens that are supervised."""
+    answers: int = 1
+    """Lines that a row takes: 2 of a pair of answers."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def estimate(parameters: Parameters, matter: Matter) -> Estimate | None:
         return None
     share = _share(parameters, matter.length)
     rows = min(parameters.micro_batch or share, share)
-    length = matter.length + parameters.method.virtual_tokens
+    # The reference of preferences was a step before, and KTO's mismatched answers are computed before the batch, without gradients: both
+    # take less than the step itself.
+    lines, length = rows * matter.answers, -(-matter.length // matter.answers) + parameters.method.virtual_tokens
     layout = layout_of(parameters)
     more = kept_by_lora(model, parameters.method, parameters.method.dropout, layout.activation)
     layout = replace(layout, accumulates=rows < share, supervised=matter.supervised, kept_by_lora=more)
-    needed = memory(_with_attention(model, parameters), counted.trained, counted.added, rows, length, layout)
+    needed = memory(_with_attention(model, parameters), counted.trained, counted.added, lines, length, layout)
     makes_adapter = parameters.method.makes_adapter
     return Estimate(model.parameters + counted.added, counted.trained, needed, FLOAT32 * counted.saved, rows, makes_adapter, matter)
 
@@ -116,10 +120,14 @@ def shortage(name: str, estimated: Estimate, device_memory: float) -> str:
     """Message that the training of step NAME does not fit a device with DEVICE_MEMORY gigabytes, and what to change."""
     needed = estimated.memory
     parts = {"weights": needed.weights, "gradients": needed.gradients, "optimizer states": needed.optimizer}
-    parts[f"activations of {estimated.rows} rows of {estimated.matter.length} tokens"] = needed.activations
+    parts[f"activations of {estimated.rows} {_unit(estimated)}s of {estimated.matter.length} tokens"] = needed.activations
     total, shown = gigabytes(needed.total), ", ".join(f"{gigabytes(size)} {what}" for what, size in parts.items())
     what = f"{name} does not fit its device: it needs about {total}, device_memory is {device_memory:g} GB"
     return f"{what}\n  {shown}\n  hint: {_advice(estimated, device_memory)}"
+
+
+def _unit(estimated: Estimate) -> str:
+    return "pair" if estimated.matter.answers > 1 else "row"
 
 
 def _advice(estimated: Estimate, device_memory: float) -> str:
@@ -128,7 +136,8 @@ def _advice(estimated: Estimate, device_memory: float) -> str:
     if rows >= 1:
         return f"set resources.micro_batch to {rows} or less; the result stays the same"
     if room > 0:
-        return f"even one row of {estimated.matter.length} tokens does not fit: set micro_batch to 1 and lower tokenization.max_length"
+        what = f"even one {_unit(estimated)} of {estimated.matter.length} tokens does not fit"
+        return f"{what}: set micro_batch to 1 and lower tokenization.max_length"
     if not estimated.makes_adapter:
         return 'set training.method to "lora", which has far fewer gradients and optimizer states; or use a smaller model or larger device'
     return "use a smaller model or larger device"
@@ -147,7 +156,7 @@ def estimated(parameters: Part, inputs: Mapping[str, Path], measured: Mapping[st
         return {}
     config = json.loads((inputs["model"] / "config.json").read_text("utf-8"))
     rows = measured.get("micro_batch_rows") or parameters.micro_batch
-    matter = Matter(config, longest, supervised=measured.get("supervised_share", 1.0))
+    matter = Matter(config, longest, supervised=measured.get("supervised_share", 1.0), answers=measured.get("answers_of_row", 1))
     found = estimate(parameters.model_copy(update={"micro_batch": rows}), matter)
     return {"estimated": found.as_data()} if found else {}
 

@@ -30,7 +30,9 @@ def _matter(step: Step, graph: Graph, plan: Plan, store: Store) -> Matter | None
     order = graph[str(step.inputs["order"].producer)].parameters
     if isinstance(order, mix.Parameters) and order.bin_tokens:
         return Matter(config, order.bin_tokens, exact, supervised=supervised)
-    return Matter(config, max(length for length, _ in lengths), exact, all(measured for _, measured in lengths), supervised)
+    longest, measured = max(length for length, _ in lengths), all(measured for _, measured in lengths)
+    answers = max(_answers(graph[str(item.producer)]) for item in tokens)
+    return Matter(config, longest, exact, measured, supervised=supervised, answers=answers)
 
 
 def _config(model: Input, graph: Graph, plan: Plan, store: Store) -> tuple[Mapping[str, Any], bool] | None:
@@ -73,9 +75,13 @@ def _longest(tokens: Input, graph: Graph, plan: Plan, store: Store) -> tuple[int
     parameters = step.parameters
     assert step.kind is tokenize.KIND and isinstance(parameters, tokenize.Parameters)
     longest = _counted(step, plan, store).get("longest")
-    # A pair takes the place of a row: both of its answers are computed together.
-    answers = 2 if parameters.pairs else 1
+    answers = _answers(step)
     return (answers * longest, True) if isinstance(longest, int) and longest else (answers * parameters.max_length, False)
+
+
+def _answers(step: Step) -> int:
+    """The answers of a row of a tokenize STEP: both of a pair are computed together."""
+    return 2 if getattr(step.parameters, "pairs", False) else 1
 
 
 def _supervised(tokens: Input, graph: Graph, plan: Plan, store: Store) -> float:

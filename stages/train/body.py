@@ -56,7 +56,7 @@ def run(parameters: Parameters, job: Job) -> Metrics:
     # All attempts, since the tokens are those of the whole training.
     speed = {"training_seconds": round(seconds, 3), "tokens_per_second": round(metrics["tokens"] / seconds, 1)}
     before_it = {"earlier_seconds": earlier} if earlier else {}
-    return metrics | {"_measured": speed | before_it | _memory(model, rows, result, before)}
+    return metrics | {"_measured": speed | before_it | _memory(model, rows, result, before, parameters.batching.flat)}
 
 
 def _serving(job: Job) -> Serving:
@@ -66,16 +66,23 @@ def _serving(job: Job) -> Serving:
     return Serving.of(taught, model, job.inputs.get("vocabulary", model), [before] if before else [])
 
 
-def _memory(model: Any, rows: Any, result: Any, before: int) -> Metrics:
-    """Memory of the training, peak and initial memory of the process, and the row (or bin) length and micro-batch for the estimate."""
+def _longest(rows: Any, flat: bool) -> Metrics:
+    """Tokens of the longest row, bin or pair; in a layout that is not FLAT, both answers of a pair are padded to its longer one."""
     import numpy as np
 
+    if rows.are_pairs_of_answers and not flat:
+        return {"longest_row": 2 * int(rows.lengths().max()), "answers_of_row": 2}
+    return {"longest_row": int(np.add.reduceat(rows.lengths(), rows.units()[:-1]).max())}
+
+
+def _memory(model: Any, rows: Any, result: Any, before: int, flat: bool) -> Metrics:
+    """Memory of the training, peak and initial memory of the process, and the row (or bin) length and micro-batch for the estimate."""
     return {
         **({"training_memory_bytes": result.training_memory_bytes} if result.training_memory_bytes else {}),
         "peak_memory_bytes": result.peak_memory_bytes,
         "memory_before_bytes": before,
         "supervised_share": round(int(rows.supervised().sum()) / int(rows.lengths().sum()), 4),
-        "longest_row": int(np.add.reduceat(rows.lengths(), rows.units()[:-1]).max()),
+        **_longest(rows, flat),
         "micro_batch_rows": result.micro_rows,
         "attention": model.config._attn_implementation,
     }

@@ -17,6 +17,7 @@ from engine.estimate.methods import counts
 from engine.estimate.models import Model, model_of
 from engine.estimate.training import Matter, estimate, layout_of
 from stages.initialize.architectures import T5, Bloom, Falcon, Gpt2, GptNeox, Llama, Mistral, Qwen2, Qwen3
+from stages.models.answers import answer_logps
 from stages.models.folders import auto_class, count_parameters, save_model
 from stages.models.projection import predictions
 from stages.train import Parameters
@@ -25,7 +26,12 @@ from stages.train.loop.dropout import install
 from stages.train.loop.loss import token_loss
 from stages.train.loop.precision import autocast
 from stages.train.methods import Full, Lora, PromptTuning, Qlora
+from stages.train.objectives.base import Answers, Totals
 from stages.train.objectives.distill import Distill, Taught
+from stages.train.objectives.dpo import Dpo
+from stages.train.objectives.kto import Kto
+from stages.train.objectives.orpo import Orpo
+from stages.train.objectives.supervised import Supervised
 from stages.train.optimizers import Adafactor, AdamW, AdamW8bit, PagedAdamW
 
 SIZES = {"hidden_size": 64, "layers": 4, "heads": 4, "max_length": 256}
@@ -245,11 +251,41 @@ def loss_of(parameters: Parameters, logits: torch.Tensor, targets: torch.Tensor)
     return parameters.objective.loss_of(logits, targets, taught, tokens)[0]
 
 
+def supervised_of(labels: torch.Tensor) -> list[int]:
+    """The supervised tokens of each row."""
+    found: list[int] = (labels[:, 1:] >= 0).sum(1).tolist()
+    return found
+
+
+def answers_loss(objective: Any, logits: torch.Tensor, targets: torch.Tensor, labels: torch.Tensor, kl: float) -> torch.Tensor:
+    """The loss of pairs, whose chosen and rejected answers take turns, with a reference that knows nothing."""
+    counts, pairs = supervised_of(labels), len(labels) // 2
+    logps, tokens, reference = answer_logps(logits, targets, counts), torch.tensor(counts, dtype=torch.float32), torch.zeros(pairs)
+    answers = Answers(logps[::2], logps[1::2], tokens[::2], tokens[1::2], reference, reference)
+    loss: torch.Tensor = objective.loss_of(answers, Totals(pairs, pairs, sum(counts[::2]), kl))
+    return loss
+
+
+def mismatched(model: Any, parameters: Parameters, ids: torch.Tensor, labels: torch.Tensor) -> float:
+    """The forward pass of KTO's mismatched answers, as the training loop takes it before each step."""
+    model.eval()
+    with torch.no_grad(), autocast(parameters, "cpu"):
+        logits, targets = predictions(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
+        kl = float(answer_logps(logits, targets, supervised_of(labels)).sum())
+    model.train()
+    return max(kl, 0.0)
+
+
 def step_of(model: Any, made: Any, parameters: Parameters, ids: torch.Tensor, labels: torch.Tensor) -> None:
     """One optimizer step of one micro-batch, as the training loop takes it."""
+    objective = parameters.objective
+    kl = mismatched(model, parameters, ids, labels) if isinstance(objective, Kto) else 0.0
     with autocast(parameters, "cpu"):
         logits, targets = predictions(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
-    loss = loss_of(parameters, logits, targets)
+    if objective.on_pairs:
+        loss = answers_loss(objective, logits, targets, labels, kl)
+    else:
+        loss = loss_of(parameters, logits, targets)
     del logits
     loss.backward()
     made.step()
@@ -271,6 +307,10 @@ PEAKS = {
     "full, bfloat16": {"method": Full(), "precision": "bfloat16"},
     "qlora": {"method": Qlora(r=8)},
     "lora, distilled": {"method": Lora(r=8), "objective": Distill(teacher="large", top_k=8)},
+    "lora, dpo": {"method": Lora(r=8), "objective": Dpo()},
+    "full, orpo": {"method": Full(), "objective": Orpo()},
+    "lora, kto": {"method": Lora(r=8), "objective": Kto()},
+    "lora, kto, checkpointed": {"method": Lora(r=8), "objective": Kto(), "gradient_checkpointing": True},
 }
 
 
@@ -289,7 +329,8 @@ def test_the_peak_of_real_steps_is_the_estimate_by_the_byte(tmp_path, name, fami
     architecture, rows, length = family(hidden_size=128, layers=6, heads=4), 4, 64
     torch.manual_seed(0)
     save_model(AutoModelForCausalLM.from_config(architecture.config(vocabulary, 0, 1), dtype=torch.float32), tmp_path)
-    parameters = Parameters(**PEAKS[name], micro_batch=rows, global_batch={"rows": rows})
+    answers = 2 if PEAKS[name].get("objective", Supervised()).on_pairs else 1
+    parameters = Parameters(**PEAKS[name], micro_batch=rows // answers, global_batch={"rows": rows // answers})
     ids = torch.randint(2, vocabulary, (rows, length))
     labels = ids.masked_fill(torch.arange(length) >= learnt * length, -100)
     with Peak() as tensors:
@@ -299,5 +340,5 @@ def test_the_peak_of_real_steps_is_the_estimate_by_the_byte(tmp_path, name, fami
         step_of(model, made, parameters, ids, labels)
         tensors.forget()
         step_of(model, made, parameters, ids, labels)
-    found = estimate(parameters, Matter(model.config.to_dict(), length, supervised=learnt))
+    found = estimate(parameters, Matter(model.config.to_dict(), answers * length, supervised=learnt, answers=answers))
     assert found is not None and found.memory.total == pytest.approx(tensors.peak, rel=0.1), found.memory

@@ -26,6 +26,14 @@ def test_it_is_for_the_longest_row_and_the_micro_batch_that_there_were():
     assert more["activations"] > found["activations"] and more["weights"] == found["weights"]
 
 
+def test_both_answers_of_a_pair_are_lines_of_their_own():
+    parameters = Parameters(method=Lora(r=4), attention="eager")
+    pairs = MEASURED | {"longest_row": 60, "answers_of_row": 2}
+    found = estimated(parameters, {"model": folder_of("Llama")}, pairs)["estimated"]
+    single = estimated(parameters, {"model": folder_of("Llama")}, MEASURED | {"micro_batch_rows": 8})["estimated"]
+    assert (found["length"], found["rows"]) == (60, 4) and found["activations"] == single["activations"]
+
+
 def test_other_kinds_and_unknown_models_have_none(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     assert estimated(Parameters(method=Full()), {"model": tmp_path}, MEASURED) == {}

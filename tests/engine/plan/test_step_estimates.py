@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from engine.compile.compiler import compile_graph
 from engine.core.graph import Graph
 from engine.core.workspace import Workspace
 from engine.dvc.run_records import RunRecord
-from engine.estimate.training import Estimate, gigabytes
+from engine.estimate.training import Estimate, estimate, gigabytes, shortage
 from engine.plan.decide import Action, Decision, Plan
 from engine.plan.project import Project
 from engine.plan.step_estimates import Facts, facts_of, shortages, unchecked
 from engine.plan.training_inputs import estimate_of
 from engine.spec.load import load_specs
+from stages.train import Parameters
+from stages.train.methods import Full
 from tests.support.memory_store import MemoryStore, statement
 
 BASE = """
@@ -97,6 +100,21 @@ def test_recorded_vocabulary_and_length_win_over_the_recipe(graph):
     assert (found.matter.length, found.matter.measured_length, found.matter.exact_model) == (61, True, True)
     assert (bound.matter.length, bound.matter.measured_length, bound.matter.exact_model) == (128, False, False)
     assert bound.parameters == 681216 + 300 * 128 and bound.memory.total > found.memory.total
+
+
+PAIRS = BASE.replace(
+    BASE[BASE.index("source  =") : BASE.index("[tokenization]")], 'source = { kind = "jsonl", path = "a.jsonl" }\nlayout = "preference"\n\n'
+)
+
+
+def test_a_pair_takes_two_rows_of_memory_and_is_called_a_pair(graph):
+    both = graph(base=PAIRS.replace("global_batch = { rows = 16 }", 'global_batch = { rows = 8 }\nobjective = "orpo"'))
+    tokens = {"metrics/tokenize-topic-pairs-tiny.json": {"train": {"longest": 61}}}
+    found = estimated(both, "train-base", KNOWN | tokens)
+    assert found is not None and (found.matter.length, found.matter.answers, found.rows) == (122, 2, 8)
+    single = estimate(Parameters(method=Full(), global_batch={"rows": 16}), replace(found.matter, length=61, answers=1))
+    assert single is not None and single.memory == found.memory
+    assert "activations of 8 pairs of 122 tokens" in shortage("train-base", found, 0.001)
 
 
 def test_records_of_steps_that_may_run_again_are_no_measure(graph):

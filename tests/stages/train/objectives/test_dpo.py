@@ -92,6 +92,8 @@ def test_a_training_starts_at_log_2_and_learns_to_prefer_the_chosen_answers(tmp_
     assert float(curve[0]["loss"]) == pytest.approx(math.log(2), abs=1e-6), "the model is its own reference"
     assert float(curve[-1]["margin"]) > 0.1
     assert metrics["pairs"] == 84 and metrics["steps"] == 12 and metrics["rows"] == 168
+    longest = int(Tokens.open(job.inputs["tokens/colour"]).lengths.max())
+    assert (metrics["_measured"]["longest_row"], metrics["_measured"]["answers_of_row"]) == (2 * longest, 2), "both are padded to it"
     assert metrics["validation"]["colour"].keys() == set(MEASURES)
     assert metrics["validation"]["colour"]["chosen_tokens"] < metrics["validation"]["colour"]["rejected_tokens"]
 
