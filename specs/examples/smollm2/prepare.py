@@ -2,8 +2,9 @@
 
     python prepare.py FOLDER [TASK ...]
 
-TASK is `person`, `polarity` or `passive`; without any, all three. FOLDER holds `ner/wikigold.conll.txt`, `sentence_polarity/rt-polarity.pos` and `.neg`, and
-`instruction_induction/induce/active_to_passive.json`; README.md says where they are published.
+TASK is `person`, `polarity` or `passive`; without any, all three. FOLDER holds `ner/wikigold.conll.txt`,
+`sentence_polarity/rt-polarity.pos` and `.neg`, and `instruction_induction/induce/active_to_passive.json`; README.md says where they are
+published.
 """
 
 import json
