@@ -3,7 +3,11 @@
 import csv
 import json
 import re
+import runpy
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -12,6 +16,8 @@ from tests.end_to_end.conftest import ROOT, Place
 PAGES = "".join((ROOT / f"docs/how-to/{name}.md").read_text("utf-8") for name in ("preferences", "distill"))
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 COMMANDS = list(dict.fromkeys(line for block in BLOCKS for line in block.splitlines()))
+
+EXTENDS = 'extends = ["parts/colours.toml", "parts/judge.toml"]'
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +31,26 @@ def followed(tmp_path_factory):
     enter, *commands = (line.partition("#")[0].split() for line in COMMANDS)
     assert enter == ["cd", "specs/examples/preferences"]
     for command in commands:
-        said[" ".join(command)] = place.run(*command, check=command[:2] != ["engine", "plan"])
+        if command[0] == "python":
+            # As the page says, for the commands from here on; the page's judge serves while the build runs.
+            assert EXTENDS in PAGES
+            place.edit("specs/own.toml", 'extends = ["parts/colours.toml"]', EXTENDS)
+            command, judge = command[2:], judging()
+        else:
+            judge = nullcontext()
+        with judge:
+            said[" ".join(command)] = place.run(*command, check=command[:2] != ["engine", "plan"])
     return place, said
+
+
+@contextmanager
+def judging():
+    """The judge of the example while it serves; a warm Python runs what it would run."""
+    script, wait = ROOT / "specs/examples/preferences/judge.py", "import sys; sys.stdin.read()"
+    with subprocess.Popen([sys.executable, script, sys.executable, "-c", wait], stdin=subprocess.PIPE) as server:
+        yield
+        server.communicate(b"", timeout=60)
+    assert server.returncode == 0
 
 
 def metrics(place, step):
@@ -58,6 +82,32 @@ def test_pairs_of_its_own_samples_teach_it_as_much_and_leave_held_out_prompts_ou
         assert prompts("own", split) <= prompts("brief", split)
     before, after = (metrics(place, f"evaluate-{name}")["brief"] for name in ("sft", "own"))
     assert after["length"] < before["length"] / 4 and after["exact_match"] > before["exact_match"] + 0.5
+
+
+def test_the_preferred_model_wins_by_a_judge_that_is_asked_in_both_orders(followed):
+    place, said = followed
+    counts = metrics(place, "evaluate-own")["brief"]["versus"]["sft"]
+    asked = [json.loads(line) for line in (place.root / "artifacts/versus-own-sft-brief/rows.jsonl").read_text().splitlines()]
+    rows = counts["wins"] + counts["losses"] + counts["ties"]
+    assert len(asked) == 2 * (rows - counts["equal_answers"]) > 0 and counts["unjudged"] == counts["undecided_by_order"] == 0
+    assert {row["carried"]["ours"] for row in asked} == {"first", "second"}
+    assert counts["value"] > 0.6 and counts["low"] > 0.5 and counts["low"] <= counts["value"] <= counts["high"]
+    assert counts["value"] == pytest.approx((counts["wins"] + counts["ties"] / 2) / rows, abs=1e-6)
+    shown = said["engine results specs/own.toml --metric win_rate"].stdout
+    assert "differences in win_rate on the same rows" in shown and "sft" in shown
+
+
+def test_the_judge_is_the_rule_that_it_says():
+    judge = runpy.run_path(str(ROOT / "specs/examples/preferences/judge.py"))["verdict"]
+
+    def better(first, second):
+        answers = f"# The first answer\n{first}\n\n# The second answer\n{second}\n"
+        return judge(f"# Question\nWhat colour is sky?\n\n# A good answer\n blue\n\n{answers}")["better"]
+
+    rambling = " blue, which is to say that sky is blue"
+    assert (better(" blue", rambling), better(rambling, " blue")) == ("first", "second")
+    assert (better(" red", rambling), better(rambling, " red")) == ("second", "first")
+    assert (better(" blue", " blue."), better(" red", " green"), better("", "")) == ("tie", "tie", "tie")
 
 
 def test_a_smaller_model_comes_close_to_the_brief_one(followed):
