@@ -17,6 +17,7 @@ from stages.tokens.encoder import Array
 from stages.tokens.encoding import ANSWER
 
 _OTHER = "the other answer of its pair is left out"
+_EQUAL = "both answers of the pair are equal as the format writes them"
 
 
 class PairTokenization(Tokenization):
@@ -39,6 +40,10 @@ class PairTokenization(Tokenization):
             raise UserError(
                 what, row.where, "the two answers could not be compared; use a format whose prompt does not depend on the answer"
             )
+        if row.rejected_ended and sides[0][1] == sides[1][1]:
+            # Formats may cut white space off: such a pair teaches nothing, whatever the objective.
+            self.counts.leave_out(_EQUAL, len(sides), 0)
+            return []
         return sides
 
     def marks(self, rows: int) -> dict[str, Array]:

@@ -60,6 +60,21 @@ def test_an_answer_that_is_left_out_takes_the_other_with_it(tmp_path, files):
     assert counts["left_out"] == {"end-of-sequence token inside the completion": 1, "the other answer of its pair is left out": 1}
 
 
+def test_a_pair_whose_answers_differ_in_nothing_that_the_format_writes_is_left_out(tmp_path, chat_files):
+    asked, trimmed = [{"role": "user", "content": "Hello?"}], "{{ message['content'] | trim }}"
+    template = (
+        f"{{% for message in messages %}}<{{{{ message['role'] }}}}>{trimmed}{{{{ eos_token }}}}{{% endfor %}}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    rows = [
+        {"messages": [*asked, {"role": "assistant", "content": "Hi."}], "rejected": {"role": "assistant", "content": said}}
+        for said in ("Hi.\n", "No.")
+    ]
+    counts, tokens = tokenize(tmp_path, chat_files, rows, format=Chat(template=template))
+    assert tokens.units == counts["pairs"] == 1
+    assert counts["left_out"] == {"both answers of the pair are equal as the format writes them": 2}
+
+
 def test_the_policies_for_long_pairs(tmp_path, files):
     long = ("a b c d e f g h", "i", "i j k l m n o p q")
     with pytest.raises(UserError, match=r"row 1 has .. tokens, more than max_length = 20") as caught:
