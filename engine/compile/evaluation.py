@@ -15,10 +15,11 @@ from engine.compile.compilation import Base, Compilation, Subject, TaskOf, chat_
 from engine.compile.task_inputs import Makers, needed_by
 from engine.core.errors import Location, Problem, did_you_mean
 from engine.core.graph import Input, Step
+from engine.core.names import BASE
 from engine.core.part import Part
 from engine.identity.text import canonical, recipe_of
 from engine.spec.judge import Judge
-from engine.spec.models import BASE, TrainedModel
+from engine.spec.models import TrainedModel
 from stages import evaluate, generate, predict
 from stages.chat.markers import Markers
 from stages.evaluate.metrics.judge_scores import JudgeScores

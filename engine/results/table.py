@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.core.errors import UserError, did_you_mean
 from engine.core.graph import Graph, Step
+from engine.core.names import BASE
 from engine.dvc.store import Store
 from engine.identity.provenance import from_statement
 from engine.identity.text import short
@@ -14,7 +15,6 @@ from engine.plan.decide import Action, Plan
 from engine.results.lengths import Learned, Warned, run_away
 from engine.results.ranking import LOWER_IS_BETTER, Standing, number, standings, tasks_with
 from engine.results.significance import p_name, p_text
-from engine.spec.models import BASE
 from stages.train.objectives.base import PairObjective
 from stages.train.objectives.supervised import Supervised
 

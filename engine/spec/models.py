@@ -12,9 +12,6 @@ from stages.initialize import Architecture, Tokenizer
 from stages.initialize.tokenizers import Bpe
 from stages.rescale.scalings import Scaling
 
-BASE = "base"
-"""The name in `evaluation.compare` of the model that an experiment starts from."""
-
 
 def _with_config(files: tuple[str, ...]) -> tuple[str, ...]:
     """FILES; raises an error unless they contain the configuration, which defines the end-of-sequence token."""

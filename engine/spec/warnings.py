@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from engine.core.errors import Location, Problem
+from engine.core.names import BASE
 from engine.core.part import Part
-from engine.spec.models import BASE, ScratchModel
+from engine.spec.models import ScratchModel
 from engine.spec.sections import Spec
 from stages.evaluate.metrics.unit_tests import UnitTests
 from stages.train.objectives.base import PairObjective
