@@ -59,11 +59,9 @@ MUTATIONS = (
     _edit("mix/samplers/equal", "max(", "min(", "mix-mixed-equal", "mix-mixed-curriculum"),
     _edit("mix/packing", "space - each * length", "space - length", "mix-packed"),
     # training
-    _edit("train/loop/loss", "logits[:, :-1], labels[:, 1:]", "logits[:, 1:], labels[:, 1:]", "train-base"),
-    _edit(
-        "train/loop/loss", "/ supervised_tokens", "/ supervised.sum()", "train-base", "train-method-lora", "train-packed", "train-tokens"
-    ),
-    _edit("train/loop/loss", "supervised = targets >= 0", "supervised = targets >= -100", "train-base"),
+    _edit("models/projection", "-supervised.shape[1] - 1 : -1", "-supervised.shape[1] :", "train-base"),
+    _edit("train/loop/loss", "/ supervised_tokens", "/ len(targets)", "train-base", "train-method-lora", "train-packed", "train-tokens"),
+    _edit("models/projection", "labels[:, 1:] >= 0", "labels[:, 1:] >= -100", "train-base"),
     _edit("train/loop/schedule", "(step + 1) / (warmup + 1)", "step / (warmup + 1)", "train-base"),
     _edit("train/loop/schedule", "math.cos(math.pi * progress)", "math.cos(math.pi * progress / 2)", "train-base"),
     _edit("train/loop/schedule", "return 1 - progress", "return 1 - progress / 2", "train-learned"),

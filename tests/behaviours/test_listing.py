@@ -8,6 +8,7 @@ from engine.core.graph import Step
 from engine.identity.behaviours import Behaviours, Unit, Versions, closure_digest, module_of, unit_of
 from engine.plan.decide import identity_changes
 from tests.behaviours.listing import Listing, closures, judge, with_change
+from tests.behaviours.mutations import MUTATIONS
 from tests.behaviours.suite import ROOT, Outcome
 
 CODE = {"train": {"stages.train.body": "1", "stages.rows.text": "1"}, "train.methods.lora": {"stages.train.methods.lora": "1"}}
@@ -226,3 +227,9 @@ def test_what_the_author_says_does_not_excuse_a_step_that_contradicts_it(listing
     both = {unit: dict.fromkeys(closure, "2") for unit, closure in CODE.items()}
     moved = {name: replace(outcome, left="other") for name, outcome in OUTCOMES.items()}
     assert set(judge(listing, both, moved, VERSIONS, "x", cause=["train.methods.lora"]).changed) == {"train", "train.methods.lora"}
+
+
+def test_every_mutation_edits_a_text_that_stands_once_in_its_module():
+    """Code that moves takes its mutations along: the long test would only tell an hour later."""
+    counts = {str(mutation): (ROOT / mutation.file).read_text("utf-8").count(mutation.old) for mutation in MUTATIONS}
+    assert counts == dict.fromkeys(counts, 1)
