@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """What is remembered between runs is shared by all processes of the tests, and no business of the user's cache."""
     if answer := config.getoption("--avx512-bf16"):
         force(answer == "yes")
+    # What a shell starts in the background ignores ^C, and so would every program that a test interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # What is printed must not depend on the terminal that starts the tests; some runners set these for their processes.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)

@@ -16,6 +16,7 @@ from threading import Thread
 import pytest
 
 from engine.build.driver import dvc_environment
+from stages.process.progress import SECONDS_BETWEEN_LINES
 from tests.end_to_end.conftest import Place
 from tests.support.browser import CHROMIUM, Browser, browser
 
@@ -209,6 +210,7 @@ def test_an_open_page_follows_a_build_until_its_end(place: Place, reader: Browse
     """Nobody touches the page: it says what runs, and after the end what that has changed, where its reader has scrolled to."""
     place.edit("specs/two.toml", "[mixture]", "[training]\nsteps = 4000\n\n[mixture]")
     seen: list[tuple[str, str, str, int]] = []
+    moments: list[float] = []
 
     def look() -> tuple[str, str, str, int]:
         try:
@@ -224,13 +226,16 @@ def test_an_open_page_follows_a_build_until_its_end(place: Place, reader: Browse
         build = Thread(target=place.run, args=("engine", "build", "--jobs", "2", "score-two"))
         build.start()
         while build.is_alive():
-            look()
+            if "train-two" in look()[1]:
+                moments.append(time.monotonic())
             time.sleep(0.05)
         told = [now for _, now, *_ in seen if "train-two" in now]
         assert told, "the training is on the page while it runs"
-        # A step without a terminal says every ten seconds how far it is.
+        # A step without a terminal says every ten seconds how far it is: on a fast machine there may be no time for it.
         steps = [int(found[1]) for now in told if (found := re.search(r"train: (\d+)/4000 steps, loss \d", now))]
-        assert steps and steps == sorted(steps) and "Training loss so far" in told[-1]
+        assert steps == sorted(steps)
+        if moments[-1] - moments[0] > 2 * SECONDS_BETWEEN_LINES:
+            assert steps and "Training loss so far" in told[-1]
         until = time.monotonic() + 60
         while (look()[1] or "16000" not in reader.evaluate("document.body.innerText")) and time.monotonic() < until:
             time.sleep(0.2)
