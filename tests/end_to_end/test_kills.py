@@ -92,6 +92,8 @@ def test_killed_at_random_moments(name: str, rounds: int, light_place: Place):
         elif process.poll() is None:
             process.send_signal(SIGNALS[count % len(SIGNALS)])
             killed += 1
+        else:
+            undisturbed /= 2  # the machine is less busy than it was
         process.wait(60)
         check_after_a_kill(place)
     assert killed >= rounds, "most builds ended before their moment: too little was killed"
