@@ -31,14 +31,6 @@ method = "full"
 steps = 600
 global_batch = { rows = 2 }
 """
-TASK = """
-[tasks.c]
-source = { kind = "jsonl", path = "data/a.jsonl" }
-prompts = ["Write {{ word }}:"]
-teacher = { kind = "gold", column = "word" }
-max_new_tokens = 4
-
-[tasks.b]"""
 LIGHT = ("generate-a", "generate-b", "split-a", "split-b")
 SPLITS = ("split-a", "split-b")
 
@@ -71,28 +63,10 @@ def here(template: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def place(template: Place, tmp_path: Path) -> Place:
     """A workspace with a folder as its store, which builds on the cluster of processes."""
+    place = template.copy_to(tmp_path / "ws")
     (tmp_path / "store").mkdir()
-    place = with_store(template, tmp_path / "ws", str(tmp_path / "store"))
+    place.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "store"))
     settings(place)
-    return place
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty store."""
-    if request.param == "bucket":
-        return f"{request.getfixturevalue('bucket').url}/team"
-    (tmp_path / "store").mkdir()
-    return str(tmp_path / "store")
-
-
-def with_store(template: Place, root: Path, url: str) -> Place:
-    """A copy of TEMPLATE at ROOT whose store has the URL."""
-    place = template.copy_to(root)
-    place.run("dvc", "remote", "add", "--default", "store", url)
-    if url.startswith("s3://"):
-        # For workers that do not have the environment of the build.
-        place.run("dvc", "remote", "modify", "store", "endpointurl", os.environ["AWS_ENDPOINT_URL"])
     return place
 
 
@@ -268,19 +242,12 @@ def test_what_a_cluster_with_slow_clocks_has_built_is_restored_in_a_clone_and_ne
 
 
 @pytest.mark.long
-def test_workers_that_are_killed_twenty_times_leave_nothing_that_counts(place: Place):
-    place.edit("specs/parts/common.toml", "[tasks.b]", TASK)
-    place.write("specs/three.toml", spec("three", "c"))
-    targets = (*SPLITS, "generate-c")
-    there = place.copy_to(place.root.with_name("there"))
-    there.run("engine", "build", "--on", "local", *targets)
+def test_workers_that_are_killed_leave_nothing_that_counts(place: Place, here: Place):
     settings(place, killed=True)
-    done = build(place, *targets)
+    done = build(place)
     assert done.returncode == 0, done.stderr
-    assert records(place) == records(there)
-    submitted = Counter(jobs(place))
-    assert submitted == dict.fromkeys((*LIGHT, "generate-c"), len(processes.MOMENTS) + 1)
-    assert submitted.total() - len(submitted) == 20
+    assert records(place) == records(here)
+    assert Counter(jobs(place)) == dict.fromkeys(LIGHT, len(processes.MOMENTS) + 1)
 
 
 @pytest.mark.long
@@ -365,29 +332,6 @@ def test_a_store_that_is_away_for_a_while_costs_only_time(place: Place, here: Pl
     _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said
     assert records(place) == records(here)
-
-
-@pytest.mark.long
-def test_a_bucket_that_answers_500_again_and_again_costs_a_build_only_time(template: Place, here: Place, tmp_path: Path, bucket: s3.Bucket):
-    place = with_store(template, tmp_path / "ws", f"{bucket.url}/team")
-    settings(place)
-    running, times = start(place, "build", *SPLITS), 0
-    deadline = time.monotonic() + 400
-    while running.poll() is None:
-        # From the first request to the end of the build; in between, as many answers as whole requests of the program take.
-        before, bucket.failing = bucket.failed, True
-        while bucket.failed == before and running.poll() is None:
-            time.sleep(0.1)
-        time.sleep(2)
-        times += bucket.failed > before
-        before, bucket.failing = bucket.answered, False
-        while bucket.answered < before + 40 and running.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    _, said = running.communicate()
-    assert running.returncode == 0 and "the store fails" in said, said
-    assert times >= 3
-    assert records(place) == records(here) and sorted(jobs(place)) == sorted(LIGHT)
 
 
 @pytest.mark.long
@@ -513,24 +457,22 @@ def real_slurm(tmp_path_factory: pytest.TempPathFactory):
         cluster.stop()
 
 
-BLOCKS = "import signal, os, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-TELLS = "import pathlib, signal, sys; file = pathlib.Path(sys.argv[1]); file.touch(); signal.sigwait([15]); file.write_text('told')"
-TELLS_WHEN_TOLD = (sys.executable, "-c", BLOCKS, "-c", TELLS)
-"""A program that runs until SIGTERM and then writes so into a file, which is there when it has begun."""
-
-
 @pytest.mark.long
 def test_slurm_cancels_what_runs_and_what_waits_whatever_has_ended(real_slurm: slurm.SlurmCluster, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", real_slurm.environment["SLURM_CONF"])
     scheduler = Slurm.of({})
+    code = "import pathlib, signal, sys; file = pathlib.Path(sys.argv[1]); file.touch(); signal.sigwait([15]); file.write_text('told')"
+    block = (
+        "import signal, os, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     file = tmp_path / "file"
     assert scheduler.refusal(Needs(), 3) is None and "not available" in (scheduler.refusal(Needs(), 4) or "")
     ended = scheduler.submit("ended", ["true"], Needs())
     until(lambda: not scheduler.states([ended]))
-    running = scheduler.submit("running", [*TELLS_WHEN_TOLD, str(file)], Needs())
+    running = scheduler.submit("running", [sys.executable, "-c", block, "-c", code, str(file)], Needs())
     until(file.exists)
-    waiting = Slurm.of({"options": ["--hold"]}).submit("waiting", ["sleep", "60"], Needs())
-    assert scheduler.states([waiting]) == {waiting: "queued (JobHeldUser)"}
+    waiting = scheduler.submit("waiting", ["sleep", "60"], Needs())
+    real_slurm.command("scontrol", "hold", waiting)
     array = scheduler.submit_many([(f"task-{n}", ["sleep", "60"] if n else ["true"]) for n in range(8)], Needs())
     assert array == [f"{array[0].partition('_')[0]}_{n}" for n in range(8)]
     # One has ended, a node's other processors have four, and three wait.
@@ -551,13 +493,11 @@ def until(holds, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.long
-def test_slurm_may_lose_a_node_and_its_controller_and_drain_another_and_builds_what_was_built_here(
-    place: Place, built: Place, real_slurm: slurm.SlurmCluster
-):
+def test_slurm_may_lose_a_node_and_its_controller_and_the_build_of_an_array(place: Place, here: Place, real_slurm: slurm.SlurmCluster):
     place.write("pyproject.toml", f'[tool.adapterbuild.executor]\non = "slurm"\ncommand = "{ENGINE}"\nlost_after = 1\n')
     environment = dvc_environment() | real_slurm.environment
     words = {"cwd": place.root, "env": environment, "stderr": subprocess.PIPE, "text": True}
-    killed = subprocess.Popen([ENGINE, "build"], **words)
+    killed = subprocess.Popen([ENGINE, "build", *SPLITS], **words)
     notes = place.root / ".dvc/tmp/adapterbuild/jobs"
     until(lambda: len(list(notes.glob("*.json"))) == 2)
     killed.kill()
@@ -568,39 +508,17 @@ def test_slurm_may_lose_a_node_and_its_controller_and_drain_another_and_builds_w
     queue = ""
     while "RUNNING" not in queue:
         queue = real_slurm.command("squeue", "--noheader", "--array", f"--jobs={array}", "--format=%T %N")
-    dead = re.search(r"RUNNING (n\d)", queue)[1]
-    first = subprocess.Popen([ENGINE, "build"], **words)
-    real_slurm.kill(dead)
-    real_slurm.command("scontrol", "update", f"nodename={dead}", "state=down", "reason=test")
+    node = re.search(r"RUNNING (n\d)", queue)[1]
+    first = subprocess.Popen([ENGINE, "build", *SPLITS], **words)
+    real_slurm.kill(node)
+    real_slurm.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     real_slurm.kill("slurmctld")
     time.sleep(1)
     real_slurm.start_controller()
-    training, drained = "", ""
-
-    def trains() -> bool:
-        nonlocal training, drained
-        assert first.poll() is None
-        queue = real_slurm.command("squeue", "--noheader", "--format=%A %T %N %j")
-        found = re.search(r"^(\d+) RUNNING (n\d) ab-train-", queue, re.MULTILINE)
-        training, drained = found.groups() if found else ("", "")
-        return bool(found)
-
-    until(trains, 240)
-    real_slurm.command("scontrol", "update", f"nodename={drained}", "state=drain", "reason=maintenance")
-    there = {*real_slurm.command("squeue", "--noheader", f"--nodelist={drained}", "--format=%A").split(), *ran_on(real_slurm, drained)}
-    _, said = first.communicate(timeout=400)
+    _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said + real_slurm.logs()
-    assert_same_results(place, built)
-    assert ran_on(real_slurm, drained)[training] == "COMPLETED", "what runs on a node that is drained ends there"
-    assert {*ran_on(real_slurm, drained)} == there, "nothing else begins there"
-    assert len(re.findall(r"Name=ab-train-", real_slurm.completed())) == 2
+    assert records(place) == records(here)
     assert set(re.findall(r"Name=ab-generate-\S+ .*ArrayJobId=(\d+)", real_slurm.completed())) == {array}, "it was submitted twice"
-
-
-def ran_on(cluster: slurm.SlurmCluster, node: str) -> dict[str, str]:
-    """The state of each job that has ended on a node, by id."""
-    lines = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in cluster.completed().splitlines()]
-    return {told["JobId"]: told["JobState"] for told in lines if told["NodeList"] == node}
 
 
 @pytest.mark.long
@@ -648,18 +566,6 @@ def test_ray_builds_what_was_built_here(place: Place, built: Place):
         assert refused.returncode == 1 and "no node of the Ray cluster has 1 CPU, 8 GPU" in refused.stderr
     finally:
         cluster.shutdown()
-
-
-@pytest.mark.long
-def test_what_is_built_and_pushed_here_is_restored_whole_by_a_clone(template: Place, built: Place, tmp_path: Path, store: str):
-    ours, theirs = (with_store(template, tmp_path / name, store) for name in ("ours", "theirs"))
-    ours.write("pyproject.toml", '[tool.adapterbuild.store]\npush = "always"\n')
-    ours.run("engine", "build", "-j", "2")
-    said = theirs.run("engine", "build", "--pull").stderr
-    made = {path.name.partition(".")[0] for path in theirs.root.glob("artifacts/*.provenance.json")}
-    assert {*re.findall(r"restored +(\S+)", said)} >= made and not re.search(r"\bdone +\S", said), said
-    for each in (ours, theirs):
-        assert_same_results(each, built)
 
 
 def test_what_was_pushed_is_planned_as_restored_with_its_size_and_downloaded_by_the_build(template: Place, here: Place, tmp_path: Path):
@@ -729,11 +635,11 @@ def test_the_page_goes_from_a_laptop_to_a_slurm_cluster_with_a_bucket_and_builds
 
 
 def assert_same_results(place: Place, built: Place) -> None:
-    """Everything is built, and each step's result has the digest that it has in BUILT."""
+    """Everything is built, and the ends of the graph have the digests that they have in BUILT."""
     assert set(place.plan().values()) == {"keep"}
-    results = [{path.name: told(path).digest for path in each.root.glob("artifacts/*.provenance.json")} for each in (place, built)]
-    assert results[0] == results[1]
-    assert len(results[0]) >= 12 and sum(name.startswith("train-") for name in results[0]) == 2
+    for name in ("train-one", "train-two", "evaluate-two"):
+        path = f"artifacts/{name}.provenance.json"
+        assert told(place.root / path).digest == told(built.root / path).digest
 
 
 @pytest.mark.long

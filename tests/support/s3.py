@@ -5,20 +5,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
-
 
 @dataclass
 class Bucket:
     """A bucket of the server that the environment names, with credentials."""
 
     url: str
-    failing: bool = False
-    """Whether every request is answered with 500."""
-    failed: int = 0
-    """How many were."""
-    answered: int = 0
-    """How many were answered otherwise."""
     faults: list[str] = field(default_factory=list)
     """Statuses with which the next requests are answered, such as `500 Internal Server Error`."""
 
@@ -34,18 +26,14 @@ def bucket(monkeypatch: pytest.MonkeyPatch):
     application, found = server.DomainDispatcherApplication(server.create_backend_app), Bucket("s3://our-models")
 
     def answer(environ, start_response):
-        if found.failing:
-            found.failed += 1
-            start_response("500 Internal Server Error", [])
-            return []
         if not found.faults:
-            found.answered += 1
             return application(environ, start_response)
         start_response(found.faults.pop(0), [])
         return []
 
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     # The client repeats a failed request once; patience is the program's.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_RETRY_MODE", "standard")

@@ -325,15 +325,13 @@ class Distributed:
             pause = min(1.2 * pause, _SLOWEST_POLL)
 
     def _ended(self) -> list[Finished]:
-        running, ids = self._running, [each.submitted.id for each in self._running]
-        states = self._patiently(lambda: self.cluster.states(ids)) if ids else {}
-        # The scheduler first: a job that ends in between has written its end by then.
-        names = {ended_path(each.job.key, each.submitted.attempt): each for each in running}
+        names = {ended_path(each.job.key, each.submitted.attempt): each for each in self._running}
         ends = {name: end for name, text in self.store.texts(names).items() if (end := ended(text))}
         found = [finished for name, end in ends.items() if (finished := self._finished(names[name], end))]
         # What has ended is fetched, or submitted again under another name.
         self.store.remove(ends)
         open_ones = [each for name, each in names.items() if name not in ends]
+        states = self._patiently(lambda: self.cluster.states([each.submitted.id for each in open_ones])) if open_ones else {}
         self._states = {each.step.name: states[each.submitted.id] for each in open_ones if each.submitted.id in states}
         for each in open_ones:
             if each.submitted.id in states:
@@ -341,7 +339,7 @@ class Distributed:
             elif (lost := self._gone(each)) is not None:
                 found.append(lost)
         gone = {*(finished.step.name for finished in found), *(each.step.name for each in self._gathered)}
-        self._running = [each for each in running if each.step.name not in gone]
+        self._running = [each for each in self._running if each.step.name not in gone]
         return found
 
     def _gone(self, running: _Running) -> Finished | None:
@@ -354,6 +352,11 @@ class Distributed:
                 running.end = self._patiently(lambda: cluster.explain(running.submitted.id))
         end = running.end
         if end is not None and (hint := _hopeless(end)):
+            # It may have ended between the look into the store and that at the scheduler.
+            path = ended_path(running.job.key, running.submitted.attempt)
+            if said := ended("".join(self.store.texts([path]).values())):
+                self.store.remove([path])
+                return self._finished(running, said)
             return self._lost(running, f"its job could not begin: {_told(end)} ({hint})", lost=False)
         if now - running.gone <= self.lost_after:
             return None
@@ -445,9 +448,9 @@ def _hopeless(end: JobEnd) -> str | None:
     """What to do about a job that would end so on every node; None if another one may do better."""
     if end.status in _CANNOT_START:
         return "set command in [tool.adapterbuild.executor] to the program as the nodes find it, with its whole path"
-    # Python ends with it; what a step has logged on its way, or before it succeeded or was killed, says nothing.
+    # Python ends with it; what a step has logged on its way, or before it succeeded, says nothing.
     last = end.said.strip().rpartition("\n")[2]
-    if end.status and last.startswith(_CANNOT_IMPORT):
+    if end.status != 0 and last.startswith(_CANNOT_IMPORT):
         return "install adapterbuild, in this version, in the environment in which the nodes start it"
     return None
 

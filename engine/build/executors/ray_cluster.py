@@ -90,7 +90,7 @@ class Ray:
             text = " ".join(str(error).split())
             if "ModuleNotFoundError" in text or "No module named" in text:
                 why = "a Ray worker runs in an environment without adapterbuild, or with another version"
-                return JobEnd(why, 1, f"ModuleNotFoundError: {text[-500:]}")
+                return JobEnd(why, said=f"ModuleNotFoundError: {text[-500:]}")
             return JobEnd(f"{type(error).__name__}: {text[:300]}")
         return JobEnd(f"exit code {status}", status, said)
 

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -165,11 +164,10 @@ class Slurm:
             return {}
         # squeue fails for an id that it no longer knows, so all of the user's are listed, and each task of an array that waits.
         found = {}
-        for line in self._run(["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N|%r"]).splitlines():
-            number, state, node, reason = line.strip().split("|", 3)
+        for line in self._run(["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%N"]).splitlines():
+            number, state, node = line.strip().split("|")
             if number in wanted and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY"):
-                waits = "queued" if reason in ("", "None") else f"queued ({reason})"
-                found[number] = f"running on {node}" if state == "RUNNING" else waits if state == "PENDING" else state.lower()
+                found[number] = f"running on {node}" if state == "RUNNING" else "queued" if state == "PENDING" else state.lower()
         return found
 
     def explain(self, id: str) -> JobEnd | None:
@@ -183,15 +181,14 @@ class Slurm:
         state, node = told.get("JobState", ""), told.get("BatchHost")
         if state in ("", "PENDING", "RUNNING", "COMPLETING"):
             return None
-        killed = number not in ("", "0")
         ended = state in ("FAILED", "COMPLETED")
-        why = (_signal(int(number)) if killed else f"exit code {status}") if ended else state
+        why = (f"exit code {status}" if number in ("", "0") else f"signal {number}") if ended else state
         why += f" on {node}" if node else ""
         said = ""
         with contextlib.suppress(OSError), (self._outputs / f"{told.get('JobId', id)}.out").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
             said = file.read().decode(errors="replace")
-        return JobEnd(why, int(status) if ended and not killed else None, said)
+        return JobEnd(why, int(status) if ended else None, said)
 
     def cancel(self, ids: Iterable[str]) -> None:
         """By scancel: SIGTERM to the batch script and its processes, SIGKILL after the cluster's KillWait."""
@@ -217,11 +214,3 @@ class Slurm:
         if _NO_NODE in said and "unknown" in self._run(["sinfo", "--noheader", "--format=%T"]):
             raise Unreachable(f"the controller has not heard from every node yet, and says: {said}")
         raise UserError(said)
-
-
-def _signal(number: int) -> str:
-    """As it is shown: `signal 9 (SIGKILL)`."""
-    try:
-        return f"signal {number} ({signal.Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"

@@ -111,10 +111,7 @@ def test_limits_on_submitted_jobs_pass_and_others_are_refusals(commands: Command
     [
         ("JobState=FAILED Reason=NonZeroExitCode ExitCode=127:0 BatchHost=n1", JobEnd("exit code 127 on n1", 127, "not found\n")),
         ("JobState=OUT_OF_MEMORY Reason=OutOfMemory ExitCode=0:125 BatchHost=n2", JobEnd("OUT_OF_MEMORY on n2", None, "not found\n")),
-        (
-            "JobState=FAILED Reason=RaisedSignal:9 ExitCode=0:9 BatchHost=n2",
-            JobEnd("signal 9 (SIGKILL) on n2", None, "not found\n"),
-        ),
+        ("JobState=FAILED Reason=RaisedSignal:9(Killed) ExitCode=0:9 BatchHost=n2", JobEnd("signal 9 on n2", 0, "not found\n")),
         ("JobState=NODE_FAIL Reason=NodeDown ExitCode=0:0 BatchHost=n3", JobEnd("NODE_FAIL on n3", None, "not found\n")),
         ("JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15 BatchHost=n3", JobEnd("TIMEOUT on n3", None, "not found\n")),
         ("JobState=PENDING Reason=BeginTime ExitCode=0:0", None),
